@@ -1,0 +1,77 @@
+"""Admission: what may still change or refuse a write after authorization.
+
+Plugins run in a fixed order, first every `mutate`, then (after validation of the object) every `validate`. They see the
+cluster through `Reader`, the API server's own up-to-date cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from navarch.api.meta import Obj, Resource
+from navarch.apiserver.user import User
+from navarch.kinds.base import Kind
+
+
+class Reader(Protocol):
+    """Read access to what the API server has stored. Objects are the caller's own copies."""
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Obj | None: ...
+
+    def list(self, resource: Resource, namespace: str = "") -> Iterable[Obj]: ...
+
+
+class Writer(Protocol):
+    """Writes that a plugin makes beside the request (quota usage); same rules as a client's, as the server itself."""
+
+    async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
+        """Raises StatusError (Conflict when `obj` is stale)."""
+        ...
+
+
+@dataclass(slots=True)
+class Attributes:
+    """One write on its way in. `operation` is CREATE, UPDATE, DELETE or CONNECT; `obj` is None for DELETE and may be
+    changed by `mutate`; `old` is None for CREATE and never changed."""
+
+    kind: Kind
+    operation: str
+    namespace: str
+    name: str
+    subresource: str
+    obj: Obj | None
+    old: Obj | None
+    user: User
+    dry_run: bool = False
+    options: Obj = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Plugin:
+    """One admission plugin; both hooks raise StatusError to refuse."""
+
+    name: str = ""
+    # Which (group, plural) this plugin wants to see; empty: all.
+    resources: frozenset[tuple[str, str]] = frozenset()
+    operations: frozenset[str] = frozenset({"CREATE", "UPDATE"})
+
+    async def mutate(self, attributes: Attributes) -> None:
+        """Change `attributes.obj` in place."""
+
+    async def validate(self, attributes: Attributes) -> None:
+        """Refuse or let pass; nothing is changed any more."""
+
+    async def committed(self, attributes: Attributes, stored: Obj) -> None:
+        """The write has happened; `stored` is what was stored."""
+
+    async def rolled_back(self, attributes: Attributes) -> None:
+        """The write has not happened although `mutate` or `validate` ran."""
+
+
+def interested(plugins: Iterable[Plugin], attributes: Attributes) -> Iterator[Plugin]:
+    group_resource = (attributes.kind.resource.group, attributes.kind.resource.plural)
+    for plugin in plugins:
+        if attributes.operation in plugin.operations and (not plugin.resources or group_resource in plugin.resources):
+            yield plugin

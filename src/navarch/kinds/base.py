@@ -1,0 +1,159 @@
+"""What is particular to a kind: a `Strategy` per kind, with the same hooks for all of them.
+
+The API server runs every write through these hooks in a fixed order:
+
+    create  defaults → prepare_create → (admission, defaults) → validate(obj) → canonical bytes
+    update  defaults → prepare_update(obj, old) → (admission, defaults) → validate(obj, old)
+    status  defaults → prepare_status(obj, old) → validate_status(obj, old)
+
+Hooks are pure functions over JSON objects; those that return None change `obj` in place (it is the request's own copy,
+never shared); `old` is never changed. What needs the rest of the cluster (quotas, allocation of addresses) is admission's
+business (navarch.apiserver.admission), not a strategy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from navarch.api.errors import FieldError
+from navarch.api.meta import Obj, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of kubectl's table.
+
+    `value` is either a dotted path (`.spec.type`) or a function `(obj, now) -> cell`, whose cell is a JSON value. A
+    missing path gives an empty cell, or `<none>` where `none` is set. `wide` columns show with `-o wide`
+    (priority 1).
+    """
+
+    name: str
+    value: str | Callable[[Obj, datetime], Any]
+    type: str = "string"
+    format: str = ""
+    wide: bool = False
+    description: str = ""
+    none: bool = False
+
+
+def age_cell(obj: Obj, now: datetime) -> str:
+    """The AGE cell: the time since creation as kubectl words it."""
+    from navarch.api.time import human_duration, parse_time
+
+    created = obj["metadata"].get("creationTimestamp")
+    return human_duration(now - parse_time(created)) if created else "<unknown>"
+
+
+NAME = Column("Name", ".metadata.name", format="name", description="Name of the object")
+AGE = Column("Age", age_cell, description="Time since the object was created")
+
+
+class Strategy:
+    """What is special about one kind; a kind without a strategy of its own uses this one as it is."""
+
+    columns: ClassVar[Sequence[Column]] = (NAME, AGE)
+    # Field selectors beyond metadata.name and metadata.namespace: dotted paths.
+    selectable: ClassVar[Sequence[str]] = ()
+    # Metadata names: "subdomain" (most), "label", "label1035" (Service), "path" (RBAC, and such that only forbid / and %).
+    name_rule: ClassVar[str] = "subdomain"
+    # Kinds that keep `metadata.generation`: it is set to 1 on create and bumped when anything outside metadata and
+    # status changes.
+    has_generation: ClassVar[bool] = False
+    # PUT of an object that does not exist creates it (Lease, Endpoints, Event … in Kubernetes).
+    allow_create_on_update: ClassVar[bool] = False
+    # Without resourceVersion an update overwrites; where False an update must carry it.
+    allow_unconditional_update: ClassVar[bool] = True
+
+    def defaults(self, obj: Obj) -> None:
+        """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
+        before this runs)."""
+
+    def prepare_create(self, obj: Obj) -> None:
+        """Clear what a client may not set on create; by default `status`."""
+        obj.pop("status", None)
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        """Restore what a client may not change through the main resource; by default `status`."""
+        if "status" in old:
+            obj["status"] = old["status"]
+        else:
+            obj.pop("status", None)
+
+    def prepare_status(self, obj: Obj, old: Obj) -> None:
+        """Restore what a client may not change through `/status`: by default all but `status` and managed metadata."""
+        for name in [name for name in obj if name not in ("status", "metadata", "apiVersion", "kind")]:
+            if name not in old:
+                del obj[name]
+        for name, value in old.items():
+            if name not in ("status", "metadata", "apiVersion", "kind"):
+                obj[name] = value
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        """What is wrong with the object (`old` is None on create), beyond types and metadata, which are checked
+        for every kind."""
+        yield from ()
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from ()
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        """Texts for the response's `Warning` headers."""
+        yield from ()
+
+    def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:
+        """Seconds of graceful deletion: 0 deletes at once (unless finalizers hold the object)."""
+        return 0
+
+    def default_propagation(self) -> str:
+        """What a delete without `propagationPolicy` does: `Background`, `Foreground` or `Orphan`."""
+        return "Background"
+
+    def finalizers_on_create(self, obj: Obj) -> Sequence[str]:
+        """Finalizers that the server itself puts on a new object."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSubresource:
+    """Where `/scale` finds its numbers. Paths are dotted; `selector` may point at a label selector object or a map."""
+
+    replicas: str = "spec.replicas"
+    status_replicas: str = "status.replicas"
+    selector: str = "spec.selector"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A served kind: its resource, its names, its verbs and subresources, and its strategy.
+
+    `definition` is the name of its OpenAPI definition (`io.k8s.api.core.v1.Pod`), None for one without schema.
+    `storage` is the resource under whose key and version objects are stored, where that is another version of the
+    same kind; `to_storage` and `from_storage` convert then.
+    `virtual` kinds (TokenReview, SubjectAccessReview, …) are answered, never stored.
+    """
+
+    resource: Resource
+    singular: str
+    strategy: Strategy
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+    has_status: bool = False
+    scale: ScaleSubresource | None = None
+    # Other subresources by name: the Kind in their discovery entry and the verbs, e.g. {"log": ("Pod", ("get",))}.
+    # A kind of another group is written "policy/v1/Eviction".
+    subresources: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    definition: str | None = None
+    list_kind: str = ""
+    virtual: bool = False
+    storage: Resource | None = None
+    to_storage: Callable[[Obj], Obj] | None = None
+    from_storage: Callable[[Obj], Obj] | None = None
+
+    @property
+    def stored_resource(self) -> Resource:
+        return self.storage or self.resource
