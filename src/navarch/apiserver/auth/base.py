@@ -1,0 +1,85 @@
+"""Who is it, may they, and what proves it: the three seams between the API server and its auth package.
+
+A request carries credentials; an `Authenticator` turns them into a `User`; an `Authorizer` decides on the request's
+`RequestAttributes`; a `TokenIssuer` answers `serviceaccounts/token`. The server calls them in that order and does
+nothing for a request that one of them refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from navarch.api.errors import unauthorized
+from navarch.api.meta import Obj
+from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
+from navarch.client.transport import Request
+
+
+class RequestAttributes(NamedTuple):
+    """What authorization looks at. `path` is set for non-resource requests, whose `resource` is empty."""
+
+    verb: str
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+    @property
+    def is_resource(self) -> bool:
+        return bool(self.resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`denied` is an explicit no (SubjectAccessReview's `status.denied`); not `allowed` without it is no opinion."""
+
+    allowed: bool
+    reason: str = ""
+    denied: bool = False
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User:
+        """The user behind the request; `peer_cert` is the client's verified certificate in DER form, if it showed one.
+        Without any credentials: ANONYMOUS, where that is allowed.  Raises StatusError 401."""
+        ...
+
+    async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
+        """For TokenReview: the user a token stands for and the audiences it was accepted for.  Raises StatusError 401."""
+        ...
+
+
+class Authorizer(Protocol):
+    def authorize(self, user: User, attributes: RequestAttributes) -> Decision: ...
+
+    def rules(self, user: User, namespace: str) -> tuple[list[Obj], list[Obj]]:
+        """For SelfSubjectRulesReview: the resource rules and the non-resource rules that apply to the user."""
+        ...
+
+
+class TokenIssuer(Protocol):
+    async def issue(self, service_account: Obj, request_spec: Obj) -> Obj:
+        """The `status` of a TokenRequest (`token`, `expirationTimestamp`).  Raises StatusError."""
+        ...
+
+
+class EveryoneIsAdmin:
+    """Authenticator and authorizer of an API server without auth: tests and simulations."""
+
+    async def authenticate(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User:
+        return LOOPBACK
+
+    async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
+        raise unauthorized()
+
+    def authorize(self, user: User, attributes: RequestAttributes) -> Decision:
+        return Decision(user is not ANONYMOUS)
+
+    def rules(self, user: User, namespace: str) -> tuple[list[Obj], list[Obj]]:
+        everything: Obj = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+        return [everything], [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
