@@ -1,0 +1,179 @@
+"""Events: what `kubectl describe` and `kubectl events` tell people, written and aggregated as Kubernetes does.
+
+`event()` never waits: it correlates at once and queues the write; `run` sends the queue. A full queue drops the event,
+as events are a report, never a means. Rules (client-go's event correlator): an event equal to an earlier one raises that
+one's count; more than ten events in ten minutes that differ in the message only are combined into one; per object and
+component 25 at once and then one every five minutes get through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj, Resource, object_reference
+from navarch.api.time import Clock, SystemClock, format_time
+from navarch.client.base import Client, PatchKind
+
+log = logging.getLogger(__name__)
+
+_EVENTS = Resource("", "v1", "events", "Event", True)
+_QUEUE_LIMIT = 10_000
+_KNOWN_LIMIT = 4096
+_SIMILAR_LIMIT = 10
+_SIMILAR_WINDOW_S = 600.0
+_BURST = 25.0
+_REFILL_PER_S = 1 / 300
+_SENDERS = 8
+_MESSAGE_LIMIT = 1024
+
+
+class _Series(NamedTuple):
+    """Events that are alike: same source, object, type and reason."""
+
+    uid: str
+    path: str
+    type: str
+    reason: str
+
+
+@dataclass(slots=True)
+class _Similar:
+    messages: set[str] = field(default_factory=set)
+    last_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sent:
+    name: str
+    namespace: str
+    count: int
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float = _BURST
+    at_s: float = 0.0
+
+
+class EventRecorder:
+    """Records events as `component` (and `host`, for a node's components)."""
+
+    def __init__(self, client: Client, component: str, *, host: str = "", clock: Clock | None = None) -> None:
+        self._client = client
+        self._component = component
+        self._host = host
+        self._clock = clock or SystemClock()
+        self._queue: asyncio.Queue[Obj | tuple[_Sent, Obj]] = asyncio.Queue(_QUEUE_LIMIT)
+        self._sent: OrderedDict[tuple[_Series, str], _Sent] = OrderedDict()
+        self._similar: OrderedDict[_Series, _Similar] = OrderedDict()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def event(self, obj: Obj, type: str, reason: str, message: str, *, field_path: str = "") -> None:
+        """Report `reason` ("Scheduled") with `message` about `obj`; `type` is "Normal" or "Warning"; `field_path`
+        names a part of it (`spec.containers{web}`)."""
+        now = self._clock.now()
+        reference = object_reference(obj)
+        if field_path:
+            reference["fieldPath"] = field_path
+        if not self._allowed(reference, now):
+            return
+        series = _Series(reference.get("uid", "") or reference.get("name", ""), field_path, type, reason)
+        message = self._combined(series, message[:_MESSAGE_LIMIT], now)
+        item = self._correlate(series, reference, message, now)
+        try:
+            self._queue.put_nowait(item)
+        except asyncio.QueueFull:
+            log.debug("event dropped, the queue is full: %s %s", reason, message)
+
+    async def run(self) -> None:
+        """Send queued events until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_SENDERS):
+                tasks.create_task(self._send_all(), name="event sender")
+
+    def _allowed(self, reference: Obj, now: datetime) -> bool:
+        identity = (
+            reference.get("uid") or f"{reference.get('kind')}/{reference.get('namespace')}/{reference.get('name')}"
+        )
+        bucket = self._buckets.get(identity)
+        now_s = now.timestamp()
+        if bucket is None:
+            bucket = self._buckets[identity] = _Bucket(at_s=now_s)
+            _trim(self._buckets)
+        bucket.tokens = min(_BURST, bucket.tokens + (now_s - bucket.at_s) * _REFILL_PER_S)
+        bucket.at_s = now_s
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True
+
+    def _combined(self, series: _Series, message: str, now: datetime) -> str:
+        similar = self._similar.get(series)
+        now_s = now.timestamp()
+        if similar is None or now_s - similar.last_s > _SIMILAR_WINDOW_S:
+            similar = self._similar[series] = _Similar()
+            _trim(self._similar)
+        similar.last_s = now_s
+        if len(similar.messages) < _SIMILAR_LIMIT or message in similar.messages:
+            similar.messages.add(message)
+            return message
+        return f"(combined from similar events): {message}"
+
+    def _correlate(self, series: _Series, reference: Obj, message: str, now: datetime) -> Obj | tuple[_Sent, Obj]:
+        # Combined events share one object whatever their text, so the text is no part of their identity.
+        identity = (series, message if not message.startswith("(combined") else "(combined)")
+        sent = self._sent.get(identity)
+        stamp = format_time(now)
+        if sent is not None:
+            self._sent.move_to_end(identity)
+            sent.count += 1
+            return sent, {"count": sent.count, "lastTimestamp": stamp, "message": message}
+        namespace = reference.get("namespace") or "default"
+        name = f"{reference.get('name', '')[:200]}.{int(now.timestamp() * 1_000_000_000) + len(self._sent):x}"
+        self._sent[identity] = _Sent(name, namespace, 1)
+        _trim(self._sent)
+        source = {"component": self._component}
+        if self._host:
+            source["host"] = self._host
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": reference,
+            "type": series.type,
+            "reason": series.reason,
+            "message": message,
+            "source": source,
+            "count": 1,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "reportingComponent": self._component,
+            "reportingInstance": self._host,
+        }
+
+    async def _send_all(self) -> None:
+        while True:
+            item = await self._queue.get()
+            try:
+                if isinstance(item, tuple):
+                    sent, patch = item
+                    await self._client.patch(_EVENTS, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
+                else:
+                    await self._client.create(_EVENTS, item)
+            except StatusError as error:
+                # The namespace went away, or the event itself expired: there is nobody left to tell.
+                log.debug("event not written: %s", error)
+            except OSError as error:
+                log.debug("event not written, the server is away: %s", error)
+                await asyncio.sleep(1)
+
+
+def _trim(known: OrderedDict) -> None:  # type: ignore[type-arg]
+    while len(known) > _KNOWN_LIMIT:
+        known.popitem(last=False)
