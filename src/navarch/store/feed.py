@@ -1,0 +1,62 @@
+"""Live events from a store's commits to its watchers.
+
+In: each batch of events that became durable, in revision order.  Out: per subscription, the events under its prefix.
+Everything happens on the event loop; publishing wakes each waiting subscriber once per batch, not once per event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from navarch.store.base import Event
+
+
+class Subscription:
+    """One watcher's place in the feed."""
+
+    __slots__ = ("_pending", "_waiter", "prefix")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._pending: list[Event] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, events: Sequence[Event]) -> None:
+        self._pending.extend(events)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> list[Event]:
+        """All events since the last call, waiting for at least one."""
+        while not self._pending:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        taken, self._pending = self._pending, []
+        return taken
+
+
+class Feed:
+    """All subscriptions of one store."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def subscribe(self, prefix: str) -> Subscription:
+        subscription = Subscription(prefix)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+
+    def publish(self, events: Sequence[Event]) -> None:
+        for subscription in self._subscriptions:
+            prefix = subscription.prefix
+            wanted = [event for event in events if event.key.startswith(prefix)]
+            if wanted:
+                subscription.push(wanted)

@@ -1,0 +1,134 @@
+"""What is particular to SQLite: durability across restarts and kill -9, a full disk, one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from navarch.store.base import Compacted, Delete, Put, StoreUnavailable
+from navarch.store.sqlite import SQLiteStore
+
+_WRITER = """
+import asyncio, sys
+from navarch.store.base import Put
+from navarch.store.sqlite import SQLiteStore
+
+async def write(store, worker):
+    for i in range(1_000_000):
+        key = f"/a/{worker}/{i}"
+        revision = await store.commit(Put(key, b"x" * 500, expected=0))
+        sys.stdout.write(f"{revision} {key}\\n")
+        sys.stdout.flush()
+
+async def main():
+    store = SQLiteStore(sys.argv[1])
+    await store.open()
+    await asyncio.gather(*(write(store, worker) for worker in range(8)))
+
+asyncio.run(main())
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline() for _ in range(400)]
+    os.kill(writer.pid, signal.SIGKILL)
+    acknowledged += [line for line in writer.stdout.readlines() if line.endswith("\n")]
+    writer.wait()
+
+    async def look() -> tuple[dict[str, int], int]:
+        store = SQLiteStore(path)
+        await store.open()
+        stored = {entry.key: entry.mod_revision for entry in (await store.range("/a/")).entries}
+        newest = await store.commit(Put("/b", b"after"))
+        await store.close()
+        return stored, newest
+
+    stored, newest = asyncio.run(look())
+    for line in acknowledged:
+        revision, key = line.split()
+        assert stored[key] == int(revision)
+    assert newest > max(stored.values())
+
+
+async def test_a_restart_keeps_values_revisions_and_history(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    first = await store.commit(Put("/a", b"one"))
+    second = await store.commit(Put("/a", b"two"))
+    await store.commit(Put("/b", b"x"))
+    deleted = await store.commit(Delete("/b"))
+    await store.close()
+
+    again = SQLiteStore(tmp_path / "state.db")
+    await again.open()
+    entry = await again.get("/a")
+    past = await again.range("/a", revision=first)
+    third = await again.commit(Put("/a", b"three", expected=second))
+    await again.close()
+
+    assert entry is not None
+    assert (entry.value, entry.create_revision, entry.mod_revision) == (b"two", first, second)
+    assert past.entries[0].value == b"one"
+    assert third == deleted + 1
+
+
+async def test_compaction_survives_a_restart(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    await store.commit(Put("/a", b"one"))
+    last = await store.commit(Delete("/a"))
+    await store.compact(last)
+    await store.close()
+
+    again = SQLiteStore(tmp_path / "state.db")
+    await again.open()
+    with pytest.raises(Compacted):
+        await again.range("/", revision=last - 1)
+    assert await again.commit(Put("/a", b"two")) == last + 1
+    await again.close()
+
+
+async def test_a_full_disk_refuses_writes_loses_nothing_and_heals(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    await store.commit(Put("/a/kept", b"k"))
+    store._writer.execute("PRAGMA max_page_count = 30")
+
+    with pytest.raises(StoreUnavailable):
+        await asyncio.gather(*(store.commit(Put(f"/a/{i}", b"x" * 50_000)) for i in range(20)))
+    kept = await store.get("/a/kept")
+    partial = (await store.range("/a/")).entries
+    # The connection that the store opens anew after a failure has no limit: the disk has room again.
+    healed = await store.commit(Put("/a/healed", b"h", expected=0))
+    await store.close()
+
+    assert kept is not None
+    assert [entry.key for entry in partial] == ["/a/kept"]
+    assert healed > kept.mod_revision
+
+
+async def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    with pytest.raises(StoreUnavailable, match="in use"):
+        await SQLiteStore(tmp_path / "state.db").open()
+    await store.close()
+
+
+async def test_close_finishes_what_was_handed_in(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    writes = [asyncio.create_task(store.commit(Put(f"/a/{i}", b"x"))) for i in range(100)]
+    await asyncio.sleep(0)
+    await store.close()
+
+    assert len({await write for write in writes}) == 100

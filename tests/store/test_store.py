@@ -1,0 +1,182 @@
+"""What every store must do; see the invariants in navarch.store.base."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from navarch.store.base import Compacted, Conflict, Delete, Event, Put, Store
+
+
+async def events_of(store: Store, prefix: str, since: int, count: int) -> list[Event]:
+    found: list[Event] = []
+    async with asyncio.timeout(5), aclosing(store.watch(prefix, since)) as stream:  # type: ignore[type-var]
+        async for event in stream:
+            found.append(event)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_a_commit_is_visible_once_it_returns(store: Store) -> None:
+    revision = await store.commit(Put("/a/1", b"one"))
+
+    entry = await store.get("/a/1")
+    assert entry is not None
+    assert (entry.value, entry.create_revision, entry.mod_revision) == (b"one", revision, revision)
+    assert await store.revision() == revision
+
+
+async def test_an_update_keeps_the_create_revision(store: Store) -> None:
+    first = await store.commit(Put("/a/1", b"one"))
+    second = await store.commit(Put("/a/1", b"two", expected=first))
+
+    entry = await store.get("/a/1")
+    assert entry is not None
+    assert (entry.value, entry.create_revision, entry.mod_revision) == (b"two", first, second)
+
+
+async def test_a_create_of_an_existing_key_conflicts_and_shows_it(store: Store) -> None:
+    first = await store.commit(Put("/a/1", b"one", expected=0))
+
+    with pytest.raises(Conflict) as raised:
+        await store.commit(Put("/a/1", b"two", expected=0))
+
+    assert raised.value.current is not None
+    assert raised.value.current.value == b"one"
+    assert await store.revision() == first
+
+
+async def test_a_stale_update_changes_nothing(store: Store) -> None:
+    first = await store.commit(Put("/a/1", b"one"))
+    await store.commit(Put("/a/1", b"two"))
+
+    with pytest.raises(Conflict):
+        await store.commit(Put("/a/1", b"three", expected=first))
+
+    entry = await store.get("/a/1")
+    assert entry is not None
+    assert entry.value == b"two"
+
+
+async def test_deleting_needs_the_key_and_the_right_revision(store: Store) -> None:
+    with pytest.raises(Conflict) as raised:
+        await store.commit(Delete("/a/1"))
+    assert raised.value.current is None
+    first = await store.commit(Put("/a/1", b"one"))
+    with pytest.raises(Conflict):
+        await store.commit(Delete("/a/1", expected=first + 7))
+
+    deleted = await store.commit(Delete("/a/1", expected=first))
+
+    assert deleted > first
+    assert await store.get("/a/1") is None
+
+
+async def test_of_racing_creates_one_wins(store: Store) -> None:
+    results = await asyncio.gather(
+        *(store.commit(Put("/a/1", str(i).encode(), expected=0)) for i in range(20)), return_exceptions=True
+    )
+
+    assert [isinstance(result, Conflict) for result in results].count(False) == 1
+
+
+async def test_concurrent_commits_get_distinct_rising_revisions_in_order(store: Store) -> None:
+    revisions = await asyncio.gather(*(store.commit(Put(f"/a/{i:03}", b"x")) for i in range(300)))
+
+    assert revisions == sorted(set(revisions))
+
+
+async def test_a_range_is_in_key_order_and_pages(store: Store) -> None:
+    for name in ("c", "a", "b"):
+        await store.commit(Put(f"/p/{name}", name.encode()))
+    await store.commit(Put("/q/z", b"other"))
+
+    first = await store.range("/p/", limit=2)
+    rest = await store.range("/p/", limit=2, after=first.entries[-1].key)
+
+    assert [entry.value for entry in first.entries] == [b"a", b"b"]
+    assert (first.more, first.remaining) == (True, 1)
+    assert [entry.value for entry in rest.entries] == [b"c"]
+    assert not rest.more
+
+
+async def test_a_range_at_a_revision_shows_the_past(store: Store) -> None:
+    await store.commit(Put("/p/changed", b"old"))
+    await store.commit(Put("/p/deleted", b"here"))
+    past = await store.commit(Put("/p/kept", b"same"))
+    await store.commit(Put("/p/changed", b"new"))
+    await store.commit(Put("/p/changed", b"newer"))
+    await store.commit(Delete("/p/deleted"))
+    await store.commit(Put("/p/added", b"later"))
+
+    page = await store.range("/p/", revision=past)
+
+    assert [(entry.key, entry.value) for entry in page.entries] == [
+        ("/p/changed", b"old"),
+        ("/p/deleted", b"here"),
+        ("/p/kept", b"same"),
+    ]
+    assert page.revision == past
+
+
+async def test_a_watch_shows_past_then_live_commits_once(store: Store) -> None:
+    since = await store.commit(Put("/a/0", b"before"))
+    past = await store.commit(Put("/a/1", b"one"))
+    watching = asyncio.create_task(events_of(store, "/a/", since, 3))
+    await asyncio.sleep(0)
+    changed = await store.commit(Put("/a/1", b"two"))
+    await store.commit(Put("/b/1", b"elsewhere"))
+    deleted = await store.commit(Delete("/a/1"))
+
+    assert await watching == [
+        Event("/a/1", b"one", past, past),
+        Event("/a/1", b"two", changed, past),
+        Event("/a/1", None, deleted, past),
+    ]
+
+
+async def test_many_watchers_see_the_same_order(store: Store) -> None:
+    watching = [asyncio.create_task(events_of(store, "/a/", 0, 100)) for _ in range(3)]
+    await asyncio.gather(*(store.commit(Put(f"/a/{i % 7}", str(i).encode())) for i in range(100)))
+
+    seen = [await task for task in watching]
+
+    assert seen[0] == seen[1] == seen[2]
+    assert [event.revision for event in seen[0]] == sorted(event.revision for event in seen[0])
+
+
+async def test_compaction_forgets_history_and_keeps_what_is_current(store: Store) -> None:
+    await store.commit(Put("/a/kept", b"k"))
+    old = await store.commit(Put("/a/changed", b"old"))
+    await store.commit(Put("/a/gone", b"x"))
+    await store.commit(Delete("/a/gone"))
+    current = await store.commit(Put("/a/changed", b"new"))
+
+    await store.compact(current)
+
+    with pytest.raises(Compacted) as raised:
+        await store.range("/a/", revision=old)
+    assert raised.value.oldest == current
+    with pytest.raises(Compacted):
+        await events_of(store, "/a/", old, 1)
+    assert [entry.value for entry in (await store.range("/a/")).entries] == [b"new", b"k"]
+    assert [entry.value for entry in (await store.range("/a/", revision=current)).entries] == [b"new", b"k"]
+
+
+async def test_a_watch_from_the_compacted_revision_itself_goes_on(store: Store) -> None:
+    at = await store.commit(Put("/a/1", b"one"))
+    await store.compact(at)
+    later = await store.commit(Put("/a/1", b"two"))
+
+    assert await events_of(store, "/a/", at, 1) == [Event("/a/1", b"two", later, at)]
+
+
+async def test_revisions_rise_past_a_compacted_delete(store: Store) -> None:
+    await store.commit(Put("/a/1", b"one"))
+    deleted = await store.commit(Delete("/a/1"))
+    await store.compact(deleted)
+
+    assert await store.commit(Put("/a/1", b"again", expected=0)) > deleted
