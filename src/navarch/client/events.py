@@ -1,8 +1,8 @@
 """Events: what `kubectl describe` and `kubectl events` tell people, written and aggregated as Kubernetes does.
 
 `event()` never waits: it correlates at once and queues the write; `run` sends the queue. A full queue drops the event,
-as events are a report, never a means. Rules (client-go's event correlator): an event equal to an earlier one raises that
-one's count; more than ten events in ten minutes that differ in the message only are combined into one; per object and
+as events are a report, never a means. Rules (client-go's event correlator): an event equal to an earlier one raises its
+count; more than ten events in ten minutes that differ in the message only are combined into one; per object and
 component 25 at once and then one every five minutes get through.
 """
 

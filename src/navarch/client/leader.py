@@ -45,8 +45,9 @@ class LeaderElector:
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Acquire, lead, and after a loss acquire again, until cancelled; the Lease is given up on cancellation."""
         while True:
-            while not await self._try_acquire():
+            if not await self._try_acquire():
                 await asyncio.sleep(self._retry_s)
+                continue
             log.info("%s became leader as %s", self._name, self._identity)
             try:
                 await self._lead_until_lost(lead)

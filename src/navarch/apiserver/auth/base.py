@@ -50,7 +50,7 @@ class Authenticator(Protocol):
         ...
 
     async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
-        """For TokenReview: the user a token stands for and the audiences it was accepted for.  Raises StatusError 401."""
+        """For TokenReview: the user behind a token and the audiences it was accepted for.  Raises StatusError 401."""
         ...
 
 

@@ -1,0 +1,116 @@
+"""Authentication: a request's client certificate or bearer token becomes a `User`.
+
+A certificate that the cluster's CA signed names the user in its common name and the groups in its organizations. A
+bearer token is a service account's, or one of the static tokens that the cluster was started with. Without credentials
+the user is anonymous; with wrong ones the request is refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from navarch.api.errors import unauthorized
+from navarch.apiserver.auth.tokens import ServiceAccountTokens
+from navarch.apiserver.user import ANONYMOUS, User
+from navarch.client.transport import Request
+
+_AUTHENTICATED = "system:authenticated"
+_CACHE_LIMIT = 1024
+
+
+class ClusterAuthenticator:
+    """`static_tokens` maps bearer tokens to users (Kubernetes' --token-auth-file)."""
+
+    def __init__(
+        self,
+        tokens: ServiceAccountTokens,
+        *,
+        static_tokens: Mapping[str, User] | None = None,
+        anonymous: bool = True,
+    ) -> None:
+        self._tokens = tokens
+        self._static = {token.encode(): user for token, user in (static_tokens or {}).items()}
+        self._anonymous = anonymous
+        self._certificates: dict[bytes, User] = {}
+
+    async def authenticate(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User:
+        """Raises StatusError 401."""
+        if peer_cert:
+            user = self._certificate_user(peer_cert)
+            if user is not None:
+                return user
+        header = request.headers.get("authorization", "")
+        if not header:
+            token = _websocket_token(request)
+            if token:
+                return (await self.review_token(token, ()))[0]
+            if not self._anonymous:
+                raise unauthorized()
+            return ANONYMOUS
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise unauthorized()
+        return (await self.review_token(token.strip(), ()))[0]
+
+    async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
+        """Raises StatusError 401."""
+        presented = token.encode()
+        for known, user in self._static.items():
+            if hmac.compare_digest(known, presented):
+                return _with_group(user), audiences or self._tokens.api_audiences
+        return await self._tokens.check(token, audiences)
+
+    def _certificate_user(self, peer_cert: Mapping[str, Any] | bytes) -> User | None:
+        if isinstance(peer_cert, bytes):
+            known = self._certificates.get(peer_cert)
+            if known is None:
+                if len(self._certificates) >= _CACHE_LIMIT:
+                    self._certificates.clear()
+                known = self._certificates[peer_cert] = _user_of_names(*_names_of_der(peer_cert))
+        else:
+            known = _user_of_names(*_names_of_mapping(peer_cert))
+        return known if known.name else None
+
+
+def _user_of_names(common_name: str, organizations: tuple[str, ...]) -> User:
+    return User(common_name, (*organizations, _AUTHENTICATED))
+
+
+def _names_of_mapping(certificate: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """From `ssl.SSLSocket.getpeercert()`."""
+    names = [pair for rdn in certificate.get("subject", ()) for pair in rdn]
+    common_name = next((value for key, value in names if key == "commonName"), "")
+    return common_name, tuple(value for key, value in names if key == "organizationName")
+
+
+def _names_of_der(der: bytes) -> tuple[str, tuple[str, ...]]:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_der_x509_certificate(der).subject
+    common = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    organizations = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return (str(common[0].value) if common else ""), tuple(str(attribute.value) for attribute in organizations)
+
+
+def _websocket_token(request: Request) -> str:
+    """Browsers cannot set headers on a WebSocket; the token then comes as a subprotocol (Kubernetes' convention)."""
+    prefix = "base64url.bearer.authorization.k8s.io."
+    for protocol in request.headers.get("sec-websocket-protocol", "").split(","):
+        if protocol.strip().startswith(prefix):
+            from base64 import urlsafe_b64decode
+
+            encoded = protocol.strip()[len(prefix) :]
+            try:
+                return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+            except ValueError as error:
+                raise unauthorized() from error
+    return ""
+
+
+def _with_group(user: User) -> User:
+    if _AUTHENTICATED in user.groups:
+        return user
+    return User(user.name, (*user.groups, _AUTHENTICATED), user.uid, user.extra)

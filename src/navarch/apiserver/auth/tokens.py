@@ -1,0 +1,329 @@
+"""Service-account tokens: JSON Web Tokens bound to an account and, where asked for, to a pod, a node or a secret.
+
+In: a ServiceAccount and a TokenRequest's spec, or a token to check.  Out: a signed token, or the account's `User`.
+A token is good while its signature, audience and times are, and while everything that it is bound to still exists with
+the same UID. Claims are those of Kubernetes' bound tokens
+(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from navarch.api.errors import StatusError, bad_request, invalid, not_found, unauthorized
+from navarch.api.errors import invalid_value as invalid_field
+from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
+from navarch.api.time import Clock, format_time
+from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.user import User
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+
+_SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True)
+_PODS = Resource("", "v1", "pods", "Pod", True)
+_NODES = Resource("", "v1", "nodes", "Node", False)
+_SECRETS = Resource("", "v1", "secrets", "Secret", True)
+_BINDABLE = {"Pod": _PODS, "Node": _NODES, "Secret": _SECRETS}
+
+_SHORTEST_S = 600
+_LONGEST_S = 1 << 32
+_DEFAULT_S = 3600
+# Injected tokens are asked for with this lifetime; clients that never re-read the file still work for a year, with a
+# warning time in the token, as Kubernetes' --service-account-extend-token-expiration does.
+_INJECTED_S = 3607
+_EXTENDED_S = 365 * 24 * 3600
+_RECHECK_S = 10.0
+_CACHE_LIMIT = 4096
+
+
+class ServiceAccountTokens:
+    """Issues and checks tokens with one P-256 key; `api_audiences` are those of the API server itself."""
+
+    def __init__(
+        self,
+        key_file: Path,
+        *,
+        issuer: str,
+        api_audiences: Iterable[str],
+        reader: Reader,
+        clock: Clock,
+        source: random.Random,
+        public_url: str = "",
+    ) -> None:
+        self.issuer = issuer
+        self.api_audiences = tuple(api_audiences)
+        self._key_file = key_file
+        self._reader = reader
+        self._clock = clock
+        self._source = source
+        self._public_url = public_url
+        self._private: EllipticCurvePrivateKey | None = None
+        self._key_id = ""
+        # token digest -> (claims, time of the last check of what it is bound to)
+        self._checked: dict[bytes, tuple[dict[str, Any], float]] = {}
+
+    @property
+    def _key(self) -> EllipticCurvePrivateKey:
+        # Loaded at the first token: cryptography is slow to import and a start-up does not need it.
+        if self._private is None:
+            from cryptography.hazmat.primitives.asymmetric import ec
+            from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+            key = load_pem_private_key(self._key_file.read_bytes(), None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise ValueError(f"{self._key_file} holds no elliptic-curve key")
+            self._private = key
+            self._key_id = _key_id(key.public_key())
+        return self._private
+
+    async def issue(self, service_account: Obj, request_spec: Obj) -> Obj:
+        """The `status` of a TokenRequest.  Raises StatusError for a bad lifetime or something it cannot be bound to."""
+        audiences = request_spec.get("audiences") or list(self.api_audiences)
+        lifetime_s = int(request_spec.get("expirationSeconds") or _DEFAULT_S)
+        if lifetime_s < _SHORTEST_S:
+            why = "may not specify a duration less than 10 minutes"
+            raise invalid("TokenRequest", "authentication.k8s.io", "", [_lifetime(lifetime_s, why)])
+        if lifetime_s > _LONGEST_S:
+            why = "may not specify a duration larger than 2^32 seconds"
+            raise invalid("TokenRequest", "authentication.k8s.io", "", [_lifetime(lifetime_s, why)])
+        now = self._clock.now()
+        expires = now + timedelta(seconds=lifetime_s)
+        bound = self._bound(service_account, request_spec.get("boundObjectRef"))
+        warn_after: datetime | None = None
+        if lifetime_s == _INJECTED_S and tuple(audiences) == self.api_audiences:
+            warn_after, expires = expires, now + timedelta(seconds=_EXTENDED_S)
+        token = self._sign(service_account, audiences, now, expires, bound, warn_after)
+        return {"token": token, "expirationTimestamp": format_time(warn_after or expires)}
+
+    def legacy_token(self, service_account: Obj, secret: Obj) -> str:
+        """The token of a `kubernetes.io/service-account-token` secret, which does not expire."""
+        metadata = service_account["metadata"]
+        claims = {
+            "iss": "kubernetes/serviceaccount",
+            "sub": f"system:serviceaccount:{metadata['namespace']}:{metadata['name']}",
+            "kubernetes.io/serviceaccount/namespace": metadata["namespace"],
+            "kubernetes.io/serviceaccount/secret.name": secret["metadata"]["name"],
+            "kubernetes.io/serviceaccount/service-account.name": metadata["name"],
+            "kubernetes.io/serviceaccount/service-account.uid": metadata["uid"],
+        }
+        return self._encode(claims)
+
+    async def check(self, token: str, audiences: Iterable[str] = ()) -> tuple[User, tuple[str, ...]]:
+        """The account behind a token and the audiences (of those asked for) it is good for.  Raises StatusError 401."""
+        wanted = tuple(audiences) or self.api_audiences
+        digest = hashlib.sha256(token.encode()).digest()
+        now_s = self._clock.now().timestamp()
+        known = self._checked.get(digest)
+        claims = known[0] if known is not None else self._decode(token)
+        if now_s >= float(claims.get("exp", now_s + 1)):
+            self._checked.pop(digest, None)
+            raise unauthorized()
+        matching = tuple(a for a in wanted if a in _audiences(claims, self.api_audiences))
+        if not matching:
+            raise unauthorized()
+        if known is None or now_s - known[1] > _RECHECK_S:
+            self._require_bound_objects(claims)
+            if len(self._checked) >= _CACHE_LIMIT:
+                self._checked.clear()
+            self._checked[digest] = (claims, now_s)
+        return _user(claims), matching
+
+    def forget(self) -> None:
+        """Check again what tokens are bound to: something among it was deleted."""
+        self._checked.clear()
+
+    def openid_configuration(self) -> Obj:
+        """`/.well-known/openid-configuration`."""
+        return {
+            "issuer": self.issuer,
+            "jwks_uri": f"{self._public_url or self.issuer}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+
+    def jwks(self) -> Obj:
+        """`/openid/v1/jwks`: the public key that tokens are signed with."""
+        numbers = self._key.public_key().public_numbers()
+        return {
+            "keys": [
+                {
+                    "use": "sig",
+                    "kty": "EC",
+                    "kid": self._key_id,
+                    "crv": "P-256",
+                    "alg": "ES256",
+                    "x": _b64(numbers.x.to_bytes(32, "big")),
+                    "y": _b64(numbers.y.to_bytes(32, "big")),
+                }
+            ]
+        }
+
+    def _bound(self, service_account: Obj, reference: Obj | None) -> dict[str, Obj]:
+        """The objects a token is to be bound to, by their word in the claims."""
+        if not reference:
+            return {}
+        kind, name = reference.get("kind", ""), reference.get("name", "")
+        resource = _BINDABLE.get(kind)
+        if resource is None:
+            raise bad_request(f"cannot bind token for serviceaccount to object of type {kind!r}")
+        namespace = service_account["metadata"]["namespace"] if resource.namespaced else ""
+        target = self._reader.get(resource, namespace, name)
+        if target is None:
+            raise not_found(resource.plural, resource.group, name)
+        uid = reference.get("uid")
+        if uid and uid != uid_of(target):
+            why = f"the UID in the bound object reference ({uid}) does not match the UID in record. "
+            why += f"The object might have been deleted and then recreated ({uid_of(target)})"
+            raise StatusError(409, "Conflict", f'Operation cannot be fulfilled on {resource.plural} "{name}": {why}')
+        bound = {kind.lower(): {"name": name, "uid": uid_of(target)}}
+        if kind == "Pod":
+            if (target.get("spec") or {}).get("serviceAccountName") != service_account["metadata"]["name"]:
+                raise bad_request(
+                    f'cannot bind token for serviceaccount "{service_account["metadata"]["name"]}" to pod running '
+                    f"with different serviceaccount name."
+                )
+            node = self._reader.get(_NODES, "", target["spec"].get("nodeName") or "")
+            if node is not None:
+                bound["node"] = {"name": node["metadata"]["name"], "uid": uid_of(node)}
+        return bound
+
+    def _sign(
+        self,
+        service_account: Obj,
+        audiences: list[str],
+        now: datetime,
+        expires: datetime,
+        bound: dict[str, Obj],
+        warn_after: datetime | None,
+    ) -> str:
+        metadata = service_account["metadata"]
+        private: Obj = {
+            "namespace": metadata["namespace"],
+            **bound,
+            "serviceaccount": {"name": metadata["name"], "uid": metadata["uid"]},
+        }
+        if warn_after is not None:
+            private["warnafter"] = int(warn_after.timestamp())
+        return self._encode(
+            {
+                "aud": audiences,
+                "exp": int(expires.timestamp()),
+                "iat": int(now.timestamp()),
+                "iss": self.issuer,
+                "jti": new_uid(self._source),
+                "kubernetes.io": private,
+                "nbf": int(now.timestamp()),
+                "sub": f"system:serviceaccount:{metadata['namespace']}:{metadata['name']}",
+            }
+        )
+
+    def _encode(self, claims: Obj) -> str:
+        import jwt
+
+        key = self._key
+        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        import jwt
+
+        public: EllipticCurvePublicKey = self._key.public_key()
+        options: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        try:
+            claims: dict[str, Any] = jwt.decode(token, public, algorithms=["ES256"], options=options)
+        except jwt.PyJWTError as error:
+            raise unauthorized() from error
+        now_s = self._clock.now().timestamp()
+        if float(claims.get("nbf", 0)) > now_s + 1:
+            raise unauthorized()
+        if claims.get("iss") not in (self.issuer, "kubernetes/serviceaccount"):
+            raise unauthorized()
+        return claims
+
+    def _require_bound_objects(self, claims: dict[str, Any]) -> None:
+        account = _account(claims)
+        self._require(_SERVICE_ACCOUNTS, account["namespace"], account["name"], account["uid"])
+        secret = claims.get("kubernetes.io/serviceaccount/secret.name")
+        if secret is not None and self._reader.get(_SECRETS, account["namespace"], secret) is None:
+            raise unauthorized()
+        private = claims.get("kubernetes.io") or {}
+        for word, resource in (("pod", _PODS), ("secret", _SECRETS), ("node", _NODES)):
+            reference = private.get(word)
+            if not reference or (word == "node" and "pod" in private):
+                continue
+            namespace = account["namespace"] if resource.namespaced else ""
+            self._require(resource, namespace, reference["name"], reference["uid"])
+
+    def _require(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        found = self._reader.get(resource, namespace, name)
+        if found is None or uid_of(found) != uid:
+            raise unauthorized()
+        # A pod's token stays good while the pod ends; an account that is going away is gone for its tokens.
+        if resource is _SERVICE_ACCOUNTS and is_deleting(found):
+            raise unauthorized()
+
+
+def _lifetime(value: int, why: str) -> Any:
+    return invalid_field("spec.expirationSeconds", value, why)
+
+
+def _audiences(claims: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
+    stated = claims.get("aud")
+    if stated is None:
+        return default
+    return (stated,) if isinstance(stated, str) else tuple(stated)
+
+
+def _account(claims: dict[str, Any]) -> dict[str, str]:
+    private = claims.get("kubernetes.io")
+    if private:
+        account = private.get("serviceaccount") or {}
+        return {
+            "namespace": private.get("namespace", ""),
+            "name": account.get("name", ""),
+            "uid": account.get("uid", ""),
+        }
+    prefix = "kubernetes.io/serviceaccount/"
+    return {
+        "namespace": claims.get(f"{prefix}namespace", ""),
+        "name": claims.get(f"{prefix}service-account.name", ""),
+        "uid": claims.get(f"{prefix}service-account.uid", ""),
+    }
+
+
+def service_account_user(
+    namespace: str, name: str, uid: str = "", extra: dict[str, tuple[str, ...]] | None = None
+) -> User:
+    """The user that a service account is."""
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
+    return User(f"system:serviceaccount:{namespace}:{name}", groups, uid, extra or {})
+
+
+def _user(claims: dict[str, Any]) -> User:
+    account = _account(claims)
+    private = claims.get("kubernetes.io") or {}
+    extra: dict[str, tuple[str, ...]] = {}
+    if "jti" in claims:
+        extra["authentication.kubernetes.io/credential-id"] = (f"JTI={claims['jti']}",)
+    for word in ("node", "pod"):
+        if word in private:
+            extra[f"authentication.kubernetes.io/{word}-name"] = (private[word]["name"],)
+            extra[f"authentication.kubernetes.io/{word}-uid"] = (private[word]["uid"],)
+    return service_account_user(account["namespace"], account["name"], account["uid"], extra)
+
+
+def _key_id(key: EllipticCurvePublicKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return _b64(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest())
+
+
+def _b64(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
