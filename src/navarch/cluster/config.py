@@ -1,0 +1,189 @@
+"""What a cluster is made of: its name, folders, addresses and sizes, settled once when it is created and kept in
+`cluster.json` in its data folder, from which every process of the cluster reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+DEFAULT_NAME = "default"
+DEFAULT_PORT = 6443
+DEFAULT_VERSION = "1.37"
+RUNTIMES = ("containerd", "simulated")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the setting and says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """One cluster. `index` tells clusters on one machine apart and picks their networks; `nodes` counts the simulated
+    ones; `store` is `sqlite`, `memory` or an etcd URL."""
+
+    name: str
+    data_dir: str
+    index: int = 0
+    port: int = DEFAULT_PORT
+    bind_address: str = "0.0.0.0"
+    advertise_address: str = "127.0.0.1"
+    runtime: str = "simulated"
+    nodes: int = 0
+    store: str = "sqlite"
+    kubernetes_version: str = DEFAULT_VERSION
+    pod_cidr: str = "10.42.0.0/16"
+    service_cidr: str = "10.43.0.0/16"
+    cluster_dns: str = "10.43.0.10"
+    cluster_domain: str = "cluster.local"
+    node_port_range: str = "30000-32767"
+    kubelet_port: int = 10250
+    node_name: str = ""
+    seed: int | None = None
+    kubeconfig: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.data_dir)
+
+    @property
+    def pki(self) -> Path:
+        return self.root / "pki"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pids, state: what is meaningless after a reboot."""
+        return self.root / "run"
+
+    @property
+    def containerd(self) -> Path:
+        return self.root / "containerd"
+
+    @property
+    def server_url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def context(self) -> str:
+        """The name of this cluster's entries in the user's kubeconfig."""
+        return f"navarch-{self.name}"
+
+    def component_kubeconfig(self, component: str) -> Path:
+        return self.pki / f"{component}.kubeconfig"
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        return self.component_kubeconfig("admin")
+
+    def save(self) -> None:
+        """Write `cluster.json`, atomically."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        target = self.root / "cluster.json"
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, data_dir: Path) -> ClusterConfig:
+        """Raises ConfigError where there is no cluster or its file cannot be read."""
+        try:
+            stored: dict[str, Any] = json.loads((data_dir / "cluster.json").read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"there is no cluster in {data_dir}; create one with `navarch up`") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read {data_dir / 'cluster.json'}: {error}") from error
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{key: value for key, value in stored.items() if key in known})
+
+
+def check_name(name: str) -> str:
+    """A cluster's name ends up in file names, network devices and tables, so it is a short DNS label."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"invalid cluster name {name!r}: up to 32 lower-case letters, digits and '-', starting and ending with a "
+            "letter or digit"
+        )
+    return name
+
+
+def base_dir() -> Path:
+    """Where clusters live: `$NAVARCH_HOME`, else /var/lib/navarch for root, else the user's data folder."""
+    if configured := os.environ.get("NAVARCH_HOME"):
+        return Path(configured)
+    if os.geteuid() == 0:
+        return Path("/var/lib/navarch")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share", "navarch")
+
+
+def data_dir_of(name: str, data_dir: str | None = None) -> Path:
+    return Path(data_dir).absolute() if data_dir else base_dir() / check_name(name)
+
+
+def known_clusters() -> list[ClusterConfig]:
+    """The clusters under `base_dir`, by name; unreadable ones are left out."""
+    found: list[ClusterConfig] = []
+    folder = base_dir()
+    for path in sorted(folder.glob("*/cluster.json")) if folder.is_dir() else []:
+        try:
+            found.append(ClusterConfig.load(path.parent))
+        except ConfigError:
+            continue
+    return found
+
+
+def free_index(clusters: list[ClusterConfig]) -> int:
+    taken = {cluster.index for cluster in clusters}
+    return next(index for index in range(len(taken) + 1) if index not in taken)
+
+
+def networks_of(index: int) -> dict[str, str]:
+    """Pod and service ranges that no other cluster of this machine has: 10.42/10.43, then 10.44/10.45 and so on."""
+    second = 42 + 2 * (index % 100)
+    services = f"10.{second + 1}.0.0/16"
+    return {
+        "pod_cidr": f"10.{second}.0.0/16",
+        "service_cidr": services,
+        "cluster_dns": str(ip_network(services)[10]),
+    }
+
+
+def free_port(preferred: int, taken: set[int]) -> int:
+    """`preferred`, or the next port up that nobody listens on and no other cluster has."""
+    for port in range(preferred, min(preferred + 1000, 65536)):
+        if port in taken:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
+    raise ConfigError(f"no free port from {preferred} up")
+
+
+def host_address() -> str:
+    """The address other machines reach this one at: the one of the default route, else loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: connecting a datagram socket only asks the routing table.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def host_name() -> str:
+    return re.sub(r"[^-a-z0-9.]", "-", socket.gethostname().lower()).strip("-.") or "node"

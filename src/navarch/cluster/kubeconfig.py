@@ -1,0 +1,119 @@
+"""The user's kubeconfig: a cluster's entries are merged in when it comes up and taken out when it is deleted.
+
+Other tools write the same file, so it is changed under kubectl's own lock (`<file>.lock`), atomically, and everything
+that is not ours is left as it was. A cluster's entries are all called `navarch-NAME`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from navarch.cluster.config import ClusterConfig
+
+_LOCK_WAIT_S = 10.0
+_STALE_LOCK_S = 60.0
+_SECTIONS = ("clusters", "contexts", "users")
+
+
+class KubeconfigError(Exception):
+    """The file cannot be read or locked; nothing was changed."""
+
+
+def target_of(config: ClusterConfig) -> Path:
+    """The file to merge into: the one chosen with `--kubeconfig`, else the first of `$KUBECONFIG`, else
+    `~/.kube/config`."""
+    if config.kubeconfig:
+        return Path(config.kubeconfig)
+    listed = [part for part in os.environ.get("KUBECONFIG", "").split(os.pathsep) if part]
+    return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
+
+
+def merge(config: ClusterConfig) -> Path:
+    """Put the cluster's admin entries into the user's kubeconfig and make them the current context; the file's path."""
+    path = target_of(config)
+    ours = yaml.safe_load(config.admin_kubeconfig.read_text())
+    with _locked(path):
+        document = _read(path)
+        for section in _SECTIONS:
+            kept = [entry for entry in document.get(section) or [] if entry.get("name") != config.context]
+            document[section] = kept + ours[section]
+        document["current-context"] = config.context
+        _write(path, document)
+    return path
+
+
+def remove(config: ClusterConfig) -> bool:
+    """Take the cluster's entries out again; False where there were none."""
+    path = target_of(config)
+    if not path.exists():
+        return False
+    with _locked(path):
+        document = _read(path)
+        found = False
+        for section in _SECTIONS:
+            entries = document.get(section) or []
+            kept = [entry for entry in entries if entry.get("name") != config.context]
+            found = found or len(kept) != len(entries)
+            document[section] = kept
+        if document.get("current-context") == config.context:
+            others = document["contexts"]
+            document["current-context"] = others[0]["name"] if others else ""
+            found = True
+        if found:
+            _write(path, document)
+    return found
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = path.with_name(path.name + ".lock")
+    give_up_s = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
+                    # Whoever made it died in between.
+                    lock.unlink()
+                    continue
+            if time.monotonic() > give_up_s:
+                raise KubeconfigError(
+                    f"{path} is locked by another program; remove {lock} if none is running"
+                ) from None
+            time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text()) if path.exists() else None
+    except (OSError, yaml.YAMLError) as error:
+        raise KubeconfigError(f"cannot read {path}: {error}") from error
+    if document is None:
+        return {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    if not isinstance(document, dict):
+        raise KubeconfigError(f"{path} is not a kubeconfig")
+    return document
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    # Through a symbolic link, as people keep their kubeconfig in a repository of dotfiles.
+    target = path.resolve()
+    partial = target.with_name(target.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+    partial.replace(target)

@@ -1,0 +1,275 @@
+"""The cluster's keys: one CA, a serving certificate, an identity per component, the key that signs tokens.
+
+Everything is P-256 and lies in the cluster's `pki` folder, readable by its owner alone. What exists and is still good
+is kept, so that running it again changes nothing; certificates are renewed with less than a third of their year left.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from navarch.cluster.config import ClusterConfig, host_address, host_name
+
+_CA_LIFE = timedelta(days=3650)
+_LIFE = timedelta(days=365)
+_RENEW_BEFORE = timedelta(days=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A component's certificate: its user name and groups."""
+
+    component: str
+    user: str
+    groups: tuple[str, ...] = ()
+
+
+def identities(config: ClusterConfig) -> list[Identity]:
+    """Who talks to the API server in this cluster, each with no more rights than its role gives."""
+    found = [
+        Identity("admin", "kubernetes-admin", ("system:masters",)),
+        Identity("controller-manager", "system:kube-controller-manager"),
+        Identity("scheduler", "system:kube-scheduler"),
+        Identity("proxy", "system:kube-proxy"),
+        Identity("dns", "system:kube-dns"),
+        Identity("simulated-nodes", "navarch:simulated-nodes"),
+        # The API server as a client of kubelets.
+        Identity("apiserver-kubelet-client", "system:apiserver"),
+    ]
+    if config.node_name:
+        found.append(Identity("kubelet", f"system:node:{config.node_name}", ("system:nodes",)))
+    return found
+
+
+def ensure(config: ClusterConfig) -> None:
+    """Make what is missing or about to expire, and a kubeconfig for each identity."""
+    folder = config.pki
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ca = _Authority.load_or_create(folder)
+    names, addresses = _serving_names(config)
+    ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
+    if config.node_name:
+        own = {"127.0.0.1", host_address()}
+        ca.ensure_serving(folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own)
+    token_key = folder / "sa.key"
+    if not token_key.exists():
+        _write(token_key, _pem_key(ec.generate_private_key(ec.SECP256R1())), durable=True)
+    for identity in identities(config):
+        ca.ensure_client(folder / identity.component, identity)
+        kubeconfig = config.component_kubeconfig(identity.component)
+        _write(kubeconfig, kubeconfig_text(config, identity.component).encode())
+
+
+def kubeconfig_text(config: ClusterConfig, component: str) -> str:
+    """A self-contained kubeconfig for one identity."""
+    name = config.context
+    ca, certificate, key = (
+        base64.b64encode((config.pki / file).read_bytes()).decode()
+        for file in ("ca.crt", f"{component}.crt", f"{component}.key")
+    )
+    return f"""\
+apiVersion: v1
+kind: Config
+current-context: {name}
+clusters:
+- name: {name}
+  cluster:
+    server: {config.server_url}
+    certificate-authority-data: {ca}
+contexts:
+- name: {name}
+  context:
+    cluster: {name}
+    user: {name}
+users:
+- name: {name}
+  user:
+    client-certificate-data: {certificate}
+    client-key-data: {key}
+"""
+
+
+def sign_request(
+    folder: Path, request_pem: bytes, *, usages: Iterable[str], lifetime: timedelta | None = None
+) -> bytes:
+    """Sign a PEM certificate request with the cluster's CA for the given Kubernetes key usages; PEM of the result.
+
+    Raises ValueError for a request that cannot be read or whose signature is wrong.
+    """
+    request = x509.load_pem_x509_csr(request_pem)
+    if not request.is_signature_valid:
+        raise ValueError("the signature of the certificate request is not valid")
+    ca = _Authority.load_or_create(folder)
+    wanted = set(usages)
+    extended = [
+        oid
+        for usage, oid in (
+            ("client auth", ExtendedKeyUsageOID.CLIENT_AUTH),
+            ("server auth", ExtendedKeyUsageOID.SERVER_AUTH),
+        )
+        if usage in wanted
+    ]
+    builder = ca.builder(request.subject, lifetime or _LIFE).public_key(request.public_key())
+    builder = _with_usages(builder, extended, key_encipherment="key encipherment" in wanted)
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        builder = builder.add_extension(names.value, critical=names.critical)
+    except x509.ExtensionNotFound:
+        pass
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
+    domain = config.cluster_domain
+    names = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host_name()}
+    names.add(f"kubernetes.default.svc.{domain}")
+    addresses = {"127.0.0.1", "::1", str(ip_network(config.service_cidr)[1]), host_address(), config.advertise_address}
+    return names, addresses
+
+
+class _Authority:
+    """The CA: its certificate and key."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.certificate = certificate
+        self.key = key
+
+    @classmethod
+    def load_or_create(cls, folder: Path) -> _Authority:
+        certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
+        if certificate_file.exists() and key_file.exists():
+            key = load_pem_private_key(key_file.read_bytes(), None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise ValueError(f"{key_file} holds no elliptic-curve key")
+            return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), key)
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"navarch-ca-{os.urandom(4).hex()}")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + _CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_key_usage(sign_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        # The key first: a certificate without key would be taken for complete after a crash in between.
+        _write(key_file, _pem_key(key), durable=True)
+        _write(certificate_file, certificate.public_bytes(Encoding.PEM), mode=0o644, durable=True)
+        return cls(certificate, key)
+
+    def builder(self, subject: x509.Name, life: timedelta) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.certificate.subject)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(min(now + life, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+
+    def ensure_client(self, base: Path, identity: Identity) -> None:
+        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in identity.groups]
+        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, identity.user))
+        subject = x509.Name(attributes)
+        if _is_good(base, subject, set()):
+            return
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = self.builder(subject, _LIFE).public_key(key.public_key())
+        builder = _with_usages(builder, [ExtendedKeyUsageOID.CLIENT_AUTH])
+        self._sign_and_write(base, builder, key)
+
+    def ensure_serving(self, base: Path, common_name: str, names: set[str], addresses: set[str]) -> None:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        if _is_good(base, subject, names | addresses):
+            return
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names)]
+        alternatives += [x509.IPAddress(ip_address(address)) for address in sorted(addresses)]
+        builder = self.builder(subject, _LIFE).public_key(key.public_key())
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
+        self._sign_and_write(base, builder, key)
+
+    def _sign_and_write(self, base: Path, builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> None:
+        certificate = builder.sign(self.key, hashes.SHA256())
+        base.with_suffix(".crt").unlink(missing_ok=True)
+        _write(base.with_suffix(".key"), _pem_key(key))
+        _write(base.with_suffix(".crt"), certificate.public_bytes(Encoding.PEM), mode=0o644)
+
+
+def _is_good(base: Path, subject: x509.Name, alternatives: set[str]) -> bool:
+    certificate_file = base.with_suffix(".crt")
+    if not certificate_file.exists() or not base.with_suffix(".key").exists():
+        return False
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    except ValueError:
+        # Cut short by a crash while it was made.
+        return False
+    if certificate.subject != subject or datetime.now(UTC) > certificate.not_valid_after_utc - _RENEW_BEFORE:
+        return False
+    if not alternatives:
+        return True
+    named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    present = set(named.get_values_for_type(x509.DNSName))
+    present |= {str(address) for address in named.get_values_for_type(x509.IPAddress)}
+    return alternatives <= present
+
+
+def _key_usage(*, sign_certificates: bool = False, key_encipherment: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=key_encipherment,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _with_usages(
+    builder: x509.CertificateBuilder, extended: list[x509.ObjectIdentifier], *, key_encipherment: bool = False
+) -> x509.CertificateBuilder:
+    builder = builder.add_extension(_key_usage(key_encipherment=key_encipherment), critical=True)
+    return builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False) if extended else builder
+
+
+def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
+    """Atomic, and never readable by others for a moment; `durable` for what cannot be made again from the rest."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,37 @@
+"""The processes that make up a cluster, in the order in which they start."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from navarch.cluster.config import ClusterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """`listens`: gets the API port's listening socket as a descriptor; `waits`: reads one byte from its standard input
+    before it uses the cluster's keys."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    listens: bool = False
+    waits: bool = True
+
+
+def component_argv(name: str, data_dir: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "navarch.cluster.component", name, str(data_dir))
+
+
+def specs(config: ClusterConfig) -> list[ProcessSpec]:
+    found = [
+        ProcessSpec("apiserver", component_argv("apiserver", config.root), listens=True),
+        ProcessSpec("controllers", component_argv("controllers", config.root)),
+    ]
+    if config.runtime == "containerd":
+        # Not the binary itself: its configuration depends on the machine and is written right before it starts.
+        found.append(ProcessSpec("containerd", component_argv("containerd", config.root), waits=False))
+        found.append(ProcessSpec("node", component_argv("node", config.root)))
+    return found
