@@ -1,8 +1,12 @@
-"""Packs the OpenAPI definitions of each Kubernetes version (from the kubernetes-validate package) into one small file.
+"""Packs the OpenAPI definitions of each Kubernetes version (from the kubernetes-validate package) into two small files.
 
-In: `kubernetes_validate/kubernetes-json-schema/vX.Y.0-local/_definitions.json`.  Out: `OUT/vX.Y.json.xz`, a JSON object
-of definitions by name, with the `null` alternatives that JSON-schema validators need taken out again and `$ref` values
-shortened to the definition's name.
+In: `kubernetes_validate/kubernetes-json-schema/vX.Y.0-local/_definitions.json`.  Out, per version:
+
+- `OUT/vX.Y.structure`: what every request needs, definitions without descriptions, deflated JSON, decoded at start-up;
+- `OUT/vX.Y.json.xz`: the same definitions with their descriptions, read only when an OpenAPI document is asked for.
+
+The `null` alternatives that JSON-schema validators need are taken out again, `$ref` values shortened to the definition's
+name, and the constant `enum` of `apiVersion` and `kind` dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import json
 import lzma
 import re
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +35,25 @@ def _clean(node: Any) -> Any:
     ref = out.get("$ref")
     if isinstance(ref, str):
         out["$ref"] = ref.rsplit("/", 1)[1]
+    properties = out.get("properties")
+    if isinstance(properties, dict):
+        for name in ("apiVersion", "kind"):
+            if isinstance(properties.get(name), dict):
+                properties[name].pop("enum", None)
     return out
+
+
+def _without_descriptions(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_without_descriptions(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    # A property may itself be called "description"; only the text of a schema is dropped.
+    return {
+        key: _without_descriptions(value)
+        for key, value in node.items()
+        if not (key == "description" and isinstance(value, str))
+    }
 
 
 def _source() -> Path:
@@ -40,21 +63,30 @@ def _source() -> Path:
     return Path(next(iter(spec.submodule_search_locations)), "kubernetes-json-schema")
 
 
+def _write(target: Path, data: bytes) -> None:
+    partial = target.with_name(target.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(target)
+
+
 def pack(out: Path) -> None:
-    """Write one packed file per version into `out`; files that exist already are kept."""
+    """Write the packed files of every version into `out`; versions whose files exist already are kept."""
     out.mkdir(parents=True, exist_ok=True)
     for folder in sorted(_source().iterdir()):
         match = re.fullmatch(r"v1\.(\d+)\.0-local", folder.name)
         if match is None or int(match.group(1)) < OLDEST_MINOR:
             continue
-        target = out / f"v1.{match.group(1)}.json.xz"
-        if target.exists():
+        documented = out / f"v1.{match.group(1)}.json.xz"
+        structure = out / f"v1.{match.group(1)}.structure"
+        if documented.exists() and structure.exists():
             continue
-        definitions = json.loads((folder / "_definitions.json").read_text())["$defs"]
-        packed = lzma.compress(json.dumps(_clean(definitions), separators=(",", ":")).encode(), preset=6)
-        partial = target.with_suffix(".partial")
-        partial.write_bytes(packed)
-        partial.replace(target)
+        definitions = _clean(json.loads((folder / "_definitions.json").read_text())["$defs"])
+        _write(documented, lzma.compress(_encode(definitions), preset=6))
+        _write(structure, zlib.compress(_encode(_without_descriptions(definitions)), 9))
+
+
+def _encode(definitions: Any) -> bytes:
+    return json.dumps(definitions, separators=(",", ":")).encode()
 
 
 if __name__ == "__main__":

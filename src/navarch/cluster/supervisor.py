@@ -1,8 +1,8 @@
 """The supervisor: starts a cluster's processes, restarts those that die with a growing delay, stops them on SIGTERM.
 
 It is one small loop over process descriptors, signals and timers, on the standard library alone, so that it costs
-next to nothing. It holds the API port's listening socket: while the API server restarts, connections wait instead of being
-refused. Its own death harms nothing: processes go on, and the first of them to notice starts a new supervisor, which
+next to nothing. It holds the API port's listening socket: while the API server restarts, connections wait instead of
+being refused. Its own death harms nothing: processes go on, and the first of them to notice starts another, which
 takes them over by the pids in `run/state.json` (one at a time holds the lock `run/supervisor.lock`).
 """
 

@@ -1,0 +1,69 @@
+"""`navarch image`: images for a cluster that runs containers, without a registry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+
+from navarch.cli.options import cluster_options, load_cluster, output_option
+from navarch.cli.steps import step
+from navarch.cluster.config import ClusterConfig, ConfigError
+
+
+@click.group()
+def image() -> None:
+    """Load and list container images."""
+
+
+@image.command()
+@click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@cluster_options
+def load(archives: tuple[Path, ...], name: str, data_dir: str | None) -> None:
+    """Load images from tar ARCHIVES (OCI layouts or `docker save`) into the cluster's containerd."""
+    from navarch.node.images import load_image
+
+    config = _with_containers(name, data_dir)
+    for archive in archives:
+        with step(f"Loading {archive}") as progress:
+            try:
+                references = asyncio.run(load_image(config.run / "containerd.sock", archive))
+            except RuntimeError as error:
+                raise ConfigError(f"{archive}: {error}") from error
+            progress.update(f"Loaded {', '.join(references)}")
+
+
+@image.command(name="ls")
+@cluster_options
+@output_option
+def list_images(name: str, data_dir: str | None, output: str) -> None:
+    """List the images that the cluster's containerd has."""
+    from navarch.node.kubelet.runtime import CRIRuntime
+
+    config = _with_containers(name, data_dir)
+
+    async def collect() -> list[tuple[str, str, int]]:
+        runtime = CRIRuntime(config.run / "containerd.sock")
+        try:
+            images = await runtime.list_images()
+        finally:
+            await runtime.close()
+        return [(tag, image.id, image.size_bytes) for image in images for tag in image.tags or [image.id]]
+
+    rows = sorted(asyncio.run(collect()))
+    if output == "json":
+        click.echo(json.dumps([{"name": tag, "id": identity, "bytes": size} for tag, identity, size in rows], indent=2))
+        return
+    for tag, identity, size in rows:
+        click.echo(f"{tag:<60} {identity[:19]}  {size / 1e6:8.1f} MB")
+
+
+def _with_containers(name: str, data_dir: str | None) -> ClusterConfig:
+    config = load_cluster(name, data_dir)
+    if config.runtime != "containerd":
+        raise ConfigError(f"cluster {config.name!r} has simulated nodes, which need no images")
+    if not (config.run / "containerd.sock").exists():
+        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up --name {config.name}`")
+    return config

@@ -1,0 +1,87 @@
+"""Options that several commands share, and the `--config` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from navarch.cluster.config import DEFAULT_NAME, ClusterConfig, ConfigError, check_name, data_dir_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+name_option = click.option(
+    "--name",
+    default=DEFAULT_NAME,
+    show_default=True,
+    envvar="NAVARCH_NAME",
+    help="The cluster's name.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    envvar="NAVARCH_DATA_DIR",
+    type=click.Path(file_okay=False),
+    help="The cluster's folder.  [default: /var/lib/navarch/NAME as root, else ~/.local/share/navarch/NAME]",
+)
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
+
+
+def cluster_options(command: F) -> F:
+    """`--name` and `--data-dir`."""
+    return name_option(data_dir_option(command))
+
+
+def load_cluster(name: str, data_dir: str | None) -> ClusterConfig:
+    """The existing cluster that the options name.  Raises ConfigError."""
+    folder = data_dir_of(check_name(name), data_dir)
+    try:
+        return ClusterConfig.load(folder)
+    except ConfigError:
+        if not (folder / "cluster.json").exists():
+            raise ConfigError(
+                f"there is no cluster named {name!r}; `navarch ls` lists them, `navarch up --name {name}` makes it"
+            ) from None
+        raise
+
+
+def read_config_file(path: str | None) -> dict[str, Any]:
+    """The settings of a `kind: Cluster` file, by the names of the flags (with underscores).  Raises ConfigError."""
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        document = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(document, dict) or document.get("kind") != "Cluster":
+        raise ConfigError(f"{path}: expected `apiVersion: navarch.dev/v1` and `kind: Cluster`")
+    if document.get("apiVersion") != "navarch.dev/v1":
+        raise ConfigError(f"{path}: unknown apiVersion {document.get('apiVersion')!r}, expected 'navarch.dev/v1'")
+    settings = dict(document.get("spec") or {})
+    if name := (document.get("metadata") or {}).get("name"):
+        settings.setdefault("name", name)
+    known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
+             "podCIDR", "serviceCIDR"}  # fmt: skip
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown setting {key!r} in spec; known are {', '.join(sorted(known))}")
+    names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
+             "serviceCIDR": "service_cidr"}  # fmt: skip
+    return {names.get(str(key), str(key)): value for key, value in settings.items()}
+
+
+def duration_s(text: str) -> float:
+    """Seconds in a duration such as `90s`, `5m`, `1m30s` or `2h`; a bare number counts seconds.  Raises ConfigError."""
+    import re
+
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+        raise ConfigError(f"invalid duration {text!r}: write it like 30s, 5m or 1h30m")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))

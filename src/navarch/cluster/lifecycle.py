@@ -1,0 +1,209 @@
+"""Creating, starting, stopping and deleting a cluster from outside its processes: what the command line calls."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from navarch.cluster import config as settings
+from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.state import ClusterState, alive
+from navarch.cluster.supervisor import spawn
+
+_LOOK_EVERY_S = 0.02
+
+
+class StartError(Exception):
+    """The cluster did not come up; the message says what to look at."""
+
+
+def choose_runtime(wanted: str) -> tuple[str, str]:
+    """`auto` becomes containerd where containers can run, else simulated; with the reason, for people.
+
+    Raises ConfigError where containerd is asked for and cannot run.
+    """
+    if wanted == "simulated":
+        return wanted, "simulated nodes, as asked for"
+    from navarch.node.containerd import why_unavailable
+
+    why = why_unavailable()
+    if not why:
+        return "containerd", "real containers in containerd"
+    if wanted == "containerd":
+        raise ConfigError(f"cannot run containers here: {why}; use --runtime simulated")
+    return "simulated", f"simulated nodes, because {why}"
+
+
+def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[ClusterConfig, bool]:
+    """The configuration to bring up and whether the cluster is new; `changes` holds what was stated explicitly.
+
+    Raises ConfigError for a change that an existing cluster cannot take.
+    """
+    folder = settings.data_dir_of(settings.check_name(name), data_dir)
+    if (folder / "cluster.json").exists():
+        return _changed(ClusterConfig.load(folder), changes), False
+    return _fresh(name, folder, changes), True
+
+
+def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
+    fixed = ("store", "pod_cidr", "service_cidr", "port", "kubernetes_version")
+    for key in fixed:
+        if key in changes and changes[key] != getattr(existing, key):
+            flag = "--" + key.replace("_", "-")
+            raise ConfigError(
+                f"cluster {existing.name!r} exists with {flag} {getattr(existing, key)}; "
+                f"`navarch down --name {existing.name} --purge` deletes it, another --name makes a second one"
+            )
+    runtime = changes.get("runtime", existing.runtime)
+    if runtime != existing.runtime:
+        raise ConfigError(
+            f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
+        )
+    kept = {key: changes[key] for key in ("nodes", "kubeconfig") if key in changes}
+    return replace(existing, **kept)
+
+
+def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
+    others = settings.known_clusters()
+    index = settings.free_index(others)
+    values: dict[str, Any] = {"runtime": "simulated", **settings.networks_of(index), **changes}
+    taken = {cluster.port for cluster in others}
+    if "port" not in changes:
+        values["port"] = settings.free_port(settings.DEFAULT_PORT, taken)
+    if values["runtime"] == "containerd":
+        values.setdefault("node_name", settings.host_name())
+        values["kubelet_port"] = settings.free_port(10250, {cluster.kubelet_port for cluster in others})
+    elif "nodes" not in changes:
+        values["nodes"] = 1
+    values.setdefault("advertise_address", settings.host_address())
+    if "service_cidr" in changes:
+        from ipaddress import ip_network
+
+        values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
+    return ClusterConfig(name=name, data_dir=str(folder), index=index, **values)
+
+
+def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
+    """Start the supervisor; None where one runs already."""
+    if ClusterState.load(config.run).supervisor_alive:
+        return None
+    config.save()
+    return spawn(config)
+
+
+class Probe:
+    """Asks the API server how things are, with the admin's certificate, on the standard library alone."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self._tls: ssl.SSLContext | None = None
+
+    def get(self, path: str, timeout_s: float = 5.0) -> tuple[int, bytes]:
+        """Status and body.  Raises OSError where no answer came."""
+        if self._tls is None:
+            pki = self._config.pki
+            tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+            tls.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
+            self._tls = tls
+        connection = http.client.HTTPSConnection("127.0.0.1", self._config.port, timeout=timeout_s, context=self._tls)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except http.client.HTTPException as error:
+            raise OSError(str(error)) from error
+        finally:
+            connection.close()
+
+    def healthy(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.get("/readyz")[0] == 200
+        return False
+
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes are Ready, of how many."""
+        status, body = self.get("/api/v1/nodes")
+        if status != 200:
+            return 0, 0
+        items = json.loads(body)["items"]
+        return sum(_is_ready(node) for node in items), len(items)
+
+    def has_default_namespace(self) -> bool:
+        return self.get("/api/v1/namespaces/default/serviceaccounts/default")[0] == 200
+
+
+def _is_ready(node: dict[str, Any]) -> bool:
+    conditions = node.get("status", {}).get("conditions") or []
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], None]) -> None:
+    """Until the API server is ready, the default namespace is usable and every expected node is Ready.
+
+    Raises StartError after `timeout_s`, or at once where the supervisor ends.
+    """
+    probe = Probe(config)
+    give_up_s = time.monotonic() + timeout_s
+    expected = config.nodes + (1 if config.runtime == "containerd" else 0)
+    waiting_for = "the API server"
+    while True:
+        try:
+            if probe.get("/readyz")[0] == 200:
+                waiting_for = "the default namespace"
+                if probe.has_default_namespace():
+                    ready, _ = probe.nodes()
+                    waiting_for = f"nodes ({ready} of {expected} ready)"
+                    if ready >= expected:
+                        return
+        except (OSError, FileNotFoundError):
+            # Not listening yet, or the keys are still being made.
+            pass
+        report(waiting_for)
+        if time.monotonic() > give_up_s:
+            raise StartError(
+                f"timed out waiting for {waiting_for}; `navarch status --name {config.name}` shows the processes, "
+                f"`navarch logs --name {config.name}` what they say"
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
+    """Stop the supervisor and with it the processes; False where nothing ran."""
+    state = ClusterState.load(config.run)
+    ran = state.supervisor_alive or any(alive(component) for component in state.components.values())
+    give_up_s = time.monotonic() + timeout_s
+    if state.supervisor_alive:
+        os.kill(state.supervisor_pid, signal.SIGTERM)
+        while state.supervisor_alive and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+    # Left over from a supervisor that was killed and not replaced: told to stop first, so that none starts another.
+    state = ClusterState.load(config.run)
+    state.stopping = True
+    if config.run.is_dir():
+        state.save(config.run)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = [component for component in state.components.values() if alive(component)]
+        for component in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(component.pid, number)
+        while any(alive(component) for component in left) and time.monotonic() < give_up_s:
+            time.sleep(0.05)
+    return ran
+
+
+def delete(config: ClusterConfig) -> None:
+    """Remove the stopped cluster's folder and its entries in the user's kubeconfig."""
+    from navarch.cluster import kubeconfig
+
+    kubeconfig.remove(config)
+    shutil.rmtree(config.root, ignore_errors=False)

@@ -1,0 +1,12 @@
+"""Removing what a stopped cluster with real containers leaves on the machine: containers, mounts, network, rules."""
+
+from __future__ import annotations
+
+from navarch.cluster.config import ClusterConfig
+
+
+def remove_traces(config: ClusterConfig) -> None:
+    """Idempotent; the cluster's processes must have ended."""
+    from navarch.node.containerd import ContainerdPaths, purge
+
+    purge(ContainerdPaths(data=config.root / "node", run=config.run))
