@@ -14,7 +14,8 @@ class SchemaBuildHook(BuildHookInterface):  # type: ignore[misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         script = Path(self.root, "tools", "pack_schemas.py")
         spec = importlib.util.spec_from_file_location("pack_schemas", script)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules["pack_schemas"] = module
         spec.loader.exec_module(module)
