@@ -5,8 +5,8 @@ In: `kubernetes_validate/kubernetes-json-schema/vX.Y.0-local/_definitions.json`.
 - `OUT/vX.Y.structure`: what every request needs, definitions without descriptions, deflated JSON, decoded at start-up;
 - `OUT/vX.Y.json.xz`: the same definitions with their descriptions, read only when an OpenAPI document is asked for.
 
-The `null` alternatives that JSON-schema validators need are taken out again, `$ref` values shortened to the definition's
-name, and the constant `enum` of `apiVersion` and `kind` dropped.
+The `null` alternatives that JSON-schema validators need are taken out again, `$ref` values shortened to the
+definition's name, and the constant `enum` of `apiVersion` and `kind` dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _clean(node: Any) -> Any:
         out["type"] = next(kind for kind in kinds if kind != "null")
     ref = out.get("$ref")
     if isinstance(ref, str):
-        out["$ref"] = ref.rsplit("/", 1)[1]
+        out["$ref"] = ref.rsplit("/", 1)[-1]
     properties = out.get("properties")
     if isinstance(properties, dict):
         for name in ("apiVersion", "kind"):

@@ -1,0 +1,426 @@
+"""Decoders: functions, one per definition, that check a client's JSON against the schema as Kubernetes' decoder would.
+
+In: a freshly parsed JSON object, which is changed in place.  Out: unknown fields and nulls are gone, optional empty
+lists and maps are gone, times and quantities are spelt canonically; the dotted paths of the unknown fields are returned
+(None for none).  A value of the wrong type raises `DecodeError`, whose message grows its field path while it unwinds.
+
+This is on every write's path. A decoder walks what the object has, not what the schema knows: strings and booleans,
+most of any object, cost one dictionary look-up and one type comparison each, and paths are put together only when there
+is something to report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from navarch.api import quantity
+from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.schema_scalars import ScalarError, canonical_micro_time, canonical_time, check_base64
+
+# Checks a value in place; returns the paths of unknown fields below it, None for none.
+Decoder = Callable[[Any], "list[str] | None"]
+# Checks a value and returns what to store for it.
+Scalar = Callable[[Any], Any]
+
+_INT32: Final = 2**31
+_INT64: Final = 2**63
+_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_ZERO: Final[Mapping[str, Callable[[], Any]]] = {
+    "array": list,
+    "object": dict,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+}
+
+
+class DecodeError(Exception):
+    """`value` cannot become Go's `go_type`; `message` replaces the usual wording where set."""
+
+    def __init__(self, value: Any, go_type: str, message: str = "") -> None:
+        super().__init__(message)
+        self.value = value
+        self.go_type = go_type
+        self.message = message
+        self.struct = ""
+        self.steps: list[str] = []
+
+    def at(self, struct: str, step: str) -> DecodeError:
+        """The error seen from one struct further out."""
+        if not self.struct:
+            self.struct = struct
+        self.steps.append(step)
+        return self
+
+    def __str__(self) -> str:
+        if self.message:
+            return self.message
+        where = "value"
+        if self.struct:
+            where = f"struct field {self.struct}.{'.'.join(reversed(self.steps))}"
+        return f"json: cannot unmarshal {_json_kind(self.value, self.go_type)} into Go {where} of type {self.go_type}"
+
+
+def _json_kind(value: Any, go_type: str) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return f"number {value!r}" if go_type.startswith(("int", "float")) else "number"
+    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+
+
+def decode_failure(error: DecodeError, version: str, kind: str) -> StatusError:
+    """The 400 that a client reads."""
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}')
+
+
+def _int32(value: Any) -> Any:
+    if type(value) is not int or not -_INT32 <= value < _INT32:
+        raise DecodeError(value, "int32")
+    return value
+
+
+def _int64(value: Any) -> Any:
+    if type(value) is not int or not -_INT64 <= value < _INT64:
+        raise DecodeError(value, "int64")
+    return value
+
+
+def _double(value: Any) -> Any:
+    if type(value) is not int and type(value) is not float:
+        raise DecodeError(value, "float64")
+    return value
+
+
+def _int_or_string(value: Any) -> Any:
+    if type(value) is not str and (type(value) is not int or not -_INT32 <= value < _INT32):
+        kind = _json_kind(value, "int32")
+        raise DecodeError(value, "int32", f"json: cannot unmarshal {kind} into Go value of type int32")
+    return value
+
+
+def _quantity(value: Any) -> Any:
+    if type(value) is not str and type(value) is not int and type(value) is not float:
+        raise DecodeError(value, "", quantity.WRONG_FORMAT)
+    try:
+        return quantity.canonical(value)
+    except ValueError as error:
+        raise DecodeError(value, "", str(error)) from None
+
+
+def _text_scalar(convert: Callable[[str], str]) -> Scalar:
+    """A scalar that is a JSON string with a format of its own."""
+
+    def check(value: Any) -> Any:
+        if type(value) is not str:
+            kind = _json_kind(value, "string")
+            raise DecodeError(value, "string", f"json: cannot unmarshal {kind} into Go value of type string")
+        try:
+            return convert(value)
+        except ScalarError as error:
+            raise DecodeError(value, "", str(error)) from None
+
+    return check
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+_NAMED_SCALARS: Final[Mapping[str, Scalar]] = {
+    _QUANTITY: _quantity,
+    _INT_OR_STRING: _int_or_string,
+    _META + "Time": _text_scalar(canonical_time),
+    _META + "MicroTime": _text_scalar(canonical_micro_time),
+}
+_FORMATS: Final[Mapping[tuple[str, str], Scalar]] = {
+    ("integer", "int32"): _int32,
+    ("integer", "int64"): _int64,
+    ("integer", ""): _int64,
+    ("number", "double"): _double,
+    ("number", "float"): _double,
+    ("number", ""): _double,
+    ("string", "byte"): _text_scalar(check_base64),
+    ("string", "date-time"): _text_scalar(canonical_time),
+}
+_PLAIN: Final[Mapping[str, type]] = {"string": str, "boolean": bool}
+_GO_PLAIN: Final = {str: "string", bool: "bool", dict: "map[string]interface {}"}
+
+
+class Decoders:
+    """Decoders by definition, made at first use. Recursive definitions are resolved through this table."""
+
+    def __init__(self, definitions: Mapping[str, Obj]) -> None:
+        self._definitions = definitions
+        self._structs: dict[str, Decoder] = {}
+
+    def struct(self, name: str) -> Decoder:
+        """The decoder of a definition with properties, or of one that takes any object.  Raises KeyError."""
+        found = self._structs.get(name)
+        if found is None:
+            definition = self._definitions[name]
+            # A definition that refers back to itself meets this forwarder while its own decoder is being made.
+            self._structs[name] = lambda value: self._structs[name](value)
+            found = self._structs[name] = self._struct_of(definition, _short(name), _go_name(name))
+        return found
+
+    def _struct_of(self, definition: Obj, short: str, go_type: str) -> Decoder:
+        properties = definition.get("properties")
+        if properties is None:
+            return _any_object if definition.get("type") == "object" else _any_value
+        table = _Fields(short, go_type)
+        required = definition.get("required", ())
+        for key, schema in properties.items():
+            self._add_field(table, key, schema, optional=key not in required)
+        table.keep_unknown = bool(definition.get("x-kubernetes-preserve-unknown-fields"))
+        return _struct_decoder(table)
+
+    def _add_field(self, table: _Fields, key: str, schema: Obj, *, optional: bool) -> None:
+        plain = self._plain(schema)
+        if plain is not None:
+            table.plain[key] = plain
+            return
+        scalar = self._scalar(schema)
+        if scalar is not None:
+            table.scalars[key] = scalar
+            return
+        if optional and "$ref" not in schema:
+            table.droppable[key] = list if schema.get("type") == "array" else dict
+        table.nested[key] = self._nested(schema)
+
+    def _resolve(self, schema: Obj) -> Obj:
+        ref = schema.get("$ref")
+        return schema if ref is None else self._definitions[ref]
+
+    def _plain(self, schema: Obj) -> type | None:
+        """The exact Python type that suffices for the schema, None where more is to be checked."""
+        if schema.get("$ref") in _NAMED_SCALARS:
+            return None
+        target = self._resolve(schema)
+        kind = target.get("type", "")
+        if kind == "object" and "properties" not in target and not isinstance(target.get("additionalProperties"), dict):
+            return dict
+        return None if "format" in target else _PLAIN.get(kind)
+
+    def _scalar(self, schema: Obj) -> Scalar | None:
+        named = _NAMED_SCALARS.get(schema.get("$ref", ""))
+        if named is not None:
+            return named
+        target = self._resolve(schema)
+        if "type" not in target:
+            return _anything
+        return _FORMATS.get((target["type"], target.get("format", "")))
+
+    def _nested(self, schema: Obj) -> Decoder:
+        ref = schema.get("$ref")
+        if ref is not None and self._definitions[ref].get("type") == "object":
+            return self._structs.get(ref) or self.struct(ref)
+        target = self._resolve(schema)
+        if target.get("type") == "array":
+            return self._list_of(target["items"])
+        values = target.get("additionalProperties")
+        if isinstance(values, dict):
+            return self._map_of(values)
+        return self._struct_of(target, "", "map[string]interface {}")
+
+    def _list_of(self, item: Obj) -> Decoder:
+        go_item = self.go_type(item)
+        zero = _ZERO.get(self._resolve(item).get("type", ""), lambda: None)
+        if (plain := self._plain(item)) is not None:
+            return _plain_list(plain, go_item, zero)
+        if (scalar := self._scalar(item)) is not None:
+            return _scalar_list(scalar, go_item, zero)
+        return _nested_list(self._nested(item), go_item, zero)
+
+    def _map_of(self, values: Obj) -> Decoder:
+        go_type = "v1.ResourceList" if values.get("$ref") == _QUANTITY else f"map[string]{self.go_type(values)}"
+        zero = _ZERO.get(self._resolve(values).get("type", ""), lambda: "0")
+        if (plain := self._plain(values)) is not None:
+            return _plain_map(plain, go_type, zero)
+        if (scalar := self._scalar(values)) is not None:
+            return _scalar_map(scalar, go_type, zero)
+        return _nested_map(self._nested(values), go_type, zero)
+
+    def go_type(self, schema: Obj) -> str:
+        """How Go names the type in its messages."""
+        ref = schema.get("$ref")
+        if ref is not None:
+            return _go_name(ref)
+        kind, form = schema.get("type", ""), schema.get("format", "")
+        if kind == "array":
+            return f"[]{self.go_type(schema['items'])}"
+        if isinstance(values := schema.get("additionalProperties"), dict):
+            return f"map[string]{self.go_type(values)}"
+        return {"string": "[]uint8" if form == "byte" else "string", "boolean": "bool", "number": "float64"}.get(
+            kind, form or kind
+        )
+
+
+def _short(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _go_name(name: str) -> str:
+    return ".".join(name.rsplit(".", 2)[-2:])
+
+
+class _Fields:
+    """A struct's fields by how they are checked."""
+
+    __slots__ = ("droppable", "go_type", "keep_unknown", "nested", "plain", "scalars", "struct")
+
+    def __init__(self, struct: str, go_type: str) -> None:
+        self.struct = struct
+        self.go_type = go_type
+        self.plain: dict[str, type] = {}
+        self.scalars: dict[str, Scalar] = {}
+        self.nested: dict[str, Decoder] = {}
+        # Optional lists and maps: an empty one is not kept, as Go's omitempty does not write it.
+        self.droppable: dict[str, type] = {}
+        self.keep_unknown = False
+
+
+def _any_object(value: Any) -> list[str] | None:
+    if type(value) is not dict:
+        raise DecodeError(value, "map[string]interface {}")
+    return None
+
+
+def _any_value(value: Any) -> list[str] | None:
+    return None
+
+
+def _below(step: str, paths: list[str]) -> list[str]:
+    return [f"{step}{path}" if path[0] == "[" else f"{step}.{path}" for path in paths]
+
+
+def _struct_decoder(fields: _Fields) -> Decoder:
+    struct, go_type = fields.struct, fields.go_type
+    plain_type, scalar_of, nested_of = fields.plain.get, fields.scalars.get, fields.nested.get
+    droppable = fields.droppable.get
+    plain, scalars, nested, keep_unknown = fields.plain, fields.scalars, fields.nested, fields.keep_unknown
+
+    def decode(obj: Any) -> list[str] | None:
+        if type(obj) is not dict:
+            raise DecodeError(obj, go_type)
+        unknown: list[str] | None = None
+        dropped: list[str] | None = None
+        key = ""
+        try:
+            for key, value in obj.items():
+                if type(value) is plain_type(key):
+                    continue
+                if value is None:
+                    dropped = [*(dropped or ()), key]
+                    if key not in plain and key not in nested and key not in scalars and not keep_unknown:
+                        unknown = [*(unknown or ()), key]
+                    continue
+                if (decode_field := nested_of(key)) is not None:
+                    if not value and type(value) is droppable(key):
+                        dropped = [*(dropped or ()), key]
+                    elif (paths := decode_field(value)) is not None:
+                        unknown = [*(unknown or ()), *_below(key, paths)]
+                elif (check := scalar_of(key)) is not None:
+                    checked = check(value)
+                    if checked is not value:
+                        obj[key] = checked
+                elif key in plain:
+                    raise DecodeError(value, _GO_PLAIN[plain[key]])
+                elif not keep_unknown:
+                    unknown = [*(unknown or ()), key]
+                    dropped = [*(dropped or ()), key]
+        except DecodeError as error:
+            raise (error.at(struct, key) if struct else error) from None
+        if dropped is not None:
+            for key in dropped:
+                del obj[key]
+        return unknown
+
+    return decode
+
+
+def _plain_list(plain: type, go_item: str, zero: Callable[[], Any]) -> Decoder:
+    def decode(items: Any) -> list[str] | None:
+        if type(items) is not list:
+            raise DecodeError(items, f"[]{go_item}")
+        for index, item in enumerate(items):
+            if type(item) is not plain:
+                if item is not None:
+                    raise DecodeError(item, go_item)
+                items[index] = zero()
+        return None
+
+    return decode
+
+
+def _scalar_list(check: Scalar, go_item: str, zero: Callable[[], Any]) -> Decoder:
+    def decode(items: Any) -> list[str] | None:
+        if type(items) is not list:
+            raise DecodeError(items, f"[]{go_item}")
+        for index, item in enumerate(items):
+            items[index] = zero() if item is None else check(item)
+        return None
+
+    return decode
+
+
+def _nested_list(decode_item: Decoder, go_item: str, zero: Callable[[], Any]) -> Decoder:
+    def decode(items: Any) -> list[str] | None:
+        if type(items) is not list:
+            raise DecodeError(items, f"[]{go_item}")
+        unknown: list[str] | None = None
+        for index, item in enumerate(items):
+            if item is None:
+                items[index] = zero()
+            elif (paths := decode_item(item)) is not None:
+                unknown = [*(unknown or ()), *_below(f"[{index}]", paths)]
+        return unknown
+
+    return decode
+
+
+def _plain_map(plain: type, go_type: str, zero: Callable[[], Any]) -> Decoder:
+    go_value = _GO_PLAIN[plain]
+
+    def decode(mapping: Any) -> list[str] | None:
+        if type(mapping) is not dict:
+            raise DecodeError(mapping, go_type)
+        for key, value in mapping.items():
+            if type(value) is not plain:
+                if value is not None:
+                    raise DecodeError(value, go_value)
+                mapping[key] = zero()
+        return None
+
+    return decode
+
+
+def _scalar_map(check: Scalar, go_type: str, zero: Callable[[], Any]) -> Decoder:
+    def decode(mapping: Any) -> list[str] | None:
+        if type(mapping) is not dict:
+            raise DecodeError(mapping, go_type)
+        for key, value in mapping.items():
+            checked = zero() if value is None else check(value)
+            if checked is not value:
+                mapping[key] = checked
+        return None
+
+    return decode
+
+
+def _nested_map(decode_value: Decoder, go_type: str, zero: Callable[[], Any]) -> Decoder:
+    def decode(mapping: Any) -> list[str] | None:
+        if type(mapping) is not dict:
+            raise DecodeError(mapping, go_type)
+        unknown: list[str] | None = None
+        for key, value in mapping.items():
+            if value is None:
+                mapping[key] = zero()
+            elif (paths := decode_value(value)) is not None:
+                unknown = [*(unknown or ()), *_below(key, paths)]
+        return unknown
+
+    return decode
