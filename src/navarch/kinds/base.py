@@ -67,6 +67,8 @@ class Strategy:
     allow_create_on_update: ClassVar[bool] = False
     # Without resourceVersion an update overwrites; where False an update must carry it.
     allow_unconditional_update: ClassVar[bool] = True
+    # A delete answers with the object rather than with a Status (Pod, Service, PersistentVolume, ServiceAccount …).
+    returns_deleted: ClassVar[bool] = False
 
     def defaults(self, obj: Obj) -> None:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
@@ -111,6 +113,13 @@ class Strategy:
     def default_propagation(self) -> str:
         """What a delete without `propagationPolicy` does: `Background`, `Foreground` or `Orphan`."""
         return "Background"
+
+    def prepare_delete(self, obj: Obj) -> None:
+        """Change what a beginning deletion changes besides metadata (a Namespace's phase)."""
+
+    def holds_deletion(self, obj: Obj) -> bool:
+        """Whether something other than `metadata.finalizers` keeps a deleted object (a Namespace's spec.finalizers)."""
+        return False
 
     def finalizers_on_create(self, obj: Obj) -> Sequence[str]:
         """Finalizers that the server itself puts on a new object."""
