@@ -106,6 +106,22 @@ class Strategy:
         """Texts for the response's `Warning` headers."""
         yield from ()
 
+    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
+        """Restore what a write through a subresource of the object's own kind (`ephemeralcontainers`, `resize`,
+        `approval`, `finalize` …) may not change; by default it may change what `/status` may."""
+        self.prepare_status(obj, old)
+
+    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        """What is wrong with a write through such a subresource."""
+        yield from self.validate_status(obj, old)
+
+    def field_value(self, obj: Obj, path: str) -> str:
+        """The text that a field selector compares for one of the `selectable` paths."""
+        from navarch.api.meta import get_path
+
+        value = get_path(obj, path, "")
+        return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
     def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:
         """Seconds of graceful deletion: 0 deletes at once (unless finalizers hold the object)."""
         return 0
