@@ -1,0 +1,153 @@
+"""Service-account tokens: good while signature, audience, time and everything they are bound to are."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from navarch.api.errors import StatusError
+from navarch.apiserver.auth.authenticator import ClusterAuthenticator
+from navarch.apiserver.auth.tokens import ServiceAccountTokens
+from navarch.apiserver.user import ANONYMOUS, User
+from navarch.client.transport import Request
+
+from .reader import ListReader
+
+ACCOUNT = {"kind": "ServiceAccount", "metadata": {"name": "robot", "namespace": "dev", "uid": "sa-1"}}
+POD = {
+    "kind": "Pod",
+    "metadata": {"name": "web", "namespace": "dev", "uid": "pod-1"},
+    "spec": {"serviceAccountName": "robot"},
+}
+
+
+class FixedClock:
+    def __init__(self) -> None:
+        self.at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class World:
+    """A token issuer over a few objects and a clock that a test moves."""
+
+    def __init__(self, folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        file = folder / "sa.key"
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.reader = ListReader(ACCOUNT, POD)
+        self.clock = FixedClock()
+        self.tokens = ServiceAccountTokens(
+            file,
+            issuer="https://issuer",
+            api_audiences=["https://issuer"],
+            reader=self.reader,
+            clock=self.clock,
+            source=random.Random(1),
+        )
+
+    async def token(self, **spec: Any) -> str:
+        return str((await self.tokens.issue(ACCOUNT, spec))["token"])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def test_a_token_stands_for_its_account(world: World) -> None:
+    user, audiences = await world.tokens.check(await world.token())
+
+    assert user.name == "system:serviceaccount:dev:robot"
+    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:dev", "system:authenticated")
+    assert user.uid == "sa-1"
+    assert audiences == ("https://issuer",)
+
+
+async def test_a_token_ends_with_its_time(world: World) -> None:
+    token = await world.token(expirationSeconds=600)
+    await world.tokens.check(token)
+    world.clock.at += timedelta(seconds=601)
+
+    with pytest.raises(StatusError, match="Unauthorized"):
+        await world.tokens.check(token)
+
+
+async def test_a_token_ends_with_the_pod_that_it_is_bound_to(world: World) -> None:
+    token = await world.token(boundObjectRef={"kind": "Pod", "name": "web", "uid": "pod-1"})
+    user, _ = await world.tokens.check(token)
+    assert user.extra["authentication.kubernetes.io/pod-name"] == ("web",)
+    world.reader.objects.remove(POD)
+    world.clock.at += timedelta(seconds=11)
+
+    with pytest.raises(StatusError):
+        await world.tokens.check(token)
+
+
+async def test_a_token_for_another_audience_is_refused(world: World) -> None:
+    token = await world.token(audiences=["vault"])
+
+    with pytest.raises(StatusError):
+        await world.tokens.check(token)
+    assert (await world.tokens.check(token, ["vault"]))[1] == ("vault",)
+
+
+async def test_a_token_with_a_changed_byte_is_refused(world: World) -> None:
+    token = await world.token()
+    head, body, signature = token.split(".")
+
+    with pytest.raises(StatusError):
+        await world.tokens.check(f"{head}.{body}.{signature[:-8]}AAAAAAAA")
+
+
+async def test_a_lifetime_below_ten_minutes_is_refused_with_the_field(world: World) -> None:
+    with pytest.raises(
+        StatusError, match=r"spec.expirationSeconds: Invalid value: 10: may not specify a duration less"
+    ):
+        await world.token(expirationSeconds=10)
+
+
+async def test_an_injected_token_works_beyond_its_stated_hour(world: World) -> None:
+    status = await world.tokens.issue(ACCOUNT, {"expirationSeconds": 3607})
+    world.clock.at += timedelta(hours=5)
+
+    assert status["expirationTimestamp"] == "2026-01-01T01:00:07Z"
+    assert (await world.tokens.check(status["token"]))[0].uid == "sa-1"
+
+
+async def test_binding_to_a_pod_of_another_account_is_refused(world: World) -> None:
+    world.reader.objects.append(
+        {"kind": "Pod", "metadata": {"name": "x", "namespace": "dev", "uid": "1"}, "spec": {"serviceAccountName": "a"}}
+    )
+
+    with pytest.raises(StatusError) as refused:
+        await world.token(boundObjectRef={"kind": "Pod", "name": "x"})
+    assert refused.value.code == 400
+
+
+@pytest.mark.parametrize("header", ["Basic abc", "Bearer ", "Bearer not-a-token"])
+async def test_wrong_credentials_are_refused_and_not_taken_for_none(world: World, header: str) -> None:
+    authenticator = ClusterAuthenticator(world.tokens)
+
+    with pytest.raises(StatusError) as refused:
+        await authenticator.authenticate(Request("GET", "/", headers={"authorization": header}), None)
+    assert refused.value.code == 401
+
+
+async def test_certificates_static_tokens_and_nothing(world: World) -> None:
+    authenticator = ClusterAuthenticator(world.tokens, static_tokens={"s3cret": User("ci", ("ops",))})
+    subject = {"subject": ((("organizationName", "system:masters"),), (("commonName", "admin"),))}
+
+    by_certificate = await authenticator.authenticate(Request("GET", "/"), subject)
+    by_token = await authenticator.authenticate(Request("GET", "/", headers={"authorization": "Bearer s3cret"}), None)
+
+    assert by_certificate == User("admin", ("system:masters", "system:authenticated"))
+    assert by_token == User("ci", ("ops", "system:authenticated"))
+    assert await authenticator.authenticate(Request("GET", "/"), None) is ANONYMOUS

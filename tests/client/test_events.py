@@ -1,0 +1,70 @@
+"""Events are correlated as Kubernetes does: repeated ones counted, similar ones combined, floods cut."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from navarch.client.base import Client
+from navarch.client.events import EventRecorder
+from navarch.client.transport import Request, Response
+
+from .fake import pod
+
+
+class _Sink:
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+
+    async def send(self, request: Request, *, stream: bool = False) -> Response:
+        self.requests.append((request.method, orjson.loads(request.body)))
+        return Response(200, b"{}")
+
+    async def close(self) -> None:
+        pass
+
+
+async def _record(*messages: str) -> list[tuple[str, dict[str, Any]]]:
+    sink = _Sink()
+    recorder = EventRecorder(Client(sink), "kubelet", host="node-1")
+    for message in messages:
+        recorder.event(pod("web", 3), "Normal", "Pulled", message)
+    task = asyncio.ensure_future(recorder.run())
+    await asyncio.sleep(0.02)
+    task.cancel()
+    return sink.requests
+
+
+async def test_an_event_names_its_object_and_its_source() -> None:
+    [(method, event)] = await _record("done")
+
+    assert method == "POST"
+    assert event["involvedObject"] == {
+        "apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": "web", "resourceVersion": "3",
+    }  # fmt: skip
+    assert event["source"] == {"component": "kubelet", "host": "node-1"}
+    assert event["count"] == 1
+    assert event["metadata"]["name"].startswith("web.")
+
+
+async def test_a_repeated_event_raises_the_count_of_the_first() -> None:
+    requests = await _record("done", "done", "done")
+
+    assert [method for method, _ in requests] == ["POST", "PATCH", "PATCH"]
+    assert requests[-1][1]["count"] == 3
+
+
+async def test_many_similar_events_are_combined() -> None:
+    requests = await _record(*(f"message {number}" for number in range(14)))
+
+    posted = [body["message"] for method, body in requests if method == "POST"]
+    assert len(posted) == 11
+    assert posted[-1].startswith("(combined from similar events): ")
+
+
+async def test_a_flood_about_one_object_is_cut() -> None:
+    requests = await _record(*("again" for _ in range(100)))
+
+    assert len(requests) == 25

@@ -1,0 +1,63 @@
+"""A cluster's settings: names that are safe, networks that do not overlap, files that come back as they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from navarch.cluster import config as settings
+from navarch.cluster import lifecycle
+from navarch.cluster.config import ClusterConfig, ConfigError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "../up", "a/b", "-a", "a" * 33, "a b", "a\n"])
+def test_names_that_could_not_be_a_file_or_a_device_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid cluster name"):
+        settings.check_name(name)
+
+
+def test_clusters_on_one_machine_get_different_networks_and_ports(home: Path) -> None:
+    first, is_new = lifecycle.plan("one", None, {"runtime": "simulated"})
+    first.save()
+    second, _ = lifecycle.plan("two", None, {"runtime": "simulated"})
+
+    assert is_new
+    assert first.port != second.port
+    networks = [ip_network(c) for c in (first.pod_cidr, first.service_cidr, second.pod_cidr, second.service_cidr)]
+    assert not any(a.overlaps(b) for a in networks for b in networks if a is not b)
+    assert ip_address(second.cluster_dns) in ip_network(second.service_cidr)
+
+
+def test_a_saved_configuration_is_read_back(home: Path) -> None:
+    config, _ = lifecycle.plan("one", None, {"runtime": "simulated", "nodes": 7})
+    config.save()
+
+    assert ClusterConfig.load(config.root) == config
+    assert [found.name for found in settings.known_clusters()] == ["one"]
+
+
+def test_an_existing_cluster_keeps_what_cannot_change(home: Path) -> None:
+    config, _ = lifecycle.plan("one", None, {"runtime": "simulated", "store": "sqlite"})
+    config.save()
+
+    with pytest.raises(ConfigError, match="exists with --store sqlite"):
+        lifecycle.plan("one", None, {"store": "memory"})
+    assert lifecycle.plan("one", None, {"nodes": 5}) == (replace(config, nodes=5), False)
+
+
+def test_a_broken_file_is_reported_with_its_path(home: Path) -> None:
+    folder = home / "one"
+    folder.mkdir()
+    (folder / "cluster.json").write_text("{")
+
+    with pytest.raises(ConfigError, match=r"cluster\.json"):
+        ClusterConfig.load(folder)
