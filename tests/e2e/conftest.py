@@ -1,0 +1,147 @@
+"""Running clusters for the tests that act as a user would: through the command line, kubectl and client libraries.
+
+`simulated` is a cluster with simulated nodes (no root needed); `containers` one with real containers, with the image
+`localhost/busybox:1` loaded. Both live for the whole run and leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from navarch.cli.kubectl import find_kubectl
+from navarch.cluster.config import ClusterConfig
+from navarch.node.containerd import why_unavailable
+
+BUSYBOX = "localhost/busybox:1"
+NAVARCH = [sys.executable, "-m", "navarch.cli.main"]
+
+
+class KubectlError(AssertionError):
+    """kubectl failed; the message is what it said."""
+
+
+class Cluster:
+    """A running cluster and the ways to talk to it."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.name = name
+        self.home = home
+        self.env = {**os.environ, "NAVARCH_HOME": str(home), "KUBECONFIG": str(home / "kubeconfig")}
+        self.env.pop("NAVARCH_NAME", None)
+
+    def navarch(self, *arguments: str, check: bool = True, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*NAVARCH, *arguments], env=self.env, text=True, capture_output=True, timeout=timeout_s, check=False
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"navarch {' '.join(arguments)}: {done.stderr}{done.stdout}\n{self.logs()}")
+        return done
+
+    def logs(self) -> str:
+        lines: list[str] = []
+        for file in sorted(self.config.logs.glob("*.log")):
+            lines += [f"--- {file.name}", *file.read_text(errors="replace").splitlines()[-15:]]
+        return "\n".join(lines)
+
+    @property
+    def config(self) -> ClusterConfig:
+        return ClusterConfig.load(self.home / self.name)
+
+    def try_kubectl(
+        self, *arguments: str, stdin: str | None = None, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        command = [find_kubectl(), "--kubeconfig", str(self.config.admin_kubeconfig), *arguments]
+        return subprocess.run(
+            command, env=self.env, text=True, input=stdin, capture_output=True, timeout=timeout_s, check=False
+        )
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120) -> str:
+        """What kubectl printed on stdout; raises KubectlError with its stderr where it failed."""
+        done = self.try_kubectl(*arguments, stdin=stdin, timeout_s=timeout_s)
+        if done.returncode != 0:
+            raise KubectlError(f"kubectl {' '.join(arguments)}: {done.stderr}{done.stdout}")
+        return done.stdout
+
+    def get(self, *arguments: str) -> Any:
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def apply(self, *objects: Any, namespace: str = "default") -> str:
+        document = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        return self.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(document))
+
+    def wait_until(self, condition: Callable[[], Any], timeout_s: float = 60, what: str = "") -> Any:
+        """The condition's first true value; a failing kubectl counts as not yet."""
+        give_up_s = time.monotonic() + timeout_s
+        last: Exception | None = None
+        while time.monotonic() < give_up_s:
+            try:
+                if value := condition():
+                    return value
+                last = None
+            except KubectlError as error:
+                last = error
+            time.sleep(0.1)
+        raise AssertionError(f"did not happen within {timeout_s} s: {what or condition} {last or ''}")
+
+
+def _running(name: str, home: Path, *flags: str) -> Iterator[Cluster]:
+    cluster = Cluster(name, home)
+    try:
+        cluster.navarch("up", "--name", name, "--detach", "--wait", "60s", *flags)
+        yield cluster
+    finally:
+        if (home / name / "cluster.json").exists():
+            cluster.navarch("down", "--name", name, "--purge")
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three simulated nodes."""
+    home = tmp_path_factory.mktemp("navarch")
+    yield from _running("e2e-sim", home, "--runtime", "simulated", "--nodes", "3")
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that runs real containers."""
+    why = why_unavailable()
+    if why:
+        pytest.skip(why)
+    from navarch.node.images import Platform, busybox_files, host_architecture, write_image
+
+    home = tmp_path_factory.mktemp("nav")
+    archive = home / "busybox.tar"
+    files = tuple(busybox_files(Path("/bin/busybox")))
+    write_image(archive, BUSYBOX, [Platform(host_architecture(), files)])
+    for cluster in _running("e2e", home, "--runtime", "containerd"):
+        cluster.navarch("image", "load", "--name", "e2e", str(archive))
+        yield cluster
+
+
+def _namespace(cluster: Cluster) -> Iterator[str]:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(simulated: Cluster) -> Iterator[str]:
+    """A namespace of its own in the simulated cluster, for one test."""
+    yield from _namespace(simulated)
+
+
+@pytest.fixture
+def real_namespace(containers: Cluster) -> Iterator[str]:
+    """A namespace of its own in the cluster with containers, for one test."""
+    yield from _namespace(containers)
