@@ -1,0 +1,168 @@
+"""`autoscaling/v1` HorizontalPodAutoscalers are stored as `autoscaling/v2`.
+
+Version 1 knows one target, the mean CPU utilization. What else a version-2 object says travels through version 1 in
+four annotations, as JSON in the flat metric form of the old API, so that a client of version 1 that writes back what it
+read loses nothing. Both functions take and give whole objects and change neither their input nor what it shares.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from navarch.api.meta import Obj
+
+_PREFIX: Final = "autoscaling.alpha.kubernetes.io/"
+_METRICS: Final = _PREFIX + "metrics"
+_CURRENT: Final = _PREFIX + "current-metrics"
+_CONDITIONS: Final = _PREFIX + "conditions"
+_BEHAVIOR: Final = _PREFIX + "behavior"
+_ANNOTATIONS: Final = (_METRICS, _CURRENT, _CONDITIONS, _BEHAVIOR)
+# Metric source → where its type keeps the parts in the flat form. (`resource` and `containerResource` have a name,
+# the others a metric identifier.)
+_SOURCES: Final = {
+    "Resource": "resource",
+    "ContainerResource": "containerResource",
+    "Pods": "pods",
+    "Object": "object",
+    "External": "external",
+}
+
+
+def from_v2(obj: Obj) -> Obj:
+    """The version-1 object that says the same."""
+    spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
+    annotations: dict[str, str] = dict(obj["metadata"].get("annotations") or {})
+    metrics = spec.pop("metrics", None) or []
+    others = []
+    for metric in metrics:
+        utilization = _cpu_utilization(metric, "target", "averageUtilization")
+        if utilization is not None and "targetCPUUtilizationPercentage" not in spec:
+            spec["targetCPUUtilizationPercentage"] = utilization
+        else:
+            others.append(_flat(metric, "target"))
+    current = status.pop("currentMetrics", None) or []
+    for metric in current:
+        utilization = _cpu_utilization(metric, "current", "averageUtilization")
+        if utilization is not None:
+            status["currentCPUUtilizationPercentage"] = utilization
+    _carry(annotations, _METRICS, others)
+    _carry(annotations, _CURRENT, [_flat(metric, "current") for metric in current])
+    _carry(annotations, _CONDITIONS, status.pop("conditions", None))
+    _carry(annotations, _BEHAVIOR, spec.pop("behavior", None))
+    return _assembled(obj, "autoscaling/v1", annotations, spec, status)
+
+
+def to_v2(obj: Obj) -> Obj:
+    """The version-2 object that says the same."""
+    spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
+    annotations: dict[str, str] = dict(obj["metadata"].get("annotations") or {})
+    carried = {name: _carried(annotations.pop(name, "")) for name in _ANNOTATIONS}
+    metrics = [_nested(metric, "target") for metric in _listed(carried[_METRICS])]
+    utilization = spec.pop("targetCPUUtilizationPercentage", None)
+    if utilization is not None:
+        target = {"type": "Utilization", "averageUtilization": utilization}
+        metrics.append({"type": "Resource", "resource": {"name": "cpu", "target": target}})
+    if metrics:
+        spec["metrics"] = metrics
+    if isinstance(carried[_BEHAVIOR], dict):
+        spec["behavior"] = carried[_BEHAVIOR]
+    current = [_nested(metric, "current") for metric in _listed(carried[_CURRENT])]
+    utilization = status.pop("currentCPUUtilizationPercentage", None)
+    if utilization is not None and not any(_cpu_utilization(m, "current", "averageUtilization") for m in current):
+        now = {"averageUtilization": utilization}
+        current.append({"type": "Resource", "resource": {"name": "cpu", "current": now}})
+    if current:
+        status["currentMetrics"] = current
+    if conditions := _listed(carried[_CONDITIONS]):
+        status["conditions"] = conditions
+    return _assembled(obj, "autoscaling/v2", annotations, spec, status)
+
+
+def _assembled(obj: Obj, api_version: str, annotations: dict[str, str], spec: Obj, status: Obj) -> Obj:
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "annotations"}
+    if annotations:
+        metadata["annotations"] = annotations
+    converted = {**obj, "apiVersion": api_version, "metadata": metadata}
+    for name, part in (("spec", spec), ("status", status)):
+        if part or name in obj:
+            converted[name] = part
+    return converted
+
+
+def _cpu_utilization(metric: Obj, part: str, field: str) -> int | None:
+    source = metric.get("resource") if metric.get("type") == "Resource" else None
+    if not isinstance(source, dict) or source.get("name") != "cpu":
+        return None
+    utilization = (source.get(part) or {}).get(field)
+    return utilization if isinstance(utilization, int) else None
+
+
+def _carry(annotations: dict[str, str], name: str, value: Any) -> None:
+    if value:
+        annotations[name] = orjson.dumps(value).decode()
+
+
+def _carried(text: str) -> Any:
+    """What an annotation carries; None for one that does not parse, which Kubernetes ignores too."""
+    try:
+        return orjson.loads(text) if text else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _listed(value: Any) -> list[Obj]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _flat(metric: Obj, part: str) -> Obj:
+    """A version-2 metric (`part`: target or current) in the flat form: `target.averageValue` → `targetAverageValue`."""
+    kind = metric.get("type", "")
+    source = metric.get(_SOURCES.get(kind, "")) or {}
+    values = source.get(part) or {}
+    flat: Obj = {key: source[key] for key in ("name", "container") if key in source}
+    if "metric" in source:
+        flat["metricName"] = source["metric"].get("name", "")
+        if "selector" in source["metric"]:
+            flat["metricSelector" if kind == "External" else "selector"] = source["metric"]["selector"]
+    if "describedObject" in source:
+        flat["target"] = source["describedObject"]
+    for name, old in _flat_names(kind, part).items():
+        if name in values:
+            flat[old] = values[name]
+    return {"type": kind, _SOURCES.get(kind, kind): flat}
+
+
+def _nested(metric: Obj, part: str) -> Obj:
+    """The inverse of `_flat`."""
+    kind = metric.get("type", "")
+    flat = metric.get(_SOURCES.get(kind, "")) or {}
+    source: Obj = {key: flat[key] for key in ("name", "container") if key in flat}
+    if "metricName" in flat:
+        source["metric"] = {"name": flat["metricName"]}
+        selector = flat.get("metricSelector") or flat.get("selector")
+        if selector is not None:
+            source["metric"]["selector"] = selector
+    if "target" in flat:
+        source["describedObject"] = flat["target"]
+    values: Obj = {name: flat[old] for name, old in _flat_names(kind, part).items() if old in flat}
+    if part == "target":
+        values["type"] = next((_TARGET_TYPES[name] for name in _TARGET_TYPES if name in values), "AverageValue")
+    source[part] = values
+    return {"type": kind, _SOURCES.get(kind, kind): source}
+
+
+_TARGET_TYPES: Final = {"averageUtilization": "Utilization", "averageValue": "AverageValue", "value": "Value"}
+
+
+def _flat_names(kind: str, part: str) -> dict[str, str]:
+    """Version-2 names of a metric's numbers with their names in the flat form."""
+    names = {
+        "averageUtilization": f"{part}AverageUtilization",
+        "averageValue": f"{part}AverageValue",
+        "value": f"{part}Value",
+    }
+    if kind == "Object":
+        names["averageValue"] = "averageValue"
+    return names
