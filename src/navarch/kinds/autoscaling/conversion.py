@@ -84,11 +84,8 @@ def _assembled(obj: Obj, api_version: str, annotations: dict[str, str], spec: Ob
     metadata = {key: value for key, value in obj["metadata"].items() if key != "annotations"}
     if annotations:
         metadata["annotations"] = annotations
-    converted = {**obj, "apiVersion": api_version, "metadata": metadata}
-    for name, part in (("spec", spec), ("status", status)):
-        if part or name in obj:
-            converted[name] = part
-    return converted
+    parts = {name: part for name, part in (("spec", spec), ("status", status)) if part or name in obj}
+    return {**obj, "apiVersion": api_version, "metadata": metadata, **parts}
 
 
 def _cpu_utilization(metric: Obj, part: str, field: str) -> int | None:
@@ -118,7 +115,7 @@ def _listed(value: Any) -> list[Obj]:
 
 def _flat(metric: Obj, part: str) -> Obj:
     """A version-2 metric (`part`: target or current) in the flat form: `target.averageValue` → `targetAverageValue`."""
-    kind = metric.get("type", "")
+    kind: str = metric.get("type") or ""
     source = metric.get(_SOURCES.get(kind, "")) or {}
     values = source.get(part) or {}
     flat: Obj = {key: source[key] for key in ("name", "container") if key in source}
@@ -136,7 +133,7 @@ def _flat(metric: Obj, part: str) -> Obj:
 
 def _nested(metric: Obj, part: str) -> Obj:
     """The inverse of `_flat`."""
-    kind = metric.get("type", "")
+    kind: str = metric.get("type") or ""
     flat = metric.get(_SOURCES.get(kind, "")) or {}
     source: Obj = {key: flat[key] for key in ("name", "container") if key in flat}
     if "metricName" in flat:

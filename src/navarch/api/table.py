@@ -1,0 +1,125 @@
+"""`meta.k8s.io/v1` Tables: what kubectl asks for when it prints.
+
+In: a kind's columns, the objects, the time.  Out: the Table, whose rows carry the cells and, as the client asked, the
+object's metadata, the whole object or nothing. The list's own metadata is the caller's to add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import orjson
+
+from navarch.api.errors import bad_request
+from navarch.api.meta import Obj
+
+INCLUDE_METADATA: Final = "Metadata"
+INCLUDE_OBJECT: Final = "Object"
+INCLUDE_NONE: Final = "None"
+
+
+class Column(Protocol):
+    """What a table needs to know of a column (`navarch.kinds.base.Column`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> str | Callable[[Obj, datetime], Any]: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def wide(self) -> bool: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def none(self) -> bool: ...
+
+
+def include_object(parameter: str) -> str:
+    """The `includeObject` query parameter, checked; empty means Metadata.  Raises StatusError 400."""
+    if parameter in ("", INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE):
+        return parameter or INCLUDE_METADATA
+    raise bad_request(f'unrecognized includeObject value: "{parameter}"')
+
+
+def render(
+    columns: Sequence[Column],
+    rows: Iterable[tuple[Obj, bytes | None]],
+    now: datetime,
+    include_object: str = INCLUDE_METADATA,
+) -> Obj:
+    """The Table of some objects.
+
+    A row's bytes, where given, are the object as it is to be sent (`includeObject=Object`), and go into the table
+    unparsed; encode the result with orjson.
+    """
+    cells = [_cell_function(column) for column in columns]
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {},
+        "columnDefinitions": column_definitions(columns),
+        "rows": [_row(cells, obj, data, now, include_object) for obj, data in rows],
+    }
+
+
+def column_definitions(columns: Sequence[Column]) -> list[Obj]:
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "format": column.format,
+            "description": column.description,
+            "priority": 1 if column.wide else 0,
+        }
+        for column in columns
+    ]
+
+
+def _row(cells: list[Callable[[Obj, datetime], Any]], obj: Obj, data: bytes | None, now: datetime, include: str) -> Obj:
+    row: Obj = {"cells": [cell(obj, now) for cell in cells]}
+    if include == INCLUDE_METADATA:
+        row["object"] = {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": obj["metadata"],
+        }
+    elif include == INCLUDE_OBJECT:
+        row["object"] = obj if data is None else orjson.Fragment(data)
+    return row
+
+
+def _cell_function(column: Column) -> Callable[[Obj, datetime], Any]:
+    value = column.value
+    missing = "<none>" if column.none else ""
+    if not isinstance(value, str):
+        compute = value
+
+        def computed_cell(obj: Obj, now: datetime) -> Any:
+            cell = compute(obj, now)
+            return missing if cell is None else cell
+
+        return computed_cell
+    steps = _steps(value)
+
+    def path_cell(obj: Obj, now: datetime) -> Any:
+        at: Any = obj
+        for step in steps:
+            if not isinstance(at, dict):
+                return missing
+            at = at.get(step)
+        if at is None or (at == "" and missing):
+            return missing
+        return at
+
+    return path_cell
+
+
+@lru_cache(maxsize=1024)
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(step for step in path.split(".") if step)
