@@ -1,0 +1,115 @@
+"""The command line without a cluster: help that teaches, errors in one line that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from navarch.cli.options import duration_s, read_config_file
+from navarch.cluster.config import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def navarch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "navarch.cli.main", *arguments]
+    return subprocess.run(command, text=True, capture_output=True, check=False, timeout=60)
+
+
+def test_help_lists_every_command_with_what_it_does() -> None:
+    done = navarch("--help")
+
+    assert done.returncode == 0
+    for command in ("up", "down", "status", "logs", "kubectl", "image", "version"):
+        assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "ls", "logs", "image", "token", "version"])
+def test_each_command_explains_itself(command: str) -> None:
+    done = navarch(command, "--help")
+
+    assert done.returncode == 0
+    assert "Usage: navarch" in done.stdout
+
+
+def test_a_mistyped_command_is_corrected() -> None:
+    done = navarch("stat")
+
+    assert done.returncode == 2
+    assert "Did you mean 'status'?" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["down"], ["kubectl", "get", "pods"], ["logs"]])
+def test_without_a_cluster_the_message_says_how_to_make_one(command: list[str]) -> None:
+    done = navarch(*command)
+
+    assert done.returncode == 2
+    assert "there is no cluster named 'default'" in done.stderr
+    assert "navarch up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["up", "--name", "../x"], "invalid cluster name"),
+        (["up", "--store", "etcd://127.0.0.1:2379"], "etcd is not supported"),
+        (["up", "--store", "paper"], "unknown store 'paper'"),
+        (["up", "--wait", "soon"], "invalid duration 'soon'"),
+        (["up", "--kubernetes-version", "1.2"], "unknown Kubernetes version '1.2'"),
+        (["up", "--nodes", "-1"], "-1 is not in the range"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(arguments: list[str], message: str, home: Path) -> None:
+    done = navarch(*arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_version_needs_no_cluster() -> None:
+    done = navarch("version", "-o", "json")
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["server"] is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1m30s", 90), ("2h", 7200), ("500ms", 0.5), ("15", 15)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+
+
+def test_a_configuration_file_gives_settings_by_the_names_of_the_flags(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "apiVersion: navarch.dev/v1\nkind: Cluster\nmetadata: {name: dev}\n"
+        "spec: {nodes: 3, kubernetesVersion: '1.36'}\n"
+    )
+
+    assert read_config_file(str(file)) == {"name": "dev", "nodes": 3, "kubernetes_version": "1.36"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: Deployment\n", "expected `apiVersion: navarch.dev/v1`"),
+        ("kind: Cluster\napiVersion: navarch.dev/v9\n", "unknown apiVersion"),
+        ("kind: Cluster\napiVersion: navarch.dev/v1\nspec: {nods: 3}\n", "unknown setting 'nods'"),
+        ("{", "cannot read"),
+    ],
+)
+def test_a_wrong_configuration_file_names_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError, match=message):
+        read_config_file(str(file))
