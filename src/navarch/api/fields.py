@@ -1,0 +1,413 @@
+"""Sets of fields, in the form of `FieldsV1`, and what of an object belongs to one.
+
+In: objects with their schema node.  Out: field sets, which are plain nested dictionaries ready to be stored in
+`metadata.managedFields[].fieldsV1`: `f:NAME` a field, `k:{…}` an item of a list with keys, `v:…` an item of a set.
+A child that is empty is a member; one with a `.` is a member that has members below it; one without is only on the way.
+
+The schema is compiled, per node and lazily, into small walkers, because a set is computed on every write.  Sets may
+share parts with each other, so none is ever changed once it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from navarch.api.errors import Obj
+from navarch.api.strategic import SchemaNodeLike
+
+FieldSet = dict[str, Any]
+
+LEAF: Final[FieldSet] = {}
+_DOT: Final = "."
+
+# Structs that Kubernetes' types hold by value: an object "without" one has an empty one, so creating the object does
+# not make anybody the owner of the struct itself.  Elsewhere (pointers, maps, lists) the creator owns it (`.`).
+_ALWAYS_PRESENT: Final = frozenset(
+    (
+        *("metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "containers"),
+        *("scaleTargetRef", "loadBalancer", "nodeInfo", "daemonEndpoints", "resources", "involvedObject", "source"),
+        "roleRef",
+    )
+)
+
+
+class _Walker:
+    """Computes sets for values of one schema node that can have members below it."""
+
+    def owned(self, value: Any, out: FieldSet) -> None:
+        """Add the members that a configuration with this value states."""
+        raise NotImplementedError
+
+    def whole(self, value: Any, out: FieldSet) -> None:
+        """Add everything in a value that is new (or gone) as a whole, inner structs and lists included."""
+        raise NotImplementedError
+
+    def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
+        """Add the differences of two unequal values to `changes`."""
+        raise NotImplementedError
+
+
+class Changes:
+    """What differs between two objects: three sets."""
+
+    __slots__ = ("added", "modified", "removed")
+
+    def __init__(self) -> None:
+        self.added: FieldSet = {}
+        self.removed: FieldSet = {}
+        self.modified: FieldSet = {}
+
+    def enter(self, key: str, inner: Changes) -> None:
+        if inner.added:
+            self.added[key] = _normal(inner.added)
+        if inner.removed:
+            self.removed[key] = _normal(inner.removed)
+        if inner.modified:
+            self.modified[key] = _normal(inner.modified)
+
+
+class _Entries(dict[str, tuple[str, _Walker | None]]):
+    """Field name → its key in a set and its walker (None: a leaf); filled as names are met."""
+
+    def __init__(self, node: SchemaNodeLike | None) -> None:
+        super().__init__()
+        self._node = node
+
+    def __missing__(self, name: str) -> tuple[str, _Walker | None]:
+        node = self._node
+        child = node.fields.get(name) if node is not None and node.fields else None
+        if child is None and node is not None and node.kind == "map" and node.items is not None:
+            child = node.items
+        entry = self[name] = ("f:" + name, walker(child) if child is not None else _UNTYPED)
+        return entry
+
+
+class _FieldsWalker(_Walker):
+    """Objects with named fields, and maps, whose values are members themselves."""
+
+    def __init__(self, node: SchemaNodeLike | None) -> None:
+        self._entries = _Entries(node)
+        self._node = node
+
+    def _is_field(self, name: str) -> bool:
+        return self._node is not None and bool(self._node.fields) and name in self._node.fields
+
+    def owned(self, value: Any, out: FieldSet) -> None:
+        entries = self._entries
+        for name, item in value.items():
+            key, inner = entries[name]
+            if inner is None or (item.__class__ is not dict and item.__class__ is not list):
+                out[key] = LEAF
+            elif item:
+                below: FieldSet = {} if self._is_field(name) else {_DOT: LEAF}
+                inner.owned(item, below)
+                if below:
+                    out[key] = _normal(below)
+            elif item.__class__ is dict:
+                out[key] = LEAF
+
+    def whole(self, value: Any, out: FieldSet) -> None:
+        entries = self._entries
+        for name, item in value.items():
+            key, inner = entries[name]
+            if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
+                out[key] = LEAF
+            else:
+                below = {_DOT: LEAF}
+                inner.whole(item, below)
+                out[key] = _normal(below)
+
+    def whole_top(self, value: Obj, out: FieldSet) -> None:
+        """As `whole`, on the path where Kubernetes' types hold structs by value."""
+        entries = self._entries
+        for name, item in value.items():
+            key, inner = entries[name]
+            if name not in _ALWAYS_PRESENT or inner is None:
+                if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
+                    out[key] = LEAF
+                else:
+                    below = {_DOT: LEAF}
+                    inner.whole(item, below)
+                    out[key] = _normal(below)
+            elif item:
+                below = {}
+                if item.__class__ is dict and isinstance(inner, _FieldsWalker):
+                    inner.whole_top(item, below)
+                else:
+                    inner.whole(item, below)
+                if below:
+                    out[key] = below
+
+    def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            # A value without a type of its own that turned from one kind into another.
+            changes.modified[_DOT] = LEAF
+            return
+        for name, item in new.items():
+            if name not in old:
+                self._one(name, item, changes.added, top=top)
+                continue
+            before = old[name]
+            if before is item or before == item:
+                continue
+            key, inner = self._entries[name]
+            if inner is None or before.__class__ is not item.__class__ or item.__class__ not in (dict, list):
+                changes.modified[key] = LEAF
+            else:
+                below = Changes()
+                inner.compare(before, item, below, top=top and name in _ALWAYS_PRESENT)
+                changes.enter(key, below)
+        for name, item in old.items():
+            if name not in new:
+                self._one(name, item, changes.removed, top=top)
+
+    def _one(self, name: str, item: Any, out: FieldSet, *, top: bool) -> None:
+        (self.whole_top if top else self.whole)({name: item}, out)
+
+
+class _UntypedWalker(_FieldsWalker):
+    """Values that the schema says nothing about: objects have fields, everything else is one value."""
+
+    def owned(self, value: Any, out: FieldSet) -> None:
+        if value.__class__ is dict:
+            super().owned(value, out)
+        else:
+            out[_DOT] = LEAF
+
+    def whole(self, value: Any, out: FieldSet) -> None:
+        if value.__class__ is dict:
+            super().whole(value, out)
+
+
+class _ListWalker(_Walker):
+    """Lists whose items have an identity: lists with keys (`k:`), and sets (`v:`)."""
+
+    def __init__(self, node: SchemaNodeLike) -> None:
+        self._key = item_key_function(node)
+        self._inner = walker(node.items) if node.list_type == "map" and node.items is not None else None
+
+    def owned(self, value: Any, out: FieldSet) -> None:
+        key, inner = self._key, self._inner
+        for index, item in enumerate(value):
+            below: FieldSet = {}
+            if inner is not None and item.__class__ is dict:
+                below[_DOT] = LEAF
+                inner.owned(item, below)
+            out[key(item, index)] = _normal(below)
+
+    def whole(self, value: Any, out: FieldSet) -> None:
+        key, inner = self._key, self._inner
+        for index, item in enumerate(value):
+            below: FieldSet = {}
+            if inner is not None and item.__class__ is dict:
+                below[_DOT] = LEAF
+                inner.whole(item, below)
+            out[key(item, index)] = _normal(below)
+
+    def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
+        before, after = self._grouped(old), self._grouped(new)
+        for key, items in after.items():
+            if key not in before:
+                self.whole(items[:1], changes.added)
+            elif before[key] != items:
+                if self._inner is None or len(items) > 1 or len(before[key]) > 1:
+                    # Duplicates are allowed in what clients write whole; they are one value then.
+                    changes.modified[key] = LEAF
+                else:
+                    below = Changes()
+                    self._inner.compare(before[key][0], items[0], below, top=False)
+                    changes.enter(key, below)
+        for key, items in before.items():
+            if key not in after:
+                self.whole(items[:1], changes.removed)
+
+    def _grouped(self, items: list[Any]) -> dict[str, list[Any]]:
+        groups: dict[str, list[Any]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(self._key(item, index), []).append(item)
+        return groups
+
+
+_UNTYPED: Final = _UntypedWalker(None)
+# The node is kept beside its walker so that its id stays its own.
+_walkers: dict[int, tuple[SchemaNodeLike, _Walker | None]] = {}
+
+
+def walker(node: SchemaNodeLike) -> _Walker | None:
+    """The compiled walker of a node; None where the node's value has no members of its own."""
+    cached = _walkers.get(id(node))
+    if cached is not None:
+        return cached[1]
+    made: _Walker | None = None
+    if node.kind == "array":
+        if node.list_type in ("map", "set"):
+            made = _ListWalker(node)
+    elif node.kind in ("object", "map") and not node.atomic:
+        made = _FieldsWalker(node) if node.fields or node.items is not None else _UNTYPED
+    _walkers[id(node)] = (node, made)
+    return made
+
+
+def item_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:
+    """The function `(item, index) -> key in a set` for a list with identity."""
+    if node.list_type != "map":
+        return lambda item, index: "v:" + _encode(item)
+    names = sorted(node.list_map_keys)
+    defaults = {name: key_default(node, name) for name in names}
+    if len(names) == 1 and defaults[names[0]] is None:
+        (name,) = names
+        prefix = f'k:{{"{name}":'
+
+        def single(item: Any, index: int) -> str:
+            value = item.get(name) if item.__class__ is dict else None
+            return f"{prefix}{_encode(value)}}}" if value is not None else f"i:{index}"
+
+        return single
+
+    def several(item: Any, index: int) -> str:
+        key = {name: item.get(name, defaults[name]) for name in names} if isinstance(item, dict) else {}
+        present = {name: value for name, value in key.items() if value is not None}
+        return "k:" + _encode(present) if present else f"i:{index}"
+
+    return several
+
+
+def key_default(node: SchemaNodeLike, name: str) -> Any:
+    """What a list's key field is where an item leaves it out; None: nothing."""
+    item = node.items
+    field = item.fields.get(name) if item is not None and item.fields else None
+    default = getattr(field, "default", None)
+    if default is None:
+        default = getattr(node, "defaults", {}).get(name)
+    # The schema states most defaults of key fields; protocol's is stated for some types only.
+    return "TCP" if default is None and name == "protocol" else default
+
+
+def _encode(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _root(node: SchemaNodeLike | None) -> _FieldsWalker:
+    found = walker(node) if node is not None else None
+    return found if isinstance(found, _FieldsWalker) else _UNTYPED
+
+
+def owned_set(obj: Obj, node: SchemaNodeLike | None) -> FieldSet:
+    """The fields that an applied configuration states (and its applier so owns)."""
+    out: FieldSet = {}
+    _root(node).owned(obj, out)
+    return out
+
+
+def created_set(obj: Obj, node: SchemaNodeLike | None) -> FieldSet:
+    """The fields that whoever creates the object other than by apply owns."""
+    out: FieldSet = {}
+    _root(node).whole_top(obj, out)
+    return out
+
+
+def compare(old: Obj, new: Obj, node: SchemaNodeLike | None) -> Changes:
+    """The fields that differ between two objects of one kind."""
+    changes = Changes()
+    if old != new:
+        _root(node).compare(old, new, changes, top=True)
+    return changes
+
+
+def union(left: FieldSet, right: FieldSet) -> FieldSet:
+    if not right or left is right:
+        return left
+    if not left:
+        return right
+    out = dict(left)
+    for key, child in right.items():
+        if key == _DOT or key not in left:
+            out[key] = child
+        elif left[key] is not child:
+            out[key] = _join(is_member(left[key]) or is_member(child), union(_below(left[key]), _below(child)))
+    return out
+
+
+def difference(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The members of `left` that are not members of `right`."""
+    if not right or not left:
+        return left
+    out: FieldSet = {}
+    for key, child in left.items():
+        other = right.get(key)
+        if key == _DOT or other is None:
+            out[key] = child
+            continue
+        member = is_member(child) and not is_member(other)
+        below = difference(_below(child), _below(other))
+        if member or below:
+            out[key] = _join(member, below)
+    return out
+
+
+def overlaps(left: FieldSet, right: FieldSet) -> bool:
+    """Whether `difference` could take anything away: a cheap answer for the many sets that a change does not touch."""
+    return any(
+        key in left
+        and key != _DOT
+        and (not right[key] or not left[key] or _DOT in left[key] or overlaps(left[key], right[key]))
+        for key in right
+    )
+
+
+def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
+    if not left or not right:
+        return LEAF
+    out: FieldSet = {}
+    for key, child in left.items():
+        other = right.get(key)
+        if key == _DOT or other is None:
+            continue
+        member = is_member(child) and is_member(other)
+        below = intersection(_below(child), _below(other))
+        if member or below:
+            out[key] = _join(member, below)
+    return out
+
+
+def is_member(child: FieldSet) -> bool:
+    """Whether a child of a set is a member itself, not only on the way to members."""
+    return not child or _DOT in child
+
+
+def _normal(child: FieldSet) -> FieldSet:
+    """A member without members below it is written as an empty child."""
+    return LEAF if len(child) == 1 and _DOT in child else child
+
+
+def _below(child: FieldSet) -> FieldSet:
+    return {key: inner for key, inner in child.items() if key != _DOT} if _DOT in child else child
+
+
+def _join(member: bool, below: FieldSet) -> FieldSet:
+    return {_DOT: LEAF, **below} if member and below else below
+
+
+def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
+    """The members as Kubernetes prints them: `.spec.containers[name="web"].image`, in order."""
+    for key in sorted(fields):
+        if key == _DOT:
+            continue
+        path = prefix + path_element(key)
+        if is_member(fields[key]):
+            yield path
+        yield from paths(fields[key], path)
+
+
+def path_element(key: str) -> str:
+    """A key of a set as a path shows it: `.name`, `[name="web"]`, `[="value"]`, `[0]`."""
+    sort, _, rest = key.partition(":")
+    if sort == "f":
+        return "." + rest
+    if sort == "k":
+        pairs = sorted(orjson.loads(rest).items())
+        return "[" + ",".join(f"{name}={_encode(value)}" for name, value in pairs) + "]"
+    return f"[={rest}]" if sort == "v" else f"[{rest}]"
