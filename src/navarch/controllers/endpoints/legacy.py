@@ -1,0 +1,203 @@
+"""The Endpoints controller: one Endpoints object per Service with a selector, in the deprecated form that many clients
+still read.
+
+In: Services, their pods. Out: Endpoints with subsets of ready and not ready addresses, at most 1000 addresses in all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import ClassVar
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, labels_of, name_of, namespace_of
+from navarch.api.time import format_time, parse_time
+from navarch.client.resources import ENDPOINTS, PODS, SERVICES
+from navarch.controllers.base import Context, Controller, Requeue, is_namespace_terminating
+from navarch.controllers.endpoints import addresses
+from navarch.controllers.pods import condition_of, is_ready, same_semantics
+
+_LIMIT = 1000
+_OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
+_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+_MANAGED_BY = "endpoints.kubernetes.io/managed-by"
+_BATCH_S = 0.05
+"""Changes of pods within this time go into one write, so that a Service of thousands is not rewritten per pod."""
+
+
+class ServicePodsController(Controller):
+    """What both controllers of endpoints share: a Service is looked at when it or a pod that it selects changes."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._services = self.watch_primary(SERVICES)
+        self._pods = self.informer(PODS)
+        addresses.index_by_label(self._pods)
+        self._pods.add_handler(self._pod_changed, self._pod_updated, self._pod_changed)
+
+    def _pod_changed(self, pod: Obj) -> None:
+        if addresses.counts(pod):
+            self._enqueue_services(pod)
+
+    def _pod_updated(self, old: Obj, new: Obj) -> None:
+        if addresses.matters(old, new):
+            self._enqueue_services(new)
+            if labels_of(old) != labels_of(new):
+                self._enqueue_services(old)
+
+    def _enqueue_services(self, pod: Obj) -> None:
+        for service in addresses.services_of(self._services, pod):
+            self.enqueue(key_of(service), _BATCH_S if is_ready(pod) and not is_deleting(pod) else 0.0)
+
+
+class EndpointsController(ServicePodsController):
+    name: ClassVar[str] = "endpoints"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._endpoints = self.informer(ENDPOINTS)
+        self._endpoints.add_handler(
+            updated=lambda _old, new: self._endpoints_changed(new), deleted=self._endpoints_changed
+        )
+        self._recorder = context.recorder("endpoint-controller")
+
+    def _endpoints_changed(self, endpoints: Obj) -> None:
+        self.enqueue(key_of(endpoints))
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        service = self._services.get(*key)
+        if service is None:
+            await self._remove(key)
+            return None
+        if addresses.selector_of(service) is None:
+            return None
+        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
+        subsets, truncated = _truncate(make_subsets(service, pods))
+        cached = self._endpoints.get(*key)
+        current = self.newest(ENDPOINTS, cached) if cached is not None else None
+        labels, annotations = self._metadata(service, current, pods, truncated)
+        if current is None:
+            await self._create(service, subsets, labels, annotations)
+            return None
+        settled = {k: v for k, v in annotations.items() if k != _TRIGGER_TIME}
+        before = {k: v for k, v in annotations_of(current).items() if k != _TRIGGER_TIME}
+        if same_semantics(current.get("subsets"), subsets) and labels_of(current) == labels and before == settled:
+            return None
+        metadata = {**current["metadata"], "labels": labels, "annotations": annotations}
+        await self.write(ENDPOINTS, {**current, "metadata": metadata, "subsets": subsets})
+        return None
+
+    async def _create(self, service: Obj, subsets: list[Obj], labels: Obj, annotations: Obj) -> None:
+        made = {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {
+                "name": name_of(service),
+                "namespace": namespace_of(service),
+                "labels": labels,
+                "annotations": annotations,
+            },
+            "subsets": subsets,
+        }
+        try:
+            await self.client.create(ENDPOINTS, made)
+        except StatusError as error:
+            if is_namespace_terminating(error):
+                return
+            if error.code != 409:
+                self._recorder.event(
+                    service, "Warning", "FailedToCreateEndpoint",
+                    f"Failed to create endpoint for service {key_of(service)}: {error.message}",
+                )  # fmt: skip
+            raise
+
+    def _metadata(self, service: Obj, current: Obj | None, pods: list[Obj], truncated: bool) -> tuple[Obj, Obj]:
+        labels = dict(labels_of(service))
+        labels[_MANAGED_BY] = "endpoint-controller"
+        if addresses.is_headless(service):
+            labels[addresses.HEADLESS_LABEL] = ""
+        else:
+            labels.pop(addresses.HEADLESS_LABEL, None)
+        annotations = {k: v for k, v in (annotations_of(current) if current else {}).items() if k != _OVER_CAPACITY}
+        if truncated:
+            annotations[_OVER_CAPACITY] = "truncated"
+        trigger = last_change(service, pods)
+        if trigger is not None:
+            annotations[_TRIGGER_TIME] = format_time(trigger)
+        return labels, annotations
+
+    async def _remove(self, key: Key) -> None:
+        existing = self._endpoints.get(*key)
+        if existing is None or labels_of(existing).get(_MANAGED_BY) != "endpoint-controller":
+            # Endpoints of no Service are somebody's own, for instance for leader election.
+            return
+        try:
+            await self.client.delete(ENDPOINTS, key.name, key.namespace, uid=existing["metadata"]["uid"])
+        except StatusError as error:
+            if error.code != 404:
+                raise
+
+
+def last_change(service: Obj, pods: Iterable[Obj]) -> datetime | None:
+    """The latest of what the endpoints follow from: the Service made, a pod's readiness turned."""
+    stamps = [service["metadata"].get("creationTimestamp")]
+    stamps += [(condition_of(pod, "Ready") or {}).get("lastTransitionTime") for pod in pods]
+    latest = max((stamp for stamp in stamps if stamp), default=None)
+    return parse_time(latest) if latest else None
+
+
+def make_subsets(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
+    """Addresses grouped by the ports they share; a terminating pod is no endpoint here."""
+    family = addresses.families_of(service)[0]
+    all_ready = addresses.publishes_not_ready(service)
+    groups: dict[str, tuple[list[Obj], list[Obj], list[Obj]]] = {}
+    for pod in pods:
+        address = addresses.addresses_of(pod, family)
+        if not address or (is_deleting(pod) and not all_ready):
+            continue
+        ports = addresses.endpoint_ports(service, pod)
+        if not ports and service["spec"].get("ports"):
+            continue
+        ports = [{k: v for k, v in port.items() if k != "name" or v} for port in ports]
+        entry: Obj = {"ip": address, "targetRef": addresses.target_reference(pod)}
+        if pod["spec"].get("nodeName"):
+            entry["nodeName"] = pod["spec"]["nodeName"]
+        if hostname := addresses.hostname_of(pod, service):
+            entry["hostname"] = hostname
+        group = groups.setdefault(json.dumps(ports, sort_keys=True), (ports, [], []))
+        group[1 if is_ready(pod) or all_ready else 2].append(entry)
+    subsets: list[Obj] = []
+    for identity in sorted(groups):
+        ports, ready, not_ready = groups[identity]
+        subset: Obj = {}
+        if ready:
+            subset["addresses"] = sorted(ready, key=_address_order)
+        if not_ready:
+            subset["notReadyAddresses"] = sorted(not_ready, key=_address_order)
+        if ports:
+            subset["ports"] = sorted(ports, key=lambda port: (port.get("name", ""), port["port"]))
+        subsets.append(subset)
+    return subsets
+
+
+def _address_order(entry: Obj) -> tuple[str, str]:
+    return entry["ip"], entry["targetRef"]["uid"]
+
+
+def _truncate(subsets: list[Obj]) -> tuple[list[Obj], bool]:
+    """At most 1000 addresses, ready ones first."""
+    total = sum(len(s.get("addresses", ())) + len(s.get("notReadyAddresses", ())) for s in subsets)
+    if total <= _LIMIT:
+        return subsets, False
+    room = _LIMIT
+    for field in ("addresses", "notReadyAddresses"):
+        for subset in subsets:
+            kept = subset.get(field, [])[:room]
+            room -= len(kept)
+            if kept:
+                subset[field] = kept
+            else:
+                subset.pop(field, None)
+    return [s for s in subsets if s.get("addresses") or s.get("notReadyAddresses")], True

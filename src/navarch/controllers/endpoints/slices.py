@@ -1,0 +1,216 @@
+"""The EndpointSlice controller: the endpoints of each Service with a selector, in slices of at most 100.
+
+In: Services, their pods, the pods' nodes (for the zone). Out: EndpointSlices with conditions ready, serving and
+terminating per endpoint. Invariant: what this controller wrote but does not yet see holds the next pass up, so that no
+endpoint is written into two slices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import (
+    Key,
+    Obj,
+    controller_reference,
+    is_deleting,
+    labels_of,
+    name_of,
+    namespace_of,
+    revision_of,
+)
+from navarch.api.time import format_time
+from navarch.client.base import Client
+from navarch.client.informer import Informer
+from navarch.client.resources import ENDPOINT_SLICES, NODES
+from navarch.controllers.base import Context, Requeue, is_namespace_terminating
+from navarch.controllers.endpoints import addresses
+from navarch.controllers.endpoints.legacy import ServicePodsController, last_change
+from navarch.controllers.endpoints.reconciliation import Changes, Wanted, plan, port_identity
+from navarch.controllers.pods import is_ready
+
+SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "endpointslice-controller.k8s.io"
+TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+_ZONE = "topology.kubernetes.io/zone"
+_STALE_RETRY_S = 0.02
+
+
+class SliceWriter:
+    """Writes a plan's changes for one controller and knows which of them its informer does not show yet."""
+
+    def __init__(self, client: Client, slices: Informer) -> None:
+        self._client = client
+        self._slices = slices
+        self._pending: dict[Key, dict[str, int]] = {}
+
+    def is_behind(self, key: Key) -> bool:
+        """Whether slices of the Service were written that the informer has not seen."""
+        pending = self._pending.get(key)
+        if not pending:
+            return False
+        for name, revision in list(pending.items()):
+            seen = self._slices.get(key.namespace, name)
+            if revision == 0:
+                settled = seen is None or is_deleting(seen)
+            else:
+                settled = seen is not None and revision_of(seen) >= revision
+            if settled:
+                del pending[name]
+        if not pending:
+            del self._pending[key]
+            return False
+        return True
+
+    def forget(self, key: Key) -> None:
+        self._pending.pop(key, None)
+
+    async def write(self, key: Key, changes: Changes) -> None:
+        # Additions come before removals, so that no endpoint is missing in between.
+        for group in (
+            [self._create(key, obj) for obj in changes.create] + [self._update(key, obj) for obj in changes.update],
+            [self._delete(key, obj) for obj in changes.delete],
+        ):
+            results = await asyncio.gather(*group, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _create(self, key: Key, obj: Obj) -> None:
+        try:
+            created = await self._client.create(ENDPOINT_SLICES, obj)
+        except StatusError as error:
+            if is_namespace_terminating(error):
+                return
+            raise
+        self._pending.setdefault(key, {})[name_of(created)] = revision_of(created)
+
+    async def _update(self, key: Key, obj: Obj) -> None:
+        updated = await self._client.update(ENDPOINT_SLICES, obj)
+        self._pending.setdefault(key, {})[name_of(updated)] = revision_of(updated)
+
+    async def _delete(self, key: Key, obj: Obj) -> None:
+        try:
+            await self._client.delete(ENDPOINT_SLICES, name_of(obj), namespace_of(obj), uid=obj["metadata"]["uid"])
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            return
+        self._pending.setdefault(key, {})[name_of(obj)] = 0
+
+
+def index_by_service(slices: Informer) -> None:
+    slices.add_indexer("service", _service)
+
+
+def _service(obj: Obj) -> tuple[str, ...]:
+    name = labels_of(obj).get(SERVICE_NAME)
+    return (f"{namespace_of(obj)}/{name}",) if name else ()
+
+
+class EndpointSliceController(ServicePodsController):
+    name: ClassVar[str] = "endpointslice"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._nodes = self.informer(NODES)
+        self._slices = self.informer(ENDPOINT_SLICES)
+        index_by_service(self._slices)
+        self._slices.add_handler(updated=lambda _old, new: self._slice_changed(new), deleted=self._slice_changed)
+        self._writer = SliceWriter(self.client, self._slices)
+        self._recorder = context.recorder("endpoint-slice-controller")
+
+    def _slice_changed(self, obj: Obj) -> None:
+        name = labels_of(obj).get(SERVICE_NAME)
+        if name and labels_of(obj).get(MANAGED_BY) == MANAGER:
+            self.enqueue(Key(namespace_of(obj), name))
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        service = self._services.get(*key)
+        if service is None:
+            # The slices have the Service as their owner and are collected with it.
+            self._writer.forget(key)
+            return None
+        if addresses.selector_of(service) is None or is_deleting(service):
+            return None
+        if self._writer.is_behind(key):
+            return Requeue(_STALE_RETRY_S)
+        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
+        existing = [
+            obj
+            for obj in self._slices.by_index("service", str(key))
+            if labels_of(obj).get(MANAGED_BY) == MANAGER and not is_deleting(obj)
+        ]
+        wanted: list[Wanted] = []
+        for family in addresses.families_of(service):
+            wanted += self._wanted(service, pods, family)
+        changes = plan(existing, wanted, new_slice(service, MANAGER, last_change_text(service, pods)))
+        try:
+            await self._writer.write(key, changes)
+        except StatusError as error:
+            if error.code != 409:
+                message = f"Error updating Endpoint Slices for Service {key}: {error.message}"
+                self._recorder.event(service, "Warning", "FailedToUpdateEndpointSlices", message)
+            raise
+        return None
+
+    def _wanted(self, service: Obj, pods: list[Obj], family: str) -> list[Wanted]:
+        groups: dict[str, Wanted] = {}
+        for pod in pods:
+            address = addresses.addresses_of(pod, family)
+            if not address:
+                continue
+            ports = addresses.endpoint_ports(service, pod)
+            if not ports and service["spec"].get("ports"):
+                continue
+            group = groups.setdefault(port_identity(family, ports), Wanted(family, ports))
+            group.endpoints[pod["metadata"]["uid"]] = self._endpoint(service, pod, address)
+        if not groups:
+            return [Wanted(family, [])]
+        return list(groups.values())
+
+    def _endpoint(self, service: Obj, pod: Obj, address: str) -> Obj:
+        serving = is_ready(pod)
+        terminating = is_deleting(pod)
+        ready = addresses.publishes_not_ready(service) or (serving and not terminating)
+        endpoint: Obj = {
+            "addresses": [address],
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+            "targetRef": addresses.target_reference(pod),
+        }
+        node_name = pod["spec"].get("nodeName")
+        if node_name:
+            endpoint["nodeName"] = node_name
+            node = self._nodes.get("", node_name)
+            zone = labels_of(node).get(_ZONE) if node else None
+            if zone:
+                endpoint["zone"] = zone
+        if hostname := addresses.hostname_of(pod, service):
+            endpoint["hostname"] = hostname
+        return endpoint
+
+
+def last_change_text(service: Obj, pods: list[Obj]) -> str:
+    trigger = last_change(service, pods)
+    return format_time(trigger) if trigger else ""
+
+
+def new_slice(service: Obj, manager: str, trigger_time: str) -> Obj:
+    """An EndpointSlice of a Service, without endpoints."""
+    labels = {k: v for k, v in labels_of(service).items() if k != addresses.HEADLESS_LABEL}
+    labels[SERVICE_NAME] = name_of(service)
+    labels[MANAGED_BY] = manager
+    if addresses.is_headless(service):
+        labels[addresses.HEADLESS_LABEL] = ""
+    metadata: Obj = {
+        "generateName": f"{name_of(service)}-",
+        "namespace": namespace_of(service),
+        "labels": labels,
+        "ownerReferences": [controller_reference({**service, "apiVersion": "v1", "kind": "Service"})],
+    }
+    if trigger_time:
+        metadata["annotations"] = {TRIGGER_TIME: trigger_time}
+    return {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata}

@@ -1,0 +1,29 @@
+"""The table of controllers: everything that a controller manager runs, in the order in which it starts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from navarch.controllers.base import Context, Runnable
+from navarch.controllers.deployment import DeploymentController
+from navarch.controllers.endpoints import (
+    EndpointsController,
+    EndpointSliceController,
+    EndpointSliceMirroringController,
+)
+from navarch.controllers.namespace import NamespaceController
+from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
+
+CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
+    ServiceAccountController,
+    RootCAPublisher,
+    TokenController,
+    NamespaceController,
+    DeploymentController,
+    ReplicaSetController,
+    ReplicationControllerController,
+    EndpointSliceController,
+    EndpointsController,
+    EndpointSliceMirroringController,
+)

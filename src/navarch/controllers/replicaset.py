@@ -1,0 +1,276 @@
+"""ReplicaSet and ReplicationController: keep as many pods of one template as `spec.replicas` says.
+
+In: the object, the pods that it owns, orphans that its selector matches. Out: pods created or deleted, and `status`.
+Invariant: what was asked for but is not yet seen counts (`expectations`), so no pod is created or deleted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import (
+    Key,
+    Obj,
+    Resource,
+    controller_of,
+    is_deleting,
+    key_of,
+    labels_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
+from navarch.api.selectors import LabelSelector, from_map, label_selector_of
+from navarch.api.time import format_time
+from navarch.client.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
+from navarch.controllers.adoption import Claimer
+from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
+from navarch.controllers.expectations import Expectations
+from navarch.controllers.pod_control import BatchError, PodControl, slow_start
+from navarch.controllers.pods import (
+    condition_of,
+    deletion_order,
+    is_active,
+    is_available,
+    is_finished,
+    is_ready,
+    next_available_s,
+    same_semantics,
+)
+
+_BURST = 500
+"""Pods created or deleted in one go, so that the status keeps up with a large scale-up."""
+
+
+class ReplicaSetController(Controller):
+    name: ClassVar[str] = "replicaset"
+    component: ClassVar[str] = "replicaset-controller"
+    resource: ClassVar[Resource] = REPLICA_SETS
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._sets = self.watch_primary(self.resource)
+        index_by_controller(self._sets)
+        self._pods = self.informer(PODS)
+        index_by_controller(self._pods)
+        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
+        self._expectations = Expectations(context.clock)
+        self._control = PodControl(context.client, context.recorder(self.component))
+
+    def selector(self, owner: Obj) -> LabelSelector:
+        return label_selector_of(owner["spec"].get("selector"))
+
+    # Pod events.
+
+    def _owner_of(self, pod: Obj) -> Obj | None:
+        reference = controller_of(pod)
+        if reference is None or reference["kind"] != self.resource.kind:
+            return None
+        owner = self._sets.get(namespace_of(pod), reference["name"])
+        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
+
+    def _enqueue_calmly(self, owner: Obj) -> None:
+        # One pod in thousands changes the counts only; a moment's wait joins many such changes in one status write.
+        replicas = int(owner["spec"].get("replicas") or 0)
+        self.enqueue(key_of(owner), 0.0 if replicas < 100 else min(replicas / 5000, 1.0) * 0.3)
+
+    def _pod_added(self, pod: Obj) -> None:
+        if is_deleting(pod):
+            self._pod_deleted(pod)
+            return
+        owner = self._owner_of(pod)
+        if owner is not None:
+            if self._expectations.creation_observed(key_of(owner)):
+                self.enqueue(key_of(owner))
+            else:
+                self._enqueue_calmly(owner)
+        elif controller_of(pod) is None:
+            self._enqueue_candidates(pod)
+
+    def _enqueue_candidates(self, pod: Obj) -> None:
+        labels = labels_of(pod)
+        if not labels:
+            return
+        for owner in self._sets.list(namespace_of(pod)):
+            if self.selector(owner).matches(labels):
+                self.enqueue(key_of(owner))
+
+    def _pod_updated(self, old: Obj, pod: Obj) -> None:
+        if is_deleting(pod) and not is_deleting(old):
+            self._pod_deleted(pod)
+            return
+        before = controller_of(old)
+        owner = self._owner_of(pod)
+        if before is not None and (owner is None or uid_of(owner) != before["uid"]):
+            former = self._owner_of(old)
+            if former is not None:
+                self.enqueue(key_of(former))
+        if owner is not None:
+            if is_active(old) != is_active(pod) or labels_of(old) != labels_of(pod):
+                self.enqueue(key_of(owner))
+            elif old.get("status") != pod.get("status"):
+                self._enqueue_calmly(owner)
+        elif controller_of(pod) is None and (before is not None or labels_of(old) != labels_of(pod)):
+            self._enqueue_candidates(pod)
+
+    def _pod_deleted(self, pod: Obj) -> None:
+        owner = self._owner_of(pod)
+        if owner is not None:
+            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
+            self.enqueue(key_of(owner))
+
+    # Reconciling.
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        cached = self._sets.get(*key)
+        if cached is None:
+            self._expectations.forget(key)
+            return None
+        owner = self.newest(self.resource, cached)
+        may_manage = self._expectations.satisfied(key)
+        mine = self._pods.by_index("controller", uid_of(owner))
+        terminating = sum(1 for pod in mine if is_deleting(pod) and not is_finished(pod))
+        claimer = Claimer(self.client, self.resource, owner, PODS, self.selector(owner))
+        pods = await claimer.claim(
+            [pod for pod in mine if is_active(pod)],
+            [pod for pod in self._pods.by_index("orphan", key.namespace) if is_active(pod)],
+        )
+        failure: BatchError | None = None
+        if may_manage and not is_deleting(owner):
+            try:
+                await self._manage(key, owner, pods)
+            except BatchError as error:
+                failure = error
+        status = self._status(owner, pods, terminating, failure)
+        current = owner.get("status") or {}
+        if not same_semantics(current, status):
+            await self.write_status(self.resource, owner, status)
+        if failure is not None:
+            raise failure.cause
+        wait_s = next_available_s(pods, int(owner["spec"].get("minReadySeconds") or 0), self.clock.now())
+        return Requeue(wait_s) if wait_s is not None else None
+
+    async def _manage(self, key: Key, owner: Obj, pods: list[Obj]) -> None:
+        surplus = len(pods) - int(owner["spec"].get("replicas") or 0)
+        if surplus < 0:
+            await self._create(key, owner, min(-surplus, _BURST))
+        elif surplus > 0:
+            await self._delete(key, owner, pods, min(surplus, _BURST))
+
+    async def _create(self, key: Key, owner: Obj, count: int) -> None:
+        template = owner["spec"].get("template") or {}
+        self._expectations.expect_creations(key, count)
+
+        async def create(_number: int) -> None:
+            try:
+                await self._control.create(owner, template)
+            except BaseException:
+                self._expectations.creation_observed(key)
+                raise
+
+        try:
+            await slow_start(count, create)
+        except BatchError as error:
+            self._expectations.creation_observed(key, error.skipped)
+            raise
+
+    async def _delete(self, key: Key, owner: Obj, pods: list[Obj], count: int) -> None:
+        doomed = deletion_order(pods, self.clock.now(), self._related_on_node(owner))[:count]
+        self._expectations.expect_deletions(key, [uid_of(pod) for pod in doomed])
+
+        async def delete(number: int) -> None:
+            pod = doomed[number]
+            try:
+                await self._control.delete(owner, pod)
+            except BaseException:
+                self._expectations.deletion_observed(key, uid_of(pod))
+                raise
+            live = self._pods.get(key.namespace, name_of(pod))
+            if live is None or uid_of(live) != uid_of(pod):
+                # It went before the request came; no event will tell.
+                self._expectations.deletion_observed(key, uid_of(pod))
+
+        try:
+            await slow_start(count, delete)
+        except BatchError as error:
+            for pod in doomed[count - error.skipped :]:
+                self._expectations.deletion_observed(key, uid_of(pod))
+            raise
+
+    def _related_on_node(self, owner: Obj) -> Callable[[str], int]:
+        """How many active pods of this set and of the sets beside it (same Deployment) a node has."""
+        deployment = controller_of(owner)
+        siblings = self._sets.by_index("controller", deployment["uid"]) if deployment else [owner]
+        counts: dict[str, int] = {}
+        for sibling in siblings:
+            for pod in self._pods.by_index("controller", uid_of(sibling)):
+                if is_active(pod):
+                    node = pod["spec"].get("nodeName") or ""
+                    counts[node] = counts.get(node, 0) + 1
+        return lambda node: counts.get(node, 0)
+
+    def _status(self, owner: Obj, pods: list[Obj], terminating: int, failure: BatchError | None) -> Obj:
+        now = self.clock.now()
+        spec = owner["spec"]
+        template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+        min_ready_s = int(spec.get("minReadySeconds") or 0)
+        labelled = ready = available = 0
+        for pod in pods:
+            labels = labels_of(pod)
+            if all(labels.get(name) == value for name, value in template_labels.items()):
+                labelled += 1
+            if is_ready(pod):
+                ready += 1
+                if is_available(pod, min_ready_s, now):
+                    available += 1
+        status: Obj = {
+            "replicas": len(pods),
+            "fullyLabeledReplicas": labelled,
+            "readyReplicas": ready,
+            "availableReplicas": available,
+            "observedGeneration": owner["metadata"].get("generation", 0),
+        }
+        if self.resource is REPLICA_SETS:
+            status["terminatingReplicas"] = terminating
+        if conditions := self._conditions(owner, pods, failure):
+            status["conditions"] = conditions
+        # Zero is left out, as Kubernetes does, but for the fields that are always there.
+        always = ("replicas", "conditions", "observedGeneration", "terminatingReplicas")
+        return {name: value for name, value in status.items() if value or name in always}
+
+    def _conditions(self, owner: Obj, pods: list[Obj], failure: BatchError | None) -> list[Obj]:
+        current = (owner.get("status") or {}).get("conditions") or []
+        others = [condition for condition in current if condition.get("type") != "ReplicaFailure"]
+        existing = condition_of(owner, "ReplicaFailure")
+        if failure is None:
+            # A failure stays until a sync has put it right.
+            settled = len(pods) == int(owner["spec"].get("replicas") or 0) or self._expectations_clear(owner)
+            return others if existing is None or settled else [*others, existing]
+        if existing is not None:
+            return list(current)
+        reason = "FailedCreate" if len(pods) < int(owner["spec"].get("replicas") or 0) else "FailedDelete"
+        message = failure.cause.message if isinstance(failure.cause, StatusError) else str(failure.cause)
+        condition = {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": format_time(self.clock.now()),
+        }
+        return [*others, condition]
+
+    def _expectations_clear(self, owner: Obj) -> bool:
+        return self._expectations.satisfied(key_of(owner))
+
+
+class ReplicationControllerController(ReplicaSetController):
+    """The same by another name: its selector is a plain map of labels, and defaults to those of its template."""
+
+    name: ClassVar[str] = "replicationcontroller"
+    component: ClassVar[str] = "replication-controller"
+    resource: ClassVar[Resource] = REPLICATION_CONTROLLERS
+
+    def selector(self, owner: Obj) -> LabelSelector:
+        return from_map(owner["spec"].get("selector") or {})

@@ -1,0 +1,37 @@
+"""Objects as tests write them: small, valid, with what a controller reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.meta import Obj
+
+
+def deployment(name: str = "web", replicas: int = 3, **spec: Any) -> Obj:
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": template(labels),
+            **spec,
+        },
+    }
+
+
+def template(labels: dict[str, str], image: str = "nginx:1", **spec: Any) -> Obj:
+    return {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": image}], **spec}}
+
+
+def replica_set(name: str, replicas: int, available: int | None = None, **metadata: Any) -> Obj:
+    available = replicas if available is None else available
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", **metadata},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template({})},
+        "status": {"replicas": replicas, "availableReplicas": available, "readyReplicas": available},
+    }
