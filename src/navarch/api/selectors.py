@@ -288,10 +288,7 @@ class FieldSelector:
 
     def matches(self, get: Callable[[str], str]) -> bool:
         """`get` gives the text of a field, empty where the object has none."""
-        for field, value, equal in self.terms:
-            if (get(field) == value) is not equal:
-                return False
-        return True
+        return all((get(field) == value) is equal for field, value, equal in self.terms)
 
     def required(self, field: str) -> str | None:
         """The one value that the field must have, None where the selector leaves it open."""
