@@ -12,12 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import (
-    normalize_quantity,
-    normalize_resource_list,
-    pod_level_resource,
-    pod_requests,
-)
+from navarch.kinds.core.resource_lists import pod_level_resource, pod_requests
 
 DEFAULT_SCHEDULER: Final = "default-scheduler"
 DEFAULT_GRACE_S: Final = 30
@@ -43,10 +38,6 @@ def default_pod_spec(spec: Obj) -> None:
         _default_container(container)
     for volume in spec.get("volumes") or ():
         default_volume(volume)
-    if "overhead" in spec:
-        normalize_resource_list(spec["overhead"])
-    if "resources" in spec:
-        _normalize_resources(spec["resources"])
 
 
 def default_pod_template(template: Obj | None) -> None:
@@ -96,9 +87,7 @@ def _default_container(container: Obj) -> None:
         container["terminationMessagePolicy"] = "File"
     if not container.get("imagePullPolicy"):
         container["imagePullPolicy"] = pull_policy_of(container.get("image") or "")
-    resources = default("resources", {})
-    if resources:
-        _normalize_resources(resources)
+    default("resources", {})
     for port in container.get("ports") or ():
         if not port.get("protocol"):
             port["protocol"] = "TCP"
@@ -149,12 +138,6 @@ def _default_http_get(action: Obj) -> None:
         action["path"] = "/"
     if not action.get("scheme"):
         action["scheme"] = "HTTP"
-
-
-def _normalize_resources(resources: Obj) -> None:
-    for field in ("limits", "requests"):
-        if field in resources:
-            normalize_resource_list(resources[field])
 
 
 def _requests_from_limits(resources: Obj) -> None:
@@ -237,11 +220,6 @@ def _host_path(source: Obj) -> None:
     source.setdefault("type", "")
 
 
-def _empty_dir(source: Obj) -> None:
-    if "sizeLimit" in source:
-        source["sizeLimit"] = normalize_quantity(source["sizeLimit"])
-
-
 def _fields(**defaults: Any) -> Callable[[Obj], None]:
     def fill(source: Obj) -> None:
         for field, value in defaults.items():
@@ -264,11 +242,7 @@ def _image(source: Obj) -> None:
 def default_claim_spec(spec: Obj) -> None:
     """Defaults of a persistent volume claim's spec, on its own or as a template in a pod or a StatefulSet."""
     spec.setdefault("volumeMode", "Filesystem")
-    resources = spec.get("resources")
-    if resources is None:
-        spec["resources"] = {}
-    else:
-        _normalize_resources(resources)
+    spec.setdefault("resources", {})
     # `dataSource` and `dataSourceRef` mirror each other where both can express the source.
     source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
     if source and not reference:
@@ -296,7 +270,6 @@ _VOLUME_DEFAULTS: Final[dict[str, Callable[[Obj], None]]] = {
     "configMap": _file_mode,
     "downwardAPI": _downward,
     "projected": _projected,
-    "emptyDir": _empty_dir,
     "ephemeral": _ephemeral,
     "image": _image,
 }

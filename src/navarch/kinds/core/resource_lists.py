@@ -1,7 +1,7 @@
-"""Amounts of resources: reading, normalising, comparing and summing the `requests` and `limits` of containers and pods.
+"""Amounts of resources: reading, comparing and summing the `requests` and `limits` of containers and pods.
 
-In: JSON resource lists (`{"cpu": "500m"}`).  Out: the same with quantities in canonical form, or exact sums. What a pod
-asks for in all is defined here once, for quota, limit ranges and quality of service.
+In: JSON resource lists (`{"cpu": "500m"}`), canonical since they were decoded.  Out: exact sums. What a pod asks for
+in all is defined here once, for quota, limit ranges and quality of service.
 """
 
 from __future__ import annotations
@@ -12,22 +12,6 @@ from typing import Any
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
-
-
-def normalize_quantity(value: Any) -> str:
-    """The canonical form in which a quantity is read back (`0.5` → `500m`); what is no quantity stays as it is, for
-    validation to complain about."""
-    try:
-        return quantity.canonical(value)
-    except (ValueError, TypeError):
-        return str(value)
-
-
-def normalize_resource_list(resources: Obj | None) -> None:
-    """Bring every quantity of a resource list into canonical form, in place."""
-    if resources:
-        for name, value in resources.items():
-            resources[name] = normalize_quantity(value)
 
 
 def amount_of(value: Any) -> Fraction:

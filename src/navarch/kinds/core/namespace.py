@@ -1,0 +1,67 @@
+"""Namespace: born Active with the `kubernetes` finalizer in its spec, labelled with its own name.
+
+Invariant: a namespace leaves the store only when its `spec.finalizers` are empty; the namespace controller empties
+them through `/finalize` once nothing lives in it any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from navarch.api.errors import FieldError, invalid_value
+from navarch.api.meta import Obj
+from navarch.api.validation import qualified_name_problems
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.strategies import strategy
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+@strategy("", "Namespace")
+class NamespaceStrategy(Strategy):
+    columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
+    selectable = ("status.phase", "name")
+    name_rule = "label"
+
+    def defaults(self, obj: Obj) -> None:
+        metadata = obj["metadata"]
+        if metadata.get("name"):
+            metadata.setdefault("labels", {})[NAME_LABEL] = metadata["name"]
+        obj.setdefault("spec", {})
+        obj.setdefault("status", {}).setdefault("phase", "Active")
+
+    def field_value(self, obj: Obj, path: str) -> str:
+        if path == "name":  # an old spelling of metadata.name
+            return str(obj["metadata"].get("name", ""))
+        return super().field_value(obj, path)
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {"phase": "Active"}
+        finalizers = obj["spec"].setdefault("finalizers", [])
+        if "kubernetes" not in finalizers:
+            finalizers.append("kubernetes")
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        obj["spec"], obj["status"] = old.get("spec", {}), old.get("status", {})
+
+    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
+        """`/finalize` changes the finalizers and nothing else."""
+        obj["status"] = old.get("status", {})
+        obj["metadata"] = old["metadata"]
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        for index, finalizer in enumerate(obj["spec"].get("finalizers") or ()):
+            for problem in qualified_name_problems(finalizer):
+                yield invalid_value(f"spec.finalizers[{index}]", finalizer, problem)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        phase = (obj.get("status") or {}).get("phase")
+        if obj["metadata"].get("deletionTimestamp"):
+            if phase != "Terminating":
+                detail = "may only be 'Terminating' if `deletionTimestamp` is not empty"
+                yield invalid_value("status.Phase", phase, detail)
+        elif phase != "Active":
+            yield invalid_value("status.Phase", phase, "may only be 'Active' if `deletionTimestamp` is empty")
+
+    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from self.validate(obj, old)

@@ -1,0 +1,157 @@
+"""Node: taints, address ranges, and what `kubectl get nodes` shows.
+
+A kubelet registers its node with status, so a create keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Final
+
+from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.api.validation import label_value_problems, validate_qualified_name
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.cells import NONE
+from navarch.kinds.core.pod_validation_resources import resource_name_problems, validate_resource_value
+from navarch.kinds.strategies import strategy
+
+_ROLE_PREFIX: Final = "node-role.kubernetes.io/"
+_EFFECTS: Final = ("NoExecute", "NoSchedule", "PreferNoSchedule")
+
+
+def _status_cell(node: Obj, now: datetime) -> str:
+    words = []
+    for condition in (node.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "Ready":
+            words.append("Ready" if condition.get("status") == "True" else "NotReady")
+    if not words:
+        words.append("Unknown")
+    if (node.get("spec") or {}).get("unschedulable"):
+        words.append("SchedulingDisabled")
+    return ",".join(words)
+
+
+def _roles_cell(node: Obj, now: datetime) -> str:
+    roles = set()
+    for key, value in (node["metadata"].get("labels") or {}).items():
+        if key.startswith(_ROLE_PREFIX):
+            roles.add(key.removeprefix(_ROLE_PREFIX))
+        elif key == "kubernetes.io/role" and value:
+            roles.add(value)
+    return ",".join(sorted(roles - {""})) or NONE
+
+
+def _address_cell(kind: str) -> Column:
+    def cell(node: Obj, now: datetime) -> str:
+        for address in (node.get("status") or {}).get("addresses") or ():
+            if address.get("type") == kind:
+                return str(address.get("address") or NONE)
+        return NONE
+
+    return Column(kind.replace("IP", "-IP"), cell, wide=True, description=f"The node's {kind}")
+
+
+def _info(name: str, field: str) -> Column:
+    def cell(node: Obj, now: datetime) -> str:
+        return ((node.get("status") or {}).get("nodeInfo") or {}).get(field) or "<unknown>"
+
+    return Column(name, cell, wide=True, description=f"The node's {field}")
+
+
+@strategy("", "Node")
+class NodeStrategy(Strategy):
+    columns = (
+        NAME,
+        Column("Status", _status_cell, description="The status of the node"),
+        Column("Roles", _roles_cell, description="The roles of the node"),
+        AGE,
+        Column("Version", ".status.nodeInfo.kubeletVersion", description="Kubelet version of the node"),
+        _address_cell("InternalIP"),
+        _address_cell("ExternalIP"),
+        _info("OS-Image", "osImage"),
+        _info("Kernel-Version", "kernelVersion"),
+        _info("Container-Runtime", "containerRuntimeVersion"),
+    )
+    selectable = ("spec.unschedulable",)
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        if spec.get("podCIDR") and not spec.get("podCIDRs"):
+            spec["podCIDRs"] = [spec["podCIDR"]]
+        elif spec.get("podCIDRs") and not spec.get("podCIDR"):
+            spec["podCIDR"] = spec["podCIDRs"][0]
+        status = obj.setdefault("status", {})
+        if status.get("capacity") and not status.get("allocatable"):
+            status["allocatable"] = dict(status["capacity"])
+
+    def field_value(self, obj: Obj, path: str) -> str:
+        if path == "spec.unschedulable":
+            return "true" if (obj.get("spec") or {}).get("unschedulable") else "false"
+        return super().field_value(obj, path)
+
+    def prepare_create(self, obj: Obj) -> None:
+        """Everything a node says of itself is kept, its status too."""
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from validate_taints(spec.get("taints") or (), "spec.taints")
+        yield from _validate_ranges(spec.get("podCIDRs") or [])
+        for field in ("capacity", "allocatable"):
+            for name, value in ((obj.get("status") or {}).get(field) or {}).items():
+                at = f"status.{field}[{name}]"
+                for problem in resource_name_problems(name):
+                    yield invalid_value(at, name, problem)
+                yield from validate_resource_value(name, value, at)
+        if old is None:
+            return
+        was = old.get("spec") or {}
+        if was.get("podCIDRs") and spec.get("podCIDRs") != was["podCIDRs"]:
+            detail = 'node updates may not change podCIDR except from "" to valid'
+            yield forbidden_field("spec.podCIDRs", detail)
+        if was.get("providerID") and spec.get("providerID") != was["providerID"]:
+            detail = 'node updates may not change providerID except from "" to valid'
+            yield forbidden_field("spec.providerID", detail)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        seen: set[tuple[str | None, str | None]] = set()
+        for index, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
+            key = (address.get("type"), address.get("address"))
+            if key in seen:
+                yield duplicate(f"status.addresses[{index}]", address)
+            seen.add(key)
+        yield from self.validate(obj, old)
+
+
+def _validate_ranges(ranges: list[str]) -> Iterator[FieldError]:
+    for index, text in enumerate(ranges):
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            yield invalid_value(f"spec.podCIDRs[{index}]", text, detail)
+    if len(ranges) > 2:
+        detail = "must specify no more than 2 podCIDRs, or one for each IP family"
+        yield invalid_value("spec.podCIDRs", ranges, detail)
+
+
+def validate_taints(taints: object, path: str) -> Iterator[FieldError]:
+    """Taints of a node: well-formed, and each (key, effect) once."""
+    seen: set[tuple[str, str]] = set()
+    assert isinstance(taints, list | tuple)
+    for index, taint in enumerate(taints):
+        at = f"{path}[{index}]"
+        key, effect, value = taint.get("key") or "", taint.get("effect") or "", taint.get("value") or ""
+        yield from validate_qualified_name(key, f"{at}.key")
+        for problem in label_value_problems(value):
+            yield invalid_value(f"{at}.value", value, problem)
+        if not effect:
+            yield required(f"{at}.effect")
+        elif effect not in _EFFECTS:
+            yield not_supported(f"{at}.effect", effect, _EFFECTS)
+        if (key, effect) in seen:
+            detail = "taints must be unique by key and effect pair"
+            yield FieldError("FieldValueDuplicate", at, detail, taint)
+        seen.add((key, effect))

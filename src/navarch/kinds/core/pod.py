@@ -1,0 +1,194 @@
+"""Pod: defaults, validation, what may change, how it is deleted, how it is shown.
+
+The pieces are modules of their own, because workloads share them: `pod_defaults`, `pod_validation` (and its parts),
+`pod_update`, `pod_warnings`, `pod_columns`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from navarch.api.errors import FieldError, forbidden_field, invalid_value
+from navarch.api.meta import Obj
+from navarch.kinds.base import Strategy
+from navarch.kinds.core.pod_columns import POD_COLUMNS
+from navarch.kinds.core.pod_defaults import containers_of, default_pod
+from navarch.kinds.core.pod_update import (
+    validate_ephemeral_update,
+    validate_pod_status_update,
+    validate_pod_update,
+    validate_resize,
+)
+from navarch.kinds.core.pod_validation import validate_pod_spec
+from navarch.kinds.core.pod_warnings import pod_spec_warnings
+from navarch.kinds.core.resource_lists import qos_class
+from navarch.kinds.strategies import strategy
+
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
+
+
+@strategy("", "Pod")
+class PodStrategy(Strategy):
+    columns = POD_COLUMNS
+    selectable = (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    )
+    has_generation = True
+
+    def defaults(self, obj: Obj) -> None:
+        default_pod(obj)
+
+    def field_value(self, obj: Obj, path: str) -> str:
+        if path == "spec.hostNetwork":
+            return "true" if obj.get("spec", {}).get("hostNetwork") else "false"
+        part, _, field = path.partition(".")
+        return str((obj.get(part) or {}).get(field) or "")
+
+    def prepare_create(self, obj: Obj) -> None:
+        spec = obj["spec"]
+        _correct_grace(spec)
+        status: Obj = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            status["conditions"] = [dict(_GATED)]
+        obj["status"] = status
+        _merge_match_label_keys(obj)
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        _correct_grace(obj["spec"])
+
+    def prepare_status(self, obj: Obj, old: Obj) -> None:
+        super().prepare_status(obj, old)
+        status, was = obj.setdefault("status", {}), old.get("status") or {}
+        if was.get("qosClass") and not status.get("qosClass"):
+            status["qosClass"] = was["qosClass"]
+        for single, listed in (("podIP", "podIPs"), ("hostIP", "hostIPs")):
+            _agree(status, single, listed)
+
+    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
+        new = obj.get("spec") or {}
+        obj["spec"] = dict(old["spec"])
+        if "status" in old:
+            obj["status"] = old["status"]
+        if subresource == "ephemeralcontainers":
+            fields: tuple[str, ...] = ("ephemeralContainers",)
+        elif subresource == "resize":
+            fields = ("containers", "initContainers", "resources")
+        else:
+            fields = ()
+        for field in fields:
+            if field in new:
+                obj["spec"][field] = new[field]
+            else:
+                obj["spec"].pop(field, None)
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from validate_pod_spec(spec)
+        yield from _validate_annotations(obj, old)
+        if old is not None:
+            yield from validate_pod_update(obj, old)
+            return
+        if spec.get("ephemeralContainers"):
+            yield forbidden_field("spec.ephemeralContainers", "cannot be set on create")
+        if spec.get("schedulingGates") and spec.get("nodeName"):
+            yield forbidden_field("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
+        for container in containers_of(spec):
+            image = container.get("image") or ""
+            if image != image.strip():
+                yield invalid_value("spec.containers.image", image, "must not have leading or trailing whitespace")
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from validate_pod_status_update(obj, old)
+
+    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        if subresource == "ephemeralcontainers":
+            yield from validate_ephemeral_update(obj, old)
+        elif subresource == "resize":
+            yield from validate_resize(obj, old)
+        else:
+            yield from self.validate_status(obj, old)
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield from pod_spec_warnings(obj["spec"])
+
+    def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:
+        spec = obj.get("spec") or {}
+        seconds = requested_s
+        if seconds is None:
+            seconds = spec.get("terminationGracePeriodSeconds") or 0
+        if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            # No kubelet holds anything of the pod that would have to be stopped first.
+            return 0
+        return max(seconds, 1) if seconds else 0
+
+
+def _correct_grace(spec: Obj) -> None:
+    if spec.get("terminationGracePeriodSeconds", 0) < 0:
+        spec["terminationGracePeriodSeconds"] = 1
+
+
+def _agree(status: Obj, single: str, listed: str) -> None:
+    """The single address and the first of the list are the same thing; a writer may give either."""
+    if status.get(single) and not status.get(listed):
+        status[listed] = [{"ip": status[single]}]
+    elif status.get(listed) and not status.get(single):
+        status[single] = status[listed][0].get("ip", "")
+    elif status.get(listed) and status[listed][0].get("ip") != status.get(single):
+        status[listed] = [{"ip": status[single]}]
+
+
+def _merge_match_label_keys(pod: Obj) -> None:
+    """`matchLabelKeys` stand for the pod's own values of these labels: written out once, when the pod is made."""
+    labels = pod["metadata"].get("labels") or {}
+    spec = pod["spec"]
+    affinity = spec.get("affinity") or {}
+    terms: list[Obj] = []
+    for name in ("podAffinity", "podAntiAffinity"):
+        rules = affinity.get(name) or {}
+        terms += rules.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+        preferred = rules.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+        terms += [term["podAffinityTerm"] for term in preferred if "podAffinityTerm" in term]
+    terms += spec.get("topologySpreadConstraints") or ()
+    for term in terms:
+        selector = term.get("labelSelector")
+        if selector is None:
+            continue
+        for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
+            for key in term.get(field) or ():
+                if key in labels:
+                    requirement = {"key": key, "operator": operator, "values": [labels[key]]}
+                    expressions = selector.setdefault("matchExpressions", [])
+                    if requirement not in expressions:
+                        expressions.append(requirement)
+
+
+def _validate_annotations(pod: Obj, old: Obj | None) -> Iterator[FieldError]:
+    value = (pod["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
+    at = f"metadata.annotations[{MIRROR_ANNOTATION}]"
+    if old is None:
+        if value is not None and not pod["spec"].get("nodeName"):
+            yield invalid_value(at, value, "must set spec.nodeName if mirror pod annotation is set")
+        return
+    before = (old["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
+    if before == value:
+        return
+    if before is None:
+        yield forbidden_field(at, "may not add mirror pod annotation")
+    elif value is None:
+        yield forbidden_field(at, "may not remove mirror pod annotation")
+    else:
+        yield forbidden_field(at, "may not update mirror pod annotation")

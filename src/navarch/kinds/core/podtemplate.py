@@ -1,0 +1,40 @@
+"""PodTemplate: a pod template kept as an object of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from navarch.api.errors import FieldError
+from navarch.api.meta import Obj
+from navarch.kinds.base import NAME, Column, Strategy
+from navarch.kinds.core.cells import format_labels
+from navarch.kinds.core.pod_columns import containers_cells
+from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_validation import validate_pod_template_spec
+from navarch.kinds.strategies import strategy
+
+
+def _spec(obj: Obj) -> Obj:
+    return (obj.get("template") or {}).get("spec") or {}
+
+
+def _labels_cell(obj: Obj, now: datetime) -> str:
+    return format_labels(((obj.get("template") or {}).get("metadata") or {}).get("labels"))
+
+
+@strategy("", "PodTemplate")
+class PodTemplateStrategy(Strategy):
+    columns = (
+        NAME,
+        Column("Containers", lambda obj, now: containers_cells(_spec(obj))[0], description="Names of the containers"),
+        Column("Images", lambda obj, now: containers_cells(_spec(obj))[1], description="Images of the containers"),
+        Column("Pod Labels", _labels_cell, description="Labels that its pods get"),
+    )
+    has_generation = True
+
+    def defaults(self, obj: Obj) -> None:
+        default_pod_template(obj.setdefault("template", {}))
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        yield from validate_pod_template_spec(obj.get("template"), "template")

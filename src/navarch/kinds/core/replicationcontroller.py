@@ -1,0 +1,124 @@
+"""ReplicationController: the elder of ReplicaSet; its selector is a plain map, defaulted from its template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.api.validation import validate_labels, validate_non_negative
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.cells import format_labels
+from navarch.kinds.core.pod_columns import containers_cells
+from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_validation import validate_pod_template_spec
+from navarch.kinds.core.pod_warnings import pod_spec_warnings
+from navarch.kinds.strategies import strategy
+
+
+def _desired_cell(obj: Obj, now: datetime) -> int:
+    return int(obj["spec"].get("replicas") or 0)
+
+
+def _status_count(field: str) -> Column:
+    def cell(obj: Obj, now: datetime) -> int:
+        return int((obj.get("status") or {}).get(field) or 0)
+
+    name = {"replicas": "Current", "readyReplicas": "Ready"}[field]
+    return Column(name, cell, type="integer", description=f"How many of status.{field}")
+
+
+def _template_spec(obj: Obj) -> Obj:
+    return ((obj.get("spec") or obj).get("template") or {}).get("spec") or {}
+
+
+def _names_cell(obj: Obj, now: datetime) -> str:
+    return containers_cells(_template_spec(obj))[0]
+
+
+def _images_cell(obj: Obj, now: datetime) -> str:
+    return containers_cells(_template_spec(obj))[1]
+
+
+def _selector_cell(obj: Obj, now: datetime) -> str:
+    return format_labels(obj["spec"].get("selector"))
+
+
+CONTAINERS = Column("Containers", _names_cell, wide=True, description="Names of the template's containers")
+IMAGES = Column("Images", _images_cell, wide=True, description="Images of the template's containers")
+
+
+@strategy("", "ReplicationController")
+class ReplicationControllerStrategy(Strategy):
+    columns = (
+        NAME,
+        Column("Desired", _desired_cell, type="integer", description="How many pods are wanted"),
+        _status_count("replicas"),
+        _status_count("readyReplicas"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        Column("Selector", _selector_cell, wide=True, description="Which pods are its own"),
+    )
+    selectable = ("status.replicas",)
+    has_generation = True
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        template = spec.get("template")
+        if template is not None:
+            default_pod_template(template)
+            labels = template["metadata"].get("labels")
+            if labels:
+                if not spec.get("selector"):
+                    spec["selector"] = dict(labels)
+                if not obj["metadata"].get("labels"):
+                    obj["metadata"]["labels"] = dict(labels)
+        spec.setdefault("replicas", 1)
+
+    def field_value(self, obj: Obj, path: str) -> str:
+        return str((obj.get("status") or {}).get("replicas") or 0)
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {"replicas": 0}
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from validate_non_negative(spec.get("minReadySeconds", 0), "spec.minReadySeconds")
+        selector = spec.get("selector") or {}
+        if not selector:
+            yield required("spec.selector")
+        else:
+            yield from validate_labels(selector, "spec.selector")
+        yield from validate_non_negative(spec["replicas"], "spec.replicas")
+        template = spec.get("template")
+        if template is None:
+            yield required("spec.template")
+            return
+        labels = (template.get("metadata") or {}).get("labels") or {}
+        if selector and any(labels.get(key) != value for key, value in selector.items()):
+            detail = "`selector` does not match template `labels`"
+            yield invalid_value("spec.template.metadata.labels", labels, detail)
+        yield from validate_pod_template_spec(template, "spec.template")
+        policy = (template.get("spec") or {}).get("restartPolicy")
+        if policy != "Always":
+            yield not_supported("spec.template.spec.restartPolicy", policy, ("Always",))
+        if (template.get("spec") or {}).get("activeDeadlineSeconds") is not None:
+            detail = "activeDeadlineSeconds in ReplicationController is not Supported"
+            yield forbidden_field("spec.template.spec.activeDeadlineSeconds", detail)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        status = obj.get("status") or {}
+        for field in ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"):
+            yield from validate_non_negative(status.get(field) or 0, f"status.{field}")
+        total = status.get("replicas") or 0
+        for field in ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
+            if (status.get(field) or 0) > total:
+                yield invalid_value(f"status.{field}", status[field], "cannot be greater than status.replicas")
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield from pod_spec_warnings(_template_spec(obj), "spec.template.spec")
+
+    def default_propagation(self) -> str:
+        return "Orphan"
