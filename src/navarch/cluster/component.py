@@ -1,0 +1,105 @@
+"""One process of a cluster: `python -m navarch.cluster.component NAME DATA_DIR`, started by the supervisor.
+
+Everything heavy is imported first; then the process waits for the byte on its standard input that says that the
+cluster's keys are there, and runs until SIGTERM, which ends it in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from navarch.cluster.config import ClusterConfig
+
+log = logging.getLogger("navarch.component")
+
+# name -> the module whose `run(config)` is the component
+_COMPONENTS = {
+    "apiserver": "navarch.cluster.run_apiserver",
+    "controllers": "navarch.cluster.run_controllers",
+    "node": "navarch.cluster.run_node",
+}
+
+
+class _Component(Protocol):
+    async def run(self, config: ClusterConfig) -> None: ...
+
+
+def _exec_containerd(config: ClusterConfig) -> None:
+    from navarch.node.containerd import ContainerdConfig, ContainerdPaths, command, environment
+
+    paths = ContainerdPaths(data=config.root / "node", run=config.run)
+    ContainerdConfig.of_this_machine(paths).write()
+    argv = command(paths)
+    os.execvpe(argv[0], argv, environment())
+
+
+def _await_gate() -> None:
+    """Block until the supervisor says go; a closed pipe (started by hand) counts as go."""
+    with contextlib.suppress(OSError):
+        os.read(0, 1)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    make = cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+    return make()
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None], config: ClusterConfig) -> None:
+    from navarch.cluster.watchdog import watch_supervisor
+
+    loop = asyncio.get_running_loop()
+    main = asyncio.ensure_future(work)
+    watchdog = asyncio.ensure_future(watch_supervisor(config))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, main.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await main
+    finally:
+        watchdog.cancel()
+        await asyncio.gather(watchdog, return_exceptions=True)
+
+
+def _tune_collector() -> None:
+    # What was imported lives for ever and need not be looked at again; JSON objects come in large numbers without
+    # cycles, so the young generation is let grow.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def main(argv: list[str]) -> int:
+    name, config = argv[1], ClusterConfig.load(Path(argv[2]))
+    level = os.environ.get("NAVARCH_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if name == "containerd":
+        _exec_containerd(config)
+    component = cast(_Component, importlib.import_module(_COMPONENTS[name]))
+    _await_gate()
+    _tune_collector()
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        try:
+            runner.run(_until_stopped(component.run(config), config))
+        except Exception:
+            log.exception("%s failed", name)
+            return 1
+    log.info("%s stopped", name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
