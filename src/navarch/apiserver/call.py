@@ -1,0 +1,93 @@
+"""One resource request on its way through the server: what was asked, by whom, of which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from navarch.api.errors import FieldError, bad_request, invalid, not_supported
+from navarch.api.meta import Obj
+from navarch.apiserver.negotiation import Form
+from navarch.apiserver.routes import Route, is_true
+from navarch.apiserver.user import User
+from navarch.apiserver.writing import Origin
+from navarch.client.transport import Request
+from navarch.kinds.base import Kind
+
+_MANAGER_MAX = 128
+_OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+
+
+@dataclass(slots=True)
+class Call:
+    request: Request
+    route: Route
+    verb: str
+    kind: Kind
+    user: User
+    form: Form
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that keys use: empty for cluster-scoped kinds, also for Namespaces themselves."""
+        return self.route.namespace if self.kind.resource.namespaced else ""
+
+    @property
+    def dry_run(self) -> bool:
+        """Raises StatusError 422 for anything but `All`."""
+        if not self.request.query:
+            return False
+        values = [value for name, value in self.request.query if name == "dryRun" and value]
+        if any(value != "All" for value in values):
+            error = not_supported("dryRun", values, ("All",))
+            raise invalid(_OPTIONS_KIND.get(self.verb, "CreateOptions"), "meta.k8s.io", "", [error])
+        return bool(values)
+
+    @property
+    def manager(self) -> str:
+        """The field manager: as stated, else the user agent's first word."""
+        stated = self.request.arg("fieldManager") if self.request.query else ""
+        if stated:
+            if len(stated.encode()) > _MANAGER_MAX or not stated.isprintable():
+                kind = _OPTIONS_KIND.get(self.verb, "CreateOptions")
+                detail = "should only contain printable characters and be at most 128 bytes"
+                raise invalid(
+                    kind, "meta.k8s.io", "", [FieldError("FieldValueInvalid", "fieldManager", detail, stated)]
+                )
+            return stated
+        agent = self.request.headers.get("user-agent", "").split("/", 1)[0][:_MANAGER_MAX]
+        return agent or "unknown"
+
+    @property
+    def force(self) -> bool:
+        return is_true(self.request.arg("force"))
+
+    def origin(self) -> Origin:
+        """Whose write this is, for the pipeline."""
+        options: Obj = {"kind": _OPTIONS_KIND.get(self.verb, "CreateOptions"), "apiVersion": "meta.k8s.io/v1"}
+        dry_run = self.dry_run
+        if dry_run:
+            options["dryRun"] = ["All"]
+        if self.request.query and (manager := self.request.arg("fieldManager")):
+            options["fieldManager"] = manager
+        return Origin(self.user, self.manager, dry_run, options, self.warnings)
+
+
+def warning_headers(warnings: list[str]) -> Mapping[str, str]:
+    """`Warning` as RFC 7234 has it; several texts are one header, separated by commas."""
+    if not warnings:
+        return {}
+    shown = [f'299 - "{_escaped(text)}"' for text in dict.fromkeys(warnings)]
+    return {"Warning": ", ".join(shown)}
+
+
+def _escaped(text: str) -> str:
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    return clean.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def require_name(route: Route) -> str:
+    if not route.name:
+        raise bad_request("name must be provided")
+    return route.name

@@ -1,0 +1,108 @@
+"""What the parts of an API server share: its store and caches, its kinds and their schemas, and the seams' far ends."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from navarch.api.meta import Obj, Resource
+from navarch.api.time import Clock, format_time
+from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
+from navarch.apiserver.caches import Caches
+from navarch.apiserver.metrics import Metrics
+from navarch.kinds.base import Kind
+from navarch.kinds.registry import Registry
+
+
+class AdmissionChain(Protocol):
+    """The admission plugins in their order (`admission.chain.Chain`)."""
+
+    def concerns(self, kind: Kind, operation: str) -> bool: ...
+
+    async def mutate(self, attributes: Attributes) -> None: ...
+
+    async def validate(self, attributes: Attributes) -> None: ...
+
+    async def committed(self, attributes: Attributes, stored: Obj) -> None: ...
+
+    async def rolled_back(self, attributes: Attributes) -> None: ...
+
+
+class NoAdmission:
+    """The chain without plugins."""
+
+    def concerns(self, kind: Kind, operation: str) -> bool:
+        return False
+
+    async def mutate(self, attributes: Attributes) -> None:
+        return
+
+    async def validate(self, attributes: Attributes) -> None:
+        return
+
+    async def committed(self, attributes: Attributes, stored: Obj) -> None:
+        return
+
+    async def rolled_back(self, attributes: Attributes) -> None:
+        return
+
+
+class Compiled(Protocol):
+    """A kind's compiled schema (navarch.api.schema)."""
+
+    root: Any
+
+    def decode(self, obj: Obj) -> list[str]: ...
+
+    def default(self, obj: Obj) -> None: ...
+
+
+class Schemas(Protocol):
+    def compile(self, definition_name: str) -> Compiled: ...
+
+
+@dataclass(slots=True)
+class Core:
+    """Assembled once by `ApiServer`; every handler holds on to it."""
+
+    caches: Caches
+    registry: Registry
+    schemas: Schemas
+    authenticator: Authenticator
+    authorizer: Authorizer
+    clock: Clock
+    random: random.Random
+    admission: AdmissionChain = field(default_factory=NoAdmission)
+    token_issuer: TokenIssuer | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    on_bookmark_s: float = 60.0
+    _compiled: dict[str, Compiled] = field(default_factory=dict)
+
+    def compiled(self, kind: Kind) -> Compiled | None:
+        """The kind's schema, compiled at first use."""
+        name = kind.definition
+        if name is None:
+            return None
+        known = self._compiled.get(name)
+        if known is None:
+            known = self._compiled[name] = self.schemas.compile(name)
+        return known
+
+    def stored_kind(self, kind: Kind) -> Kind:
+        """The kind under which objects of this one are stored: itself, or another version."""
+        return kind if kind.storage is None else self.kind_of(kind.storage)
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def now_text(self) -> str:
+        return format_time(self.clock.now())
+
+    def kind_of(self, resource: Resource) -> Kind:
+        kind = self.registry.by_path(resource.group, resource.version, resource.plural)
+        if kind is None:
+            raise LookupError(f"{resource.group_resource} is not served")
+        return kind

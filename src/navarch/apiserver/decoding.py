@@ -1,0 +1,218 @@
+"""A request's body to the object it states: parsed, of the right kind, checked against the kind's schema.
+
+In: bytes and their content type.  Out: an object that the request owns, without unknown fields; what was unknown becomes
+warnings or a refusal, as `fieldValidation` says.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import orjson
+import yaml
+
+from navarch.api.duplicates import duplicate_fields
+from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
+from navarch.api.meta import Obj
+from navarch.apiserver.core import Compiled, Core
+from navarch.client.transport import Request
+from navarch.kinds.base import Kind
+
+MAX_BODY = 3 * 1024 * 1024
+JSON = "application/json"
+YAML = "application/yaml"
+APPLY_YAML = "application/apply-patch+yaml"
+APPLY_CBOR = "application/apply-patch+cbor"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
+_SHOWN_BYTES = 512
+
+
+def media_type_of(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+
+
+class _StringTimes(_LOADER):  # type: ignore[misc]
+    """YAML without its own idea of dates: JSON has none, so `2024-01-01` stays a string."""
+
+
+_StringTimes.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _LOADER.yaml_implicit_resolvers.items()
+}
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises ValueError."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Integers beyond 64 bits are JSON all the same; the schema decides on them.
+        return json.loads(body)
+
+
+def parse_yaml(body: bytes) -> Any:
+    """Raises ValueError."""
+    try:
+        return yaml.load(body, Loader=_StringTimes)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"error converting YAML to JSON: {error}") from error
+
+
+def parse_body(request: Request, kind_name: str) -> Obj:
+    """The body as JSON or YAML.  Raises StatusError 400, 415."""
+    media_type = media_type_of(request)
+    body = request.body
+    try:
+        if media_type in _YAML_TYPES:
+            value = parse_yaml(body)
+        elif media_type in ("", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"):
+            value = parse_json(body)
+        else:
+            raise unsupported_media_type((JSON, YAML))
+    except (ValueError, RecursionError) as error:
+        shown = body[:_SHOWN_BYTES].decode("utf-8", "replace")
+        message = (
+            f"the object provided is unrecognized (must be of type {kind_name}): couldn't get version/kind; "
+            f"json parse error: {error} ({shown.encode().hex()[:64]})"
+        )
+        raise bad_request(message) from None
+    if not isinstance(value, dict):
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind_name}): couldn't get version/kind; "
+            f"json parse error: json: cannot unmarshal {_go_type(value)} into Go value of type struct"
+        )
+    return value
+
+
+def _go_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "null"
+
+
+def field_validation_of(request: Request) -> str:
+    """`Ignore`, `Warn` (the default) or `Strict`.  Raises StatusError 422."""
+    text = request.arg("fieldValidation") if request.query else ""
+    if text in ("", "Warn", "Strict", "Ignore"):
+        return text or "Warn"
+    error = not_supported("fieldValidation", text, ("", "Ignore", "Strict", "Warn"))
+    raise invalid("CreateOptions", "meta.k8s.io", "", [error])
+
+
+def decode_object(core: Core, kind: Kind, request: Request, warnings: list[str]) -> Obj:
+    """The object that a create or update states, in the kind that its path names."""
+    resource = kind.resource
+    obj = parse_body(request, resource.kind)
+    duplicates = _duplicates(request, obj)
+    check_type(obj, kind)
+    unknown = check_fields(core.compiled(kind), obj)
+    if unknown or duplicates:
+        problems = [f'duplicate field "{path}"' for path in duplicates] + [
+            f'unknown field "{path}"' for path in unknown
+        ]
+        validation = field_validation_of(request)
+        if validation == "Strict":
+            raise bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                f"strict decoding error: {', '.join(problems)}"
+            )
+        if validation == "Warn":
+            warnings.extend(problems)
+    return obj
+
+
+def check_type(obj: Obj, kind: Kind) -> None:
+    """apiVersion and kind, if stated, must be those of the path; they are filled in where missing."""
+    resource = kind.resource
+    api_version, stated = obj.get("apiVersion"), obj.get("kind")
+    if not api_version and not stated:
+        obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+    if not isinstance(api_version, (str, type(None))) or not isinstance(stated, (str, type(None))):
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): apiVersion and kind must be strings"
+        )
+    if api_version and api_version != resource.api_version:
+        raise bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version ({resource.api_version})"
+        )
+    if stated and stated != resource.kind:
+        version = resource.version
+        raise bad_request(
+            f'{stated} in version "{version}" cannot be handled as a {resource.kind}: '
+            f"converting ({version}.{stated}) to ({resource.group or 'core'}.{resource.kind}): unknown conversion"
+        )
+    obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+    metadata = obj.get("metadata")
+    if metadata is None:
+        obj["metadata"] = {}
+    elif not isinstance(metadata, dict):
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
+            f"unmarshal {_go_type(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
+        )
+
+
+def check_fields(compiled: Compiled | None, obj: Obj) -> list[str]:
+    """Types checked, nulls and unknown fields dropped, stated defaults filled in; the unknown fields' paths."""
+    if compiled is None:
+        return []
+    unknown = compiled.decode(obj)
+    compiled.default(obj)
+    if "metadata" not in obj:
+        obj["metadata"] = {}
+    return unknown
+
+
+def _duplicates(request: Request, obj: Obj) -> list[str]:
+    return [] if media_type_of(request) in _YAML_TYPES else duplicate_fields(request.body, obj)
+
+
+def parse_patch(request: Request) -> Any:
+    """The body of a patch.  Raises StatusError 400."""
+    media_type = media_type_of(request)
+    try:
+        return parse_yaml(request.body) if media_type == APPLY_YAML else parse_json(request.body)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+
+
+def object_from_apply(body: Any, kind: Kind) -> Obj:
+    if not isinstance(body, dict):
+        raise bad_request("error decoding YAML: the configuration to apply must be an object")
+    obj = cast(Obj, body)
+    resource = kind.resource
+    if not obj.get("apiVersion") or not obj.get("kind"):
+        raise bad_request("error decoding YAML: apiVersion and kind must be set")
+    check_type(obj, kind)
+    if resource.namespaced is False:
+        obj["metadata"].pop("namespace", None)
+    return obj
+
+
+def refuse_protobuf(request: Request) -> None:
+    media_type = media_type_of(request)
+    if media_type in ("application/vnd.kubernetes.protobuf", "application/cbor", "application/apply-patch+cbor"):
+        raise unsupported_media_type((JSON, YAML))
+
+
+def check_name(obj: Obj, name: str) -> None:
+    stated = obj["metadata"].get("name")
+    if stated and stated != name:
+        raise bad_request(f"the name of the object ({stated}) does not match the name on the URL ({name})")
+
+
+def check_namespace(obj: Obj, kind: Kind, namespace: str) -> None:
+    """Fill in the namespace of the path, or refuse another one."""
+    metadata = obj["metadata"]
+    if not kind.resource.namespaced:
+        # A stated namespace is refused by validation.
+        return
+    stated = metadata.get("namespace")
+    if not stated:
+        metadata["namespace"] = namespace
+    elif stated != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")

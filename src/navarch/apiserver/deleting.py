@@ -1,0 +1,225 @@
+"""Deletion: at once, after a grace period, or when the last finalizer is gone.
+
+In: which object and DeleteOptions.  Out: the object with its deletion begun, or that it is gone. A graceful deletion only
+marks the object (for a Pod, the kubelet then deletes it with no grace left); finalizers hold a marked object until an
+update removes the last. What becomes of dependents is the garbage collector's work, told to it by the `orphan` and
+`foregroundDeletion` finalizers that are set here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from navarch.api.errors import bad_request, conflict, invalid, invalid_value, not_found, not_supported
+from navarch.api.meta import Obj
+from navarch.apiserver import objectmeta
+from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.core import Core
+from navarch.apiserver.decoding import media_type_of, parse_json, parse_yaml
+from navarch.apiserver.watchcache import Cached
+from navarch.apiserver.writing import Origin, Writing
+from navarch.client.transport import Request
+from navarch.kinds.base import Kind
+from navarch.store.base import Conflict
+
+_ATTEMPTS = 50
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+_POLICIES = ("Background", "Foreground", "Orphan")
+
+
+@dataclass(slots=True)
+class DeleteOptions:
+    grace_s: int | None = None
+    propagation: str = ""
+    uid: str = ""
+    revision: str = ""
+    dry_run: bool = False
+    raw: Obj = field(default_factory=dict)
+
+
+def delete_options_of(request: Request) -> DeleteOptions:
+    """From the body if it has one, else from the query.  Raises StatusError 400, 422."""
+    raw: Obj = {}
+    if request.body:
+        raw = _parse(request)
+    elif request.query:
+        for name in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents"):
+            text = request.arg(name)
+            if text:
+                raw[name] = _number(text) if name == "gracePeriodSeconds" else text
+        if "orphanDependents" in raw:
+            raw["orphanDependents"] = raw["orphanDependents"] in ("true", "1")
+    options = _checked(raw)
+    if "All" in [value for name, value in request.query if name == "dryRun"]:
+        options.dry_run = True
+    return options
+
+
+def _parse(request: Request) -> Obj:
+    try:
+        yaml = "yaml" in media_type_of(request)
+        raw: Any = parse_yaml(request.body) if yaml else parse_json(request.body)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise bad_request("couldn't get version/kind; json parse error: the body must be a DeleteOptions object")
+    kind = raw.get("kind")
+    if kind and kind != "DeleteOptions":
+        raise bad_request(f"decoded object cannot be converted to DeleteOptions: it is a {kind}")
+    return raw
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
+def _checked(raw: Obj) -> DeleteOptions:
+    grace = raw.get("gracePeriodSeconds")
+    if grace is not None and type(grace) is not int:
+        raise bad_request(
+            "json: cannot unmarshal value into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
+        )
+    propagation = raw.get("propagationPolicy") or ""
+    orphan = raw.get("orphanDependents")
+    errors = []
+    if propagation and orphan is not None:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        errors.append(invalid_value("propagationPolicy", propagation, why))
+    if propagation and propagation not in _POLICIES:
+        errors.append(not_supported("propagationPolicy", propagation, _POLICIES))
+    dry_run = raw.get("dryRun") or []
+    if not isinstance(dry_run, list) or any(value != "All" for value in dry_run):
+        errors.append(not_supported("dryRun", dry_run, ("All",)))
+    if errors:
+        raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
+    if orphan is not None and not propagation:
+        propagation = "Orphan" if orphan else "Background"
+    preconditions = raw.get("preconditions") or {}
+    if not isinstance(preconditions, dict):
+        raise bad_request("json: cannot unmarshal value into Go struct field DeleteOptions.preconditions")
+    if grace is not None and grace < 0:
+        # As Kubernetes reads it: "now, but by the book".
+        grace = 1
+    uid, revision = preconditions.get("uid") or "", preconditions.get("resourceVersion") or ""
+    return DeleteOptions(grace, str(propagation), str(uid), str(revision), bool(dry_run), raw)
+
+
+@dataclass(slots=True)
+class Deleted:
+    """`obj` as it was last seen (its deletion begun, or its final state); `gone` says which."""
+
+    obj: Obj
+    gone: bool
+
+
+class Deleting:
+    """The delete pipeline of an API server."""
+
+    def __init__(self, core: Core, writing: Writing) -> None:
+        self._core = core
+        self._writing = writing
+
+    async def delete(self, kind: Kind, namespace: str, name: str, options: DeleteOptions, origin: Origin) -> Deleted:
+        """Raises StatusError 404, 409."""
+        core, resource = self._core, kind.resource
+        cache = core.caches.of(resource)
+        await core.caches.sync()
+        admitted = False
+        for _ in range(_ATTEMPTS):
+            cached = cache.get(namespace, name)
+            if cached is None:
+                raise not_found(resource.plural, resource.group, name)
+            obj = cached.obj()
+            objectmeta.check_preconditions(obj, kind, options.uid, options.revision)
+            attributes = self._attributes(kind, cached, obj, options, origin)
+            if not admitted and core.admission.concerns(kind, "DELETE"):
+                await core.admission.mutate(attributes)
+                await core.admission.validate(attributes)
+                admitted = True
+            try:
+                deleted = await self._attempt(kind, cached, obj, options, origin)
+            except Conflict as lost:
+                await self._writing.catch_up(lost)
+                continue
+            if admitted and deleted.gone and not origin.dry_run:
+                await core.admission.committed(attributes, deleted.obj)
+            return deleted
+        raise conflict(resource.plural, resource.group, name)
+
+    def _attributes(self, kind: Kind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin) -> Attributes:
+        return Attributes(
+            kind,
+            "DELETE",
+            cached.namespace,
+            cached.name,
+            "",
+            None,
+            obj,
+            origin.user,
+            origin.dry_run,
+            options.raw,
+            origin.warnings,
+        )
+
+    async def _attempt(
+        self, kind: Kind, cached: Cached, stored: Obj, options: DeleteOptions, origin: Origin
+    ) -> Deleted:
+        """One try against one stored state.  Raises Conflict."""
+        obj = orjson.loads(orjson.dumps(stored))
+        metadata = obj["metadata"]
+        grace_s = kind.strategy.delete_grace_s(obj, options.grace_s)
+        self._set_finalizers(kind, metadata, options.propagation)
+        running = bool(metadata.get("deletionTimestamp"))
+        if running and (metadata.get("deletionGracePeriodSeconds") or 0) > 0:
+            wanted = grace_s if options.grace_s is not None else metadata["deletionGracePeriodSeconds"]
+            if not objectmeta.shorten_grace(obj, wanted):
+                return Deleted(stored, False)
+            held = wanted > 0 or bool(metadata.get("finalizers"))
+        else:
+            held = grace_s > 0 and not running
+            held = held or bool(metadata.get("finalizers")) or kind.strategy.holds_deletion(obj)
+            if held:
+                objectmeta.mark_deleting(obj, kind, self._core.now(), 0 if running else grace_s)
+        if not held:
+            # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
+            revision = await self._writing.remove(cached, dry_run=origin.dry_run)
+            stored["metadata"]["resourceVersion"] = str(revision)
+            return Deleted(stored, True)
+        written = await self._writing.put_deleting(kind, obj, cached, origin)
+        return Deleted(written.obj(), False)
+
+    def _set_finalizers(self, kind: Kind, metadata: Obj, propagation: str) -> None:
+        """What the garbage collector must do before the object goes; no policy keeps what an earlier delete asked."""
+        finalizers = list(metadata.get("finalizers") or ())
+        if propagation:
+            finalizers = [finalizer for finalizer in finalizers if finalizer not in (ORPHAN, FOREGROUND)]
+        elif ORPHAN in finalizers or FOREGROUND in finalizers:
+            return
+        else:
+            propagation = kind.strategy.default_propagation()
+        if propagation == "Orphan":
+            finalizers.append(ORPHAN)
+        elif propagation == "Foreground":
+            finalizers.append(FOREGROUND)
+        if finalizers:
+            metadata["finalizers"] = finalizers
+        else:
+            metadata.pop("finalizers", None)
+
+
+def success(kind: Kind, deleted: Deleted) -> Obj:
+    """The Status that answers a delete of most kinds."""
+    metadata = deleted.obj["metadata"]
+    details: Obj = {"name": metadata["name"], "kind": kind.resource.plural, "uid": metadata.get("uid", "")}
+    if kind.resource.group:
+        details["group"] = kind.resource.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

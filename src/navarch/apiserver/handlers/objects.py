@@ -1,0 +1,369 @@
+"""The verbs that every stored kind has: get, list, watch, create, update, patch, delete, deletecollection; and /status.
+
+In: a Call.  Out: a Response. What a verb does is in `reading`, `writing`, `deleting` and `watching`; here is how HTTP
+asks for it and is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from navarch.api import apply as managed
+from navarch.api.errors import (
+    FieldError,
+    StatusError,
+    bad_request,
+    forbidden_field,
+    invalid,
+    invalid_value,
+    required,
+    unsupported_media_type,
+)
+from navarch.api.meta import Obj
+from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
+from navarch.api.table import include_object, render
+from navarch.apiserver import decoding
+from navarch.apiserver.call import Call, warning_headers
+from navarch.apiserver.codec import decode
+from navarch.apiserver.core import Core
+from navarch.apiserver.deleting import Deleting, delete_options_of, success
+from navarch.apiserver.negotiation import Form, partial_metadata, respond, respond_obj
+from navarch.apiserver.reading import Listed, Reading, list_header
+from navarch.apiserver.watchcache import Cached
+from navarch.apiserver.watching import Watching, watch_options_of
+from navarch.apiserver.writing import Origin, Writing, Written
+from navarch.client.transport import Response
+from navarch.kinds.base import Kind
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)
+_DELETE_AT_ONCE = 100
+
+
+class Objects:
+    """Handlers of the standard verbs; also the in-process way to the pipelines for other handlers."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.reading = Reading(core.caches)
+        self.writing = Writing(core)
+        self.deleting = Deleting(core, self.writing)
+        self.watching = Watching(core)
+
+    # Reads
+
+    async def get(self, call: Call) -> Response:
+        version = call.request.arg("resourceVersion") if call.request.query else ""
+        cached = await self.reading.get(call.kind.resource, call.namespace, call.route.name, version)
+        return self.answer(call, self._served_data(call.kind, cached))
+
+    async def list(self, call: Call) -> Response:
+        listed = await self.reading.items(call.request, call.kind, call.namespace)
+        form, kind = call.form, call.kind
+        if form.transform == "Table":
+            return respond_obj(form, self._table(call, listed.items, listed))
+        if form.transform:
+            return respond_obj(form, self._metadata_list(kind, listed, form))
+        if kind.from_storage is None:
+            parts = [cached.data for cached in listed.items]
+        else:
+            parts = [self._served_data(kind, cached) for cached in listed.items]
+        return respond(form, list_header(kind, listed) + b",".join(parts) + b"]}")
+
+    async def watch(self, call: Call) -> Response:
+        options = watch_options_of(call.request, call.kind, call.namespace, call.route.name, self.core)
+        stream = await self.watching.start(call.kind, options, self._watch_render(call))
+        return Response(200, stream, {}, "application/json")
+
+    def _watch_render(self, call: Call) -> Callable[[Cached], bytes] | None:
+        kind, form = call.kind, call.form
+        if form.transform == "Table":
+            first = True
+
+            def table(cached: Cached) -> bytes:
+                # Columns are said once, with the first event.
+                nonlocal first
+                shown = self._table(call, [cached], None)
+                if not first:
+                    shown.pop("columnDefinitions", None)
+                    shown["columnDefinitions"] = None
+                first = False
+                return orjson.dumps(shown)
+
+            return table
+        if form.transform:
+            return lambda cached: orjson.dumps(partial_metadata(cached.obj(), form.version))
+        if kind.from_storage is not None:
+            return lambda cached: self._served_data(kind, cached)
+        return None
+
+    def _served_data(self, kind: Kind, cached: Cached) -> bytes:
+        if kind.from_storage is None:
+            return cached.data
+        return self._from_stored(kind, cached.data)
+
+    def _from_stored(self, kind: Kind, data: bytes) -> bytes:
+        """Stored bytes as the kind's own version."""
+        if kind.from_storage is None:
+            return data
+        obj = kind.from_storage(decode(data))
+        obj["apiVersion"], obj["kind"] = kind.resource.api_version, kind.resource.kind
+        return orjson.dumps(obj)
+
+    def _to_stored(self, kind: Kind, obj: Obj) -> Obj:
+        if kind.to_storage is None:
+            return obj
+        stored = kind.to_storage(obj)
+        stored["apiVersion"], stored["kind"] = kind.stored_resource.api_version, kind.stored_resource.kind
+        return stored
+
+    async def modify(
+        self,
+        call: Call,
+        wanted: Callable[[Obj], Obj],
+        *,
+        origin: Origin | None = None,
+        manage: bool = True,
+        missing: Callable[[], Obj] | None = None,
+    ) -> Written:
+        """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
+        kind = call.kind
+        stored = self.core.stored_kind(kind)
+
+        def stored_wanted(old: Obj) -> Obj:
+            if kind.from_storage is not None:
+                old = decode(self._from_stored(kind, orjson.dumps(old)))
+            return self._to_stored(kind, wanted(old))
+
+        written = await self.writing.modify(
+            stored,
+            call.namespace,
+            call.route.name,
+            stored_wanted,
+            origin or call.origin(),
+            subresource=call.route.subresource,
+            manage=manage,
+            missing=None if missing is None else lambda: self._to_stored(kind, missing()),
+        )
+        written.data = self._from_stored(kind, written.data)
+        return written
+
+    def _table(self, call: Call, items: Sequence[Cached], listed: Listed | None) -> Obj:
+        include = include_object(call.request.arg("includeObject"))
+        kind = call.kind
+        rows = ((decode(self._served_data(kind, cached)), None) for cached in items)
+        table = render(kind.strategy.columns, rows, self.core.now(), include_object=include)
+        table["apiVersion"] = f"meta.k8s.io/{call.form.version}"
+        metadata: Obj = {"resourceVersion": str(listed.revision if listed else items[0].revision if items else "")}
+        if listed is not None and listed.token:
+            metadata["continue"] = listed.token
+        if listed is not None and listed.remaining is not None:
+            metadata["remainingItemCount"] = listed.remaining
+        table["metadata"] = metadata
+        return table
+
+    def _metadata_list(self, kind: Kind, listed: Listed, form: Form) -> Obj:
+        metadata: Obj = {"resourceVersion": str(listed.revision)}
+        if listed.token:
+            metadata["continue"] = listed.token
+        if listed.remaining is not None:
+            metadata["remainingItemCount"] = listed.remaining
+        return {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": f"meta.k8s.io/{form.version}",
+            "metadata": metadata,
+            "items": [partial_metadata(cached.obj(), form.version) for cached in listed.items],
+        }
+
+    def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
+        """One object in the form asked for, with the warnings gathered on the way."""
+        form = call.form
+        headers = warning_headers(call.warnings)
+        if form.transform == "Table":
+            cached = Cached("", "", "", 0, data, {}, {})
+            table = render(
+                call.kind.strategy.columns,
+                [(decode(data), None)],
+                self.core.now(),
+                include_object=include_object(call.request.arg("includeObject")),
+            )
+            table["metadata"] = {"resourceVersion": cached.obj()["metadata"].get("resourceVersion", "")}
+            return respond_obj(form, table, status, headers)
+        if form.transform:
+            return respond_obj(form, partial_metadata(decode(data), form.version), status, headers)
+        return respond(form, data, status, headers)
+
+    # Writes
+
+    async def create(self, call: Call) -> Response:
+        kind, core = call.kind, self.core
+        obj = decoding.decode_object(core, kind, call.request, call.warnings)
+        decoding.check_namespace(obj, kind, call.namespace)
+        if call.route.name:
+            decoding.check_name(obj, call.route.name)
+        written = await self.writing.create(core.stored_kind(kind), self._to_stored(kind, obj), call.origin())
+        return self.answer(call, self._from_stored(kind, written.data), 201)
+
+    async def update(self, call: Call) -> Response:
+        kind, core, name = call.kind, self.core, call.route.name
+        obj = decoding.decode_object(core, kind, call.request, call.warnings)
+        decoding.check_namespace(obj, kind, call.namespace)
+        decoding.check_name(obj, name)
+        obj["metadata"].setdefault("name", name)
+        if not obj["metadata"]["name"]:
+            raise bad_request("name must be provided")
+        body = orjson.dumps(obj)
+        first = [obj]
+
+        def wanted(old: Obj) -> Obj:
+            return first.pop() if first else decode(body)
+
+        def missing() -> Obj:
+            new = decode(body)
+            for name in ("resourceVersion", "uid"):
+                new["metadata"].pop(name, None)
+            return new
+
+        may_create = kind.strategy.allow_create_on_update and not call.route.subresource
+        written = await self.modify(call, wanted, missing=missing if may_create else None)
+        return self.answer(call, written.data, 201 if written.created else 200)
+
+    async def patch(self, call: Call) -> Response:
+        media_type = decoding.media_type_of(call.request)
+        if media_type not in PATCH_TYPES:
+            raise unsupported_media_type(PATCH_TYPES)
+        body = decoding.parse_patch(call.request)
+        if media_type == decoding.APPLY_YAML:
+            written = await self._apply(call, body)
+        else:
+            if call.force or call.request.arg("force"):
+                error = forbidden_field("force", "may not be specified for non-apply patch")
+                raise invalid("PatchOptions", "meta.k8s.io", "", [error])
+            written = await self.modify(call, self._patched(call, media_type, body))
+        return self.answer(call, written.data, 201 if written.created else 200)
+
+    def _patched(self, call: Call, media_type: str, body: object) -> Callable[[Obj], Obj]:
+        kind, core = call.kind, self.core
+        compiled = core.compiled(kind)
+
+        def wanted(old: Obj) -> Obj:
+            if media_type == JSON_PATCH:
+                obj = json_patch(old, body)
+            elif media_type == MERGE_PATCH or compiled is None:
+                obj = merge_patch(old, body)
+            else:
+                obj = strategic_merge_patch(old, body, compiled.root)
+            if not isinstance(obj, dict):
+                raise bad_request("the patched object must be a JSON object")
+            self._check_patched(call, obj)
+            return obj
+
+        return wanted
+
+    def _check_patched(self, call: Call, obj: Obj) -> None:
+        """What a patch made must still be an object of its kind and name."""
+        kind = call.kind
+        unpruned = orjson.dumps(obj) if call.request.query else b""
+        decoding.check_type(obj, kind)
+        unknown = decoding.check_fields(self.core.compiled(kind), obj)
+        if unknown:
+            validation = decoding.field_validation_of(call.request)
+            problems = [f'unknown field "{path}"' for path in unknown]
+            if validation == "Strict":
+                detail = "strict decoding error: " + ", ".join(problems)
+                raise invalid("", "", "", [invalid_value("patch", unpruned.decode(), detail)])
+            if validation == "Warn":
+                call.warnings.extend(problems)
+        decoding.check_name(obj, call.route.name)
+        metadata = obj["metadata"]
+        if call.namespace and metadata.get("namespace", call.namespace) != call.namespace:
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+    async def _apply(self, call: Call, body: object) -> Written:
+        kind, core, name = call.kind, self.core, call.route.name
+        manager = call.request.arg("fieldManager")
+        if not manager:
+            error: FieldError = required("fieldManager", "is required for apply patch")
+            raise invalid("PatchOptions", "meta.k8s.io", "", [error])
+        config = decoding.object_from_apply(body, kind)
+        decoding.check_name(config, name)
+        decoding.check_namespace(config, kind, call.namespace)
+        config["metadata"]["name"] = name
+        if config["metadata"].get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        compiled = core.compiled(kind)
+        if compiled is None:
+            raise unsupported_media_type((JSON_PATCH, MERGE_PATCH))
+        unknown = decoding.check_fields(compiled, config)
+        if unknown:
+            resource = kind.resource
+            shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
+            subject = f"{call.namespace}/{name}" if call.namespace else f"/{name}"
+            raise bad_request(
+                f"failed to create typed patch object ({subject}; {resource.api_version}, Kind={resource.kind}): {shown}"
+            )
+        data = orjson.dumps(config)
+        subresource = call.route.subresource
+        root, force = compiled.root, call.force
+
+        def applied(live: Obj | None) -> Obj:
+            return managed.apply(
+                live,
+                decode(data),
+                root,
+                manager=call.manager,
+                force=force,
+                api_version=kind.resource.api_version,
+                subresource=subresource,
+                now=core.now_text(),
+            )
+
+        origin = call.origin()
+        origin.manager = ""
+        return await self.modify(
+            call, applied, origin=origin, manage=False, missing=None if subresource else lambda: applied(None)
+        )
+
+    async def delete(self, call: Call) -> Response:
+        options = delete_options_of(call.request)
+        origin = self._delete_origin(call, options.dry_run)
+        stored = self.core.stored_kind(call.kind)
+        deleted = await self.deleting.delete(stored, call.namespace, call.route.name, options, origin)
+        headers = warning_headers(call.warnings)
+        status = 202 if not deleted.gone and options.propagation == "Foreground" else 200
+        if deleted.gone and not call.kind.strategy.returns_deleted:
+            return respond_obj(call.form, success(call.kind, deleted), status, headers)
+        return self.answer(call, self._from_stored(call.kind, orjson.dumps(deleted.obj)), status)
+
+    def _delete_origin(self, call: Call, dry_run: bool) -> Origin:
+        return Origin(call.user, "", dry_run or call.dry_run, {}, call.warnings)
+
+    async def delete_collection(self, call: Call) -> Response:
+        options = delete_options_of(call.request)
+        origin = self._delete_origin(call, options.dry_run)
+        listed = await self.reading.items(call.request, call.kind, call.namespace)
+        stored = self.core.stored_kind(call.kind)
+        gone: list[Obj] = []
+
+        async def one(cached: Cached) -> None:
+            try:
+                deleted = await self.deleting.delete(stored, cached.namespace, cached.name, options, origin)
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+            else:
+                gone.append(deleted.obj)
+
+        for start in range(0, len(listed.items), _DELETE_AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for cached in listed.items[start : start + _DELETE_AT_ONCE]:
+                    group.create_task(one(cached))
+        header = list_header(call.kind, Listed([], listed.revision, listed.token, listed.remaining))
+        return respond(
+            call.form, header + b",".join(map(orjson.dumps, gone)) + b"]}", 200, warning_headers(call.warnings)
+        )

@@ -1,0 +1,105 @@
+"""What is no resource: health, version, metrics; discovery and OpenAPI."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+
+from navarch.api.errors import StatusError, unknown_path
+from navarch.apiserver.core import Core
+from navarch.apiserver.routes import Route
+from navarch.apiserver.user import User
+from navarch.client.transport import Request, Response
+from navarch.store.base import StoreUnavailable
+
+_TEXT = "text/plain; charset=utf-8"
+_HEALTH = ("healthz", "livez", "readyz")
+_CHECKS = ("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer")
+
+
+def _navarch_version() -> str:
+    try:
+        return version("navarch")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Paths:
+    """`ready` is what `/readyz` says."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.ready = False
+
+    async def handle(self, request: Request, route: Route, user: User) -> Response:
+        """Raises StatusError."""
+        parts = route.path.strip("/").split("/")
+        first = parts[0]
+        if request.method not in ("GET", "HEAD"):
+            raise StatusError(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        if first in _HEALTH:
+            return await self._health(first, parts[1:], request)
+        if route.path == "/version" or route.path == "/version/":
+            return Response(200, orjson.dumps(self._version(), option=orjson.OPT_INDENT_2))
+        if route.path == "/metrics":
+            return self._metrics()
+        raise unknown_path()
+
+    async def _health(self, which: str, rest: list[str], request: Request) -> Response:
+        results = {check: await self._check(check) for check in _CHECKS}
+        if which == "readyz":
+            results["shutdown"] = "" if self.ready else "the server is starting or stopping"
+        wanted = "/".join(rest)
+        excluded = {value for name, value in request.query if name == "exclude"}
+        if wanted:
+            if wanted not in results:
+                raise unknown_path()
+            failed = results[wanted]
+            return Response(500 if failed else 200, (failed or "ok").encode(), {}, _TEXT)
+        bad = [check for check, failed in results.items() if failed and check not in excluded]
+        verbose = any(name == "verbose" for name, _ in request.query)
+        if not bad and not verbose:
+            return Response(200, b"ok", {}, _TEXT)
+        lines = [
+            f"[-]{check} failed: {failed}"
+            if failed and check not in excluded
+            else f"[+]{check} " + ("excluded: ok" if check in excluded else "ok")
+            for check, failed in results.items()
+        ]
+        lines.append(f"{which} check " + ("failed" if bad else "passed"))
+        return Response(500 if bad else 200, ("\n".join(lines) + "\n").encode(), {}, _TEXT)
+
+    async def _check(self, check: str) -> str:
+        """Empty if all is well, else what is wrong."""
+        if check == "etcd":
+            try:
+                await self._core.caches.store.revision()
+            except StoreUnavailable as error:
+                return str(error)
+        return ""
+
+    def _version(self) -> dict[str, str]:
+        return {
+            "major": "1",
+            "minor": "37",
+            "gitVersion": f"v1.37.0+navarch.{_navarch_version()}",
+            "gitCommit": "",
+            "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": f"python{platform.python_version()}",
+            "compiler": platform.python_implementation().lower(),
+            "platform": f"{platform.system().lower()}/{_ARCHITECTURES.get(platform.machine(), platform.machine())}",
+        }
+
+    def _metrics(self) -> Response:
+        caches = self._core.caches
+        objects = [(cache.codec.resource.group_resource, len(cache)) for cache in caches.all()]
+        text = self._core.metrics.render(objects, caches.revision)
+        return Response(200, text.encode(), {}, "text/plain; version=0.0.4; charset=utf-8")
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

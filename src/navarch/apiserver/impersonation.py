@@ -1,0 +1,72 @@
+"""Acting as somebody else: the `Impersonate-*` headers, each of which the authorizer must allow.
+
+In: the request's headers and who really makes it.  Out: the user that the request counts as.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from navarch.api.errors import StatusError, bad_request, forbidden
+from navarch.apiserver.auth.base import Authorizer, RequestAttributes
+from navarch.apiserver.user import User
+from navarch.client.transport import Request
+
+_EXTRA = "impersonate-extra-"
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+
+
+def impersonated(request: Request, user: User, authorizer: Authorizer) -> User:
+    """Raises StatusError 400, 403."""
+    headers = request.headers
+    name = headers.get("impersonate-user", "")
+    groups = [group.strip() for group in headers.get("impersonate-group", "").split(",") if group.strip()]
+    uid = headers.get("impersonate-uid", "")
+    extra = {
+        unquote(header[len(_EXTRA) :]).lower(): tuple(part.strip() for part in value.split(","))
+        for header, value in headers.items()
+        if header.startswith(_EXTRA)
+    }
+    if not name:
+        raise bad_request("requested [{Group}] without impersonating a user name")
+    _check_user(user, name, authorizer)
+    for group in groups:
+        _check(user, RequestAttributes("impersonate", "", "v1", "groups", "", "", group), authorizer)
+    if uid:
+        _check(user, RequestAttributes("impersonate", "authentication.k8s.io", "v1", "uids", "", "", uid), authorizer)
+    for key, values in extra.items():
+        for value in values:
+            attributes = RequestAttributes("impersonate", "authentication.k8s.io", "v1", "userextras", key, "", value)
+            _check(user, attributes, authorizer)
+    return User(name, tuple(_with_implied(name, groups)), uid, extra)
+
+
+def _check_user(user: User, name: str, authorizer: Authorizer) -> None:
+    if name.startswith(_SERVICE_ACCOUNT) and name.count(":") == 3:
+        _, _, namespace, account = name.split(":")
+        attributes = RequestAttributes("impersonate", "", "v1", "serviceaccounts", "", namespace, account)
+    else:
+        attributes = RequestAttributes("impersonate", "", "v1", "users", "", "", name)
+    _check(user, attributes, authorizer)
+
+
+def _with_implied(name: str, groups: list[str]) -> list[str]:
+    """The groups that the user would be in by itself."""
+    implied = list(groups)
+    if name.startswith(_SERVICE_ACCOUNT) and not groups:
+        implied += ["system:serviceaccounts", f"system:serviceaccounts:{name.split(':')[2]}"]
+    everyone = "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
+    if everyone not in implied:
+        implied.append(everyone)
+    return implied
+
+
+def _check(user: User, attributes: RequestAttributes, authorizer: Authorizer) -> None:
+    decision = authorizer.authorize(user, attributes)
+    if decision.allowed:
+        return
+    resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")
+    why = f'User "{user.name}" cannot impersonate resource "{resource}" in API group "{attributes.group}"'
+    why += f' in the namespace "{attributes.namespace}"' if attributes.namespace else " at the cluster scope"
+    error: StatusError = forbidden(attributes.resource, attributes.group, attributes.name, why)
+    raise error

@@ -1,0 +1,123 @@
+"""The API server's own numbers, in Prometheus' text format, under the names that Kubernetes gives them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+_BUCKETS_S = (
+    0.005,
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.6,
+    0.8,
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+    10.0,
+    15.0,
+    20.0,
+)
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class _Histogram:
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS_S) + 1)
+        self.total = 0.0
+
+
+class Metrics:
+    """Counted on the event loop, without locks; label sets are made once and reused."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, str, str, str, str, str, int], int] = {}
+        self._durations: dict[tuple[str, str, str, str, str], _Histogram] = {}
+        self._running: dict[str, int] = {"mutating": 0, "readOnly": 0}
+        self.watches = 0
+        self.watch_events: dict[tuple[str, str, str], int] = {}
+
+    def request(
+        self, verb: str, group: str, version: str, resource: str, subresource: str, code: int, seconds: float | None
+    ) -> None:
+        """One finished request; `seconds` None for those that are long by nature (WATCH, CONNECT)."""
+        key = (verb, group, version, resource, subresource, "", code)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        if seconds is not None:
+            labels = (verb, group, version, resource, subresource)
+            histogram = self._durations.get(labels)
+            if histogram is None:
+                histogram = self._durations[labels] = _Histogram()
+            histogram.counts[bisect_left(_BUCKETS_S, seconds)] += 1
+            histogram.total += seconds
+
+    def sent_events(self, group: str, version: str, kind: str, count: int) -> None:
+        key = (group, version, kind)
+        self.watch_events[key] = self.watch_events.get(key, 0) + count
+
+    def render(self, objects: Iterable[tuple[str, int]], revision: int) -> str:
+        """`objects` are the counts of stored objects by resource (`pods`, `deployments.apps`)."""
+        lines: list[str] = []
+        lines += _family("apiserver_request_total", "counter", "Counter of apiserver requests.")
+        for (verb, group, version, resource, subresource, dry_run, code), count in self._requests.items():
+            labels = {
+                "code": str(code),
+                "dry_run": dry_run,
+                "group": group,
+                "resource": resource,
+                "scope": "",
+                "subresource": subresource,
+                "verb": verb,
+                "version": version,
+            }
+            lines.append(f"apiserver_request_total{_show(labels)} {count}")
+        lines += _family("apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds.")
+        for (verb, group, version, resource, subresource), histogram in self._durations.items():
+            labels = {
+                "group": group,
+                "resource": resource,
+                "subresource": subresource,
+                "verb": verb,
+                "version": version,
+            }
+            lines += _histogram("apiserver_request_duration_seconds", labels, histogram)
+        lines += _family("apiserver_storage_objects", "gauge", "Number of stored objects, by resource.")
+        lines += [f'apiserver_storage_objects{{resource="{resource}"}} {count}' for resource, count in objects]
+        lines += _family("apiserver_longrunning_requests", "gauge", "Running watches.")
+        lines.append(f'apiserver_longrunning_requests{{verb="WATCH"}} {self.watches}')
+        lines += _family("apiserver_watch_events_total", "counter", "Number of events sent to watch clients.")
+        for (group, version, kind), count in self.watch_events.items():
+            labels = {"group": group, "kind": kind, "version": version}
+            lines.append(f"apiserver_watch_events_total{_show(labels)} {count}")
+        lines += _family("navarch_store_revision", "gauge", "The newest revision that the watch caches have.")
+        lines.append(f"navarch_store_revision {revision}")
+        return "\n".join(lines) + "\n"
+
+
+def _family(name: str, type_: str, help_: str) -> list[str]:
+    return [f"# HELP {name} {help_}", f"# TYPE {name} {type_}"]
+
+
+def _show(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+
+
+def _histogram(name: str, labels: dict[str, str], histogram: _Histogram) -> Iterator[str]:
+    running = 0
+    for bound, count in zip((*(f"{bound:g}" for bound in _BUCKETS_S), "+Inf"), histogram.counts, strict=True):
+        running += count
+        yield f"{name}_bucket{_show({**labels, 'le': bound})} {running}"
+    yield f"{name}_sum{_show(labels)} {histogram.total:g}"
+    yield f"{name}_count{_show(labels)} {running}"

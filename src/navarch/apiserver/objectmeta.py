@@ -1,0 +1,119 @@
+"""The metadata that the server itself keeps: identity on create, what no update changes, deletion marks, generation."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+
+from navarch.api.errors import StatusError, bad_request, conflict
+from navarch.api.meta import Obj, new_uid
+from navarch.api.time import format_time, parse_time
+from navarch.kinds.base import Kind
+
+_KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+_NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status"})
+
+
+def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random) -> None:
+    """Give a new object its identity.  Raises StatusError for what a client may not state."""
+    metadata = obj["metadata"]
+    if metadata.get("resourceVersion"):
+        raise bad_request("resourceVersion should not be set on objects to be created")
+    for name in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
+        metadata.pop(name, None)
+    metadata["uid"] = new_uid(source)
+    metadata["creationTimestamp"] = now
+    if kind.strategy.has_generation:
+        metadata["generation"] = 1
+
+
+def keep_on_update(obj: Obj, old: Obj, kind: Kind) -> None:
+    """What a client does not change comes from the stored object; a stated uid must be the stored one's."""
+    metadata, was = obj["metadata"], old["metadata"]
+    stated_uid = metadata.get("uid")
+    if stated_uid and stated_uid != was.get("uid"):
+        resource = kind.resource
+        why = f"Precondition failed: UID in precondition: {stated_uid}, UID in object meta: {was.get('uid', '')}"
+        raise conflict(resource.plural, resource.group, was["name"], why)
+    metadata.pop("selfLink", None)
+    for name in _KEPT:
+        if name in was:
+            metadata[name] = was[name]
+        else:
+            metadata.pop(name, None)
+    if "generation" in was:
+        metadata["generation"] = was["generation"]
+    else:
+        metadata.pop("generation", None)
+
+
+def bump_generation(obj: Obj, old: Obj, kind: Kind) -> None:
+    """Count a change of anything outside metadata and status."""
+    if kind.strategy.has_generation and _specification_differs(obj, old):
+        obj["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+
+
+def _specification_differs(obj: Obj, old: Obj) -> bool:
+    if any(name not in _NOT_SPEC and old.get(name) != value for name, value in obj.items()):
+        return True
+    return any(name not in _NOT_SPEC and name not in obj for name in old)
+
+
+def requested_revision(obj: Obj) -> int:
+    """The revision that an update wants to replace; 0 means whichever.  Raises StatusError 400."""
+    text = obj["metadata"].get("resourceVersion")
+    if not text:
+        return 0
+    if not isinstance(text, str) or not text.isdecimal():
+        raise bad_request(f"resource version is not a number: {text!r}")
+    return int(text)
+
+
+def mark_deleting(obj: Obj, kind: Kind, now: datetime, grace_s: int) -> None:
+    """Begin the deletion of an object that has to wait for `grace_s` or for its finalizers."""
+    metadata = obj["metadata"]
+    if not metadata.get("deletionTimestamp"):
+        if metadata.get("generation"):
+            metadata["generation"] += 1
+        metadata["deletionTimestamp"] = format_time(now + timedelta(seconds=grace_s))
+        kind.strategy.prepare_delete(obj)
+    metadata["deletionGracePeriodSeconds"] = grace_s
+
+
+def shorten_grace(obj: Obj, grace_s: int) -> bool:
+    """Bring a running deletion's end forward; False where it would not come earlier."""
+    metadata = obj["metadata"]
+    current = metadata.get("deletionGracePeriodSeconds") or 0
+    if grace_s >= current:
+        return False
+    end = parse_time(metadata["deletionTimestamp"]) - timedelta(seconds=current - grace_s)
+    metadata["deletionTimestamp"] = format_time(end)
+    metadata["deletionGracePeriodSeconds"] = grace_s
+    return True
+
+
+def check_preconditions(obj: Obj, kind: Kind, uid: str, revision: str) -> None:
+    """Raises StatusError 409."""
+    metadata, resource = obj["metadata"], kind.resource
+
+    def refused(why: str) -> StatusError:
+        return conflict(resource.plural, resource.group, metadata["name"], why)
+
+    if uid and uid != metadata.get("uid"):
+        raise refused(f"Precondition failed: UID in precondition: {uid}, UID in object meta: {metadata.get('uid', '')}")
+    if revision and revision != metadata.get("resourceVersion"):
+        raise refused(
+            f"the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record "
+            f"({metadata.get('resourceVersion', '')}). The object might have been modified"
+        )
+
+
+def may_go(obj: Obj, kind: Kind) -> bool:
+    """Whether nothing keeps an object whose deletion has begun."""
+    metadata = obj["metadata"]
+    return (
+        bool(metadata.get("deletionTimestamp"))
+        and not metadata.get("finalizers")
+        and not metadata.get("deletionGracePeriodSeconds")
+        and not kind.strategy.holds_deletion(obj)
+    )

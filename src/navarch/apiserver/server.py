@@ -1,0 +1,288 @@
+"""`ApiServer`: a request in, a response out, however it arrived.
+
+Every request goes the same way: who is it (authenticate, impersonate), what does it ask for (route, verb), may they
+(authorize), then the handler of the verb or subresource. What a handler raises becomes the `Status` that the client
+reads; nothing that a client sends may end as a 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from navarch.api import schema
+from navarch.api.errors import StatusError, forbidden, internal, method_not_allowed, too_large, unknown_path
+from navarch.api.meta import Obj, Resource
+from navarch.api.time import Clock, SystemClock
+from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
+from navarch.apiserver.caches import CacheReader, Caches
+from navarch.apiserver.call import Call
+from navarch.apiserver.core import AdmissionChain, Core
+from navarch.apiserver.decoding import MAX_BODY, refuse_protobuf
+from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.handlers.paths import Paths
+from navarch.apiserver.handlers.subresources import Subresources
+from navarch.apiserver.handlers.virtual import Virtual
+from navarch.apiserver.impersonation import impersonated
+from navarch.apiserver.negotiation import form_of, respond_error
+from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
+from navarch.apiserver.user import LOOPBACK, User
+from navarch.apiserver.writing import Origin
+from navarch.client.transport import Request, Response
+from navarch.kinds.base import Kind
+from navarch.kinds.registry import Registry, builtin
+from navarch.store.base import Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+_COMPACT_EVERY_S = 300.0
+_LONG_VERBS = frozenset({"watch", "connect"})
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class ApiServer:
+    """One API server over one store. `start` before the first request, `stop` after the last."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        registry: Registry | None = None,
+        kubernetes_version: str = "1.37",
+        authenticator: Authenticator | None = None,
+        authorizer: Authorizer | None = None,
+        token_issuer: TokenIssuer | None = None,
+        admission: AdmissionChain | None = None,
+        clock: Clock | None = None,
+        source: random.Random | None = None,
+        bookmark_s: float = 60.0,
+    ) -> None:
+        registry = registry or builtin()
+        everyone = EveryoneIsAdmin()
+        self.store = store
+        self.core = Core(
+            Caches(store, registry.kinds()),
+            registry,
+            schema.load(kubernetes_version),
+            authenticator or everyone,
+            authorizer or everyone,
+            clock or SystemClock(),
+            source or random.Random(),
+            token_issuer=token_issuer,
+            on_bookmark_s=bookmark_s,
+        )
+        if admission is not None:
+            self.core.admission = admission
+        self.reader: Reader = CacheReader(self.core.caches)
+        self.objects = Objects(self.core)
+        self.writer = ServerWriter(self.objects)
+        self._subresources = Subresources(self.core, self.objects)
+        self._virtual = Virtual(self.core, self.objects)
+        self._paths = Paths(self.core)
+        self._verbs: dict[str, Handler] = {
+            "get": self.objects.get,
+            "list": self.objects.list,
+            "watch": self.objects.watch,
+            "create": self.objects.create,
+            "update": self.objects.update,
+            "patch": self.objects.patch,
+            "delete": self.objects.delete,
+            "deletecollection": self.objects.delete_collection,
+        }
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    def use(
+        self,
+        *,
+        authenticator: Authenticator | None = None,
+        authorizer: Authorizer | None = None,
+        token_issuer: TokenIssuer | None = None,
+        admission: AdmissionChain | None = None,
+    ) -> None:
+        """Set the far end of a seam that itself needs this server's `reader` or `writer`; before `start`."""
+        if authenticator is not None:
+            self.core.authenticator = authenticator
+        if authorizer is not None:
+            self.core.authorizer = authorizer
+        if token_issuer is not None:
+            self.core.token_issuer = token_issuer
+        if admission is not None:
+            self.core.admission = admission
+
+    async def start(self) -> None:
+        """Open the store and fill the caches."""
+        await self.store.open()
+        await self.core.caches.start()
+        self._housekeeping = asyncio.create_task(self._keep_house(), name="apiserver-housekeeping")
+        self._paths.ready = True
+
+    async def stop(self) -> None:
+        self._paths.ready = False
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        await self._subresources.close()
+        await self.core.caches.stop()
+        await self.store.close()
+
+    def drain(self) -> None:
+        """End all watches, so that their connections can close; `/readyz` says no from now on."""
+        self._paths.ready = False
+        for cache in self.core.caches.all():
+            for watcher in cache.watchers():
+                watcher.close()
+
+    async def _keep_house(self) -> None:
+        """Every few minutes: forget history that nobody should need any more."""
+        before = self.core.caches.revision
+        while True:
+            await asyncio.sleep(_COMPACT_EVERY_S)
+            self.core.caches.trim()
+            try:
+                await self.store.compact(before)
+            except StoreUnavailable:
+                log.warning("compaction has to wait", exc_info=True)
+            before = self.core.caches.revision
+
+    # Requests
+
+    def as_user(self, user: User) -> Callable[[Request], Awaitable[Response]]:
+        """`handle` with a fixed identity: what a LocalTransport takes."""
+
+        async def handle(request: Request) -> Response:
+            return await self.handle(request, user)
+
+        return handle
+
+    async def handle(self, request: Request, user: User | None = None, peer_cert: Any = None) -> Response:
+        """Answer a request; `user` None means that its credentials decide."""
+        route = parse(request.path)
+        verb = verb_of(request, route)
+        started = time.perf_counter()
+        try:
+            if user is None:
+                user = await self.core.authenticator.authenticate(request, peer_cert)
+            response = await self._respond(request, route, verb, user)
+        except StatusError as error:
+            response = respond_error(error)
+        except StoreUnavailable as error:
+            response = respond_error(StatusError(503, "ServiceUnavailable", str(error)))
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.path)
+            response = respond_error(internal(str(error)))
+        seconds = None if verb in _LONG_VERBS else time.perf_counter() - started
+        self.core.metrics.request(
+            verb.upper(), route.group, route.version, route.plural, route.subresource, response.status, seconds
+        )
+        return response
+
+    async def _respond(self, request: Request, route: Route, verb: str, user: User) -> Response:
+        core = self.core
+        if any(name.startswith("impersonate-") for name in request.headers):
+            user = impersonated(request, user, core.authorizer)
+        attributes = attributes_of(request, route, verb)
+        decision = core.authorizer.authorize(user, attributes)
+        if not decision.allowed:
+            raise refusal(user, attributes, decision.reason)
+        if len(request.body) > MAX_BODY:
+            raise too_large(MAX_BODY)
+        if not route.plural:
+            return await self._paths.handle(request, route, user)
+        kind = core.registry.by_path(route.group, route.version, route.plural)
+        if kind is None or (not kind.resource.namespaced and route.namespace and route.plural != "namespaces"):
+            raise unknown_path()
+        if request.body:
+            refuse_protobuf(request)
+        call = Call(request, route, verb, kind, user, form_of(request))
+        return await self._handler(call)(call)
+
+    def _handler(self, call: Call) -> Handler:
+        kind, route = call.kind, call.route
+        resource = kind.resource
+        if route.subresource:
+            handler = self._subresources.find(call)
+            if handler is None:
+                raise unknown_path()
+            return handler
+        if kind.virtual:
+            return self._virtual.find(call)
+        if call.verb not in kind.verbs:
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
+        needs_namespace = resource.namespaced and not route.namespace
+        if needs_namespace and (call.verb in ("create", "deletecollection") or route.name):
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
+        if call.verb == "create" and route.name:
+            raise method_not_allowed(resource.plural, resource.group, "POST")
+        handler = self._verbs.get(call.verb)
+        if handler is None:
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
+        return handler
+
+
+def refusal(user: User, attributes: RequestAttributes, reason: str) -> StatusError:
+    """403 in Kubernetes' words."""
+    if not attributes.is_resource:
+        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
+        return StatusError(403, "Forbidden", f"{message}: {reason}" if reason else message, details={})
+    resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")
+    why = f'User "{user.name}" cannot {attributes.verb} resource "{resource}" in API group "{attributes.group}"'
+    if attributes.namespace and attributes.resource != "namespaces":
+        why += f' in the namespace "{attributes.namespace}"'
+    elif attributes.namespace:
+        why += f' in the namespace "{attributes.namespace}"'
+    else:
+        why += " at the cluster scope"
+    if reason:
+        why += f": {reason}"
+    return forbidden(attributes.resource, attributes.group, attributes.name, why)
+
+
+class ServerWriter:
+    """`admission.Writer`, and the server's own writes: through the pipeline, as the server itself."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    def _kind(self, resource: Resource) -> Kind:
+        return self._objects.core.kind_of(resource)
+
+    async def create(self, resource: Resource, obj: Obj) -> Obj:
+        """Raises StatusError (AlreadyExists)."""
+        kind = self._kind(resource)
+        obj.setdefault("apiVersion", resource.api_version)
+        obj.setdefault("kind", resource.kind)
+        written = await self._objects.writing.create(kind, obj, Origin(LOOPBACK, "kube-apiserver"))
+        return written.obj()
+
+    async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
+        """Raises StatusError (Conflict when `obj` is stale)."""
+        metadata = obj["metadata"]
+        kind = self._kind(resource)
+        written = await self._objects.writing.modify(
+            kind,
+            metadata.get("namespace") or "",
+            metadata["name"],
+            lambda old: obj,
+            Origin(LOOPBACK, "kube-apiserver"),
+            subresource=subresource,
+        )
+        return written.obj()
+
+    async def create_all(self, objects: Iterable[tuple[Resource, Obj]]) -> None:
+        """Create at once, so that the store commits them together; those that exist are left as they are."""
+
+        async def one(resource: Resource, obj: Obj) -> None:
+            try:
+                await self.create(resource, obj)
+            except StatusError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+
+        async with asyncio.TaskGroup() as group:
+            for resource, obj in objects:
+                group.create_task(one(resource, obj))

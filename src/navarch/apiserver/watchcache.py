@@ -1,0 +1,412 @@
+"""What the API server knows of one stored resource: every object's bytes, a small index, and the recent changes.
+
+In: the store's events, in revision order.  Out: gets, lists and watches without touching the store. An object is held as
+the bytes that clients receive (resourceVersion spliced in once) plus what selectors look at; it is decoded again only
+for who must change it. Recent changes stay in a ring: it answers watches that start in the past and lists at a recent
+revision; what is older is answered with 410 (watch) or from the store's history (list).
+
+Invariant: when `apply` returns, the entries, the ring and every watcher's queue agree on the event's revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from navarch.api.meta import Obj, get_path
+from navarch.apiserver.codec import Codec, decode
+from navarch.store.base import Entry, Event
+
+RING_MAX: Final = 20_000
+RING_MIN: Final = 100
+RING_AGE_S: Final = 75.0
+WATCHER_BACKLOG_MAX: Final = 50_000
+
+ADDED: Final = "ADDED"
+MODIFIED: Final = "MODIFIED"
+DELETED: Final = "DELETED"
+BOOKMARK: Final = "BOOKMARK"
+
+_NO_LABELS: Mapping[str, str] = {}
+_NO_FIELDS: Mapping[str, str] = {}
+
+
+class Cached:
+    """One object at one revision."""
+
+    __slots__ = ("data", "fields", "key", "labels", "name", "namespace", "revision")
+
+    def __init__(
+        self,
+        key: str,
+        namespace: str,
+        name: str,
+        revision: int,
+        data: bytes,
+        labels: Mapping[str, str],
+        fields: Mapping[str, str],
+    ) -> None:
+        self.key = key
+        self.namespace = namespace
+        self.name = name
+        self.revision = revision
+        self.data = data
+        self.labels = labels
+        self.fields = fields
+
+    def field(self, path: str) -> str:
+        """A selectable field's value; empty where the object has none."""
+        if path == "metadata.name":
+            return self.name
+        if path == "metadata.namespace":
+            return self.namespace
+        return self.fields.get(path, "")
+
+    def obj(self) -> Obj:
+        """The object; the caller's own copy."""
+        return decode(self.data)
+
+
+Wanted = Callable[[Cached], bool]
+
+
+class Change:
+    """One commit to one object. Its wire forms are made when first asked for, once for all watchers."""
+
+    __slots__ = ("_codec", "_lines", "_removed", "key", "new", "old", "revision", "time", "type")
+
+    def __init__(
+        self, codec: Codec, key: str, revision: int, old: Cached | None, new: Cached | None, time: float
+    ) -> None:
+        self._codec = codec
+        self.key = key
+        self.revision = revision
+        self.old = old
+        self.new = new
+        self.time = time
+        self.type = DELETED if new is None else ADDED if old is None else MODIFIED
+        self._lines: dict[str, bytes] = {}
+        self._removed: Cached | None = None
+
+    def shown(self, type_: str) -> Cached:
+        """The object that an event of this type shows: a removal shows the last state with the removal's revision."""
+        if type_ != DELETED:
+            assert self.new is not None
+            return self.new
+        if self._removed is None:
+            old = self.old
+            assert old is not None
+            data = self._codec.restamp(old.data, old.revision, self.revision)
+            self._removed = Cached(old.key, old.namespace, old.name, self.revision, data, old.labels, old.fields)
+        return self._removed
+
+    def line(self, type_: str) -> bytes:
+        """The watch stream's line for this change."""
+        line = self._lines.get(type_)
+        if line is None:
+            line = self._lines[type_] = watch_line(type_, self.shown(type_).data)
+        return line
+
+
+def watch_line(type_: str, data: bytes) -> bytes:
+    return b'{"type":"' + type_.encode() + b'","object":' + data + b"}\n"
+
+
+class Notice:
+    """What a watcher is handed: a change with the type it has for this watcher, or a bookmark (no change)."""
+
+    __slots__ = ("change", "revision", "type")
+
+    def __init__(self, type_: str, change: Change | None, revision: int) -> None:
+        self.type = type_
+        self.change = change
+        self.revision = revision
+
+
+class Watcher:
+    """One watch: the changes that it still has to send. `wanted` None wants everything in its scope."""
+
+    __slots__ = ("_pending", "_waiter", "closed", "scope", "since", "wanted")
+
+    def __init__(self, scope: tuple[str, str], wanted: Wanted | None, since: int) -> None:
+        self.scope = scope
+        self.wanted = wanted
+        self.since = since
+        self.closed = False
+        self._pending: list[Notice] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def offer(self, change: Change) -> None:
+        """Queue the change if its object is, or was, one that this watch shows."""
+        if change.revision <= self.since:
+            return
+        wanted = self.wanted
+        if wanted is None:
+            type_ = change.type
+        else:
+            before = change.old is not None and wanted(change.old)
+            after = change.new is not None and wanted(change.new)
+            if after:
+                type_ = MODIFIED if before else ADDED
+            elif before:
+                type_ = DELETED
+            else:
+                return
+        self._push(Notice(type_, change, change.revision))
+
+    def bookmark(self, revision: int) -> None:
+        self._push(Notice(BOOKMARK, None, revision))
+
+    def _push(self, notice: Notice) -> None:
+        self._pending.append(notice)
+        if len(self._pending) > WATCHER_BACKLOG_MAX:
+            # Too slow a reader: it is told to start again rather than buffered for without end.
+            self.close()
+        else:
+            self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> Sequence[Notice]:
+        """What has come since the last call, at least one notice; nothing when the watch is over."""
+        while not self._pending and not self.closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        taken, self._pending = self._pending, []
+        return taken
+
+
+class SortedKeys:
+    """The keys in order. A few additions are inserted in place; many wait and are sorted in when next looked at."""
+
+    __slots__ = ("_keys", "_new")
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._keys = sorted(keys)
+        self._new: list[str] = []
+
+    def add(self, key: str) -> None:
+        self._new.append(key)
+
+    def remove(self, key: str) -> None:
+        keys = self._settled()
+        del keys[bisect_left(keys, key)]
+
+    def _settled(self) -> list[str]:
+        if self._new:
+            if len(self._new) < 32:
+                for key in self._new:
+                    insort(self._keys, key)
+            else:
+                self._keys += self._new
+                self._keys.sort()
+            self._new = []
+        return self._keys
+
+    def under(self, prefix: str, after: str = "") -> list[str]:
+        """The keys that start with `prefix` and are greater than `after`, in order."""
+        keys = self._settled()
+        low = bisect_left(keys, max(prefix, after))
+        if after and low < len(keys) and keys[low] == after:
+            low += 1
+        return keys[low : bisect_left(keys, prefix[:-1] + chr(ord(prefix[-1]) + 1))]
+
+
+class WatchCache:
+    """The cache of one stored resource. `selectable` are the field paths that selectors may use beyond the name."""
+
+    def __init__(self, codec: Codec, selectable: Sequence[str]) -> None:
+        self.codec = codec
+        self.selectable = tuple(selectable)
+        self.listeners: list[Callable[[Change], None]] = []
+        self.events_total = 0
+        self._entries: dict[str, Cached] = {}
+        self._keys = SortedKeys()
+        self._ring: deque[Change] = deque()
+        # Changes with a greater revision than this are all in the ring.
+        self.oldest = 0
+        self.last_change = 0
+        self._watchers: dict[tuple[str, str], set[Watcher]] = {}
+        self._hints: dict[str, tuple[bytes, Mapping[str, str], Mapping[str, str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # Filling
+
+    def load(self, entries: Iterable[Entry], revision: int) -> None:
+        """Start from what the store has at `revision`; watchers there were cannot go on."""
+        for watcher in self.watchers():
+            watcher.close()
+        self._watchers.clear()
+        self._ring.clear()
+        self._hints.clear()
+        self._entries = {entry.key: self._cached(entry.key, entry.value, entry.mod_revision) for entry in entries}
+        self._keys = SortedKeys(self._entries)
+        self.oldest = self.last_change = revision
+
+    def expect(self, key: str, value: bytes, obj: Obj) -> None:
+        """Tell what a value about to be committed will index as, which saves decoding it when its event arrives."""
+        self._hints[key] = (value, obj["metadata"].get("labels") or _NO_LABELS, self.fields_of(obj))
+
+    def fields_of(self, obj: Obj) -> Mapping[str, str]:
+        if not self.selectable:
+            return _NO_FIELDS
+        return {path: _text(get_path(obj, path)) for path in self.selectable}
+
+    def _cached(self, key: str, value: bytes, revision: int) -> Cached:
+        namespace, name = key[len(self.codec.prefix) :].split("/", 1)
+        data = self.codec.stamp(value, revision)
+        hint = self._hints.pop(key, None)
+        if hint is not None and hint[0] is value:
+            return Cached(key, namespace, name, revision, data, hint[1], hint[2])
+        obj = decode(value)
+        labels = obj["metadata"].get("labels") or _NO_LABELS
+        return Cached(key, namespace, name, revision, data, labels, self.fields_of(obj))
+
+    def apply(self, event: Event, now: float) -> None:
+        """Take in one store event and hand it to the watchers that may want it."""
+        key = event.key
+        old = self._entries.get(key)
+        if event.value is None:
+            if old is None:
+                return
+            new = None
+            del self._entries[key]
+            self._keys.remove(key)
+        else:
+            new = self._cached(key, event.value, event.revision)
+            self._entries[key] = new
+            if old is None:
+                self._keys.add(key)
+        change = Change(self.codec, key, event.revision, old, new, now)
+        self._ring.append(change)
+        self.last_change = event.revision
+        self.events_total += 1
+        self._dispatch(change)
+        for listener in self.listeners:
+            listener(change)
+        if len(self._ring) > RING_MIN:
+            self.trim(now)
+
+    def trim(self, now: float) -> None:
+        """Drop changes that are too old or too many."""
+        ring = self._ring
+        while len(ring) > RING_MAX or (len(ring) > RING_MIN and ring[0].time < now - RING_AGE_S):
+            self.oldest = ring.popleft().revision
+
+    # Watching
+
+    def _dispatch(self, change: Change) -> None:
+        watchers = self._watchers
+        if not watchers:
+            return
+        shown = change.new or change.old
+        assert shown is not None
+        scopes = [("", ""), ("metadata.namespace", shown.namespace), ("metadata.name", shown.name)]
+        for path in self.selectable:
+            value = shown.fields[path]
+            scopes.append((path, value))
+            if change.old is not None and change.old.fields[path] != value:
+                scopes.append((path, change.old.fields[path]))
+        for scope in scopes:
+            found = watchers.get(scope)
+            if found:
+                for watcher in found:
+                    watcher.offer(change)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Start a watch: changes since its revision that are still in the ring, then live ones. The caller has made
+        sure that `watcher.since` is not below `oldest`."""
+        if watcher.since < self.last_change:
+            for change in self.changes_since(watcher.since):
+                if in_scope(change, watcher.scope):
+                    watcher.offer(change)
+        self._watchers.setdefault(watcher.scope, set()).add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        found = self._watchers.get(watcher.scope)
+        if found is not None:
+            found.discard(watcher)
+            if not found:
+                del self._watchers[watcher.scope]
+
+    def watchers(self) -> Iterator[Watcher]:
+        for found in list(self._watchers.values()):
+            yield from list(found)
+
+    def changes_since(self, revision: int) -> list[Change]:
+        found: list[Change] = []
+        for change in reversed(self._ring):
+            if change.revision <= revision:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+    # Reading
+
+    def get(self, namespace: str, name: str) -> Cached | None:
+        return self._entries.get(f"{self.codec.prefix}{namespace}/{name}")
+
+    def by_key(self, key: str) -> Cached | None:
+        return self._entries.get(key)
+
+    def items(self, namespace: str = "", *, after: str = "") -> list[Cached]:
+        """In key order: everything, or one namespace; only keys greater than `after`."""
+        prefix = f"{self.codec.prefix}{namespace}/" if namespace else self.codec.prefix
+        entries = self._entries
+        return [entries[key] for key in self._keys.under(prefix, after)]
+
+    def items_at(self, revision: int, namespace: str = "", *, after: str = "") -> list[Cached] | None:
+        """Like `items`, as of a past revision; None where the ring does not go back that far."""
+        if revision >= self.last_change:
+            return self.items(namespace, after=after)
+        if revision < self.oldest:
+            return None
+        prefix = f"{self.codec.prefix}{namespace}/" if namespace else self.codec.prefix
+        then: dict[str, Cached | None] = {}
+        for change in reversed(self._ring):
+            if change.revision <= revision:
+                break
+            if change.key.startswith(prefix) and change.key > after:
+                then[change.key] = change.old
+        keys = self._keys.under(prefix, after)
+        gone = [key for key in then if key not in self._entries]
+        if gone:
+            keys = sorted(keys + gone)
+        found = (then[key] if key in then else self._entries[key] for key in keys)
+        return [cached for cached in found if cached is not None]
+
+    def from_store(self, entries: Iterable[Entry]) -> list[Cached]:
+        """Entries read from the store's history, in the form that this cache keeps."""
+        return [self._cached(entry.key, entry.value, entry.mod_revision) for entry in entries]
+
+
+def in_scope(change: Change, scope: tuple[str, str]) -> bool:
+    path, value = scope
+    if not path:
+        return True
+    return any(cached is not None and cached.field(path) == value for cached in (change.new, change.old))
+
+
+def _text(value: object) -> str:
+    """A field as selectors compare it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,191 @@
+"""Watches: a stream of lines, one per event, in the form that the client asked for.
+
+In: a list's selection and where to start.  Out: an iterator of chunks; what has gathered while the last chunk was being
+sent goes into the next together. A watch ends by its deadline, by its client, or because it fell too far behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import orjson
+
+from navarch.api.errors import StatusError, forbidden_field, invalid
+from navarch.api.meta import Obj
+from navarch.apiserver.caches import too_old
+from navarch.apiserver.core import Core
+from navarch.apiserver.reading import Selection, revision_argument, selection_of
+from navarch.apiserver.routes import is_true
+from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Change, Notice, WatchCache, Watcher, watch_line
+from navarch.client.transport import Request
+from navarch.kinds.base import Kind
+
+_MIN_TIMEOUT_S = 1800
+_INITIAL_CHUNK = 500
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+# How a watch writes one object; None where stored lines go out as they are.
+Render = Callable[[Cached], bytes]
+
+
+@dataclass(slots=True)
+class WatchOptions:
+    """A watch's parameters. `initial` says to begin with everything there is; `announce_end` to mark where that ends."""
+
+    selection: Selection
+    since: int
+    initial: bool
+    announce_end: bool
+    bookmarks: bool
+    timeout_s: float
+
+
+def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, core: Core) -> WatchOptions:
+    """Raises StatusError 400, 422."""
+    selection = selection_of(request, kind, namespace, name)
+    bookmarks = is_true(request.arg("allowWatchBookmarks"))
+    version = request.arg("resourceVersion")
+    since = revision_argument(request)
+    send_initial, match = request.arg("sendInitialEvents"), request.arg("resourceVersionMatch")
+    errors = []
+    if send_initial:
+        if match != "NotOlderThan":
+            errors.append(
+                forbidden_field(
+                    "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                )
+            )
+    elif match:
+        errors.append(
+            forbidden_field(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )
+        )
+    if errors:
+        raise invalid("ListOptions", "meta.k8s.io", "", errors)
+    asked = request.arg("timeoutSeconds")
+    timeout_s = float(asked) if asked.isdecimal() and int(asked) > 0 else 0.0
+    if not timeout_s:
+        timeout_s = _MIN_TIMEOUT_S * (1.0 + core.random.random())
+    initial = is_true(send_initial) if send_initial else version in ("", "0")
+    return WatchOptions(selection, since, initial, is_true(send_initial) and bookmarks, bookmarks, timeout_s)
+
+
+class Watching:
+    """Watches of any stored resource."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def start(self, kind: Kind, options: WatchOptions, render: Render | None) -> AsyncIterator[bytes]:
+        """Register the watch, then return its stream.  Raises StatusError 410, 504."""
+        core = self._core
+        caches, cache = core.caches, core.caches.of(kind.resource)
+        if options.initial:
+            if options.since:
+                await caches.wait(options.since)
+            else:
+                await caches.sync()
+        elif options.since < cache.oldest:
+            raise too_old(options.since, cache.oldest)
+        initial = self._initial(cache, options) if options.initial else []
+        since = caches.revision if options.initial else options.since
+        return self._stream(kind, cache, options, initial, since, render)
+
+    def _initial(self, cache: WatchCache, options: WatchOptions) -> list[Cached]:
+        selection = options.selection
+        items = cache.items(selection.namespace)
+        wanted = selection.wanted
+        return items if wanted is None else [cached for cached in items if wanted(cached)]
+
+    async def _stream(
+        self,
+        kind: Kind,
+        cache: WatchCache,
+        options: WatchOptions,
+        initial: list[Cached],
+        since: int,
+        render: Render | None,
+    ) -> AsyncIterator[bytes]:
+        core, resource = self._core, kind.resource
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        lines = _Lines(kind, render)
+        if since < cache.oldest:
+            yield error_line(too_old(since, cache.oldest))
+            return
+        # Registered here, where `finally` is sure to undo it; what came since the call is replayed from the ring.
+        watcher = Watcher(options.selection.scope, options.selection.wanted, since)
+        cache.watch(watcher)
+        core.metrics.watches += 1
+
+        def bookmark() -> None:
+            watcher.bookmark(core.caches.revision)
+            timers[0] = loop.call_later(core.on_bookmark_s, bookmark)
+
+        def finish() -> None:
+            if options.bookmarks:
+                watcher.bookmark(core.caches.revision)
+            watcher.close()
+
+        timers.append(loop.call_later(core.on_bookmark_s, bookmark) if options.bookmarks else loop.call_later(0, int))
+        timers.append(loop.call_later(options.timeout_s, finish))
+        try:
+            for start in range(0, len(initial), _INITIAL_CHUNK):
+                yield b"".join([lines.of_object(ADDED, cached) for cached in initial[start : start + _INITIAL_CHUNK]])
+            if options.announce_end:
+                yield lines.bookmark(since, initial_end=True)
+            while True:
+                notices = await watcher.take()
+                if notices:
+                    core.metrics.sent_events(resource.group, resource.version, resource.kind, len(notices))
+                    yield b"".join([lines.of_notice(notice) for notice in notices])
+                elif watcher.closed:
+                    return
+        finally:
+            for timer in timers:
+                timer.cancel()
+            cache.unwatch(watcher)
+            core.metrics.watches -= 1
+
+
+class _Lines:
+    """Notices to lines of the stream."""
+
+    def __init__(self, kind: Kind, render: Render | None) -> None:
+        self._kind = kind
+        self._render = render
+
+    def of_notice(self, notice: Notice) -> bytes:
+        change = notice.change
+        if change is None:
+            return self.bookmark(notice.revision)
+        if self._render is None:
+            return change.line(notice.type)
+        return self._rendered(change, notice.type, self._render)
+
+    def _rendered(self, change: Change, type_: str, render: Render) -> bytes:
+        return watch_line(type_, render(change.shown(type_)))
+
+    def of_object(self, type_: str, cached: Cached) -> bytes:
+        return watch_line(type_, cached.data if self._render is None else self._render(cached))
+
+    def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        resource = self._kind.resource
+        metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if initial_end:
+            metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
+        obj: Obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        if self._render is not None:
+            data = orjson.dumps(obj)
+            obj_bytes = self._render(Cached("", "", "", revision, data, {}, {}))
+            return watch_line(BOOKMARK, obj_bytes)
+        return watch_line(BOOKMARK, orjson.dumps(obj))
+
+
+def error_line(error: StatusError) -> bytes:
+    """A failure inside a running stream."""
+    return watch_line("ERROR", orjson.dumps(error.status()))
