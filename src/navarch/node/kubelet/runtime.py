@@ -261,7 +261,7 @@ class CRIRuntime:
         raise ConnectionError("the runtime ended the event stream")
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
 
 def _event(envelope: Any) -> ContainerEvent | None:

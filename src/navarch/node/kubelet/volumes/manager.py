@@ -1,0 +1,122 @@
+"""`VolumeManager`: a pod's volumes as a whole: set up before containers start, refreshed while they run, torn down last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj
+from navarch.api.time import Clock
+from navarch.node.containerd import unmount_below
+from navarch.node.kubelet.config import KubeletConfig
+from navarch.node.kubelet.fieldref import PodFacts
+from navarch.node.kubelet.sources import ObjectSource
+from navarch.node.kubelet.volumes.base import VolumeContext, VolumeError, VolumeType
+from navarch.node.kubelet.volumes.claim import Claim
+from navarch.node.kubelet.volumes.empty_dir import EmptyDir
+from navarch.node.kubelet.volumes.host_path import HostPath
+from navarch.node.kubelet.volumes.objects import ObjectVolume
+
+_DIRECTORIES: Final = {
+    "emptyDir": "kubernetes.io~empty-dir",
+    "configMap": "kubernetes.io~configmap",
+    "secret": "kubernetes.io~secret",
+    "downwardAPI": "kubernetes.io~downward-api",
+    "projected": "kubernetes.io~projected",
+    "hostPath": "kubernetes.io~host-path",
+    "persistentVolumeClaim": "kubernetes.io~pvc",
+}
+
+
+class VolumeManager:
+    """Volumes live in `<pods>/<uid>/volumes/<type>/<name>`, as Kubernetes lays them out."""
+
+    def __init__(self, config: KubeletConfig, source: ObjectSource, clock: Clock) -> None:
+        self._config = config
+        self._source = source
+        self._types: dict[str, VolumeType] = {
+            "emptyDir": EmptyDir(),
+            "hostPath": HostPath(),
+            "persistentVolumeClaim": Claim(),
+            **{kind: ObjectVolume(kind, clock) for kind in ("configMap", "secret", "downwardAPI", "projected")},
+        }
+
+    async def set_up(self, pod: Obj, facts: PodFacts) -> dict[str, Path]:
+        """The host path of every volume by name.  Raises VolumeError for the first that cannot be set up."""
+        return {volume["name"]: await self._set_up(pod, volume, facts) for volume in pod["spec"].get("volumes") or []}
+
+    async def refresh(self, pod: Obj, facts: PodFacts) -> None:
+        """Bring volumes made of objects up to date; a volume that fails keeps what it has."""
+        for volume in pod["spec"].get("volumes") or []:
+            if self._type_of(volume)[1].refreshes:
+                await self._set_up(pod, volume, facts)
+
+    def refreshes(self, pod: Obj) -> bool:
+        """Whether any of the pod's volumes follows objects."""
+        return any(self._type_of(volume)[1].refreshes for volume in pod["spec"].get("volumes") or [])
+
+    async def _set_up(self, pod: Obj, volume: Obj, facts: PodFacts) -> Path:
+        kind, handler = self._type_of(volume)
+        place = self._place(pod["metadata"]["uid"], kind, volume["name"])
+        context = VolumeContext(pod, self._source, facts)
+        try:
+            return await handler.set_up(context, volume, place)
+        except VolumeError as error:
+            raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+        except (StatusError, OSError) as error:
+            raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
+
+    def _type_of(self, volume: Obj) -> tuple[str, VolumeType]:
+        for kind, handler in self._types.items():
+            if kind in volume:
+                return kind, handler
+        stated = [kind for kind in volume if kind != "name"]
+        if not stated:
+            return "emptyDir", self._types["emptyDir"]
+        return stated[0], _Unsupported(stated[0])
+
+    def _place(self, uid: str, kind: str, name: str) -> Path:
+        return self._config.pod_directory(uid) / "volumes" / _DIRECTORIES.get(kind, f"kubernetes.io~{kind}") / name
+
+    def tear_down(self, uid: str) -> None:
+        """Unmount and remove everything of a pod. Idempotent; a volume's data elsewhere stays."""
+        directory = self._config.pod_directory(uid)
+        if not directory.exists():
+            return
+        unmount_below([directory])
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Unsupported:
+    """A type that this node has no way to mount."""
+
+    refreshes = False
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
+        raise VolumeError(f"no volume plugin matched: {self._kind} is not supported on this node")
+
+    def tear_down(self, place: Path) -> None:
+        """Nothing was set up."""
+
+
+def resolve_sub_path(volume: Path, sub_path: str, *, mode: int = 0o750) -> Path:
+    """The path of a `subPath` inside a volume, made as a directory where it is missing.
+
+    A container may have put links into the volume; where they lead out of it, VolumeError is raised."""
+    if sub_path.startswith("/") or ".." in Path(sub_path).parts:
+        raise VolumeError(f"subPath {sub_path!r} must be relative and may not contain '..'")
+    resolved = Path(os.path.realpath(volume / sub_path))
+    root = Path(os.path.realpath(volume))
+    if not resolved.is_relative_to(root):
+        raise VolumeError(f"subPath {sub_path!r} is outside of the volume")
+    if not resolved.exists():
+        resolved.mkdir(parents=True, mode=mode)
+        status = root.stat()
+        os.chown(resolved, -1, status.st_gid)
+    return resolved
