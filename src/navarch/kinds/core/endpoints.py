@@ -1,4 +1,4 @@
-"""Endpoints: the older, bounded list of where a service's pods are; kept beside EndpointSlices for those who read it."""
+"""Endpoints: the older list of where a service's pods are, kept beside EndpointSlices for those who still read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event (core/v1): what is stored for both event APIs; fields, columns and the selectors that `kubectl describe` uses."""
+"""Event (core/v1): the stored form of both event APIs; columns, and the selectors that `kubectl describe` uses."""
 
 from __future__ import annotations
 

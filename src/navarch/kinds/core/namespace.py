@@ -47,7 +47,6 @@ class NamespaceStrategy(Strategy):
     def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
         """`/finalize` changes the finalizers and nothing else."""
         obj["status"] = old.get("status", {})
-        obj["metadata"] = old["metadata"]
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         for index, finalizer in enumerate(obj["spec"].get("finalizers") or ()):

@@ -23,12 +23,11 @@ _EFFECTS: Final = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 
 
 def _status_cell(node: Obj, now: datetime) -> str:
-    words = []
-    for condition in (node.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Ready":
-            words.append("Ready" if condition.get("status") == "True" else "NotReady")
-    if not words:
-        words.append("Unknown")
+    words = [
+        "Ready" if condition.get("status") == "True" else "NotReady"
+        for condition in (node.get("status") or {}).get("conditions") or ()
+        if condition.get("type") == "Ready"
+    ] or ["Unknown"]
     if (node.get("spec") or {}).get("unschedulable"):
         words.append("SchedulingDisabled")
     return ",".join(words)

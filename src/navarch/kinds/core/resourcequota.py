@@ -1,0 +1,123 @@
+"""ResourceQuota: how much of what a namespace may hold; enforced by admission, counted again by its controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.pod_validation_resources import resource_name_problems, validate_resource_value
+from navarch.kinds.strategies import strategy
+
+SCOPES: Final = (
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+)
+_OPPOSITES: Final = (frozenset({"BestEffort", "NotBestEffort"}), frozenset({"Terminating", "NotTerminating"}))
+_BEST_EFFORT_RESOURCES: Final = ("pods",)
+
+
+def _usage(obj: Obj, *, limits: bool) -> str:
+    status = obj.get("status") or {}
+    hard, used = status.get("hard") or {}, status.get("used") or {}
+    shown = [
+        f"{name}: {used.get(name, '0')}/{hard[name]}" for name in sorted(hard) if name.startswith("limits.") == limits
+    ]
+    return ", ".join(shown)
+
+
+def _request_cell(obj: Obj, now: datetime) -> str:
+    return _usage(obj, limits=False)
+
+
+def _limit_cell(obj: Obj, now: datetime) -> str:
+    return _usage(obj, limits=True)
+
+
+@strategy("", "ResourceQuota")
+class ResourceQuotaStrategy(Strategy):
+    columns = (
+        NAME,
+        Column("Request", _request_cell, description="Requests and counts: used of how many"),
+        Column("Limit", _limit_cell, description="Limits: used of how many"),
+        AGE,
+    )
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {}
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj.get("spec") or {}
+        for name, value in (spec.get("hard") or {}).items():
+            at = f"spec.hard[{name}]"
+            yield from _validate_quota_resource(name, at)
+            yield from validate_resource_value(name, value, at)
+        scopes = spec.get("scopes") or []
+        yield from _validate_scopes(scopes, spec)
+        for index, term in enumerate((spec.get("scopeSelector") or {}).get("matchExpressions") or ()):
+            yield from _validate_scope_term(term, f"spec.scopeSelector.matchExpressions[{index}]")
+        if old is not None:
+            before = (old.get("spec") or {}).get("scopes") or []
+            if sorted(before) != sorted(scopes):
+                yield invalid_value("spec.scopes", scopes, "field is immutable")
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        status = obj.get("status") or {}
+        for field in ("hard", "used"):
+            for name, value in (status.get(field) or {}).items():
+                at = f"status.{field}[{name}]"
+                yield from _validate_quota_resource(name, at)
+                yield from validate_resource_value(name, value, at)
+
+
+def _validate_quota_resource(name: str, path: str) -> Iterator[FieldError]:
+    plain = name.removeprefix("count/") if name.startswith("count/") else name
+    if plain != name:
+        plain = name  # `count/deployments.apps` is a qualified name as it stands
+    for problem in resource_name_problems(plain):
+        text = problem.replace("must be a standard resource type", "must be a standard resource for quota")
+        yield invalid_value(path, name, text)
+
+
+def _validate_scopes(scopes: list[str], spec: Obj) -> Iterator[FieldError]:
+    hard = set(spec.get("hard") or ())
+    for scope in scopes:
+        if scope not in SCOPES:
+            yield invalid_value("spec.scopes", scope, "unsupported scope")
+        elif scope == "BestEffort" and hard - set(_BEST_EFFORT_RESOURCES):
+            yield invalid_value("spec.scopes", scopes, "unsupported scope applied to resource")
+    for pair in _OPPOSITES:
+        if pair <= set(scopes):
+            yield invalid_value("spec.scopes", scopes, "conflicting scopes")
+
+
+def _validate_scope_term(term: Obj, path: str) -> Iterator[FieldError]:
+    scope, operator = term.get("scopeName") or "", term.get("operator") or ""
+    values = term.get("values") or ()
+    if scope not in SCOPES:
+        yield invalid_value(f"{path}.scopeName", scope, "unsupported scope")
+    elif scope not in ("PriorityClass", "VolumeAttributesClass") and operator != "Exists":
+        detail = (
+            "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+            "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or "
+            "ResourceQuotaScopeCrossNamespacePodAffinity"
+        )
+        yield invalid_value(f"{path}.operator", operator, detail)
+    if operator in ("In", "NotIn"):
+        if not values:
+            detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+            yield required(f"{path}.values", detail)
+    elif operator in ("Exists", "DoesNotExist"):
+        if values:
+            detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+            yield invalid_value(f"{path}.values", list(values), detail)
+    else:
+        yield not_supported(f"{path}.operator", operator, ("In", "NotIn", "Exists", "DoesNotExist"))
