@@ -32,7 +32,7 @@ PATCH_TYPES: Final = (
 )
 
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
-    _QUANTITY: "A number with an optional decimal (m, k, M, G, …) or binary (Ki, Mi, Gi, …) suffix, such as 250m or 1Gi.",
+    _QUANTITY: "A number with an optional decimal (m, k, M …) or binary (Ki, Mi, Gi …) suffix, such as 250m or 1Gi.",
     _INT_OR_STRING: "A number or a string, for example a percentage or the name of a port.",
 }
 
@@ -144,7 +144,7 @@ def render_definition(name: str, definition: Obj, version: Version, defaults: Ma
     if name == _INT_OR_STRING:
         either = {"type": "string"} if version == 2 else {"oneOf": [{"type": "integer"}, {"type": "string"}]}
         return {"description": _DESCRIPTIONS[name], "format": "int-or-string", **either}
-    rendered = _render(definition, version)
+    rendered: Obj = _render(definition, version)
     if version == 3:
         for field_name, value in defaults.items():
             rendered["properties"][field_name]["default"] = value

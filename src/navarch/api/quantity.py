@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-_FORMAT: Final = re.compile(r"([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)")
+_FORMAT: Final = re.compile(r"([+-]?[0-9]*(?:\.[0-9]*)?)([eEinumkKMGTP]*[-+]?[0-9]*)")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _BINARY: Final = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -31,11 +31,11 @@ Quantity = str | int | float
 def _split(text: str) -> tuple[Fraction, str, int, str]:
     """The number, its format (`binary`, `decimal`, `exponent`), the exponent, and the suffix."""
     match = _FORMAT.fullmatch(text)
-    if match is None:
+    if match is None or not text:
         raise ValueError(WRONG_FORMAT)
     number, suffix = match.groups()
     if _NUMBER.fullmatch(number) is None:
-        raise ValueError(WRONG_NUMBER if "." in number else WRONG_FORMAT)
+        raise ValueError(WRONG_NUMBER)
     if suffix in _DECIMAL:
         exponent = _DECIMAL[suffix]
         return Fraction(number) * Fraction(10) ** exponent, "decimal", exponent, suffix

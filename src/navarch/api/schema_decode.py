@@ -294,7 +294,7 @@ def _any_value(value: Any) -> list[str] | None:
 
 
 def _below(step: str, paths: list[str]) -> list[str]:
-    return [f"{step}{path}" if path[0] == "[" else f"{step}.{path}" for path in paths]
+    return [f"{step}{path}" if path[:1] == "[" else f"{step}.{path}" for path in paths]
 
 
 def _struct_decoder(fields: _Fields) -> Decoder:
