@@ -87,6 +87,7 @@ class Context:
     random: random.Random
     config: ControllerConfig = field(default_factory=ControllerConfig)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
+    shared: set[Resource] = field(default_factory=set)
 
     def recorder(self, component: str) -> EventRecorder:
         """The event recorder of one component; one for all who speak in its name."""
@@ -129,6 +130,7 @@ class Controller:
     def informer(self, resource: Resource) -> Informer:
         """The shared informer of a resource; workers start when all that were asked for have synced."""
         informer = self.context.informers.get(resource)
+        self.context.shared.add(resource)
         if informer not in self._informers:
             self._informers.append(informer)
         return informer

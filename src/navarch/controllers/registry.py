@@ -11,7 +11,10 @@ from navarch.controllers.endpoints import (
     EndpointSliceController,
     EndpointSliceMirroringController,
 )
+from navarch.controllers.garbage import GarbageCollector
 from navarch.controllers.namespace import NamespaceController
+from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
+from navarch.controllers.podgc import PodGarbageCollector
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
 
@@ -26,4 +29,9 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointSliceController,
     EndpointsController,
     EndpointSliceMirroringController,
+    NodeIPAMController,
+    NodeLifecycleController,
+    TaintEvictionController,
+    PodGarbageCollector,
+    GarbageCollector,
 )

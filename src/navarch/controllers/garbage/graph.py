@@ -1,0 +1,148 @@
+"""The graph of owner references over all objects of a cluster.
+
+In: the metadata of every object as informers report it. Out: for each change, the uids whose fate may have changed.
+Pure bookkeeping, no I/O. Invariant: every uid that an object names as its owner has a node; a node that no informer has
+shown yet is `virtual` and must be looked up before anything is concluded from it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from navarch.api.meta import Obj, Resource, owner_references_of
+
+ORPHAN = "orphan"
+FOREGROUND = "foregroundDeletion"
+_REMEMBERED_ABSENT = 5000
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """An object, or for a virtual node what an owner reference says of it (`resource` is None where unknown)."""
+
+    uid: str
+    namespace: str = ""
+    name: str = ""
+    resource: Resource | None = None
+    api_version: str = ""
+    kind: str = ""
+    revision: str = ""
+    owners: tuple[Obj, ...] = ()
+    finalizers: tuple[str, ...] = ()
+    deleting: bool = False
+    virtual: bool = True
+    dependents: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def waits_for_dependents(self) -> bool:
+        """Whether it is being deleted in the foreground."""
+        return self.deleting and FOREGROUND in self.finalizers
+
+    @property
+    def orphans_dependents(self) -> bool:
+        return self.deleting and ORPHAN in self.finalizers
+
+    def blocks(self, owner: Node) -> bool:
+        """Whether the owner's foreground deletion has to wait for this one."""
+        return any(ref["uid"] == owner.uid and ref.get("blockOwnerDeletion") for ref in self.owners)
+
+
+@dataclass(slots=True)
+class Changes:
+    """Nodes to look at again: to delete or unblock, to orphan the dependents of."""
+
+    examine: list[str] = field(default_factory=list)
+    orphan: list[str] = field(default_factory=list)
+
+
+class Graph:
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self._absent: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def is_absent(self, namespace: str, uid: str) -> bool:
+        """Whether the owner is known not to exist for dependents in `namespace`."""
+        return ("", uid) in self._absent or (namespace, uid) in self._absent
+
+    def note_absent(self, uid: str, namespace: str = "") -> None:
+        """A uid never comes back, so that absence may be remembered; with `namespace`, for dependents there only."""
+        self._absent[namespace, uid] = None
+        if len(self._absent) > _REMEMBERED_ABSENT:
+            self._absent.popitem(last=False)
+
+    def observe(self, resource: Resource, obj: Obj) -> Changes:
+        """An object was added or changed."""
+        metadata = obj["metadata"]
+        changes = Changes()
+        uid = metadata["uid"]
+        node = self.nodes.get(uid)
+        if node is None:
+            node = self.nodes[uid] = Node(uid)
+        was_waiting, was_orphaning, before = node.waits_for_dependents, node.orphans_dependents, node.owners
+        node.virtual = False
+        node.resource, node.api_version, node.kind = resource, resource.api_version, resource.kind
+        node.namespace, node.name = metadata.get("namespace", ""), metadata["name"]
+        node.revision = metadata.get("resourceVersion", "")
+        node.owners = tuple(owner_references_of(obj))
+        node.finalizers = tuple(metadata.get("finalizers") or ())
+        node.deleting = bool(metadata.get("deletionTimestamp"))
+        if node.owners != before:
+            self._relink(node, before, changes)
+        if node.orphans_dependents and not was_orphaning:
+            changes.orphan.append(uid)
+        if node.waits_for_dependents and not was_waiting:
+            changes.examine += [*node.dependents, uid]
+        for reference in node.owners:
+            # A dependent that itself goes away may be what a waiting owner, further up, has to be told of.
+            owner = self.nodes.get(reference["uid"])
+            if owner is not None and owner.waits_for_dependents and (node.owners != before or not was_waiting):
+                changes.examine.append(uid)
+        return changes
+
+    def _relink(self, node: Node, before: Iterable[Obj], changes: Changes) -> None:
+        names = {reference["uid"] for reference in node.owners}
+        old = {reference["uid"]: reference for reference in before}
+        for uid in old.keys() - names:
+            self._unlink(node, uid, changes)
+        for reference in node.owners:
+            uid = reference["uid"]
+            known = old.get(uid)
+            owner = self.nodes.get(uid)
+            if owner is None:
+                owner = self.nodes[uid] = Node(uid, node.namespace, reference["name"])
+                owner.api_version, owner.kind = reference["apiVersion"], reference["kind"]
+                changes.examine.append(uid)
+            owner.dependents[node.uid] = node
+            if known is not None and known.get("blockOwnerDeletion") and not reference.get("blockOwnerDeletion"):
+                if owner.waits_for_dependents:
+                    changes.examine.append(uid)
+            if known is None and self.is_absent(node.namespace, uid):
+                changes.examine.append(node.uid)
+
+    def _unlink(self, node: Node, owner_uid: str, changes: Changes) -> None:
+        owner = self.nodes.get(owner_uid)
+        if owner is None:
+            return
+        owner.dependents.pop(node.uid, None)
+        if owner.waits_for_dependents:
+            changes.examine.append(owner_uid)
+        if owner.virtual and not owner.dependents:
+            del self.nodes[owner_uid]
+
+    def remove(self, uid: str) -> Changes:
+        """An object is gone."""
+        changes = Changes()
+        node = self.nodes.pop(uid, None)
+        self.note_absent(uid)
+        if node is None:
+            return changes
+        for reference in node.owners:
+            self._unlink(node, reference["uid"], changes)
+        changes.examine += list(node.dependents)
+        if node.dependents:
+            # Kept as the owner that its dependents still name, until they have let go of it.
+            ghost = self.nodes[uid] = Node(uid, node.namespace, node.name, node.resource, node.api_version, node.kind)
+            ghost.dependents = node.dependents
+        return changes

@@ -1,0 +1,101 @@
+"""Node IPAM: a range of pod addresses for each node, out of the cluster's.
+
+In: Nodes. Out: `spec.podCIDR` and `spec.podCIDRs`, written once. Invariant: no two nodes have the same range; a range
+is free again when its node is gone.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import ClassVar
+
+from navarch.api.meta import Key, Obj, key_of, name_of
+from navarch.client.resources import NODES
+from navarch.controllers.base import Context, Controller, Requeue
+
+
+class CidrSet:
+    """Subnets of one size within a network; gives the lowest free one after the one given last."""
+
+    def __init__(self, network: str, mask: int) -> None:
+        self._network: IPv4Network | IPv6Network = ip_network(network)
+        self._mask = mask
+        self._count = 1 << (mask - self._network.prefixlen)
+        self._step = 1 << (self._network.max_prefixlen - mask)
+        self._taken: set[int] = set()
+        self._next = 0
+
+    def occupy(self, cidr: str) -> None:
+        index = self._index(cidr)
+        if index is not None:
+            self._taken.add(index)
+
+    def release(self, cidr: str) -> None:
+        index = self._index(cidr)
+        if index is not None:
+            self._taken.discard(index)
+
+    def take(self) -> str | None:
+        """A free subnet, now taken; None where all are."""
+        if len(self._taken) >= self._count:
+            return None
+        index = self._next
+        while index in self._taken:
+            index = (index + 1) % self._count
+        self._taken.add(index)
+        self._next = (index + 1) % self._count
+        return f"{self._network.network_address + index * self._step}/{self._mask}"
+
+    def _index(self, cidr: str) -> int | None:
+        offset = int(ip_network(cidr).network_address) - int(self._network.network_address)
+        index = offset // self._step
+        return index if 0 <= index < self._count else None
+
+
+class NodeIPAMController(Controller):
+    name: ClassVar[str] = "node-ipam"
+    workers: ClassVar[int] = 8
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        config = context.config
+        self._enabled = config.allocate_node_cidrs and bool(config.cluster_cidr)
+        self._cidrs = CidrSet(config.cluster_cidr, config.node_cidr_mask)
+        self._starved: set[Key] = set()
+        self._nodes = self.informer(NODES)
+        if self._enabled:
+            self._nodes.add_handler(self._node_added, lambda _old, new: self._node_added(new), self._node_deleted)
+        self._recorder = context.recorder("cidrAllocator")
+
+    def _node_added(self, node: Obj) -> None:
+        cidrs = node["spec"].get("podCIDRs") or [c for c in [node["spec"].get("podCIDR")] if c]
+        for cidr in cidrs:
+            self._cidrs.occupy(cidr)
+        if not cidrs and key_of(node) not in self._starved:
+            self.enqueue(key_of(node))
+
+    def _node_deleted(self, node: Obj) -> None:
+        self._starved.discard(key_of(node))
+        for cidr in node["spec"].get("podCIDRs") or ():
+            self._cidrs.release(cidr)
+        for key in self._starved:
+            self.enqueue(key)
+        self._starved.clear()
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        node = self._nodes.get("", key.name)
+        if node is None or node["spec"].get("podCIDR"):
+            return None
+        cidr = self._cidrs.take()
+        if cidr is None:
+            self._starved.add(key)
+            message = f"Node {name_of(node)} status is now: CIDRNotAvailable"
+            self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
+            return None
+        patch = {"metadata": {"uid": node["metadata"]["uid"]}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
+        try:
+            await self.client.patch(NODES, key.name, "", patch)
+        except BaseException:
+            self._cidrs.release(cidr)
+            raise
+        return None
