@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from navarch.api import schema
 from navarch.api.errors import StatusError
-from navarch.api.schema_duplicates import duplicate_fields
 
 POD = "io.k8s.api.core.v1.Pod"
 DEPLOYMENT = "io.k8s.api.apps.v1.Deployment"
@@ -251,10 +250,3 @@ def test_decoding_twice_changes_nothing_more(spec: dict[str, Any]) -> None:
 
     assert decode(POD, obj) == []
     assert obj == once
-
-
-def test_duplicate_fields_are_found_with_their_paths() -> None:
-    text = b'{"kind":"Pod","spec":{"a":1,"a":2,"containers":[{"name":"x","name":"y"}]},"kind":"Pod"}'
-
-    assert duplicate_fields(text) == ["kind", "spec.a", "spec.containers[0].name"]
-    assert duplicate_fields(b'{"a":{"b":1},"c":{"b":1}}') == []

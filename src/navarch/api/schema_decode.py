@@ -69,7 +69,7 @@ def _json_kind(value: Any, go_type: str) -> str:
         return "bool"
     if isinstance(value, (int, float)):
         return f"number {value!r}" if go_type.startswith(("int", "float")) else "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    return _JSON_KINDS.get(type(value), "null")
 
 
 def decode_failure(error: DecodeError, version: str, kind: str) -> StatusError:
@@ -146,6 +146,7 @@ _FORMATS: Final[Mapping[tuple[str, str], Scalar]] = {
     ("string", "byte"): _text_scalar(check_base64),
     ("string", "date-time"): _text_scalar(canonical_time),
 }
+_JSON_KINDS: Final[Mapping[type, str]] = {str: "string", list: "array", dict: "object"}
 _PLAIN: Final[Mapping[str, type]] = {"string": str, "boolean": bool}
 _GO_PLAIN: Final = {str: "string", bool: "bool", dict: "map[string]interface {}"}
 
@@ -249,14 +250,15 @@ class Decoders:
         ref = schema.get("$ref")
         if ref is not None:
             return _go_name(ref)
-        kind, form = schema.get("type", ""), schema.get("format", "")
+        kind: str = schema.get("type", "")
+        form: str = schema.get("format", "")
         if kind == "array":
             return f"[]{self.go_type(schema['items'])}"
         if isinstance(values := schema.get("additionalProperties"), dict):
             return f"map[string]{self.go_type(values)}"
-        return {"string": "[]uint8" if form == "byte" else "string", "boolean": "bool", "number": "float64"}.get(
-            kind, form or kind
-        )
+        if kind == "string":
+            return "[]uint8" if form == "byte" else "string"
+        return {"boolean": "bool", "number": "float64"}.get(kind, form or kind)
 
 
 def _short(name: str) -> str:
