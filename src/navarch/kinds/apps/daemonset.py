@@ -1,0 +1,122 @@
+"""DaemonSet: defaults, validation, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.meta import Obj, get_path
+from navarch.api.validation import validate_immutable
+from navarch.kinds import columns
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.rollout import (
+    is_zero,
+    validate_at_most_all,
+    validate_counts,
+    validate_int_or_percent,
+    validate_selector,
+    validate_template,
+)
+from navarch.kinds.strategies import strategy
+
+# Counts the template's changes. Kubernetes keeps it in an annotation since the field left the API.
+GENERATION = "deprecated.daemonset.template.generation"
+_STATUS_COUNTS = (
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+)
+
+
+@strategy("apps", "DaemonSet")
+class DaemonSetStrategy(Strategy):
+    has_generation = True
+    columns = (
+        NAME,
+        Column("Desired", columns.count("status.desiredNumberScheduled"), type="integer"),
+        Column("Current", columns.count("status.currentNumberScheduled"), type="integer"),
+        Column("Ready", columns.count("status.numberReady"), type="integer"),
+        Column("Up-to-date", columns.count("status.updatedNumberScheduled"), type="integer"),
+        Column("Available", columns.count("status.numberAvailable"), type="integer"),
+        Column("Node Selector", lambda obj, now: columns.labels(get_path(obj, "spec.template.spec.nodeSelector"))),
+        AGE,
+        *columns.pod_template_columns("spec.template.spec", "spec.selector"),
+    )
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        update = spec.setdefault("updateStrategy", {})
+        if not update.get("type"):
+            update["type"] = "RollingUpdate"
+        if update["type"] == "RollingUpdate":
+            rolling = update.setdefault("rollingUpdate", {})
+            rolling.setdefault("maxUnavailable", 1)
+            rolling.setdefault("maxSurge", 0)
+        spec.setdefault("revisionHistoryLimit", 10)
+        default_pod_template(spec.setdefault("template", {}))
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {
+            "currentNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberReady": 0,
+        }
+        _annotations(obj)[GENERATION] = "1"
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        generation = _generation(old)
+        if obj["spec"].get("template") != old["spec"].get("template"):
+            generation += 1
+        _annotations(obj)[GENERATION] = str(generation)
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from validate_selector(spec, "daemonset")
+        yield from validate_template(spec, "DaemonSet")
+        yield from validate_counts(spec, ("minReadySeconds", "revisionHistoryLimit"))
+        update = spec.get("updateStrategy") or {}
+        if update.get("type") == "RollingUpdate":
+            yield from _validate_rolling(update.get("rollingUpdate"), "spec.updateStrategy.rollingUpdate")
+        elif update.get("type") != "OnDelete":
+            yield not_supported("spec.updateStrategy", update, ["RollingUpdate", "OnDelete"])
+        if old is not None:
+            yield from validate_immutable(spec.get("selector"), old["spec"].get("selector"), "spec.selector")
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from validate_counts(obj.get("status") or {}, _STATUS_COUNTS, "status")
+
+
+def _annotations(obj: Obj) -> Obj:
+    metadata = obj["metadata"]
+    if not metadata.get("annotations"):
+        metadata["annotations"] = {}
+    annotations: Obj = metadata["annotations"]
+    return annotations
+
+
+def _generation(obj: Obj) -> int:
+    text = (obj["metadata"].get("annotations") or {}).get(GENERATION, "1")
+    return int(text) if text.isdigit() else 1
+
+
+def _validate_rolling(rolling: Obj | None, path: str) -> Iterator[FieldError]:
+    if rolling is None:
+        yield required(path)
+        return
+    unavailable, surge = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
+    yield from validate_int_or_percent(unavailable, f"{path}.maxUnavailable")
+    yield from validate_int_or_percent(surge, f"{path}.maxSurge")
+    if is_zero(unavailable) and is_zero(surge):
+        yield required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0")
+    elif not is_zero(unavailable) and not is_zero(surge):
+        yield invalid_value(f"{path}.maxSurge", surge, "may not be set when maxUnavailable is non-zero")
+    yield from validate_at_most_all(unavailable, f"{path}.maxUnavailable")
+    yield from validate_at_most_all(surge, f"{path}.maxSurge")

@@ -1,0 +1,128 @@
+"""StatefulSet: defaults, validation, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.kinds import columns
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
+from navarch.kinds.rollout import (
+    validate_at_most_all,
+    validate_counts,
+    validate_int_or_percent,
+    validate_selector,
+    validate_status_counts,
+    validate_template,
+)
+from navarch.kinds.strategies import strategy
+
+_MUTABLE = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+_UPDATE_REFUSED = (
+    "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+    "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+)
+
+
+@strategy("apps", "StatefulSet")
+class StatefulSetStrategy(Strategy):
+    has_generation = True
+    columns = (
+        NAME,
+        Column(
+            "Ready",
+            columns.ratio("status.readyReplicas", "spec.replicas"),
+            description="Number of the pod with ready state",
+        ),
+        AGE,
+        *columns.pod_template_columns("spec.template.spec"),
+    )
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        if not spec.get("podManagementPolicy"):
+            spec["podManagementPolicy"] = "OrderedReady"
+        update = spec.setdefault("updateStrategy", {})
+        if not update.get("type"):
+            update["type"] = "RollingUpdate"
+        if update["type"] == "RollingUpdate":
+            update.setdefault("rollingUpdate", {}).setdefault("partition", 0)
+        retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+        retention.setdefault("whenDeleted", "Retain")
+        retention.setdefault("whenScaled", "Retain")
+        spec.setdefault("replicas", 1)
+        spec.setdefault("revisionHistoryLimit", 10)
+        default_pod_template(spec.setdefault("template", {}))
+        for claim in spec.get("volumeClaimTemplates") or ():
+            claim.setdefault("apiVersion", "v1")
+            claim.setdefault("kind", "PersistentVolumeClaim")
+            default_claim_spec(claim.setdefault("spec", {}))
+            claim.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from _validate_policies(spec)
+        yield from validate_counts(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit"))
+        if (start := (spec.get("ordinals") or {}).get("start")) is not None and start < 0:
+            yield invalid_value("spec.ordinals.start", start, "must be greater than or equal to 0")
+        yield from validate_selector(spec, "statefulset")
+        yield from validate_template(spec, "StatefulSet")
+        if old is not None and _fixed_part(spec) != _fixed_part(old["spec"]):
+            yield forbidden_field("spec", _UPDATE_REFUSED)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        names = ("replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
+        parts = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
+        status = obj.get("status") or {}
+        yield from validate_status_counts(status, (*names, "observedGeneration"), at_most=("replicas", parts))
+
+
+def _fixed_part(spec: Obj) -> Obj:
+    return {name: value for name, value in spec.items() if name not in _MUTABLE}
+
+
+def _validate_policies(spec: Obj) -> Iterator[FieldError]:
+    policy = spec.get("podManagementPolicy")
+    if policy not in ("OrderedReady", "Parallel"):
+        yield invalid_value("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'")
+    update = spec.get("updateStrategy") or {}
+    rolling, path = update.get("rollingUpdate"), "spec.updateStrategy"
+    match update.get("type"):
+        case None | "":
+            yield required(path)
+        case "OnDelete":
+            if rolling is not None:
+                detail = "only allowed for updateStrategy 'RollingUpdate'"
+                yield invalid_value(f"{path}.rollingUpdate", rolling, detail)
+        case "RollingUpdate":
+            yield from _validate_rolling(rolling or {}, f"{path}.rollingUpdate")
+        case _:
+            yield invalid_value(path, update, "must be 'RollingUpdate' or 'OnDelete'")
+    retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
+    for name in ("whenDeleted", "whenScaled"):
+        if (value := retention.get(name, "Retain")) not in ("Retain", "Delete"):
+            yield not_supported(f"spec.persistentVolumeClaimRetentionPolicy.{name}", value, ["Retain", "Delete"])
+
+
+def _validate_rolling(rolling: Obj, path: str) -> Iterator[FieldError]:
+    yield from validate_counts(rolling, ("partition",), path)
+    unavailable = rolling.get("maxUnavailable")
+    if unavailable is None:
+        return
+    yield from validate_int_or_percent(unavailable, f"{path}.maxUnavailable")
+    if unavailable in (0, "0%"):
+        yield invalid_value(f"{path}.maxUnavailable", unavailable, "cannot be 0")
+    yield from validate_at_most_all(unavailable, f"{path}.maxUnavailable")
