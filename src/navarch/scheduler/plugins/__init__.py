@@ -1,0 +1,1 @@
+"""Kubernetes' own filters and scores, one file each."""

@@ -1,0 +1,51 @@
+"""How a scheduler is set up: its profiles with their plugins and weights, and its pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from navarch.scheduler.framework import Plugin, Profile
+from navarch.scheduler.plugins.image_locality import ImageLocality
+from navarch.scheduler.plugins.node_affinity import NodeAffinity
+from navarch.scheduler.plugins.node_name import NodeName
+from navarch.scheduler.plugins.node_ports import NodePorts
+from navarch.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
+from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from navarch.scheduler.plugins.taint_toleration import TaintToleration
+
+DEFAULT_WEIGHTS: Mapping[str, int] = {
+    "TaintToleration": 3,
+    "NodeAffinity": 2,
+    "NodeResourcesFit": 1,
+    "PodTopologySpread": 2,
+    "InterPodAffinity": 2,
+    "NodeResourcesBalancedAllocation": 1,
+    "ImageLocality": 1,
+}
+
+
+def default_plugins() -> list[Plugin]:
+    """Kubernetes' default plugins in Kubernetes' order, which decides what a refused node is counted under."""
+    return [
+        NodeUnschedulable(),
+        NodeName(),
+        TaintToleration(),
+        NodeAffinity(),
+        NodePorts(),
+        NodeResourcesFit(),
+        NodeResourcesBalancedAllocation(),
+        ImageLocality(),
+    ]
+
+
+def default_profile(name: str = "default-scheduler") -> Profile:
+    return Profile(name, default_plugins(), DEFAULT_WEIGHTS)
+
+
+@dataclass(slots=True)
+class SchedulerConfig:
+    profiles: list[Profile] = field(default_factory=lambda: [default_profile()])
+    binds_in_flight: int = 64
+    first_backoff_s: float = 1.0
+    last_backoff_s: float = 10.0

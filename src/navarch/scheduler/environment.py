@@ -1,0 +1,93 @@
+"""What plugins need to know besides pods and nodes: namespaces, services and controllers (for default spreading),
+claims and volumes. Reads shared informers; `version` changes whenever cached answers could be wrong because of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from navarch.api.meta import Obj, labels_of, name_of
+from navarch.client import resources
+from navarch.client.base import Client
+from navarch.client.informer import Informers
+from navarch.scheduler.framework import Change, ClusterEvent
+
+_SPREAD_OWNERS = {
+    "ReplicationController": resources.REPLICATION_CONTROLLERS,
+    "ReplicaSet": resources.REPLICA_SETS,
+    "StatefulSet": resources.STATEFUL_SETS,
+}
+_NO_LABELS: Mapping[str, str] = {}
+
+
+class Environment:
+    """A view of the cluster around the nodes; `changed` is told of events that may wake refused pods."""
+
+    def __init__(self, client: Client, informers: Informers, changed: Callable[[ClusterEvent], None]) -> None:
+        self.client = client
+        self.version = 0
+        self.volume_version = 0
+        self._changed = changed
+        self._namespaces = informers.get(resources.NAMESPACES)
+        self._services = informers.get(resources.SERVICES)
+        self._owners = {kind: informers.get(resource) for kind, resource in _SPREAD_OWNERS.items()}
+        self.claims = informers.get(resources.PERSISTENT_VOLUME_CLAIMS)
+        self.volumes = informers.get(resources.PERSISTENT_VOLUMES)
+        self.classes = informers.get(resources.STORAGE_CLASSES)
+        self.budgets = informers.get(resources.POD_DISRUPTION_BUDGETS)
+
+    def start(self) -> None:
+        """Follow the informers from now on."""
+        self._namespaces.add_handler(updated=self._namespace_updated)
+        self._services.add_handler(self._bump, self._service_updated, self._bump)
+        for informer in (self.claims, self.volumes, self.classes):
+            informer.add_handler(self._volume_changed, self._volume_updated, self._volume_changed)
+
+    async def synced(self) -> None:
+        informers = (self._namespaces, self._services, *self._owners.values(), self.claims, self.volumes, self.classes)
+        for informer in (*informers, self.budgets):
+            await informer.synced()
+
+    # Reading.
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        namespace = self._namespaces.get("", name)
+        return labels_of(namespace) if namespace is not None else _NO_LABELS
+
+    def services(self, namespace: str) -> list[Obj]:
+        return self._services.list(namespace)
+
+    def spread_owner(self, kind: str, namespace: str, name: str) -> Obj | None:
+        """The controller of a pod, if it is of a kind whose pods are spread by default."""
+        informer = self._owners.get(kind)
+        return informer.get(namespace, name) if informer is not None else None
+
+    def default_class(self) -> str:
+        """The name of the default StorageClass, empty where there is none."""
+        for storage_class in self.classes.list():
+            annotations = storage_class["metadata"].get("annotations") or {}
+            if annotations.get("storageclass.kubernetes.io/is-default-class") == "true":
+                return name_of(storage_class)
+        return ""
+
+    # Following.
+
+    def _bump(self, _: Obj) -> None:
+        self.version += 1
+
+    def _service_updated(self, old: Obj, new: Obj) -> None:
+        if (old.get("spec") or {}).get("selector") != (new.get("spec") or {}).get("selector"):
+            self.version += 1
+
+    def _namespace_updated(self, old: Obj, new: Obj) -> None:
+        if labels_of(old) != labels_of(new):
+            self.version += 1
+            self._changed(ClusterEvent(Change.NAMESPACE, old, new))
+
+    def _volume_changed(self, obj: Obj) -> None:
+        self.volume_version += 1
+        self._changed(ClusterEvent(Change.VOLUMES, None, obj))
+
+    def _volume_updated(self, old: Obj, new: Obj) -> None:
+        self.volume_version += 1
+        self._changed(ClusterEvent(Change.VOLUMES, old, new))

@@ -1,0 +1,225 @@
+"""Filters and scores, cached per equivalence class and caught up row by row.
+
+In: a PodInfo.  Out: the nodes that can take it and how good they are, or why there are none.  What depends only on a
+node and the pods on it is kept in arrays per class of pods and computed anew only for rows that the logs name; what
+depends on pods elsewhere (spreading, pod affinity) is computed per pod from counters that follow the same log.
+Invariant: a cached answer equals the answer of plugins asked afresh.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from navarch.scheduler.columns import BoolArray, FloatArray, IntArray, NodeColumns
+from navarch.scheduler.counters import PodCounters
+from navarch.scheduler.environment import Environment
+from navarch.scheduler.framework import Plugin, Profile, Rejection, Scope
+from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.table import NodeTable
+
+_CLASSES_LIMIT = 256
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """Why a pod fits nowhere."""
+
+    nodes: int
+    reasons: dict[str, int]
+    plugins: frozenset[str]
+    curable: BoolArray
+    """Rows from which removing pods might help."""
+    rejection: str = ""
+
+    @classmethod
+    def rejected(cls, columns: NodeColumns, rejection: Rejection) -> Diagnosis:
+        nothing: BoolArray = np.zeros(columns.size, np.bool_)
+        return cls(columns.node_count, {}, frozenset({rejection.plugin}), nothing, rejection.message)
+
+    def message(self, appendix: str = "") -> str:
+        """As Kubernetes words it: `0/3 nodes are available: 1 …, 2 Insufficient cpu. preemption: …`."""
+        text = f"0/{self.nodes} nodes are available:"
+        if self.rejection:
+            text += f" {self.rejection}."
+        elif self.reasons:
+            text += " " + ", ".join(sorted(f"{count} {reason}" for reason, count in self.reasons.items())) + "."
+        return f"{text} {appendix}" if appendix else text
+
+
+@dataclass(slots=True)
+class _Class:
+    """The cached answers for one class of pods; arrays are as long as the columns' capacity."""
+
+    fits: BoolArray
+    score: FloatArray
+    """The weighted sum of those scores that need no comparison."""
+    raw: list[tuple[Plugin, FloatArray]]
+    filters: list[Plugin]
+    cluster_filters: list[Plugin]
+    scorers: list[Plugin]
+    comparing: list[Plugin]
+    cluster_scorers: list[Plugin]
+    node_position: int
+    pod_position: int
+
+
+class Evaluator:
+    """Evaluates pods of one profile over the columns."""
+
+    def __init__(self, profile: Profile, columns: NodeColumns, counters: PodCounters, environment: Environment) -> None:
+        self.profile = profile
+        self._columns = columns
+        self._counters = counters
+        self._environment = environment
+        self._classes: OrderedDict[tuple[int, int], _Class] = OrderedDict()
+
+    def table(self) -> NodeTable:
+        return NodeTable(self._columns, self._counters, self._environment)
+
+    # Questions.
+
+    def reject(self, pod: PodInfo) -> Rejection | None:
+        """Why no node whatever could take the pod at present."""
+        for plugin in self.profile.plugins:
+            message = plugin.reject(pod, self._environment)
+            if message:
+                return Rejection(message, plugin.name)
+        return None
+
+    def feasible(self, pod: PodInfo) -> BoolArray:
+        """Rows that can take the pod; shape (size,)."""
+        known = self._class(pod)
+        size = self._columns.size
+        fits = known.fits[:size]
+        if known.cluster_filters:
+            table = self.table()
+            for plugin in known.cluster_filters:
+                fits = fits & plugin.filter(pod, table)
+        return fits
+
+    def totals(self, pod: PodInfo, feasible: BoolArray) -> FloatArray:
+        """The weighted scores of all rows; only those of feasible rows mean something."""
+        known = self._class(pod)
+        size = self._columns.size
+        total = known.score[:size]
+        for plugin, raw in known.raw:
+            total = total + self.profile.weight(plugin) * plugin.normalize(raw[:size], feasible)
+        if known.cluster_scorers:
+            table = self.table()
+            table.feasible = feasible
+            for plugin in known.cluster_scorers:
+                scores = plugin.score(pod, table)
+                if plugin.normalizes:
+                    scores = plugin.normalize(scores, feasible)
+                total = total + self.profile.weight(plugin) * scores
+        return total
+
+    def fits_row(self, pod: PodInfo, row: int) -> bool:
+        """Whether one row can take the pod now, asked afresh (while pods are taken away or added for trial)."""
+        rows = np.array([row])
+        table = self.table().select(rows)
+        if not self._columns.alive[row]:
+            return False
+        return all(plugin.filter(pod, table)[0] for plugin in self.profile.plugins if plugin.filters(pod))
+
+    def diagnose(self, pod: PodInfo) -> Diagnosis:
+        """Ask each filter in turn; a node counts for the first that refuses it."""
+        columns = self._columns
+        rows = np.flatnonzero(columns.alive[: columns.size])
+        reasons: Counter[str] = Counter()
+        plugins: set[str] = set()
+        curable: BoolArray = np.zeros(columns.size, np.bool_)
+        whole = self.table()
+        for plugin in self.profile.plugins:
+            if not len(rows) or not plugin.filters(pod):
+                continue
+            good = (
+                plugin.filter(pod, whole)[rows]
+                if plugin.scope is Scope.CLUSTER
+                else plugin.filter(pod, whole.select(rows))
+            )
+            refused = rows[~good]
+            if len(refused):
+                refusal = plugin.explain(pod, whole.select(refused))
+                reasons.update(refusal.reasons)
+                curable[refused[refusal.curable]] = True
+                plugins.add(plugin.name)
+            rows = rows[good]
+        return Diagnosis(columns.node_count, dict(reasons), frozenset(plugins), curable)
+
+    # The cache.
+
+    def _class(self, pod: PodInfo) -> _Class:
+        identity = (pod.traits.serial, self._environment.volume_version if pod.traits.claims else 0)
+        known = self._classes.get(identity)
+        columns = self._columns
+        if known is None or len(known.fits) != columns.capacity:
+            return self._rebuild(identity, pod)
+        if known.node_position == columns.node_log.end and known.pod_position == columns.pod_log.end:
+            return known
+        node_rows = columns.node_log.since(known.node_position)
+        pod_changes = columns.pod_log.since(known.pod_position)
+        if node_rows is None or pod_changes is None:
+            return self._rebuild(identity, pod)
+        if node_rows and self._scorers(pod) != (known.scorers, known.comparing, known.cluster_scorers):
+            return self._rebuild(identity, pod)
+        self._classes.move_to_end(identity)
+        changed = {*node_rows, *(change.row for change in pod_changes)}
+        if len(changed) * 4 > columns.size and len(changed) > 16:
+            return self._rebuild(identity, pod)
+        rows = np.fromiter(changed, np.int64, len(changed))
+        known.node_position = columns.node_log.end
+        known.pod_position = columns.pod_log.end
+        self._refresh(known, pod, rows, node_changed=bool(node_rows))
+        return known
+
+    def _rebuild(self, identity: tuple[int, int], pod: PodInfo) -> _Class:
+        columns = self._columns
+        scorers, comparing, cluster_scorers = self._scorers(pod)
+        filters = [plugin for plugin in self.profile.plugins if plugin.filters(pod)]
+        fresh = _Class(
+            fits=np.zeros(columns.capacity, np.bool_),
+            score=np.zeros(columns.capacity),
+            raw=[(plugin, np.zeros(columns.capacity)) for plugin in comparing],
+            filters=[plugin for plugin in filters if plugin.scope is not Scope.CLUSTER],
+            cluster_filters=[plugin for plugin in filters if plugin.scope is Scope.CLUSTER],
+            scorers=scorers,
+            comparing=comparing,
+            cluster_scorers=cluster_scorers,
+            node_position=columns.node_log.end,
+            pod_position=columns.pod_log.end,
+        )
+        self._classes[identity] = fresh
+        self._classes.move_to_end(identity)
+        if len(self._classes) > _CLASSES_LIMIT:
+            self._classes.popitem(last=False)
+        self._refresh(fresh, pod, np.arange(columns.size), node_changed=True)
+        return fresh
+
+    def _scorers(self, pod: PodInfo) -> tuple[list[Plugin], list[Plugin], list[Plugin]]:
+        """Plugins whose scores are summed per row, compared across rows, and computed from other rows."""
+        table = self.table()
+        active = [p for p in self.profile.plugins if self.profile.weight(p) and p.scores(pod, table)]
+        local = [plugin for plugin in active if plugin.scope is not Scope.CLUSTER]
+        return (
+            [plugin for plugin in local if not plugin.normalizes],
+            [plugin for plugin in local if plugin.normalizes],
+            [plugin for plugin in active if plugin.scope is Scope.CLUSTER],
+        )
+
+    def _refresh(self, known: _Class, pod: PodInfo, rows: IntArray, *, node_changed: bool) -> None:
+        table = self.table().select(rows)
+        fits = self._columns.alive[rows]
+        for plugin in known.filters:
+            fits = fits & plugin.filter(pod, table)
+        known.fits[rows] = fits
+        total = np.zeros(len(rows))
+        for plugin in known.scorers:
+            total += self.profile.weight(plugin) * plugin.score(pod, table)
+        known.score[rows] = total
+        for plugin, raw in known.raw:
+            if node_changed or plugin.scope is not Scope.NODE:
+                raw[rows] = plugin.score(pod, table)

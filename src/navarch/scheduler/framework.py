@@ -1,0 +1,151 @@
+"""The seam of the scheduler: a `Plugin` says which nodes can take a pod, and which of those are better.
+
+A plugin answers for all nodes of a table at once, in NumPy arrays. What it may look at decides when its answers are
+computed anew (`Scope`), and must be declared truthfully, because answers are cached per equivalence class of pods.
+Users add plugins through `Profile.plugins`; Kubernetes' own are in `scheduler.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from navarch.api.meta import Obj
+from navarch.scheduler.columns import BoolArray, FloatArray
+from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.table import NodeTable
+
+if TYPE_CHECKING:
+    from navarch.scheduler.environment import Environment
+
+__all__ = ["BoolArray", "Change", "ClusterEvent", "FloatArray", "Plugin", "PodInfo", "Refusal", "Scope", "scaled"]
+
+
+class Scope(Enum):
+    """What an answer about one node depends on, besides the pod."""
+
+    NODE = "the Node object"
+    ROW = "the Node object and the pods on that node"
+    CLUSTER = "pods on other nodes too"
+
+
+class Change(Enum):
+    """Events in the cluster that may make a refused pod schedulable."""
+
+    NODE_ADDED = "node added"
+    NODE_UPDATED = "node updated"
+    POD_ADDED = "assigned pod added"
+    POD_UPDATED = "assigned pod updated"
+    POD_DELETED = "assigned pod deleted"
+    VOLUMES = "claim, volume or storage class changed"
+    NAMESPACE = "namespace labels changed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEvent:
+    """Something happened; `old` and `new` are the objects where there are such, `pod` the parsed pod."""
+
+    change: Change
+    old: Obj | None = None
+    new: Obj | None = None
+    pod: PodInfo | None = None
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Why nodes were refused: how many nodes for each reason; `curable` tells for each of them whether removing pods
+    from it could help (Kubernetes' Unschedulable, as opposed to UnschedulableAndUnresolvable)."""
+
+    reasons: dict[str, int]
+    curable: BoolArray
+
+    @classmethod
+    def of_all(cls, nodes: NodeTable, reason: str, *, curable: bool) -> Refusal:
+        return cls({reason: len(nodes)} if len(nodes) else {}, np.full(len(nodes), curable))
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The pod cannot be scheduled anywhere, whatever the nodes are (Kubernetes' PreFilter)."""
+
+    message: str
+    plugin: str
+
+
+class Plugin:
+    """A filter, a score, or both. Override what it does and declare with `scope` what that looks at."""
+
+    name = ""
+    scope = Scope.NODE
+    normalizes = False
+    """Whether scores mean something only in comparison: then `normalize` is called once per pod."""
+    changes: frozenset[Change] = frozenset()
+    """Events after which a pod that this plugin refused is worth another try."""
+
+    def filters(self, pod: PodInfo) -> bool:
+        """Whether `filter` has anything to say about this kind of pod; depends on `pod.traits` alone."""
+        return type(self).filter is not Plugin.filter
+
+    def scores(self, pod: PodInfo, nodes: NodeTable) -> bool:
+        """Whether `score` can tell nodes apart for this kind of pod."""
+        return type(self).score is not Plugin.score
+
+    def reject(self, pod: PodInfo, environment: Environment) -> str | None:
+        """Why the pod cannot be scheduled anywhere at present, or None."""
+        return None
+
+    def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
+        """Nodes that can take the pod; shape (n_nodes,)."""
+        return np.ones(len(nodes), np.bool_)
+
+    def explain(self, pod: PodInfo, nodes: NodeTable) -> Refusal:
+        """Why `filter` refused these nodes (the table has only refused ones)."""
+        return Refusal.of_all(nodes, f"node(s) didn't satisfy plugin {self.name}", curable=False)
+
+    def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
+        """How good each node is; shape (n_nodes,), 0..100, or anything where `normalizes`."""
+        return np.zeros(len(nodes))
+
+    def normalize(self, scores: FloatArray, feasible: BoolArray) -> FloatArray:
+        """Scores over all nodes brought to 0..100, looking at feasible nodes only."""
+        return scaled(scores, feasible)
+
+    def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
+        """Whether `event` (one of `changes`) may have made room for `pod`."""
+        return True
+
+    # Around binding; most plugins have nothing to do here.
+
+    def binds(self, pod: PodInfo) -> bool:
+        """Whether `pre_bind` has work to do for this pod."""
+        return False
+
+    async def pre_bind(self, pod: PodInfo, node: Obj, environment: Environment) -> None:
+        """Prepare the node's choice in the cluster before the pod is bound; raises StatusError to give it up."""
+
+
+@dataclass(slots=True)
+class Profile:
+    """The plugins, in filter order, and score weights under which pods of one `schedulerName` are scheduled."""
+
+    name: str = "default-scheduler"
+    plugins: list[Plugin] = field(default_factory=list)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    preemption: bool = True
+
+    def weight(self, plugin: Plugin) -> int:
+        return self.weights.get(plugin.name, 1)
+
+
+def scaled(scores: FloatArray, feasible: BoolArray, *, reverse: bool = False) -> FloatArray:
+    """Scores scaled so that the best feasible node has 100 (Kubernetes' DefaultNormalizeScore); `reverse` makes the
+    highest the worst."""
+    highest = float(np.max(scores, where=feasible, initial=0))
+    if highest == 0:
+        return np.full(len(scores), 100.0) if reverse else scores
+    result = np.floor(scores * 100 / highest)
+    return 100 - result if reverse else result

@@ -1,0 +1,219 @@
+"""The scheduler: takes pending pods off the queue, chooses a node for each, and binds them, many bindings at a time.
+
+One placement, through the files: an informer reports the pod (`following`), `podinfo` parses it, `queue` holds it
+until it is its turn, `evaluator` asks the plugins of its profile about all nodes of `table` at once, `selection`
+chooses, `cache` counts the pod as placed at once, and `writes` binds it. If no node can take it, `preemption` looks
+for pods to remove, and the pod waits in the queue for an event that may help.
+
+A decision never waits for anything, so it always sees one consistent state; everything that waits is a task of its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as random_module
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import is_deleting
+from navarch.api.time import Clock, SystemClock
+from navarch.client import resources
+from navarch.client.base import Client
+from navarch.client.events import EventRecorder
+from navarch.client.informer import Informers
+from navarch.scheduler.cache import SchedulerCache
+from navarch.scheduler.columns import NodeColumns
+from navarch.scheduler.config import SchedulerConfig
+from navarch.scheduler.counters import PodCounters
+from navarch.scheduler.environment import Environment
+from navarch.scheduler.evaluator import Diagnosis, Evaluator
+from navarch.scheduler.following import Follower
+from navarch.scheduler.framework import Plugin, Profile
+from navarch.scheduler.nominator import Nominator
+from navarch.scheduler.podinfo import PodInfo, PodParser
+from navarch.scheduler.preemption import Preemptor
+from navarch.scheduler.queue import SchedulingQueue
+from navarch.scheduler.selection import choose
+from navarch.scheduler.writes import Writer
+
+log = logging.getLogger(__name__)
+
+# Decisions between two turns of the event loop: enough to be quick, few enough to keep watches and bindings flowing.
+_BATCH = 16
+
+
+class Scheduler:
+    """Schedules the pods whose `schedulerName` is one of its profiles'. The informers are run by their owner."""
+
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        *,
+        clock: Clock | None = None,
+        random: random_module.Random | None = None,
+        config: SchedulerConfig | None = None,
+    ) -> None:
+        self.config = config or SchedulerConfig()
+        self._clock = clock or SystemClock()
+        self._random = random or random_module.Random()
+        self._writer = Writer(client, self._clock)
+        self.columns = NodeColumns()
+        parser = PodParser()
+        self.cache = SchedulerCache(self.columns, parser)
+        self.queue = SchedulingQueue(
+            self._plugins_of,
+            first_backoff_s=self.config.first_backoff_s,
+            last_backoff_s=self.config.last_backoff_s,
+        )
+        self.nominator = Nominator()
+        self.environment = Environment(client, informers, self.queue.happened)
+        counters = PodCounters(self.columns, self.environment)
+        self._profiles = {profile.name: profile for profile in self.config.profiles}
+        self.evaluators = {
+            profile.name: Evaluator(profile, self.columns, counters, self.environment)
+            for profile in self.config.profiles
+        }
+        self._events = {name: EventRecorder(client, name, clock=self._clock) for name in self._profiles}
+        self._preemptor = Preemptor(self.columns, self.environment, self.nominator, self._random)
+        self._pods = informers.get(resources.PODS)
+        self._nodes = informers.get(resources.NODES)
+        self._follower = Follower(self.cache, self.queue, self.nominator, parser, frozenset(self._profiles))
+        self._slots = asyncio.Semaphore(self.config.binds_in_flight)
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        self.environment.start()
+        await self.environment.synced()
+        await self._nodes.synced()
+        self._follower.start(self._nodes, self._pods)
+        await self._pods.synced()
+        async with asyncio.TaskGroup() as tasks:
+            for recorder in self._events.values():
+                tasks.create_task(recorder.run(), name="scheduler events")
+            await self._schedule(tasks)
+
+    async def _schedule(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            pod: PodInfo | None = await self.queue.pop()
+            for _ in range(_BATCH):
+                if pod is None:
+                    break
+                await self._slots.acquire()
+                if not self._place(pod, tasks):
+                    self._slots.release()
+                pod = self.queue.pop_now()
+            if pod is not None:
+                self.queue.put_back(pod)
+            await asyncio.sleep(0)
+
+    def _place(self, pod: PodInfo, tasks: asyncio.TaskGroup) -> bool:
+        """Decide on one pod; True where a task was started that will release the slot."""
+        current = self._pods.get(*pod.key)
+        if current is None or current["metadata"].get("uid") != pod.uid or is_deleting(current):
+            self.nominator.remove(pod.uid)
+            return False
+        evaluator = self.evaluators[pod.scheduler_name]
+        self._follower.in_flight.add(pod.uid)
+        try:
+            rejection = evaluator.reject(pod)
+            if rejection is not None:
+                diagnosis = Diagnosis.rejected(self.columns, rejection)
+                tasks.create_task(self._refuse(pod, diagnosis, evaluator))
+                return True
+            node_name = choose(pod, evaluator, self.columns, self.nominator, self._random)
+            if node_name is None:
+                tasks.create_task(self._refuse(pod, evaluator.diagnose(pod), evaluator))
+                return True
+            self.cache.assume(pod, node_name)
+            tasks.create_task(self._bind(pod, node_name))
+        except Exception:
+            # A plugin that fails must not take the scheduler down: the pod is tried again after its back-off.
+            log.exception("scheduling %s", pod.key)
+            self._requeue(pod, frozenset())
+            return False
+        return True
+
+    # Bound.
+
+    async def _bind(self, pod: PodInfo, node_name: str) -> None:
+        profile = self._profiles[pod.scheduler_name]
+        try:
+            for plugin in profile.plugins:
+                if plugin.binds(pod):
+                    await plugin.pre_bind(pod, self._nodes.get("", node_name) or {}, self.environment)
+            await self._writer.bind(pod, node_name)
+        except (StatusError, OSError) as error:
+            self._binding_failed(pod, node_name, error)
+            return
+        finally:
+            self._slots.release()
+        self.nominator.remove(pod.uid)
+        self._follower.in_flight.discard(pod.uid)
+        text = f"Successfully assigned {pod.key.namespace}/{pod.key.name} to {node_name}"
+        self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text)
+        self._follower.settle(pod)
+
+    def _binding_failed(self, pod: PodInfo, node_name: str, error: StatusError | OSError) -> None:
+        log.info("binding %s to %s: %s", pod.key, node_name, error)
+        self.cache.forget(pod)
+        if isinstance(error, StatusError) and error.code != 404:
+            self._events[pod.scheduler_name].event(
+                pod.obj, "Warning", "FailedScheduling", f"binding rejected: {error.message}"
+            )
+        self._requeue(pod, frozenset())
+        self.queue.retry_all()
+
+    # Refused.
+
+    async def _refuse(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> None:
+        profile = evaluator.profile
+        appendix, nominated = "", None
+        try:
+            if profile.preemption and not diagnosis.rejection and diagnosis.nodes:
+                appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
+            if diagnosis.nodes or diagnosis.rejection:
+                message = diagnosis.message(appendix)
+            else:
+                message = "no nodes available to schedule pods"
+            self._requeue(pod, diagnosis.plugins or frozenset(p.name for p in profile.plugins))
+            self._events[profile.name].event(pod.obj, "Warning", "FailedScheduling", message)
+            await self._writer.unscheduled(pod, "Unschedulable", message, nominated)
+        except (StatusError, OSError) as error:
+            log.info("refusing %s: %s", pod.key, error)
+            if pod.uid in self._follower.in_flight:
+                self._requeue(pod, frozenset())
+        finally:
+            self._slots.release()
+
+    async def _preempt(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
+        """Make room for the pod if that is possible. Returns what to say, and the node that is promised to it."""
+        outcome = self._preemptor.find(pod, diagnosis, evaluator)
+        if outcome.node_name is None:
+            if outcome.keeps_nomination or not self.nominator.node_of(pod.uid):
+                return outcome.message, None
+            self.nominator.remove(pod.uid)
+            return outcome.message, ""
+        self.nominator.set(pod, outcome.node_name)
+        for victim in outcome.victims:
+            await self._writer.evict(victim, evaluator.profile.name)
+            text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"
+            self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text)
+        for other in self.nominator.below(outcome.node_name, pod.priority):
+            # A promise to a lesser pod is void now; it looks for another place at its next turn.
+            self.nominator.remove(other.uid)
+            await self._writer.forget_nomination(other)
+        return "", outcome.node_name
+
+    def _requeue(self, pod: PodInfo, rejected_by: frozenset[str]) -> None:
+        self._follower.in_flight.discard(pod.uid)
+        current = self._pods.get(*pod.key)
+        if current is None or current["metadata"].get("uid") != pod.uid or current["spec"].get("nodeName"):
+            self.nominator.remove(pod.uid)
+            return
+        self.queue.refuse(self._follower.renewed(pod, current), rejected_by)
+
+    def _plugins_of(self, pod: PodInfo) -> list[Plugin]:
+        profile: Profile | None = self._profiles.get(pod.scheduler_name)
+        return profile.plugins if profile is not None else []
