@@ -1,4 +1,4 @@
-"""Checks that workload kinds share: label selector against template, counts, whole numbers or percentages, and status.
+"""What workload kinds share: their warnings, and checks of selector, template, counts, percentages and status.
 
 In: parts of an object that has passed its type check, with their dotted path.  Out: `FieldError`s with Kubernetes'
 words.
@@ -8,13 +8,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from navarch.api.errors import FieldError, StatusError, forbidden_field, invalid_value, not_supported, required
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, get_path
 from navarch.api.selectors import label_selector_of
-from navarch.api.validation import validate_label_selector, validate_non_negative
+from navarch.api.validation import dns_label_problems, validate_label_selector, validate_non_negative
+from navarch.kinds.base import Strategy
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
+from navarch.kinds.core.pod_warnings import pod_spec_warnings
+
+
+class WorkloadStrategy(Strategy):
+    """What kinds with a pod template have in common."""
+
+    has_generation = True
+    # Where the pod spec stands.
+    pod_spec_path: ClassVar[str] = "spec.template.spec"
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        name = obj["metadata"].get("name") or ""
+        if old is None and name and (problems := dns_label_problems(name)):
+            yield (
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "
+                f"a DNS label is recommended: [{' '.join(problems)}]"
+            )
+        pod_spec = get_path(obj, self.pod_spec_path)
+        if pod_spec and (old is None or get_path(old, self.pod_spec_path) != pod_spec):
+            yield from pod_spec_warnings(pod_spec, self.pod_spec_path)
+
 
 _match_percent: Final = re.compile(r"[0-9]+%").fullmatch
 MISMATCH: Final = "`selector` does not match template `labels`"

@@ -8,9 +8,10 @@ from navarch.api.errors import FieldError, invalid_value, not_supported, require
 from navarch.api.meta import Obj, get_path
 from navarch.api.validation import validate_immutable
 from navarch.kinds import columns
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.rollout import (
+    WorkloadStrategy,
     is_zero,
     validate_at_most_all,
     validate_counts,
@@ -35,8 +36,7 @@ _STATUS_COUNTS = (
 
 
 @strategy("apps", "DaemonSet")
-class DaemonSetStrategy(Strategy):
-    has_generation = True
+class DaemonSetStrategy(WorkloadStrategy):
     columns = (
         NAME,
         Column("Desired", columns.count("status.desiredNumberScheduled"), type="integer"),

@@ -8,9 +8,10 @@ from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_s
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_immutable
 from navarch.kinds import columns
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.rollout import (
+    WorkloadStrategy,
     is_zero,
     validate_at_most_all,
     validate_counts,
@@ -34,8 +35,7 @@ _STATUS_COUNTS = (
 
 
 @strategy("apps", "Deployment")
-class DeploymentStrategy(Strategy):
-    has_generation = True
+class DeploymentStrategy(WorkloadStrategy):
     columns = (
         NAME,
         Column(

@@ -8,17 +8,22 @@ from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_immutable
 from navarch.kinds import columns
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_pod_template
-from navarch.kinds.rollout import validate_counts, validate_selector, validate_status_counts, validate_template
+from navarch.kinds.rollout import (
+    WorkloadStrategy,
+    validate_counts,
+    validate_selector,
+    validate_status_counts,
+    validate_template,
+)
 from navarch.kinds.strategies import strategy
 
 _PARTS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
 
 
 @strategy("apps", "ReplicaSet")
-class ReplicaSetStrategy(Strategy):
-    has_generation = True
+class ReplicaSetStrategy(WorkloadStrategy):
     selectable = ("status.replicas",)
     columns = (
         NAME,

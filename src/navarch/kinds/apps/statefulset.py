@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.kinds import columns
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
 from navarch.kinds.rollout import (
+    WorkloadStrategy,
     validate_at_most_all,
     validate_counts,
     validate_int_or_percent,
@@ -35,8 +36,7 @@ _UPDATE_REFUSED = (
 
 
 @strategy("apps", "StatefulSet")
-class StatefulSetStrategy(Strategy):
-    has_generation = True
+class StatefulSetStrategy(WorkloadStrategy):
     columns = (
         NAME,
         Column(
