@@ -29,6 +29,7 @@ from navarch.api.openapi import (
     reachable,
     render_definition,
 )
+from navarch.api.openapi_protobuf import encode_v2
 from navarch.api.schema import SchemaSet
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
@@ -161,6 +162,11 @@ def openapi_v2_document(registry: Registry, schemas: SchemaSet) -> Obj:
 def openapi_v2(registry: Registry, schemas: SchemaSet) -> bytes:
     """`/openapi/v2`: everything in one document."""
     return orjson.dumps(openapi_v2_document(registry, schemas))
+
+
+def openapi_v2_protobuf(registry: Registry, schemas: SchemaSet) -> bytes:
+    """`/openapi/v2` as client-go asks for it: `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`."""
+    return encode_v2(openapi_v2_document(registry, schemas))
 
 
 def _definitions(kinds: list[Kind], schemas: SchemaSet, version: Version) -> Obj:

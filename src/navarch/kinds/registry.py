@@ -32,6 +32,7 @@ _PACKAGES: Final = (
     "core",
     "discovery",
     "events",
+    "flowcontrol",
     "networking",
     "node",
     "policy",
