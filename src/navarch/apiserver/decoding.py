@@ -13,6 +13,7 @@ import orjson
 import yaml
 
 from navarch.api.duplicates import duplicate_fields
+from navarch.api import protobuf
 from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Compiled, Core
@@ -193,10 +194,17 @@ def object_from_apply(body: Any, kind: Kind) -> Obj:
     return obj
 
 
-def refuse_protobuf(request: Request) -> None:
+def accept_protobuf(request: Request) -> None:
+    """Turn a protobuf body into the JSON body that it stands for.  Raises StatusError 400, 415."""
     media_type = media_type_of(request)
-    if media_type in ("application/vnd.kubernetes.protobuf", "application/cbor", "application/apply-patch+cbor"):
-        raise unsupported_media_type((JSON, YAML))
+    if media_type in ("application/cbor", "application/apply-patch+cbor"):
+        raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
+    if media_type == protobuf.MEDIA_TYPE:
+        try:
+            request.body = orjson.dumps(protobuf.decode(request.body))
+        except ValueError as error:
+            raise bad_request(f"unable to decode the request body: {error}") from error
+        request.headers = {**request.headers, "content-type": JSON}
 
 
 def check_name(obj: Obj, name: str) -> None:

@@ -23,7 +23,7 @@ from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdm
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import AdmissionChain, Core
-from navarch.apiserver.decoding import MAX_BODY, refuse_protobuf
+from navarch.apiserver.decoding import MAX_BODY, accept_protobuf
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
@@ -197,7 +197,7 @@ class ApiServer:
         if kind is None or (not kind.resource.namespaced and route.namespace and route.plural != "namespaces"):
             raise unknown_path()
         if request.body:
-            refuse_protobuf(request)
+            accept_protobuf(request)
         call = Call(request, route, verb, kind, user, form_of(request))
         return await self._handler(call)(call)
 

@@ -46,6 +46,8 @@ class HTTPTransport:
         if request.query:
             url += "?" + urlencode(request.query)
         headers = dict(request.headers)
+        # Components sit beside the server or on a fast network, where compressing costs more than it saves.
+        headers.setdefault("accept-encoding", "identity")
         if self._token is not None:
             headers["authorization"] = f"Bearer {self._token()}"
         timeout = aiohttp.ClientTimeout(
