@@ -48,6 +48,12 @@ class NamespaceStrategy(Strategy):
         """`/finalize` changes the finalizers and nothing else."""
         obj["status"] = old.get("status", {})
 
+    def prepare_delete(self, obj: Obj) -> None:
+        obj.setdefault("status", {})["phase"] = "Terminating"
+
+    def holds_deletion(self, obj: Obj) -> bool:
+        return bool((obj.get("spec") or {}).get("finalizers"))
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         for index, finalizer in enumerate(obj["spec"].get("finalizers") or ()):
             for problem in qualified_name_problems(finalizer):

@@ -52,6 +52,7 @@ def _mode_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("", "PersistentVolume")
 class PersistentVolumeStrategy(Strategy):
+    returns_deleted = True
     columns = (
         NAME,
         Column("Capacity", ".spec.capacity.storage", description="How much it holds"),

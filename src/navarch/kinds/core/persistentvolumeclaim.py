@@ -54,6 +54,7 @@ def _mode_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("", "PersistentVolumeClaim")
 class PersistentVolumeClaimStrategy(Strategy):
+    returns_deleted = True
     columns = (
         NAME,
         Column("Status", _status_cell, description="Where it is in its life"),

@@ -35,6 +35,7 @@ _GATED = {
 
 @strategy("", "Pod")
 class PodStrategy(Strategy):
+    returns_deleted = True
     columns = POD_COLUMNS
     selectable = (
         "spec.nodeName",

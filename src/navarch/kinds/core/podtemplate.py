@@ -25,6 +25,7 @@ def _labels_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("", "PodTemplate")
 class PodTemplateStrategy(Strategy):
+    returns_deleted = True
     columns = (
         NAME,
         Column("Containers", lambda obj, now: containers_cells(_spec(obj))[0], description="Names of the containers"),

@@ -44,6 +44,7 @@ def _limit_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("", "ResourceQuota")
 class ResourceQuotaStrategy(Strategy):
+    returns_deleted = True
     columns = (
         NAME,
         Column("Request", _request_cell, description="Requests and counts: used of how many"),

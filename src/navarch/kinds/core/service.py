@@ -70,6 +70,7 @@ def _selector_cell(service: Obj, now: datetime) -> str:
 
 @strategy("", "Service")
 class ServiceStrategy(Strategy):
+    returns_deleted = True
     columns = (
         NAME,
         Column("Type", ".spec.type", description="How the service is exposed"),

@@ -15,4 +15,5 @@ def _secrets_cell(obj: Obj, now: datetime) -> int:
 
 @strategy("", "ServiceAccount")
 class ServiceAccountStrategy(Strategy):
+    returns_deleted = True
     columns = (NAME, Column("Secrets", _secrets_cell, description="How many secrets it names"), AGE)
