@@ -159,7 +159,7 @@ class Node:
             )
         )
 
-    async def log(self, name: str, container: str = "c", attempt: int = 0) -> str:
+    def log(self, name: str, container: str = "c", attempt: int = 0) -> str:
         pod = self.api.get("pods", "default", name)
         assert pod is not None
         path = self.config.log_directory("default", name, pod["metadata"]["uid"]) / container / f"{attempt}.log"

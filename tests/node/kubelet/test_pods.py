@@ -21,7 +21,7 @@ async def test_a_pod_runs_and_becomes_ready(node: Node) -> None:
     assert node.status("web")["phase"] == "Running"
     assert node.status("web")["podIP"].startswith("10.211.7.")
     assert node.container("web")["restartCount"] == 0
-    assert await node.log("web") == "hello"
+    assert node.log("web") == "hello"
     assert {"Pulled", "Created", "Started"} <= set(node.reasons("web"))
 
 
@@ -41,4 +41,4 @@ async def test_a_deleted_pod_leaves_nothing(node: Node) -> None:
     await node.until(lambda: node.api.get("pods", "default", "gone") is None)
     await node.until(lambda: not node.kubelet.workers)
     assert not node.config.pod_directory(pod["metadata"]["uid"]).exists()
-    assert not [s for s in await node.kubelet.runtime.list_sandboxes()]
+    assert not await node.kubelet.runtime.list_sandboxes()

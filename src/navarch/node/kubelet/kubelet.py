@@ -33,6 +33,7 @@ from navarch.node.kubelet.pod import PodWorker
 from navarch.node.kubelet.probes import Prober
 from navarch.node.kubelet.resources import has_unified_cgroups, memory_capacity
 from navarch.node.kubelet.runtime import POD_UID, Runtime, RuntimeFailure, settled_exit
+from navarch.node.kubelet.server import KubeletServer
 from navarch.node.kubelet.sources import APISource
 from navarch.node.kubelet.volumes.manager import VolumeManager
 
@@ -90,6 +91,7 @@ class Kubelet:
             owned=self._owned,
         )
         self.sweeper = Sweeper(self)
+        self.server = KubeletServer(self)
 
     def _services(self) -> Sequence[Obj]:
         return self.services.list()
@@ -102,6 +104,7 @@ class Kubelet:
         for place in (self.config.pods, self.config.logs):
             place.mkdir(parents=True, exist_ok=True)
         try:
+            await self.server.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.recorder.run(), name="events")
                 tasks.create_task(self.services.run(), name="services")
@@ -118,6 +121,7 @@ class Kubelet:
             for task in list(self._running.values()):
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
+            await self.server.stop()
             await self.parts.images.close()
             await self._caller.close()
 

@@ -1,0 +1,136 @@
+"""Who may ask the kubelet: the API server by its client certificate, others by certificate or token as the cluster's
+authorization says (TokenReview, SubjectAccessReview)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from aiohttp import web
+
+from navarch.api.errors import StatusError
+from navarch.api.time import Clock
+from navarch.client.base import Client
+from navarch.client.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+
+_MASTERS: Final = "system:masters"
+_API_SERVER: Final = "system:apiserver"
+_KEEP: Final = timedelta(minutes=1)
+_VERBS: Final = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class Caller(NamedTuple):
+    name: str
+    groups: tuple[str, ...]
+
+
+class _Answer(NamedTuple):
+    value: Any
+    until: datetime
+
+
+def caller_of_certificate(request: web.Request) -> Caller | None:
+    """The subject of the client certificate that TLS has verified."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport else None
+    if not certificate:
+        return None
+    fields = [pair for part in certificate.get("subject", ()) for pair in part]
+    name = next((value for key, value in fields if key == "commonName"), "")
+    groups = tuple(value for key, value in fields if key == "organizationName")
+    return Caller(name, groups) if name else None
+
+
+def subresource_of(path: str) -> Sequence[str]:
+    """The subresources of `nodes`, any of which allows a path: the fine-grained one first."""
+    if path.startswith("/stats"):
+        return ("stats", "proxy")
+    if path.startswith("/metrics"):
+        return ("metrics", "proxy")
+    if path.startswith("/logs"):
+        return ("log", "proxy")
+    if path.startswith("/pods"):
+        return ("pods", "proxy")
+    if path.startswith("/healthz"):
+        return ("healthz", "proxy")
+    if path.startswith("/configz"):
+        return ("configz", "proxy")
+    return ("proxy",)
+
+
+class Guard:
+    """Answers are kept for a minute, so that scraping metrics does not review a token each time."""
+
+    def __init__(self, client: Client, node_name: str, clock: Clock) -> None:
+        self._client = client
+        self._node_name = node_name
+        self._clock = clock
+        self._kept: dict[tuple[str, ...], _Answer] = {}
+
+    async def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to a caller that may not; None for one that may."""
+        caller = caller_of_certificate(request) or await self._caller_of_token(request)
+        if caller is None:
+            return web.Response(status=401, text="Unauthorized")
+        if caller.name == _API_SERVER or _MASTERS in caller.groups:
+            return None
+        verb = _VERBS.get(request.method, "get")
+        for subresource in subresource_of(request.path):
+            if await self._allowed(caller, verb, subresource):
+                return None
+        last = subresource_of(request.path)[0]
+        text = f"Forbidden (user={caller.name}, verb={verb}, resource=nodes, subresource(s)=[{last}])"
+        return web.Response(status=403, text=text)
+
+    async def _caller_of_token(self, request: web.Request) -> Caller | None:
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not token:
+            return None
+        kept = self._recall("token", token)
+        if kept is not None:
+            return kept.value  # type: ignore[no-any-return]
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        try:
+            status = (await self._client.create(TOKEN_REVIEWS, {**review, "metadata": {}})).get("status") or {}
+        except (StatusError, OSError):
+            return None
+        user = status.get("user") or {}
+        authenticated = bool(status.get("authenticated"))
+        caller = Caller(user.get("username", ""), tuple(user.get("groups") or ())) if authenticated else None
+        self._keep(caller, "token", token)
+        return caller
+
+    async def _allowed(self, caller: Caller, verb: str, subresource: str) -> bool:
+        key = ("access", caller.name, *caller.groups, verb, subresource)
+        kept = self._recall(*key)
+        if kept is not None:
+            return bool(kept.value)
+        spec = {
+            "user": caller.name,
+            "groups": list(caller.groups),
+            "resourceAttributes": {
+                "verb": verb,
+                "group": "",
+                "version": "v1",
+                "resource": "nodes",
+                "subresource": subresource,
+                "name": self._node_name,
+            },
+        }
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {}, "spec": spec}
+        try:
+            answer = await self._client.create(SUBJECT_ACCESS_REVIEWS, review)
+        except (StatusError, OSError):
+            return False
+        allowed = bool((answer.get("status") or {}).get("allowed"))
+        self._keep(allowed, *key)
+        return allowed
+
+    def _recall(self, *key: str) -> _Answer | None:
+        kept = self._kept.get(key)
+        return kept if kept is not None and self._clock.now() < kept.until else None
+
+    def _keep(self, value: Any, *key: str) -> None:
+        now = self._clock.now()
+        self._kept = {old: answer for old, answer in self._kept.items() if now < answer.until}
+        self._kept[key] = _Answer(value, now + _KEEP)
