@@ -63,6 +63,13 @@ def test_every_served_version_of_the_issue_is_there(registry: Registry) -> None:
     assert registry.versions()["autoscaling"] == ["v2", "v1"]
 
 
+def test_an_older_version_serves_only_what_it_knew() -> None:
+    older = builtin(schema.load("1.30"))
+    assert older.by_path("certificates.k8s.io", "v1", "clustertrustbundles") is None
+    assert older.by_path("", "v1", "pods") is not None
+    assert b"deployments" in openapi.openapi_v3_group(older, schema.load("1.30"), "apps", "v1")
+
+
 def test_a_kind_can_be_added_and_removed(registry: Registry) -> None:
     crontab = Resource("stable.example.com", "v1", "crontabs", "CronTab", True)
     grown = Registry(registry.kinds())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -213,12 +213,14 @@ def _import_kind_modules() -> None:
             importlib.import_module(f"navarch.kinds.{name}.{module.name}")
 
 
-def builtin() -> Registry:
-    """A registry of every built-in kind."""
+def builtin(definitions: Container[str] | None = None) -> Registry:
+    """A registry of every built-in kind; given the definitions of a Kubernetes version, of those that it has."""
     _import_kind_modules()
     registry = Registry()
     for resource, traits in _table():
         group, version, _, kind, _ = resource
+        if definitions is not None and definition_name(group, version, kind) not in definitions:
+            continue
         stored: Resource = traits.get("storage", resource)
         registry.add(
             Kind(
