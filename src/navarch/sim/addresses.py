@@ -1,0 +1,83 @@
+"""Addresses of simulated nodes and of the pods on them: unique, handed out in order, reused when a pod is gone."""
+
+from __future__ import annotations
+
+from collections import deque
+from ipaddress import IPv4Network, ip_address, ip_network
+
+# RFC 2544 and RFC 6598: ranges that no real network routes, large enough for 131,000 nodes and four million pods.
+NODES = IPv4Network("198.18.0.0/15")
+PODS = IPv4Network("100.64.0.0/10")
+
+
+class Pool:
+    """Host addresses of one network."""
+
+    def __init__(self, network: IPv4Network, *, reserved: int = 2) -> None:
+        self._network = network
+        self._next = int(network.network_address) + reserved
+        self._last = int(network.broadcast_address) - 1
+        self._free: deque[str] = deque()
+        self._taken: set[str] = set()
+
+    def take(self) -> str | None:
+        """An address that is not in use, None where all are. Freed ones come last, as connections may linger."""
+        while self._next <= self._last:
+            address = str(ip_address(self._next))
+            self._next += 1
+            if address not in self._taken:
+                self._taken.add(address)
+                return address
+        while self._free:
+            address = self._free.popleft()
+            if address not in self._taken:
+                self._taken.add(address)
+                return address
+        return None
+
+    def reserve(self, address: str) -> bool:
+        """Mark an address of this network as in use; False if it is not of this network."""
+        if ip_address(address) not in self._network:
+            return False
+        self._taken.add(address)
+        return True
+
+    def give_back(self, address: str) -> bool:
+        """True if the address was ours."""
+        if address not in self._taken:
+            return False
+        self._taken.discard(address)
+        self._free.append(address)
+        return True
+
+
+class PodAddresses:
+    """Pod addresses by node: of the node's pod network where it has one, else of a network shared by all nodes."""
+
+    def __init__(self) -> None:
+        self._shared = Pool(PODS)
+        self._by_network: dict[str, Pool] = {}
+
+    def take(self, pod_cidr: str) -> str:
+        address = self._pool(pod_cidr).take() if pod_cidr else None
+        address = address or self._shared.take()
+        if address is None:
+            raise RuntimeError("out of simulated pod addresses")
+        return address
+
+    def reserve(self, pod_cidr: str, address: str) -> None:
+        if not (pod_cidr and self._pool(pod_cidr).reserve(address)):
+            self._shared.reserve(address)
+
+    def give_back(self, pod_cidr: str, address: str) -> None:
+        if not (pod_cidr and self._pool(pod_cidr).give_back(address)):
+            self._shared.give_back(address)
+
+    def _pool(self, pod_cidr: str) -> Pool:
+        pool = self._by_network.get(pod_cidr)
+        if pool is None:
+            network = ip_network(pod_cidr)
+            if not isinstance(network, IPv4Network):
+                return self._shared
+            pool = self._by_network[pod_cidr] = Pool(network)
+        return pool

@@ -1,0 +1,94 @@
+"""What a pod on a simulated node does, and how people say so.
+
+Without annotations a pod starts at once, its probes succeed, and it runs until it is deleted; a Job's pod completes
+after `Latencies.job_s`. Annotations of the pod (durations as `90s`, `1m30s`, `250ms`, or a number of seconds):
+
+| annotation | meaning | | --- | --- | | `sim.navarch.dev/start-duration` | time from being bound to running (image
+pull, volumes) | | `sim.navarch.dev/run-duration` | the containers exit this long after their start | |
+`sim.navarch.dev/exit-code` | with which code they exit (default 0) | | `sim.navarch.dev/stop-duration` | time that
+they take to stop, at most the grace period | | `sim.navarch.dev/ready` | `false`: readiness probes fail, until the
+annotation changes | | `sim.navarch.dev/waiting-reason` | the containers never start, and wait for this reason
+(`ImagePullBackOff`) |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from navarch.api.meta import Obj, annotations_of, controller_of
+
+PREFIX = "sim.navarch.dev/"
+
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)")
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """How long things take on a simulated node where the pod does not say otherwise."""
+
+    start_s: float = 0.0
+    stop_s: float = 0.0
+    job_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What one pod does; `run_s` is None where it runs until it is deleted."""
+
+    start_s: float
+    ready_s: float
+    run_s: float | None
+    exit_code: int
+    stop_s: float
+    ready: bool
+    waiting_reason: str
+
+
+def behaviour_of(pod: Obj, latencies: Latencies) -> Behaviour:
+    """Read the pod's annotations and probes; what cannot be read counts as not given."""
+    annotations = annotations_of(pod)
+
+    def duration(name: str) -> float | None:
+        return parse_duration(annotations.get(PREFIX + name, ""))
+
+    owner = controller_of(pod)
+    run_s = duration("run-duration")
+    if run_s is None and owner is not None and owner.get("kind") == "Job":
+        run_s = latencies.job_s
+    start_s = duration("start-duration")
+    stop_s = duration("stop-duration")
+    code = annotations.get(PREFIX + "exit-code", "0")
+    return Behaviour(
+        start_s=latencies.start_s if start_s is None else start_s,
+        ready_s=max((_probe_delay_s(container) for container in pod["spec"]["containers"]), default=0.0),
+        run_s=run_s,
+        exit_code=int(code) if code.isdigit() else 0,
+        stop_s=latencies.stop_s if stop_s is None else stop_s,
+        ready=annotations.get(PREFIX + "ready", "true") != "false",
+        waiting_reason=annotations.get(PREFIX + "waiting-reason", ""),
+    )
+
+
+def _probe_delay_s(container: Obj) -> float:
+    """When the first readiness probe can have succeeded: after both probes' initial delays, one after the other."""
+    probes = (container.get("startupProbe"), container.get("readinessProbe"))
+    return float(sum((probe or {}).get("initialDelaySeconds") or 0 for probe in probes))
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of a duration as Go writes it, or of a plain number; None if it is neither."""
+    text = text.strip()
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    position, total_s = 0, 0.0
+    while position < len(text):
+        part = _PART.match(text, position)
+        if part is None:
+            return None
+        total_s += float(part.group(1)) * _UNITS_S[part.group(2)]
+        position = part.end()
+    return total_s if text else None

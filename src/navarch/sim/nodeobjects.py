@@ -1,0 +1,116 @@
+"""The Node and Lease objects of a simulated node, as its kubelet would write them. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from ipaddress import ip_address
+
+from navarch.api.meta import Obj
+from navarch.api.time import format_micro_time, format_time
+from navarch.sim.addresses import NODES
+
+KUBELET_VERSION = "v1.37.0-navarch"
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_DURATION_S = 40
+
+DEFAULT_CAPACITY: Mapping[str, str] = {
+    "cpu": "8",
+    "memory": "32Gi",
+    "pods": "110",
+    "ephemeral-storage": "100Gi",
+    "hugepages-1Gi": "0",
+    "hugepages-2Mi": "0",
+}
+
+_CONDITIONS = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+
+
+def node_address(index: int) -> str:
+    """The address of the node with this index, from 0."""
+    return str(ip_address(int(NODES.network_address) + 10 + index))
+
+
+def conditions(now: datetime, transition: Mapping[str, str] | None = None) -> list[Obj]:
+    """The conditions of a healthy node; `transition` has since when each of them holds."""
+    stamp = format_time(now)
+    return [
+        {
+            "type": kind,
+            "status": status,
+            "lastHeartbeatTime": stamp,
+            "lastTransitionTime": (transition or {}).get(kind, stamp),
+            "reason": reason,
+            "message": message,
+        }
+        for kind, status, reason, message in _CONDITIONS
+    ]
+
+
+def node_object(
+    name: str, address: str, capacity: Mapping[str, str], labels: Mapping[str, str], version: str, now: datetime
+) -> Obj:
+    """A node that is ready from its first moment."""
+    identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.sim.navarch.dev")
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "beta.kubernetes.io/arch": "amd64",
+                "beta.kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                **labels,
+            },
+            "annotations": {"sim.navarch.dev/node": "true"},
+        },
+        "spec": {},
+        "status": {
+            "capacity": dict(capacity),
+            "allocatable": dict(capacity),
+            "conditions": conditions(now),
+            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+            "nodeInfo": {
+                "machineID": identity.hex,
+                "systemUUID": str(identity),
+                "bootID": str(uuid.uuid5(identity, "boot")),
+                "kernelVersion": "6.1.0-simulated",
+                "osImage": "Navarch simulated node",
+                "containerRuntimeVersion": "simulated://1.0.0",
+                "kubeletVersion": version,
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+            },
+        },
+    }
+
+
+def lease_object(node: Obj, now: datetime) -> Obj:
+    name = node["metadata"]["name"]
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": name,
+            "namespace": LEASE_NAMESPACE,
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node["metadata"].get("uid", "")}
+            ],
+        },
+        "spec": {
+            "holderIdentity": name,
+            "leaseDurationSeconds": LEASE_DURATION_S,
+            "renewTime": format_micro_time(now),
+        },
+    }

@@ -1,0 +1,170 @@
+"""`SimulatedNodes`: any number of nodes that run pods without containers, in one process, with one watch of pods.
+
+To the API server they are kubelets: Node objects with capacity, conditions and addresses, leases that are renewed,
+pods that become Running and Ready, exit, restart and stop. What a pod does can be told by annotations
+(`behaviour.py`). `fail` and `recover` take a node down and up again as a crash would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as random_module
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj
+from navarch.api.time import Clock, SystemClock
+from navarch.client import resources
+from navarch.client.base import Client, PatchKind
+from navarch.client.events import EventRecorder
+from navarch.client.informer import Informers
+from navarch.sim.behaviour import Latencies
+from navarch.sim.heartbeats import Heartbeats
+from navarch.sim.nodeobjects import DEFAULT_CAPACITY, KUBELET_VERSION, node_address, node_object
+from navarch.sim.pods import PodRunner
+
+log = logging.getLogger(__name__)
+
+_REGISTERING_AT_ONCE = 32
+_RETRY_S = 0.05
+# Above this many nodes events about containers would be most of what the cluster writes.
+_NODES_WITH_EVENTS = 20
+
+
+class SimulatedNodes:
+    """`count` nodes named `<name_prefix>1`, `<name_prefix>2` and so on. With `informers` (run by their owner) the nodes
+    share the pods that others watch anyway; without, they keep informers of their own."""
+
+    def __init__(
+        self,
+        client: Client,
+        count: int,
+        *,
+        informers: Informers | None = None,
+        clock: Clock | None = None,
+        random: random_module.Random | None = None,
+        name_prefix: str = "node-",
+        capacity: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        zones: int = 0,
+        latencies: Latencies | None = None,
+        kubelet_version: str = KUBELET_VERSION,
+        events: bool | None = None,
+    ) -> None:
+        self._client = client
+        self._clock = clock or SystemClock()
+        self._random = random or random_module.Random()
+        self._informers = informers or Informers(client)
+        self._owns_informers = informers is None
+        self._capacity = {**DEFAULT_CAPACITY, **(capacity or {})}
+        self._labels = dict(labels or {})
+        self._zones = zones
+        self._version = kubelet_version
+        self._indexes = {f"{name_prefix}{i + 1}": i for i in range(count)}
+        self._nodes: dict[str, Obj] = {}
+        self._node_informer = self._informers.get(resources.NODES)
+        # On their own they look only at pods that have a node: half the events.
+        pods = self._informers.get(resources.PODS, fields="" if informers is not None else "spec.nodeName!=")
+        self._heartbeats = Heartbeats(client, self._clock, self._node)
+        with_events = count <= _NODES_WITH_EVENTS if events is None else events
+        self._recorder = EventRecorder(client, "kubelet", clock=self._clock) if with_events else None
+        self._pods = PodRunner(
+            client,
+            pods,
+            self._indexes,
+            address_of=self._address,
+            cidr_of=self._cidr,
+            clock=self._clock,
+            latencies=latencies or Latencies(),
+            recorder=self._recorder,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._indexes)
+
+    async def run(self) -> None:
+        """Register the nodes, then run their pods and renew their leases until cancelled."""
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            if self._owns_informers:
+                tasks.create_task(self._informers.run(), name="simulated nodes' informers")
+            if self._recorder is not None:
+                tasks.create_task(self._recorder.run(), name="simulated nodes' events")
+            tasks.create_task(self._pods.run(), name="simulated nodes' pods")
+            await self._register_all()
+            tasks.create_task(self._heartbeats.run(), name="simulated nodes' leases")
+
+    def fail(self, name: str) -> None:
+        """Take a node down: no lease, no status, pods stay as last reported."""
+        self._heartbeats.silence(name)
+        self._pods.pause(name)
+
+    async def recover(self, name: str) -> None:
+        """Bring a failed node back."""
+        self._pods.resume(name)
+        await self._heartbeats.revive(name)
+
+    # Registration.
+
+    async def _register_all(self) -> None:
+        slots = asyncio.Semaphore(_REGISTERING_AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with slots:
+                await self._register(name)
+
+        await asyncio.gather(*(one(name) for name in self._indexes))
+
+    async def _register(self, name: str) -> None:
+        """Create the Node, or take over the one that is there, as after a restart."""
+        index = self._indexes[name]
+        labels = dict(self._labels)
+        if self._zones:
+            labels["topology.kubernetes.io/zone"] = f"zone-{index % self._zones + 1}"
+        while True:
+            fresh = node_object(name, node_address(index), self._capacity, labels, self._version, self._clock.now())
+            try:
+                self._nodes[name] = await self._create_or_adopt(name, fresh)
+            except (StatusError, OSError) as error:
+                log.debug("registering %s: %s", name, error)
+                await asyncio.sleep(_RETRY_S * (1 + self._random.random()))
+                continue
+            self._heartbeats.add(name)
+            return
+
+    async def _create_or_adopt(self, name: str, fresh: Obj) -> Obj:
+        try:
+            return await self._client.create(resources.NODES, fresh)
+        except StatusError as error:
+            if error.reason != "AlreadyExists":
+                raise
+        return await self._client.patch(
+            resources.NODES,
+            name,
+            "",
+            {"status": fresh["status"]},
+            kind=PatchKind.STRATEGIC,
+            subresource="status",
+        )
+
+    # What is known of the nodes.
+
+    def _node(self, name: str) -> Obj | None:
+        """The node as last seen; None where somebody deleted it (a kubelet does not register again by itself)."""
+        if self._node_informer.has_synced:
+            known = self._node_informer.get("", name)
+            if known is not None:
+                self._nodes.pop(name, None)
+                return known
+        # Just registered, and the watch has yet to show it.
+        return self._nodes.get(name)
+
+    def _address(self, name: str) -> str:
+        return node_address(self._indexes[name])
+
+    def _cidr(self, name: str) -> str:
+        node = self._node(name)
+        return str(((node or {}).get("spec") or {}).get("podCIDR") or "")

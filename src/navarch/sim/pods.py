@@ -1,0 +1,207 @@
+"""Pods on simulated nodes: one queue of pod keys for all nodes, each key brought level with what its pod should
+report.
+
+In: pods that are bound to one of our nodes.  Out: at most one status write per change of a pod's life, and the final
+deletion of pods that were told to stop. What there is to remember of a pod is its address; the rest is computed anew
+from the pod, so a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Container
+from datetime import datetime
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, is_deleting, key_of, uid_of
+from navarch.api.time import Clock
+from navarch.client import resources
+from navarch.client.base import Client, PatchKind
+from navarch.client.events import EventRecorder
+from navarch.client.informer import Informer
+from navarch.client.workqueue import WorkQueue
+from navarch.sim.addresses import PodAddresses
+from navarch.sim.behaviour import Latencies, behaviour_of
+from navarch.sim.podstatus import shows, status_of, stopped_status
+
+log = logging.getLogger(__name__)
+
+_ENDED = ("Succeeded", "Failed")
+
+
+class PodRunner:
+    """`nodes` are the names that are ours; `address_of` and `cidr_of` give a node's address and pod network."""
+
+    def __init__(
+        self,
+        client: Client,
+        pods: Informer,
+        nodes: Container[str],
+        *,
+        address_of: Callable[[str], str],
+        cidr_of: Callable[[str], str],
+        clock: Clock,
+        latencies: Latencies,
+        recorder: EventRecorder | None = None,
+        workers: int = 32,
+    ) -> None:
+        self._client = client
+        self._pods = pods
+        self._nodes = nodes
+        self._address_of = address_of
+        self._cidr_of = cidr_of
+        self._clock = clock
+        self._latencies = latencies
+        self._recorder = recorder
+        self._workers = workers
+        self._queue: WorkQueue[Key] = WorkQueue(max_delay_s=10.0)
+        self._addresses = PodAddresses()
+        self._held: dict[str, tuple[str, str]] = {}
+        """By pod uid: the pod network and the address taken from it."""
+        self._deleted: dict[str, datetime] = {}
+        """By pod uid: when its deletion was seen."""
+        self._stopped: set[str] = set()
+
+    async def run(self) -> None:
+        """Follow the pods until cancelled."""
+        self._pods.add_handler(self._added, lambda _, pod: self._changed(pod), self._gone)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._workers):
+                tasks.create_task(self._work(), name="simulated pods")
+
+    def pause(self, node: str) -> None:
+        """Nothing happens any more on a node that is down."""
+        self._stopped.add(node)
+
+    def resume(self, node: str) -> None:
+        self._stopped.discard(node)
+        for pod in self._pods.list():
+            if pod["spec"].get("nodeName") == node:
+                self._queue.add(key_of(pod))
+
+    # Following.
+
+    def _added(self, pod: Obj) -> None:
+        node = pod["spec"].get("nodeName")
+        if not node or node not in self._nodes:
+            return
+        address = (pod.get("status") or {}).get("podIP")
+        if address and not pod["spec"].get("hostNetwork") and uid_of(pod) not in self._held:
+            cidr = self._cidr_of(node)
+            self._addresses.reserve(cidr, address)
+            self._held[uid_of(pod)] = (cidr, address)
+        self._queue.add(key_of(pod))
+
+    def _changed(self, pod: Obj) -> None:
+        node = pod["spec"].get("nodeName")
+        if node and node in self._nodes:
+            self._queue.add(key_of(pod))
+
+    def _gone(self, pod: Obj) -> None:
+        uid = uid_of(pod)
+        self._deleted.pop(uid, None)
+        self._give_back(uid)
+
+    # Working.
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._level(key)
+                self._queue.forget(key)
+            except StatusError as error:
+                if error.code == 404:
+                    self._queue.forget(key)
+                else:
+                    log.debug("pod %s: %s", key, error)
+                    self._queue.add_rate_limited(key)
+            except OSError as error:
+                log.debug("pod %s: %s", key, error)
+                self._queue.add_rate_limited(key)
+            finally:
+                self._queue.done(key)
+
+    async def _level(self, key: Key) -> None:
+        pod = self._pods.get(*key)
+        if pod is None or pod["spec"].get("nodeName") in self._stopped:
+            return
+        if is_deleting(pod):
+            await self._stop(pod)
+            return
+        current = pod.get("status") or {}
+        if current.get("phase") in _ENDED:
+            self._give_back(uid_of(pod))
+            return
+        node = pod["spec"]["nodeName"]
+        now = self._clock.now()
+        does = behaviour_of(pod, self._latencies)
+        status, next_s = status_of(pod, does, self._address(pod, node), self._address_of(node), now)
+        if status["phase"] == "Pending" and "podIP" not in current:
+            # A pod has no address before its sandbox, unless it is the node's.
+            status.pop("podIP", None)
+            status.pop("podIPs", None)
+        if not shows(current, status):
+            await self._write(pod, status)
+            if current.get("phase") != "Running" and status["phase"] == "Running":
+                self._tell(pod, status)
+        if next_s is not None:
+            self._queue.add_after(key, next_s + 0.001)
+
+    async def _stop(self, pod: Obj) -> None:
+        uid = uid_of(pod)
+        now = self._clock.now()
+        seen = self._deleted.setdefault(uid, now)
+        grace_s = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        takes_s = min(behaviour_of(pod, self._latencies).stop_s, grace_s)
+        left_s = takes_s - (now - seen).total_seconds()
+        if left_s > 0:
+            self._queue.add_after(key_of(pod), left_s)
+            return
+        if pod["metadata"].get("finalizers"):
+            # Those who hold the pod (a Job counting its pods) want to see how it ended.
+            if (pod.get("status") or {}).get("phase") not in _ENDED:
+                await self._write(pod, stopped_status(pod, now))
+            if grace_s == 0:
+                return
+        await self._client.delete(
+            resources.PODS, pod["metadata"]["name"], pod["metadata"]["namespace"], grace_s=0, uid=uid
+        )
+
+    async def _write(self, pod: Obj, status: Obj) -> None:
+        await self._client.patch(
+            resources.PODS,
+            pod["metadata"]["name"],
+            pod["metadata"]["namespace"],
+            {"metadata": {"uid": uid_of(pod)}, "status": status},
+            kind=PatchKind.MERGE,
+            subresource="status",
+        )
+
+    # Addresses and events.
+
+    def _address(self, pod: Obj, node: str) -> str:
+        if pod["spec"].get("hostNetwork"):
+            return self._address_of(node)
+        held = self._held.get(uid_of(pod))
+        if held is None:
+            cidr = self._cidr_of(node)
+            held = self._held[uid_of(pod)] = (cidr, self._addresses.take(cidr))
+        return held[1]
+
+    def _give_back(self, uid: str) -> None:
+        held = self._held.pop(uid, None)
+        if held is not None:
+            self._addresses.give_back(*held)
+
+    def _tell(self, pod: Obj, status: Obj) -> None:
+        if self._recorder is None:
+            return
+        for container in pod["spec"]["containers"]:
+            path = f"spec.containers{{{container['name']}}}"
+            image = container.get("image", "")
+            text = f'Container image "{image}" already present on machine'
+            self._recorder.event(pod, "Normal", "Pulled", text, field_path=path)
+            self._recorder.event(pod, "Normal", "Created", f"Container created: {container['name']}", field_path=path)
+            self._recorder.event(pod, "Normal", "Started", f"Container started: {container['name']}", field_path=path)
