@@ -110,7 +110,7 @@ def canonical(quantity: Quantity) -> str:
 
 
 def _spell(number: Fraction, form: str) -> str:
-    """`number` with the largest suffix of its format that leaves an integer."""
+    """`number` with the largest suffix of its format that leaves an integer; binary suffixes only from 1Ki on."""
     if number == 0:
         return "0"
     if form == "binary" and abs(number) >= 1024 and number.denominator == 1:
@@ -119,8 +119,6 @@ def _spell(number: Fraction, form: str) -> str:
             whole //= 1024
             power += 1
         return f"{whole}{_BINARY[power]}"
-    if form == "binary" and number.denominator == 1:
-        return str(number.numerator)
     nanos = int(number * _NANO)
     exponent = -9
     while nanos % 1000 == 0 and exponent < 18:

@@ -335,7 +335,7 @@ def _struct_decoder(fields: _Fields) -> Decoder:
                     unknown = [*(unknown or ()), key]
                     dropped = [*(dropped or ()), key]
         except DecodeError as error:
-            raise (error.at(struct, key) if struct else error) from None
+            raise error.at(struct, key) from None
         if dropped is not None:
             for key in dropped:
                 del obj[key]
