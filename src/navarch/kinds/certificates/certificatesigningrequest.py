@@ -1,0 +1,225 @@
+"""CertificateSigningRequest, with its approval and status subresources, and ClusterTrustBundle.
+
+Who asks is filled in by admission from the request's user; from then on the spec never changes. Approvers write only
+conditions through `/approval`; signers write certificate and the Failed condition through `/status`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
+from navarch.api.meta import Obj, get_path
+from navarch.api.time import human_duration
+from navarch.api.validation import dns_subdomain_problems, path_segment_problems
+from navarch.kinds import columns
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.strategies import strategy
+
+_MIN_DURATION_S: Final = 600
+_DECISIONS: Final = ("Approved", "Denied")
+_USAGES: Final = frozenset(
+    (
+        *("signing", "digital signature", "content commitment", "key encipherment", "key agreement"),
+        *("data encipherment", "cert sign", "crl sign", "encipher only", "decipher only", "any", "server auth"),
+        *("client auth", "code signing", "email protection", "s/mime", "ipsec end system", "ipsec tunnel"),
+        *("ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc"),
+    )
+)
+
+
+def _conditions(obj: Obj) -> dict[str, Obj]:
+    return {str(c.get("type")): c for c in (obj.get("status") or {}).get("conditions") or ()}
+
+
+def _condition_cell(obj: Obj, now: datetime) -> str:
+    found = _conditions(obj)
+    text = "Denied" if "Denied" in found else "Approved" if "Approved" in found else "Pending"
+    if "Failed" in found:
+        text += ",Failed"
+    if (obj.get("status") or {}).get("certificate"):
+        text += ",Issued"
+    return text
+
+
+def _duration_cell(obj: Obj, now: datetime) -> str:
+    seconds = get_path(obj, "spec.expirationSeconds")
+    return "<none>" if seconds is None else human_duration(timedelta(seconds=seconds))
+
+
+@strategy("certificates.k8s.io", "CertificateSigningRequest")
+class CertificateSigningRequestStrategy(Strategy):
+    name_rule = "path"
+    selectable = ("spec.signerName",)
+    columns = (
+        NAME,
+        AGE,
+        Column("SignerName", ".spec.signerName"),
+        Column("Requestor", ".spec.username"),
+        Column("RequestedDuration", _duration_cell),
+        Column("Condition", _condition_cell),
+    )
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        if not spec.get("usages"):
+            spec["usages"] = ["digital signature", "key encipherment"]
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            condition.setdefault("status", "True")
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {}
+        for name in ("username", "uid", "groups", "extra"):
+            # Only the server says who asks.
+            obj["spec"].pop(name, None)
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        obj["spec"] = old["spec"]
+
+    def prepare_status(self, obj: Obj, old: Obj) -> None:
+        super().prepare_status(obj, old)
+        # A signer decides nothing: approvals stay what they were.
+        status = obj.setdefault("status", {})
+        mine = [c for c in status.get("conditions") or () if c.get("type") not in _DECISIONS]
+        kept = [c for c in (old.get("status") or {}).get("conditions") or () if c.get("type") in _DECISIONS]
+        _set_conditions(status, kept + mine)
+
+    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
+        if subresource != "approval":
+            super().prepare_subresource(subresource, obj, old)
+            return
+        super().prepare_status(obj, old)
+        stated = (obj.get("status") or {}).get("conditions") or []
+        obj["status"] = {**(old.get("status") or {})}
+        _set_conditions(obj["status"], stated)
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj["spec"]
+        yield from _validate_request(spec.get("request") or "")
+        if not (usages := spec.get("usages") or []):
+            yield required("spec.usages", "usages must be provided")
+        for index, usage in enumerate(usages):
+            if usage not in _USAGES:
+                yield not_supported(f"spec.usages[{index}]", usage, _USAGES)
+            if usage in usages[:index]:
+                yield duplicate(f"spec.usages[{index}]", usage)
+        yield from _validate_signer(spec.get("signerName") or "", "spec.signerName")
+        duration = spec.get("expirationSeconds")
+        if duration is not None and duration < _MIN_DURATION_S:
+            yield invalid_value(
+                "spec.expirationSeconds", duration, "may not specify a duration less than 600 seconds (10 minutes)"
+            )
+        yield from _validate_conditions(obj)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from _validate_conditions(obj)
+        was, is_now = get_path(old, "status.certificate"), get_path(obj, "status.certificate")
+        if was and was != is_now:
+            yield forbidden_field("status.certificate", "updates may not change an existing certificate")
+        for name in ("Failed",):
+            if name in _conditions(old) and name not in _conditions(obj):
+                yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
+
+    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        if subresource != "approval":
+            yield from super().validate_subresource(subresource, obj, old)
+            return
+        yield from _validate_conditions(obj)
+        before, after = _conditions(old), _conditions(obj)
+        for name in before:
+            if name not in after:
+                yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
+        for name in after:
+            if name not in before and name not in _DECISIONS:
+                yield forbidden_field("status.conditions", f'updates may not add a condition of type "{name}"')
+
+
+def _set_conditions(status: Obj, conditions: list[Obj]) -> None:
+    if conditions:
+        status["conditions"] = conditions
+    else:
+        status.pop("conditions", None)
+
+
+def _validate_conditions(obj: Obj) -> Iterator[FieldError]:
+    found: list[Any] = []
+    for index, condition in enumerate((obj.get("status") or {}).get("conditions") or ()):
+        path, kind, value = f"status.conditions[{index}]", condition.get("type"), condition.get("status", "")
+        if not kind:
+            yield required(f"{path}.type")
+        if not value:
+            yield required(f"{path}.status")
+        elif kind in (*_DECISIONS, "Failed") and value != "True":
+            yield not_supported(f"{path}.status", value, ["True"])
+        elif value not in ("True", "False", "Unknown"):
+            yield not_supported(f"{path}.status", value, ["False", "True", "Unknown"])
+        if kind in _DECISIONS and any(other in _DECISIONS and other != kind for other in found):
+            yield invalid_value(f"{path}.type", kind, "Approved and Denied conditions are mutually exclusive")
+        if kind in found:
+            yield duplicate(f"{path}.type", kind)
+        found.append(kind)
+
+
+def _validate_request(text: str) -> Iterator[FieldError]:
+    """The PEM block, which must be a certificate request signed by its own key."""
+    try:
+        pem = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        pem = b""
+    if b"-----BEGIN" not in pem:
+        yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+        return
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        if not request.is_signature_valid:
+            yield invalid_value("spec.request", text, "x509: invalid signature")
+    except (ValueError, InvalidSignature):
+        yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+
+
+def _validate_signer(name: str, path: str) -> Iterator[FieldError]:
+    if not name:
+        yield required(path)
+        return
+    domain, _, rest = name.partition("/")
+    if not rest or "/" in rest:
+        detail = 'must be a fully qualified domain and path of the form "example.com/signer-name"'
+        yield invalid_value(path, name, detail)
+        return
+    for problem in dns_subdomain_problems(domain):
+        yield invalid_value(path, domain, problem)
+    if "." not in domain:
+        yield invalid_value(path, domain, "should be a domain with at least two segments separated by dots")
+    for problem in path_segment_problems(rest):
+        yield invalid_value(path, rest, problem)
+
+
+@strategy("certificates.k8s.io", "ClusterTrustBundle")
+class ClusterTrustBundleStrategy(Strategy):
+    selectable = ("spec.signerName",)
+    columns = (NAME, Column("SignerName", columns.text("spec.signerName")))
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj.get("spec") or {}
+        signer, name = spec.get("signerName") or "", obj["metadata"].get("name") or ""
+        if signer:
+            yield from _validate_signer(signer, "spec.signerName")
+            prefix = signer.replace("/", ":") + ":"
+            if not name.startswith(prefix):
+                detail = f'ClusterTrustBundle for signerName {signer} must be named with prefix "{prefix}"'
+                yield invalid_value("metadata.name", name, detail)
+        elif ":" in name:
+            detail = 'ClusterTrustBundle without signer name must not have ":" in its name'
+            yield invalid_value("metadata.name", name, detail)
+        if not spec.get("trustBundle"):
+            yield invalid_value("spec.trustBundle", "<value omitted>", "at least one trust anchor must be provided")
+        if old is not None and signer != ((old.get("spec") or {}).get("signerName") or ""):
+            yield invalid_value("spec.signerName", signer, "field is immutable")

@@ -1,0 +1,29 @@
+"""Lease: validation, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from navarch.api.errors import FieldError, invalid_value, required
+from navarch.api.meta import Obj
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.strategies import strategy
+
+
+@strategy("coordination.k8s.io", "Lease")
+class LeaseStrategy(Strategy):
+    allow_create_on_update = True
+    allow_unconditional_update = False
+    columns = (NAME, Column("Holder", ".spec.holderIdentity"), AGE)
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj.get("spec") or {}
+        if (duration := spec.get("leaseDurationSeconds")) is not None and duration <= 0:
+            yield invalid_value("spec.leaseDurationSeconds", duration, "must be greater than 0")
+        if (transitions := spec.get("leaseTransitions")) is not None and transitions < 0:
+            yield invalid_value("spec.leaseTransitions", transitions, "must be greater than or equal to 0")
+        if spec.get("preferredHolder") and not spec.get("strategy"):
+            detail = "may not be specified without `strategy`"
+            yield FieldError("FieldValueForbidden", "spec.preferredHolder", detail)
+        if spec.get("strategy") == "":
+            yield required("spec.strategy")

@@ -1,0 +1,106 @@
+"""StorageClass and VolumeAttributesClass: defaults, validation, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.api.validation import qualified_name_problems, validate_immutable
+from navarch.kinds import columns
+from navarch.kinds.base import AGE, Column, Strategy
+from navarch.kinds.strategies import strategy
+
+_DEFAULT_MARKS: Final = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
+_MAX_PARAMETERS: Final = 512
+_MAX_PARAMETERS_BYTES: Final = 256 * 1024
+
+
+def _name_cell(obj: Obj, now: datetime) -> str:
+    annotations = obj["metadata"].get("annotations") or {}
+    marked = any(annotations.get(mark) == "true" for mark in _DEFAULT_MARKS)
+    return f"{obj['metadata']['name']} (default)" if marked else str(obj["metadata"]["name"])
+
+
+def _validate_provisioner(value: str, path: str) -> Iterator[FieldError]:
+    if not value:
+        yield required(path)
+        return
+    for problem in qualified_name_problems(value.lower()):
+        yield invalid_value(path, value, problem)
+
+
+def _validate_parameters(parameters: Obj, path: str) -> Iterator[FieldError]:
+    if len(parameters) > _MAX_PARAMETERS:
+        yield FieldError("FieldValueTooLong", path, f"may not be more than {_MAX_PARAMETERS} bytes")
+    elif any(not name for name in parameters):
+        yield invalid_value(path, "", "field can not be empty.")
+    elif sum(len(name) + len(str(value)) for name, value in parameters.items()) > _MAX_PARAMETERS_BYTES:
+        yield FieldError("FieldValueTooLong", path, f"may not be more than {_MAX_PARAMETERS_BYTES} bytes")
+
+
+@strategy("storage.k8s.io", "StorageClass")
+class StorageClassStrategy(Strategy):
+    allow_create_on_update = False
+    columns = (
+        Column("Name", _name_cell, format="name"),
+        Column("Provisioner", ".provisioner"),
+        Column("ReclaimPolicy", columns.text("reclaimPolicy", "Delete")),
+        Column("VolumeBindingMode", columns.text("volumeBindingMode", "<unset>")),
+        Column("AllowVolumeExpansion", lambda obj, now: bool(obj.get("allowVolumeExpansion")), type="string"),
+        AGE,
+    )
+
+    def defaults(self, obj: Obj) -> None:
+        obj.setdefault("reclaimPolicy", "Delete")
+        obj.setdefault("volumeBindingMode", "Immediate")
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        yield from _validate_provisioner(obj.get("provisioner") or "", "provisioner")
+        yield from _validate_parameters(obj.get("parameters") or {}, "parameters")
+        if (policy := obj.get("reclaimPolicy")) not in ("Delete", "Retain"):
+            yield not_supported("reclaimPolicy", policy or "", ["Delete", "Retain"])
+        mode = obj.get("volumeBindingMode")
+        if mode not in ("Immediate", "WaitForFirstConsumer"):
+            yield not_supported("volumeBindingMode", mode or "", ["Immediate", "WaitForFirstConsumer"])
+        yield from _validate_topologies(obj.get("allowedTopologies") or [])
+        if old is None:
+            return
+        for name in ("parameters", "provisioner", "reclaimPolicy"):
+            if (obj.get(name) or None) != (old.get(name) or None):
+                yield forbidden_field(name, f"updates to {name} are forbidden.")
+        yield from validate_immutable(mode, old.get("volumeBindingMode"), "volumeBindingMode")
+
+
+def _validate_topologies(topologies: list[Obj]) -> Iterator[FieldError]:
+    for index, term in enumerate(topologies):
+        seen: set[str] = set()
+        for number, expression in enumerate(term.get("matchLabelExpressions") or ()):
+            path = f"allowedTopologies[{index}].matchLabelExpressions[{number}]"
+            key = expression.get("key", "")
+            for problem in qualified_name_problems(key):
+                yield invalid_value(f"{path}.key", key, problem)
+            if not expression.get("values"):
+                yield required(f"{path}.values")
+            if key in seen:
+                yield FieldError("FieldValueDuplicate", f"{path}.key", "", key)
+            seen.add(key)
+
+
+@strategy("storage.k8s.io", "VolumeAttributesClass")
+class VolumeAttributesClassStrategy(Strategy):
+    columns = (Column("Name", ".metadata.name", format="name"), Column("DriverName", ".driverName"), AGE)
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        yield from _validate_provisioner(obj.get("driverName") or "", "driverName")
+        if not obj.get("parameters"):
+            yield required("parameters", "must contain at least one key/value pair")
+        yield from _validate_parameters(obj.get("parameters") or {}, "parameters")
+        if old is not None:
+            for name in ("driverName", "parameters"):
+                yield from validate_immutable(obj.get(name), old.get(name), name)
