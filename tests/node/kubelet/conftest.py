@@ -8,14 +8,13 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from navarch.node.containerd import ContainerdPaths, running_containerd, why_unavailable
+from navarch.node.containerd import ContainerdPaths, running_containerd, unmount_below, why_unavailable
 from navarch.node.images import Platform, busybox_files, host_architecture, load_image, write_image
 from navarch.node.kubelet import cgroups
 from navarch.node.kubelet.config import KubeletConfig
@@ -106,13 +105,42 @@ def _delete_bridge() -> None:
             route.link("del", index=index)
 
 
-@dataclass
 class Node:
-    """A kubelet under test and what it talks to."""
+    """A kubelet under test and what it talks to; it can be stopped and started again over the same containers."""
 
-    kubelet: Kubelet
-    api: FakeAPI
-    config: KubeletConfig
+    def __init__(self, config: KubeletConfig) -> None:
+        self.api = FakeAPI()
+        self.config = config
+        self.runtime = CRIRuntime(config.runtime_socket)
+        self.kubelet = Kubelet(config, self.api.client(), self.runtime)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start_kubelet(self) -> None:
+        self.kubelet = Kubelet(self.config, self.api.client(), self.runtime)
+        self._task = asyncio.create_task(self.kubelet.run())
+
+    async def stop_kubelet(self) -> None:
+        assert self._task is not None
+        if self._task.done():
+            self._task.result()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def restart_kubelet(self) -> None:
+        await self.stop_kubelet()
+        await self.start_kubelet()
+
+    async def delete(self, name: str) -> None:
+        self.api.delete_gracefully("default", name)
+        await self.until(lambda: self.api.get("pods", "default", name) is None)
+
+    async def no_sandboxes(self) -> bool:
+        return not await self.runtime.list_sandboxes()
+
+    async def until_async(self, check: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not await check():
+                await asyncio.sleep(0.05)
 
     def pod(self, name: str, **spec: Any) -> Obj:
         """Create a pod on the node; `spec` as in the API, with one busybox container by default."""
@@ -173,22 +201,19 @@ class Node:
 @pytest.fixture
 async def node(containerd: ContainerdPaths, tmp_path: Path) -> AsyncIterator[Node]:
     """A kubelet named n1 on the session's containerd; its pods are removed afterwards."""
-    api = FakeAPI()
     config = KubeletConfig(
         node_name="n1", data=tmp_path / "kubelet", runtime_socket=containerd.socket, cgroup_root="/nvtest", port=0
     )
-    runtime = CRIRuntime(containerd.socket)
-    kubelet = Kubelet(config, api.client(), runtime)
-    task = asyncio.create_task(kubelet.run())
+    node = Node(config)
+    await node.start_kubelet()
     try:
-        yield Node(kubelet, api, config)
-        if task.done():
-            task.result()
+        yield node
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        for sandbox in await runtime.list_sandboxes():
-            await runtime.stop_sandbox(sandbox.id)
-            await runtime.remove_sandbox(sandbox.id)
-        kubelet.parts.volumes.tear_down("")
-        await runtime.close()
+        try:
+            await node.stop_kubelet()
+        finally:
+            for sandbox in await node.runtime.list_sandboxes():
+                await node.runtime.stop_sandbox(sandbox.id)
+                await node.runtime.remove_sandbox(sandbox.id)
+            unmount_below([config.data])
+            await node.runtime.close()

@@ -93,6 +93,11 @@ class PodWorker:
             self.conditions = list(conditions)
             self.wake()
 
+    def refresh_volumes(self) -> None:
+        """What volumes are made of has changed: bring them up to date in the next turn."""
+        self._refresh_at = None
+        self.wake()
+
     def wake(self) -> None:
         self._awake.set()
 

@@ -1,0 +1,128 @@
+"""The node agent: kubelet, service proxy, cluster DNS and pod network of one node, in one process.
+
+In: the cluster's API, as the node's own identity; a containerd that a supervisor runs. The agent writes the network's
+configuration once the node has its pod CIDR, imports the pause image, and keeps all parts running until cancelled.
+Containers, addresses and rules stay when it stops: its successor takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api.time import Clock, SystemClock
+from navarch.client.base import Client
+from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
+from navarch.node.kubelet import cgroups
+from navarch.node.kubelet.config import KubeletConfig
+from navarch.node.kubelet.kubelet import Kubelet
+from navarch.node.kubelet.runtime import CRIRuntime
+
+log = logging.getLogger(__name__)
+
+_RETRY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What a node agent is told. `data` and `run` are the directories of the node's containerd (`ContainerdPaths`);
+    `cluster` names the network devices, rules and cgroups of this cluster on this machine."""
+
+    cluster: str
+    node_name: str
+    data: Path
+    run: Path
+    pod_cidr: str = "10.42.0.0/16"
+    service_cidr: str = "10.43.0.0/16"
+    cluster_dns: str = "10.43.0.10"
+    cluster_domain: str = "cluster.local"
+    node_ip: str = ""
+    kubelet_port: int = 10250
+    serving_cert: Path | None = None
+    serving_key: Path | None = None
+    client_ca: Path | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    max_pods: int = 110
+    static_pods: Path | None = None
+
+    @property
+    def containerd(self) -> ContainerdPaths:
+        return ContainerdPaths(self.data, self.run)
+
+    @property
+    def cgroup_root(self) -> str:
+        return f"/navarch-{self.cluster}"
+
+    def kubelet(self) -> KubeletConfig:
+        """The kubelet's part."""
+        return KubeletConfig(
+            node_name=self.node_name,
+            data=self.data / "kubelet",
+            runtime_socket=self.containerd.socket,
+            cgroup_root=self.cgroup_root,
+            node_ip=self.node_ip,
+            port=self.kubelet_port,
+            serving_cert=self.serving_cert,
+            serving_key=self.serving_key,
+            client_ca=self.client_ca,
+            cluster_dns=(self.cluster_dns,),
+            cluster_domain=self.cluster_domain,
+            max_pods=self.max_pods,
+            node_labels=self.node_labels,
+            static_pods=self.static_pods,
+        )
+
+
+class NodeAgent:
+    """One node. `client` acts as the node, `proxy_client` as the service proxy (the node's own where none is given)."""
+
+    def __init__(
+        self, config: AgentConfig, client: Client, *, proxy_client: Client | None = None, clock: Clock | None = None
+    ) -> None:
+        self.config = config
+        self.client = client
+        self.proxy_client = proxy_client or client
+        self.clock = clock or SystemClock()
+        self.runtime = CRIRuntime(config.containerd.socket)
+        self.kubelet = Kubelet(config.kubelet(), client, self.runtime, clock=self.clock)
+        self.kubelet.node.on_pod_cidr = self._network_ready
+
+    async def run(self) -> None:
+        """Run everything until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._prepare_runtime()
+                tasks.create_task(self.kubelet.run(), name="kubelet")
+        finally:
+            await self.runtime.close()
+
+    async def _prepare_runtime(self) -> None:
+        """Wait for containerd, and have the pause image in it."""
+        paths = self.config.containerd
+        while True:
+            try:
+                await wait_ready(paths)
+                await ensure_pause_image(paths, snapshotter=pick_snapshotter(paths.data))
+                return
+            except (TimeoutError, RuntimeError) as error:
+                log.warning("containerd is not ready: %s", error)
+                await asyncio.sleep(_RETRY_S)
+
+    def _network_ready(self, pod_cidr: str) -> None:
+        """The node has its pod CIDR: containerd gets its network from the configuration written now."""
+        self._network().write_cni_config(pod_cidr, self.config.pod_cidr)
+
+    def _network(self) -> Any:
+        return importlib.import_module("navarch.node.network").PodNetwork(self.config.cluster, self.config.data)
+
+
+def purge_node(config: AgentConfig) -> None:
+    """Remove what the containers of a node leave on the machine once its processes have ended. Idempotent."""
+    purge(config.containerd)
+    cgroups.remove_root(config.cgroup_root)
