@@ -47,7 +47,7 @@ class Caches:
         known = self._by_resource.get((resource.group, resource.plural))
         if known is None:
             codec = Codec(resource)
-            known = WatchCache(codec, kind.strategy.selectable)
+            known = WatchCache(codec, kind.strategy)
             self._by_prefix[codec.prefix] = known
             self._by_resource[(resource.group, resource.plural)] = known
         self._by_resource[(kind.resource.group, kind.resource.plural)] = known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -77,6 +78,8 @@ class Core:
     random: random.Random
     admission: AdmissionChain = field(default_factory=NoAdmission)
     token_issuer: TokenIssuer | None = None
+    # How to reach kubelets; None: any certificate will do, and none is shown.
+    kubelet_tls: ssl.SSLContext | None = None
     metrics: Metrics = field(default_factory=Metrics)
     on_bookmark_s: float = 60.0
     _compiled: dict[str, Compiled] = field(default_factory=dict)

@@ -12,8 +12,8 @@ from typing import Any, cast
 import orjson
 import yaml
 
-from navarch.api.duplicates import duplicate_fields
 from navarch.api import protobuf
+from navarch.api.duplicates import duplicate_fields
 from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Compiled, Core

@@ -53,7 +53,7 @@ def delete_options_of(request: Request) -> DeleteOptions:
                 raw[name] = _number(text) if name == "gracePeriodSeconds" else text
         if "orphanDependents" in raw:
             raw["orphanDependents"] = raw["orphanDependents"] in ("true", "1")
-    options = _checked(raw)
+    options = options_from(raw)
     if "All" in [value for name, value in request.query if name == "dryRun"]:
         options.dry_run = True
     return options
@@ -82,7 +82,8 @@ def _number(text: str) -> int:
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
 
 
-def _checked(raw: Obj) -> DeleteOptions:
+def options_from(raw: Obj) -> DeleteOptions:
+    """Check a DeleteOptions object.  Raises StatusError 400, 422."""
     grace = raw.get("gracePeriodSeconds")
     if grace is not None and type(grace) is not int:
         raise bad_request(

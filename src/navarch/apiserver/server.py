@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -32,7 +33,7 @@ from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.negotiation import form_of, respond_error
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.user import LOOPBACK, User
-from navarch.apiserver.writing import Origin
+from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
@@ -83,7 +84,7 @@ class ApiServer:
         self.objects = Objects(self.core)
         self.writer = ServerWriter(self.objects)
         self._subresources = Subresources(self.core, self.objects)
-        self._virtual = Virtual(self.core, self.objects)
+        self._virtual = Virtual(self.core, self.objects, self._subresources.bind)
         self._paths = Paths(self.core)
         self._verbs: dict[str, Handler] = {
             "get": self.objects.get,
@@ -104,6 +105,7 @@ class ApiServer:
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,
         admission: AdmissionChain | None = None,
+        kubelet_tls: ssl.SSLContext | None = None,
     ) -> None:
         """Set the far end of a seam that itself needs this server's `reader` or `writer`; before `start`."""
         if authenticator is not None:
@@ -114,6 +116,8 @@ class ApiServer:
             self.core.token_issuer = token_issuer
         if admission is not None:
             self.core.admission = admission
+        if kubelet_tls is not None:
+            self.core.kubelet_tls = kubelet_tls
 
     async def start(self) -> None:
         """Open the store and fill the caches."""
@@ -231,9 +235,7 @@ def refusal(user: User, attributes: RequestAttributes, reason: str) -> StatusErr
         return StatusError(403, "Forbidden", f"{message}: {reason}" if reason else message, details={})
     resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")
     why = f'User "{user.name}" cannot {attributes.verb} resource "{resource}" in API group "{attributes.group}"'
-    if attributes.namespace and attributes.resource != "namespaces":
-        why += f' in the namespace "{attributes.namespace}"'
-    elif attributes.namespace:
+    if (attributes.namespace and attributes.resource != "namespaces") or attributes.namespace:
         why += f' in the namespace "{attributes.namespace}"'
     else:
         why += " at the cluster scope"
@@ -269,7 +271,7 @@ class ServerWriter:
             metadata["name"],
             lambda old: obj,
             Origin(LOOPBACK, "kube-apiserver"),
-            subresource=subresource,
+            how=How(subresource),
         )
         return written.obj()
 

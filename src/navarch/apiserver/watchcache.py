@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from navarch.api.meta import Obj, get_path
+from navarch.api.meta import Obj
 from navarch.apiserver.codec import Codec, decode
+from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
 
 RING_MAX: Final = 20_000
@@ -226,11 +227,12 @@ class SortedKeys:
 
 
 class WatchCache:
-    """The cache of one stored resource. `selectable` are the field paths that selectors may use beyond the name."""
+    """The cache of one stored resource; its strategy says which fields selectors may use beyond the name."""
 
-    def __init__(self, codec: Codec, selectable: Sequence[str]) -> None:
+    def __init__(self, codec: Codec, strategy: Strategy) -> None:
         self.codec = codec
-        self.selectable = tuple(selectable)
+        self.selectable = tuple(strategy.selectable)
+        self._field_value = strategy.field_value
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
         self._entries: dict[str, Cached] = {}
@@ -254,9 +256,15 @@ class WatchCache:
         self._watchers.clear()
         self._ring.clear()
         self._hints.clear()
+        before = self._entries
         self._entries = {entry.key: self._cached(entry.key, entry.value, entry.mod_revision) for entry in entries}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
+        for key in before.keys() | self._entries.keys():
+            old, new = before.get(key), self._entries.get(key)
+            if (old.revision if old else 0) != (new.revision if new else 0):
+                for listener in self.listeners:
+                    listener(Change(self.codec, key, revision, old, new, 0.0))
 
     def expect(self, key: str, value: bytes, obj: Obj) -> None:
         """Tell what a value about to be committed will index as, which saves decoding it when its event arrives."""
@@ -265,7 +273,8 @@ class WatchCache:
     def fields_of(self, obj: Obj) -> Mapping[str, str]:
         if not self.selectable:
             return _NO_FIELDS
-        return {path: _text(get_path(obj, path)) for path in self.selectable}
+        value = self._field_value
+        return {path: value(obj, path) for path in self.selectable}
 
     def _cached(self, key: str, value: bytes, revision: int) -> Cached:
         namespace, name = key[len(self.codec.prefix) :].split("/", 1)
@@ -401,12 +410,3 @@ def in_scope(change: Change, scope: tuple[str, str]) -> bool:
     if not path:
         return True
     return any(cached is not None and cached.field(path) == value for cached in (change.new, change.old))
-
-
-def _text(value: object) -> str:
-    """A field as selectors compare it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)

@@ -30,6 +30,8 @@ from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
 
 _MODIFY_ATTEMPTS = 50
 _NAME_ATTEMPTS = 8
+# Writes that change what an update of the object itself may change.
+_LIKE_MAIN = frozenset({"", "scale"})
 
 
 @dataclass(slots=True)
@@ -55,6 +57,19 @@ class Written:
 
     def obj(self) -> Obj:
         return decode(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side apply
+    does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look at."""
+
+    subresource: str = ""
+    manage: bool = True
+    direct: bool = False
+
+
+MAIN = How()
 
 
 class Wanted(Protocol):
@@ -136,12 +151,10 @@ class Writing:
         wanted: Wanted,
         origin: Origin,
         *,
-        subresource: str = "",
-        manage: bool = True,
+        how: How = MAIN,
         missing: Callable[[], Obj] | None = None,
     ) -> Written:
-        """Change a stored object. `manage` False leaves managed fields to `wanted` (server-side apply); `missing` gives
-        the object to create where none is stored."""
+        """Change a stored object; `missing` gives the object to create where none is stored."""
         core = self._core
         cache = core.caches.of(kind.resource)
         resource = kind.resource
@@ -157,52 +170,42 @@ class Writing:
             revision = objectmeta.requested_revision(obj)
             if revision and revision != cached.revision:
                 raise conflict(resource.plural, resource.group, name)
-            if not revision and not kind.strategy.allow_unconditional_update and not subresource and manage:
+            if not revision and not kind.strategy.allow_unconditional_update and how is MAIN:
                 error = FieldError(
                     "FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0
                 )
                 raise invalid(resource.kind, resource.group, name, [error])
             try:
-                return await self._replace(kind, obj, old, cached, origin, subresource, manage)
+                return await self._replace(kind, obj, old, cached, origin, how)
             except Conflict as lost:
                 if revision:
                     raise conflict(resource.plural, resource.group, name) from None
                 await self.catch_up(lost)
         raise timed_out(f"the object {name} is being changed too often; try again")
 
-    async def _replace(
-        self, kind: Kind, obj: Obj, old: Obj, cached: Cached, origin: Origin, subresource: str, manage: bool
-    ) -> Written:
+    async def _replace(self, kind: Kind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         core, strategy = self._core, kind.strategy
-        now = core.now_text()
-        status = subresource == "status"
-        metadata = obj["metadata"]
-        metadata["name"] = cached.name
-        if cached.namespace:
-            metadata["namespace"] = cached.namespace
-        objectmeta.keep_on_update(obj, old, kind)
-        metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
-        strategy.defaults(obj)
-        if status:
-            strategy.prepare_status(obj, old)
-        elif not subresource:
-            strategy.prepare_update(obj, old)
-        if manage:
-            self._manage(kind, old, obj, origin, subresource, now)
-        attributes = self._attributes(kind, "UPDATE", obj, old, origin, subresource)
+        self._prepare(kind, obj, old, cached, how)
+        if how.manage:
+            self._manage(kind, old, obj, origin, how.subresource, core.now_text())
+        attributes = self._attributes(kind, "UPDATE", obj, old, origin, how.subresource)
         admitted = core.admission.concerns(kind, "UPDATE")
         try:
             if admitted:
                 await core.admission.mutate(attributes)
                 obj = attributes.obj or obj
-                strategy.defaults(obj)
-            objectmeta.bump_generation(obj, old, kind)
-            origin.warnings.extend(strategy.warnings(obj, old))
-            self._refuse_invalid(kind, obj, self._update_errors(kind, obj, old, status))
+                if not how.direct:
+                    strategy.defaults(obj)
+            if not how.direct:
+                objectmeta.bump_generation(obj, old, kind)
+            if not how.subresource:
+                origin.warnings.extend(strategy.warnings(obj, old))
+            if not how.direct:
+                self._refuse_invalid(kind, obj, self._update_errors(kind, obj, old, how.subresource))
             if admitted:
                 await core.admission.validate(attributes)
-            if objectmeta.may_go(obj, kind) and not status:
+            if how.subresource != "status" and objectmeta.may_go(obj, kind):
                 written = await self._remove(kind, obj, cached, origin)
             else:
                 written = await self._put(kind, obj, cached.revision, origin, cached)
@@ -214,12 +217,33 @@ class Writing:
             await core.admission.committed(attributes, obj)
         return written
 
-    def _update_errors(self, kind: Kind, obj: Obj, old: Obj, status: bool) -> Iterable[FieldError]:
+    def _prepare(self, kind: Kind, obj: Obj, old: Obj, cached: Cached, how: How) -> None:
+        """Restore what this kind of write may not change."""
+        strategy = kind.strategy
+        metadata = obj["metadata"]
+        metadata["name"] = cached.name
+        if cached.namespace:
+            metadata["namespace"] = cached.namespace
+        objectmeta.keep_on_update(obj, old, kind)
+        metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+        if how.direct:
+            return
+        strategy.defaults(obj)
+        if how.subresource == "status":
+            strategy.prepare_status(obj, old)
+        elif how.subresource not in _LIKE_MAIN:
+            strategy.prepare_subresource(how.subresource, obj, old)
+        else:
+            strategy.prepare_update(obj, old)
+
+    def _update_errors(self, kind: Kind, obj: Obj, old: Obj, subresource: str) -> Iterable[FieldError]:
         strategy = kind.strategy
         yield from validate_object_meta_update(obj, old)
         yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
-        if status:
+        if subresource == "status":
             yield from strategy.validate_status(obj, old)
+        elif subresource not in _LIKE_MAIN:
+            yield from strategy.validate_subresource(subresource, obj, old)
         else:
             yield from strategy.validate(obj, old)
 

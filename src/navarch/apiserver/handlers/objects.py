@@ -34,7 +34,7 @@ from navarch.apiserver.negotiation import Form, partial_metadata, respond, respo
 from navarch.apiserver.reading import Listed, Reading, list_header
 from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.watching import Watching, watch_options_of
-from navarch.apiserver.writing import Origin, Writing, Written
+from navarch.apiserver.writing import MAIN, How, Origin, Writing, Written
 from navarch.client.transport import Response
 from navarch.kinds.base import Kind
 
@@ -129,6 +129,7 @@ class Objects:
         *,
         origin: Origin | None = None,
         manage: bool = True,
+        direct: bool = False,
         missing: Callable[[], Obj] | None = None,
     ) -> Written:
         """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
@@ -146,8 +147,9 @@ class Objects:
             call.route.name,
             stored_wanted,
             origin or call.origin(),
-            subresource=call.route.subresource,
-            manage=manage,
+            how=How(call.route.subresource, manage and not direct, direct)
+            if call.route.subresource or not manage
+            else MAIN,
             missing=None if missing is None else lambda: self._to_stored(kind, missing()),
         )
         written.data = self._from_stored(kind, written.data)

@@ -9,12 +9,14 @@ import orjson
 
 from navarch.api.errors import StatusError, unknown_path
 from navarch.apiserver.core import Core
+from navarch.apiserver.handlers.documents import Documents
 from navarch.apiserver.routes import Route
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
 from navarch.store.base import StoreUnavailable
 
 _TEXT = "text/plain; charset=utf-8"
+_OTHERS = ("/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 _HEALTH = ("healthz", "livez", "readyz")
 _CHECKS = ("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer")
 
@@ -32,6 +34,7 @@ class Paths:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.ready = False
+        self.documents = Documents(core)
 
     async def handle(self, request: Request, route: Route, user: User) -> Response:
         """Raises StatusError."""
@@ -47,7 +50,20 @@ class Paths:
             return Response(200, orjson.dumps(self._version(), option=orjson.OPT_INDENT_2))
         if route.path == "/metrics":
             return self._metrics()
+        if first in ("api", "apis", "openapi"):
+            return await self.documents.handle(request, route)
+        if route.path == "/":
+            return Response(200, orjson.dumps({"paths": self._listed_paths()}, option=orjson.OPT_INDENT_2))
         raise unknown_path()
+
+    def _listed_paths(self) -> list[str]:
+        groups = [
+            path
+            for group, versions in self._core.registry.versions().items()
+            if group
+            for path in (f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions))
+        ]
+        return sorted(["/api", "/api/v1", "/apis", *groups, *_OTHERS])
 
     async def _health(self, which: str, rest: list[str], request: Request) -> Response:
         results = {check: await self._check(check) for check in _CHECKS}

@@ -1,34 +1,72 @@
-"""Which handler answers a subresource."""
+"""Which handler answers a subresource.
+
+`/status` and others that read and write the object's own kind (`resize`, `approval`, `finalize` …) go through the same
+handlers as the object; the rest have handlers of their own, found here by kind and name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from navarch.api.errors import method_not_allowed
+from navarch.api.meta import Resource
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
+from navarch.apiserver.handlers.accounts import Accounts
+from navarch.apiserver.handlers.connect import Connect
 from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.handlers.pods import PodActions
+from navarch.apiserver.handlers.scale import Scaling
 from navarch.client.transport import Response
+from navarch.kinds import resources as r
 
 Handler = Callable[[Call], Awaitable[Response]]
 
+_READ_AND_WRITE = ("get", "patch", "update")
+
 
 class Subresources:
-    """`/status`, which every kind may have, and the tables of the kinds that have others."""
-
     def __init__(self, core: Core, objects: Objects) -> None:
-        self._core = core
-        self._status: dict[str, Handler] = {"get": objects.get, "update": objects.update, "patch": objects.patch}
+        pods, connect = PodActions(core, objects), Connect(core, objects)
+        scaling = Scaling(core, objects)
+        self._own: dict[str, Handler] = {"get": objects.get, "update": objects.update, "patch": objects.patch}
+        self._scale: dict[str, Handler] = {"get": scaling.get, "update": scaling.update, "patch": scaling.patch}
+        self._special: dict[tuple[Resource, str], Handler] = {
+            (r.PODS, "binding"): pods.bind,
+            (r.PODS, "eviction"): pods.evict,
+            (r.PODS, "log"): connect.pod_log,
+            (r.PODS, "exec"): connect.pod_stream,
+            (r.PODS, "attach"): connect.pod_stream,
+            (r.PODS, "portforward"): connect.pod_stream,
+            (r.PODS, "proxy"): connect.pod_proxy,
+            (r.SERVICES, "proxy"): connect.service_proxy,
+            (r.NODES, "proxy"): connect.node_proxy,
+            (r.SERVICE_ACCOUNTS, "token"): Accounts(core, objects).token,
+        }
+        self._connect = connect
+        self.bind = pods.bind
 
     def find(self, call: Call) -> Handler | None:
         """None where the kind has no such subresource.  Raises StatusError 405."""
-        if call.route.subresource == "status" and call.kind.has_status:
-            handler = self._status.get(call.verb)
-            if handler is None:
-                resource = call.kind.resource
-                raise method_not_allowed(resource.plural, resource.group, call.verb)
-            return handler
-        return None
+        kind, name, verb = call.kind, call.route.subresource, call.verb
+        if name == "status" and kind.has_status:
+            return self._checked(call, self._own.get(verb))
+        if name == "scale" and kind.scale is not None:
+            return self._checked(call, self._scale.get(verb))
+        entry = kind.subresources.get(name)
+        if entry is None:
+            return None
+        special = self._special.get((kind.resource, name))
+        if special is not None:
+            return self._checked(call, special if verb in entry[1] else None)
+        return self._checked(call, self._own.get(verb) if verb in _READ_AND_WRITE and verb in entry[1] else None)
+
+    def _checked(self, call: Call, handler: Handler | None) -> Handler:
+        if handler is None:
+            resource = call.kind.resource
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
+        return handler
 
     async def close(self) -> None:
-        """End what still streams."""
+        """Close the connections that are kept to kubelets."""
+        await self._connect.close()

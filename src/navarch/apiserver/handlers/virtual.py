@@ -1,26 +1,206 @@
-"""Kinds that are answered rather than stored: reviews and component statuses."""
+"""Kinds that are answered rather than stored: reviews of tokens and of access, component statuses, bindings."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from navarch.api.errors import unknown_path
-from navarch.apiserver.call import Call
+from navarch.api.errors import StatusError, bad_request, method_not_allowed, not_found, unknown_path
+from navarch.api.meta import Obj, Resource
+from navarch.api.table import render
+from navarch.apiserver import decoding
+from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.negotiation import respond_obj
+from navarch.apiserver.user import User
 from navarch.client.transport import Response
+from navarch.kinds import resources as r
+from navarch.kinds.base import NAME, Column
+from navarch.store.base import StoreUnavailable
 
 Handler = Callable[[Call], Awaitable[Response]]
 
+_COMPONENT_COLUMNS = (
+    NAME,
+    Column("Status", lambda obj, now: _condition(obj, "status")),
+    Column("Message", lambda obj, now: _condition(obj, "message")),
+    Column("Error", lambda obj, now: _condition(obj, "error")),
+)
+
+
+def _condition(obj: Obj, field: str) -> str:
+    condition = obj["conditions"][0]
+    if field == "status":
+        return "Healthy" if condition["status"] == "True" else "Unhealthy"
+    return str(condition.get(field) or "")
+
 
 class Virtual:
-    def __init__(self, core: Core, objects: Objects) -> None:
+    def __init__(self, core: Core, objects: Objects, bind: Handler) -> None:
         self._core = core
-        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._objects = objects
+        self._create: dict[Resource, Handler] = {
+            r.BINDINGS: bind,
+            r.TOKEN_REVIEWS: self._token_review,
+            r.SELF_SUBJECT_REVIEWS: self._self_subject_review,
+            r.SUBJECT_ACCESS_REVIEWS: self._subject_access_review,
+            r.LOCAL_SUBJECT_ACCESS_REVIEWS: self._local_access_review,
+            r.SELF_SUBJECT_ACCESS_REVIEWS: self._self_access_review,
+            r.SELF_SUBJECT_RULES_REVIEWS: self._self_rules_review,
+        }
 
     def find(self, call: Call) -> Handler:
         """Raises StatusError 404, 405."""
-        handler = self._handlers.get((call.kind.resource.group, call.kind.resource.plural))
+        resource = call.kind.resource
+        if resource == r.COMPONENT_STATUSES and call.verb in ("get", "list"):
+            return self._component_statuses
+        if call.verb != "create":
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
+        handler = self._create.get(resource)
         if handler is None:
             raise unknown_path()
         return handler
+
+    def _read(self, call: Call) -> Obj:
+        review = decoding.decode_object(self._core, call.kind, call.request, call.warnings)
+        review.setdefault("spec", {})
+        return review
+
+    def _answer(self, call: Call, review: Obj, status: Obj) -> Response:
+        answer = {**review, "status": status}
+        answer["metadata"] = {"creationTimestamp": None, **review.get("metadata", {})}
+        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
+
+    # Who is it
+
+    async def _token_review(self, call: Call) -> Response:
+        review = self._read(call)
+        token = review["spec"].get("token") or ""
+        if not token:
+            raise bad_request("token is required for TokenReview in authentication")
+        audiences = tuple(review["spec"].get("audiences") or ())
+        try:
+            user, accepted = await self._core.authenticator.review_token(token, audiences)
+        except StatusError as error:
+            return self._answer(call, review, {"user": {}, "error": error.message})
+        status: Obj = {"authenticated": True, "user": _user_info(user)}
+        if accepted:
+            status["audiences"] = list(accepted)
+        return self._answer(call, review, status)
+
+    async def _self_subject_review(self, call: Call) -> Response:
+        review = self._read(call)
+        review.pop("spec", None)
+        review["metadata"]["creationTimestamp"] = self._core.now_text()
+        return self._answer(call, review, {"userInfo": _user_info(call.user)})
+
+    # May they
+
+    async def _self_access_review(self, call: Call) -> Response:
+        review = self._read(call)
+        attributes = _attributes(review["spec"], "SelfSubjectAccessReview")
+        return self._answer(call, review, _status(self._core.authorizer.authorize(call.user, attributes)))
+
+    async def _subject_access_review(self, call: Call) -> Response:
+        review = self._read(call)
+        return self._reviewed(call, review, _attributes(review["spec"], "SubjectAccessReview"))
+
+    async def _local_access_review(self, call: Call) -> Response:
+        review = self._read(call)
+        attributes = _attributes(review["spec"], "LocalSubjectAccessReview")
+        if attributes.namespace != call.namespace:
+            raise bad_request("spec.resourceAttributes.namespace must match the namespace of the request")
+        return self._reviewed(call, review, attributes)
+
+    def _reviewed(self, call: Call, review: Obj, attributes: RequestAttributes) -> Response:
+        spec = review["spec"]
+        name, groups = spec.get("user") or "", spec.get("groups") or []
+        if not name and not groups:
+            raise bad_request("spec.user: Required value: at least one of user or group must be specified")
+        extra = {key: tuple(values) for key, values in (spec.get("extra") or {}).items()}
+        user = User(name, tuple(groups), spec.get("uid") or "", extra)
+        return self._answer(call, review, _status(self._core.authorizer.authorize(user, attributes)))
+
+    async def _self_rules_review(self, call: Call) -> Response:
+        review = self._read(call)
+        namespace = review["spec"].get("namespace") or ""
+        if not namespace:
+            raise bad_request("no namespace on request")
+        resource_rules, path_rules = self._core.authorizer.rules(call.user, namespace)
+        status = {"resourceRules": resource_rules, "nonResourceRules": path_rules, "incomplete": False}
+        return self._answer(call, review, status)
+
+    # Component statuses
+
+    async def _component_statuses(self, call: Call) -> Response:
+        items = [await self._component("etcd-0")]
+        if call.route.name:
+            found = next((item for item in items if item["metadata"]["name"] == call.route.name), None)
+            if found is None:
+                raise not_found("componentstatuses", "", call.route.name)
+            items = [found]
+        if call.form.transform == "Table":
+            table = render(_COMPONENT_COLUMNS, [(item, None) for item in items], self._core.now())
+            table["metadata"] = {}
+            return respond_obj(call.form, table)
+        call.warnings.append("v1 ComponentStatus is deprecated in v1.19+")
+        headers = warning_headers(call.warnings)
+        if call.route.name:
+            return respond_obj(call.form, items[0], 200, headers)
+        answer = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
+        return respond_obj(call.form, answer, 200, headers)
+
+    async def _component(self, name: str) -> Obj:
+        condition = {"type": "Healthy", "status": "True", "message": "ok"}
+        try:
+            await self._core.caches.store.revision()
+        except StoreUnavailable as error:
+            condition = {"type": "Healthy", "status": "False", "message": "", "error": str(error)}
+        return {
+            "kind": "ComponentStatus",
+            "apiVersion": "v1",
+            "metadata": {"name": name, "creationTimestamp": None},
+            "conditions": [condition],
+        }
+
+
+def _user_info(user: User) -> Obj:
+    info: Obj = {"username": user.name}
+    if user.uid:
+        info["uid"] = user.uid
+    if user.groups:
+        info["groups"] = list(user.groups)
+    if user.extra:
+        info["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return info
+
+
+def _attributes(spec: Obj, kind: str) -> RequestAttributes:
+    """What a review asks about.  Raises StatusError 400."""
+    resource: Any = spec.get("resourceAttributes")
+    path: Any = spec.get("nonResourceAttributes")
+    if (resource is None) == (path is None):
+        which = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        raise bad_request(f"{kind}.authorization.k8s.io is invalid: spec.resourceAttributes: {which}")
+    if path is not None:
+        return RequestAttributes((path.get("verb") or "").lower(), path=path.get("path") or "")
+    return RequestAttributes(
+        resource.get("verb") or "",
+        resource.get("group") or "",
+        resource.get("version") or "",
+        resource.get("resource") or "*",
+        resource.get("subresource") or "",
+        resource.get("namespace") or "",
+        resource.get("name") or "",
+    )
+
+
+def _status(decision: Decision) -> Obj:
+    status: Obj = {"allowed": decision.allowed}
+    if decision.denied:
+        status["denied"] = True
+    if decision.reason:
+        status["reason"] = decision.reason
+    return status

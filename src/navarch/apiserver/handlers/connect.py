@@ -1,0 +1,235 @@
+"""Requests that go on to somebody else: a pod's log, exec, attach and port-forward at its kubelet; proxied pods, services
+and nodes.
+
+In: a Call.  Out: what the other end answers, streamed; where it agrees to an upgrade (WebSocket, SPDY), a `Tunnel`, and
+the HTTP front joins the two connections byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from urllib.parse import urlencode
+
+import aiohttp
+from yarl import URL
+
+from navarch.api.errors import StatusError, bad_request, not_found, unavailable
+from navarch.api.meta import Obj
+from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.call import Call
+from navarch.apiserver.core import Core
+from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, service_target
+from navarch.apiserver.tunnel import open_tunnel
+from navarch.client.transport import Request, Response
+from navarch.kinds.resources import NODES, PODS
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "authorization",
+    }
+)
+_STREAM_OPTIONS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+_LOG_OPTIONS = (
+    "follow",
+    "previous",
+    "timestamps",
+    "sinceSeconds",
+    "sinceTime",
+    "tailLines",
+    "limitBytes",
+    "stream",
+)
+_LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
+_CONNECT_S = 10.0
+
+
+class Connect:
+    def __init__(self, core: Core, objects: Objects) -> None:
+        self._core = core
+        self._objects = objects
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # Pods at their kubelet
+
+    async def pod_log(self, call: Call) -> Response:
+        pod = await self._pod(call)
+        container = _container(pod, call.request.arg("container"), call.route.name, ephemeral=True)
+        node = (pod.get("spec") or {}).get("nodeName")
+        if not node:
+            return Response(200, b"", {}, "text/plain")
+        for option in _LOG_NUMBERS:
+            text = call.request.arg(option)
+            if text and not text.isdecimal():
+                raise bad_request(f"{option}: Invalid value: {text!r}: must be greater than or equal to 0")
+        query = [(name, value) for name, value in call.request.query if name in _LOG_OPTIONS]
+        target = await self._kubelet(str(node))
+        path = f"/containerLogs/{call.namespace}/{call.route.name}/{container}"
+        return await self._forward(call, target, path, query, content_type="text/plain")
+
+    async def pod_stream(self, call: Call) -> Response:
+        """exec, attach, portforward."""
+        pod = await self._pod(call)
+        await self._admit(call, pod)
+        name, subresource = call.route.name, call.route.subresource
+        node = (pod.get("spec") or {}).get("nodeName")
+        if not node:
+            raise bad_request(f"pod {name} does not have a host assigned")
+        target = await self._kubelet(str(node))
+        if subresource == "portforward":
+            query = [("port", value) for key, value in call.request.query if key in ("ports", "port")]
+            path = f"/portForward/{call.namespace}/{name}"
+        else:
+            container = _container(pod, call.request.arg("container"), name, ephemeral=True)
+            path = f"/{subresource}/{call.namespace}/{name}/{container}"
+            query = [("command", value) for key, value in call.request.query if key == "command"]
+            if subresource == "exec" and not query:
+                raise bad_request("you must specify at least 1 command for the container")
+            for option, parameter in _STREAM_OPTIONS.items():
+                if call.request.arg(option) in ("true", "1"):
+                    query.append((parameter, "1"))
+        return await self._forward(call, target, path, query)
+
+    async def _pod(self, call: Call) -> Obj:
+        cached = await self._objects.reading.get(PODS, call.namespace, call.route.name)
+        return cached.obj()
+
+    async def _kubelet(self, node: str) -> Target:
+        return kubelet_of((await self._objects.reading.get(NODES, "", node)).obj(), self._core.kubelet_tls)
+
+    async def _admit(self, call: Call, obj: Obj) -> None:
+        admission = self._core.admission
+        if not admission.concerns(call.kind, "CONNECT"):
+            return
+        attributes = Attributes(
+            call.kind,
+            "CONNECT",
+            call.namespace,
+            call.route.name,
+            call.route.subresource,
+            None,
+            obj,
+            call.user,
+            False,
+            dict(call.request.query),
+            call.warnings,
+        )
+        await admission.mutate(attributes)
+        await admission.validate(attributes)
+
+    # Proxies
+
+    async def pod_proxy(self, call: Call) -> Response:
+        name = call.route.name.split(":")[-2 if call.route.name.count(":") else 0]
+        cached = self._core.caches.of(PODS).get(call.namespace, name)
+        if cached is None:
+            raise not_found("pods", "", name)
+        await self._admit(call, cached.obj())
+        return await self._proxied(call, pod_target(cached.obj(), call.route.name))
+
+    async def service_proxy(self, call: Call) -> Response:
+        await self._core.caches.sync()
+        target = service_target(self._core.caches, call.namespace, call.route.name)
+        return await self._proxied(call, target)
+
+    async def node_proxy(self, call: Call) -> Response:
+        name = call.route.name.split(":")[0 if call.route.name.count(":") < 2 else 1]
+        return await self._proxied(call, await self._kubelet(name))
+
+    async def _proxied(self, call: Call, target: Target) -> Response:
+        path = "/" + call.route.rest
+        return await self._forward(call, target, path, call.request.query)
+
+    # The wire
+
+    async def _forward(
+        self, call: Call, target: Target, path: str, query: Sequence[tuple[str, str]], *, content_type: str = ""
+    ) -> Response:
+        request = call.request
+        url = path + ("?" + urlencode(list(query)) if query else "")
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return await open_tunnel(request, target, url)
+        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
+        try:
+            answer = await self._open().request(
+                request.method,
+                URL(target.base_url + url, encoded=True),
+                headers=headers,
+                data=request.body or None,
+                ssl=target.tls if target.tls is not None else True,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(request, target, url, error) from error
+        if content_type and answer.status >= 400:
+            raise await _failure(answer)
+        passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        passed.pop("Content-Type", None)
+        shown = content_type or answer.headers.get("Content-Type", "application/octet-stream")
+        return Response(answer.status, _chunks(answer), passed, shown)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        return self._session
+
+
+def _container(pod: Obj, stated: str, name: str, *, ephemeral: bool) -> str:
+    """The container meant.  Raises StatusError 400."""
+    spec = pod.get("spec") or {}
+    names = [container["name"] for container in spec.get("containers") or ()]
+    inits = [container["name"] for container in spec.get("initContainers") or ()]
+    others = [container["name"] for container in spec.get("ephemeralContainers") or ()] if ephemeral else []
+    if not stated:
+        if len(names) == 1:
+            return str(names[0])
+        default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
+        if default in names:
+            return str(default)
+        listed = " ".join(names)
+        message = f"a container name must be specified for pod {name}, choose one of: [{listed}]"
+        if inits:
+            message += f" or one of the init containers: [{' '.join(inits)}]"
+        raise bad_request(message)
+    if stated not in names and stated not in inits and stated not in others:
+        raise bad_request(f"container {stated} is not valid for pod {name}")
+    return stated
+
+
+def _unreachable(request: Request, target: Target, url: str, error: BaseException) -> StatusError:
+    return unavailable(f'{request.method.title()} "{target.base_url}{url}": {error}')
+
+
+async def _failure(answer: aiohttp.ClientResponse) -> StatusError:
+    """A kubelet's plain-text refusal as a Status."""
+    async with answer:
+        text = (await answer.text(errors="replace")).strip()
+    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 401: "Unauthorized"}
+    return StatusError(answer.status, reasons.get(answer.status, "InternalError"), text or f"kubelet: {answer.status}")
+
+
+async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except aiohttp.ClientError:
+        # The other end broke off in the middle; so does what we send on.
+        return
+    finally:
+        answer.close()

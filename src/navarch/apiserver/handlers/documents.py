@@ -1,0 +1,132 @@
+"""Discovery and OpenAPI: documents about the server, made once per set of kinds and served with an ETag.
+
+In: the path and what the client accepts.  Out: the document, from a cache, or 304. Big ones are made in a thread, so
+that nobody else waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import cast
+
+import orjson
+
+from navarch.api.errors import unknown_path
+from navarch.api.meta import Obj
+from navarch.api.schema import SchemaSet
+from navarch.apiserver.core import Core
+from navarch.apiserver.routes import Route
+from navarch.client.transport import Request, Response
+from navarch.kinds import discovery_docs as discovery
+from navarch.kinds import openapi
+
+_OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
+
+
+class Documents:
+    """Every document by what it was made for."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._made: dict[tuple[str, ...], tuple[bytes, str]] = {}
+        self._making: dict[tuple[str, ...], asyncio.Task[tuple[bytes, str]]] = {}
+
+    def forget(self) -> None:
+        """The set of served kinds has changed."""
+        self._made.clear()
+
+    async def handle(self, request: Request, route: Route) -> Response:
+        """Raises StatusError 404, 406."""
+        parts = route.path.strip("/").split("/")
+        if parts[0] == "openapi":
+            return await self._openapi(request, parts[1:])
+        return self._discovery(request, parts)
+
+    def _discovery(self, request: Request, parts: list[str]) -> Response:
+        registry = self._core.registry
+        if len(parts) == 1:
+            version = _aggregated_version(request.headers.get("accept", ""))
+            if version:
+                core = parts[0] == "api"
+                key = ("aggregated", parts[0], version)
+                made = self._get(key, lambda: discovery.aggregated(registry, core=core, api_version=version))
+                media_type = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+                return _with_etag(request, made, media_type)
+            if parts[0] == "api":
+                address = request.headers.get("host", "localhost")
+                return _with_etag(request, self._get(("api", address), lambda: discovery.api_versions(address)))
+            return _with_etag(request, self._get(("apis",), lambda: discovery.api_group_list(registry)))
+        if parts[0] == "apis" and len(parts) == 2:
+            found = discovery.api_group(registry, parts[1])
+        elif parts[0] == "api" and len(parts) == 2:
+            found = discovery.api_resource_list(registry, "", parts[1])
+        elif parts[0] == "apis" and len(parts) == 3:
+            found = discovery.api_resource_list(registry, parts[1], parts[2])
+        else:
+            found = None
+        if found is None:
+            raise unknown_path()
+        return Response(200, orjson.dumps(found))
+
+    def _get(self, key: tuple[str, ...], make: Callable[[], Obj]) -> tuple[bytes, str]:
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = _tagged(orjson.dumps(make()))
+        return made
+
+    async def _openapi(self, request: Request, parts: list[str]) -> Response:
+        registry, schemas = self._core.registry, cast(SchemaSet, self._core.schemas)
+        accept = request.headers.get("accept", "")
+        if parts == ["v2"] and _OPENAPI_V2_PROTOBUF in accept and "json" not in accept and "*/*" not in accept:
+            key = ("openapi", "v2", "protobuf")
+            made = await self._build(key, lambda: openapi.openapi_v2_protobuf(registry, schemas))
+            return _with_etag(request, made, f"{_OPENAPI_V2_PROTOBUF}.v1.0+protobuf")
+        if parts == ["v2"]:
+            made = await self._build(("openapi", "v2"), lambda: openapi.openapi_v2(registry, schemas))
+            return _with_etag(request, made)
+        if parts == ["v3"]:
+            made = await self._build(("openapi", "v3"), lambda: openapi.openapi_v3_index(registry, schemas))
+            return _with_etag(request, made)
+        if parts[0] == "v3" and len(parts) > 2 and parts[1] in ("api", "apis"):
+            group, version = ("", parts[2]) if parts[1] == "api" else (parts[2], parts[3] if len(parts) > 3 else "")
+            if version in registry.versions().get(group, ()):
+                make = lambda: openapi.openapi_v3_group(registry, schemas, group, version)  # noqa: E731
+                return _with_etag(request, await self._build(("openapi", "v3", group, version), make))
+        raise unknown_path()
+
+    async def _build(self, key: tuple[str, ...], make: Callable[[], bytes]) -> tuple[bytes, str]:
+        made = self._made.get(key)
+        if made is not None:
+            return made
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(asyncio.to_thread(lambda: _tagged(make())))
+            making.add_done_callback(lambda _: self._making.pop(key, None))
+        made = self._made[key] = await asyncio.shield(making)
+        return made
+
+
+def _tagged(data: bytes) -> tuple[bytes, str]:
+    return data, f'"{hashlib.sha256(data).hexdigest()[:32].upper()}"'
+
+
+def _with_etag(request: Request, made: tuple[bytes, str], media_type: str = "application/json") -> Response:
+    data, tag = made
+    headers = {"ETag": tag, "Vary": "Accept"}
+    if request.headers.get("if-none-match", "") == tag:
+        return Response(304, b"", headers, media_type)
+    return Response(200, data, headers, media_type)
+
+
+def _aggregated_version(accept: str) -> str:
+    """`v2` or `v2beta1` where the client prefers the aggregated form, else empty."""
+    for clause in accept.split(","):
+        if "as=APIGroupDiscoveryList" in clause and "g=apidiscovery.k8s.io" in clause and "json" in clause:
+            for version in discovery.AGGREGATED_VERSIONS:
+                if f"v={version}" in clause.replace(" ", "").split(";"):
+                    return version
+        elif clause.split(";")[0].strip() in ("application/json", "*/*"):
+            return ""
+    return ""

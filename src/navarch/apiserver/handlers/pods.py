@@ -1,0 +1,229 @@
+"""What is done to pods through subresources: binding to a node, eviction.
+
+In: a Binding, an Eviction.  Out: the pod's `spec.nodeName` set once and for all; the pod's deletion, if the disruption
+budgets that select it allow one more disruption.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.errors import (
+    FieldError,
+    StatusError,
+    bad_request,
+    conflict,
+    internal,
+    invalid,
+    not_found,
+    not_supported,
+    required,
+    too_many_requests,
+)
+from navarch.api.meta import Obj
+from navarch.api.selectors import label_selector_of
+from navarch.apiserver import decoding
+from navarch.apiserver.call import Call, warning_headers
+from navarch.apiserver.core import Core
+from navarch.apiserver.deleting import DeleteOptions, options_from
+from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.negotiation import respond_obj
+from navarch.apiserver.writing import How, Origin
+from navarch.client.transport import Response
+from navarch.kinds.resources import POD_DISRUPTION_BUDGETS, PODS
+
+_DISRUPTED_MAX = 2000
+_BUDGET_ATTEMPTS = 8
+_HEALTHY_ENOUGH = "AlwaysAllow"
+
+
+def success(code: int = 201) -> Obj:
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}
+
+
+class PodActions:
+    def __init__(self, core: Core, objects: Objects) -> None:
+        self._core = core
+        self._objects = objects
+
+    # Binding
+
+    async def bind(self, call: Call) -> Response:
+        """`POST …/pods/<name>/binding`, or `POST …/bindings` with the pod's name inside."""
+        binding = decoding.parse_body(call.request, "Binding")
+        if binding.get("kind") not in (None, "", "Binding"):
+            raise bad_request(f"{binding['kind']} cannot be handled as a Binding")
+        metadata = binding.get("metadata") or {}
+        name = call.route.name or metadata.get("name") or ""
+        if metadata.get("name") and metadata["name"] != name:
+            raise bad_request(f"name in URL does not match name in Binding object: {name} != {metadata['name']}")
+        stated = metadata.get("namespace")
+        if stated and stated != call.namespace:
+            raise bad_request("namespace in URL does not match namespace in Binding object")
+        target = binding.get("target") or {}
+        self._check_target(name, target)
+        pods = self._core.kind_of(PODS)
+        origin = Origin(call.user, "", call.dry_run, {}, call.warnings)
+        await self._objects.writing.modify(
+            pods,
+            call.namespace,
+            name,
+            lambda old: _bound(old, binding, target["name"], self._core.now_text()),
+            origin,
+            how=How("binding", False, True),
+        )
+        return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
+
+    def _check_target(self, name: str, target: Any) -> None:
+        if not isinstance(target, dict):
+            raise bad_request(
+                "json: cannot unmarshal value into Go struct field Binding.target of type v1.ObjectReference"
+            )
+        errors: list[FieldError] = []
+        if target.get("kind") not in (None, "", "Node"):
+            errors.append(not_supported("target.kind", target["kind"], ("", "Node")))
+        if not target.get("name") or not isinstance(target["name"], str):
+            errors.append(required("target.name"))
+        if errors:
+            raise invalid("Binding", "", name, errors)
+
+    # Eviction
+
+    async def evict(self, call: Call) -> Response:
+        """`POST …/pods/<name>/eviction`.  Raises StatusError 429 where a budget forbids it."""
+        eviction = decoding.parse_body(call.request, "Eviction")
+        metadata = eviction.get("metadata") or {}
+        name = call.route.name
+        if metadata.get("name") and metadata["name"] != name:
+            raise bad_request(f"name in URL does not match name in Eviction object: {name} != {metadata['name']}")
+        options = options_from(eviction.get("deleteOptions") or {})
+        dry_run = options.dry_run or call.dry_run
+        core = self._core
+        await core.caches.sync()
+        cached = core.caches.of(PODS).get(call.namespace, name)
+        if cached is None:
+            raise not_found("pods", "", name)
+        pod = cached.obj()
+        if not _may_skip_budget(pod):
+            budget = self._budget_of(pod)
+            if budget is not None and not self._unready_may_go(pod, budget):
+                await self._spend(pod, budget["metadata"]["name"], dry_run)
+                options = self._pinned(pod, options)
+        origin = Origin(call.user, "", dry_run, {}, call.warnings)
+        await self._objects.deleting.delete(core.kind_of(PODS), call.namespace, name, options, origin)
+        return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
+
+    def _pinned(self, pod: Obj, options: DeleteOptions) -> DeleteOptions:
+        """What was counted against the budget is this very pod."""
+        if not options.uid:
+            options.uid = pod["metadata"]["uid"]
+        return options
+
+    def _budget_of(self, pod: Obj) -> Obj | None:
+        """Raises StatusError 500 for a pod with several budgets, as Kubernetes does."""
+        namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels") or {}
+        budgets = [cached.obj() for cached in self._core.caches.of(POD_DISRUPTION_BUDGETS).items(namespace)]
+        found = [budget for budget in budgets if _selects(budget, labels)]
+        if len(found) > 1:
+            raise internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            )
+        return found[0] if found else None
+
+    def _unready_may_go(self, pod: Obj, budget: Obj) -> bool:
+        if _is_ready(pod):
+            return False
+        if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == _HEALTHY_ENOUGH:
+            return True
+        status = budget.get("status") or {}
+        return (status.get("currentHealthy") or 0) >= (status.get("desiredHealthy") or 0) > 0
+
+    async def _spend(self, pod: Obj, budget_name: str, dry_run: bool) -> None:
+        """Take one disruption from the budget and note the pod as disrupted.  Raises StatusError 429."""
+        core = self._core
+        now, pod_name = core.now_text(), pod["metadata"]["name"]
+
+        def spent(old: Obj) -> Obj:
+            budget = old
+            _check_budget(budget)
+            status = budget.setdefault("status", {})
+            status["disruptionsAllowed"] = status["disruptionsAllowed"] - 1
+            status.setdefault("disruptedPods", {})[pod_name] = now
+            return budget
+
+        budgets = core.kind_of(POD_DISRUPTION_BUDGETS)
+        origin = Origin(manager="kube-apiserver", dry_run=dry_run)
+        try:
+            await self._objects.writing.modify(
+                budgets, pod["metadata"]["namespace"], budget_name, spent, origin, how=How("status")
+            )
+        except StatusError as error:
+            if error.code != 404:
+                raise
+
+
+def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
+    """The pod with its node; `old` belongs to the caller of `modify` and is copied where it changes."""
+    metadata = old["metadata"]
+    name = metadata["name"]
+    stated = binding.get("metadata") or {}
+    if stated.get("uid") and stated["uid"] != metadata["uid"]:
+        why = f"Precondition failed: UID in precondition: {stated['uid']}, UID in object meta: {metadata['uid']}"
+        raise conflict("pods", "", name, why)
+    if metadata.get("deletionTimestamp"):
+        raise conflict("pods/binding", "", name, f"pod {name} is being deleted, cannot be assigned to a host")
+    spec = old.get("spec") or {}
+    if spec.get("nodeName"):
+        raise conflict("pods/binding", "", name, f'pod {name} is already assigned to node "{spec["nodeName"]}"')
+    if spec.get("schedulingGates"):
+        raise conflict("pods/binding", "", name, f"pod {name} has non-empty .spec.schedulingGates")
+    status = old.get("status") or {}
+    conditions = [condition for condition in status.get("conditions") or () if condition.get("type") != "PodScheduled"]
+    conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+    pod = {
+        **old,
+        "metadata": dict(metadata),
+        "spec": {**spec, "nodeName": node},
+        "status": {**status, "conditions": conditions},
+    }
+    for field in ("annotations", "labels"):
+        if stated.get(field):
+            pod["metadata"][field] = {**(metadata.get(field) or {}), **stated[field]}
+    pod["status"].pop("nominatedNodeName", None)
+    return pod
+
+
+def _may_skip_budget(pod: Obj) -> bool:
+    """Pods that are over or were never started count for no budget."""
+    phase = (pod.get("status") or {}).get("phase")
+    return phase in ("Succeeded", "Failed", "Pending") or bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def _selects(budget: Obj, labels: Obj) -> bool:
+    selector = (budget.get("spec") or {}).get("selector")
+    return selector is not None and label_selector_of(selector).matches(labels)
+
+
+def _is_ready(pod: Obj) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions)
+
+
+def _check_budget(budget: Obj) -> None:
+    name = budget["metadata"]["name"]
+    status = budget.get("status") or {}
+    refused = "Cannot evict pod as it would violate the pod's disruption budget."
+    if (status.get("observedGeneration") or 0) < (budget["metadata"].get("generation") or 0):
+        message = f"The disruption budget {name} is still being processed by the server."
+        raise too_many_requests(refused, 10, [{"reason": "DisruptionBudget", "message": message}])
+    allowed = status.get("disruptionsAllowed") or 0
+    if allowed < 0 or len(status.get("disruptedPods") or {}) > _DISRUPTED_MAX:
+        raise StatusError(
+            403, "Forbidden", f'poddisruptionbudgets.policy "{name}" is forbidden: pdb disruptions allowed is negative'
+        )
+    if allowed == 0:
+        message = (
+            f"The disruption budget {name} needs {status.get('desiredHealthy') or 0} healthy pods and has "
+            f"{status.get('currentHealthy') or 0} currently"
+        )
+        raise too_many_requests(refused, 0, [{"reason": "DisruptionBudget", "message": message}])

@@ -1,0 +1,132 @@
+"""`/scale`: the replica counts of any scalable kind as an `autoscaling/v1` Scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from navarch.api.apply import apply
+from navarch.api.errors import bad_request, invalid, invalid_value, required, unsupported_media_type
+from navarch.api.meta import Obj, get_path
+from navarch.api.patch import json_patch, merge_patch
+from navarch.api.selectors import from_map, label_selector_of
+from navarch.apiserver import decoding
+from navarch.apiserver.call import Call, warning_headers
+from navarch.apiserver.codec import decode
+from navarch.apiserver.core import Core
+from navarch.apiserver.handlers.objects import JSON_PATCH, MERGE_PATCH, PATCH_TYPES, STRATEGIC_PATCH, Objects
+from navarch.apiserver.negotiation import respond_obj
+from navarch.apiserver.writing import How, Written
+from navarch.client.transport import Response
+from navarch.kinds.base import Kind, ScaleSubresource
+
+_DEFINITION = "io.k8s.api.autoscaling.v1.Scale"
+
+
+class Scaling:
+    def __init__(self, core: Core, objects: Objects) -> None:
+        self._core = core
+        self._objects = objects
+
+    async def get(self, call: Call) -> Response:
+        cached = await self._objects.reading.get(call.kind.resource, call.namespace, call.route.name)
+        return respond_obj(call.form, scale_of(call.kind, cached.obj()))
+
+    async def update(self, call: Call) -> Response:
+        scale = decoding.parse_body(call.request, "Scale")
+        self._check(scale)
+        decoding.check_name(scale, call.route.name)
+        return await self._write(call, lambda current: scale)
+
+    async def patch(self, call: Call) -> Response:
+        media_type = decoding.media_type_of(call.request)
+        body = decoding.parse_patch(call.request)
+
+        def patched(current: Obj) -> Obj:
+            if media_type == JSON_PATCH:
+                scale = json_patch(current, body)
+            elif media_type in (MERGE_PATCH, STRATEGIC_PATCH):
+                # A Scale has no lists to merge: a strategic patch is a merge patch.
+                scale = merge_patch(current, body)
+            elif media_type == decoding.APPLY_YAML:
+                scale = self._applied(call, current, body)
+            else:
+                raise unsupported_media_type(PATCH_TYPES)
+            self._check(scale)
+            return scale
+
+        return await self._write(call, patched)
+
+    def _applied(self, call: Call, current: Obj, body: Any) -> Obj:
+        if not isinstance(body, dict):
+            raise bad_request("error decoding YAML: the configuration to apply must be an object")
+        if not call.request.arg("fieldManager"):
+            raise invalid("PatchOptions", "meta.k8s.io", "", [required("fieldManager", "is required for apply patch")])
+        root = self._core.schemas.compile(_DEFINITION).root
+        return apply(
+            current,
+            body,
+            root,
+            manager=call.manager,
+            force=call.force,
+            api_version="autoscaling/v1",
+            subresource="",
+            now=self._core.now_text(),
+        )
+
+    def _check(self, scale: Obj) -> None:
+        self._core.schemas.compile(_DEFINITION).decode(scale)
+        scale.setdefault("metadata", {})
+        replicas = (scale.get("spec") or {}).get("replicas") or 0
+        if replicas < 0:
+            name = scale["metadata"].get("name", "")
+            error = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+            raise invalid("Scale", "autoscaling", name, [error])
+
+    async def _write(self, call: Call, wanted: Any) -> Response:
+        paths = call.kind.scale
+        assert paths is not None
+
+        def scaled(old: Obj) -> Obj:
+            scale = wanted(scale_of(call.kind, old))
+            obj = decode(orjson.dumps(old))
+            stated = scale["metadata"].get("resourceVersion")
+            if stated:
+                obj["metadata"]["resourceVersion"] = stated
+            _set(obj, paths.replicas, (scale.get("spec") or {}).get("replicas") or 0)
+            return obj
+
+        written: Written = await self._objects.writing.modify(
+            self._core.stored_kind(call.kind), call.namespace, call.route.name, scaled, call.origin(), how=How("scale")
+        )
+        return respond_obj(call.form, scale_of(call.kind, written.obj()), 200, warning_headers(call.warnings))
+
+
+def scale_of(kind: Kind, obj: Obj) -> Obj:
+    """The object's Scale."""
+    paths = kind.scale or ScaleSubresource()
+    metadata = obj["metadata"]
+    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    scale: Obj = {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: metadata[name] for name in shown if name in metadata},
+        "spec": {},
+        "status": {"replicas": get_path(obj, paths.status_replicas, 0)},
+    }
+    replicas = get_path(obj, paths.replicas, 0)
+    if replicas:
+        scale["spec"]["replicas"] = replicas
+    selector = get_path(obj, paths.selector)
+    if selector:
+        is_map = all(isinstance(value, str) for value in selector.values())
+        scale["status"]["selector"] = str(from_map(selector) if is_map else label_selector_of(selector))
+    return scale
+
+
+def _set(obj: Obj, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        obj = obj.setdefault(parent, {})
+    obj[last] = value

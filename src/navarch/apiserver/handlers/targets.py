@@ -1,0 +1,125 @@
+"""Where a proxied request goes: a node's kubelet, a pod's port, one of a service's ready endpoints."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from navarch.api.errors import StatusError, bad_request, not_found, unavailable
+from navarch.api.meta import Obj
+from navarch.apiserver.caches import Caches
+from navarch.kinds.resources import ENDPOINT_SLICES, SERVICES
+
+_ADDRESS_TYPES = ("InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS")
+_KUBELET_PORT = 10250
+_SERVICE_LABEL = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`tls` None is plain HTTP."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{'https' if self.tls is not None else 'http'}://{self.authority}"
+
+
+def kubelet_of(node: Obj, tls: ssl.SSLContext | None) -> Target:
+    """Raises StatusError 503 for a node that has not said where it is."""
+    status = node.get("status") or {}
+    addresses = {address.get("type"): address.get("address") for address in status.get("addresses") or ()}
+    host = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
+    if not host:
+        raise unavailable(f"no preferred addresses found; known addresses: []: node {node['metadata']['name']}")
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
+    return Target(str(host), int(port), tls if tls is not None else unverified_tls())
+
+
+def unverified_tls() -> ssl.SSLContext:
+    """For backends whose certificate nobody here can judge, as Kubernetes treats them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def kubelet_client_tls(certificate: str, key: str, ca: str) -> ssl.SSLContext:
+    """What the API server shows a kubelet, and whom it believes. Nodes are dialled by address, which a certificate may
+    not list, so that only the issuer is checked."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
+    context.check_hostname = False
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """`[scheme:]name[:port]` to its parts.  Raises StatusError 400."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    if len(parts) == 2:
+        return "", parts[0], parts[1]
+    if len(parts) == 3 and parts[0] in ("", "http", "https"):
+        return parts[0], parts[1], parts[2]
+    raise bad_request(f'invalid proxy request "{text}"')
+
+
+def pod_target(pod: Obj, text: str) -> Target:
+    """Raises StatusError 400, 503."""
+    scheme, name, port = _split(text)
+    address = (pod.get("status") or {}).get("podIP")
+    if not address:
+        raise unavailable(f'address not allowed: pod "{name}" has no address yet')
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    if not port:
+        port = next((str(p["containerPort"]) for c in containers for p in c.get("ports") or ()), "80")
+    elif not port.isdecimal():
+        ports = [p for c in containers for p in c.get("ports") or () if p.get("name") == port]
+        if not ports:
+            raise bad_request(f'no port "{port}" in pod {name}')
+        port = str(ports[0]["containerPort"])
+    return Target(str(address), int(port), unverified_tls() if scheme == "https" else None)
+
+
+def service_target(caches: Caches, namespace: str, text: str) -> Target:
+    """A ready endpoint of the service.  Raises StatusError 404, 503."""
+    scheme, name, port = _split(text)
+    service = caches.of(SERVICES).get(namespace, name)
+    if service is None:
+        raise not_found("services", "", name)
+    ports = (service.obj().get("spec") or {}).get("ports") or []
+    wanted = _service_port(ports, port, name)
+    for cached in caches.of(ENDPOINT_SLICES).items(namespace):
+        if cached.labels.get(_SERVICE_LABEL) != name:
+            continue
+        endpoint_slice = cached.obj()
+        number = next(
+            (p.get("port") for p in endpoint_slice.get("ports") or () if (p.get("name") or "") == wanted), None
+        )
+        for endpoint in endpoint_slice.get("endpoints") or ():
+            if number and (endpoint.get("conditions") or {}).get("ready", True):
+                tls = unverified_tls() if scheme == "https" else None
+                return Target(str(endpoint["addresses"][0]), int(number), tls)
+    raise unavailable(f'no endpoints available for service "{text}"')
+
+
+def _service_port(ports: list[Obj], stated: str, name: str) -> str:
+    """The name of the service's port that is meant; empty for its only, unnamed one."""
+    if not stated:
+        if len(ports) == 1:
+            return str(ports[0].get("name") or "")
+        return ""
+    for port in ports:
+        if stated in (port.get("name"), str(port.get("port"))):
+            return str(port.get("name") or "")
+    error: StatusError = unavailable(f'no service port "{stated}" found for service "{name}"')
+    raise error

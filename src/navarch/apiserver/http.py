@@ -1,0 +1,192 @@
+"""The HTTPS front: aiohttp's bare server before `ApiServer.handle`.
+
+In: connections, with or without a client certificate.  Out: what the handler answers, streams as they come. One handler
+serves every path, so that no router is between a request and `handle`; a stream's chunks are written as they gather, and
+a client that does not read them in time is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from aiohttp import web
+
+from navarch.api.errors import StatusError, too_large
+from navarch.apiserver.decoding import MAX_BODY
+from navarch.apiserver.negotiation import respond_error
+from navarch.apiserver.server import ApiServer
+from navarch.apiserver.tunnel import Tunnel, join
+from navarch.client.transport import Request, Response
+
+log = logging.getLogger(__name__)
+
+_GZIP_FROM = 128 * 1024
+_WRITE_AT_ONCE = 1 << 20
+_STALLED_S = 30.0
+_SHUTDOWN_S = 3.0
+
+
+def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
+    """A server context that takes client certificates of `client_ca` and does without them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class HTTPFront:
+    """Serves one ApiServer on one address."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
+        self._web = web.Server(self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=300)
+        self._listening: asyncio.Server | None = None
+
+    async def start(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, sock: socket.socket | None = None
+    ) -> int:
+        """Listen, on `sock` if one is handed over; returns the port (of use where 0 was asked for)."""
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            self._listening = await loop.create_server(self._web, sock=sock, ssl=tls, backlog=4096)
+        else:
+            self._listening = await loop.create_server(self._web, host, port, ssl=tls, backlog=1024, reuse_address=True)
+        return int(self._listening.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Take no more connections, end the watches, let running requests finish for a moment."""
+        if self._listening is not None:
+            self._listening.close()
+        self._server.drain()
+        await self._web.shutdown(_SHUTDOWN_S)
+        if self._listening is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SHUTDOWN_S):
+                    await self._listening.wait_closed()
+
+    async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        try:
+            request = await _request_of(incoming)
+        except StatusError as error:
+            return _finished(respond_error(error))
+        response = await self._server.handle(request, None, _peer_certificate(incoming))
+        body = response.body
+        if isinstance(response, Tunnel):
+            return await _joined(incoming, response)
+        if isinstance(body, bytes):
+            return await _whole(incoming, response, body)
+        return await _stream(incoming, response, body)
+
+
+async def _request_of(incoming: web.BaseRequest) -> Request:
+    """Raises StatusError 413."""
+    headers: dict[str, str] = {}
+    for name, value in incoming.headers.items():
+        lower = name.lower()
+        headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+    body = b""
+    if incoming.body_exists:
+        length = incoming.content_length
+        if length is not None and length > MAX_BODY:
+            raise too_large(MAX_BODY)
+        body = await _read_body(incoming)
+        if headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+    url = incoming.rel_url
+    query = list(url.query.items()) if url.raw_query_string else ()
+    return Request(incoming.method, url.raw_path, query, headers, body)
+
+
+async def _read_body(incoming: web.BaseRequest) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await incoming.content.readany():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise too_large(MAX_BODY)
+        chunks.append(chunk)
+    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+
+
+def _peer_certificate(incoming: web.BaseRequest) -> bytes | None:
+    """The verified client certificate in DER form."""
+    transport = incoming.transport
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    return tls.getpeercert(binary_form=True) if tls is not None else None
+
+
+def _finished(response: Response) -> web.Response:
+    body = response.body
+    assert isinstance(body, bytes)
+    answer = web.Response(status=response.status, body=body, headers=dict(response.headers))
+    _set_headers(answer, response)
+    return answer
+
+
+def _set_headers(answer: web.StreamResponse, response: Response) -> None:
+    answer.headers["Content-Type"] = response.content_type
+    answer.headers["Cache-Control"] = "no-cache, private"
+    if response.status == 401:
+        answer.headers["WWW-Authenticate"] = 'Basic realm="kubernetes-master"'
+
+
+async def _whole(incoming: web.BaseRequest, response: Response, body: bytes) -> web.StreamResponse:
+    if len(body) < _GZIP_FROM:
+        return _finished(response)
+    headers = dict(response.headers)
+    if "gzip" in incoming.headers.get("accept-encoding", ""):
+        # Off the loop: compressing 50 MB takes half a second.
+        body = await asyncio.get_running_loop().run_in_executor(None, gzip.compress, body, 1)
+        headers["Content-Encoding"] = "gzip"
+        headers["Vary"] = "Accept-Encoding"
+    if len(body) <= _WRITE_AT_ONCE:
+        return _finished(Response(response.status, body, headers, response.content_type))
+    answer = web.StreamResponse(status=response.status, headers=headers)
+    _set_headers(answer, response)
+    answer.content_length = len(body)
+    await answer.prepare(incoming)
+    view = memoryview(body)
+    for start in range(0, len(body), _WRITE_AT_ONCE):
+        await answer.write(view[start : start + _WRITE_AT_ONCE])
+    await answer.write_eof()
+    return answer
+
+
+async def _joined(incoming: web.BaseRequest, tunnel: Tunnel) -> web.StreamResponse:
+    """The connection is no longer HTTP; aiohttp is told that it ended."""
+    transport = incoming.transport
+    if transport is None:
+        if tunnel.writer is not None:
+            tunnel.writer.close()
+    else:
+        await join(tunnel, transport)
+    raise asyncio.CancelledError
+
+
+async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIterator[bytes]) -> web.StreamResponse:
+    answer = web.StreamResponse(status=response.status, headers=dict(response.headers))
+    _set_headers(answer, response)
+    answer.enable_chunked_encoding()
+    try:
+        await answer.prepare(incoming)
+        async for chunk in body:
+            async with asyncio.timeout(_STALLED_S):
+                await answer.write(chunk)
+        await answer.write_eof()
+    except (ConnectionError, TimeoutError):
+        # The client is gone or does not read; there is nobody to tell.
+        if incoming.transport is not None:
+            incoming.transport.abort()
+    finally:
+        await body.aclose()  # type: ignore[attr-defined]
+    return answer
