@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from navarch.api.errors import StatusError, forbidden
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
@@ -47,6 +48,16 @@ class Attributes:
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    # What a plugin wants to remember from one hook to the next of this write, under its own name.
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def refused(self, why: str) -> StatusError:
+        """403 in the words that every plugin uses: `pods "web" is forbidden: …`."""
+        resource = self.kind.resource
+        name = self.name
+        if not name and self.obj is not None:
+            name = self.obj["metadata"].get("generateName") or "Unknown"
+        return forbidden(resource.plural, resource.group, name, why)
 
 
 class Plugin:
@@ -56,6 +67,13 @@ class Plugin:
     # Which (group, plural) this plugin wants to see; empty: all.
     resources: frozenset[tuple[str, str]] = frozenset()
     operations: frozenset[str] = frozenset({"CREATE", "UPDATE"})
+
+    def concerns(self, kind: Kind, operation: str) -> bool:
+        """Whether this plugin wants to see such writes at all; asked once per kind and operation."""
+        resource = kind.resource
+        return operation in self.operations and (
+            not self.resources or (resource.group, resource.plural) in self.resources
+        )
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change `attributes.obj` in place."""
@@ -71,7 +89,7 @@ class Plugin:
 
 
 def interested(plugins: Iterable[Plugin], attributes: Attributes) -> Iterator[Plugin]:
-    group_resource = (attributes.kind.resource.group, attributes.kind.resource.plural)
+    """Those of the plugins that want to see this write."""
     for plugin in plugins:
-        if attributes.operation in plugin.operations and (not plugin.resources or group_resource in plugin.resources):
+        if plugin.concerns(attributes.kind, attributes.operation):
             yield plugin

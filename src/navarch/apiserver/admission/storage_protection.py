@@ -1,0 +1,26 @@
+"""StorageObjectInUseProtection: claims and volumes are held by a finalizer until nobody uses them any more."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from navarch.apiserver.admission.base import Attributes, Plugin
+
+_FINALIZERS: Final = {
+    "persistentvolumeclaims": "kubernetes.io/pvc-protection",
+    "persistentvolumes": "kubernetes.io/pv-protection",
+}
+
+
+class StorageObjectInUseProtection(Plugin):
+    name = "StorageObjectInUseProtection"
+    resources = frozenset(("", plural) for plural in _FINALIZERS)
+    operations = frozenset({"CREATE"})
+
+    async def mutate(self, attributes: Attributes) -> None:
+        if attributes.obj is None or attributes.subresource:
+            return
+        finalizers = attributes.obj["metadata"].setdefault("finalizers", [])
+        finalizer = _FINALIZERS[attributes.kind.resource.plural]
+        if finalizer not in finalizers:
+            finalizers.append(finalizer)
