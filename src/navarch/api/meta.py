@@ -1,4 +1,4 @@
-"""What every object has: names of resources, and read access to `metadata`. Pure; objects are plain JSON dictionaries."""
+"""What every object has: names of resources, and read access to `metadata`. Pure; objects are plain JSON dicts."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ The API server runs every write through these hooks in a fixed order:
     status  defaults → prepare_status(obj, old) → validate_status(obj, old)
 
 Hooks are pure functions over JSON objects; those that return None change `obj` in place (it is the request's own copy,
-never shared); `old` is never changed. What needs the rest of the cluster (quotas, allocation of addresses) is admission's
-business (navarch.apiserver.admission), not a strategy's.
+never shared); `old` is never changed. What needs the rest of the cluster (quotas, allocation of addresses) is the
+business of admission (navarch.apiserver.admission), not of a strategy.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Strategy:
     columns: ClassVar[Sequence[Column]] = (NAME, AGE)
     # Field selectors beyond metadata.name and metadata.namespace: dotted paths.
     selectable: ClassVar[Sequence[str]] = ()
-    # Metadata names: "subdomain" (most), "label", "label1035" (Service), "path" (RBAC, and such that only forbid / and %).
+    # Metadata names: "subdomain" (most), "label", "label1035" (Service), "path" (RBAC: only / and % are forbidden).
     name_rule: ClassVar[str] = "subdomain"
     # Kinds that keep `metadata.generation`: it is set to 1 on create and bumped when anything outside metadata and
     # status changes.
