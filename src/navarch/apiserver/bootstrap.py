@@ -1,0 +1,168 @@
+"""What a cluster has before anybody asks for it: namespaces, default roles, priority classes, the `kubernetes` service.
+
+Created at the first start, all at once so that the store commits them together; at later starts what is missing comes
+back and what moved (the API server's address) is corrected. Objects that people changed are left alone, but default
+roles get back the rules that they lack, as in Kubernetes (annotation `rbac.authorization.kubernetes.io/autoupdate`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj, Resource
+from navarch.apiserver.auth import bootstrap as rbac
+from navarch.apiserver.auth.roles import GROUP as RBAC_GROUP
+from navarch.apiserver.server import ApiServer
+from navarch.kinds import resources
+
+_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_NODE_CRITICAL = "Used for system critical pods that must not be moved from their current node."
+_CLUSTER_CRITICAL = (
+    "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
+)
+_PRIORITIES = (
+    ("system-node-critical", 2000001000, _NODE_CRITICAL),
+    ("system-cluster-critical", 2000000000, _CLUSTER_CRITICAL),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapConfig:
+    """`advertise_address` and `port` are where pods reach the API server; `service_address` is the virtual IP of the
+    `kubernetes` service, the first of `service_cidr`; `client_ca` is PEM text."""
+
+    advertise_address: str
+    port: int
+    service_address: str
+    service_cidr: str
+    client_ca: str = ""
+
+
+async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
+    """Bring the started server's store to where a cluster can begin.  Raises StatusError where it refuses a write."""
+    reader, writer = server.reader, server.writer
+    # Namespaces first: nothing can be created in one that is not there.
+    await writer.create_all(_missing(server, ((resources.NAMESPACES, _named(name)) for name in _NAMESPACES)))
+    by_kind = {
+        "ClusterRole": resources.CLUSTER_ROLES,
+        "ClusterRoleBinding": resources.CLUSTER_ROLE_BINDINGS,
+        "Role": resources.ROLES,
+        "RoleBinding": resources.ROLE_BINDINGS,
+    }
+    defaults = [(by_kind[obj["kind"]], obj) for obj in rbac.objects()]
+    stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
+    await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *_client_ca(config)]))
+    async with asyncio.TaskGroup() as tasks:
+        for resource, obj in stale:
+            tasks.create_task(writer.update(resource, obj))
+        tasks.create_task(_correct_address(server, config))
+
+
+def _missing(server: ApiServer, objects: Iterable[tuple[Resource, Obj]]) -> list[tuple[Resource, Obj]]:
+    cache = server.core.caches
+    return [
+        (resource, obj)
+        for resource, obj in objects
+        if cache.of(resource).get(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) is None
+    ]
+
+
+def _repaired(resource: Resource, default: Obj, get: object) -> tuple[Resource, Obj] | None:
+    """The stored role with the default rules that it lacks, or the binding with the subjects; None if it has all."""
+    metadata = default["metadata"]
+    assert callable(get)
+    stored: Obj | None = get(resource, metadata.get("namespace", ""), metadata["name"])
+    if stored is None:
+        return None
+    if (stored["metadata"].get("annotations") or {}).get(f"{RBAC_GROUP}/autoupdate") != "true":
+        return None
+    part = "subjects" if "roleRef" in default else "rules"
+    if "aggregationRule" in default:
+        return None
+    present = stored.get(part) or []
+    lacking = [entry for entry in default.get(part) or [] if entry not in present]
+    return (resource, {**stored, part: [*present, *lacking]}) if lacking else None
+
+
+def _named(name: str) -> Obj:
+    return {"metadata": {"name": name}}
+
+
+def _priority_classes() -> Iterable[tuple[Resource, Obj]]:
+    for name, value, description in _PRIORITIES:
+        yield resources.PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value, "description": description}
+
+
+def _client_ca(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
+    """Where extension API servers find the CA of client certificates."""
+    if config.client_ca:
+        metadata = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
+        yield resources.CONFIG_MAPS, {"metadata": metadata, "data": {"client-ca-file": config.client_ca}}
+
+
+def _network(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
+    """The service `kubernetes` in the namespace default, and where it leads."""
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
+    yield resources.SERVICE_CIDRS, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}
+    yield (
+        resources.SERVICES,
+        {
+            "metadata": metadata,
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": config.service_address,
+                "clusterIPs": [config.service_address],
+                "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack",
+                "sessionAffinity": "None",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.port}],
+            },
+        },
+    )
+    if not ip_address(config.advertise_address).is_loopback:
+        yield resources.ENDPOINTS, _endpoints(config)
+        yield resources.ENDPOINT_SLICES, _slice(config)
+
+
+def _endpoints(config: BootstrapConfig) -> Obj:
+    ports = [{"name": "https", "port": config.port, "protocol": "TCP"}]
+    labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    return {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "subsets": [{"addresses": [{"ip": config.advertise_address}], "ports": ports}],
+    }
+
+
+def _slice(config: BootstrapConfig) -> Obj:
+    return {
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": config.port, "protocol": "TCP"}],
+    }
+
+
+async def _correct_address(server: ApiServer, config: BootstrapConfig) -> None:
+    """The machine may have another address than at the last start."""
+    for resource, wanted, part in (
+        (resources.ENDPOINTS, _endpoints(config), ("subsets",)),
+        (resources.ENDPOINT_SLICES, _slice(config), ("endpoints", "ports")),
+    ):
+        stored = server.reader.get(resource, "default", "kubernetes")
+        if stored is None:
+            continue
+        changed = {**stored, **{name: wanted[name] for name in part}}
+        try:
+            await server.writer.update(resource, changed)
+        except StatusError as error:
+            if error.code != 409:
+                raise
