@@ -1,9 +1,9 @@
 """Objects in Kubernetes' protobuf encoding, which kubectl and Kubernetes' own components send, to JSON objects.
 
 In: bytes that begin with `k8s\\0` and hold a `runtime.Unknown`, whose `raw` is the message of the object's kind.  Out:
-the object as JSON would state it: base64 for bytes, RFC 3339 for times, text for quantities, nothing for the zero values
-that JSON leaves out. Field numbers and types are in `protobuf_fields.txt`, read at first use; a message's reader is
-made when one of its kind first arrives. Answers are always JSON, which every such client accepts beside.
+the object as JSON would state it: base64 for bytes, RFC 3339 for times, text for quantities, and without the zero
+values that JSON leaves out. Field numbers and types are in `protobuf_fields.txt`, read at first use; a message's reader
+is made when one of its kind first arrives. Answers are always JSON, which every such client accepts beside.
 """
 
 from __future__ import annotations

@@ -62,6 +62,10 @@ class ClusterAuthenticator:
                 return _with_group(user), audiences or self._tokens.api_audiences
         return await self._tokens.check(token, audiences)
 
+    def forget(self) -> None:
+        """Something that tokens may be bound to was deleted."""
+        self._tokens.forget()
+
     def _certificate_user(self, peer_cert: Mapping[str, Any] | bytes) -> User | None:
         if isinstance(peer_cert, bytes):
             known = self._certificates.get(peer_cert)

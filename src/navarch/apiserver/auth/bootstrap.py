@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 from navarch.api.meta import Obj
 from navarch.apiserver.auth import controller_roles
-from navarch.apiserver.auth.roles import GROUP, cluster_roles, rule
+from navarch.apiserver.auth.roles import GROUP, cluster_role, cluster_roles, rule
 
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
 KUBELET_CLIENT = "system:apiserver"
+SIMULATED_NODES = "navarch:simulated-nodes"
 
 
 def objects() -> list[Obj]:
     """ClusterRoles, Roles, then their bindings."""
     return [
+        _simulated_nodes(),
         *cluster_roles(),
         *controller_roles.controller_roles(),
         *_roles(),
@@ -73,11 +75,23 @@ def _cluster_role_bindings() -> Iterator[Obj]:
     yield _binding("system:volume-scheduler", [_user(SCHEDULER)])
     yield _binding("system:kube-dns", [_account("kube-dns"), _user(DNS)])
     yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin")
+    yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)])
     # Nodes are the node authorizer's business; the binding exists, empty, as in Kubernetes.
     yield {**_binding("system:node", []), "subjects": []}
     for controller in controller_roles.names():
         role = f"system:controller:{controller}"
         yield _binding(role, [_account(controller), _user(CONTROLLER_MANAGER)])
+
+
+def _simulated_nodes() -> Obj:
+    """What a process that stands for many nodes at once may: a kubelet's rights without volumes and secrets."""
+    return cluster_role(
+        SIMULATED_NODES,
+        rule("create get list watch update patch", "nodes coord:leases"),
+        rule("update patch", "nodes/status pods/status"),
+        rule("get list watch delete", "pods"),
+        rule("create update patch", "events"),
+    )
 
 
 def _role(name: str, namespace: str, *rules: list[Obj]) -> Obj:

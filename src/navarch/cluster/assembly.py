@@ -1,0 +1,160 @@
+"""An API server put together: store, authentication, authorization, admission. The process of `navarch up` and the
+cluster inside a test are both assembled here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+
+from navarch.api.meta import Obj
+from navarch.api.time import Clock, SystemClock
+from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.auth.authenticator import ClusterAuthenticator
+from navarch.apiserver.auth.authorizer import ClusterAuthorizer
+from navarch.apiserver.auth.node import NodeAuthorizer
+from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
+from navarch.apiserver.auth.tokens import ServiceAccountTokens
+from navarch.apiserver.bootstrap import BootstrapConfig
+from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import User
+from navarch.apiserver.watchcache import Cached, Change
+from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SERVICE_ACCOUNTS
+from navarch.cluster.config import ClusterConfig
+from navarch.store.base import Store
+
+_FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
+
+
+class PodsByNode:
+    """The pods bound to each node, kept from the watch cache's changes: what the node authorizer asks for."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self._pods: dict[str, dict[str, Cached]] = {}
+        cache = server.core.caches.of(PODS)
+        for cached in cache.items():
+            self._put(cached)
+        cache.listeners.append(self._changed)
+
+    def of(self, node: str) -> Iterable[Obj]:
+        return [cached.obj() for cached in self._pods.get(node, {}).values()]
+
+    def _changed(self, change: Change) -> None:
+        if change.old is not None:
+            self._pods.get(change.old.field("spec.nodeName"), {}).pop(change.key, None)
+        if change.new is not None:
+            self._put(change.new)
+
+    def _put(self, cached: Cached) -> None:
+        if node := cached.field("spec.nodeName"):
+            self._pods.setdefault(node, {})[cached.key] = cached
+
+
+def make_store(config: ClusterConfig) -> Store:
+    """The backend that the configuration names."""
+    if config.store == "memory":
+        from navarch.store.memory import MemoryStore
+
+        return MemoryStore()
+    from navarch.store.sqlite import SQLiteStore
+
+    return SQLiteStore(config.root / "state.db")
+
+
+def issuer_of(config: ClusterConfig) -> str:
+    return f"https://kubernetes.default.svc.{config.cluster_domain}"
+
+
+def make_tokens(config: ClusterConfig, reader: Reader, clock: Clock, source: random.Random) -> ServiceAccountTokens:
+    issuer = issuer_of(config)
+    return ServiceAccountTokens(
+        config.pki / "sa.key", issuer=issuer, api_audiences=[issuer], reader=reader, clock=clock, source=source
+    )
+
+
+class _NothingStored:
+    """A reader for signing without an API server at hand."""
+
+    def get(self, resource: object, namespace: str, name: str) -> Obj | None:
+        return None
+
+    def list(self, resource: object, namespace: str = "") -> Iterable[Obj]:
+        return ()
+
+
+def offline_tokens(config: ClusterConfig) -> ServiceAccountTokens:
+    """For signing tokens that are bound to nothing but their account."""
+    return make_tokens(config, _NothingStored(), SystemClock(), random.Random())
+
+
+def admission_config(config: ClusterConfig) -> AdmissionConfig:
+    first, last = (int(part) for part in config.node_port_range.split("-"))
+    return AdmissionConfig(
+        service_cidr=config.service_cidr,
+        node_ports=range(first, last + 1),
+        cluster_dns=config.cluster_dns,
+    )
+
+
+def bootstrap_config(config: ClusterConfig) -> BootstrapConfig:
+    return BootstrapConfig(
+        advertise_address=config.advertise_address,
+        port=config.port,
+        service_address=first_service_address(config),
+        service_cidr=config.service_cidr,
+        client_ca=(config.pki / "ca.crt").read_text(),
+    )
+
+
+def make_server(
+    config: ClusterConfig,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    source: random.Random | None = None,
+    static_tokens: Mapping[str, User] | None = None,
+) -> ApiServer:
+    """A server that is not started yet; call `attach` after its start."""
+    clock = clock or SystemClock()
+    source = source or random.Random(config.seed)
+    server = ApiServer(
+        store or make_store(config), kubernetes_version=config.kubernetes_version, clock=clock, source=source
+    )
+    tokens = make_tokens(config, server.reader, clock, source)
+    server.use(
+        authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
+        token_issuer=tokens,
+        admission=default_chain(server.reader, server.writer, admission_config(config), clock, source),
+    )
+    return server
+
+
+def attach(server: ApiServer) -> None:
+    """Authorization, which follows what the started server has in its caches."""
+    reader = server.reader
+    rbac = RBACAuthorizer(reader)
+    by_node = PodsByNode(server)
+
+    def claim_volume(namespace: str, name: str) -> str:
+        claim = reader.get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
+        return str(((claim or {}).get("spec") or {}).get("volumeName") or "")
+
+    server.use(authorizer=ClusterAuthorizer(rbac, NodeAuthorizer(by_node.of, claim_volume)))
+    caches = server.core.caches
+    for resource in (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS):
+        caches.of(resource).listeners.append(lambda _change: rbac.invalidate())
+    authenticator = server.core.authenticator
+    if isinstance(authenticator, ClusterAuthenticator):
+        for resource in _FORGETTING:
+            caches.of(resource).listeners.append(lambda change: _forget(authenticator, change))
+
+
+def _forget(authenticator: ClusterAuthenticator, change: Change) -> None:
+    if change.new is None:
+        authenticator.forget()
+
+
+def first_service_address(config: ClusterConfig) -> str:
+    """The cluster IP of the Service `kubernetes`."""
+    return str(ip_network(config.service_cidr)[1])

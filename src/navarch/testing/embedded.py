@@ -1,0 +1,154 @@
+"""A whole cluster in the calling process: API server, controllers, scheduler and simulated nodes, without sockets.
+
+It is what `navarch up --runtime simulated` runs, put together in one event loop over a memory store. `client` talks to
+it in process; `serve` opens an HTTPS port for programs that need one: kubectl, an operator in another language.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from navarch.api.time import Clock, SystemClock
+from navarch.apiserver.bootstrap import bootstrap
+from navarch.apiserver.http import HTTPFront, tls_context
+from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import User
+from navarch.client.base import Client
+from navarch.client.informer import Informers
+from navarch.client.local import LocalTransport
+from navarch.client.resources import NODES, SERVICE_ACCOUNTS
+from navarch.cluster import pki
+from navarch.cluster.assembly import attach, bootstrap_config, make_server
+from navarch.cluster.config import ClusterConfig
+from navarch.cluster.run_controllers import controller_config
+from navarch.controllers.manager import ControllerManager
+from navarch.scheduler.scheduler import Scheduler
+from navarch.sim.nodes import SimulatedNodes
+from navarch.store.memory import MemoryStore
+
+ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
+_IDENTITIES = {
+    "controllers": User("system:kube-controller-manager", ("system:authenticated",)),
+    "scheduler": User("system:kube-scheduler", ("system:authenticated",)),
+    "nodes": User("navarch:simulated-nodes", ("system:authenticated",)),
+}
+
+
+class EmbeddedCluster:
+    """Use it as `async with EmbeddedCluster(nodes=3) as cluster`; ready when the block begins.
+
+    `seed` makes names and placements repeat; `controllers` False leaves only the API server.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: int = 1,
+        kubernetes_version: str = "1.37",
+        seed: int | None = None,
+        controllers: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self._nodes = nodes if controllers else 0
+        self._controllers = controllers
+        self._clock = clock or SystemClock()
+        self._random = random.Random(seed)
+        self._folder = tempfile.TemporaryDirectory(prefix="navarch-")
+        self.config = ClusterConfig(
+            "embedded", self._folder.name, kubernetes_version=kubernetes_version, nodes=self._nodes, seed=seed
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._front: HTTPFront | None = None
+        self.server: ApiServer
+        self.client: Client
+
+    def client_as(self, user: User) -> Client:
+        """A client with another identity, to test what it may do."""
+        return Client(LocalTransport(self.server.as_user(user)))
+
+    async def serve(self, host: str = "127.0.0.1", port: int = 0) -> Path:
+        """Listen on HTTPS as well; the path of a kubeconfig for it."""
+        if self._front is None:
+            folder = self.config.pki
+            tls = tls_context(folder / "apiserver.crt", folder / "apiserver.key", folder / "ca.crt")
+            self._front = HTTPFront(self.server)
+            bound = await self._front.start(host, port, tls)
+            self.config = replace(self.config, port=bound)
+            pki.ensure(self.config)
+        return self.config.admin_kubeconfig
+
+    async def __aenter__(self) -> EmbeddedCluster:
+        pki.ensure(self.config)
+        self.server = make_server(self.config, store=MemoryStore(), clock=self._clock, source=self._random)
+        await self.server.start()
+        attach(self.server)
+        await bootstrap(self.server, bootstrap_config(self.config))
+        self.client = self.client_as(ADMIN)
+        try:
+            if self._controllers:
+                self._start_components()
+                await self._ready()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    def _start_components(self) -> None:
+        identities = {name: self.client_as(user) for name, user in _IDENTITIES.items()}
+        informers = Informers(identities["controllers"])
+        shared = {"clock": self._clock, "random": self._random}
+        manager = ControllerManager(
+            identities["controllers"],
+            informers=informers,
+            config=controller_config(self.config),
+            **shared,  # type: ignore[arg-type]
+        )
+        scheduler = Scheduler(identities["scheduler"], informers, **shared)  # type: ignore[arg-type]
+        parts = [informers.run(), manager.run(), scheduler.run()]
+        if self._nodes:
+            parts.append(SimulatedNodes(identities["nodes"], self._nodes, **shared).run())  # type: ignore[arg-type]
+        self._tasks = [asyncio.create_task(part) for part in parts]
+
+    async def _ready(self) -> None:
+        """Until every node is Ready and the default namespace is usable, or a component has failed."""
+        waiting = asyncio.ensure_future(self._nodes_ready())
+        done, _ = await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting not in done:
+            waiting.cancel()
+        for task in done:
+            task.result()
+
+    async def _nodes_ready(self) -> None:
+        ready: set[str] = set()
+        if self._nodes:
+            async with contextlib.aclosing(self.client.watch(NODES)) as events:
+                async for event in events:
+                    conditions = (event.object.get("status") or {}).get("conditions") or []
+                    if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
+                        ready.add(event.object["metadata"]["name"])
+                    if len(ready) >= self._nodes:
+                        break
+        async with contextlib.aclosing(self.client.watch(SERVICE_ACCOUNTS, "default")) as events:
+            async for event in events:
+                if event.object["metadata"]["name"] == "default":
+                    break
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._front is not None:
+            await self._front.stop()
+        await self.server.stop()
+        self._folder.cleanup()
