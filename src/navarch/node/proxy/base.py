@@ -1,0 +1,77 @@
+"""What a service proxy works with: virtual ports and the endpoints behind them, and the seam of a backend.
+
+`services.py` makes these from API objects; a `Proxier` turns them into the kernel's rules. Everything here is a value:
+two equal values mean the same rules, which is how a backend knows that nothing has to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from navarch.api.meta import Key
+
+
+class PortName(NamedTuple):
+    """Names a port of a service; endpoints are matched to it by name and protocol."""
+
+    name: str
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """One port of one service, with the addresses at which it is offered (of the proxied IP family only)."""
+
+    service: Key
+    port_name: PortName
+    port: int
+    cluster_ips: tuple[str, ...]
+    node_port: int = 0
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+    affinity_s: int = 0
+    internal_local: bool = False
+    external_local: bool = False
+    health_check_node_port: int = 0
+
+    @property
+    def protocol(self) -> str:
+        """`tcp`, `udp`, `sctp`: the word that rules use."""
+        return self.port_name.protocol.lower()
+
+    @property
+    def outside_ips(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.external_ips, *self.load_balancer_ips)))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Where traffic can go. `local`: runs on this node; `here`: the topology hints, if any, allow this node."""
+
+    address: str
+    port: int
+    local: bool = False
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    here: bool = True
+
+
+ServiceMap = Mapping[Key, tuple[ServicePort, ...]]
+EndpointMap = Mapping[Key, Mapping[PortName, tuple[Endpoint, ...]]]
+
+
+class Proxier(Protocol):
+    """Makes the machine forward what is sent to services."""
+
+    async def sync(self, services: ServiceMap, endpoints: EndpointMap, changed: Collection[Key] | None = None) -> None:
+        """Bring the rules in line with the maps; `changed` names the services that may differ from the last call
+        (None: all, and the rules themselves are not trusted)."""
+        ...
+
+    async def cleanup(self) -> None:
+        """Remove every trace."""
+        ...

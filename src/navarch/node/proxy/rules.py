@@ -1,0 +1,254 @@
+"""What the rules of a service port are: chains, and elements of the table's maps, as nftables writes them. Pure.
+
+A packet's way through the table: the NAT hooks look its destination up in `service-ips` (address, protocol, port) or,
+when it is for the node itself, in `service-nodeports`; the verdict is a `goto` to the port's chain, which rewrites the
+destination to one endpoint. What was not rewritten and has an entry in `no-endpoint-*` is refused in the filter hooks.
+Masquerading is asked for with a mark, or by an entry in `hairpins` (an endpoint that reaches itself by its service).
+
+Only names and elements of the port itself appear in `PortRules`, so that two ports never depend on one another and a
+change of one touches nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from navarch.node.proxy.base import Endpoint, ServicePort
+from navarch.node.proxy.services import Choice
+
+MASQUERADE_MARK: Final = "0x4000"
+_MARK: Final = f"meta mark set meta mark or {MASQUERADE_MARK}"
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9/_.-]")
+_NAME_MAX: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """The table of one cluster and one IP family. `pod_cidr` and `service_cidr` are the whole cluster's; empty ones
+    switch off what depends on them."""
+
+    name: str
+    pod_cidr: str = ""
+    service_cidr: str = ""
+    family: int = 4
+
+    @property
+    def ip(self) -> str:
+        """The family's word in nftables: `ip` or `ip6`."""
+        return "ip6" if self.family == 6 else "ip"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRules:
+    """`chains`: rules by chain. `elements`: by map or set, key to value (empty for a set). `affinity`: sets to declare,
+    name to timeout in seconds."""
+
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    elements: dict[str, dict[str, str]] = field(default_factory=dict)
+    affinity: dict[str, int] = field(default_factory=dict)
+
+
+def table_name(cluster: str) -> str:
+    """`navarch-<cluster>`. Raises ValueError for a name that would not be one word of the rules' language."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", cluster) or len(cluster) > 63:
+        raise ValueError(f"invalid cluster name {cluster!r}")
+    return f"navarch-{cluster}"
+
+
+def base_rules(table: TableConfig) -> list[str]:
+    """The script that replaces the table by one without services, in one transaction with whatever follows it."""
+    ip, name = table.ip, f"{table.ip} {table.name}"
+    address = f"ipv{table.family}_addr"
+    frontend = f"{address} . inet_proto . inet_service"
+    key, node_key = f"{ip} daddr . meta l4proto . th dport", "meta l4proto . th dport"
+    script = [f"add table {name}", f"delete table {name}", f"add table {name}"]
+    for kind, what, of in (
+        ("map", "service-ips", f"{frontend} : verdict"),
+        ("map", "service-nodeports", "inet_proto . inet_service : verdict"),
+        ("map", "no-endpoint-services", f"{frontend} : verdict"),
+        ("map", "no-endpoint-nodeports", "inet_proto . inet_service : verdict"),
+        ("map", "firewall-ips", f"{frontend} : verdict"),
+        ("set", "cluster-ips", address),
+        ("set", "hairpins", f"{address} . {address}"),
+    ):
+        script.append(f"add {kind} {name} {what} {{ type {of} ; }}")
+    script += [f"add chain {name} {chain}" for chain in ("refuse", "services", "no-endpoints", "cluster-ips-check")]
+    rules = [
+        ("refuse", "reject"),
+        ("services", f"{key} vmap @service-ips"),
+        ("services", f"fib daddr type local {node_key} vmap @service-nodeports"),
+        ("no-endpoints", f"{key} vmap @no-endpoint-services"),
+        ("no-endpoints", f"fib daddr type local {node_key} vmap @no-endpoint-nodeports"),
+        ("cluster-ips-check", f"{ip} daddr @cluster-ips reject"),
+    ]
+    if table.service_cidr:
+        rules.append(("cluster-ips-check", f"{ip} daddr {table.service_cidr} reject"))
+    loopback = "::1" if table.family == 6 else "127.0.0.0/8"
+    hooks = [
+        # Loopback addresses become reachable from outside with route_localnet, which node ports on localhost need.
+        # After conntrack (-200), so that there is a state to ask for, and before destinations are rewritten (-100).
+        ("guard", "filter", "prerouting", "-150", [f'iifname != "lo" {ip} daddr {loopback} ct state new drop']),
+        ("firewall", "filter", "prerouting", "-110", [f"ct state new {key} vmap @firewall-ips"]),
+        ("nat-prerouting", "nat", "prerouting", "-100", ["jump services"]),
+        ("nat-output", "nat", "output", "-100", ["jump services"]),
+        (
+            "nat-postrouting",
+            "nat",
+            "postrouting",
+            "100",
+            [
+                f"ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade fully-random",
+                f"meta mark and {MASQUERADE_MARK} == {MASQUERADE_MARK} "
+                f"meta mark set meta mark xor {MASQUERADE_MARK} masquerade fully-random",
+            ],
+        ),
+        ("filter-input", "filter", "input", "-110", ["ct state new jump no-endpoints"]),
+        (
+            "filter-forward",
+            "filter",
+            "forward",
+            "-110",
+            ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"],
+        ),
+        (
+            "filter-output",
+            "filter",
+            "output",
+            "-90",
+            ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"],
+        ),
+    ]
+    for chain, kind, hook, priority, lines in hooks:
+        script.append(f"add chain {name} {chain} {{ type {kind} hook {hook} priority {priority} ; }}")
+        rules += [(chain, line) for line in lines]
+    script += [f"add rule {name} {chain} {rule}" for chain, rule in rules]
+    return script
+
+
+def chain_name(kind: str, port: ServicePort, suffix: str = "") -> str:
+    """`service-1a2b3c4d5e6f-default/web/tcp/80`: unique by its hash, readable by the rest."""
+    text = f"{port.service.namespace}/{port.service.name}/{port.protocol}/{port.port_name.name or port.port}"
+    digest = hashlib.sha1(f"{text}{suffix}".encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"{kind}-{digest}-{_UNSAFE.sub('_', text + suffix)}"[:_NAME_MAX]
+
+
+def port_rules(port: ServicePort, choice: Choice, table: TableConfig) -> PortRules:
+    """Everything that one service port needs."""
+    result = PortRules()
+    elements = result.elements
+    inside = choice.local if port.internal_local else choice.cluster
+    outside = choice.local if port.external_local else choice.cluster
+    refusal = "drop" if choice.any_known else "goto refuse"
+    for address in port.cluster_ips:
+        _put(elements, "cluster-ips", address, "")
+    if inside:
+        chain = chain_name("service", port)
+        _add_cluster_chain(result, chain, port, inside, table)
+        _frontends(elements, "service-ips", port, port.cluster_ips, f"goto {chain}")
+    else:
+        _frontends(elements, "no-endpoint-services", port, port.cluster_ips, refusal)
+    if port.node_port or port.outside_ips:
+        if outside or (port.external_local and choice.cluster):
+            _add_external(result, port, choice, table)
+        else:
+            _frontends(elements, "no-endpoint-services", port, port.outside_ips, refusal)
+            if port.node_port:
+                _put(elements, "no-endpoint-nodeports", f"{port.protocol} . {port.node_port}", refusal)
+    for endpoint in {*inside, *outside}:
+        _put(elements, "hairpins", f"{endpoint.address} . {endpoint.address}", "")
+    return result
+
+
+def _put(elements: dict[str, dict[str, str]], where: str, key: str, value: str) -> None:
+    elements.setdefault(where, {})[key] = value
+
+
+def _frontends(
+    elements: dict[str, dict[str, str]], where: str, port: ServicePort, addresses: Iterable[str], verdict: str
+) -> None:
+    for address in addresses:
+        _put(elements, where, f"{address} . {port.protocol} . {port.port}", verdict)
+
+
+def _add_cluster_chain(
+    result: PortRules, chain: str, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig
+) -> None:
+    rules = []
+    if table.pod_cidr:
+        # Who is not a pod may have no way back from an endpoint but through this node.
+        addresses = ", ".join(port.cluster_ips)
+        rules.append(f"{table.ip} daddr {{ {addresses} }} {table.ip} saddr != {table.pod_cidr} {_MARK}")
+    result.chains[chain] = (*rules, *_balance(result, port, endpoints, table))
+
+
+def _add_external(result: PortRules, port: ServicePort, choice: Choice, table: TableConfig) -> None:
+    """The chain of traffic from outside: node port, external and load balancer addresses."""
+    ip = table.ip
+    chain = chain_name("external", port)
+    if not port.external_local:
+        rules = [_MARK, *_balance(result, port, choice.cluster, table)]
+    else:
+        rules = []
+        if choice.cluster:
+            # Policy Local is for clients outside the cluster: pods and the node itself may go to any endpoint.
+            anywhere = chain_name("anywhere", port)
+            result.chains[anywhere] = tuple(_balance(result, port, choice.cluster, table))
+            if table.pod_cidr:
+                rules.append(f"{ip} saddr {table.pod_cidr} goto {anywhere}")
+            rules += [f"fib saddr type local {_MARK}", f"fib saddr type local goto {anywhere}"]
+        if choice.local:
+            rules += _balance(result, port, choice.local, table)
+        else:
+            # Falls through with its destination unchanged, which the filter hooks then drop.
+            _frontends(result.elements, "no-endpoint-services", port, port.outside_ips, "drop")
+            if port.node_port:
+                _put(result.elements, "no-endpoint-nodeports", f"{port.protocol} . {port.node_port}", "drop")
+    result.chains[chain] = tuple(rules)
+    _frontends(result.elements, "service-ips", port, port.outside_ips, f"goto {chain}")
+    if port.node_port:
+        _put(result.elements, "service-nodeports", f"{port.protocol} . {port.node_port}", f"goto {chain}")
+    if port.source_ranges and port.load_balancer_ips:
+        firewall = chain_name("firewall", port)
+        result.chains[firewall] = (f"{ip} saddr != {{ {', '.join(port.source_ranges)} }} drop",)
+        _frontends(result.elements, "firewall-ips", port, port.load_balancer_ips, f"goto {firewall}")
+
+
+def _balance(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig) -> list[str]:
+    """Rules that send a connection to one of the endpoints, each as likely as the other; with session affinity, to
+    the one that its client was sent to within the timeout."""
+    if port.affinity_s:
+        return _sticky(result, port, endpoints, table)
+    protocol = f"meta l4proto {port.protocol}"
+    targets = [_target(endpoint) for endpoint in endpoints]
+    if len(targets) == 1:
+        return [f"{protocol} dnat to {targets[0]}"]
+    if len({endpoint.port for endpoint in endpoints}) == 1:
+        pairs = ", ".join(f"{slot} : {endpoint.address}" for slot, endpoint in enumerate(endpoints))
+        return [f"{protocol} dnat to numgen random mod {len(targets)} map {{ {pairs} }} : {endpoints[0].port}"]
+    pairs = ", ".join(f"{slot} : {endpoint.address} . {endpoint.port}" for slot, endpoint in enumerate(endpoints))
+    return [f"{protocol} dnat {table.ip} to numgen random mod {len(targets)} map {{ {pairs} }}"]
+
+
+def _target(endpoint: Endpoint) -> str:
+    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"{address}:{endpoint.port}"
+
+
+def _sticky(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig) -> list[str]:
+    # A chain and a set of clients per endpoint: when the endpoint goes, so do they, and its clients are spread anew.
+    rules, verdicts = [], []
+    for slot, endpoint in enumerate(endpoints):
+        suffix = f"__{endpoint.address}/{endpoint.port}"
+        chain, clients = chain_name("endpoint", port, suffix), chain_name("affinity", port, suffix)
+        result.affinity[clients] = port.affinity_s
+        result.chains[chain] = (
+            f"update @{clients} {{ {table.ip} saddr }}",
+            f"meta l4proto {port.protocol} dnat to {_target(endpoint)}",
+        )
+        rules.append(f"{table.ip} saddr @{clients} goto {chain}")
+        verdicts.append(f"{slot} : goto {chain}")
+    return [*rules, f"numgen random mod {len(verdicts)} vmap {{ {', '.join(verdicts)} }}"]
