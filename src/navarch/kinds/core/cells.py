@@ -1,8 +1,8 @@
-"""Cells that several core kinds show: labels, lists, access modes, the creation time as such."""
+"""Cells that several core kinds show: access modes, the creation time as such."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
@@ -17,11 +17,6 @@ _SHORT_MODES: Final = {
     "ReadWriteMany": "RWX",
     "ReadWriteOncePod": "RWOP",
 }
-
-
-def format_labels(labels: Mapping[str, str] | None) -> str:
-    """`a=1,b=2`, sorted, or `<none>`."""
-    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or NONE
 
 
 def access_modes(modes: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.api.time import human_duration, parse_time
@@ -170,9 +170,3 @@ POD_COLUMNS: Final[Sequence[Column]] = (
     ),
     Column("Readiness Gates", _gates_cell, wide=True, description="How many readiness gates are open, of how many"),
 )
-
-
-def containers_cells(spec: Any) -> tuple[str, str]:
-    """Names and images of a template's containers, joined by commas: two wide columns of every workload kind."""
-    containers = (spec or {}).get("containers") or ()
-    return ",".join(c.get("name", "") for c in containers), ",".join(c.get("image", "") for c in containers)

@@ -8,8 +8,8 @@ from datetime import datetime
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.kinds.base import NAME, Column, Strategy
-from navarch.kinds.core.cells import format_labels
-from navarch.kinds.core.pod_columns import containers_cells
+from navarch.kinds.columns import container_images, container_names
+from navarch.kinds.columns import labels as format_labels
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.strategies import strategy
@@ -28,8 +28,8 @@ class PodTemplateStrategy(Strategy):
     returns_deleted = True
     columns = (
         NAME,
-        Column("Containers", lambda obj, now: containers_cells(_spec(obj))[0], description="Names of the containers"),
-        Column("Images", lambda obj, now: containers_cells(_spec(obj))[1], description="Images of the containers"),
+        Column("Containers", lambda obj, now: container_names(_spec(obj)), description="Names of the containers"),
+        Column("Images", lambda obj, now: container_images(_spec(obj)), description="Images of the containers"),
         Column("Pod Labels", _labels_cell, description="Labels that its pods get"),
     )
     has_generation = True

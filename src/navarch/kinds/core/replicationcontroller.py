@@ -9,8 +9,7 @@ from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_s
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_labels, validate_non_negative
 from navarch.kinds.base import AGE, NAME, Column, Strategy
-from navarch.kinds.core.cells import format_labels
-from navarch.kinds.core.pod_columns import containers_cells
+from navarch.kinds.columns import pod_template_columns
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_spec_warnings
@@ -33,22 +32,6 @@ def _template_spec(obj: Obj) -> Obj:
     return ((obj.get("spec") or obj).get("template") or {}).get("spec") or {}
 
 
-def _names_cell(obj: Obj, now: datetime) -> str:
-    return containers_cells(_template_spec(obj))[0]
-
-
-def _images_cell(obj: Obj, now: datetime) -> str:
-    return containers_cells(_template_spec(obj))[1]
-
-
-def _selector_cell(obj: Obj, now: datetime) -> str:
-    return format_labels(obj["spec"].get("selector"))
-
-
-CONTAINERS = Column("Containers", _names_cell, wide=True, description="Names of the template's containers")
-IMAGES = Column("Images", _images_cell, wide=True, description="Images of the template's containers")
-
-
 @strategy("", "ReplicationController")
 class ReplicationControllerStrategy(Strategy):
     columns = (
@@ -57,9 +40,7 @@ class ReplicationControllerStrategy(Strategy):
         _status_count("replicas"),
         _status_count("readyReplicas"),
         AGE,
-        CONTAINERS,
-        IMAGES,
-        Column("Selector", _selector_cell, wide=True, description="Which pods are its own"),
+        *pod_template_columns("spec.template.spec", "spec.selector", selector_is_map=True),
     )
     selectable = ("status.replicas",)
     has_generation = True

@@ -14,7 +14,8 @@ from typing import Final
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
-from navarch.kinds.core.cells import NONE, format_labels
+from navarch.kinds.columns import labels as format_labels
+from navarch.kinds.core.cells import NONE
 from navarch.kinds.core.service_validation import validate_service, validate_service_update
 from navarch.kinds.strategies import strategy
 
