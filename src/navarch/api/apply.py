@@ -207,12 +207,12 @@ def _apply(
         if manager != me:
             others = fields.union(others, owned.fields)
     if last is not None:
-        prune(merged, last.fields, others, node)
-    _refresh_last_applied(live, merged, config, me)
+        prune(merged, last.fields, others, config, node)
     changes = _compare(live, merged, node) if live is not None else fields.Changes()
     found = _conflicting(managers, changes, me)
     if found and not force:
         raise _Conflicts(found)
+    _refresh_last_applied(live, merged, config, me)
     noop = last is not None and last.fields == stated and last.api_version == api_version
     if noop and not (changes.added or changes.modified or changes.removed) and live is not None:
         copied: Obj = copy_json(live)

@@ -69,26 +69,32 @@ def _merge_list(live: list[Any], wanted: list[Any], node: SchemaNodeLike) -> lis
     return out
 
 
-def prune(value: Any, last: FieldSet, owned: FieldSet, node: SchemaNodeLike | None) -> None:
-    """Remove from `value`, in place, the members of `last` that are not in `owned`, with all that is in them."""
+def prune(value: Any, last: FieldSet, owned: FieldSet, config: Any, node: SchemaNodeLike | None) -> None:
+    """Remove from `value`, in place, the members of `last` that are not in `owned`, with all that is in them.
+
+    What the configuration states stays, also where it is only an empty list, which no set can tell.
+    """
     if isinstance(value, dict):
+        stated = config if isinstance(config, dict) else {}
         for key, child in last.items():
             name = key[2:]
             if not key.startswith("f:") or name not in value:
                 continue
-            if key not in owned:
+            if key not in owned and name not in stated:
                 del value[name]
             elif child:
-                prune(value[name], child, owned[key], child_node(node, name))
+                prune(value[name], child, owned.get(key, {}), stated.get(name), child_node(node, name))
     elif isinstance(value, list) and node is not None and node.list_type in ("map", "set"):
         key_of = item_key_function(node)
+        stated_items = config if isinstance(config, list) else []
+        stated = {key_of(item, index): item for index, item in enumerate(stated_items)}
         kept = []
         for index, item in enumerate(value):
             key = key_of(item, index)
             if key in last and key not in owned and is_member(last[key]):
                 continue
             if last.get(key):
-                prune(item, last[key], owned.get(key, {}), node.items)
+                prune(item, last[key], owned.get(key, {}), stated.get(key), node.items)
             kept.append(item)
         value[:] = kept
 

@@ -1,0 +1,144 @@
+"""Strategic merge patch, on the schema that is served."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from navarch.api import schema
+from navarch.api.errors import StatusError
+from navarch.api.patch import strategic_merge_patch
+
+POD = schema.load().compile("io.k8s.api.core.v1.Pod").root
+DEPLOYMENT = schema.load().compile("io.k8s.api.apps.v1.Deployment").root
+
+
+def pod(*containers: Any, **spec: Any) -> Any:
+    return {"metadata": {"name": "web"}, "spec": {"containers": list(containers), **spec}}
+
+
+def names(obj: Any) -> list[str]:
+    return [container["name"] for container in obj["spec"]["containers"]]
+
+
+def test_containers_merge_by_name() -> None:
+    live = pod({"name": "a", "image": "x"}, {"name": "b", "image": "y"})
+    patched = strategic_merge_patch(live, {"spec": {"containers": [{"name": "b", "image": "z"}]}}, POD)
+    assert patched["spec"]["containers"] == [{"name": "a", "image": "x"}, {"name": "b", "image": "z"}]
+
+
+def test_new_items_go_before_those_that_only_the_server_has() -> None:
+    live = pod({"name": "a"}, {"name": "b"})
+    patched = strategic_merge_patch(live, {"spec": {"containers": [{"name": "c"}]}}, POD)
+    assert names(patched) == ["c", "a", "b"]
+
+
+def test_set_element_order_sets_the_order_of_what_it_names() -> None:
+    live = pod({"name": "a"}, {"name": "b"}, {"name": "c"})
+    patch = {"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}]}}
+    assert names(strategic_merge_patch(live, patch, POD)) == ["b", "c", "a"]
+
+
+def test_set_element_order_that_contradicts_the_list_is_refused() -> None:
+    patch = {
+        "spec": {
+            "$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
+            "containers": [{"name": "b"}, {"name": "a"}],
+        }
+    }
+    with pytest.raises(StatusError) as caught:
+        strategic_merge_patch(pod({"name": "a"}, {"name": "b"}), patch, POD)
+    assert caught.value.code == 400
+    assert caught.value.message.startswith("The order in patch list:\n[map[name:b] map[name:a]]")
+
+
+def test_a_delete_directive_removes_the_item() -> None:
+    live = pod({"name": "a"}, {"name": "b"})
+    patch = {"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}
+    assert names(strategic_merge_patch(live, patch, POD)) == ["b"]
+
+
+def test_a_replace_directive_in_a_list_replaces_it_whole() -> None:
+    live = pod({"name": "a"}, {"name": "b"})
+    patch = {"spec": {"containers": [{"name": "c", "image": "x"}, {"$patch": "replace"}]}}
+    assert strategic_merge_patch(live, patch, POD)["spec"]["containers"] == [{"name": "c", "image": "x"}]
+
+
+def test_a_replace_directive_in_an_object_replaces_it_whole() -> None:
+    live = pod(nodeSelector={"a": "b"}, hostNetwork=True)
+    patched = strategic_merge_patch(live, {"spec": {"$patch": "replace", "hostPID": True}}, POD)
+    assert patched["spec"] == {"hostPID": True}
+
+
+def test_null_deletes_also_inside_items() -> None:
+    live = pod({"name": "a", "image": "x", "env": [{"name": "K", "value": "v"}]})
+    patched = strategic_merge_patch(live, {"spec": {"containers": [{"name": "a", "env": None}]}}, POD)
+    assert patched["spec"]["containers"] == [{"name": "a", "image": "x"}]
+
+
+def test_lists_without_merge_strategy_are_replaced() -> None:
+    live = pod({"name": "a", "args": ["1", "2"]})
+    patched = strategic_merge_patch(live, {"spec": {"containers": [{"name": "a", "args": ["3"]}]}}, POD)
+    assert patched["spec"]["containers"][0]["args"] == ["3"]
+
+
+def test_finalizers_are_a_set_that_grows_and_shrinks() -> None:
+    live = {"metadata": {"finalizers": ["a/x", "b/x"]}}
+    grown = strategic_merge_patch(live, {"metadata": {"finalizers": ["c/x", "a/x"]}}, POD)
+    assert sorted(grown["metadata"]["finalizers"]) == ["a/x", "b/x", "c/x"]
+    shrunk = strategic_merge_patch(live, {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/x"]}}, POD)
+    assert shrunk["metadata"]["finalizers"] == ["b/x"]
+
+
+def test_retain_keys_drops_what_is_not_retained() -> None:
+    live = {"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}
+    patch = {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}
+    assert strategic_merge_patch(live, patch, DEPLOYMENT)["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_retain_keys_must_name_what_the_patch_sets() -> None:
+    patch = {"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate", "rollingUpdate": {}}}}
+    with pytest.raises(StatusError, match="invalid patch format of retainKeys"):
+        strategic_merge_patch({"spec": {"strategy": {}}}, patch, DEPLOYMENT)
+
+
+def test_an_item_without_its_merge_key_is_refused_with_its_contents() -> None:
+    with pytest.raises(StatusError) as caught:
+        strategic_merge_patch(pod({"name": "a"}), {"spec": {"containers": [{"image": "x"}]}}, POD)
+    assert caught.value.message == "map: map[image:x] does not contain declared merge key: name"
+
+
+def test_directives_leave_no_trace_where_the_object_has_nothing_yet() -> None:
+    patch = {
+        "spec": {
+            "$setElementOrder/containers": [{"name": "a"}],
+            "containers": [{"name": "a", "securityContext": {"$retainKeys": ["privileged"], "privileged": True}}],
+            "volumes": [{"name": "v", "$patch": "delete"}, {"name": "w", "emptyDir": {"medium": None}}],
+        }
+    }
+    patched = strategic_merge_patch({"spec": {}}, patch, POD)
+    assert patched["spec"] == {
+        "containers": [{"name": "a", "securityContext": {"privileged": True}}],
+        "volumes": [{"name": "w", "emptyDir": {}}],
+    }
+
+
+CONTAINERS = st.lists(
+    st.fixed_dictionaries({"name": st.sampled_from("abcd")}, optional={"image": st.sampled_from(["x", "y"])}),
+    unique_by=lambda container: container["name"],
+    max_size=4,
+)
+
+
+@given(CONTAINERS, CONTAINERS)
+def test_patching_twice_changes_nothing_more_and_inputs_stay(live_items: Any, patch_items: Any) -> None:
+    live, patch = pod(*live_items), {"spec": {"containers": patch_items}}
+    before = copy.deepcopy((live, patch))
+    once = strategic_merge_patch(live, patch, POD)
+    assert strategic_merge_patch(once, patch, POD) == once
+    assert (live, patch) == before
+    assert set(names(once)) == {item["name"] for item in [*live_items, *patch_items]}
