@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 from navarch.scheduler.framework import Plugin, Profile
 from navarch.scheduler.plugins.image_locality import ImageLocality
+from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
 from navarch.scheduler.plugins.node_name import NodeName
 from navarch.scheduler.plugins.node_ports import NodePorts
 from navarch.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
+from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
+from navarch.scheduler.plugins.volumes import VolumeBinding
 
 DEFAULT_WEIGHTS: Mapping[str, int] = {
     "TaintToleration": 3,
@@ -34,6 +37,9 @@ def default_plugins() -> list[Plugin]:
         NodeAffinity(),
         NodePorts(),
         NodeResourcesFit(),
+        VolumeBinding(),
+        PodTopologySpread(),
+        InterPodAffinity(),
         NodeResourcesBalancedAllocation(),
         ImageLocality(),
     ]

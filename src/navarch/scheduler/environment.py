@@ -57,6 +57,10 @@ class Environment:
     def services(self, namespace: str) -> list[Obj]:
         return self._services.list(namespace)
 
+    def spreads(self, kind: str) -> bool:
+        """Whether pods that a controller of this kind owns are spread by default."""
+        return kind in self._owners
+
     def spread_owner(self, kind: str, namespace: str, name: str) -> Obj | None:
         """The controller of a pod, if it is of a kind whose pods are spread by default."""
         informer = self._owners.get(kind)

@@ -111,6 +111,8 @@ class Evaluator:
             table = self.table()
             table.feasible = feasible
             for plugin in known.cluster_scorers:
+                if not plugin.scores(pod, table):
+                    continue
                 scores = plugin.score(pod, table)
                 if plugin.normalizes:
                     scores = plugin.normalize(scores, feasible)
@@ -202,12 +204,13 @@ class Evaluator:
     def _scorers(self, pod: PodInfo) -> tuple[list[Plugin], list[Plugin], list[Plugin]]:
         """Plugins whose scores are summed per row, compared across rows, and computed from other rows."""
         table = self.table()
-        active = [p for p in self.profile.plugins if self.profile.weight(p) and p.scores(pod, table)]
-        local = [plugin for plugin in active if plugin.scope is not Scope.CLUSTER]
+        weighted = [plugin for plugin in self.profile.plugins if self.profile.weight(plugin)]
+        local = [p for p in weighted if p.scope is not Scope.CLUSTER and p.scores(pod, table)]
         return (
             [plugin for plugin in local if not plugin.normalizes],
             [plugin for plugin in local if plugin.normalizes],
-            [plugin for plugin in active if plugin.scope is Scope.CLUSTER],
+            # Whether these have anything to say changes with every pod, so they are asked each time.
+            [p for p in weighted if p.scope is Scope.CLUSTER and type(p).score is not Plugin.score],
         )
 
     def _refresh(self, known: _Class, pod: PodInfo, rows: IntArray, *, node_changed: bool) -> None:

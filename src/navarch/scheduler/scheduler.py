@@ -171,7 +171,7 @@ class Scheduler:
         profile = evaluator.profile
         appendix, nominated = "", None
         try:
-            if profile.preemption and not diagnosis.rejection and diagnosis.nodes:
+            if profile.preemption and diagnosis.nodes:
                 appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
             if diagnosis.nodes or diagnosis.rejection:
                 message = diagnosis.message(appendix)

@@ -83,7 +83,7 @@ def status_of(pod: Obj, does: Behaviour, pod_ip: str, host_ip: str, now: datetim
 
 
 def shows(current: object, wanted: object) -> bool:
-    """Whether what the API server has says all that is wanted: it may leave out what is empty and add what is its own."""
+    """Whether what the API server has says all that is wanted; it leaves out what is empty and adds what is its own."""
     if isinstance(wanted, dict):
         held = current if isinstance(current, dict) else {}
         return all(shows(held.get(key), value) for key, value in wanted.items())
