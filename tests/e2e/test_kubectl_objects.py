@@ -53,7 +53,7 @@ def test_create_generators(simulated: Cluster, namespace: str) -> None:
     assert "role.rbac.authorization.k8s.io/reader created" in simulated.kubectl(
         *create, "role", "reader", "--verb=get,list", "--resource=pods"
     )
-    assert "quota created" in simulated.kubectl(*create, "quota", "q", "--hard=pods=10")
+    assert "resourcequota/q created" in simulated.kubectl(*create, "quota", "q", "--hard=pods=10")
     assert simulated.get("secret", "key", "-n", namespace)["data"] == {"p": "czNjcmV0"}
 
 
@@ -177,7 +177,7 @@ def test_selectors_watch_and_events(simulated: Cluster, namespace: str) -> None:
         ({**pod("x"), "spec": {"containers": "none"}}, "cannot unmarshal string"),
         ({**pod("x"), "spec": {"containers": []}}, "spec.containers: Required value"),
         ({**pod("x"), "metadata": {"name": "Not_Valid"}}, "a lowercase RFC 1123 subdomain must consist of"),
-        ({**pod("x"), "metadata": {}}, "resource name may not be empty"),
+        ({**pod("x"), "metadata": {}}, "metadata.name: Required value: name or generateName is required"),
         ({**pod("x"), "metadata": {"name": "x", "labels": {"a": "b c"}}}, "a valid label must be an empty string or"),
         ({**deployment("x"), "spec": {**deployment("x")["spec"], "selector": {"matchLabels": {"app": "y"}}}},
          "`selector` does not match template `labels`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from navarch.client.transport import Request, Response
@@ -10,7 +11,7 @@ from navarch.client.transport import Request, Response
 class Handler(Protocol):
     """What an API server offers in process: one request in, one response out, as a given user."""
 
-    async def __call__(self, request: Request) -> Response: ...
+    def __call__(self, request: Request, /) -> Awaitable[Response]: ...
 
 
 class LocalTransport:

@@ -26,7 +26,7 @@ except ImportError:
 else:
 
     @pytest_asyncio.fixture
-    async def navarch_cluster() -> AsyncIterator[EmbeddedCluster]:
+    async def navarch_cluster() -> AsyncIterator[EmbeddedCluster]:  # type: ignore[misc]
         """A cluster of one simulated node, inside the test's own process."""
         # Imported when used: the plugin is loaded in every test run of a project that has Navarch installed.
         from navarch.testing.embedded import EmbeddedCluster
