@@ -56,7 +56,6 @@ class _Failure:
     reason: str
     message: str
     at: datetime
-    announced: bool = False
 
 
 def with_default_tag(image: str) -> str:
@@ -146,9 +145,9 @@ class ImageManager:
         if remaining.total_seconds() <= 0:
             return None
         retry_at = now + remaining
-        if not failure.announced:
-            failure.announced = True
-            return ImageState(reason=failure.reason, message=failure.message, retry_at=min(retry_at, now + _ANNOUNCE))
+        if now - failure.at < _ANNOUNCE:
+            retry = min(retry_at, failure.at + _ANNOUNCE)
+            return ImageState(reason=failure.reason, message=failure.message, retry_at=retry)
         text = f'Back-off pulling image "{container["image"]}"'
         notify("Normal", "BackOff", text)
         return ImageState(
@@ -255,7 +254,7 @@ def credentials(secret: Obj, image: str) -> list[Any]:
     except ValueError:
         return []
     fitting = sorted((server for server in entries if _fits(server, image)), key=len, reverse=True)
-    return [_auth(server, entries[server]) for server in fitting]
+    return [_auth(entries[server]) for server in fitting]
 
 
 def _fits(server: str, image: str) -> bool:
@@ -273,14 +272,13 @@ def _fits(server: str, image: str) -> bool:
     return repository == path or repository.startswith(path + "/")
 
 
-def _auth(server: str, entry: Mapping[str, str]) -> Any:
+def _auth(entry: Mapping[str, str]) -> Any:
     user, password = entry.get("username", ""), entry.get("password", "")
     if entry.get("auth") and not user:
         user, _, password = base64.b64decode(entry["auth"]).decode(errors="replace").partition(":")
     return cri.AuthConfig(
         username=user,
         password=password.rstrip("\0"),
-        server_address=server,
         identity_token=entry.get("identitytoken", ""),
         registry_token=entry.get("registrytoken", ""),
     )

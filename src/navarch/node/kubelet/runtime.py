@@ -279,11 +279,9 @@ def _failure(error: grpc.aio.AioRpcError) -> Exception:
     code, message = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE:
         return ConnectionError(message)
-    if code == grpc.StatusCode.NOT_FOUND:
-        return NotFound(message)
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return TimedOut(message)
-    return RuntimeFailure(f"rpc error: code = {_go_name(code)} desc = {message}")
+    text = f"rpc error: code = {_go_name(code)} desc = {message}"
+    kinds = {grpc.StatusCode.NOT_FOUND: NotFound, grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut}
+    return kinds.get(code, RuntimeFailure)(text)
 
 
 def _go_name(code: grpc.StatusCode) -> str:
