@@ -52,6 +52,7 @@ class SchedulingQueue:
         self._active: list[tuple[int, float, int, str]] = []
         self._backing_off: list[tuple[float, int, str]] = []
         self._asleep: dict[str, _Waiting] = {}
+        self._missed: dict[str, list[ClusterEvent]] = {}
         self._tickets = 0
         self._wake = asyncio.Event()
 
@@ -105,6 +106,11 @@ class SchedulingQueue:
         """The pod is gone or somebody bound it."""
         self._pods.pop(uid, None)
         self._asleep.pop(uid, None)
+        self._missed.pop(uid, None)
+
+    def expect(self, uid: str) -> None:
+        """The pod will be refused once some writes are done; what happens until then must not be lost on it."""
+        self._missed[uid] = []
 
     def refuse(self, pod: PodInfo, rejected_by: frozenset[str]) -> None:
         """The pod fits nowhere for now. Without plugins that refused it (an error) it just backs off."""
@@ -112,7 +118,8 @@ class SchedulingQueue:
         pod.rejected_by = rejected_by
         delay_s = min(self._first_backoff_s * 2 ** min(max(pod.attempts - 1, 0), 30), self._last_backoff_s)
         waiting = self._pods[pod.uid] = _Waiting(pod, now_s, now_s + delay_s)
-        if rejected_by:
+        missed = self._missed.pop(pod.uid, [])
+        if rejected_by and not any(self._may_help(pod, event) for event in missed):
             waiting.place = "unschedulable"
             self._asleep[pod.uid] = waiting
             self._wake.set()
@@ -123,8 +130,8 @@ class SchedulingQueue:
 
     def happened(self, event: ClusterEvent) -> None:
         """Move pods that the event may have made schedulable."""
-        if not self._asleep:
-            return
+        for events in self._missed.values():
+            events.append(event)
         for waiting in list(self._asleep.values()):
             if self._may_help(waiting.pod, event):
                 self._retry(waiting)

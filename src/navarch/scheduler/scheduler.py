@@ -119,11 +119,12 @@ class Scheduler:
         try:
             rejection = evaluator.reject(pod)
             if rejection is not None:
-                diagnosis = Diagnosis.rejected(self.columns, rejection)
-                tasks.create_task(self._refuse(pod, diagnosis, evaluator))
+                self.queue.expect(pod.uid)
+                tasks.create_task(self._refuse(pod, Diagnosis.rejected(self.columns, rejection), evaluator))
                 return True
             node_name = choose(pod, evaluator, self.columns, self.nominator, self._random)
             if node_name is None:
+                self.queue.expect(pod.uid)
                 tasks.create_task(self._refuse(pod, evaluator.diagnose(pod), evaluator))
                 return True
             self.cache.assume(pod, node_name)
@@ -211,6 +212,7 @@ class Scheduler:
         current = self._pods.get(*pod.key)
         if current is None or current["metadata"].get("uid") != pod.uid or current["spec"].get("nodeName"):
             self.nominator.remove(pod.uid)
+            self.queue.remove(pod.uid)
             return
         self.queue.refuse(self._follower.renewed(pod, current), rejected_by)
 

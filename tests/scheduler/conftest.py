@@ -1,0 +1,151 @@
+"""A small world for scheduler tests: real informers fed by hand, and a client that does what an API server would with a
+binding, a status patch or a deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from navarch.api.errors import not_found
+from navarch.api.meta import Key, Obj, Resource, key_of
+from navarch.client import resources
+from navarch.client.informer import Informers
+from navarch.scheduler import Scheduler, SchedulerConfig
+
+
+class World:
+    """Nodes and pods, and the scheduler that looks at them."""
+
+    def __init__(self) -> None:
+        self.informers = Informers(self)  # type: ignore[arg-type]
+        self.events: list[tuple[str, str, str]] = []
+        self.fail_bindings = 0
+        self._revisions = itertools.count(1)
+
+    # What the client does.
+
+    async def create(self, resource: Resource, obj: Obj, *, subresource: str = "", name: str = "", **_: Any) -> Obj:
+        if subresource == "binding":
+            if self.fail_bindings:
+                self.fail_bindings -= 1
+                raise ConnectionError("the server is away")
+            self.change_pod(name, spec={"nodeName": obj["target"]["name"]}, namespace=obj["metadata"]["namespace"])
+        elif resource.plural == "events":
+            self.events.append((obj["involvedObject"]["name"], obj["reason"], obj["message"]))
+        return obj
+
+    async def patch(self, resource: Resource, name: str, namespace: str, patch: Any, **_: Any) -> Obj:
+        if resource == resources.PODS:
+            self.change_pod(name, status=patch.get("status") or {}, namespace=namespace)
+        elif resource != resources.EVENTS:
+            informer = self.informers.get(resource)
+            old = informer.get(namespace, name)
+            assert old is not None
+            metadata = patch.get("metadata", {})
+            annotations = {**old["metadata"].get("annotations", {}), **metadata.get("annotations", {})}
+            changed = {**old, "metadata": {**old["metadata"], "annotations": annotations}}
+            changed["spec"] = {**old.get("spec", {}), **patch.get("spec", {})}
+            self.put(resource, changed)
+        return {}
+
+    async def delete(self, resource: Resource, name: str, namespace: str = "", **_: Any) -> Obj:
+        self.remove(resource, name, namespace)
+        return {}
+
+    # What tests do.
+
+    def put(self, resource: Resource, obj: Obj) -> Obj:
+        obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(next(self._revisions))}}
+        obj["metadata"].setdefault("uid", f"uid-{obj['metadata']['name']}")
+        self.informers.get(resource)._store(obj)
+        return obj
+
+    def remove(self, resource: Resource, name: str, namespace: str = "default") -> None:
+        informer = self.informers.get(resource)
+        obj = informer.get(namespace, name)
+        if obj is None:
+            raise not_found(resource.plural, resource.group, name)
+        informer._remove(key_of(obj), obj)
+
+    def node(self, name: str, *, labels: dict[str, str] | None = None, **spec: Any) -> Obj:
+        allocatable = {
+            "cpu": spec.pop("cpu", "4"),
+            "memory": spec.pop("memory", "8Gi"),
+            "pods": spec.pop("pods", "110"),
+        }
+        allocatable |= spec.pop("extended", {})
+        images = spec.pop("images", [])
+        metadata = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
+        status = {"allocatable": allocatable, "images": images}
+        return self.put(resources.NODES, {"metadata": metadata, "spec": spec, "status": status})
+
+    def pod(self, name: str, *, cpu: str = "", memory: str = "", **spec: Any) -> Obj:
+        requests = {key: value for key, value in {"cpu": cpu, "memory": memory}.items() if value}
+        requests |= spec.pop("extended", {})
+        metadata: Obj = {"name": name, "namespace": spec.pop("namespace", "default"), "labels": spec.pop("labels", {})}
+        metadata["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        if owner := spec.pop("owner", None):
+            metadata["ownerReferences"] = [owner]
+        container = {"name": "c", "image": spec.pop("image", "web"), "resources": {"requests": requests}}
+        if ports := spec.pop("ports", None):
+            container["ports"] = ports
+        status = {"phase": "Pending"}
+        obj = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
+        return self.put(resources.PODS, {**obj, "status": status})
+
+    def change_pod(
+        self, name: str, *, spec: Obj | None = None, status: Obj | None = None, namespace: str = "default"
+    ) -> None:
+        old = self.informers.get(resources.PODS).get(namespace, name)
+        if old is None:
+            raise not_found("pods", "", name)
+        changed = {**old, "spec": {**old["spec"], **(spec or {})}, "status": {**old["status"], **(status or {})}}
+        self.put(resources.PODS, changed)
+
+    def where(self, name: str, namespace: str = "default") -> str:
+        """The pod's node; empty while it has none."""
+        pod = self.informers.get(resources.PODS).get(namespace, name)
+        return str((pod or {"spec": {}})["spec"].get("nodeName") or "")
+
+    def message(self, name: str) -> str:
+        """What PodScheduled says of the pod."""
+        pod = self.informers.get(resources.PODS)._objects[Key("default", name)]
+        found = [c for c in pod["status"].get("conditions", ()) if c["type"] == "PodScheduled"]
+        return str(found[0]["message"]) if found else ""
+
+    @asynccontextmanager
+    async def scheduling(self, config: SchedulerConfig | None = None) -> AsyncIterator[Scheduler]:
+        """The scheduler at work; on entry it has looked at everything that was there."""
+        config = config or SchedulerConfig(first_backoff_s=0.01, last_backoff_s=0.02)
+        scheduler = Scheduler(self, self.informers, random=random.Random(1), config=config)  # type: ignore[arg-type]
+        for informer in self.informers._informers.values():
+            informer._synced.set()
+        task = asyncio.create_task(scheduler.run())
+        await self.settle()
+        try:
+            yield scheduler
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def settle(self) -> None:
+        for _ in range(60):
+            await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], object], timeout_s: float = 5) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
