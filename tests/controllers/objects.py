@@ -35,3 +35,13 @@ def replica_set(name: str, replicas: int, available: int | None = None, **metada
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template({})},
         "status": {"replicas": replicas, "availableReplicas": available, "readyReplicas": available},
     }
+
+
+def job(name: str = "work", image: str = "ok", **spec: Any) -> Obj:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "main", "image": image}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"template": {"metadata": {"labels": {"app": name}}, "spec": pod}, **spec},
+    }

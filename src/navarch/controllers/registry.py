@@ -12,6 +12,12 @@ from navarch.controllers.endpoints import (
     EndpointSliceMirroringController,
 )
 from navarch.controllers.garbage import GarbageCollector
+from navarch.controllers.job import (
+    CronJobController,
+    JobController,
+    JobOrphanController,
+    TTLAfterFinishedController,
+)
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
 from navarch.controllers.podgc import PodGarbageCollector
@@ -29,6 +35,10 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointSliceController,
     EndpointsController,
     EndpointSliceMirroringController,
+    JobController,
+    JobOrphanController,
+    CronJobController,
+    TTLAfterFinishedController,
     NodeIPAMController,
     NodeLifecycleController,
     TaintEvictionController,

@@ -1,0 +1,417 @@
+"""The Job controller: one reconciliation counts what has ended, decides, and makes or removes pods.
+
+In: the Job and its pods. Out: pods, `status`, and events. Order within one pass: decide, change pods, write the status,
+then release the pods that the status has counted. Invariant: a pod that ended is counted once (`counting`), and a Job
+is only declared Complete or Failed when every pod has ended and been counted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
+from navarch.api.selectors import label_selector_of
+from navarch.api.time import format_time, parse_time
+from navarch.client.base import Client, PatchKind
+from navarch.client.resources import JOBS, PODS
+from navarch.controllers.adoption import Claimer
+from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
+from navarch.controllers.expectations import Expectations
+from navarch.controllers.job import conditions, failure, indexes
+from navarch.controllers.job.counting import FINALIZER, Tally, is_tracked, tally
+from navarch.controllers.pod_control import BatchError, PodControl, all_at_once, slow_start
+from navarch.controllers.pods import deletion_order, is_active, same_semantics
+
+_BURST = 500
+
+
+class JobController(Controller):
+    name: ClassVar[str] = "job"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._jobs = self.watch_primary(JOBS)
+        self._pods = self.informer(PODS)
+        index_by_controller(self._pods)
+        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
+        self._expectations = Expectations(context.clock)
+        self._recorder = context.recorder("job-controller")
+        self._control = PodControl(context.client, self._recorder)
+
+    # Pod events.
+
+    def _owner_of(self, pod: Obj) -> Obj | None:
+        reference = controller_of(pod)
+        if reference is None or reference["kind"] != "Job":
+            return None
+        owner = self._jobs.get(namespace_of(pod), reference["name"])
+        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
+
+    def _pod_added(self, pod: Obj) -> None:
+        owner = self._owner_of(pod)
+        if owner is not None:
+            self._expectations.creation_observed(key_of(owner))
+            self._enqueue_calmly(owner)
+        elif controller_of(pod) is None and labels_of(pod):
+            for job in self._jobs.list(namespace_of(pod)):
+                if label_selector_of(job["spec"].get("selector")).matches(labels_of(pod)):
+                    self.enqueue(key_of(job))
+
+    def _pod_updated(self, old: Obj, pod: Obj) -> None:
+        former = self._owner_of(old)
+        owner = self._owner_of(pod)
+        if former is not None and former is not owner:
+            self.enqueue(key_of(former))
+        if owner is not None:
+            if is_deleting(pod) and not is_deleting(old):
+                self._expectations.deletion_observed(key_of(owner), uid_of(pod))
+            self._enqueue_calmly(owner)
+        elif controller_of(pod) is None and labels_of(old) != labels_of(pod):
+            self._pod_added(pod)
+
+    def _pod_deleted(self, pod: Obj) -> None:
+        owner = self._owner_of(pod)
+        if owner is not None:
+            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
+            self.enqueue(key_of(owner))
+
+    def _enqueue_calmly(self, job: Obj) -> None:
+        # Many pods end together; a status write takes them all in.
+        self.enqueue(key_of(job), min(int(job["spec"].get("parallelism") or 1) / 1000, 1.0) * 0.5)
+
+    # Reconciling.
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        cached = self._jobs.get(*key)
+        if cached is None:
+            self._expectations.forget(key)
+            return None
+        if cached["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
+            return None
+        job = self.newest(JOBS, cached)
+        if conditions.is_finished(job):
+            return None
+        may_manage = self._expectations.satisfied(key)
+        claimer = Claimer(
+            self.client, JOBS, job, PODS, label_selector_of(job["spec"].get("selector")), finalizers=[FINALIZER]
+        )
+        pods = await claimer.claim(
+            self._pods.by_index("controller", uid_of(job)), self._pods.by_index("orphan", key.namespace)
+        )
+        now = self.clock.now()
+        counted = tally(job, pods)
+        status = dict(job.get("status") or {})
+        status["conditions"] = list(status.get("conditions") or [])
+        self._start(job, status, now)
+        self._judge(job, counted, status, now)
+        ending = _ending(status)
+        failed: BatchError | None = None
+        wait_s: float | None = None
+        if may_manage and not is_deleting(job):
+            try:
+                wait_s = await self._manage(key, job, pods, counted, ending, now)
+            except BatchError as error:
+                failed = error
+        self._count(job, status, counted)
+        finished = ending is not None and self._finish(job, status, counted, ending, now)
+        if not same_semantics(status, job.get("status") or {}):
+            await self.write_status(JOBS, job, status)
+            if finished and ending is not None:
+                self._tell_finished(job, ending)
+        await all_at_once([release(self.client, pod) for pod in counted.released])
+        if failed is not None:
+            raise failed.cause
+        return self._next_look(job, status, wait_s, now)
+
+    def _start(self, job: Obj, status: Obj, now: datetime) -> None:
+        """Start, suspend or resume."""
+        suspended = bool(job["spec"].get("suspend"))
+        was = conditions.of_type(status["conditions"], "Suspended") is not None
+        if suspended and not was and _ending(status) is None:
+            told = conditions.make("Suspended", "True", "JobSuspended", "Job suspended", now)
+            status["conditions"] = conditions.set_condition(status["conditions"], told)
+            status.pop("startTime", None)
+            self._recorder.event(job, "Normal", "Suspended", "Job suspended")
+        elif not suspended and was:
+            told = conditions.make("Suspended", "False", "JobResumed", "Job resumed", now)
+            status["conditions"] = conditions.set_condition(status["conditions"], told)
+            status["startTime"] = format_time(now)
+            self._recorder.event(job, "Normal", "Resumed", "Job resumed")
+        elif not suspended and not status.get("startTime"):
+            status["startTime"] = format_time(now)
+
+    def _judge(self, job: Obj, counted: Tally, status: Obj, now: datetime) -> None:
+        """Set SuccessCriteriaMet or FailureTarget once the Job's fate is clear."""
+        if _ending(status) is not None:
+            return
+        verdict = _success(job, counted) or self._failure(job, counted, status, now)
+        if verdict is not None:
+            type, reason, message = verdict
+            told = conditions.make(type, "True", reason, message, now)
+            status["conditions"] = conditions.set_condition(status["conditions"], told)
+
+    def _failure(self, job: Obj, counted: Tally, status: Obj, now: datetime) -> tuple[str, str, str] | None:
+        spec = job["spec"]
+        target = "FailureTarget"
+        if counted.job_failure:
+            return target, "PodFailurePolicy", counted.job_failure
+        limit = int(spec.get("backoffLimit", 6))
+        if counted.all_failed > limit or failure.restarts_exceed(job, counted.active):
+            return target, "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        if self._deadline_s(job, status, now) == 0.0:
+            return target, "DeadlineExceeded", "Job was active longer than specified deadline"
+        if spec.get("backoffLimitPerIndex") is None:
+            return None
+        most = spec.get("maxFailedIndexes")
+        if most is not None and len(counted.failed_indexes) > int(most):
+            message = "Job has exceeded the specified maximal number of failed indexes"
+            return target, "MaxFailedIndexesExceeded", message
+        ended = len(counted.failed_indexes | counted.completed)
+        if counted.failed_indexes and ended >= int(spec.get("completions") or 0):
+            return target, "FailedIndexes", "Job has failed indexes"
+        return None
+
+    def _deadline_s(self, job: Obj, status: Obj, now: datetime) -> float | None:
+        deadline_s = job["spec"].get("activeDeadlineSeconds")
+        if deadline_s is None or not status.get("startTime") or job["spec"].get("suspend"):
+            return None
+        due = parse_time(status["startTime"]) + timedelta(seconds=int(deadline_s))
+        return max((due - now).total_seconds(), 0.0)
+
+    # Pods.
+
+    async def _manage(
+        self, key: Key, job: Obj, pods: list[Obj], counted: Tally, ending: Obj | None, now: datetime
+    ) -> float | None:
+        """Make or delete pods; returns how long a back-off still lasts."""
+        active = counted.active
+        if ending is not None or job["spec"].get("suspend"):
+            failing = ending is not None and ending["type"] == "FailureTarget"
+            await self._delete(key, job, active, counted=failing)
+            return None
+        wanted = self._wanted_active(job, counted)
+        surplus = len(active) - wanted
+        if surplus > 0:
+            doomed = deletion_order(active, now, lambda _node: 0)
+            if indexes.is_indexed(job):
+                doomed = _surplus_by_index(job, doomed, counted)
+            await self._delete(key, job, doomed[:surplus])
+            return None
+        missing = wanted - len(active)
+        if failure.replaces_failed_only(job):
+            missing -= counted.terminating
+        if missing <= 0:
+            return None
+        per_index = job["spec"].get("backoffLimitPerIndex") is not None
+        if not per_index:
+            wait_s = failure.backoff_s(job, pods, now)
+            if wait_s > 0:
+                return wait_s
+        if not indexes.is_indexed(job):
+            await self._create(key, job, [None] * min(missing, _BURST), pods)
+            return None
+        taken = (
+            counted.completed | counted.failed_indexes | {i for p in active if (i := indexes.index_of(p)) is not None}
+        )
+        if failure.replaces_failed_only(job):
+            taken |= {i for p in pods if is_deleting(p) and not is_active(p) and is_tracked(p)
+                      and not failure.has_failed(job, p) and (i := indexes.index_of(p)) is not None}  # fmt: skip
+        completions = int(job["spec"].get("completions") or 0)
+        free, wait_s = self._ready_indexes(job, pods, missing, completions, taken, now)
+        await self._create(key, job, list(free[: min(missing, _BURST)]), pods)
+        return wait_s or None
+
+    def _ready_indexes(
+        self, job: Obj, pods: list[Obj], missing: int, completions: int, taken: set[int], now: datetime
+    ) -> tuple[list[int], float]:
+        """Indexes that may have a pod now, and how long the next of the others has to wait."""
+        if job["spec"].get("backoffLimitPerIndex") is None:
+            return indexes.first_free(missing, completions, taken), 0.0
+        failed: dict[int, list[Obj]] = {}
+        for pod in pods:
+            index = indexes.index_of(pod)
+            if index is not None and index not in taken and failure.has_failed(job, pod):
+                failed.setdefault(index, []).append(pod)
+        waits = {
+            index: wait
+            for index, group in failed.items()
+            if (wait := failure.index_backoff_s(group, indexes.failures_before(group) + 1, now)) > 0
+        }
+        free = indexes.first_free(missing, completions, taken | set(waits))
+        return free, min(waits.values(), default=0.0)
+
+    def _wanted_active(self, job: Obj, counted: Tally) -> int:
+        parallelism = int(job["spec"].get("parallelism", 1))
+        completions = job["spec"].get("completions")
+        if completions is None:
+            # A work queue: once one pod has succeeded the others finish, and no new ones come.
+            return len(counted.active) if counted.all_succeeded else parallelism
+        left = int(completions) - counted.all_succeeded - len(counted.failed_indexes)
+        return max(min(left, parallelism), 0)
+
+    async def _create(self, key: Key, job: Obj, numbers: list[Any], pods: list[Obj]) -> None:
+        if not numbers:
+            return
+        template = job["spec"]["template"]
+        self._expectations.expect_creations(key, len(numbers))
+
+        async def create(position: int) -> None:
+            index = numbers[position]
+            try:
+                if index is None:
+                    await self._control.create(job, template, finalizers=[FINALIZER])
+                else:
+                    await self._create_index(job, template, index, pods)
+            except BaseException:
+                self._expectations.creation_observed(key)
+                raise
+
+        try:
+            await slow_start(len(numbers), create)
+        except BatchError as error:
+            self._expectations.creation_observed(key, error.skipped)
+            raise
+
+    async def _create_index(self, job: Obj, template: Obj, index: int, pods: list[Obj]) -> None:
+        marks = {indexes.INDEX: str(index)}
+        annotations = dict(marks)
+        if job["spec"].get("backoffLimitPerIndex") is not None:
+            failed = [p for p in pods if indexes.index_of(p) == index and failure.has_failed(job, p)]
+            counted = [p for p in failed if (m := failure.match(job, p)) is None or m.action != "Ignore"]
+            annotations[indexes.FAILURES] = str(indexes.failures_before(failed) + (1 if counted else 0))
+            if len(counted) < len(failed):
+                ignored = indexes.failures_before(failed, ignored=True) + 1
+                annotations[indexes.IGNORED_FAILURES] = str(ignored)
+
+        def change(pod: Obj) -> None:
+            spec = pod["spec"]
+            spec.setdefault("hostname", f"{name_of(job)}-{index}")
+            source = {"fieldRef": {"fieldPath": f"metadata.labels['{indexes.INDEX}']"}}
+            for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+                env = container.setdefault("env", [])
+                if not any(entry.get("name") == "JOB_COMPLETION_INDEX" for entry in env):
+                    env.append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
+
+        await self._control.create(
+            job,
+            template,
+            generate_name=f"{name_of(job)}-{index}-",
+            labels=marks,
+            annotations=annotations,
+            finalizers=[FINALIZER],
+            change_spec=change,
+        )
+
+    async def _delete(self, key: Key, job: Obj, pods: list[Obj], *, counted: bool = False) -> None:
+        """Delete pods; those that are not to be counted as failed lose their finalizer first."""
+        if not pods:
+            return
+        pods = pods[:_BURST]
+        self._expectations.expect_deletions(key, [uid_of(pod) for pod in pods])
+
+        async def delete(position: int) -> None:
+            pod = pods[position]
+            try:
+                if not counted:
+                    await release(self.client, pod)
+                await self._control.delete(job, pod)
+            finally:
+                # The tally after it will show the pod as going; nothing is gained by waiting for its event.
+                self._expectations.deletion_observed(key, uid_of(pod))
+
+        await slow_start(len(pods), delete)
+
+    # Status.
+
+    def _count(self, job: Obj, status: Obj, counted: Tally) -> None:
+        stopped = _ending(status) is not None or bool(job["spec"].get("suspend"))
+        status["active"] = 0 if stopped else len(counted.active)
+        status["ready"] = 0 if stopped else counted.ready
+        status["terminating"] = counted.terminating + (len(counted.active) if stopped else 0)
+        status["succeeded"] = counted.succeeded
+        status["failed"] = counted.failed
+        uncounted: Obj = {}
+        if counted.uncounted_succeeded:
+            uncounted["succeeded"] = counted.uncounted_succeeded
+        if counted.uncounted_failed:
+            uncounted["failed"] = counted.uncounted_failed
+        status["uncountedTerminatedPods"] = uncounted
+        if indexes.is_indexed(job):
+            status["completedIndexes"] = indexes.show(counted.completed)
+            if job["spec"].get("backoffLimitPerIndex") is not None:
+                status["failedIndexes"] = indexes.show(counted.failed_indexes)
+        for name in ("active", "succeeded", "failed", "completedIndexes"):
+            if not status.get(name):
+                status.pop(name, None)
+
+    def _finish(self, job: Obj, status: Obj, counted: Tally, ending: Obj, now: datetime) -> bool:
+        """Turn the interim condition into the final one when no pod is left to wait for."""
+        if counted.active or counted.terminating or status["uncountedTerminatedPods"] or is_deleting(job):
+            return False
+        final = "Complete" if ending["type"] == "SuccessCriteriaMet" else "Failed"
+        told = conditions.make(final, "True", ending["reason"], ending["message"], now)
+        status["conditions"] = conditions.set_condition(status["conditions"], told)
+        if final == "Complete":
+            status["completionTime"] = format_time(now)
+        return True
+
+    def _tell_finished(self, job: Obj, ending: Obj) -> None:
+        if ending["type"] == "SuccessCriteriaMet":
+            self._recorder.event(job, "Normal", "Completed", "Job completed")
+        else:
+            self._recorder.event(job, "Warning", ending["reason"], ending["message"])
+
+    def _next_look(self, job: Obj, status: Obj, wait_s: float | None, now: datetime) -> Requeue | None:
+        waits = [wait for wait in (wait_s, self._deadline_s(job, status, now)) if wait]
+        return Requeue(min(waits) + 0.05) if waits and _ending(status) is None else None
+
+
+def _ending(status: Obj) -> Obj | None:
+    """The interim condition that says how the Job will end."""
+    listed = status.get("conditions") or []
+    return conditions.of_type(listed, "SuccessCriteriaMet") or conditions.of_type(listed, "FailureTarget")
+
+
+def _success(job: Obj, counted: Tally) -> tuple[str, str, str] | None:
+    message = failure.success_rule(job, counted.completed)
+    if message is not None:
+        return "SuccessCriteriaMet", "SuccessPolicy", message
+    completions = job["spec"].get("completions")
+    if completions is None:
+        complete = counted.all_succeeded > 0 and not counted.active and not counted.terminating
+    else:
+        complete = counted.all_succeeded >= int(completions) and not job["spec"].get("suspend")
+    if not complete:
+        return None
+    return "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"
+
+
+def _surplus_by_index(job: Obj, pods: list[Obj], counted: Tally) -> list[Obj]:
+    """Pods without a use first: of indexes that are done, out of range or held by another pod; then the highest."""
+    seen: set[int] = set()
+    useless: list[Obj] = []
+    useful: list[Obj] = []
+    done = counted.completed | counted.failed_indexes
+    for pod in reversed(pods):
+        index = indexes.index_of(pod)
+        if index is None or index in done or index in seen or index >= int(job["spec"].get("completions") or 0):
+            useless.append(pod)
+        else:
+            seen.add(index)
+            useful.append(pod)
+    useful.sort(key=lambda pod: -(indexes.index_of(pod) or 0))
+    return useless + useful
+
+
+async def release(client: Client, pod: Obj) -> None:
+    """Take the tracking finalizer off."""
+    if not is_tracked(pod):
+        return
+    patch = {"metadata": {"uid": uid_of(pod), "$deleteFromPrimitiveList/finalizers": [FINALIZER]}}
+    try:
+        await client.patch(PODS, name_of(pod), namespace_of(pod), patch, kind=PatchKind.STRATEGIC)
+    except StatusError as error:
+        if error.code not in (404, 409, 422):
+            raise
