@@ -60,6 +60,10 @@ class NetLab:
             ip.link("set", index=index, state="up")
             ip.route("add", dst="default", gateway=gateway)
 
+    def route(self, destination: str, through: str) -> None:
+        with IPRoute() as ip:
+            ip.route("add", dst=destination, oif=ip.link_lookup(ifname=f"v-{through}")[0])
+
     @contextlib.contextmanager
     def inside(self, name: str) -> Iterator[None]:
         _call(_libc.setns(self._fds[name] if name != "node" else self._node, _NEW_NET))
@@ -100,7 +104,7 @@ class NetLab:
 
     @staticmethod
     def _datagrams(server: socket.socket, name: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, TypeError):
             while True:
                 _, address = server.recvfrom(100)
                 server.sendto(f"{name} {address[0]}".encode(), address)
@@ -117,7 +121,7 @@ class NetLab:
 
     def close(self) -> None:
         for made in self._sockets:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, TypeError):
                 made.shutdown(socket.SHUT_RDWR)
             made.close()
         _call(_libc.setns(self._home, _NEW_NET))

@@ -37,6 +37,8 @@ def lab() -> Iterator[NetLab]:
         lab.add("a", POD_A, "10.42.1.1")
         lab.add("b", POD_B, "10.42.2.1")
         lab.add("client", "192.168.9.2", "192.168.9.1")
+        # A host without a default route has no way to the range but the one that the pod network adds.
+        lab.route("10.43.0.0/17", through="a")
         for name in ("a", "b"):
             lab.serve(name, 8080)
             lab.serve(name, 5353, socket.SOCK_DGRAM)
@@ -86,11 +88,6 @@ async def test_a_virtual_ip_spreads_connections_and_keeps_the_pods_address(lab: 
 
 
 async def test_the_node_itself_reaches_a_virtual_ip(lab: NetLab, world: World) -> None:
-    # A host without a default route has no way to the range but the one that the pod network adds.
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ip:
-        ip.route("add", dst="10.43.0.0/16", oif=ip.link_lookup(ifname="v-a")[0])
     await world.put(service(), BOTH)
 
     assert {lab.ask("node", VIP, 80)[0] for _ in range(30)} == {"a", "b"}
@@ -102,6 +99,18 @@ async def test_a_service_without_endpoints_refuses(lab: NetLab, world: World) ->
     for address, port in ((VIP, 80), ("192.168.9.1", 30080)):
         with pytest.raises(ConnectionRefusedError):
             lab.ask("client", address, port)
+
+
+async def test_the_node_is_refused_too(lab: NetLab, world: World) -> None:
+    await world.put(service())
+
+    with pytest.raises(ConnectionRefusedError):
+        lab.ask("node", VIP, 80)
+
+
+async def test_an_address_of_the_range_without_a_service_refuses(lab: NetLab, world: World) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        lab.ask("client", "10.43.200.1", 80)
 
 
 async def test_a_port_that_the_service_does_not_have_refuses(lab: NetLab, world: World) -> None:

@@ -106,12 +106,13 @@ def base_rules(table: TableConfig) -> list[str]:
                 f"meta mark set meta mark xor {MASQUERADE_MARK} masquerade fully-random",
             ],
         ),
-        ("filter-input", "filter", "input", "-110", ["ct state new jump no-endpoints"]),
+        # Right after destinations were rewritten, and not in `forward`: a machine that has no route to the service range
+        # would say "unreachable" before that.
         (
-            "filter-forward",
+            "filter-prerouting",
             "filter",
-            "forward",
-            "-110",
+            "prerouting",
+            "-90",
             ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"],
         ),
         (
