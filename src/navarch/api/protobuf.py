@@ -116,9 +116,10 @@ def _lines() -> dict[str, str]:
 
 
 class _Field:
-    """How one field is read: `shape` is "" (single), "[]" or "{}"; `drop` leaves out zero values."""
+    """How one field is read: `shape` is "" (single), "[]" or "{}"; `drop` leaves out zero values; an `embedded` message,
+    named as its type, states its fields in JSON as if they were the outer one's."""
 
-    __slots__ = ("drop", "name", "read", "shape")
+    __slots__ = ("drop", "embedded", "name", "read", "shape")
 
     def __init__(self, name: str, stated: str) -> None:
         self.name = name
@@ -129,6 +130,7 @@ class _Field:
         self.shape = stated[:2] if stated[:2] in ("[]", "{}") else ""
         stated = stated[len(self.shape) :].removeprefix("*")
         self.drop = not always and not optional and not self.shape
+        self.embedded = "/" in stated and stated.rpartition(".")[2] == name
         self.read = _reader(stated)
 
 
@@ -162,6 +164,8 @@ def _read(name: str, data: bytes) -> dict[str, Any]:
             continue
         if field.shape == "[]":
             out.setdefault(field.name, []).append(field.read(raw))
+        elif field.embedded:
+            out.update(field.read(raw))
         elif field.shape == "{}":
             key, value = _entry(raw, field.read)
             out.setdefault(field.name, {})[key] = value
