@@ -126,12 +126,11 @@ def pod_template_columns(path: str, selector_path: str = "", *, selector_is_map:
     return columns
 
 
-def load_balancer(path: str = "status.loadBalancer", limit: int = 16) -> Cell:
-    """The addresses of a load balancer, cut where they are long."""
+def load_balancer(path: str = "status.loadBalancer") -> Cell:
+    """The addresses of a load balancer."""
 
     def cell(obj: Obj, now: datetime) -> str:
         points = (get_path(obj, path) or {}).get("ingress") or ()
-        found = ",".join(sorted({str(point.get("ip") or point.get("hostname") or "") for point in points} - {""}))
-        return found[: limit - 3] + "..." if len(found) > limit else found
+        return ",".join(sorted({str(point.get("ip") or point.get("hostname") or "") for point in points} - {""}))
 
     return cell

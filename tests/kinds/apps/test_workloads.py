@@ -29,7 +29,11 @@ def test_statefulset_defaults() -> None:
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     assert (spec["replicas"], spec["revisionHistoryLimit"]) == (1, 10)
     (claim,) = spec["volumeClaimTemplates"]
-    assert (claim["apiVersion"], claim["kind"], claim["status"]) == ("v1", "PersistentVolumeClaim", {"phase": "Pending"})
+    assert (claim["apiVersion"], claim["kind"], claim["status"]) == (
+        "v1",
+        "PersistentVolumeClaim",
+        {"phase": "Pending"},
+    )
     assert claim["spec"]["volumeMode"] == "Filesystem"
 
 
@@ -212,8 +216,19 @@ META = {"name": "web", "creationTimestamp": "2026-01-01T23:59:00Z"}
         (
             "DaemonSet",
             {**workload(), "status": {"desiredNumberScheduled": 2, "numberReady": 1}},
-            ["Name", "Desired", "Current", "Ready", "Up-to-date", "Available", "Node Selector", "Age"]
-            + ["Containers", "Images", "Selector"],
+            [
+                "Name",
+                "Desired",
+                "Current",
+                "Ready",
+                "Up-to-date",
+                "Available",
+                "Node Selector",
+                "Age",
+                "Containers",
+                "Images",
+                "Selector",
+            ],
             ["web", 2, 0, 1, 0, 0, "<none>", "60s", "web", "nginx", "app=web"],
         ),
     ],

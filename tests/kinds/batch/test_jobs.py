@@ -54,7 +54,7 @@ def test_a_jobs_selector_is_generated_from_its_uid() -> None:
 
 def test_a_manual_selector_is_left_alone_and_must_match() -> None:
     obj = job(manualSelector=True, selector={"matchLabels": {"a": "b"}})
-    assert 'spec.template.metadata.labels: Invalid value: {}: `selector` does not match template `labels`' in refused(
+    assert "spec.template.metadata.labels: Invalid value: {}: `selector` does not match template `labels`" in refused(
         "batch", "Job", obj
     )
 
@@ -75,12 +75,18 @@ def test_an_update_after_creation_passes_validation() -> None:
     ("spec", "error"),
     [
         ({"completions": -1}, "spec.completions: Invalid value: -1: must be greater than or equal to 0"),
-        ({"completionMode": "Indexed", "parallelism": 1}, "spec.completions: Required value: when completion mode is Indexed"),
+        (
+            {"completionMode": "Indexed", "parallelism": 1},
+            "spec.completions: Required value: when completion mode is Indexed",
+        ),
         (
             {"template": {"spec": {"containers": [CONTAINER]}}},
             'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
         ),
-        ({"completionMode": "X"}, 'spec.completionMode: Unsupported value: "X": supported values: "Indexed", "NonIndexed"'),
+        (
+            {"completionMode": "X"},
+            'spec.completionMode: Unsupported value: "X": supported values: "Indexed", "NonIndexed"',
+        ),
         (
             {"backoffLimitPerIndex": 1, "completions": 1},
             "spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode",
@@ -110,8 +116,12 @@ def test_what_is_immutable_in_a_job(change: Any, field: str) -> None:
     assert any(error.startswith(f"{field}: Invalid value") and "field is immutable" in error for error in errors)
 
 
-@pytest.mark.parametrize(("suspend", "started", "allowed"), [(True, False, True), (True, True, False), (False, False, False)])
-def test_where_pods_run_may_change_only_before_a_suspended_job_starts(suspend: bool, started: bool, allowed: bool) -> None:
+@pytest.mark.parametrize(
+    ("suspend", "started", "allowed"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_where_pods_run_may_change_only_before_a_suspended_job_starts(
+    suspend: bool, started: bool, allowed: bool
+) -> None:
     old = created("batch", "Job", job(suspend=suspend))[0]
     if started:
         old["status"] = {"startTime": "2026-01-01T00:00:00Z"}

@@ -1,0 +1,23 @@
+"""What a question about access must say."""
+
+from __future__ import annotations
+
+from tests.kinds.writing import refused
+
+GROUP = "authorization.k8s.io"
+
+
+def test_a_review_is_about_one_thing_and_somebody() -> None:
+    assert refused(GROUP, "SubjectAccessReview", {"spec": {}}) == [
+        "spec.resourceAttributes: Invalid value: null: "
+        "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        'spec.user: Invalid value: "": at least one of user or group must be specified',
+    ]
+    assert refused(GROUP, "SelfSubjectAccessReview", {"spec": {"resourceAttributes": {"verb": "get"}}}) == []
+
+
+def test_a_local_review_is_about_its_own_namespace() -> None:
+    spec = {"user": "ann", "resourceAttributes": {"namespace": "other"}}
+    assert refused(GROUP, "LocalSubjectAccessReview", {"spec": spec}) == [
+        'spec.resourceAttributes.namespace: Invalid value: "other": must match metadata.namespace'
+    ]
