@@ -64,6 +64,8 @@ class Compiled(Protocol):
 class Schemas(Protocol):
     def compile(self, definition_name: str) -> Compiled: ...
 
+    def definition(self, name: str) -> Obj: ...
+
 
 @dataclass(slots=True)
 class Core:
@@ -83,6 +85,7 @@ class Core:
     metrics: Metrics = field(default_factory=Metrics)
     on_bookmark_s: float = 60.0
     _compiled: dict[str, Compiled] = field(default_factory=dict)
+    _first_status: dict[Resource, Obj | None] = field(default_factory=dict)
 
     def compiled(self, kind: Kind) -> Compiled | None:
         """The kind's schema, compiled at first use."""
@@ -93,6 +96,26 @@ class Core:
         if known is None:
             known = self._compiled[name] = self.schemas.compile(name)
         return known
+
+    def first_status(self, kind: Kind) -> Obj | None:
+        """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero
+        (clients count on the field being there). None for a kind without; the caller's own copy."""
+        if kind.resource not in self._first_status:
+            self._first_status[kind.resource] = self._make_first_status(kind)
+        status = self._first_status[kind.resource]
+        return None if status is None else dict(status)
+
+    def _make_first_status(self, kind: Kind) -> Obj | None:
+        if not kind.has_status or kind.definition is None:
+            return None
+        stated = self.schemas.definition(kind.definition).get("properties", {}).get("status", {})
+        if "$ref" not in stated:
+            return None
+        definition = self.schemas.definition(stated["$ref"])
+        properties = definition.get("properties", {})
+        zeros = {"integer": 0, "boolean": False}
+        required = definition.get("required") or ()
+        return {name: zeros[type_] for name in required if (type_ := properties[name].get("type")) in zeros}
 
     def stored_kind(self, kind: Kind) -> Kind:
         """The kind under which objects of this one are stored: itself, or another version."""

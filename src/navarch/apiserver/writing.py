@@ -98,6 +98,8 @@ class Writing:
         objectmeta.fill_on_create(obj, kind, now, core.random)
         strategy.defaults(obj)
         strategy.prepare_create(obj)
+        if "status" not in obj and (status := core.first_status(kind)) is not None:
+            obj["status"] = status
         for finalizer in strategy.finalizers_on_create(obj):
             if finalizer not in metadata.setdefault("finalizers", []):
                 metadata["finalizers"].append(finalizer)

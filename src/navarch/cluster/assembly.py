@@ -4,6 +4,7 @@ cluster inside a test are both assembled here."""
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
@@ -107,6 +108,14 @@ def bootstrap_config(config: ClusterConfig) -> BootstrapConfig:
     )
 
 
+def _kubelet_tls(config: ClusterConfig) -> ssl.SSLContext:
+    """How the API server speaks to kubelets: it shows its own certificate and checks theirs against the cluster's CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(config.pki / "ca.crt")
+    context.load_cert_chain(config.pki / "apiserver-kubelet-client.crt", config.pki / "apiserver-kubelet-client.key")
+    return context
+
+
 def make_server(
     config: ClusterConfig,
     *,
@@ -123,6 +132,7 @@ def make_server(
     )
     tokens = make_tokens(config, server.reader, clock, source)
     server.use(
+        kubelet_tls=_kubelet_tls(config),
         authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
         token_issuer=tokens,
         admission=default_chain(server.reader, server.writer, admission_config(config), clock, source),

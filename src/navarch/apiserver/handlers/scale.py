@@ -54,6 +54,9 @@ class Scaling:
             else:
                 raise unsupported_media_type(PATCH_TYPES)
             self._check(scale)
+            if scale["metadata"].get("resourceVersion") == current["metadata"].get("resourceVersion"):
+                # Not stated by the patch: a change of the object meanwhile is no conflict, the patch is applied again.
+                scale["metadata"].pop("resourceVersion", None)
             return scale
 
         return await self._write(call, patched)
@@ -91,8 +94,8 @@ class Scaling:
         def scaled(old: Obj) -> Obj:
             scale = wanted(scale_of(call.kind, old))
             obj = decode(orjson.dumps(old))
-            stated = scale["metadata"].get("resourceVersion")
-            if stated:
+            obj["metadata"].pop("resourceVersion", None)
+            if stated := scale["metadata"].get("resourceVersion"):
                 obj["metadata"]["resourceVersion"] = stated
             _set(obj, paths.replicas, (scale.get("spec") or {}).get("replicas") or 0)
             return obj
