@@ -21,6 +21,7 @@ from navarch.client.informer import Informer
 from navarch.client.local import LocalTransport
 from navarch.client.resources import EVENTS, NAMESPACES, NODES, PODS
 from navarch.controllers.base import ControllerConfig
+from navarch.controllers.daemonset.placement import node_of
 from navarch.controllers.manager import ControllerManager
 from navarch.store.memory import MemoryStore
 
@@ -63,7 +64,7 @@ class PaperKubelet:
             await self._client.delete(PODS, name, namespace, grace_s=0, uid=pod["metadata"]["uid"])
             return
         if not pod["spec"].get("nodeName"):
-            binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}}
+            binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": node_of(pod) or "n1"}}
             with contextlib.suppress(StatusError):
                 await self._client.create(
                     PODS, {"apiVersion": "v1", "kind": "Binding", **binding}, namespace=namespace,

@@ -45,3 +45,38 @@ def job(name: str = "work", image: str = "ok", **spec: Any) -> Obj:
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"template": {"metadata": {"labels": {"app": name}}, "spec": pod}, **spec},
     }
+
+
+def daemon_set(name: str = "agent", image: str = "agent:1", **spec: Any) -> Obj:
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template(labels, image), **spec},
+    }
+
+
+def stateful_set(name: str = "db", replicas: int = 3, image: str = "db:1", **spec: Any) -> Obj:
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "serviceName": name,
+            "selector": {"matchLabels": labels},
+            "template": template(labels, image),
+            **spec,
+        },
+    }
+
+
+def service(name: str = "web", selector: dict[str, str] | None = None, **spec: Any) -> Obj:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80, "targetPort": 8080}], **({"selector": selector} if selector else {}), **spec},
+    }

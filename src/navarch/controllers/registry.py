@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from navarch.controllers.base import Context, Runnable
+from navarch.controllers.daemonset import DaemonSetController
 from navarch.controllers.deployment import DeploymentController
 from navarch.controllers.endpoints import (
     EndpointsController,
@@ -23,6 +24,7 @@ from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleControlle
 from navarch.controllers.podgc import PodGarbageCollector
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
+from navarch.controllers.statefulset import StatefulSetController
 
 CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ServiceAccountController,
@@ -35,6 +37,8 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointSliceController,
     EndpointsController,
     EndpointSliceMirroringController,
+    DaemonSetController,
+    StatefulSetController,
     JobController,
     JobOrphanController,
     CronJobController,

@@ -1,0 +1,9 @@
+"""DaemonSets: one pod on each node that fits.
+
+`sync` is the controller, `placement` says which nodes fit and how a pod is tied to one, `update` which pods a rolling
+update replaces next.
+"""
+
+from navarch.controllers.daemonset.sync import DaemonSetController
+
+__all__ = ["DaemonSetController"]

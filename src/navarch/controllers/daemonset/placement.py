@@ -1,0 +1,128 @@
+"""Where a DaemonSet's pods go: the nodes that its template fits, and the affinity that ties a pod to its node. Pure.
+
+Resources do not matter here: whether a node has room is the scheduler's question, not whether it should have the pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from navarch.api.meta import Obj, labels_of, name_of
+from navarch.controllers.nodes import taints
+
+_ADDED_TOLERATIONS = (
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+    ("node.kubernetes.io/unschedulable", "NoSchedule"),
+)
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+class Fit(NamedTuple):
+    """Whether a pod should be started on the node, and whether one that runs there may stay."""
+
+    start: bool
+    stay: bool
+
+
+def tolerations_of(spec: Obj) -> list[Obj]:
+    """The template's tolerations and those that every daemon has."""
+    tolerations = list(spec.get("tolerations") or ())
+    added = [{"key": key, "operator": "Exists", "effect": effect} for key, effect in _ADDED_TOLERATIONS]
+    if spec.get("hostNetwork"):
+        added.append({"key": "node.kubernetes.io/network-unavailable", "operator": "Exists", "effect": "NoSchedule"})
+    return tolerations + [toleration for toleration in added if toleration not in tolerations]
+
+
+def fit(daemon_set: Obj, node: Obj) -> Fit:
+    spec = daemon_set["spec"]["template"].get("spec") or {}
+    if spec.get("nodeName") and spec["nodeName"] != name_of(node):
+        return Fit(False, False)
+    if not matches_node(spec, node):
+        return Fit(False, False)
+    node_taints = taints.of(node)
+    if not node_taints:
+        return Fit(True, True)
+    tolerations = tolerations_of(spec)
+    if taints.untolerated(node_taints, tolerations, ("NoSchedule", "NoExecute")) is None:
+        return Fit(True, True)
+    return Fit(False, taints.untolerated(node_taints, tolerations, ("NoExecute",)) is None)
+
+
+def matches_node(spec: Obj, node: Obj) -> bool:
+    """`nodeSelector` and required node affinity."""
+    labels = labels_of(node)
+    if any(labels.get(name) != value for name, value in (spec.get("nodeSelector") or {}).items()):
+        return False
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED)
+    if affinity is None:
+        return True
+    return any(_matches_term(term, node) for term in affinity.get("nodeSelectorTerms") or ())
+
+
+def _matches_term(term: Obj, node: Obj) -> bool:
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    labels = labels_of(node)
+    named = {"metadata.name": name_of(node)}
+    return all(_meets(e, labels.get(e["key"])) for e in expressions) and all(
+        _meets(f, named.get(f["key"])) for f in fields
+    )
+
+
+def _meets(requirement: Obj, value: str | None) -> bool:
+    operator, values = requirement.get("operator"), requirement.get("values") or []
+    if operator == "In":
+        return value is not None and value in values
+    if operator == "NotIn":
+        return value is None or value not in values
+    if operator == "Exists":
+        return value is not None
+    if operator == "DoesNotExist":
+        return value is None
+    if value is None or not values:
+        return False
+    try:
+        return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+    except ValueError:
+        return False
+
+
+def tie_to(pod: Obj, node_name: str) -> None:
+    """Make the pod go to this node and no other, while the scheduler still has the say on whether it fits."""
+    spec = pod["spec"]
+    affinity: dict[str, Any] = dict(spec.get("affinity") or {})
+    field = {"key": "metadata.name", "operator": "In", "values": [node_name]}
+    affinity["nodeAffinity"] = {
+        **(affinity.get("nodeAffinity") or {}),
+        _REQUIRED: {"nodeSelectorTerms": [{"matchFields": [field]}]},
+    }
+    spec["affinity"] = affinity
+    spec["tolerations"] = tolerations_of(spec)
+    spec.pop("nodeName", None)
+
+
+def node_of(pod: Obj) -> str:
+    """The node that the pod runs on or is tied to."""
+    spec = pod["spec"]
+    if spec.get("nodeName"):
+        return str(spec["nodeName"])
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED) or {}
+    for term in affinity.get("nodeSelectorTerms") or ():
+        for field in term.get("matchFields") or ():
+            if field.get("key") == "metadata.name" and field.get("values"):
+                return str(field["values"][0])
+    return ""
+
+
+def by_node(pods: Iterable[Obj]) -> dict[str, list[Obj]]:
+    grouped: dict[str, list[Obj]] = {}
+    for pod in pods:
+        if node := node_of(pod):
+            grouped.setdefault(node, []).append(pod)
+    return grouped

@@ -1,0 +1,324 @@
+"""The DaemonSet controller.
+
+In: the DaemonSet, its pods, all nodes, its ControllerRevisions. Out: a pod on every node that fits, none elsewhere, old
+ones replaced by the update strategy, `status`. Nodes are looked at only when a label, a taint or their existence
+changes, not at every heartbeat.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from navarch.api.meta import (
+    Key,
+    Obj,
+    annotations_of,
+    controller_of,
+    is_deleting,
+    key_of,
+    labels_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
+from navarch.api.selectors import label_selector_of
+from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
+from navarch.controllers.adoption import Claimer
+from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
+from navarch.controllers.daemonset import placement, update
+from navarch.controllers.expectations import Expectations
+from navarch.controllers.history import Collision, History, Revisions
+from navarch.controllers.pod_control import BatchError, PodControl, slow_start
+from navarch.controllers.pods import (
+    created_at,
+    is_available,
+    is_finished,
+    is_ready,
+    next_available_s,
+    phase_of,
+    same_semantics,
+)
+
+_BURST = 250
+_GENERATION = "deprecated.daemonset.template.generation"
+_GENERATION_LABEL = "pod-template-generation"
+
+
+class DaemonSetController(Controller):
+    name: ClassVar[str] = "daemonset"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._sets = self.watch_primary(DAEMON_SETS)
+        self._revisions = self.informer(CONTROLLER_REVISIONS)
+        index_by_controller(self._revisions)
+        self._nodes = self.informer(NODES)
+        self._nodes.add_handler(self._node_changed, self._node_updated, self._node_changed)
+        self._pods = self.informer(PODS)
+        index_by_controller(self._pods)
+        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
+        self._expectations = Expectations(context.clock)
+        self._recorder = context.recorder("daemonset-controller")
+        self._control = PodControl(context.client, self._recorder)
+        self._history = History(self.client, self._revisions, DAEMON_SETS, update.HASH_LABEL)
+        self._failures: dict[tuple[str, str], tuple[int, datetime]] = {}
+
+    # Events.
+
+    def _node_changed(self, _node: Obj) -> None:
+        for daemon_set in self._sets.list():
+            self.enqueue(key_of(daemon_set), 0.02)
+
+    def _node_updated(self, old: Obj, new: Obj) -> None:
+        before, after = old.get("spec") or {}, new.get("spec") or {}
+        if labels_of(old) != labels_of(new) or before.get("taints") != after.get("taints"):
+            for daemon_set in self._sets.list():
+                if placement.fit(daemon_set, old) != placement.fit(daemon_set, new):
+                    self.enqueue(key_of(daemon_set), 0.02)
+
+    def _owner_of(self, pod: Obj) -> Obj | None:
+        reference = controller_of(pod)
+        if reference is None or reference["kind"] != "DaemonSet":
+            return None
+        owner = self._sets.get(namespace_of(pod), reference["name"])
+        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
+
+    def _pod_added(self, pod: Obj) -> None:
+        owner = self._owner_of(pod)
+        if owner is not None:
+            self._expectations.creation_observed(key_of(owner))
+            self.enqueue(key_of(owner), self._calm_s())
+        elif controller_of(pod) is None and labels_of(pod):
+            for daemon_set in self._sets.list(namespace_of(pod)):
+                if label_selector_of(daemon_set["spec"].get("selector")).matches(labels_of(pod)):
+                    self.enqueue(key_of(daemon_set))
+
+    def _pod_updated(self, old: Obj, pod: Obj) -> None:
+        former, owner = self._owner_of(old), self._owner_of(pod)
+        if former is not None and former is not owner:
+            self.enqueue(key_of(former))
+        if owner is not None:
+            if is_deleting(pod) and not is_deleting(old):
+                self._expectations.deletion_observed(key_of(owner), uid_of(pod))
+            self.enqueue(key_of(owner), self._calm_s())
+        elif controller_of(pod) is None and labels_of(old) != labels_of(pod):
+            self._pod_added(pod)
+
+    def _pod_deleted(self, pod: Obj) -> None:
+        owner = self._owner_of(pod)
+        if owner is not None:
+            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
+            self.enqueue(key_of(owner))
+
+    def _calm_s(self) -> float:
+        # A pass looks at every node, so on large clusters passes are spaced out.
+        return min(len(self._nodes) / 5000, 1.0) * 0.5 if len(self._nodes) > 50 else 0.0
+
+    # Reconciling.
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        cached = self._sets.get(*key)
+        if cached is None:
+            self._expectations.forget(key)
+            return None
+        daemon_set = self.newest(DAEMON_SETS, cached)
+        selector_text = daemon_set["spec"].get("selector") or {}
+        if not selector_text.get("matchLabels") and not selector_text.get("matchExpressions"):
+            message = "This daemon set is selecting all pods. A non-empty selector is required."
+            self._recorder.event(daemon_set, "Warning", "SelectingAll", message)
+            return None
+        if is_deleting(daemon_set):
+            return None
+        may_manage = self._expectations.satisfied(key)
+        selector = label_selector_of(selector_text)
+        claimer = Claimer(self.client, DAEMON_SETS, daemon_set, PODS, selector)
+        pods = await claimer.claim(
+            self._pods.by_index("controller", uid_of(daemon_set)), self._pods.by_index("orphan", key.namespace)
+        )
+        status = daemon_set.get("status") or {}
+        try:
+            revisions = await self._history.sync(daemon_set, selector, status.get("collisionCount"))
+        except Collision:
+            bumped = {**status, "collisionCount": int(status.get("collisionCount") or 0) + 1}
+            await self.write_status(DAEMON_SETS, daemon_set, bumped)
+            return Requeue(0.01)
+        digest = labels_of(revisions.current).get(update.HASH_LABEL, "")
+        failure: BatchError | None = None
+        wait_s: float | None = None
+        if may_manage:
+            try:
+                wait_s = await self._manage(key, daemon_set, pods, digest)
+            except BatchError as error:
+                failure = error
+            await self._clean_up(daemon_set, revisions, pods)
+        await self._sync_status(daemon_set, pods, digest)
+        if failure is not None:
+            raise failure.cause
+        min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
+        waits = [w for w in (wait_s, next_available_s(pods, min_ready_s, self.clock.now())) if w is not None]
+        return Requeue(min(waits)) if waits else None
+
+    async def _manage(self, key: Key, daemon_set: Obj, pods: list[Obj], digest: str) -> float | None:
+        create: list[str] = []
+        delete: list[Obj] = []
+        should: dict[str, list[Obj]] = {}
+        wait_s: float | None = None
+        pods_by_node = placement.by_node(pods)
+        for node in self._nodes.list():
+            name = name_of(node)
+            fit = placement.fit(daemon_set, node)
+            here = pods_by_node.pop(name, [])
+            if fit.start:
+                should[name] = here
+                alive, doomed, wait = self._sort_out(daemon_set, name, here, digest)
+                delete += doomed
+                if not alive and not doomed and not any(is_deleting(pod) for pod in here) and wait is None:
+                    create.append(name)
+                if wait is not None:
+                    wait_s = wait if wait_s is None else min(wait_s, wait)
+            elif not fit.stay:
+                delete += [pod for pod in here if not is_deleting(pod)]
+        # Pods of nodes that are gone are the pod garbage collector's, unless they were never bound.
+        delete += [p for group in pods_by_node.values() for p in group
+                   if not p["spec"].get("nodeName") and not is_deleting(p)]  # fmt: skip
+        strategy = (daemon_set["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
+        if strategy == "RollingUpdate" and not create and not delete:
+            step = update.next_step(daemon_set, should, len(should), digest, self.clock.now())
+            create, delete = step.create_on, step.delete
+        await self._act(key, daemon_set, create[:_BURST], delete[:_BURST], digest)
+        return wait_s
+
+    def _sort_out(
+        self, daemon_set: Obj, node: str, pods: list[Obj], digest: str
+    ) -> tuple[list[Obj], list[Obj], float | None]:
+        """The live pods of a node that should have one, those to delete, and how long a failed one may still lie."""
+        alive: list[Obj] = []
+        doomed: list[Obj] = []
+        wait_s: float | None = None
+        for pod in sorted(pods, key=created_at):
+            if is_deleting(pod):
+                continue
+            if not is_finished(pod):
+                alive.append(pod)
+                continue
+            if phase_of(pod) == "Failed":
+                wait_s = self._failure_wait_s(daemon_set, node)
+                if wait_s is not None:
+                    continue
+                type, reason, word = "Warning", "FailedDaemonPod", "failed"
+            else:
+                type, reason, word = "Normal", "SucceededDaemonPod", "succeeded"
+            message = f"Found {word} daemon pod {key_of(pod)} on node {node}, will try to "
+            message += "kill it" if word == "failed" else "delete it"
+            self._recorder.event(daemon_set, type, reason, message)
+            doomed.append(pod)
+        old = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) != digest]
+        new = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) == digest]
+        surge, _ = update.limits(daemon_set, len(self._nodes))
+        if surge and old and new:
+            doomed += old[1:] + new[1:]
+        else:
+            doomed += (sorted(alive, key=lambda p: (not p["spec"].get("nodeName"), created_at(p))))[1:]
+        return alive, doomed, wait_s
+
+    def _failure_wait_s(self, daemon_set: Obj, node: str) -> float | None:
+        """Failed pods are replaced after a back-off per node of 1 s to 15 min; None says now."""
+        identity = (uid_of(daemon_set), node)
+        now = self.clock.now()
+        count, until = self._failures.get(identity, (0, now))
+        if until > now:
+            return (until - now).total_seconds()
+        if now - until > timedelta(minutes=30):
+            count = 0
+        self._failures[identity] = (count + 1, now + timedelta(seconds=min(2.0**count, 900.0)))
+        if len(self._failures) > 10_000:
+            self._failures.pop(next(iter(self._failures)))
+        return None
+
+    async def _act(self, key: Key, daemon_set: Obj, create: list[str], delete: list[Obj], digest: str) -> None:
+        self._expectations.expect_creations(key, len(create))
+        self._expectations.expect_deletions(key, [uid_of(pod) for pod in delete])
+        labels = {update.HASH_LABEL: digest}
+        if generation := annotations_of(daemon_set).get(_GENERATION):
+            labels[_GENERATION_LABEL] = generation
+        template = daemon_set["spec"]["template"]
+
+        async def create_one(position: int) -> None:
+            node = create[position]
+            try:
+                await self._control.create(
+                    daemon_set, template, labels=labels, change_spec=lambda pod: placement.tie_to(pod, node)
+                )
+            except BaseException:
+                self._expectations.creation_observed(key)
+                raise
+
+        async def delete_one(position: int) -> None:
+            pod = delete[position]
+            try:
+                await self._control.delete(daemon_set, pod)
+            except BaseException:
+                self._expectations.deletion_observed(key, uid_of(pod))
+                raise
+            live = self._pods.get(key.namespace, name_of(pod))
+            if live is None or uid_of(live) != uid_of(pod):
+                self._expectations.deletion_observed(key, uid_of(pod))
+
+        try:
+            await slow_start(len(create), create_one)
+        except BatchError as error:
+            self._expectations.creation_observed(key, error.skipped)
+            for pod in delete:
+                self._expectations.deletion_observed(key, uid_of(pod))
+            raise
+        try:
+            await slow_start(len(delete), delete_one)
+        except BatchError as error:
+            for pod in delete[len(delete) - error.skipped :]:
+                self._expectations.deletion_observed(key, uid_of(pod))
+            raise
+
+    async def _clean_up(self, daemon_set: Obj, revisions: Revisions, pods: list[Obj]) -> None:
+        live = {labels_of(pod).get(update.HASH_LABEL, "") for pod in pods}
+        limit = int(daemon_set["spec"].get("revisionHistoryLimit", 10))
+        if len(revisions.old) > limit:
+            await self._history.clean_up(revisions.old, limit, live)
+
+    async def _sync_status(self, daemon_set: Obj, pods: list[Obj], digest: str) -> None:
+        now = self.clock.now()
+        min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
+        pods_by_node = placement.by_node(pods)
+        desired = current = misplaced = ready = updated = available = 0
+        for node in self._nodes.list():
+            here = [pod for pod in pods_by_node.get(name_of(node), ()) if not is_finished(pod)]
+            if not placement.fit(daemon_set, node).start:
+                misplaced += bool(here)
+                continue
+            desired += 1
+            if not here:
+                continue
+            current += 1
+            oldest_first = sorted(here, key=lambda pod: (not is_ready(pod), created_at(pod)))
+            if is_ready(oldest_first[0]):
+                ready += 1
+                available += is_available(oldest_first[0], min_ready_s, now)
+            updated += any(labels_of(pod).get(update.HASH_LABEL) == digest for pod in here)
+        before = daemon_set.get("status") or {}
+        status: Obj = {
+            "currentNumberScheduled": current,
+            "numberMisscheduled": misplaced,
+            "desiredNumberScheduled": desired,
+            "numberReady": ready,
+            "observedGeneration": daemon_set["metadata"].get("generation", 0),
+        }
+        optional = {
+            "updatedNumberScheduled": updated,
+            "numberAvailable": available,
+            "numberUnavailable": desired - available,
+            "collisionCount": before.get("collisionCount"),
+            "conditions": before.get("conditions"),
+        }
+        status |= {name: value for name, value in optional.items() if value}
+        if not same_semantics(status, before):
+            await self.write_status(DAEMON_SETS, daemon_set, status)

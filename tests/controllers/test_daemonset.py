@@ -1,0 +1,63 @@
+"""DaemonSets against a real API server."""
+
+from __future__ import annotations
+
+from navarch.api.meta import name_of
+from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
+from tests.controllers.conftest import Cluster, node
+from tests.controllers.objects import daemon_set, template
+
+
+async def test_every_node_gets_a_pod_also_later_ones(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", desiredNumberScheduled=1, numberReady=1, numberAvailable=1)
+
+    await cluster.create(NODES, node("n2"))
+
+    await cluster.until_status(DAEMON_SETS, "agent", desiredNumberScheduled=2, numberReady=2)
+    pods = await cluster.until_count(PODS, 2)
+    affinities = [
+        pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] for pod in pods
+    ]
+    names = {terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0] for terms in affinities}
+    assert names == {"n1", "n2"}
+
+
+async def test_nodes_that_do_not_fit_get_none(cluster: Cluster) -> None:
+    await cluster.create(NODES, node("tainted", taints=[{"key": "gpu", "effect": "NoSchedule", "value": "yes"}]))
+
+    await cluster.create(DAEMON_SETS, daemon_set())
+
+    await cluster.until_status(DAEMON_SETS, "agent", desiredNumberScheduled=1, numberReady=1)
+    await cluster.until_count(PODS, 1)
+
+
+async def test_a_rolling_update_replaces_the_pods_and_keeps_history(cluster: Cluster) -> None:
+    await cluster.create(NODES, node("n2"))
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", numberReady=2, numberAvailable=2)
+
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, "agent:2")}})
+
+    await cluster.until_status(DAEMON_SETS, "agent", updatedNumberScheduled=2, numberAvailable=2, observedGeneration=2)
+    pods = await cluster.until_count(PODS, 2)
+    assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {"agent:2"}
+    revisions = await cluster.list(CONTROLLER_REVISIONS)
+    assert sorted(revision["revision"] for revision in revisions) == [1, 2]
+
+
+async def test_surge_starts_the_new_pod_first(cluster: Cluster) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    await cluster.create(DAEMON_SETS, daemon_set(updateStrategy=rolling))
+    [before] = await cluster.until_count(PODS, 1)
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    cluster.kubelet.unready_images.add("agent:2")
+
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, "agent:2")}})
+
+    both = await cluster.until_count(PODS, 2)
+    assert name_of(before) in {name_of(pod) for pod in both}
+    new = next(pod for pod in both if name_of(pod) != name_of(before))
+    await cluster.kubelet.report(new)
+    [after] = await cluster.until_count(PODS, 1)
+    assert name_of(after) == name_of(new)

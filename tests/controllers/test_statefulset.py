@@ -1,0 +1,108 @@
+"""StatefulSets against a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from navarch.api.meta import Obj, labels_of, name_of
+from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
+from tests.controllers.conftest import Cluster
+from tests.controllers.objects import stateful_set, template
+
+_CLAIM: Obj = {
+    "metadata": {"name": "data"},
+    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+}
+
+
+async def names(cluster: Cluster) -> list[str]:
+    return sorted(name_of(pod) for pod in await cluster.list(PODS))
+
+
+async def test_pods_come_in_order_with_claims_of_their_own(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(volumeClaimTemplates=[_CLAIM]))
+
+    made = await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3, currentReplicas=3, updatedReplicas=3)
+
+    assert made["status"]["currentRevision"] == made["status"]["updateRevision"]
+    assert await names(cluster) == ["db-0", "db-1", "db-2"]
+    pod = await cluster.get(PODS, "db-1")
+    assert pod["spec"]["hostname"] == "db-1"
+    assert labels_of(pod)["apps.kubernetes.io/pod-index"] == "1"
+    assert pod["spec"]["volumes"][0] == {"name": "data", "persistentVolumeClaim": {"claimName": "data-db-1"}}
+    claims = await cluster.list(PERSISTENT_VOLUME_CLAIMS)
+    assert sorted(name_of(claim) for claim in claims) == ["data-db-0", "data-db-1", "data-db-2"]
+
+
+async def test_the_next_pod_waits_for_the_one_before(cluster: Cluster) -> None:
+    cluster.kubelet.unready_images.add("db:1")
+    await cluster.create(STATEFUL_SETS, stateful_set())
+    [first] = await cluster.until_count(PODS, 1)
+    await asyncio.sleep(0.2)
+    assert await names(cluster) == ["db-0"]
+
+    await cluster.kubelet.report(first)
+
+    await cluster.until_count(PODS, 2)
+
+
+async def test_parallel_pods_do_not_wait(cluster: Cluster) -> None:
+    cluster.kubelet.unready_images.add("db:1")
+    await cluster.create(STATEFUL_SETS, stateful_set(podManagementPolicy="Parallel"))
+
+    await cluster.until_count(PODS, 3)
+
+
+async def test_scaling_down_takes_the_highest(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(volumeClaimTemplates=[_CLAIM]))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3)
+
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}})
+
+    await cluster.until_count(PODS, 1)
+    assert await names(cluster) == ["db-0"]
+    assert len(await cluster.list(PERSISTENT_VOLUME_CLAIMS)) == 3
+
+
+async def test_a_partition_holds_the_lower_pods_back(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set())
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3)
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}
+    new = template({"app": "db"}, "db:2")
+
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"template": new, "updateStrategy": strategy}})
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3, updatedReplicas=1, currentReplicas=2)
+    images = [pod["spec"]["containers"][0]["image"] for pod in sorted(await cluster.list(PODS), key=name_of)]
+    assert images == ["db:1", "db:1", "db:2"]
+
+    strategy["rollingUpdate"] = {"partition": 0}
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"updateStrategy": strategy}})
+    made = await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3, updatedReplicas=3, currentReplicas=3)
+    assert made["status"]["currentRevision"] == made["status"]["updateRevision"]
+
+
+async def test_a_failed_pod_is_made_anew_under_its_name(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=1))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)
+    pod = await cluster.get(PODS, "db-0")
+
+    await cluster.kubelet.report(pod, 1)
+
+    async def renewed() -> bool:
+        found = [p for p in await cluster.list(PODS) if p["metadata"]["uid"] != pod["metadata"]["uid"]]
+        return bool(found) and name_of(found[0]) == "db-0"
+
+    await cluster.until(renewed)
+
+
+async def test_claims_go_with_the_set_where_the_policy_says_so(cluster: Cluster) -> None:
+    policy = {"whenDeleted": "Delete", "whenScaled": "Delete"}
+    made = stateful_set(replicas=2, volumeClaimTemplates=[_CLAIM], persistentVolumeClaimRetentionPolicy=policy)
+    await cluster.create(STATEFUL_SETS, made)
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2)
+
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}})
+    await cluster.until_count(PERSISTENT_VOLUME_CLAIMS, 1)
+
+    await cluster.client.delete(STATEFUL_SETS, "db", "default")
+    await cluster.until_count(PERSISTENT_VOLUME_CLAIMS, 0)
