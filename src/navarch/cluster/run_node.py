@@ -1,0 +1,38 @@
+"""The node agent's process: kubelet, service proxy, DNS and pod network of this machine."""
+
+from __future__ import annotations
+
+from navarch.client.base import Client
+from navarch.client.config import load_kubeconfig
+from navarch.cluster.config import ClusterConfig, host_address
+from navarch.node.agent import AgentConfig, NodeAgent
+
+
+def agent_config(config: ClusterConfig) -> AgentConfig:
+    pki = config.pki
+    return AgentConfig(
+        cluster=config.name,
+        node_name=config.node_name,
+        data=config.root / "node",
+        run=config.run,
+        pod_cidr=config.pod_cidr,
+        service_cidr=config.service_cidr,
+        cluster_dns=config.cluster_dns,
+        cluster_domain=config.cluster_domain,
+        node_ip=host_address(),
+        kubelet_port=config.kubelet_port,
+        serving_cert=pki / "kubelet-serving.crt",
+        serving_key=pki / "kubelet-serving.key",
+        client_ca=pki / "ca.crt",
+    )
+
+
+async def run(config: ClusterConfig) -> None:
+    """Until cancelled."""
+    node = Client(load_kubeconfig(config.component_kubeconfig("kubelet")), user_agent="kubelet")
+    proxy = Client(load_kubeconfig(config.component_kubeconfig("proxy")), user_agent="kube-proxy")
+    try:
+        await NodeAgent(agent_config(config), node, proxy_client=proxy).run()
+    finally:
+        await node.close()
+        await proxy.close()
