@@ -106,7 +106,7 @@ def test_what_is_refused_of_a_job(spec: Any, error: str) -> None:
     ("change", "field"),
     [
         ({"completions": 9}, "spec.completions"),
-        ({"completionMode": "Indexed"}, "spec.completionMode"),
+        ({"completionMode": "Indexed", "parallelism": 9}, "spec.completionMode"),
         ({"selector": {"matchLabels": {}}}, "spec.selector"),
     ],
 )
@@ -137,6 +137,16 @@ def test_a_jobs_image_is_immutable_even_while_it_is_suspended() -> None:
     new["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
     (error,) = updated("batch", "Job", old, new)[1]
     assert error.startswith("spec.template: Invalid value")
+
+
+def test_an_indexed_job_scales_completions_and_parallelism_together() -> None:
+    old = created("batch", "Job", job(completions=5, parallelism=5, completionMode="Indexed"))[0]
+    both = {**old, "spec": {**old["spec"], "completions": 7, "parallelism": 7}}
+    assert updated("batch", "Job", old, both)[1] == []
+    one = {**old, "spec": {**old["spec"], "completions": 7}}
+    assert updated("batch", "Job", old, one)[1] == [
+        "spec.completions: Invalid value: 7: can only be modified in tandem with spec.parallelism"
+    ]
 
 
 def test_deleting_a_job_without_a_policy_leaves_its_pods() -> None:

@@ -63,6 +63,10 @@ class DeploymentStrategy(WorkloadStrategy):
         spec.setdefault("progressDeadlineSeconds", 600)
         default_pod_template(spec.setdefault("template", {}))
 
+    def prepare_create(self, obj: Obj) -> None:
+        # Clients read a status that is there from the start.
+        obj["status"] = {}
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         yield from validate_counts(spec, ("replicas",))

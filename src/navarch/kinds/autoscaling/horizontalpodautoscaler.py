@@ -69,7 +69,6 @@ def _metric(metric: Obj, current: Obj) -> str:
 
 @strategy("autoscaling", "HorizontalPodAutoscaler")
 class HorizontalPodAutoscalerStrategy(Strategy):
-    has_generation = True
     columns = (
         NAME,
         Column("Reference", _reference_cell),
@@ -93,6 +92,9 @@ class HorizontalPodAutoscalerStrategy(Strategy):
             spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
         if spec.get("behavior") is not None:
             _default_behavior(spec["behavior"])
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {"currentReplicas": 0, "desiredReplicas": 0}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}

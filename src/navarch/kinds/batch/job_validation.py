@@ -215,18 +215,22 @@ def validate_generated_selector(obj: Obj) -> Iterator[FieldError]:
 def validate_job_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
     """What may not change once a Job is there."""
     spec, before = obj["spec"], old["spec"]
-    elastic = (
-        spec.get("completionMode") == "Indexed"
-        and spec.get("completions") == spec.get("parallelism")
-        and spec.get("completions") is not None
-        and before.get("completions") is not None
-    )
-    if not elastic:
-        yield from validate_immutable(spec.get("completions"), before.get("completions"), "spec.completions")
+    yield from _validate_completions_update(spec, before)
     yield from validate_immutable(spec.get("selector"), before.get("selector"), "spec.selector")
     yield from _validate_template_update(spec, before, old)
     for name in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
         yield from validate_immutable(spec.get(name), before.get(name), f"spec.{name}")
+
+
+def _validate_completions_update(spec: Obj, before: Obj) -> Iterator[FieldError]:
+    """Only an Indexed Job grows and shrinks, and then as a whole."""
+    completions, path = spec.get("completions"), "spec.completions"
+    if spec.get("completionMode") != "Indexed":
+        yield from validate_immutable(completions, before.get("completions"), path)
+    elif completions is None:
+        yield required(path, "when completion mode is Indexed")
+    elif completions != before.get("completions") and completions != spec.get("parallelism"):
+        yield invalid_value(path, completions, "can only be modified in tandem with spec.parallelism")
 
 
 def _validate_template_update(spec: Obj, before: Obj, old: Obj) -> Iterator[FieldError]:

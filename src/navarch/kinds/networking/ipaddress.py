@@ -47,12 +47,14 @@ class IPAddressStrategy(Strategy):
 
 @strategy("networking.k8s.io", "ServiceCIDR")
 class ServiceCIDRStrategy(Strategy):
-    has_generation = True
     columns = (
         NAME,
         Column("CIDRs", lambda obj, now: ",".join(get_path(obj, "spec.cidrs") or ())),
         AGE,
     )
+
+    def prepare_create(self, obj: Obj) -> None:
+        obj["status"] = {}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         cidrs = (obj.get("spec") or {}).get("cidrs") or []

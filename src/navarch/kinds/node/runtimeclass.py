@@ -14,6 +14,7 @@ from navarch.kinds.strategies import strategy
 
 @strategy("node.k8s.io", "RuntimeClass")
 class RuntimeClassStrategy(Strategy):
+    allow_unconditional_update = False
     columns = (NAME, Column("Handler", ".handler"), AGE)
 
     def defaults(self, obj: Obj) -> None:

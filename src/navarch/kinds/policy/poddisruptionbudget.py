@@ -17,6 +17,7 @@ _STATUS_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "exp
 
 @strategy("policy", "PodDisruptionBudget")
 class PodDisruptionBudgetStrategy(Strategy):
+    allow_unconditional_update = False
     has_generation = True
     columns = (
         NAME,

@@ -24,6 +24,7 @@ def _audiences_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("storage.k8s.io", "CSIDriver")
 class CSIDriverStrategy(Strategy):
+    allow_unconditional_update = False
     has_generation = True
     columns = (
         NAME,
@@ -75,6 +76,7 @@ class CSIDriverStrategy(Strategy):
 
 @strategy("storage.k8s.io", "CSINode")
 class CSINodeStrategy(Strategy):
+    allow_unconditional_update = False
     columns = (
         NAME,
         Column("Drivers", lambda obj, now: len(get_path(obj, "spec.drivers") or ()), type="integer"),
@@ -110,6 +112,7 @@ class CSINodeStrategy(Strategy):
 
 @strategy("storage.k8s.io", "CSIStorageCapacity")
 class CSIStorageCapacityStrategy(Strategy):
+    allow_unconditional_update = False
     columns = (
         NAME,
         Column("StorageClassName", ".storageClassName"),

@@ -46,7 +46,6 @@ def _validate_parameters(parameters: Obj, path: str) -> Iterator[FieldError]:
 
 @strategy("storage.k8s.io", "StorageClass")
 class StorageClassStrategy(Strategy):
-    allow_create_on_update = False
     columns = (
         Column("Name", _name_cell, format="name"),
         Column("Provisioner", ".provisioner"),

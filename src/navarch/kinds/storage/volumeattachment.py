@@ -13,6 +13,7 @@ from navarch.kinds.strategies import strategy
 
 @strategy("storage.k8s.io", "VolumeAttachment")
 class VolumeAttachmentStrategy(Strategy):
+    allow_unconditional_update = False
     columns = (
         NAME,
         Column("Attacher", ".spec.attacher", format="name"),
