@@ -8,13 +8,11 @@ Containers, addresses and rules stay when it stops: its successor takes them ove
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
@@ -23,6 +21,9 @@ from navarch.node.kubelet import cgroups
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.kubelet import Kubelet
 from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.network import PodNetwork
+from navarch.node.proxy.runner import ProxyConfig
+from navarch.node.proxy.runner import run as run_proxy
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,20 @@ class NodeAgent:
         self.runtime = CRIRuntime(config.containerd.socket)
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, clock=self.clock)
         self.kubelet.node.on_pod_cidr = self._network_ready
+        self.network = PodNetwork(config.cluster, config.data, config.containerd.cni_conf)
+        self._pod_cidr = ""
+        self._has_pod_cidr = asyncio.Event()
 
     async def run(self) -> None:
         """Run everything until cancelled."""
+        config = self.config
+        proxy = ProxyConfig(
+            config.cluster, config.node_name, pod_cidr=config.pod_cidr, service_cidr=config.service_cidr
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(run_proxy(self.proxy_client, proxy), name="proxy")
+                tasks.create_task(self._run_network(), name="pod network")
                 await self._prepare_runtime()
                 tasks.create_task(self.kubelet.run(), name="kubelet")
         finally:
@@ -115,11 +125,22 @@ class NodeAgent:
                 await asyncio.sleep(_RETRY_S)
 
     def _network_ready(self, pod_cidr: str) -> None:
-        """The node has its pod CIDR: containerd gets its network from the configuration written now."""
-        self._network().write_cni_config(pod_cidr, self.config.pod_cidr)
+        self._pod_cidr = pod_cidr
+        self._has_pod_cidr.set()
 
-    def _network(self) -> Any:
-        return importlib.import_module("navarch.node.network").PodNetwork(self.config.cluster, self.config.data)
+    async def _run_network(self) -> None:
+        """Once the node has its pod range: devices and rules, the configuration for containerd, routes to other nodes."""
+        await self._has_pod_cidr.wait()
+        config = self.config
+        while True:
+            try:
+                await self.network.setup(self._pod_cidr, config.pod_cidr, config.service_cidr)
+                break
+            except (OSError, RuntimeError) as error:
+                log.error("the pod network could not be set up: %s", error)
+                await asyncio.sleep(_RETRY_S * 4)
+        self.kubelet.node.look_again()
+        await self.network.run(self.client, config.node_name, config.pod_cidr)
 
 
 def purge_node(config: AgentConfig) -> None:

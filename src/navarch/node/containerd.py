@@ -180,6 +180,7 @@ disabled_plugins = [{unused}]
   stream_server_port = "0"
   tolerate_missing_hugetlb_controller = true
   max_container_log_line_size = 16384
+  stats_collect_period = 60
 
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{self.cni_bin}"
@@ -219,6 +220,7 @@ disabled_plugins = [{unused}]
   disable_apparmor = {_toml(not _has_apparmor())}
   tolerate_missing_hugetlb_controller = true
   max_container_log_line_size = 16384
+  stats_collect_period = 60
 
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dir = "{self.cni_bin}"

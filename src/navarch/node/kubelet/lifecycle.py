@@ -43,7 +43,7 @@ class HTTPCaller:
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._insecure = ssl.create_default_context()
+        self._insecure = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._insecure.check_hostname = False
         self._insecure.verify_mode = ssl.CERT_NONE
 

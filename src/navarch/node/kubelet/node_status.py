@@ -7,6 +7,7 @@ case. What is measured here (memory, disk, processes) also decides about pressur
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -119,6 +120,7 @@ class NodeReporter:
         self._written_at = clock.now() - timedelta(days=1)
         self._lease: Obj | None = None
         self._pod_cidr = ""
+        self._look = asyncio.Event()
         self.on_pod_cidr: Callable[[str], None] | None = None
         # Where the kubelet's server listens, once it does.
         self.port = config.port
@@ -295,7 +297,14 @@ class NodeReporter:
                 await asyncio.sleep(_RETRY_S)
                 continue
             # A node that is not ready yet is looked at often: people wait for it.
-            await asyncio.sleep(_LOOK_EVERY_S if self._is_ready() else 0.25)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S if self._is_ready() else 0.25):
+                    await self._look.wait()
+            self._look.clear()
+
+    def look_again(self) -> None:
+        """Something about the node has changed: see to its status now."""
+        self._look.set()
 
     def _is_ready(self) -> bool:
         conditions = ((self._node or {}).get("status") or {}).get("conditions") or []

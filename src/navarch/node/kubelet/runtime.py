@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-import grpc
-import grpc.aio
+# Children are started by fork and exec at once: gRPC need not prepare for a fork that goes on.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+import grpc  # noqa: E402
+import grpc.aio  # noqa: E402
 
 from navarch.node.kubelet.cri import cri_pb2 as cri
 from navarch.node.kubelet.cri import events_pb2 as events
