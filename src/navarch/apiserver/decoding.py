@@ -6,13 +6,14 @@ warnings or a refusal, as `fieldValidation` says.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from typing import Any, cast
 
 import orjson
-import yaml
 
-from navarch.api import protobuf
+from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import duplicate_fields
 from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
 from navarch.api.meta import Obj
@@ -25,40 +26,100 @@ JSON = "application/json"
 YAML = "application/yaml"
 APPLY_YAML = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
 _SHOWN_BYTES = 512
+_INLINE_YAML = 32 * 1024
+# orjson encodes no deeper.
+_MAX_DEPTH = 250
+_LONGEST_INTEGER = 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
 
 
-class _StringTimes(_LOADER):  # type: ignore[misc]
-    """YAML without its own idea of dates: JSON has none, so `2024-01-01` stays a string."""
-
-
-_StringTimes.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _LOADER.yaml_implicit_resolvers.items()
-}
-
-
 def parse_json(body: bytes) -> Any:
     """Raises ValueError."""
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        # Integers beyond 64 bits are JSON all the same; the schema decides on them.
-        return json.loads(body)
+        return _parse_json_as_go(body)
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """What cannot be encoded again must not come in."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise ValueError(f"exceeded max depth of {_MAX_DEPTH}") from None
+
+
+def _parse_json_as_go(body: bytes) -> Any:
+    """JSON that orjson refuses and Kubernetes takes: integers beyond 64 bits, and what is no Unicode, which becomes U+FFFD.
+    Raises ValueError."""
+    try:
+        value = json.loads(body.decode("utf-8", "replace"), parse_int=_integer, parse_constant=_no_constant)
+        if _ESCAPED_SURROGATE.search(body):
+            value = json.loads(_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+    except RecursionError:
+        raise ValueError(f"exceeded max depth of {_MAX_DEPTH}") from None
+    _check_depth(value)
+    return value
+
+
+def _integer(text: str) -> int | float:
+    if len(text) <= _LONGEST_INTEGER:
+        value = int(text)
+        if -(2**63) <= value < 2**64:
+            return value
+    return float(text)
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"invalid character {text[0]!r} looking for beginning of value")
 
 
 def parse_yaml(body: bytes) -> Any:
     """Raises ValueError."""
+    return _parse_yaml(body).value
+
+
+def _parse_yaml(body: bytes) -> yaml_reader.Document:
+    if body[:1] == b"{":
+        # JSON is YAML, and what most clients send under that name.
+        try:
+            return yaml_reader.Document(parse_json(body))
+        except ValueError:
+            pass
     try:
-        return yaml.load(body, Loader=_StringTimes)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"error converting YAML to JSON: {error}") from error
+        document = yaml_reader.load(body)
+    except ValueError as error:
+        raise ValueError(f"error converting YAML to JSON: {error}") from None
+    if body.count(b"*") or len(body) > _INLINE_YAML:
+        _check_depth(document.value)
+    return document
+
+
+async def convert_long_yaml(request: Request) -> None:
+    """Turn a long YAML body into JSON away from the event loop, where parsing it could take half a second."""
+    media_type = media_type_of(request)
+    if len(request.body) <= _INLINE_YAML or (media_type not in _YAML_TYPES and media_type != APPLY_YAML):
+        return
+    try:
+        document = await asyncio.get_running_loop().run_in_executor(None, _parse_yaml, request.body)
+    except ValueError as error:
+        raise bad_request(str(error)) from None
+    if document.duplicates:
+        # The handler says so, as `fieldValidation` asks.
+        return
+    request.body = orjson.dumps(document.value)
+    if media_type != APPLY_YAML:
+        request.headers = {**request.headers, "content-type": JSON}
 
 
 def parse_body(request: Request, kind_name: str) -> Obj:
@@ -112,9 +173,7 @@ def decode_object(core: Core, kind: Kind, request: Request, warnings: list[str])
     check_type(obj, kind)
     unknown = check_fields(core.compiled(kind), obj)
     if unknown or duplicates:
-        problems = [f'duplicate field "{path}"' for path in duplicates] + [
-            f'unknown field "{path}"' for path in unknown
-        ]
+        problems = duplicates + [f'unknown field "{path}"' for path in unknown]
         validation = field_validation_of(request)
         if validation == "Strict":
             raise bad_request(
@@ -169,7 +228,11 @@ def check_fields(compiled: Compiled | None, obj: Obj) -> list[str]:
 
 
 def _duplicates(request: Request, obj: Obj) -> list[str]:
-    return [] if media_type_of(request) in _YAML_TYPES else duplicate_fields(request.body, obj)
+    """What strict decoding says of keys that were given more than once."""
+    if media_type_of(request) not in _YAML_TYPES:
+        return [f'duplicate field "{path}"' for path in duplicate_fields(request.body, obj)]
+    duplicates = _parse_yaml(request.body).duplicates
+    return [f"yaml: unmarshal errors:\n  {text}" for text in duplicates]
 
 
 def parse_patch(request: Request) -> Any:

@@ -13,12 +13,13 @@ import gzip
 import logging
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
 
-from navarch.api.errors import StatusError, too_large
+from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.server import ApiServer
@@ -49,7 +50,14 @@ class HTTPFront:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self._web = web.Server(self._handle, handler_cancellation=True, access_log=None, keepalive_timeout=300)
+        self._web = web.Server(
+            self._handle,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=300,
+            # Done here, within the limit of a body.
+            auto_decompress=False,
+        )
         self._listening: asyncio.Server | None = None
 
     async def start(
@@ -89,10 +97,13 @@ class HTTPFront:
 
 
 async def _request_of(incoming: web.BaseRequest) -> Request:
-    """Raises StatusError 413."""
+    """Raises StatusError 400, 413, 415."""
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
         lower = name.lower()
+        if not value.isascii():
+            # Bytes that are no UTF-8 arrive as surrogates, which no answer could repeat.
+            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
     body = b""
     if incoming.body_exists:
@@ -100,8 +111,9 @@ async def _request_of(incoming: web.BaseRequest) -> Request:
         if length is not None and length > MAX_BODY:
             raise too_large(MAX_BODY)
         body = await _read_body(incoming)
-        if headers.get("content-encoding") == "gzip":
-            body = gzip.decompress(body)
+        encoding = headers.pop("content-encoding", "identity").lower()
+        if encoding != "identity":
+            body = _decompressed(body, encoding)
     url = incoming.rel_url
     query = list(url.query.items()) if url.raw_query_string else ()
     return Request(incoming.method, url.raw_path, query, headers, body)
@@ -116,6 +128,22 @@ async def _read_body(incoming: web.BaseRequest) -> bytes:
             raise too_large(MAX_BODY)
         chunks.append(chunk)
     return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    """Never more than a body may be.  Raises StatusError 400, 413, 415."""
+    if encoding != "gzip":
+        raise unsupported_media_type(("gzip",))
+    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        body = unzip.decompress(body, MAX_BODY + 1)
+    except zlib.error as error:
+        raise bad_request(f"unable to decompress the request body: {error}") from None
+    if len(body) > MAX_BODY:
+        raise too_large(MAX_BODY)
+    if not unzip.eof:
+        raise bad_request("unable to decompress the request body: unexpected end of the data")
+    return body
 
 
 def _peer_certificate(incoming: web.BaseRequest) -> bytes | None:

@@ -24,7 +24,7 @@ from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdm
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import AdmissionChain, Core
-from navarch.apiserver.decoding import MAX_BODY, accept_protobuf
+from navarch.apiserver.decoding import MAX_BODY, accept_protobuf, convert_long_yaml
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
@@ -202,6 +202,7 @@ class ApiServer:
             raise unknown_path()
         if request.body:
             accept_protobuf(request)
+            await convert_long_yaml(request)
         call = Call(request, route, verb, kind, user, form_of(request))
         return await self._handler(call)(call)
 

@@ -162,6 +162,8 @@ class Watcher:
         self._push(Notice(BOOKMARK, None, revision))
 
     def _push(self, notice: Notice) -> None:
+        if self.closed:
+            return
         self._pending.append(notice)
         if len(self._pending) > WATCHER_BACKLOG_MAX:
             # Too slow a reader: it is told to start again rather than buffered for without end.

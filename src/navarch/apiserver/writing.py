@@ -62,11 +62,14 @@ class Written:
 @dataclass(frozen=True, slots=True)
 class How:
     """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side apply
-    does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look at."""
+    does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look at; whether
+    `wanted` is a function of what is stored (`patch`), so that losing a race means doing it again: the revision that such
+    a change carries is the stored one, unless it states another."""
 
     subresource: str = ""
     manage: bool = True
     direct: bool = False
+    patch: bool = False
 
 
 MAIN = How()
@@ -172,7 +175,7 @@ class Writing:
             revision = objectmeta.requested_revision(obj)
             if revision and revision != cached.revision:
                 raise conflict(resource.plural, resource.group, name)
-            if not revision and not kind.strategy.allow_unconditional_update and how is MAIN:
+            if not revision and not kind.strategy.allow_unconditional_update and how == MAIN:
                 error = FieldError(
                     "FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0
                 )
@@ -180,7 +183,7 @@ class Writing:
             try:
                 return await self._replace(kind, obj, old, cached, origin, how)
             except Conflict as lost:
-                if revision:
+                if revision and not how.patch:
                     raise conflict(resource.plural, resource.group, name) from None
                 await self.catch_up(lost)
         raise timed_out(f"the object {name} is being changed too often; try again")

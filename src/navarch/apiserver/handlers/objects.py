@@ -34,7 +34,7 @@ from navarch.apiserver.negotiation import Form, partial_metadata, respond, respo
 from navarch.apiserver.reading import Listed, Reading, list_header
 from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.watching import Watching, watch_options_of
-from navarch.apiserver.writing import MAIN, How, Origin, Writing, Written
+from navarch.apiserver.writing import How, Origin, Writing, Written
 from navarch.client.transport import Response
 from navarch.kinds.base import Kind
 
@@ -129,7 +129,7 @@ class Objects:
         *,
         origin: Origin | None = None,
         manage: bool = True,
-        direct: bool = False,
+        patch: bool = False,
         missing: Callable[[], Obj] | None = None,
     ) -> Written:
         """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
@@ -147,9 +147,7 @@ class Objects:
             call.route.name,
             stored_wanted,
             origin or call.origin(),
-            how=How(call.route.subresource, manage and not direct, direct)
-            if call.route.subresource or not manage
-            else MAIN,
+            how=How(call.route.subresource, manage, patch=patch),
             missing=None if missing is None else lambda: self._to_stored(kind, missing()),
         )
         written.data = self._from_stored(kind, written.data)
@@ -246,7 +244,7 @@ class Objects:
             if call.force or call.request.arg("force"):
                 error = forbidden_field("force", "may not be specified for non-apply patch")
                 raise invalid("PatchOptions", "meta.k8s.io", "", [error])
-            written = await self.modify(call, self._patched(call, media_type, body))
+            written = await self.modify(call, self._patched(call, media_type, body), patch=True)
         return self.answer(call, written.data, 201 if written.created else 200)
 
     def _patched(self, call: Call, media_type: str, body: object) -> Callable[[Obj], Obj]:
@@ -328,7 +326,12 @@ class Objects:
         origin = call.origin()
         origin.manager = ""
         return await self.modify(
-            call, applied, origin=origin, manage=False, missing=None if subresource else lambda: applied(None)
+            call,
+            applied,
+            origin=origin,
+            manage=False,
+            patch=True,
+            missing=None if subresource else lambda: applied(None),
         )
 
     async def delete(self, call: Call) -> Response:

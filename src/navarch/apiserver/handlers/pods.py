@@ -70,7 +70,7 @@ class PodActions:
             name,
             lambda old: _bound(old, binding, target["name"], self._core.now_text()),
             origin,
-            how=How("binding", False, True),
+            how=How("binding", manage=False, direct=True, patch=True),
         )
         return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
 
@@ -155,7 +155,7 @@ class PodActions:
         origin = Origin(manager="kube-apiserver", dry_run=dry_run)
         try:
             await self._objects.writing.modify(
-                budgets, pod["metadata"]["namespace"], budget_name, spent, origin, how=How("status")
+                budgets, pod["metadata"]["namespace"], budget_name, spent, origin, how=How("status", patch=True)
             )
         except StatusError as error:
             if error.code != 404:

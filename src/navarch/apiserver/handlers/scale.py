@@ -37,7 +37,7 @@ class Scaling:
         scale = decoding.parse_body(call.request, "Scale")
         self._check(scale)
         decoding.check_name(scale, call.route.name)
-        return await self._write(call, lambda current: scale)
+        return await self._write(call, lambda current: scale, patch=False)
 
     async def patch(self, call: Call) -> Response:
         media_type = decoding.media_type_of(call.request)
@@ -59,7 +59,7 @@ class Scaling:
                 scale["metadata"].pop("resourceVersion", None)
             return scale
 
-        return await self._write(call, patched)
+        return await self._write(call, patched, patch=True)
 
     def _applied(self, call: Call, current: Obj, body: Any) -> Obj:
         if not isinstance(body, dict):
@@ -87,7 +87,7 @@ class Scaling:
             error = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
             raise invalid("Scale", "autoscaling", name, [error])
 
-    async def _write(self, call: Call, wanted: Any) -> Response:
+    async def _write(self, call: Call, wanted: Any, *, patch: bool) -> Response:
         paths = call.kind.scale
         assert paths is not None
 
@@ -101,7 +101,12 @@ class Scaling:
             return obj
 
         written: Written = await self._objects.writing.modify(
-            self._core.stored_kind(call.kind), call.namespace, call.route.name, scaled, call.origin(), how=How("scale")
+            self._core.stored_kind(call.kind),
+            call.namespace,
+            call.route.name,
+            scaled,
+            call.origin(),
+            how=How("scale", patch=patch),
         )
         return respond_obj(call.form, scale_of(call.kind, written.obj()), 200, warning_headers(call.warnings))
 
