@@ -184,8 +184,8 @@ def _drop_type_dependent(spec: Obj, was: Obj | None) -> None:
     if was is None:
         return
     if needs_cluster_ip(was) and not needs_cluster_ip(spec):
-        if spec.get("clusterIP") == was.get("clusterIP"):
-            for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            if not spec.get(field) or spec[field] == was.get(field):
                 spec.pop(field, None)
     if needs_node_ports(was) and not needs_node_ports(spec):
         before = {_port_key(port): port.get("nodePort") for port in was.get("ports") or ()}
