@@ -68,7 +68,7 @@ async def run(config: ClusterConfig) -> None:
             if config.nodes:
                 simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
                 clients.append(simulating)
-                nodes = SimulatedNodes(simulating, config.nodes, clock=clock, random=source)
+                nodes = SimulatedNodes(simulating, config.nodes, informers=informers, clock=clock, random=source)
                 tasks.create_task(nodes.run(), name="simulated nodes")
     finally:
         for used in clients:
