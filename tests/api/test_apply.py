@@ -227,6 +227,15 @@ def test_status_in_a_configuration_of_the_object_itself_is_ignored() -> None:
     assert "f:status" not in owned(obj, "tool")
 
 
+def test_status_is_applied_through_its_subresource_and_owned_there() -> None:
+    obj = applied(None, config(3))
+    wanted = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "status": {"replicas": 2}}
+    obj = applied(obj, wanted | {"spec": {"replicas": 9}}, subresource="status")
+    assert (obj["status"], obj["spec"]["replicas"]) == ({"replicas": 2}, 3)
+    entry = next(entry for entry in obj["metadata"]["managedFields"] if entry.get("subresource"))
+    assert (entry["subresource"], entry["fieldsV1"]) == ("status", {"f:status": {"f:replicas": {}}})
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
