@@ -16,11 +16,13 @@ from typing import Final
 
 from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
+from navarch.node import networking
 from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
 from navarch.node.kubelet import cgroups
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.kubelet import Kubelet
 from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.network import PodNetwork
 from navarch.node.proxy.runner import ProxyConfig
 from navarch.node.proxy.runner import run as run_proxy
@@ -79,20 +81,40 @@ class AgentConfig:
             static_pods=self.static_pods,
         )
 
+    def networking(self) -> NetworkingConfig:
+        """The network's part."""
+        return NetworkingConfig(
+            cluster=self.cluster,
+            node_name=self.node_name,
+            state_dir=self.data,
+            pod_cidr=self.pod_cidr,
+            service_cidr=self.service_cidr,
+            cluster_dns=self.cluster_dns,
+            cluster_domain=self.cluster_domain,
+        )
+
 
 class NodeAgent:
-    """One node. `client` acts as the node, `proxy_client` as the service proxy (the node's own where none is given)."""
+    """One node. `client` acts as the node, `proxy_client` as the service proxy and `dns_client` as the cluster DNS (the
+    node's own where none is given)."""
 
     def __init__(
-        self, config: AgentConfig, client: Client, *, proxy_client: Client | None = None, clock: Clock | None = None
+        self,
+        config: AgentConfig,
+        client: Client,
+        *,
+        proxy_client: Client | None = None,
+        dns_client: Client | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.config = config
         self.client = client
-        self.proxy_client = proxy_client or client
         self.clock = clock or SystemClock()
         self.runtime = CRIRuntime(config.containerd.socket)
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, clock=self.clock)
-        self.kubelet.node.on_pod_cidr = self._network_ready
+        self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
+        # containerd gets its network from the configuration that is written once the node has its range.
+        self.kubelet.node.on_pod_cidr = self.networking.pod_cidr_known
         self.network = PodNetwork(config.cluster, config.data, config.containerd.cni_conf)
         self._pod_cidr = ""
         self._has_pod_cidr = asyncio.Event()
@@ -124,26 +146,9 @@ class NodeAgent:
                 log.warning("containerd is not ready: %s", error)
                 await asyncio.sleep(_RETRY_S)
 
-    def _network_ready(self, pod_cidr: str) -> None:
-        self._pod_cidr = pod_cidr
-        self._has_pod_cidr.set()
-
-    async def _run_network(self) -> None:
-        """Once the node has its pod range: devices and rules, the configuration for containerd, routes to other nodes."""
-        await self._has_pod_cidr.wait()
-        config = self.config
-        while True:
-            try:
-                await self.network.setup(self._pod_cidr, config.pod_cidr, config.service_cidr)
-                break
-            except (OSError, RuntimeError) as error:
-                log.error("the pod network could not be set up: %s", error)
-                await asyncio.sleep(_RETRY_S * 4)
-        self.kubelet.node.look_again()
-        await self.network.run(self.client, config.node_name, config.pod_cidr)
-
 
 def purge_node(config: AgentConfig) -> None:
     """Remove what the containers of a node leave on the machine once its processes have ended. Idempotent."""
     purge(config.containerd)
+    networking.cleanup(config.cluster, config.data, config.pod_cidr)
     cgroups.remove_root(config.cgroup_root)

@@ -56,8 +56,8 @@ class Lookup(Protocol):
     """The part of an informer that is read here."""
 
     def get(self, namespace: str, name: str) -> Obj | None: ...
-    def list(self, namespace: str | None = None) -> list[Obj]: ...
     def by_index(self, index: str, value: str) -> list[Obj]: ...
+    def list(self, namespace: str | None = None) -> list[Obj]: ...
 
 
 def services_by_address(service: Obj) -> Iterable[str]:
@@ -262,9 +262,11 @@ class ClusterRecords:
         names = [self._full_name(service) for service in self._services.by_index(ADDRESS_INDEX, address)]
         for each in self._slices.by_index(ADDRESS_INDEX, address):
             service = labels_of(each).get("kubernetes.io/service-name")
-            for target in _ready([each]):
-                if target.address == address:
-                    names.append(f"{target.label}.{service}.{namespace_of(each)}.svc.{self.domain}")
+            names += [
+                f"{target.label}.{service}.{namespace_of(each)}.svc.{self.domain}"
+                for target in _ready([each])
+                if target.address == address
+            ]
         return sorted(set(names))
 
     def _full_name(self, service: Obj) -> str:

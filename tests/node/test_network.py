@@ -1,0 +1,114 @@
+"""The pod network's devices, rules and routes, made in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from navarch.node.cni import CniConfig, bridge_name
+from navarch.node.network import PodNetwork, in_thread, route_of
+from navarch.node.proxy.nftables import listed
+from tests.node.proxy.netlab import NetLab
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft")
+
+
+@pytest.fixture
+def lab() -> Iterator[NetLab]:
+    lab = NetLab()
+    try:
+        lab.add("other", "192.168.9.2", "192.168.9.1")
+        yield lab
+    finally:
+        lab.close()
+
+
+def test_bridge_names_fit_and_differ() -> None:
+    names = ["demo", "default", "a" * 32, "a" * 31 + "b", "twelve-chars", "thirteen-char"]
+
+    devices = [bridge_name(name) for name in names]
+
+    assert all(len(device) <= 15 for device in devices)
+    assert len(set(devices)) == len(names)
+
+
+def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
+    config = CniConfig("navarch-demo", "nv-demo", "10.42.3.0/24", tmp_path / "ipam", mtu=1400)
+
+    written = json.loads(config.write(tmp_path).read_text())
+
+    bridge, portmap = written["plugins"]
+    assert (bridge["type"], bridge["bridge"], bridge["mtu"], bridge["hairpinMode"]) == ("bridge", "nv-demo", 1400, True)
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.42.3.0/24", "gateway": "10.42.3.1"}]]
+    assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["10-navarch-demo.conflist"]
+
+
+def test_a_pod_range_outside_of_the_clusters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not within"):
+        PodNetwork("demo", tmp_path).write_cni_config("10.99.0.0/24", "10.42.0.0/16")
+
+
+def test_a_nodes_route_is_its_range_by_its_address() -> None:
+    addresses = [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.168.9.2"}]
+    node = {"spec": {"podCIDR": "10.42.7.0/24"}, "status": {"addresses": addresses}}
+
+    assert route_of(node) == ("10.42.7.0/24", "192.168.9.2")
+    assert route_of({"spec": {}, "status": {"addresses": addresses}}) is None
+
+
+@pytest.mark.containers
+@needs_root
+async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: Path) -> None:
+    network = PodNetwork("t-net", tmp_path)
+    before = await in_thread(_state)
+
+    for _ in range(2):
+        await network.setup("10.42.3.0/24", "10.42.0.0/16", "10.43.0.0/16")
+
+    links, addresses, routes = await in_thread(_state)
+    assert "nv-t-net" in links
+    assert ("10.42.3.1", 24) in addresses
+    assert "10.43.0.0" in routes
+    assert (tmp_path / "cni" / "10-navarch-t-net.conflist").exists()
+    with socket.socket() as probe:
+        probe.bind(("10.42.3.1", 0))
+
+    await in_thread(network.cleanup, "10.42.0.0/16")
+    assert await in_thread(_state) == before
+    assert not [entry for entry in await listed("tables") if "table" in entry]
+    await in_thread(network.cleanup, "10.42.0.0/16")
+
+
+@pytest.mark.containers
+@needs_root
+async def test_routes_to_other_nodes_follow_the_nodes(lab: NetLab, tmp_path: Path) -> None:
+    network = PodNetwork("t-net", tmp_path)
+    await network.setup("10.42.3.0/24", "10.42.0.0/16")
+    write: Callable[..., Any] = network._write_routes
+
+    reached = await in_thread(write, {"10.42.7.0/24": "192.168.9.2", "10.42.8.0/24": "203.0.113.9"}, "10.42.0.0/16")
+    assert reached == {"192.168.9.2"}, "one that is not next to us is not ours to route to"
+    assert "10.42.7.0" in (await in_thread(_state))[2]
+
+    await in_thread(write, {}, "10.42.0.0/16")
+    assert "10.42.7.0" not in (await in_thread(_state))[2]
+
+
+def _state() -> tuple[set[str], set[tuple[str, int]], set[str]]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        links = {link.get_attr("IFLA_IFNAME") for link in ip.get_links()}
+        addresses = {
+            (entry.get_attr("IFA_ADDRESS"), entry["prefixlen"]) for entry in ip.get_addr(family=socket.AF_INET)
+        }
+        routes = {route.get_attr("RTA_DST") for route in ip.get_routes(family=socket.AF_INET, table=254)}
+    return links, addresses, routes
