@@ -10,7 +10,7 @@ from typing import Any
 from navarch.api.errors import conflict, not_found
 from navarch.api.meta import Obj, Resource
 from navarch.api.time import SystemClock
-from navarch.apiserver.admission.base import Attributes, Plugin
+from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.admission.chain import AdmissionConfig, Chain, default_chain
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.kinds import resources as r
@@ -124,10 +124,6 @@ class FakeCluster:
         kind = KINDS.by_path(resource.group, resource.version, resource.plural)
         assert kind is not None
         return Attributes(kind, operation, namespace, name, subresource, obj, old, user, dry_run, {}, self.warnings)
-
-
-def only(*plugins: Plugin) -> Chain:
-    return Chain(plugins)
 
 
 def pod(name: str = "web", **spec: Any) -> Obj:

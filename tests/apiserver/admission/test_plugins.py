@@ -15,7 +15,9 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.apiserver.admission import service_account
 from navarch.apiserver.admission.base import Attributes, Plugin
+from navarch.apiserver.admission.certificates import CertificateApproval
 from navarch.apiserver.admission.chain import Chain
+from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.kinds import resources as r
 from tests.apiserver.admission.fakes import KINDS, FakeCluster, asking, pod
@@ -367,6 +369,23 @@ async def test_nobody_asks_for_a_masters_certificate() -> None:
     assert "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed" in error.message
     fine = {"metadata": {"name": "me"}, "spec": {**spec, "request": signing_request("devs")}}
     await FakeCluster().create(r.CERTIFICATE_SIGNING_REQUESTS, fine)
+
+
+async def test_who_may_not_approve_for_a_signer_does_not() -> None:
+    def authorize(user: User, asked: RequestAttributes) -> Decision:
+        return Decision(user.name == "approver" and (asked.verb, asked.name) == ("approve", "example.com/*"))
+
+    cluster = FakeCluster(Chain([CertificateApproval(authorize)]))
+    wanted: Obj = {"metadata": {"name": "me"}, "spec": {"signerName": "example.com/s", "usages": ["client auth"]}}
+    stored = cluster.put(r.CERTIFICATE_SIGNING_REQUESTS, wanted)
+    error = await refusal(
+        cluster.update_as(r.CERTIFICATE_SIGNING_REQUESTS, stored, user=User("bob"), subresource="approval")
+    )
+    assert error.message == (
+        'certificatesigningrequests.certificates.k8s.io "me" is forbidden: '
+        'user not permitted to approve requests with signerName "example.com/s"'
+    )
+    await cluster.update_as(r.CERTIFICATE_SIGNING_REQUESTS, stored, user=User("approver"), subresource="approval")
 
 
 class TestChain:

@@ -43,9 +43,7 @@ class _SignerCheck(Plugin):
             asked = RequestAttributes(self.verb, _GROUP, "*", "signers", name=name)
             if self._authorize(attributes.user, asked).allowed:
                 return
-        raise attributes.refused(
-            f"user not permitted to {self.verb} requests with signerName {signer!r}".replace("'", '"')
-        )
+        raise attributes.refused(f'user not permitted to {self.verb} requests with signerName "{signer}"')
 
 
 class CertificateApproval(_SignerCheck):

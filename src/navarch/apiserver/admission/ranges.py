@@ -62,10 +62,12 @@ class Books:
         self._holders[thing] = holder
         self._under_way.add(thing)
 
-    def settle(self, *things: Iterable[Thing]) -> None:
-        """The write that took them is stored."""
+    def settle(self, holder: Holder, *things: Iterable[Thing]) -> None:
+        """The write that took them is stored, under this name (a generated one may have been drawn again)."""
         for listed in things:
-            self._under_way.difference_update(listed)
+            for thing in listed:
+                self._holders[thing] = holder
+                self._under_way.discard(thing)
 
     def release(self, *things: Iterable[Thing]) -> None:
         for listed in things:

@@ -80,7 +80,7 @@ class ServiceAllocator(Plugin):
         books = self._open()
         gone = attributes.operation == "DELETE" or _finished(stored)
         if taken is not None and not gone:
-            books.settle(taken.addresses, taken.ports)
+            books.settle((attributes.namespace, stored["metadata"]["name"]), taken.addresses, taken.ports)
         if attributes.old is None:
             return
         had = attributes.old["spec"]

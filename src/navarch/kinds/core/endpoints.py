@@ -51,6 +51,9 @@ class EndpointsStrategy(Strategy):
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
 
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         subsets = obj.get("subsets") or ()
         if old is not None and subsets == (old.get("subsets") or ()):
