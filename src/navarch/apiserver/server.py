@@ -221,6 +221,8 @@ class ApiServer:
         needs_namespace = resource.namespaced and not route.namespace
         if needs_namespace and (call.verb in ("create", "deletecollection") or route.name):
             raise method_not_allowed(resource.plural, resource.group, call.verb)
+        if call.verb in ("update", "patch") and not route.name:
+            raise method_not_allowed(resource.plural, resource.group, call.verb)
         if call.verb == "create" and route.name:
             raise method_not_allowed(resource.plural, resource.group, "POST")
         handler = self._verbs.get(call.verb)
