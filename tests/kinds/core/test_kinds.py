@@ -284,6 +284,18 @@ def test_a_quota_shows_requests_and_limits_apart() -> None:
     assert errors("ResourceQuota", {"spec": {"scopes": ["Terminating", "NotTerminating"]}}) != []
 
 
+def test_a_quota_names_resources_that_can_be_counted() -> None:
+    hard = {"pods": "1", "count/deployments.apps": "1", "requests.example.com/gpu": "1", "requests.cpu": "1"}
+    assert errors("ResourceQuota", {"spec": {"hard": hard}}) == []
+    assert errors("ResourceQuota", {"spec": {"hard": {"cpus": "1"}}}) == [
+        'spec.hard[cpus]: Invalid value: "cpus": must be a standard resource type or fully qualified',
+        'spec.hard[cpus]: Invalid value: "cpus": must be a standard resource for quota',
+    ]
+    assert errors("ResourceQuota", {"spec": {"hard": {"pods": "1500m"}}}) == [
+        'spec.hard[pods]: Invalid value: "1500m": must be an integer'
+    ]
+
+
 def test_a_replication_controller_takes_its_selector_from_its_template() -> None:
     template: Obj = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}}
     controller = made("ReplicationController", {"spec": {"template": template}})

@@ -9,7 +9,11 @@ from typing import Final
 from navarch.api.errors import FieldError, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
-from navarch.kinds.core.pod_validation_resources import resource_name_problems, validate_resource_value
+from navarch.kinds.core.pod_validation_resources import (
+    is_standard_resource,
+    resource_name_problems,
+    validate_resource_value,
+)
 from navarch.kinds.strategies import strategy
 
 SCOPES: Final = (
@@ -80,12 +84,10 @@ class ResourceQuotaStrategy(Strategy):
 
 
 def _validate_quota_resource(name: str, path: str) -> Iterator[FieldError]:
-    plain = name.removeprefix("count/") if name.startswith("count/") else name
-    if plain != name:
-        plain = name  # `count/deployments.apps` is a qualified name as it stands
-    for problem in resource_name_problems(plain):
-        text = problem.replace("must be a standard resource type", "must be a standard resource for quota")
-        yield invalid_value(path, name, text)
+    for problem in resource_name_problems(name):
+        yield invalid_value(path, name, problem)
+    if "/" not in name and (not is_standard_resource(name) or name == "storage"):
+        yield invalid_value(path, name, "must be a standard resource for quota")
 
 
 def _validate_scopes(scopes: list[str], spec: Obj) -> Iterator[FieldError]:
