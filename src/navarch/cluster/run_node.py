@@ -31,8 +31,10 @@ async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
     node = Client(load_kubeconfig(config.component_kubeconfig("kubelet")), user_agent="kubelet")
     proxy = Client(load_kubeconfig(config.component_kubeconfig("proxy")), user_agent="kube-proxy")
+    dns = Client(load_kubeconfig(config.component_kubeconfig("dns")), user_agent="kube-dns")
     try:
-        await NodeAgent(agent_config(config), node, proxy_client=proxy).run()
+        await NodeAgent(agent_config(config), node, proxy_client=proxy, dns_client=dns).run()
     finally:
+        await dns.close()
         await node.close()
         await proxy.close()

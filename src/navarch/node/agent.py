@@ -23,9 +23,6 @@ from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.kubelet import Kubelet
 from navarch.node.kubelet.runtime import CRIRuntime
 from navarch.node.networking import NetworkingConfig, NodeNetworking
-from navarch.node.network import PodNetwork
-from navarch.node.proxy.runner import ProxyConfig
-from navarch.node.proxy.runner import run as run_proxy
 
 log = logging.getLogger(__name__)
 
@@ -115,20 +112,13 @@ class NodeAgent:
         self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
         # containerd gets its network from the configuration that is written once the node has its range.
         self.kubelet.node.on_pod_cidr = self.networking.pod_cidr_known
-        self.network = PodNetwork(config.cluster, config.data, config.containerd.cni_conf)
-        self._pod_cidr = ""
-        self._has_pod_cidr = asyncio.Event()
+        self.networking.on_ready = self.kubelet.node.look_again
 
     async def run(self) -> None:
         """Run everything until cancelled."""
-        config = self.config
-        proxy = ProxyConfig(
-            config.cluster, config.node_name, pod_cidr=config.pod_cidr, service_cidr=config.service_cidr
-        )
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(run_proxy(self.proxy_client, proxy), name="proxy")
-                tasks.create_task(self._run_network(), name="pod network")
+                tasks.create_task(self.networking.run(), name="networking")
                 await self._prepare_runtime()
                 tasks.create_task(self.kubelet.run(), name="kubelet")
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class NetworkingConfig:
 
 
 class NodeNetworking:
-    """`client` acts as the node (it reads Nodes); the proxy and DNS have identities of their own."""
+    """`client` acts as the node (it reads Nodes); the proxy and DNS have identities of their own. `on_ready` is called
+    when pods can be wired."""
 
     def __init__(self, config: NetworkingConfig, client: Client, proxy_client: Client, dns_client: Client) -> None:
         self.config = config
@@ -45,6 +47,7 @@ class NodeNetworking:
         self._client = client
         self._proxy_client = proxy_client
         self._dns_client = dns_client
+        self.on_ready: Callable[[], None] = lambda: None
         self._pod_cidr = ""
         self._known = asyncio.Event()
 
@@ -67,6 +70,7 @@ class NodeNetworking:
             tasks.create_task(proxy.run(self._proxy_client, proxying), name="proxy")
             await self._known.wait()
             await self._set_up()
+            self.on_ready()
             tasks.create_task(
                 self.network.run(self._client, config.node_name, config.pod_cidr), name="routes to other nodes"
             )
