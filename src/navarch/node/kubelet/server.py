@@ -125,7 +125,7 @@ class KubeletServer:
             await worker.observe()
             instance = worker.observed.latest(name)
         if instance is None or not instance.running:
-            raise web.HTTPInternalServerError(text=f'unable to upgrade connection: container not found ("{name}")')
+            raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
         return worker, container, instance
 
     # Answers.
