@@ -12,6 +12,7 @@ CONTROLLER_MANAGER = "system:kube-controller-manager"
 SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
+CLUSTER_DNS = "navarch:cluster-dns"
 KUBELET_CLIENT = "system:apiserver"
 SIMULATED_NODES = "navarch:simulated-nodes"
 
@@ -20,6 +21,7 @@ def objects() -> list[Obj]:
     """ClusterRoles, Roles, then their bindings."""
     return [
         _simulated_nodes(),
+        _cluster_dns(),
         *cluster_roles(),
         *controller_roles.controller_roles(),
         *_roles(),
@@ -74,6 +76,7 @@ def _cluster_role_bindings() -> Iterator[Obj]:
     yield _binding("system:kube-scheduler", [_user(SCHEDULER)])
     yield _binding("system:volume-scheduler", [_user(SCHEDULER)])
     yield _binding("system:kube-dns", [_account("kube-dns"), _user(DNS)])
+    yield _binding(CLUSTER_DNS, [_user(DNS)])
     yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin")
     yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)])
     # Nodes are the node authorizer's business; the binding exists, empty, as in Kubernetes.
@@ -92,6 +95,11 @@ def _simulated_nodes() -> Obj:
         rule("get list watch delete", "pods"),
         rule("create update patch", "events"),
     )
+
+
+def _cluster_dns() -> Obj:
+    """What `system:kube-dns` lacks: names of headless services come from EndpointSlices."""
+    return cluster_role(CLUSTER_DNS, rule("list watch", "disc:endpointslices"))
 
 
 def _role(name: str, namespace: str, *rules: list[Obj]) -> Obj:
@@ -123,11 +131,14 @@ def _roles() -> Iterator[Obj]:
         rule("update", "configmaps", "cluster-info"),
         rule("create patch update", "events"),
     )
+    # Each node's server publishes itself behind the service `kube-dns`.
+    yield _role(CLUSTER_DNS, "kube-system", rule("get create update", "services disc:endpointslices"))
 
 
 def _role_bindings() -> Iterator[Obj]:
     reader = "extension-apiserver-authentication-reader"
     system = "kube-system"
+    yield _binding(CLUSTER_DNS, [_user(DNS)], namespace=system)
     yield _binding(reader, [_user(CONTROLLER_MANAGER), _user(SCHEDULER)],
                    name=f"system::{reader}", namespace=system)  # fmt: skip
     for user, name in ((CONTROLLER_MANAGER, "kube-controller-manager"), (SCHEDULER, "kube-scheduler")):
