@@ -84,3 +84,4 @@ async def test_promised_room_is_kept_from_lesser_pods(world: World) -> None:
         await world.until(lambda: world.message("lesser"))
 
         assert world.where("lesser") == ""
+        assert world.message("lesser").startswith("0/1 nodes are available: 1 Insufficient cpu.")

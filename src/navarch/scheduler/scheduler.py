@@ -34,7 +34,7 @@ from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodInfo, PodParser
 from navarch.scheduler.preemption import Preemptor
 from navarch.scheduler.queue import SchedulingQueue
-from navarch.scheduler.selection import choose
+from navarch.scheduler.selection import choose, explain
 from navarch.scheduler.writes import Writer
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,8 @@ class Scheduler:
             node_name = choose(pod, evaluator, self.columns, self.nominator, self._random)
             if node_name is None:
                 self.queue.expect(pod.uid)
-                tasks.create_task(self._refuse(pod, evaluator.diagnose(pod), evaluator))
+                diagnosis = explain(pod, evaluator, self.columns, self.nominator)
+                tasks.create_task(self._refuse(pod, diagnosis, evaluator))
                 return True
             self.cache.assume(pod, node_name)
             tasks.create_task(self._bind(pod, node_name))

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from navarch.scheduler.columns import BoolArray, NodeColumns
-from navarch.scheduler.evaluator import Evaluator
+from navarch.scheduler.evaluator import Diagnosis, Evaluator
 from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodInfo
 
@@ -31,6 +31,24 @@ def choose(
     best = np.flatnonzero(totals == totals.max())
     row = best[0] if len(best) == 1 else best[int(source.random() * len(best))]
     return columns.names[int(row)]
+
+
+def explain(pod: PodInfo, evaluator: Evaluator, columns: NodeColumns, nominator: Nominator) -> Diagnosis:
+    """Why no node can take the pod; room that is promised to others counts as taken."""
+    promised = [
+        (other, name)
+        for name in nominator.nodes()
+        if name in columns.rows
+        for other in nominator.on(name, priority=pod.priority, besides=pod.uid)
+        if other.uid not in columns.pods[columns.rows[name]]
+    ]
+    for other, name in promised:
+        columns.add_pod(other, name)
+    try:
+        return evaluator.diagnose(pod)
+    finally:
+        for other, name in promised:
+            columns.remove_pod(other, name)
 
 
 def respect_promises(
