@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from navarch.controllers.base import Context, Runnable
+from navarch.controllers.certificates import CertificateController
+from navarch.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from navarch.controllers.daemonset import DaemonSetController
 from navarch.controllers.deployment import DeploymentController
+from navarch.controllers.disruption import DisruptionController
 from navarch.controllers.endpoints import (
     EndpointsController,
     EndpointSliceController,
@@ -22,9 +25,11 @@ from navarch.controllers.job import (
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
 from navarch.controllers.podgc import PodGarbageCollector
+from navarch.controllers.quota import ResourceQuotaController
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
 from navarch.controllers.statefulset import StatefulSetController
+from navarch.controllers.volumes import ClaimProtectionController, VolumeBinder, VolumeProtectionController
 
 CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ServiceAccountController,
@@ -47,5 +52,12 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     NodeLifecycleController,
     TaintEvictionController,
     PodGarbageCollector,
+    DisruptionController,
+    ResourceQuotaController,
+    ClaimProtectionController,
+    VolumeProtectionController,
+    VolumeBinder,
+    ClusterRoleAggregationController,
+    CertificateController,
     GarbageCollector,
 )

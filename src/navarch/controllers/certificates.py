@@ -1,0 +1,198 @@
+"""Certificate requests: approve what nodes may have, sign what is approved, forget what is old.
+
+In: CertificateSigningRequests. Out: the Approved condition for a node's own client certificate, certificates for the
+signers that the cluster's CA serves, old requests deleted. `kubernetes.io/legacy-unknown` is signed when somebody has
+approved it, and never approved here; serving certificates are approved by people.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, name_of
+from navarch.api.time import format_time, parse_time
+from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS
+from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.pods import created_at
+
+KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
+KUBELET_SERVING = "kubernetes.io/kubelet-serving"
+API_CLIENT = "kubernetes.io/kube-apiserver-client"
+LEGACY = "kubernetes.io/legacy-unknown"
+_SIGNERS = (KUBELET_CLIENT, KUBELET_SERVING, API_CLIENT, LEGACY)
+_CLIENT_USAGES = ({"digital signature", "client auth"}, {"key encipherment", "digital signature", "client auth"})
+_SERVING_USAGES = ({"digital signature", "server auth"}, {"key encipherment", "digital signature", "server auth"})
+_SHORTEST_S = 600
+
+
+def problem_of(signer: str, request: x509.CertificateSigningRequest, usages: set[str], user: str) -> str:
+    """Why a signer may not sign the request; empty if it may."""
+    common_name = next((str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)), "")
+    organizations = [str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = None
+    if signer == API_CLIENT:
+        return "" if "client auth" in usages and "server auth" not in usages else "usages did not match"
+    if signer == LEGACY:
+        return ""
+    if organizations != ["system:nodes"]:
+        return "subject organization is not system:nodes"
+    if not common_name.startswith("system:node:"):
+        return "subject common name does not begin with system:node: "
+    if signer == KUBELET_CLIENT:
+        if names is not None:
+            return "DNS, email, IP and URI SANs not allowed"
+        return "" if usages in _CLIENT_USAGES else "usages did not match"
+    if common_name != user:
+        return "subject common name is not the requesting node"
+    if names is None or not (names.get_values_for_type(x509.DNSName) or names.get_values_for_type(x509.IPAddress)):
+        return "at least one DNS Name or IP Address SAN is required"
+    if names.get_values_for_type(x509.RFC822Name) or names.get_values_for_type(x509.UniformResourceIdentifier):
+        return "email and URI SANs not allowed"
+    return "" if usages in _SERVING_USAGES else "usages did not match"
+
+
+class CertificateController(Controller):
+    name: ClassVar[str] = "certificates"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._requests = self.watch_primary(CERTIFICATE_SIGNING_REQUESTS)
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        cached = self._requests.get("", key.name)
+        if cached is None:
+            return None
+        made = self.newest(CERTIFICATE_SIGNING_REQUESTS, cached)
+        status = made.get("status") or {}
+        conditions = {condition["type"] for condition in status.get("conditions") or ()}
+        expiry = _expiry(made, conditions, self.clock.now())
+        if expiry <= self.clock.now():
+            await self._delete(made)
+            return None
+        if made["spec"].get("signerName") in _SIGNERS and not conditions & {"Denied", "Failed"}:
+            if "Approved" not in conditions:
+                await self._approve(made)
+            elif not status.get("certificate"):
+                await self._sign(made)
+        return Requeue((expiry - self.clock.now()).total_seconds())
+
+    async def _delete(self, made: Obj) -> None:
+        try:
+            await self.client.delete(CERTIFICATE_SIGNING_REQUESTS, name_of(made), uid=made["metadata"]["uid"])
+        except StatusError as error:
+            if error.code != 404:
+                raise
+
+    async def _approve(self, made: Obj) -> None:
+        """A kubelet's client certificate, where the requester has the right to one."""
+        spec = made["spec"]
+        if spec["signerName"] != KUBELET_CLIENT:
+            return
+        try:
+            request = _parse(made)
+        except ValueError:
+            return
+        if problem_of(KUBELET_CLIENT, request, set(spec.get("usages") or ()), spec.get("username") or ""):
+            return
+        common_name = str(request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        own = common_name == spec.get("username")
+        rights = [("selfnodeclient", "selfnodeclient CSR after SubjectAccessReview.")] if own else []
+        rights.append(("nodeclient", "kubelet client certificate after SubjectAccessReview."))
+        for subresource, what in rights:
+            if await self._allowed(spec, subresource):
+                told = {
+                    "type": "Approved",
+                    "status": "True",
+                    "reason": "AutoApproved",
+                    "message": f"Auto approving {what}",
+                    "lastUpdateTime": format_time(self.clock.now()),
+                    "lastTransitionTime": format_time(self.clock.now()),
+                }
+                status = made.get("status") or {}
+                changed = {**made, "status": {**status, "conditions": [*(status.get("conditions") or ()), told]}}
+                await self.write(CERTIFICATE_SIGNING_REQUESTS, changed, subresource="approval")
+                return
+
+    async def _allowed(self, spec: Obj, subresource: str) -> bool:
+        attributes = {
+            "group": "certificates.k8s.io",
+            "resource": "certificatesigningrequests",
+            "verb": "create",
+            "subresource": subresource,
+            "version": "*",
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "metadata": {},
+            "spec": {
+                "user": spec.get("username") or "",
+                "uid": spec.get("uid") or "",
+                "groups": spec.get("groups") or [],
+                "extra": spec.get("extra") or {},
+                "resourceAttributes": attributes,
+            },
+        }
+        answer = await self.client.create(SUBJECT_ACCESS_REVIEWS, review)
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    async def _sign(self, made: Obj) -> None:
+        signer = self.context.config.certificate_signer
+        if signer is None:
+            return
+        spec = made["spec"]
+        usages = list(spec.get("usages") or ())
+        status = dict(made.get("status") or {})
+        try:
+            request = _parse(made)
+            problem = problem_of(spec["signerName"], request, set(usages), spec.get("username") or "")
+        except ValueError as error:
+            problem = f"unable to parse csr: {error}"
+        if problem:
+            told = {
+                "type": "Failed",
+                "status": "True",
+                "reason": "SignerValidationFailure",
+                "message": problem,
+                "lastUpdateTime": format_time(self.clock.now()),
+                "lastTransitionTime": format_time(self.clock.now()),
+            }
+            status["conditions"] = [*(status.get("conditions") or ()), told]
+        else:
+            longest_s = self.context.config.certificate_lifetime_s
+            wanted_s = int(spec.get("expirationSeconds") or longest_s)
+            lifetime_s = max(min(wanted_s, longest_s), _SHORTEST_S)
+            certificate = signer(base64.b64decode(spec["request"]), usages, lifetime_s)
+            status["certificate"] = base64.b64encode(certificate).decode()
+        await self.write_status(CERTIFICATE_SIGNING_REQUESTS, made, status)
+
+
+def _parse(made: Obj) -> x509.CertificateSigningRequest:
+    return x509.load_pem_x509_csr(base64.b64decode(made["spec"]["request"]))
+
+
+def _expiry(made: Obj, conditions: set[str], now: datetime) -> datetime:
+    """Pending requests are kept for a day, settled ones for an hour, and none beyond its certificate."""
+    settled = bool(conditions & {"Approved", "Denied", "Failed"})
+    since = created_at(made)
+    for condition in (made.get("status") or {}).get("conditions") or ():
+        if condition.get("lastUpdateTime"):
+            since = max(since, parse_time(condition["lastUpdateTime"]))
+    due = since + (timedelta(hours=1) if settled else timedelta(hours=24))
+    certificate = (made.get("status") or {}).get("certificate")
+    if certificate:
+        try:
+            ends = x509.load_pem_x509_certificate(base64.b64decode(certificate)).not_valid_after_utc
+        except ValueError:
+            return due
+        return min(due, ends)
+    return due

@@ -1,0 +1,118 @@
+"""The quota controller: what a namespace uses of its ResourceQuotas, counted anew.
+
+In: ResourceQuotas and the objects that they count. Out: `status.hard` and `status.used`. Admission raises `used` as
+objects are made; this controller brings it down when they go, and puts right whatever has drifted.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import ClassVar
+
+from navarch.api import quantity
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, Resource, key_of, namespace_of
+from navarch.client.resources import (
+    CONFIG_MAPS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PODS,
+    REPLICATION_CONTROLLERS,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    SERVICES,
+)
+from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.discovery import discover
+from navarch.controllers.pods import is_finished, same_semantics
+from navarch.kinds.core.quota_usage import covers, usage_of
+
+_WATCHED = (PODS, SERVICES, PERSISTENT_VOLUME_CLAIMS, SECRETS, CONFIG_MAPS, REPLICATION_CONTROLLERS)
+_RESYNC_S = 300.0
+_SETTLE_S = 0.1
+
+
+class ResourceQuotaController(Controller):
+    name: ClassVar[str] = "resourcequota"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._quotas = self.informer(RESOURCE_QUOTAS)
+        self._quotas.add_handler(self._quota_added, self._quota_updated, self._gone)
+        self._sources = {resource: self.informer(resource) for resource in _WATCHED}
+        for resource, informer in self._sources.items():
+            informer.add_handler(updated=self._pod_updated if resource == PODS else None, deleted=self._gone)
+        self._counted: dict[str, Resource] = {}
+
+    def _quota_added(self, quota: Obj) -> None:
+        self.enqueue(key_of(quota))
+
+    def _quota_updated(self, old: Obj, quota: Obj) -> None:
+        if old["spec"] != quota["spec"]:
+            self.enqueue(key_of(quota))
+
+    def _pod_updated(self, old: Obj, pod: Obj) -> None:
+        if is_finished(pod) and not is_finished(old):
+            self._gone(pod)
+
+    def _gone(self, obj: Obj) -> None:
+        for quota in self._quotas.list(namespace_of(obj)):
+            self.enqueue(key_of(quota), _SETTLE_S)
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        cached = self._quotas.get(*key)
+        if cached is None:
+            return None
+        # Admission writes the status at every creation, so the API server is asked for what it says now.
+        quota = await self.client.find(RESOURCE_QUOTAS, key.name, key.namespace)
+        if quota is None:
+            return None
+        hard = quota["spec"].get("hard") or {}
+        totals: dict[str, Fraction] = dict.fromkeys(hard, Fraction(0))
+        for resource in await self._resources(hard):
+            for obj in await self._objects(resource, key.namespace):
+                if covers(quota, resource, obj):
+                    for name, amount in usage_of(resource, obj).items():
+                        if name in totals:
+                            totals[name] += amount
+        used = {name: quantity.render(amount, quantity.form_of(hard[name])) for name, amount in totals.items()}
+        status = {"hard": {name: quantity.canonical(value) for name, value in hard.items()}, "used": used}
+        if not same_semantics(status, quota.get("status") or {}):
+            await self.write_status(RESOURCE_QUOTAS, quota, status)
+        return Requeue(_RESYNC_S)
+
+    async def _resources(self, hard: Obj) -> list[Resource]:
+        """The resources whose objects count for any of the names."""
+        found: set[Resource] = set()
+        counted = [name.removeprefix("count/") for name in hard if name.startswith("count/")]
+        if any(name not in self._counted for name in counted):
+            for served in await discover(self.client):
+                self._counted[served.resource.group_resource] = served.resource
+        found.update(self._counted[name] for name in counted if name in self._counted)
+        for name in hard:
+            if name.startswith("count/"):
+                continue
+            found.add(_plain(name))
+        return sorted(found)
+
+    async def _objects(self, resource: Resource, namespace: str) -> list[Obj]:
+        informer = self._sources.get(resource)
+        if informer is not None:
+            return informer.list(namespace)
+        try:
+            return (await self.client.list(resource, namespace)).items
+        except StatusError as error:
+            if error.code == 404:
+                return []
+            raise
+
+
+def _plain(name: str) -> Resource:
+    """The resource that a quota name without `count/` is about."""
+    by_name = {resource.plural: resource for resource in (*_WATCHED, RESOURCE_QUOTAS)}
+    if name in by_name:
+        return by_name[name]
+    if name.startswith("services."):
+        return SERVICES
+    if name == "requests.storage" or ".storageclass.storage.k8s.io/" in name:
+        return PERSISTENT_VOLUME_CLAIMS
+    return PODS

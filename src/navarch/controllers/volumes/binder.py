@@ -1,0 +1,254 @@
+"""The volume binder: each claim gets the smallest volume that meets it, and keeps it.
+
+In: PersistentVolumeClaims, PersistentVolumes, StorageClasses, pods. Out: the binding on both sides (`spec.claimRef`,
+`spec.volumeName`), phases, and what the reclaim policy says of volumes whose claim is gone. Volumes are made by people
+or by provisioners of their own; a claim of a class with WaitForFirstConsumer waits until its pod has a node.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import ClassVar
+
+from navarch.api import quantity
+from navarch.api.errors import StatusError
+from navarch.api.meta import Key, Obj, Resource, annotations_of, is_deleting, key_of, labels_of, name_of, uid_of
+from navarch.api.selectors import label_selector_of
+from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES
+from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.pods import same_semantics
+from navarch.controllers.volumes.protection import claims_of, index_by_claim
+
+_BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+_BOUND_BY = "pv.kubernetes.io/bound-by-controller"
+_SELECTED_NODE = "volume.kubernetes.io/selected-node"
+_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+_PROVISIONER_BETA = "volume.beta.kubernetes.io/storage-provisioner"
+_NO_PROVISIONER = "kubernetes.io/no-provisioner"
+
+
+class VolumeBinder(Controller):
+    """Keys with a namespace are claims, those without are volumes. One worker, as every claim competes for volumes."""
+
+    name: ClassVar[str] = "persistentvolume-binder"
+    workers: ClassVar[int] = 1
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._claims = self.watch_primary(PERSISTENT_VOLUME_CLAIMS)
+        self._claims.add_handler(deleted=self._claim_deleted)
+        self._volumes = self.watch_primary(PERSISTENT_VOLUMES)
+        self._volumes.add_handler(added=self._volume_seen, updated=lambda _old, new: self._volume_seen(new))
+        self._classes = self.informer(STORAGE_CLASSES)
+        self._classes.add_handler(added=lambda _class: self._all_pending())
+        self._pods = self.informer(PODS)
+        index_by_claim(self._pods)
+        self._pods.add_handler(updated=self._pod_updated)
+        self._recorder = context.recorder("persistentvolume-controller")
+
+    def _claim_deleted(self, claim: Obj) -> None:
+        if claim["spec"].get("volumeName"):
+            self.enqueue(Key("", claim["spec"]["volumeName"]))
+
+    def _volume_seen(self, volume: Obj) -> None:
+        if not volume["spec"].get("claimRef"):
+            self._all_pending()
+        else:
+            reference = volume["spec"]["claimRef"]
+            self.enqueue(Key(reference.get("namespace", ""), reference.get("name", "")))
+
+    def _all_pending(self) -> None:
+        for claim in self._claims.list():
+            if not claim["spec"].get("volumeName"):
+                self.enqueue(key_of(claim))
+
+    def _pod_updated(self, old: Obj, pod: Obj) -> None:
+        if pod["spec"].get("nodeName") and not old["spec"].get("nodeName"):
+            for name in claims_of(pod):
+                self.enqueue(Key(pod["metadata"]["namespace"], name))
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        if key.namespace:
+            claim = self._claims.get(*key)
+            if claim is not None and not is_deleting(claim):
+                await self._sync_claim(self.newest(PERSISTENT_VOLUME_CLAIMS, claim))
+        else:
+            volume = self._volumes.get("", key.name)
+            if volume is not None:
+                await self._sync_volume(self.newest(PERSISTENT_VOLUMES, volume))
+        return None
+
+    # Claims.
+
+    async def _sync_claim(self, claim: Obj) -> None:
+        name = claim["spec"].get("volumeName")
+        if name:
+            cached = self._volumes.get("", name)
+            if cached is None:
+                bound = _BIND_COMPLETED in annotations_of(claim)
+                if bound:
+                    self._recorder.event(
+                        claim, "Warning", "ClaimLost",
+                        "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
+                    )  # fmt: skip
+                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost" if bound else "Pending")
+                return
+            volume = self.newest(PERSISTENT_VOLUMES, cached)
+            reference = volume["spec"].get("claimRef")
+            if reference is None or _refers(reference, claim):
+                await self._bind(volume, claim)
+            elif _BIND_COMPLETED in annotations_of(claim):
+                message = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!"
+                self._recorder.event(claim, "Warning", "ClaimMisbound", message)
+                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost")
+            return
+        await self._find(claim)
+
+    async def _find(self, claim: Obj) -> None:
+        volumes = [self.newest(PERSISTENT_VOLUMES, volume) for volume in self._volumes.list()]
+        volume = best_volume(claim, volumes)
+        storage_class = self._classes.get("", claim["spec"].get("storageClassName") or "")
+        prebound = volume is not None and volume["spec"].get("claimRef") is not None
+        waits = storage_class is not None and storage_class.get("volumeBindingMode") == "WaitForFirstConsumer"
+        selected = _SELECTED_NODE in annotations_of(claim) or self._has_scheduled_pod(claim)
+        if volume is not None and (prebound or not waits or selected):
+            await self._bind(volume, claim)
+            return
+        await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Pending")
+        provisioner = (storage_class or {}).get("provisioner") or ""
+        if waits and not selected:
+            message = "waiting for first consumer to be created before binding"
+            self._recorder.event(claim, "Normal", "WaitForFirstConsumer", message)
+        elif provisioner and provisioner != _NO_PROVISIONER:
+            await self._ask_for_provisioning(claim, provisioner)
+        else:
+            message = "no persistent volumes available for this claim and no storage class is set"
+            wanted = claim["spec"].get("storageClassName")
+            if wanted and storage_class is None:
+                message = f'storageclass.storage.k8s.io "{wanted}" not found'
+                self._recorder.event(claim, "Warning", "ProvisioningFailed", message)
+            else:
+                self._recorder.event(claim, "Normal", "FailedBinding", message)
+
+    async def _ask_for_provisioning(self, claim: Obj, provisioner: str) -> None:
+        if annotations_of(claim).get(_PROVISIONER) != provisioner:
+            marks = {_PROVISIONER: provisioner, _PROVISIONER_BETA: provisioner}
+            metadata = {**claim["metadata"], "annotations": {**annotations_of(claim), **marks}}
+            claim = await self.write(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": metadata})
+        message = f"Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually "
+        message += "by the system administrator. If volume creation is delayed, please verify that the provisioner is "
+        message += "running and correctly registered."
+        self._recorder.event(claim, "Normal", "ExternalProvisioning", message)
+
+    def _has_scheduled_pod(self, claim: Obj) -> bool:
+        namespace, name = key_of(claim)
+        users = self._pods.by_index("claim", f"{namespace}/{name}")
+        return any(pod["spec"].get("nodeName") for pod in users)
+
+    async def _bind(self, volume: Obj, claim: Obj) -> None:
+        """The volume's side first: two claims cannot both win it, as the write carries its resourceVersion."""
+        reference = volume["spec"].get("claimRef")
+        if reference is None or reference.get("uid") != uid_of(claim):
+            made = {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "namespace": key_of(claim).namespace,
+                "name": name_of(claim),
+                "uid": uid_of(claim),
+                "resourceVersion": claim["metadata"].get("resourceVersion", ""),
+            }
+            metadata = dict(volume["metadata"])
+            if reference is None:
+                metadata["annotations"] = {**annotations_of(volume), _BOUND_BY: "yes"}
+            volume = await self.write(
+                PERSISTENT_VOLUMES, {**volume, "metadata": metadata, "spec": {**volume["spec"], "claimRef": made}}
+            )
+        await self._set_phase(PERSISTENT_VOLUMES, volume, "Bound")
+        annotations = dict(annotations_of(claim))
+        if not claim["spec"].get("volumeName"):
+            annotations[_BOUND_BY] = "yes"
+        annotations[_BIND_COMPLETED] = "yes"
+        if claim["spec"].get("volumeName") != name_of(volume) or annotations != annotations_of(claim):
+            metadata = {**claim["metadata"], "annotations": annotations}
+            spec = {**claim["spec"], "volumeName": name_of(volume)}
+            claim = await self.write(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": metadata, "spec": spec})
+        status = {
+            **(claim.get("status") or {}),
+            "phase": "Bound",
+            "accessModes": volume["spec"].get("accessModes") or [],
+            "capacity": {"storage": (volume["spec"].get("capacity") or {}).get("storage", "0")},
+        }
+        if not same_semantics(status, claim.get("status") or {}):
+            await self.write_status(PERSISTENT_VOLUME_CLAIMS, claim, status)
+
+    async def _set_phase(self, resource: Resource, obj: Obj, phase: str) -> Obj:
+        status = obj.get("status") or {}
+        if status.get("phase") == phase:
+            return obj
+        return await self.write_status(resource, obj, {**status, "phase": phase})
+
+    # Volumes.
+
+    async def _sync_volume(self, volume: Obj) -> None:
+        reference = volume["spec"].get("claimRef")
+        if reference is None:
+            await self._set_phase(PERSISTENT_VOLUMES, volume, "Available")
+            return
+        if not reference.get("uid"):
+            await self._set_phase(PERSISTENT_VOLUMES, volume, "Available")
+            return
+        claim = self._claims.get(reference.get("namespace", ""), reference.get("name", ""))
+        if claim is not None and uid_of(claim) == reference["uid"]:
+            return
+        live = await self.client.find(PERSISTENT_VOLUME_CLAIMS, reference["name"], reference["namespace"])
+        if live is not None and uid_of(live) == reference["uid"]:
+            return
+        volume = await self._set_phase(PERSISTENT_VOLUMES, volume, "Released")
+        if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and volume["spec"].get("hostPath"):
+            # What is on a node's own disk is not this controller's to wipe; only the object goes.
+            try:
+                await self.client.delete(PERSISTENT_VOLUMES, name_of(volume), uid=uid_of(volume))
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+
+
+def _refers(reference: Obj, claim: Obj) -> bool:
+    same_name = (reference.get("namespace"), reference.get("name")) == tuple(key_of(claim))
+    return same_name and reference.get("uid") in (None, "", uid_of(claim))
+
+
+def best_volume(claim: Obj, volumes: list[Obj]) -> Obj | None:
+    """The volume reserved for the claim, else the smallest free one that meets it."""
+    spec = claim["spec"]
+    wanted = _storage((spec.get("resources") or {}).get("requests"))
+    modes = set(spec.get("accessModes") or ())
+    selector = label_selector_of(spec["selector"]) if spec.get("selector") else None
+    best: tuple[Fraction, str, Obj] | None = None
+    for volume in volumes:
+        offered = volume["spec"]
+        if is_deleting(volume) or (offered.get("volumeMode") or "Filesystem") != (
+            spec.get("volumeMode") or "Filesystem"
+        ):
+            continue
+        reference = offered.get("claimRef")
+        if reference is not None:
+            if _refers(reference, claim):
+                return volume
+            continue
+        size = _storage(offered.get("capacity"))
+        if size < wanted or not modes <= set(offered.get("accessModes") or ()):
+            continue
+        if (offered.get("storageClassName") or "") != (spec.get("storageClassName") or ""):
+            continue
+        if (volume.get("status") or {}).get("phase") not in (None, "Pending", "Available"):
+            continue
+        if selector is not None and not selector.matches(labels_of(volume)):
+            continue
+        if best is None or (size, name_of(volume)) < best[:2]:
+            best = (size, name_of(volume), volume)
+    return best[2] if best is not None else None
+
+
+def _storage(amounts: Obj | None) -> Fraction:
+    return quantity.parse((amounts or {}).get("storage") or "0")

@@ -1,0 +1,233 @@
+"""Namespaces, service accounts, nodes, budgets, quotas, volumes, roles, certificates: against a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from navarch.api.meta import Obj, name_of
+from navarch.api.time import SystemClock
+from navarch.client.resources import (
+    CERTIFICATE_SIGNING_REQUESTS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+)
+from navarch.controllers.base import ControllerConfig
+from navarch.controllers.nodes.ipam import CidrSet
+from tests.controllers.conftest import Cluster, node, running
+from tests.controllers.objects import deployment
+
+
+def named(api_version: str, kind: str, name: str, namespace: str = "", **rest: Any) -> Obj:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}
+
+
+async def test_a_namespace_gets_its_account_and_goes_with_all_it_has(cluster: Cluster) -> None:
+    await cluster.create(NAMESPACES, named("v1", "Namespace", "team"))
+
+    async def ready() -> bool:
+        return any(name_of(a) == "default" for a in await cluster.list(SERVICE_ACCOUNTS, "team"))
+
+    await cluster.until(ready)
+    made = deployment("web", replicas=2)
+    made["metadata"]["namespace"] = "team"
+    await cluster.create(DEPLOYMENTS, made)
+
+    async def running_pods() -> bool:
+        return len(await cluster.list(PODS, "team")) == 2
+
+    await cluster.until(running_pods)
+    await cluster.client.delete(NAMESPACES, "team")
+
+    async def gone() -> bool:
+        return await cluster.client.find(NAMESPACES, "team") is None
+
+    await cluster.until(gone)
+
+
+async def test_the_root_ca_and_token_secrets_are_filled() -> None:
+    config = ControllerConfig(root_ca="PEM", token_issuer=lambda account, secret: f"token-of-{name_of(account)}")
+    async with running(config) as cluster:
+        found = await cluster.until(lambda: cluster.client.find(CONFIG_MAPS, "kube-root-ca.crt", "default"))
+        assert found["data"] == {"ca.crt": "PEM"}
+        await cluster.until(lambda: cluster.client.find(SERVICE_ACCOUNTS, "default", "default"))
+        secret = named("v1", "Secret", "tok", "default", type="kubernetes.io/service-account-token")
+        secret["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
+        await cluster.create(SECRETS, secret)
+
+        async def filled() -> Any:
+            return (await cluster.get(SECRETS, "tok")).get("data") or None
+
+        data = await cluster.until(filled)
+        assert base64.b64decode(data["token"]) == b"token-of-default"
+
+
+async def test_nodes_get_a_range_of_their_own(cluster: Cluster) -> None:
+    for number in range(3):
+        await cluster.create(NODES, node(f"extra{number}"))
+
+    async def all_have() -> Any:
+        cidrs = {n["spec"].get("podCIDR") for n in await cluster.list(NODES)}
+        return cidrs if None not in cidrs and len(cidrs) == 4 else None
+
+    assert all(cidr.endswith("/24") for cidr in await cluster.until(all_have))
+
+
+def test_ranges_are_given_once_and_come_back() -> None:
+    cidrs = CidrSet("10.42.0.0/22", 24)
+    taken = [cidrs.take() for _ in range(4)]
+
+    assert sorted(filter(None, taken)) == ["10.42.0.0/24", "10.42.1.0/24", "10.42.2.0/24", "10.42.3.0/24"]
+    assert cidrs.take() is None
+    cidrs.release("10.42.2.0/24")
+    assert cidrs.take() == "10.42.2.0/24"
+
+
+class SteppedClock:
+    """A clock that tests push forward."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return SystemClock().now() + self.ahead
+
+
+async def test_a_silent_node_is_tainted_and_its_pods_leave() -> None:
+    clock = SteppedClock()
+    config = ControllerConfig(node_monitor_period_s=0.1)
+    async with running(config, clock=clock) as cluster:
+        await cluster.create(DEPLOYMENTS, deployment("web", replicas=2))
+        await cluster.until_status(DEPLOYMENTS, "web", availableReplicas=2)
+        await cluster.create(NODES, node("n2"))
+        await asyncio.sleep(0.3)
+        clock.ahead = timedelta(seconds=60)
+
+        async def refresh() -> bool:
+            """n2 speaks, n1 does not."""
+            fresh = node("n2")["status"]
+            fresh["conditions"][0]["lastHeartbeatTime"] = (clock.now()).strftime("%Y-%m-%dT%H:%M:%SZ")
+            await cluster.client.patch(NODES, "n2", "", {"status": fresh}, subresource="status")
+            found = await cluster.get(NODES, "n1")
+            effects = {(t["key"], t["effect"]) for t in found["spec"].get("taints", ())}
+            key = "node.kubernetes.io/unreachable"
+            return {(key, "NoSchedule"), (key, "NoExecute")} <= effects
+
+        await cluster.until(refresh, timeout_s=15)
+        found = await cluster.get(NODES, "n1")
+        ready = next(c for c in found["status"]["conditions"] if c["type"] == "Ready")
+        assert (ready["status"], ready["reason"]) == ("Unknown", "NodeStatusUnknown")
+        events = await cluster.until(lambda: cluster.events("n1"))
+        assert any(reason == "NodeNotReady" for reason, _ in events)
+
+
+async def test_a_budget_says_how_many_may_go(cluster: Cluster) -> None:
+    await cluster.create(DEPLOYMENTS, deployment("web", replicas=4))
+    spec = {"maxUnavailable": "25%", "selector": {"matchLabels": {"app": "web"}}}
+    await cluster.create(POD_DISRUPTION_BUDGETS, named("policy/v1", "PodDisruptionBudget", "web", "default", spec=spec))
+
+    await cluster.until_status(
+        POD_DISRUPTION_BUDGETS, "web", expectedPods=4, currentHealthy=4, desiredHealthy=3, disruptionsAllowed=1
+    )
+
+
+async def test_a_quota_counts_what_is_there_and_what_goes(cluster: Cluster) -> None:
+    spec = {"hard": {"pods": "10", "count/deployments.apps": "5", "configmaps": "20"}}
+    await cluster.create(RESOURCE_QUOTAS, named("v1", "ResourceQuota", "limits", "default", spec=spec))
+    await cluster.create(DEPLOYMENTS, deployment("web", replicas=3))
+    await cluster.until_status(DEPLOYMENTS, "web", availableReplicas=3)
+
+    await cluster.patch(DEPLOYMENTS, "web", {"spec": {"replicas": 1}})
+    await cluster.until_count(PODS, 1)
+
+    async def counted() -> bool:
+        used = ((await cluster.get(RESOURCE_QUOTAS, "limits")).get("status") or {}).get("used") or {}
+        return bool(used.get("pods") == "1")
+
+    await cluster.until(counted)
+
+
+async def test_a_claim_is_bound_to_the_smallest_volume_that_fits(cluster: Cluster) -> None:
+    for name, size in (("big", "10Gi"), ("fits", "2Gi"), ("small", "500Mi")):
+        spec = {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": f"/x/{name}"},
+                "persistentVolumeReclaimPolicy": "Retain"}  # fmt: skip
+        await cluster.create(PERSISTENT_VOLUMES, named("v1", "PersistentVolume", name, spec=spec))
+    request = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
+    await cluster.create(
+        PERSISTENT_VOLUME_CLAIMS, named("v1", "PersistentVolumeClaim", "data", "default", spec=request)
+    )
+
+    claim = await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+    assert claim["spec"]["volumeName"] == "fits"
+    await cluster.until_status(PERSISTENT_VOLUMES, "fits", phase="Bound")
+
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+    await cluster.until_status(PERSISTENT_VOLUMES, "fits", phase="Released")
+
+
+async def test_aggregated_roles_gather_rules(cluster: Cluster) -> None:
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
+    part = named("rbac.authorization.k8s.io/v1", "ClusterRole", "part", rules=[rule])
+    part["metadata"]["labels"] = {"aggregate": "yes"}
+    whole = named("rbac.authorization.k8s.io/v1", "ClusterRole", "whole", rules=[])
+    whole["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {"aggregate": "yes"}}]}
+    await cluster.create(CLUSTER_ROLES, whole)
+    await cluster.create(CLUSTER_ROLES, part)
+
+    async def gathered() -> bool:
+        return bool((await cluster.get(CLUSTER_ROLES, "whole")).get("rules") == [rule])
+
+    await cluster.until(gathered)
+
+
+@pytest.fixture(scope="module")
+def request_pem() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "system:node:n9"),
+        ]
+    )
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return made.public_bytes(Encoding.PEM)
+
+
+async def test_a_kubelets_client_certificate_is_approved_and_signed(request_pem: bytes) -> None:
+    config = ControllerConfig(certificate_signer=lambda _pem, usages, _s: f"cert for {','.join(usages)}".encode())
+    async with running(config) as cluster:
+        spec = {
+            "request": base64.b64encode(request_pem).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+            "usages": ["digital signature", "client auth"],
+        }
+        made = named("certificates.k8s.io/v1", "CertificateSigningRequest", "csr-n9", spec=spec)
+        await cluster.create(CERTIFICATE_SIGNING_REQUESTS, made)
+
+        async def signed() -> Any:
+            status = (await cluster.get(CERTIFICATE_SIGNING_REQUESTS, "csr-n9")).get("status") or {}
+            return status if status.get("certificate") else None
+
+        status = await cluster.until(signed)
+        assert status["conditions"][0]["reason"] == "AutoApproved"
+        assert base64.b64decode(status["certificate"]) == b"cert for digital signature,client auth"
