@@ -7,9 +7,10 @@ import json
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,34 @@ def known_clusters() -> list[ClusterConfig]:
 
 
 def free_index(clusters: list[ClusterConfig]) -> int:
+    """The first index that no cluster has and whose networks this machine does not already reach in another way (by a
+    cluster of another data folder, a VPN)."""
     taken = {cluster.index for cluster in clusters}
-    return next(index for index in range(len(taken) + 1) if index not in taken)
+    routed = _routed_networks()
+
+    def is_free(index: int) -> bool:
+        networks = networks_of(index)
+        mine = [ip_network(networks[name]) for name in ("pod_cidr", "service_cidr")]
+        return index not in taken and not any(one.overlaps(other) for one in mine for other in routed)
+
+    free = next((index for index in range(100) if is_free(index)), None)
+    return free if free is not None else next(index for index in range(len(taken) + 1) if index not in taken)
+
+
+def _routed_networks() -> list[IPv4Network]:
+    """Where the machine has routes to, the default route aside; none where the system does not tell."""
+    try:
+        lines = Path("/proc/net/route").read_text().splitlines()[1:]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        # Addresses are in the byte order of the machine.
+        address, mask = (int.from_bytes(int(words[at], 16).to_bytes(4, sys.byteorder), "big") for at in (1, 7))
+        if mask:
+            found.append(IPv4Network((address, mask.bit_count()), strict=False))
+    return found
 
 
 def networks_of(index: int) -> dict[str, str]:
