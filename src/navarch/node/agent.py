@@ -22,6 +22,7 @@ from navarch.node.kubelet import cgroups
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.kubelet import Kubelet
 from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.memory import limit_arenas, trim_for_ever
 from navarch.node.networking import NetworkingConfig, NodeNetworking
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class NodeAgent:
         dns_client: Client | None = None,
         clock: Clock | None = None,
     ) -> None:
+        limit_arenas()
         self.config = config
         self.client = client
         self.clock = clock or SystemClock()
@@ -118,6 +120,7 @@ class NodeAgent:
         """Run everything until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(trim_for_ever(), name="memory")
                 tasks.create_task(self.networking.run(), name="networking")
                 await self._prepare_runtime()
                 tasks.create_task(self.kubelet.run(), name="kubelet")
