@@ -7,27 +7,25 @@ from ipaddress import IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.sim.addresses import PODS, PodAddresses, Pool
+from navarch.sim.addresses import PODS, PodAddresses
 
 
 @given(st.lists(st.booleans(), max_size=60))
 def test_no_address_is_held_twice(takes: list[bool]) -> None:
-    pool = Pool(IPv4Network("10.0.0.0/28"))
+    addresses = PodAddresses()
     held: list[str] = []
     for take in takes:
         if take:
-            address = pool.take()
-            if address is not None:
-                assert address not in held
-                held.append(address)
+            address = addresses.take("10.0.0.0/28")
+            assert address not in held
+            held.append(address)
         elif held:
-            pool.give_back(held.pop(0))
-    assert len(held) <= 13
+            addresses.give_back("10.0.0.0/28", held.pop(0))
 
 
 def test_reserved_addresses_are_passed_over() -> None:
     addresses = PodAddresses()
-    addresses.reserve("10.0.0.0/29", "10.0.0.2")
+    addresses.reserve("10.0.0.2")
 
     assert addresses.take("10.0.0.0/29") == "10.0.0.3"
 
@@ -38,3 +36,11 @@ def test_when_a_pod_network_is_full_the_shared_one_helps_out() -> None:
 
     assert IPv4Network("10.0.0.0/29").supernet_of(IPv4Network(f"{taken[4]}/32"))
     assert PODS.supernet_of(IPv4Network(f"{taken[5]}/32"))
+
+
+def test_an_address_given_back_is_used_again() -> None:
+    addresses = PodAddresses()
+    taken = [addresses.take("10.0.0.0/29") for _ in range(5)]
+    addresses.give_back("10.0.0.0/29", taken[1])
+
+    assert addresses.take("10.0.0.0/29") == taken[1]

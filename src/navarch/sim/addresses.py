@@ -11,14 +11,14 @@ PODS = IPv4Network("100.64.0.0/10")
 
 
 class Pool:
-    """Host addresses of one network."""
+    """Host addresses of one network, without those in `taken`, which all pools share."""
 
-    def __init__(self, network: IPv4Network, *, reserved: int = 2) -> None:
-        self._network = network
+    def __init__(self, network: IPv4Network, taken: set[str], *, reserved: int = 2) -> None:
+        self.network = network
+        self._taken = taken
         self._next = int(network.network_address) + reserved
         self._last = int(network.broadcast_address) - 1
         self._free: deque[str] = deque()
-        self._taken: set[str] = set()
 
     def take(self) -> str | None:
         """An address that is not in use, None where all are. Freed ones come last, as connections may linger."""
@@ -35,49 +35,41 @@ class Pool:
                 return address
         return None
 
-    def reserve(self, address: str) -> bool:
-        """Mark an address of this network as in use; False if it is not of this network."""
-        if ip_address(address) not in self._network:
-            return False
-        self._taken.add(address)
-        return True
-
-    def give_back(self, address: str) -> bool:
-        """True if the address was ours."""
-        if address not in self._taken:
-            return False
-        self._taken.discard(address)
+    def free(self, address: str) -> None:
         self._free.append(address)
-        return True
 
 
 class PodAddresses:
     """Pod addresses by node: of the node's pod network where it has one, else of a network shared by all nodes."""
 
     def __init__(self) -> None:
-        self._shared = Pool(PODS)
+        self._taken: set[str] = set()
+        self._shared = Pool(PODS, self._taken)
         self._by_network: dict[str, Pool] = {}
 
     def take(self, pod_cidr: str) -> str:
-        address = self._pool(pod_cidr).take() if pod_cidr else None
-        address = address or self._shared.take()
+        address = self._pool(pod_cidr).take() or self._shared.take()
         if address is None:
             raise RuntimeError("out of simulated pod addresses")
         return address
 
-    def reserve(self, pod_cidr: str, address: str) -> None:
-        if not (pod_cidr and self._pool(pod_cidr).reserve(address)):
-            self._shared.reserve(address)
+    def reserve(self, address: str) -> None:
+        """The address is in use already, whichever network it is of."""
+        self._taken.add(address)
 
     def give_back(self, pod_cidr: str, address: str) -> None:
-        if not (pod_cidr and self._pool(pod_cidr).give_back(address)):
-            self._shared.give_back(address)
+        """`pod_cidr` is that of the node on which the pod was."""
+        self._taken.discard(address)
+        for pool in (self._pool(pod_cidr), self._shared):
+            if ip_address(address) in pool.network:
+                pool.free(address)
+                return
 
     def _pool(self, pod_cidr: str) -> Pool:
         pool = self._by_network.get(pod_cidr)
         if pool is None:
-            network = ip_network(pod_cidr)
+            network = ip_network(pod_cidr) if pod_cidr else None
             if not isinstance(network, IPv4Network):
                 return self._shared
-            pool = self._by_network[pod_cidr] = Pool(network)
+            pool = self._by_network[pod_cidr] = Pool(network, self._taken)
         return pool

@@ -58,7 +58,7 @@ class PodRunner:
         self._queue: WorkQueue[Key] = WorkQueue(max_delay_s=10.0)
         self._addresses = PodAddresses()
         self._held: dict[str, tuple[str, str]] = {}
-        """By pod uid: the pod network and the address taken from it."""
+        """By pod uid: its node and the address that it has there."""
         self._deleted: dict[str, datetime] = {}
         """By pod uid: when its deletion was seen."""
         self._stopped: set[str] = set()
@@ -88,9 +88,8 @@ class PodRunner:
             return
         address = (pod.get("status") or {}).get("podIP")
         if address and not pod["spec"].get("hostNetwork") and uid_of(pod) not in self._held:
-            cidr = self._cidr_of(node)
-            self._addresses.reserve(cidr, address)
-            self._held[uid_of(pod)] = (cidr, address)
+            self._addresses.reserve(address)
+            self._held[uid_of(pod)] = (node, address)
         self._queue.add(key_of(pod))
 
     def _changed(self, pod: Obj) -> None:
@@ -186,14 +185,14 @@ class PodRunner:
             return self._address_of(node)
         held = self._held.get(uid_of(pod))
         if held is None:
-            cidr = self._cidr_of(node)
-            held = self._held[uid_of(pod)] = (cidr, self._addresses.take(cidr))
+            held = self._held[uid_of(pod)] = (node, self._addresses.take(self._cidr_of(node)))
         return held[1]
 
     def _give_back(self, uid: str) -> None:
         held = self._held.pop(uid, None)
         if held is not None:
-            self._addresses.give_back(*held)
+            node, address = held
+            self._addresses.give_back(self._cidr_of(node), address)
 
     def _tell(self, pod: Obj, status: Obj) -> None:
         if self._recorder is None:
