@@ -251,13 +251,13 @@ def test_status_is_applied_through_its_subresource_and_owned_there() -> None:
         ),
         (
             {"spec": {"replica": 3}},
-            500,
+            400,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.replica: "
             "field not declared in schema",
         ),
         (
             {"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}},
-            500,
+            400,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): "
             '.spec.template.spec.containers: duplicate entries for key [name="a"]',
         ),

@@ -167,7 +167,7 @@ def apply(
         config.pop(name, None)
     problems = list(check_configuration(config, node))
     if problems:
-        raise StatusError(500, "", f"failed to create typed patch object ({_describe(live, config)}): {problems[0]}")
+        raise bad_request(f"failed to create typed patch object ({_describe(live, config)}): {problems[0]}")
     me = _manager(manager, "Apply", api_version, subresource)
     try:
         return _apply(live, config, node, me, api_version, force=force, now=now)

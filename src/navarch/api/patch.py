@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import orjson
 
-from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.errors import Obj, StatusError, bad_request, too_large
 from navarch.api.strategic import strategic_merge_patch
 
 __all__ = ["MAX_OPERATIONS", "copy_json", "json_patch", "merge_patch", "strategic_merge_patch"]
 
 MAX_OPERATIONS: Final = 10_000
+# What the `copy` operations of one patch may add up to: without a bound, twenty of them make a gigabyte.
+_MAX_COPIED_BYTES: Final = 3 * 1024 * 1024
 
 
 def copy_json(value: Any) -> Any:
@@ -56,11 +58,19 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
         message = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
         raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
     document: Any = copy_json(obj)
+    copied_bytes = 0
     for operation in operations:
         if not isinstance(operation, dict):
             kind = _go_kind(operation)
             raise bad_request(f"json: cannot unmarshal {kind} into Go value of type map[string]*json.RawMessage")
-        document = _apply_operation(document, operation)
+        if operation.get("op") == "copy":
+            source = orjson.dumps(_get(document, _pointer(operation.get("from"))))
+            copied_bytes += len(source)
+            if copied_bytes > _MAX_COPIED_BYTES:
+                raise too_large(_MAX_COPIED_BYTES)
+            document = _add(document, _pointer(operation.get("path")), orjson.loads(source))
+        else:
+            document = _apply_operation(document, operation)
     if not isinstance(document, dict):
         raise _rejected()
     return document
@@ -96,8 +106,6 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
                 raise _rejected()
             document, moved = _remove(document, source)
             return _add(document, path, moved)
-        case "copy":
-            return _add(document, path, copy_json(_get(document, _pointer(operation.get("from")))))
         case "test":
             return _test(document, path, operation.get("value"))
         case _:

@@ -270,8 +270,8 @@ def _hashable(key: Any) -> Any:
 
 
 def _failed(message: str) -> StatusError:
-    """A patch that cannot be carried out; Kubernetes reports these without a reason of their own."""
-    return StatusError(500, "", message)
+    """A patch that cannot be carried out. (Kubernetes answers 500, although it is the client's mistake.)"""
+    return bad_request(message)
 
 
 def _go(value: Any) -> str:

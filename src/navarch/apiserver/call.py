@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from navarch.api.errors import FieldError, bad_request, invalid, not_supported
 from navarch.api.meta import Obj
+from navarch.apiserver.decoding import field_validation_of
 from navarch.apiserver.negotiation import Form
 from navarch.apiserver.routes import Route, is_true
 from navarch.apiserver.user import User
@@ -15,7 +16,13 @@ from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
 _MANAGER_MAX = 128
-_OPTIONS_KIND = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_OPTIONS_KIND = {
+    "create": "CreateOptions",
+    "update": "UpdateOptions",
+    "patch": "PatchOptions",
+    "delete": "DeleteOptions",
+    "deletecollection": "DeleteOptions",
+}
 
 
 @dataclass(slots=True)
@@ -69,6 +76,8 @@ class Call:
         dry_run = self.dry_run
         if dry_run:
             options["dryRun"] = ["All"]
+        if self.request.query:
+            field_validation_of(self.request, options["kind"])
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
         return Origin(self.user, self.manager, dry_run, options, self.warnings)

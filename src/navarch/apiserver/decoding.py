@@ -54,14 +54,15 @@ def parse_json(body: bytes) -> Any:
 def _check_depth(value: Any) -> None:
     """What cannot be encoded again must not come in."""
     try:
-        orjson.dumps(value)
+        # Some levels are left for what an object is wrapped in.
+        orjson.dumps([[[[value]]]])
     except orjson.JSONEncodeError:
         raise ValueError(f"exceeded max depth of {_MAX_DEPTH}") from None
 
 
 def _parse_json_as_go(body: bytes) -> Any:
-    """JSON that orjson refuses and Kubernetes takes: integers beyond 64 bits, and what is no Unicode, which becomes U+FFFD.
-    Raises ValueError."""
+    """JSON that orjson refuses and Kubernetes takes: integers beyond 64 bits, and what is no Unicode, which becomes
+    U+FFFD.  Raises ValueError."""
     try:
         value = json.loads(body.decode("utf-8", "replace"), parse_int=_integer, parse_constant=_no_constant)
         if _ESCAPED_SURROGATE.search(body):
@@ -122,6 +123,23 @@ async def convert_long_yaml(request: Request) -> None:
         request.headers = {**request.headers, "content-type": JSON}
 
 
+def as_go_says(error: Exception) -> Exception:
+    """A JSON decoder's complaint in the words that Kubernetes' users know."""
+    if not isinstance(error, json.JSONDecodeError):
+        return error
+    rest = error.doc[error.pos :].lstrip()
+    if not rest:
+        return ValueError("unexpected end of JSON input")
+    place = {
+        "Expecting value": "looking for beginning of value",
+        "Extra data": "after top-level value",
+        "Expecting ',' delimiter": "after object key:value pair",
+        "Expecting ':' delimiter": "after object key",
+        "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
+    }.get(error.msg, "in string literal")
+    return ValueError(f"invalid character '{rest[0]}' {place}")
+
+
 def parse_body(request: Request, kind_name: str) -> Obj:
     """The body as JSON or YAML.  Raises StatusError 400, 415."""
     media_type = media_type_of(request)
@@ -137,7 +155,7 @@ def parse_body(request: Request, kind_name: str) -> Obj:
         shown = body[:_SHOWN_BYTES].decode("utf-8", "replace")
         message = (
             f"the object provided is unrecognized (must be of type {kind_name}): couldn't get version/kind; "
-            f"json parse error: {error} ({shown.encode().hex()[:64]})"
+            f"json parse error: {as_go_says(error)} ({shown.encode().hex()[:64]})"
         )
         raise bad_request(message) from None
     if not isinstance(value, dict):
@@ -156,13 +174,13 @@ def _go_type(value: Any) -> str:
     return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "null"
 
 
-def field_validation_of(request: Request) -> str:
+def field_validation_of(request: Request, options_kind: str = "CreateOptions") -> str:
     """`Ignore`, `Warn` (the default) or `Strict`.  Raises StatusError 422."""
     text = request.arg("fieldValidation") if request.query else ""
     if text in ("", "Warn", "Strict", "Ignore"):
         return text or "Warn"
     error = not_supported("fieldValidation", text, ("", "Ignore", "Strict", "Warn"))
-    raise invalid("CreateOptions", "meta.k8s.io", "", [error])
+    raise invalid(options_kind, "meta.k8s.io", "", [error])
 
 
 def decode_object(core: Core, kind: Kind, request: Request, warnings: list[str]) -> Obj:
@@ -241,7 +259,7 @@ def parse_patch(request: Request) -> Any:
     try:
         return parse_yaml(request.body) if media_type == APPLY_YAML else parse_json(request.body)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"error decoding patch: {error}") from None
+        raise bad_request(f"error decoding patch: {as_go_says(error)}") from None
 
 
 def object_from_apply(body: Any, kind: Kind) -> Obj:

@@ -13,12 +13,14 @@ from typing import Any
 
 import orjson
 
-from navarch.api.errors import bad_request, conflict, invalid, invalid_value, not_found, not_supported
+from navarch.api.errors import StatusError, bad_request, conflict, invalid, invalid_value, not_found, not_supported
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.core import Core
-from navarch.apiserver.decoding import media_type_of, parse_json, parse_yaml
+from navarch.apiserver.decoding import as_go_says, media_type_of, parse_json, parse_yaml
+from navarch.apiserver.reading import whole_number
+from navarch.apiserver.routes import is_true
 from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.writing import Origin, Writing
 from navarch.client.transport import Request
@@ -29,6 +31,15 @@ _ATTEMPTS = 50
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 _POLICIES = ("Background", "Foreground", "Orphan")
+_FIELDS: tuple[tuple[str, type, str], ...] = (
+    ("apiVersion", str, "string"),
+    ("kind", str, "string"),
+    ("gracePeriodSeconds", int, "int64"),
+    ("propagationPolicy", str, "v1.DeletionPropagation"),
+    ("orphanDependents", bool, "bool"),
+    ("preconditions", dict, "v1.Preconditions"),
+    ("dryRun", list, "[]string"),
+)
 
 
 @dataclass(slots=True)
@@ -50,9 +61,9 @@ def delete_options_of(request: Request) -> DeleteOptions:
         for name in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents"):
             text = request.arg(name)
             if text:
-                raw[name] = _number(text) if name == "gracePeriodSeconds" else text
+                raw[name] = whole_number(text) if name == "gracePeriodSeconds" else text
         if "orphanDependents" in raw:
-            raw["orphanDependents"] = raw["orphanDependents"] in ("true", "1")
+            raw["orphanDependents"] = is_true(raw["orphanDependents"])
     options = options_from(raw)
     if "All" in [value for name, value in request.query if name == "dryRun"]:
         options.dry_run = True
@@ -64,7 +75,7 @@ def _parse(request: Request) -> Obj:
         yaml = "yaml" in media_type_of(request)
         raw: Any = parse_yaml(request.body) if yaml else parse_json(request.body)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+        raise bad_request(f"couldn't get version/kind; json parse error: {as_go_says(error)}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -75,20 +86,18 @@ def _parse(request: Request) -> Obj:
     return raw
 
 
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+def _wrong_type(field: str, go_type: str) -> StatusError:
+    return bad_request(f"json: cannot unmarshal value into Go struct field {field} of type {go_type}")
 
 
 def options_from(raw: Obj) -> DeleteOptions:
     """Check a DeleteOptions object.  Raises StatusError 400, 422."""
+    for name, kind, go_type in _FIELDS:
+        if raw.get(name) is not None and type(raw[name]) is not kind:
+            raise _wrong_type(f"DeleteOptions.{name}", go_type)
     grace = raw.get("gracePeriodSeconds")
-    if grace is not None and type(grace) is not int:
-        raise bad_request(
-            "json: cannot unmarshal value into Go struct field DeleteOptions.gracePeriodSeconds of type int64"
-        )
+    if grace is not None and not -(2**63) <= grace < 2**63:
+        raise _wrong_type("DeleteOptions.gracePeriodSeconds", "int64")
     propagation = raw.get("propagationPolicy") or ""
     orphan = raw.get("orphanDependents")
     errors = []
@@ -98,15 +107,16 @@ def options_from(raw: Obj) -> DeleteOptions:
     if propagation and propagation not in _POLICIES:
         errors.append(not_supported("propagationPolicy", propagation, _POLICIES))
     dry_run = raw.get("dryRun") or []
-    if not isinstance(dry_run, list) or any(value != "All" for value in dry_run):
+    if any(value != "All" for value in dry_run):
         errors.append(not_supported("dryRun", dry_run, ("All",)))
     if errors:
         raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
     if orphan is not None and not propagation:
         propagation = "Orphan" if orphan else "Background"
     preconditions = raw.get("preconditions") or {}
-    if not isinstance(preconditions, dict):
-        raise bad_request("json: cannot unmarshal value into Go struct field DeleteOptions.preconditions")
+    for name, value in preconditions.items():
+        if name in ("uid", "resourceVersion") and not isinstance(value, (str, type(None))):
+            raise _wrong_type(f"Preconditions.preconditions.{name}", "string")
     if grace is not None and grace < 0:
         # As Kubernetes reads it: "now, but by the book".
         grace = 1

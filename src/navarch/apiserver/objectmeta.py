@@ -11,6 +11,7 @@ from navarch.api.time import format_time, parse_time
 from navarch.kinds.base import Kind
 
 _KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+_LONGEST_GRACE_S = 100 * 365 * 86_400
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status"})
 
 
@@ -64,8 +65,8 @@ def requested_revision(obj: Obj) -> int:
     text = obj["metadata"].get("resourceVersion")
     if not text:
         return 0
-    if not isinstance(text, str) or not text.isdecimal():
-        raise bad_request(f"resource version is not a number: {text!r}")
+    if not isinstance(text, str) or not text.isdecimal() or len(text) > 19:
+        raise bad_request(f"resource version is not a number: {str(text)[:64]!r}")
     return int(text)
 
 
@@ -75,7 +76,8 @@ def mark_deleting(obj: Obj, kind: Kind, now: datetime, grace_s: int) -> None:
     if not metadata.get("deletionTimestamp"):
         if metadata.get("generation"):
             metadata["generation"] += 1
-        metadata["deletionTimestamp"] = format_time(now + timedelta(seconds=grace_s))
+        # A grace period may be longer than any calendar.
+        metadata["deletionTimestamp"] = format_time(now + timedelta(seconds=min(grace_s, _LONGEST_GRACE_S)))
         kind.strategy.prepare_delete(obj)
     metadata["deletionGracePeriodSeconds"] = grace_s
 
@@ -86,7 +88,8 @@ def shorten_grace(obj: Obj, grace_s: int) -> bool:
     current = metadata.get("deletionGracePeriodSeconds") or 0
     if grace_s >= current:
         return False
-    end = parse_time(metadata["deletionTimestamp"]) - timedelta(seconds=current - grace_s)
+    earlier_s = min(current, _LONGEST_GRACE_S) - min(grace_s, _LONGEST_GRACE_S)
+    end = parse_time(metadata["deletionTimestamp"]) - timedelta(seconds=earlier_s)
     metadata["deletionTimestamp"] = format_time(end)
     metadata["deletionGracePeriodSeconds"] = grace_s
     return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,9 @@ class ContinueExpired(StatusError):
         status = super().status()
         status["metadata"] = {"continue": self._token}
         return status
+
+
+_NUMBER = re.compile("[+-]?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ class Reading:
             revision = await self._caches.sync()
             return Listed(self._select(self._caches.of(kind.resource), selection, ""), revision)
         version, match = request.arg("resourceVersion"), request.arg("resourceVersionMatch")
-        limit = _limit(request.arg("limit"))
+        limit = max(0, whole_number(request.arg("limit")))
         token = request.arg("continue")
         _check_match(version, match, token, kind)
         if token:
@@ -236,13 +240,15 @@ def _check_match(version: str, match: str, token: str, kind: Kind) -> None:
     raise invalid("ListOptions", "meta.k8s.io", "", [invalid_value(field, match, why)])
 
 
-def _limit(text: str) -> int:
+def whole_number(text: str) -> int:
+    """A number of a query; 0 where there is none.  Raises StatusError 400."""
     if not text:
         return 0
-    try:
-        return max(0, int(text))
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not _NUMBER.fullmatch(text):
+        raise bad_request(f'strconv.ParseInt: parsing "{text[:64]}": invalid syntax')
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise bad_request(f'strconv.ParseInt: parsing "{text[:64]}": value out of range')
+    return int(text)
 
 
 def _revision(text: str) -> int:

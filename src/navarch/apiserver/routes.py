@@ -64,7 +64,8 @@ def parse(path: str) -> Route:
 
 
 def is_true(text: str) -> bool:
-    return text in ("true", "1", "True", "TRUE", "t", "T")
+    """A boolean of a query, as Kubernetes reads it: anything but `0` and `false`."""
+    return text not in ("", "0") and text.lower() != "false"
 
 
 def verb_of(request: Request, route: Route) -> str:

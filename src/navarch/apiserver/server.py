@@ -15,8 +15,18 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import orjson
+
 from navarch.api import schema
-from navarch.api.errors import StatusError, forbidden, internal, method_not_allowed, too_large, unknown_path
+from navarch.api.errors import (
+    StatusError,
+    bad_request,
+    forbidden,
+    internal,
+    method_not_allowed,
+    too_large,
+    unknown_path,
+)
 from navarch.api.meta import Obj, Resource
 from navarch.api.time import Clock, SystemClock
 from navarch.apiserver.admission.base import Reader
@@ -176,6 +186,10 @@ class ApiServer:
             response = respond_error(error)
         except StoreUnavailable as error:
             response = respond_error(StatusError(503, "ServiceUnavailable", str(error)))
+        except (RecursionError, orjson.JSONEncodeError) as error:
+            # The client's own nesting, put together by a patch.
+            log.warning("%s %s: %s", request.method, request.path, error)
+            response = respond_error(bad_request("exceeded max depth"))
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             response = respond_error(internal(str(error)))

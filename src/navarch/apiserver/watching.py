@@ -16,13 +16,14 @@ from navarch.api.errors import StatusError, forbidden_field, invalid
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import too_old
 from navarch.apiserver.core import Core
-from navarch.apiserver.reading import Selection, revision_argument, selection_of
+from navarch.apiserver.reading import Selection, revision_argument, selection_of, whole_number
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Change, Notice, WatchCache, Watcher, watch_line
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
 _MIN_TIMEOUT_S = 1800
+_MAX_TIMEOUT_S = 7 * 86_400
 _INITIAL_CHUNK = 500
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -67,8 +68,8 @@ def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, co
     if errors:
         raise invalid("ListOptions", "meta.k8s.io", "", errors)
     asked = request.arg("timeoutSeconds")
-    timeout_s = float(asked) if asked.isdecimal() and int(asked) > 0 else 0.0
-    if not timeout_s:
+    timeout_s = float(min(whole_number(asked), _MAX_TIMEOUT_S))
+    if timeout_s <= 0:
         timeout_s = _MIN_TIMEOUT_S * (1.0 + core.random.random())
     initial = is_true(send_initial) if send_initial else version in ("", "0")
     return WatchOptions(selection, since, initial, is_true(send_initial) and bookmarks, bookmarks, timeout_s)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
+from navarch.api import schema
 from navarch.api.meta import Obj
 from navarch.api.time import Clock, SystemClock
 from navarch.apiserver.admission.base import Reader
@@ -23,6 +24,7 @@ from navarch.apiserver.user import User
 from navarch.apiserver.watchcache import Cached, Change
 from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig
+from navarch.kinds.registry import builtin
 from navarch.store.base import Store
 
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
@@ -109,7 +111,7 @@ def bootstrap_config(config: ClusterConfig) -> BootstrapConfig:
 
 
 def _kubelet_tls(config: ClusterConfig) -> ssl.SSLContext:
-    """How the API server speaks to kubelets: it shows its own certificate and checks theirs against the cluster's CA."""
+    """How the API server speaks to kubelets: it shows its certificate and checks theirs against the cluster's CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(config.pki / "ca.crt")
     context.load_cert_chain(config.pki / "apiserver-kubelet-client.crt", config.pki / "apiserver-kubelet-client.key")
@@ -127,15 +129,28 @@ def make_server(
     """A server that is not started yet; call `attach` after its start."""
     clock = clock or SystemClock()
     source = source or random.Random(config.seed)
+    version = config.kubernetes_version
     server = ApiServer(
-        store or make_store(config), kubernetes_version=config.kubernetes_version, clock=clock, source=source
+        store or make_store(config),
+        registry=builtin(schema.load(version)),
+        kubernetes_version=version,
+        clock=clock,
+        source=source,
     )
     tokens = make_tokens(config, server.reader, clock, source)
     server.use(
         kubelet_tls=_kubelet_tls(config),
         authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
         token_issuer=tokens,
-        admission=default_chain(server.reader, server.writer, admission_config(config), clock, source),
+        admission=default_chain(
+            server.reader,
+            server.writer,
+            admission_config(config),
+            clock,
+            source,
+            # Asked for at each call: the authorizer is attached after the start.
+            authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
+        ),
     )
     return server
 

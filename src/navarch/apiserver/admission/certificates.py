@@ -1,7 +1,7 @@
 """Certificate admission: who may approve and sign for a signer, and what no request may ask for.
 
 `CertificateApproval` and `CertificateSigning` ask the cluster's authorizer for the verbs `approve` and `sign` on the
-signer's name (or on its domain's `*`); `CertificateSubjectRestriction` keeps everyone from asking for `system:masters`.
+signer's name (or on its domain's `*`); `CertificateRequester` writes down who asks; `CertificateSubjectRestriction` keeps everyone from asking for `system:masters`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ import base64
 import binascii
 from collections.abc import Callable
 from typing import Final
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from navarch.apiserver.admission.base import Attributes, Plugin
 from navarch.apiserver.auth.base import Decision, RequestAttributes
@@ -73,6 +70,27 @@ def _failed(status: dict[str, object]) -> bool:
     return isinstance(conditions, list) and any(condition.get("type") == "Failed" for condition in conditions)
 
 
+class CertificateRequester(Plugin):
+    """Writes down who asks: signers and approvers go by it."""
+
+    name = "CertificateRequester"
+    resources = _RESOURCES
+    operations = frozenset({"CREATE"})
+
+    async def mutate(self, attributes: Attributes) -> None:
+        if attributes.obj is None or attributes.subresource:
+            return
+        user = attributes.user
+        spec = attributes.obj.setdefault("spec", {})
+        spec["username"] = user.name
+        if user.uid:
+            spec["uid"] = user.uid
+        if user.groups:
+            spec["groups"] = list(user.groups)
+        if user.extra:
+            spec["extra"] = {name: list(values) for name, values in user.extra.items()}
+
+
 class CertificateSubjectRestriction(Plugin):
     name = "CertificateSubjectRestriction"
     resources = _RESOURCES
@@ -84,6 +102,10 @@ class CertificateSubjectRestriction(Plugin):
         spec = attributes.obj.get("spec") or {}
         if spec.get("signerName") != _CLIENT_SIGNER:
             return
+        # Imported here: requests are rare, and the library is the slowest part of a start-up.
+        from cryptography import x509
+        from cryptography.x509.oid import NameOID
+
         try:
             request = x509.load_pem_x509_csr(base64.b64decode(spec.get("request") or ""))
         except (ValueError, binascii.Error) as error:

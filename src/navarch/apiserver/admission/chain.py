@@ -16,6 +16,7 @@ from navarch.apiserver.admission.base import Attributes, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
     Authorize,
     CertificateApproval,
+    CertificateRequester,
     CertificateSigning,
     CertificateSubjectRestriction,
 )
@@ -110,6 +111,7 @@ def default_chain(
         DefaultTolerationSeconds(),
         StorageObjectInUseProtection(),
         RuntimeClass(reader),
+        CertificateRequester(),
         CertificateApproval(authorize),
         CertificateSigning(authorize),
         CertificateSubjectRestriction(),

@@ -299,7 +299,9 @@ class Objects:
         compiled = core.compiled(kind)
         if compiled is None:
             raise unsupported_media_type((JSON_PATCH, MERGE_PATCH))
-        unknown = decoding.check_fields(compiled, config)
+        # Without defaults: an applier owns what it states, no more.
+        unknown = compiled.decode(config)
+        config.setdefault("metadata", {})
         if unknown:
             resource = kind.resource
             shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
@@ -312,7 +314,7 @@ class Objects:
         root, force = compiled.root, call.force
 
         def applied(live: Obj | None) -> Obj:
-            return managed.apply(
+            obj = managed.apply(
                 live,
                 decode(data),
                 root,
@@ -322,6 +324,8 @@ class Objects:
                 subresource=subresource,
                 now=core.now_text(),
             )
+            compiled.default(obj)
+            return obj
 
         origin = call.origin()
         origin.manager = ""
