@@ -81,9 +81,15 @@ def _up(
     title = f"Cluster {config.name!r}: {reason}"
     if process is None:
         say(f"{title}; it is running already")
-    with step(title) as progress:
-        lifecycle.wait_ready(config, timeout_s, lambda what: progress.update(f"{title}: waiting for {what}"))
-        progress.update(f"{title}, ready at {config.server_url}")
+    try:
+        with step(title) as progress:
+            lifecycle.wait_ready(config, timeout_s, lambda what: progress.update(f"{title}: waiting for {what}"))
+            progress.update(f"{title}, ready at {config.server_url}")
+    except KeyboardInterrupt:
+        if process is not None:
+            say("Interrupted; stopping what was started.")
+            lifecycle.stop(config)
+        sys.exit(130)
     path = kubeconfig.merge(config)
     _introduce(config, str(path), output)
     if not detach and process is not None:

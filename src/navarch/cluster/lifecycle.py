@@ -21,6 +21,7 @@ from navarch.cluster.state import ClusterState, alive
 from navarch.cluster.supervisor import spawn
 
 _LOOK_EVERY_S = 0.02
+_GIVE_UP_AFTER = 5
 
 
 class StartError(Exception):
@@ -136,15 +137,18 @@ class Probe:
         if status != 200:
             return 0, 0
         items = json.loads(body)["items"]
-        return sum(_is_ready(node) for node in items), len(items)
+        return sum(is_schedulable(node) for node in items), len(items)
 
     def has_default_namespace(self) -> bool:
         return self.get("/api/v1/namespaces/default/serviceaccounts/default")[0] == 200
 
 
-def _is_ready(node: dict[str, Any]) -> bool:
+def is_schedulable(node: dict[str, Any]) -> bool:
+    """Ready, and the taint of nodes that are not yet has been taken away."""
     conditions = node.get("status", {}).get("conditions") or []
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+    ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+    taints = node.get("spec", {}).get("taints") or []
+    return ready and not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in taints)
 
 
 def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], None]) -> None:
@@ -169,12 +173,23 @@ def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], 
             # Not listening yet, or the keys are still being made.
             pass
         report(waiting_for)
+        _refuse_hopeless(config)
         if time.monotonic() > give_up_s:
             raise StartError(
                 f"timed out waiting for {waiting_for}; `navarch status --name {config.name}` shows the processes, "
                 f"`navarch logs --name {config.name}` what they say"
             )
         time.sleep(_LOOK_EVERY_S)
+
+
+def _refuse_hopeless(config: ClusterConfig) -> None:
+    """Raises StartError where a process keeps ending: waiting longer would not help, its last words may."""
+    for name, component in ClusterState.load(config.run).components.items():
+        if component.restarts - component.restarts_before >= _GIVE_UP_AFTER and not alive(component):
+            log = config.logs / f"{name}.log"
+            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            said = "\n  ".join(["", *last])
+            raise StartError(f"{name} keeps ending ({component.last_exit}); its last words in {log}:{said}")
 
 
 def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class ComponentState:
-    """`state` is starting, running, backoff or stopped; `since` and times are Unix seconds."""
+    """`state` is starting, running, backoff or stopped; `since` and times are Unix seconds; `restarts_before` are
+    those under earlier supervisors."""
 
     pid: int = 0
     start_ticks: int = 0
     state: str = "stopped"
     restarts: int = 0
+    restarts_before: int = 0
     since: float = 0.0
     last_exit: str = ""
 

@@ -55,6 +55,7 @@ class Supervisor:
         self.processes: list[_Process] = []
         for spec in specs(config):
             known = before.components.get(spec.name, ComponentState())
+            known.restarts_before = known.restarts
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False

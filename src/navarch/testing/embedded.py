@@ -26,6 +26,7 @@ from navarch.client.resources import NODES, SERVICE_ACCOUNTS
 from navarch.cluster import pki
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.lifecycle import is_schedulable
 from navarch.cluster.run_controllers import controller_config
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
@@ -134,8 +135,7 @@ class EmbeddedCluster:
         if self._nodes:
             async with contextlib.aclosing(self.client.watch(NODES)) as events:
                 async for event in events:
-                    conditions = (event.object.get("status") or {}).get("conditions") or []
-                    if any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions):
+                    if is_schedulable(event.object):
                         ready.add(event.object["metadata"]["name"])
                     if len(ready) >= self._nodes:
                         break

@@ -1,7 +1,8 @@
-"""Certificate admission: who may approve and sign for a signer, and what no request may ask for.
+"""Certificate admission: who asks, who may approve and sign for a signer, and what no request may ask for.
 
-`CertificateApproval` and `CertificateSigning` ask the cluster's authorizer for the verbs `approve` and `sign` on the
-signer's name (or on its domain's `*`); `CertificateRequester` writes down who asks; `CertificateSubjectRestriction` keeps everyone from asking for `system:masters`.
+`CertificateRequester` writes down who asks; `CertificateApproval` and `CertificateSigning` ask the cluster's authorizer
+for the verbs `approve` and `sign` on the signer's name (or on its domain's `*`); `CertificateSubjectRestriction` keeps
+everyone from asking for `system:masters`.
 """
 
 from __future__ import annotations
