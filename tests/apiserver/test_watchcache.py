@@ -1,0 +1,172 @@
+"""Random histories: the cache, its past and its watchers agree with a plain list of everything that happened."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from navarch.apiserver import watchcache
+from navarch.apiserver.codec import Codec
+from navarch.apiserver.watchcache import Cached, SortedKeys, WatchCache, Watcher
+from navarch.kinds.base import Strategy
+from navarch.kinds.resources import CONFIG_MAPS
+from navarch.store.base import Event
+
+CODEC = Codec(CONFIG_MAPS)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "delete"]),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["x", "y", "yy"]),
+        st.sampled_from(["on", "off"]),
+    ),
+    max_size=30,
+)
+
+
+def value_of(namespace: str, name: str, light: str) -> bytes:
+    return CODEC.encode({"metadata": {"name": name, "namespace": namespace, "labels": {"light": light}}})
+
+
+def play(cache: WatchCache, steps: list[Any]) -> list[dict[str, tuple[int, str]]]:
+    """Apply the steps; returns the state (key to revision and label) after each revision."""
+    states: list[dict[str, tuple[int, str]]] = [{}]
+    for kind, namespace, name, light in steps:
+        key = CODEC.key(namespace, name)
+        state = dict(states[-1])
+        if kind == "delete" and key not in state:
+            continue
+        revision = len(states)
+        if kind == "put":
+            state[key] = (revision, light)
+            cache.apply(Event(key, value_of(namespace, name, light), revision, revision), 0.0)
+        else:
+            del state[key]
+            cache.apply(Event(key, None, revision, revision), 0.0)
+        states.append(state)
+    return states
+
+
+def shown(items: list[Cached]) -> list[tuple[str, tuple[int, str]]]:
+    for cached in items:
+        obj = orjson.loads(cached.data)
+        assert obj["metadata"]["resourceVersion"] == str(cached.revision)
+    return [(cached.key, (cached.revision, cached.labels["light"])) for cached in items]
+
+
+@given(STEPS, st.integers(0, 30), st.sampled_from(["", "a"]), st.sampled_from(["", "a/x", "a/y", "b/x"]))
+@settings(max_examples=200, deadline=None)
+def test_every_recent_revision_can_be_listed(steps: list[Any], back: int, namespace: str, after: str) -> None:
+    cache = WatchCache(CODEC, Strategy())
+    states = play(cache, steps)
+    revision = max(0, len(states) - 1 - back)
+    start = CODEC.prefix + after if after else ""
+    wanted = sorted(
+        (key, entry)
+        for key, entry in states[revision].items()
+        if key.startswith(CODEC.prefix + (f"{namespace}/" if namespace else "")) and key > start
+    )
+
+    items = cache.items_at(revision, namespace, after=start)
+
+    assert items is not None
+    assert shown(items) == wanted
+
+
+@given(STEPS, st.integers(0, 30), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_a_watcher_can_rebuild_what_it_selects(steps: list[Any], since: int, selective: bool) -> None:
+    async def run() -> None:
+        cache = WatchCache(CODEC, Strategy())
+        half = len(steps) // 2
+        states = play(cache, steps[:half])
+        since_revision = min(since, len(states) - 1)
+        lit = (lambda cached: cached.labels["light"] == "on") if selective else None
+        watcher = Watcher(("metadata.namespace", "a"), lit, since_revision)
+        cache.watch(watcher)
+        mirror = {
+            key: entry
+            for key, entry in states[since_revision].items()
+            if key.startswith(CODEC.prefix + "a/") and (not selective or entry[1] == "on")
+        }
+        later = play_on(cache, steps[half:], states)
+        watcher.close()
+        for notice in await watcher.take():
+            assert notice.change is not None
+            seen = notice.change.shown(notice.type)
+            line = orjson.loads(notice.change.line(notice.type))
+            assert line["object"]["metadata"]["resourceVersion"] == str(notice.revision)
+            if notice.type == "DELETED":
+                del mirror[seen.key]
+            else:
+                assert (notice.type == "ADDED") == (seen.key not in mirror)
+                mirror[seen.key] = (seen.revision, seen.labels["light"])
+        assert mirror == {
+            key: entry
+            for key, entry in later.items()
+            if key.startswith(CODEC.prefix + "a/") and (not selective or entry[1] == "on")
+        }
+
+    asyncio.run(run())
+
+
+def play_on(cache: WatchCache, steps: list[Any], states: list[Any]) -> dict[str, tuple[int, str]]:
+    state: dict[str, tuple[int, str]] = dict(states[-1])
+    revision = len(states) - 1
+    for kind, namespace, name, light in steps:
+        key = CODEC.key(namespace, name)
+        if kind == "delete" and key not in state:
+            continue
+        revision += 1
+        if kind == "put":
+            state[key] = (revision, light)
+            cache.apply(Event(key, value_of(namespace, name, light), revision, revision), 0.0)
+        else:
+            del state[key]
+            cache.apply(Event(key, None, revision, revision), 0.0)
+    return state
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 120)), max_size=200), st.integers(0, 120), st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_sorted_keys_stay_sorted(steps: list[tuple[bool, int]], after: int, look_every: int) -> None:
+    keys, model = SortedKeys(), set[str]()
+    for index, (add, number) in enumerate(steps):
+        key = f"/r/{number:03}"
+        if add and key not in model:
+            model.add(key)
+            keys.add(key)
+        elif not add and key in model:
+            model.remove(key)
+            keys.remove(key)
+        if index % look_every == 0:
+            assert keys.under("/r/") == sorted(model)
+    start = f"/r/{after:03}"
+    assert keys.under("/r/", start) == sorted(key for key in model if key > start)
+
+
+def test_old_changes_are_dropped_by_age_and_number() -> None:
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, watchcache.RING_MIN + 11):
+        now = 0.0 if revision <= 5 else 1000.0
+        cache.apply(Event(CODEC.key("a", "x"), value_of("a", "x", "on"), revision, 1), now)
+
+    assert cache.oldest == 5
+    assert cache.items_at(4) is None
+    assert cache.items_at(5) is not None
+
+
+def test_a_hint_must_be_of_the_very_value() -> None:
+    cache = WatchCache(CODEC, Strategy())
+    key, value = CODEC.key("a", "x"), value_of("a", "x", "on")
+    cache.expect(key, value, {"metadata": {"labels": {"light": "hinted"}}})
+    cache.apply(Event(key, bytes(bytearray(value)), 1, 1), 0.0)
+
+    found = cache.get("a", "x")
+
+    assert found is not None
+    assert found.labels == {"light": "on"}
