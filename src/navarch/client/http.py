@@ -31,14 +31,18 @@ class HTTPTransport:
         self._tls = tls
         self._token = token
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            # Watches hold their connection for long, so the limit bounds only what runs at once with them.
-            connector = aiohttp.TCPConnector(ssl=self._tls or True, limit=self._connections, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True, read_bufsize=1 << 18)
-        return self._session
+    def _open(self, stream: bool) -> aiohttp.ClientSession:
+        session = self._sessions.get(stream)
+        if session is None or session.closed:
+            # A watch holds its connection for good. Streams have connections of their own, without a limit: if they
+            # shared that of the other requests, as many watches would leave none for anything else.
+            limit = 0 if stream else self._connections
+            connector = aiohttp.TCPConnector(ssl=self._tls or True, limit=limit, keepalive_timeout=30)
+            session = aiohttp.ClientSession(connector=connector, auto_decompress=True, read_bufsize=1 << 18)
+            self._sessions[stream] = session
+        return session
 
     async def send(self, request: Request, *, stream: bool = False) -> Response:
         """Raises ConnectionError where no answer came (refused, reset, timed out)."""
@@ -54,7 +58,7 @@ class HTTPTransport:
             total=None if stream else _REQUEST_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S, connect=None
         )
         try:
-            answer = await self._open().request(
+            answer = await self._open(stream).request(
                 request.method,
                 URL(url, encoded=True),
                 headers=headers,
@@ -71,8 +75,9 @@ class HTTPTransport:
         return Response(answer.status, body, dict(answer.headers), answer.content_type)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
+        if self._sessions:
             # The TLS close handshake of uvloop's transports needs one turn of the loop.
             await asyncio.sleep(0)
 
