@@ -14,6 +14,7 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, is_deleting, name_of, namespace_of
 from navarch.api.time import SystemClock, format_time
+from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.base import Client, PatchKind
@@ -180,6 +181,9 @@ async def running(
 ) -> AsyncIterator[Cluster]:
     """A cluster with controllers, while the context lasts."""
     server = ApiServer(MemoryStore())
+    server.use(
+        admission=default_chain(server.reader, server.writer, AdmissionConfig(), SystemClock(), random.Random(2))
+    )
     await server.start()
     client = Client(LocalTransport(server.as_user(_ADMIN)))
     async with AsyncExitStack() as stack:

@@ -48,7 +48,11 @@ class CertificateSigner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControllerConfig:
-    """What differs from cluster to cluster. Periods are Kubernetes' defaults."""
+    """What differs from cluster to cluster. Periods are Kubernetes' defaults.
+
+    `garbage_collector_delay_s` keeps the collector, which watches every resource there is, out of the way of a cluster
+    that starts; `disabled` names controllers that are not to run.
+    """
 
     cluster_cidr: str = "10.42.0.0/16"
     node_cidr_mask: int = 24
@@ -61,7 +65,7 @@ class ControllerConfig:
     node_startup_grace_s: float = 60.0
     node_monitor_period_s: float = 5.0
     terminated_pod_threshold: int = 12500
-    garbage_collection: bool = True
+    garbage_collector_delay_s: float = 0.0
     disabled: frozenset[str] = frozenset()
 
 

@@ -48,6 +48,7 @@ class GarbageCollector(Controller):
         async with asyncio.TaskGroup() as tasks:
             # Everybody else first: collecting is never urgent while a cluster starts.
             await self.context.informers.synced()
+            await asyncio.sleep(self.context.config.garbage_collector_delay_s)
             await self._watch_all(tasks)
             tasks.create_task(super().run(), name=self.name)
             while True:
