@@ -313,7 +313,7 @@ async def test_delete_collection_deletes_what_is_selected(api: Api) -> None:
 
 
 async def test_a_kind_is_served_in_two_versions(api: Api) -> None:
-    v1, v2 = ("/apis/autoscaling/{}/namespaces/default/horizontalpodautoscalers".format(v) for v in ("v1", "v2"))
+    v1, v2 = (f"/apis/autoscaling/{v}/namespaces/default/horizontalpodautoscalers" for v in ("v1", "v2"))
     target = {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}
     spec = {"maxReplicas": 3, "scaleTargetRef": target, "targetCPUUtilizationPercentage": 50}
 

@@ -1,7 +1,7 @@
 """All watch caches, fed by one watch of the store, and the one revision up to which they are complete.
 
-In: the store.  Out: a `WatchCache` per stored resource, and waiting until a revision has arrived. A consistent read asks
-the store for its revision and waits until the caches have it; with an embedded store they nearly always have.
+In: the store.  Out: a `WatchCache` per stored resource, and waiting until a revision has arrived. A consistent read
+asks the store for its revision and waits until the caches have it; with an embedded store they nearly always have.
 
 Invariant: `revision` never goes back; every cache contains every event up to it and nothing after.
 """

@@ -1,7 +1,7 @@
 """A request's body to the object it states: parsed, of the right kind, checked against the kind's schema.
 
-In: bytes and their content type.  Out: an object that the request owns, without unknown fields; what was unknown becomes
-warnings or a refusal, as `fieldValidation` says.
+In: bytes and their content type.  Out: an object that the request owns, without unknown fields; what was unknown
+becomes warnings or a refusal, as `fieldValidation` says.
 """
 
 from __future__ import annotations
@@ -211,11 +211,13 @@ def check_type(obj: Obj, kind: Kind) -> None:
         obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
     if not isinstance(api_version, (str, type(None))) or not isinstance(stated, (str, type(None))):
         raise bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): apiVersion and kind must be strings"
+            f"the object provided is unrecognized (must be of type {resource.kind}): "
+            "apiVersion and kind must be strings"
         )
     if api_version and api_version != resource.api_version:
         raise bad_request(
-            f"the API version in the data ({api_version}) does not match the expected API version ({resource.api_version})"
+            f"the API version in the data ({api_version}) does not match "
+            f"the expected API version ({resource.api_version})"
         )
     if stated and stated != resource.kind:
         version = resource.version

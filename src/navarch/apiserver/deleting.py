@@ -1,9 +1,9 @@
 """Deletion: at once, after a grace period, or when the last finalizer is gone.
 
-In: which object and DeleteOptions.  Out: the object with its deletion begun, or that it is gone. A graceful deletion only
-marks the object (for a Pod, the kubelet then deletes it with no grace left); finalizers hold a marked object until an
-update removes the last. What becomes of dependents is the garbage collector's work, told to it by the `orphan` and
-`foregroundDeletion` finalizers that are set here.
+In: which object and DeleteOptions.  Out: the object with its deletion begun, or that it is gone. A graceful deletion
+only marks the object (for a Pod, the kubelet then deletes it with no grace left); finalizers hold a marked object
+until an update removes the last. What becomes of dependents is the garbage collector's work, told to it by the
+`orphan` and `foregroundDeletion` finalizers that are set here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The HTTPS front: aiohttp's bare server before `ApiServer.handle`.
 
-In: connections, with or without a client certificate.  Out: what the handler answers, streams as they come. One handler
-serves every path, so that no router is between a request and `handle`; a stream's chunks are written as they gather, and
-a client that does not read them in time is cut off.
+In: connections, with or without a client certificate.  Out: what the handler answers, streams as they come. One
+handler serves every path, so that no router is between a request and `handle`; a stream's chunks are written as they
+gather, and a client that does not read them in time is cut off.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Get, list and watch, answered from the watch cache under Kubernetes' resourceVersion rules.
 
-Without a resourceVersion a read is consistent: it shows everything acknowledged before it began. `0` takes what the cache
-has; any other is the least that the answer must contain, or with `resourceVersionMatch=Exact` (and on the later chunks
-of a list) exactly what it shows. Plain lists are joined from stored bytes; only Tables, metadata-only answers and
-versions that are not the stored one are made from decoded objects.
+Without a resourceVersion a read is consistent: it shows everything acknowledged before it began. `0` takes what the
+cache has; any other is the least that the answer must contain, or with `resourceVersionMatch=Exact` (and on the later
+chunks of a list) exactly what it shows. Plain lists are joined from stored bytes; only Tables, metadata-only answers
+and versions that are not the stored one are made from decoded objects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a request asks for: its path taken apart, and the verb that authorization knows it by.
 
-`/apis/apps/v1/namespaces/default/deployments/web/scale` is group, version, namespace, plural, name and subresource; what
-is no resource path (`/healthz`, discovery) stays a path.
+`/apis/apps/v1/namespaces/default/deployments/web/scale` is group, version, namespace, plural, name and subresource;
+what is no resource path (`/healthz`, discovery) stays a path.
 """
 
 from __future__ import annotations

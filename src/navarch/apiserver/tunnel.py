@@ -1,7 +1,8 @@
 """Upgraded connections: what the client and the other end say to each other is not ours to understand.
 
-In: a request that asks for an upgrade, and where it goes.  Out: the other end's refusal, or a `Tunnel`; `join` then copies
-bytes both ways until either side is done. Backpressure is the sockets' own: each direction waits for its reader.
+In: a request that asks for an upgrade, and where it goes.  Out: the other end's refusal, or a `Tunnel`; `join` then
+copies bytes both ways until either side is done. Backpressure is the sockets' own: each direction waits for its
+reader.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the API server knows of one stored resource: every object's bytes, a small index, and the recent changes.
 
-In: the store's events, in revision order.  Out: gets, lists and watches without touching the store. An object is held as
-the bytes that clients receive (resourceVersion spliced in once) plus what selectors look at; it is decoded again only
-for who must change it. Recent changes stay in a ring: it answers watches that start in the past and lists at a recent
-revision; what is older is answered with 410 (watch) or from the store's history (list).
+In: the store's events, in revision order.  Out: gets, lists and watches without touching the store. An object is held
+as the bytes that clients receive (resourceVersion spliced in once) plus what selectors look at; it is decoded again
+only for who must change it. Recent changes stay in a ring: it answers watches that start in the past and lists at a
+recent revision; what is older is answered with 410 (watch) or from the store's history (list).
 
 Invariant: when `apply` returns, the entries, the ring and every watcher's queue agree on the event's revision.
 """

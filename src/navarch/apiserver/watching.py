@@ -33,7 +33,8 @@ Render = Callable[[Cached], bytes]
 
 @dataclass(slots=True)
 class WatchOptions:
-    """A watch's parameters. `initial` says to begin with everything there is; `announce_end` to mark where that ends."""
+    """A watch's parameters. `initial` says to begin with everything there is; `announce_end` to mark where that
+    ends."""
 
     selection: Selection
     since: int

@@ -1,11 +1,12 @@
-"""The one way in which an object is created or changed: over HTTP, in process, by a subresource or by the server itself.
+"""The one way in which an object is created or changed: over HTTP, in process, by a subresource or by the server
+itself.
 
 Only kinds as they are stored come this way; who serves another version converts before and after.
 
 In: an object (create) or a function from the stored object to the wanted one (modify).  Out: what is stored now. The
 steps, in this order: system metadata, defaults, the kind's strategy, managed fields, admission, validation, canonical
-bytes, commit. A modify whose commit loses a race starts over from the newer object unless the request named the revision
-it wants to replace; one that changes nothing writes nothing.
+bytes, commit. A modify whose commit loses a race starts over from the newer object unless the request named the
+revision it wants to replace; one that changes nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Origin:
 
 @dataclass(slots=True)
 class Written:
-    """The outcome: `data` are the bytes that a client of the kind's version reads; `gone` that the change let a deletion
-    finish."""
+    """The outcome: `data` are the bytes that a client of the kind's version reads; `gone` that the change let a
+    deletion finish."""
 
     data: bytes
     revision: int
@@ -61,10 +62,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side apply
-    does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look at; whether
-    `wanted` is a function of what is stored (`patch`), so that losing a race means doing it again: the revision that such
-    a change carries is the stored one, unless it states another."""
+    """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side
+    apply does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look
+    at; whether `wanted` is a function of what is stored (`patch`), so that losing a race means doing it again: the
+    revision that such a change carries is the stored one, unless it states another."""
 
     subresource: str = ""
     manage: bool = True

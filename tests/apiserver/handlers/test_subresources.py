@@ -141,8 +141,8 @@ async def test_forbidden_says_who_may_not_do_what(api: Api) -> None:
     assert response.status == 403
     assert isinstance(response.body, bytes)
     assert (
-        b'secrets is forbidden: User \\"jane\\" cannot list resource \\"secrets\\" in API group \\"\\" in the namespace '
-        b'\\"default\\"' in response.body
+        b'secrets is forbidden: User \\"jane\\" cannot list resource \\"secrets\\" '
+        b'in API group \\"\\" in the namespace \\"default\\"' in response.body
     )
 
 

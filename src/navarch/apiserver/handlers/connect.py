@@ -1,5 +1,5 @@
-"""Requests that go on to somebody else: a pod's log, exec, attach and port-forward at its kubelet; proxied pods, services
-and nodes.
+"""Requests that go on to somebody else: a pod's log, exec, attach and port-forward at its kubelet; proxied pods,
+services and nodes.
 
 In: a Call.  Out: what the other end answers, streamed; where it agrees to an upgrade (WebSocket, SPDY), a `Tunnel`, and
 the HTTP front joins the two connections byte for byte.

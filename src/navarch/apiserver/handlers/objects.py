@@ -307,7 +307,8 @@ class Objects:
             shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
             subject = f"{call.namespace}/{name}" if call.namespace else f"/{name}"
             raise bad_request(
-                f"failed to create typed patch object ({subject}; {resource.api_version}, Kind={resource.kind}): {shown}"
+                f"failed to create typed patch object "
+                f"({subject}; {resource.api_version}, Kind={resource.kind}): {shown}"
             )
         data = orjson.dumps(config)
         subresource = call.route.subresource
