@@ -1,8 +1,9 @@
 """containerd: the configuration of a containerd of the cluster's own, how to start it, and how to leave no trace of it.
 
-Each cluster runs its own containerd, apart from any other on the machine: own root, state and socket below the cluster's
-directories, own cgroup root. A supervisor starts `command()`; containers belong to shims that outlive containerd, so that
-it may be killed and started again. `purge` removes what is left of a cluster's containers when it is taken down.
+Each cluster runs its own containerd, apart from any other on the machine: own root, state and socket below the
+cluster's directories, own cgroup root. A supervisor starts `command()`; containers belong to shims that outlive
+containerd, so that it may be killed and started again. `purge` removes what is left of a cluster's containers when it
+is taken down.
 """
 
 from __future__ import annotations
@@ -262,8 +263,8 @@ def _has_apparmor() -> bool:
 def command(paths: ContainerdPaths) -> list[str]:
     """The argument vector of containerd; its environment is `environment()`.
 
-    Start it in a session of its own and end it with SIGTERM to it alone: shims are in sessions and cgroups of their own,
-    and must not be killed with it."""
+    Start it in a session of its own and end it with SIGTERM to it alone: shims are in sessions and cgroups of their
+    own, and must not be killed with it."""
     return ["containerd", "--config", str(paths.config), "--log-level", "warn"]
 
 

@@ -1,7 +1,7 @@
 """Cgroups of pods: each has one, named by its quality of service and uid, whose limits bound all of its containers.
 
-The runtime makes the containers' own below it. Works on cgroup v1 (a tree per controller) and v2 (one tree). A limit that
-cannot be set is left to the containers' own: it bounds the same processes more closely.
+The runtime makes the containers' own below it. Works on cgroup v1 (a tree per controller) and v2 (one tree). A limit
+that cannot be set is left to the containers' own: it bounds the same processes more closely.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`fieldRef` and `resourceFieldRef`: what a pod's containers may learn of the pod itself, for variables and files. Pure."""
+"""`fieldRef` and `resourceFieldRef`: what a pod's containers may learn of the pod itself, for variables and files.
+Pure."""
 
 from __future__ import annotations
 

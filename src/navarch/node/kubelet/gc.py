@@ -118,7 +118,10 @@ class Sweeper:
         goal = (used_percent - kubelet.config.image_gc_low_percent) * disk.f_blocks * disk.f_frsize // 100
         freed = await self.remove_unused_images(goal)
         if freed < goal:
-            message = f"Failed to garbage collect required amount of images. Attempted to free {goal} bytes, but only found {freed} bytes eligible to free."
+            message = (
+                f"Failed to garbage collect required amount of images. Attempted to free {goal} bytes, "
+                f"but only found {freed} bytes eligible to free."
+            )
             kubelet.node.event("Warning", "FreeDiskSpaceFailed", message)
 
     async def remove_unused_images(self, goal: int) -> int:

@@ -1,4 +1,5 @@
-"""`Kubelet`: the node's pods, each with its worker; the runtime's events on their way to them; what is left over cleaned up.
+"""`Kubelet`: the node's pods, each with its worker; the runtime's events on their way to them; what is left over
+cleaned up.
 
 In: the pods that the API server binds to this node, and the runtime's events. Out: containers, and statuses. Everything
 that is needed to go on after a restart is in the API server and in the runtime.

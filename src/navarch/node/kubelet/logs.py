@@ -1,5 +1,5 @@
-"""Container logs: reading the files that the runtime writes in CRI's format (`time stream tag text`), and following them
-over rotation until the container ends."""
+"""Container logs: reading the files that the runtime writes in CRI's format (`time stream tag text`), and following
+them over rotation until the container ends."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def _microseconds(stamp: str) -> str:
 
 
 async def read_log(path: Path, options: LogOptions, running: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """The log in chunks; with `follow` until the container no longer runs and all is read.  Raises FileNotFoundError."""
+    """The log in chunks; with `follow` until the container no longer runs and all is read.  Raises
+    FileNotFoundError."""
     left = options.limit_bytes
     async for chunk in _chunks(path, options, running):
         if left is None:

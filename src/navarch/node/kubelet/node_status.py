@@ -1,7 +1,7 @@
 """The node as the cluster sees it: registered, its capacity and conditions, its lease renewed, its images listed.
 
-The lease says every ten seconds that the node lives; the status is written when it differs, and every few minutes in any
-case. What is measured here (memory, disk, processes) also decides about pressure, and so about eviction.
+The lease says every ten seconds that the node lives; the status is written when it differs, and every few minutes in
+any case. What is measured here (memory, disk, processes) also decides about pressure, and so about eviction.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _LEASE_NAMESPACE: Final = "kube-node-lease"
 _LOOK_EVERY_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _IMAGES_LISTED: Final = 50
+_SHORT: Final = "Pod was rejected: Node didn't have enough"
+_UNFIT: Final = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
 _KUBELET_VERSION: Final = "v1.37.0"
 
 
@@ -166,19 +168,14 @@ class NodeReporter:
 
         The scheduler has checked all of this; pods that name their node themselves come unchecked."""
         allocatable = self.allocatable()
-        if len(others) + 1 > int(allocatable["pods"]):
-            return (
-                "OutOfpods",
-                f"Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {len(others)}, capacity: {allocatable['pods']}",
-            )
+        most = int(allocatable["pods"])
+        if len(others) + 1 > most:
+            return "OutOfpods", f"{_SHORT} resource: pods, requested: 1, used: {len(others)}, capacity: {most}"
         if self._node is not None:
             labels = labels_of(self._node)
             selector = pod["spec"].get("nodeSelector") or {}
             if any(labels.get(key) != value for key, value in selector.items()):
-                return (
-                    "NodeAffinity",
-                    "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-                )
+                return "NodeAffinity", _UNFIT
         critical = int(pod["spec"].get("priority") or 0) >= 2_000_000_000
         for resource, wanted in () if critical else pod_requests(pod).items():
             if resource not in ("cpu", "memory") or not wanted:
@@ -187,7 +184,7 @@ class NodeReporter:
             capacity = milli_cpu(allocatable[resource]) if resource == "cpu" else whole(allocatable[resource])
             if wanted + used > capacity:
                 words = f"resource: {resource}, requested: {wanted}, used: {used}, capacity: {capacity}"
-                return f"OutOf{resource}", f"Pod was rejected: Node didn't have enough {words}"
+                return f"OutOf{resource}", f"{_SHORT} {words}"
         return None
 
     # The loop.

@@ -1,7 +1,8 @@
 """What to do for a pod next: compares its specification with what the runtime shows. Pure; `pod.py` carries it out.
 
-The order is Kubernetes': a sandbox; init containers one after another (sidecars stay up); then all others, each restarted
-as its policy says. Invariant: no regular container starts before every init container is done or, for a sidecar, started.
+The order is Kubernetes': a sandbox; init containers one after another (sidecars stay up); then all others, each
+restarted as its policy says. Invariant: no regular container starts before every init container is done or, for a
+sidecar, started.
 """
 
 from __future__ import annotations

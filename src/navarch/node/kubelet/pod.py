@@ -6,6 +6,8 @@ The status is published by a task of its own, so that a missing API server never
 after.
 """
 
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
 from __future__ import annotations
 
 import asyncio

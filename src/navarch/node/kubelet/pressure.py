@@ -1,4 +1,5 @@
-"""Pressure: whether the node runs short of memory, disk or process ids. Read from the kernel at most every few seconds."""
+"""Pressure: whether the node runs short of memory, disk or process ids. Read from the kernel at most every few
+seconds."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ class ContainerProbes:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, *, started: bool, adopted: bool = False) -> None:
-        """Start the tasks; `started` says that the startup probe has succeeded or that there is none. `adopted` is for a
-        container that ran before the kubelet did: first attempts are spread, lest those of all containers coincide."""
+        """Start the tasks; `started` says that the startup probe has succeeded or that there is none. `adopted` is
+        for a container that ran before the kubelet did: first attempts are spread, lest those of all coincide."""
         if started:
             self._started.set()
         for kind in KINDS:

@@ -1,4 +1,5 @@
-"""A pod's status on its way to the API server: computed anew for every write, patched where it differs, until it is there.
+"""A pod's status on its way to the API server: computed anew for every write, patched where it differs, until it is
+there.
 
 It also ends a deleted pod: after its last status has been taken, the object is deleted with grace period 0.
 """

@@ -1,4 +1,4 @@
-"""Requests and limits: a pod's quality-of-service class, and what containers get of CPU and memory in the runtime's terms.
+"""Requests and limits: a pod's quality-of-service class, and what its containers get in the runtime's terms.
 
 Pure. Works the same on cgroup v1 and v2: the runtime converts shares to weights; only the unified keys are v2's own.
 """
@@ -42,7 +42,7 @@ def limits_of(container: Obj) -> dict[str, Any]:
 
 
 def qos_class(pod: Obj) -> str:
-    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers (or of the pod where it states them)."""
+    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers, or the pod's own where stated."""
     counted = (
         [pod["spec"]] if pod["spec"].get("resources") else [*podspec.init_containers(pod), *podspec.containers(pod)]
     )
@@ -55,10 +55,8 @@ def qos_class(pod: Obj) -> str:
         limits = {k: v for k, v in limits.items() if milli_cpu(v) > 0}
         requests = {k: v for k, v in requests.items() if milli_cpu(v) > 0}
         any_stated = any_stated or bool(limits or requests)
-        if set(limits) != {"cpu", "memory"}:
-            guaranteed = False
-        elif any(milli_cpu(requests.get(name, limits[name])) != milli_cpu(limits[name]) for name in limits):
-            guaranteed = False
+        even = all(milli_cpu(requests.get(name, limit)) == milli_cpu(limit) for name, limit in limits.items())
+        guaranteed = guaranteed and even and set(limits) == {"cpu", "memory"}
     if not any_stated:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
@@ -146,7 +144,7 @@ def pod_requests(pod: Obj) -> dict[str, int]:
 
 
 def pod_totals(pod: Obj) -> tuple[int, int, int]:
-    """A pod's CPU request and limit in milli-cores and memory limit in bytes; a limit that some container lacks is 0."""
+    """A pod's CPU request and limit in milli-cores, and memory limit in bytes; 0 where some container has no limit."""
     stated_limits = (pod["spec"].get("resources") or {}).get("limits") or {}
     overhead = pod["spec"].get("overhead") or {}
 

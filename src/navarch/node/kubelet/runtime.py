@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple, Protocol
 # Children are started by fork and exec at once: gRPC need not prepare for a fork that goes on.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-import grpc  # noqa: E402
-import grpc.aio  # noqa: E402
+import grpc
+import grpc.aio
 
 from navarch.node.kubelet.cri import cri_pb2 as cri
 from navarch.node.kubelet.cri import events_pb2 as events
@@ -247,8 +247,8 @@ class CRIRuntime:
     async def events(self) -> AsyncIterator[ContainerEvent]:
         """Container events until the connection ends; raises ConnectionError then.
 
-        These come from containerd's event service. The CRI plugin learns of an exit from the same stream, so that CRI may
-        still say "running" for a moment after the event: who acts on it must look again until CRI agrees."""
+        These come from containerd's event service. The CRI plugin learns of an exit from the same stream, so that CRI
+        may still say "running" for a moment after the event: who acts on it must look again until CRI agrees."""
         subscribe = self._channel.unary_stream(
             _SUBSCRIBE,
             request_serializer=events.SubscribeRequest.SerializeToString,

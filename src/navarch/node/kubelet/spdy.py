@@ -23,7 +23,7 @@ _BUFFERED_CHUNKS: Final = 64
 _MAX_DATA: Final = 64 << 10
 
 # The header compressor's preset dictionary (section 2.6.10.1): words with their lengths, then plain text.
-_WORDS: Final = (
+_WORDS: Final = (  # noqa: SIM905 - as the specification lists them
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow "
     "authorization cache-control connection content-base content-encoding content-language content-length "
     "content-location content-md5 content-range content-type date etag expect expires from host if-match "

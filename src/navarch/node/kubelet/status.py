@@ -37,7 +37,7 @@ class StatusInputs:
 
 def pod_status(inputs: StatusInputs) -> Obj:
     """The status to publish."""
-    pod, observed = inputs.pod, inputs.observed
+    pod = inputs.pod
     old: Obj = pod.get("status") or {}
     init = [_container_status(inputs, c, init=True) for c in podspec.init_containers(pod)]
     regular = [_container_status(inputs, c, init=False) for c in podspec.containers(pod)]

@@ -1,7 +1,8 @@
 """Stopping: one container, or a whole pod in Kubernetes' order within its grace period.
 
 A container's preStop hook and its own shutdown share the grace period. In a pod the regular containers stop together,
-then the sidecars in reverse order of their start, then the sandbox. A later, shorter grace period replaces a longer one.
+then the sidecars in reverse order of their start, then the sandbox. A later, shorter grace period replaces a longer
+one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """exec, attach and port-forward: a client's WebSocket bridged to the runtime's streaming server.
 
-Channels of the WebSocket (the first byte of each message) are streams of the runtime's SPDY connection: 0 standard input,
-1 output, 2 errors, 3 the outcome as a Status, 4 the terminal's size; 255 closes the channel that its second byte names.
-Port-forwarding in today's kubectl carries SPDY itself inside the WebSocket: its bytes pass through as they are.
+Channels of the WebSocket (the first byte of each message) are streams of the runtime's SPDY connection: 0 standard
+input, 1 output, 2 errors, 3 the outcome as a Status, 4 the terminal's size; 255 closes the channel that its second
+byte names. Port-forwarding in today's kubectl carries SPDY itself inside the WebSocket: its bytes pass through as
+they are.
 """
 
 from __future__ import annotations
@@ -213,7 +214,8 @@ async def bridge_ports(socket: web.WebSocketResponse, url: str, ports: Sequence[
 
 
 async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str]) -> web.StreamResponse:
-    """A client that speaks SPDY itself (Kubernetes' API server): its connection and the runtime's, joined byte for byte."""
+    """A client that speaks SPDY itself (Kubernetes' API server): its connection and the runtime's, joined byte for
+    byte."""
     try:
         reader, writer = await spdy.upgrade(url, protocols)
     except spdy.SPDYError as error:

@@ -1,4 +1,5 @@
-"""Regenerate the protobuf modules beside this file: `python -m navarch.node.kubelet.cri.generate` (needs grpcio-tools)."""
+"""Regenerate the protobuf modules beside this file: `python -m navarch.node.kubelet.cri.generate` (needs
+grpcio-tools)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ class VolumeContext:
 
 
 class VolumeType(Protocol):
-    """One type of volume. `place` is the directory that is the volume's own; `set_up` answers the path to mount, which is
+    """One type of volume. `place` is the directory that is the volume's own; `set_up` answers the path to mount,
+    which is
     `place` for all types that keep their own data. It is called again to refresh, and must change only what differs."""
 
     refreshes: bool

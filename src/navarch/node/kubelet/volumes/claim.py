@@ -1,5 +1,7 @@
 """persistentVolumeClaim: a claim that is bound to a volume which is a path of this node (`hostPath`, `local`)."""
 
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
 from __future__ import annotations
 
 from pathlib import Path

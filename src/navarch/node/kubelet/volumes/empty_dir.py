@@ -1,5 +1,7 @@
 """emptyDir: a directory that lives as long as the pod, on the node's disk or in memory (`medium: Memory`)."""
 
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
 from __future__ import annotations
 
 import ctypes

@@ -1,4 +1,5 @@
-"""`VolumeManager`: a pod's volumes as a whole: set up before containers start, refreshed while they run, torn down last."""
+"""`VolumeManager`: a pod's volumes as a whole: set up before containers start, refreshed while they run, torn down
+last."""
 
 from __future__ import annotations
 

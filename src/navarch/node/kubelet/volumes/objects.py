@@ -4,6 +4,8 @@ Each source gives a payload (files by path); a projected volume is the union of 
 service account.
 """
 
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
 from __future__ import annotations
 
 import base64
