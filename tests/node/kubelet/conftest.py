@@ -19,7 +19,7 @@ from navarch.node.images import Platform, busybox_files, host_architecture, load
 from navarch.node.kubelet import cgroups
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.kubelet import Kubelet
-from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.kubelet.runtime import CRIRuntime, RuntimeFailure
 from tests.node.kubelet.fake_api import FakeAPI
 
 Obj = dict[str, Any]
@@ -198,6 +198,18 @@ class Node:
         return [e["reason"] for e in self.api.events() if e["involvedObject"]["name"] == name]
 
 
+async def _remove_sandboxes(runtime: CRIRuntime) -> None:
+    """A stop that the cancelled kubelet had begun may still be under way, and make ours fail."""
+    for _ in range(20):
+        try:
+            for sandbox in await runtime.list_sandboxes():
+                await runtime.stop_sandbox(sandbox.id)
+                await runtime.remove_sandbox(sandbox.id)
+            return
+        except RuntimeFailure:
+            await asyncio.sleep(0.2)
+
+
 @pytest.fixture
 async def node(containerd: ContainerdPaths, tmp_path: Path) -> AsyncIterator[Node]:
     """A kubelet named n1 on the session's containerd; its pods are removed afterwards."""
@@ -212,8 +224,6 @@ async def node(containerd: ContainerdPaths, tmp_path: Path) -> AsyncIterator[Nod
         try:
             await node.stop_kubelet()
         finally:
-            for sandbox in await node.runtime.list_sandboxes():
-                await node.runtime.stop_sandbox(sandbox.id)
-                await node.runtime.remove_sandbox(sandbox.id)
+            await _remove_sandboxes(node.runtime)
             unmount_below([config.data])
             await node.runtime.close()
