@@ -6,6 +6,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -23,8 +24,12 @@ def kubectl(arguments: tuple[str, ...]) -> None:
 
     `--name` counts only as the first argument; everything after it is kubectl's.
     """
+    run_kubectl(list(arguments))
+
+
+def run_kubectl(rest: list[str]) -> NoReturn:
+    """Become kubectl with these arguments.  Raises ConfigError where there is no such cluster or no kubectl."""
     name = os.environ.get("NAVARCH_NAME", DEFAULT_NAME)
-    rest = list(arguments)
     if rest and rest[0].startswith("--name="):
         name = rest.pop(0).removeprefix("--name=")
     elif len(rest) > 1 and rest[0] == "--name":

@@ -72,6 +72,11 @@ def main() -> Any:
     from navarch.cluster.config import ConfigError
 
     try:
+        if sys.argv[1:2] == ["kubectl"]:
+            # Past click, which would take `--` for its own.
+            from navarch.cli.kubectl import run_kubectl
+
+            run_kubectl(sys.argv[2:])
         return cli.main(prog_name="navarch")
     except ConfigError as error:
         click.echo(f"navarch: {error}", err=True)
