@@ -51,7 +51,7 @@ async def kubelet(monkeypatch: pytest.MonkeyPatch, api: Api) -> AsyncIterator[No
     app = web.Application()
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", logs)
     app.router.add_get("/exec/{namespace}/{pod}/{container}", execute)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, max_line_size=1 << 20)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -133,3 +133,29 @@ async def test_a_kubelet_that_is_not_there_is_unavailable(front: str, session: a
     async with session.get(f"{front}/api/v1/namespaces/default/pods/q/log") as answer:
         assert answer.status == 503
         assert (await answer.json())["reason"] == "ServiceUnavailable"
+
+
+async def test_a_long_command_fits_into_the_url(front: str, session: aiohttp.ClientSession, kubelet: None) -> None:
+    url = f"{front}/api/v1/namespaces/default/pods/p/exec?stdout=true&command=" + "x" * 60_000
+    async with asyncio.timeout(5), session.ws_connect(url, protocols=("v5.channel.k8s.io",)) as socket:
+        assert await socket.receive_bytes() == b"\x01" + b"x" * 60_000
+
+
+async def test_a_write_goes_on_when_its_client_hangs_up(front: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = api.server.store.commit
+
+    async def slowly(op: object) -> int:
+        await asyncio.sleep(0.1)
+        return await commit(op)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(api.server.store, "commit", slowly)
+    body = orjson.dumps(config_map("late"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rsplit(":", 1)[1]))
+    head = f"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.2)
+
+    assert (await api("GET", "/api/v1/namespaces/default/configmaps/late"))[0] == 200

@@ -32,6 +32,8 @@ _GZIP_FROM = 128 * 1024
 _WRITE_AT_ONCE = 1 << 20
 _STALLED_S = 30.0
 _SHUTDOWN_S = 3.0
+_HEAD_MAX = 1 << 20
+_WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
@@ -57,6 +59,9 @@ class HTTPFront:
             keepalive_timeout=300,
             # Done here, within the limit of a body.
             auto_decompress=False,
+            # Commands to execute and selectors travel in the URL.
+            max_line_size=_HEAD_MAX,
+            max_field_size=_HEAD_MAX,
         )
         self._listening: asyncio.Server | None = None
 
@@ -87,7 +92,13 @@ class HTTPFront:
             request = await _request_of(incoming)
         except StatusError as error:
             return _finished(respond_error(error))
-        response = await self._server.handle(request, None, _peer_certificate(incoming))
+        answering = self._server.handle(request, None, _peer_certificate(incoming))
+        if request.method in _WRITES and "upgrade" not in request.headers:
+            # A write that has begun goes on when its client hangs up: whoever undid what admission did for it, while
+            # its commit is under way, would be wrong half of the time.
+            response = await asyncio.shield(answering)
+        else:
+            response = await answering
         body = response.body
         if isinstance(response, Tunnel):
             return await _joined(incoming, response)

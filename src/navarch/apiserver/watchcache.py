@@ -272,6 +272,12 @@ class WatchCache:
         """Tell what a value about to be committed will index as, which saves decoding it when its event arrives."""
         self._hints[key] = (value, obj["metadata"].get("labels") or _NO_LABELS, self.fields_of(obj))
 
+    def forget(self, key: str, value: bytes) -> None:
+        """The value was not committed after all (or nobody waits to know)."""
+        hint = self._hints.get(key)
+        if hint is not None and hint[0] is value:
+            del self._hints[key]
+
     def fields_of(self, obj: Obj) -> Mapping[str, str]:
         if not self.selectable:
             return _NO_FIELDS

@@ -317,7 +317,11 @@ class Writing:
             data = codec.stamp(value, cached.revision) if cached is not None else value
             return Written(data, cached.revision if cached else 0, created=not expected)
         cache.expect(key, value, obj)
-        revision = await self._commit(Put(key, value, expected))
+        try:
+            revision = await self._commit(Put(key, value, expected))
+        except BaseException:
+            cache.forget(key, value)
+            raise
         entry = cache.by_key(key)
         data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
         return Written(data, revision, created=not expected)
