@@ -56,7 +56,7 @@ def main() -> None:
     options.add_argument("--pods", type=int, default=5000, help="how many to create, get, patch and delete")
     options.add_argument("--connections", type=int, default=32)
     options.add_argument("--list-pods", type=int, default=15000, help="how many to list; 0 leaves the list out")
-    options.add_argument("--padding", type=int, default=1500, help="bytes added to each listed pod")
+    options.add_argument("--padding", type=int, default=850, help="bytes added to each listed pod")
     chosen = options.parse_args()
     target = target_of(chosen)
 

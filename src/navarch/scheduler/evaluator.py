@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from navarch.scheduler.columns import BoolArray, FloatArray, IntArray, NodeColumns
+from navarch.scheduler.columns import BoolArray, FloatArray, NodeColumns
 from navarch.scheduler.counters import PodCounters
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.framework import Plugin, Profile, Rejection, Scope
 from navarch.scheduler.podinfo import PodInfo
-from navarch.scheduler.table import NodeTable
+from navarch.scheduler.table import NodeTable, Rows
 
 _CLASSES_LIMIT = 256
 
@@ -121,8 +121,7 @@ class Evaluator:
 
     def fits_row(self, pod: PodInfo, row: int) -> bool:
         """Whether one row can take the pod now, asked afresh (while pods are taken away or added for trial)."""
-        rows = np.array([row])
-        table = self.table().select(rows)
+        table = self.table().select(slice(row, row + 1))
         if not self._columns.alive[row]:
             return False
         return all(plugin.filter(pod, table)[0] for plugin in self.profile.plugins if plugin.filters(pod))
@@ -172,7 +171,13 @@ class Evaluator:
         changed = {*node_rows, *(change.row for change in pod_changes)}
         if len(changed) * 4 > columns.size and len(changed) > 16:
             return self._rebuild(identity, pod)
-        rows = np.fromiter(changed, np.int64, len(changed))
+        rows: Rows
+        if len(changed) == 1:
+            # One placement since last time, the usual case: a slice costs a third of what picking by index does.
+            row = next(iter(changed))
+            rows = slice(row, row + 1)
+        else:
+            rows = np.fromiter(changed, np.int64, len(changed))
         known.node_position = columns.node_log.end
         known.pod_position = columns.pod_log.end
         self._refresh(known, pod, rows, node_changed=bool(node_rows))
@@ -198,7 +203,7 @@ class Evaluator:
         self._classes.move_to_end(identity)
         if len(self._classes) > _CLASSES_LIMIT:
             self._classes.popitem(last=False)
-        self._refresh(fresh, pod, np.arange(columns.size), node_changed=True)
+        self._refresh(fresh, pod, slice(0, columns.size), node_changed=True)
         return fresh
 
     def _scorers(self, pod: PodInfo) -> tuple[list[Plugin], list[Plugin], list[Plugin]]:
@@ -213,13 +218,13 @@ class Evaluator:
             [p for p in weighted if p.scope is Scope.CLUSTER and type(p).score is not Plugin.score],
         )
 
-    def _refresh(self, known: _Class, pod: PodInfo, rows: IntArray, *, node_changed: bool) -> None:
+    def _refresh(self, known: _Class, pod: PodInfo, rows: Rows, *, node_changed: bool) -> None:
         table = self.table().select(rows)
         fits = self._columns.alive[rows]
         for plugin in known.filters:
             fits = fits & plugin.filter(pod, table)
         known.fits[rows] = fits
-        total = np.zeros(len(rows))
+        total = np.zeros(len(table))
         for plugin in known.scorers:
             total += self.profile.weight(plugin) * plugin.score(pod, table)
         known.score[rows] = total

@@ -33,16 +33,18 @@ class NodeTable:
         self.columns = columns
         self.counters = counters
         self.environment = environment
-        self.rows: Rows = slice(0, columns.size) if rows is None else rows
-        self._length = columns.size if rows is None else len(columns.alive[: columns.size][rows])
+        if rows is None:
+            rows = slice(0, columns.size)
+        self.rows: Rows = rows
+        self._length: int = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         self.feasible: BoolArray | None = None
         """While scoring: the nodes that passed all filters."""
 
     def __len__(self) -> int:
         return self._length
 
-    def select(self, rows: IntArray) -> NodeTable:
-        """The table of some rows, numbered as in the storage."""
+    def select(self, rows: Rows) -> NodeTable:
+        """The table of some rows, numbered as in the storage; a slice has a start and a stop."""
         return NodeTable(self.columns, self.counters, self.environment, rows)
 
     def all(self) -> NodeTable:
@@ -107,7 +109,7 @@ class NodeTable:
         if row is None:
             return -1
         if isinstance(self.rows, slice):
-            return row if row < self._length else -1
+            return row - self.rows.start if self.rows.start <= row < self.rows.stop else -1
         found = np.flatnonzero(self.rows == row)
         return int(found[0]) if len(found) else -1
 
@@ -123,4 +125,4 @@ class NodeTable:
         return self.columns.pods[self._row(position)]
 
     def _row(self, position: int) -> int:
-        return position if isinstance(self.rows, slice) else int(self.rows[position])
+        return self.rows.start + position if isinstance(self.rows, slice) else int(self.rows[position])
