@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from navarch.node.cni import CniConfig, bridge_name
+from navarch.node.host_ports import elements_script, host_ports_of
 from navarch.node.network import PodNetwork, in_thread, route_of
-from navarch.node.proxy.nftables import listed
+from navarch.node.proxy.nftables import apply_script, listed
 from tests.node.proxy.netlab import NetLab
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft")
@@ -28,6 +29,15 @@ def lab() -> Iterator[NetLab]:
         yield lab
     finally:
         lab.close()
+
+
+@pytest.fixture
+def with_pods(lab: NetLab) -> NetLab:
+    lab.add("pod", "10.42.3.130", "10.42.3.129")
+    lab.add("pod-b", "10.42.4.130", "10.42.4.129")
+    for name in ("pod", "pod-b"):
+        lab.serve(name, 8080)
+    return lab
 
 
 def test_bridge_names_fit_and_differ() -> None:
@@ -44,10 +54,9 @@ def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
 
     written = json.loads(config.write(tmp_path).read_text())
 
-    bridge, portmap = written["plugins"]
+    (bridge,) = written["plugins"]
     assert (bridge["type"], bridge["bridge"], bridge["mtu"], bridge["hairpinMode"]) == ("bridge", "nv-demo", 1400, True)
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.42.3.0/24", "gateway": "10.42.3.1"}]]
-    assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
     assert [path.name for path in tmp_path.iterdir()] == ["10-navarch-demo.conflist"]
 
 
@@ -100,6 +109,46 @@ async def test_routes_to_other_nodes_follow_the_nodes(lab: NetLab, tmp_path: Pat
 
     await in_thread(write, {}, "10.42.0.0/16")
     assert "10.42.7.0" not in (await in_thread(_state))[2]
+
+
+def pod(name: str, ip: str, port: int, *, created: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
+    ports = [{"containerPort": 8080, "hostPort": port, "protocol": "TCP", **more}]
+    return {
+        "metadata": {"name": name, "namespace": "default", "creationTimestamp": created},
+        "spec": {"containers": [{"ports": ports}]},
+        "status": {"podIP": ip, "phase": "Running"},
+    }
+
+
+def test_of_two_pods_with_one_host_port_the_one_that_stays_has_it() -> None:
+    leaving = pod("a", "10.42.3.5", 80, created="2026-01-02T00:00:00Z")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    done = pod("c", "10.42.3.7", 80)
+    done["status"]["phase"] = "Succeeded"
+
+    wanted = host_ports_of([leaving, pod("b", "10.42.3.6", 80), done])
+
+    assert wanted.anywhere == {"tcp . 80": "10.42.3.6 . 8080"}
+
+
+@pytest.mark.containers
+@needs_root
+async def test_host_ports_reach_the_pod_from_outside_the_node_and_itself(with_pods: NetLab, tmp_path: Path) -> None:
+    lab = with_pods
+    network = PodNetwork("t-net", tmp_path)
+    await apply_script(network.rules("10.42.0.0/16", "10.42.0.0/16"))
+    pods = [pod("a", "10.42.3.130", 8088), pod("b", "10.42.4.130", 8088, hostIP="192.168.9.1")]
+
+    await apply_script(elements_script(network.table, host_ports_of(pods)))
+
+    assert lab.ask("other", "192.168.9.1", 8088) == ("pod-b", "192.168.9.2")
+    assert lab.ask("node", "127.0.0.1", 8088)[0] == "pod"
+    assert lab.ask("pod", "10.42.3.129", 8088)[0] == "pod"
+    await apply_script(network.rules("10.42.0.0/16", "10.42.0.0/16"))
+    assert lab.ask("node", "127.0.0.1", 8088)[0] == "pod", "a restarted agent does not interrupt"
+    await apply_script(elements_script(network.table, host_ports_of([])))
+    with pytest.raises(ConnectionRefusedError):
+        lab.ask("other", "192.168.9.1", 8088)
 
 
 def _state() -> tuple[set[str], set[tuple[str, int]], set[str]]:

@@ -42,7 +42,6 @@ class CniConfig:
     ipam_dir: Path
     mtu: int = 1500
     bridged: bool = True
-    host_ports: bool = True
 
     def render(self) -> dict[str, Any]:
         """The conflist."""
@@ -52,6 +51,7 @@ class CniConfig:
             "ranges": [[{"subnet": self.pod_cidr, "gateway": gateway_of(self.pod_cidr)}]],
             "routes": [{"dst": "0.0.0.0/0" if isinstance(ip_network(self.pod_cidr), IPv4Network) else "::/0"}],
         }
+        # No `portmap`: host ports are the pod network's own rules.
         plugins: list[dict[str, Any]] = []
         if self.bridged:
             plugins.append(
@@ -67,9 +67,6 @@ class CniConfig:
             )
         else:
             plugins.append({"type": "ptp", "ipMasq": False, "mtu": self.mtu, "ipam": ipam})
-        if self.host_ports:
-            # Our own rules masquerade what leaves the cluster; portmap's masquerading is for hairpins and localhost.
-            plugins.append({"type": "portmap", "capabilities": {"portMappings": True}, "snat": True})
         return {"cniVersion": _VERSION, "name": self.network, "plugins": plugins}
 
     def write(self, directory: Path) -> Path:

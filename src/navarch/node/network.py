@@ -26,6 +26,7 @@ from navarch.api.meta import Obj, name_of
 from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import NODES
+from navarch.node import host_ports
 from navarch.node.cni import CniConfig, bridge_name, gateway_of
 from navarch.node.proxy.nftables import apply_script
 from navarch.node.proxy.rules import table_name
@@ -84,19 +85,20 @@ class PodNetwork:
             ipam_dir=self.ipam_dir,
             mtu=self._mtu,
             bridged=self._bridged,
-            host_ports=shutil.which("iptables") is not None,
         )
         return config.write(self.conf_dir)
 
     def rules(self, pod_cidr: str, cluster_cidr: str) -> list[str]:
-        """Masquerade what leaves the cluster, and nothing else: pods see pods, and nodes see pods, as they are."""
+        """Masquerade what leaves the cluster, and nothing else: pods see pods, and nodes see pods, as they are. What
+        the table's sets and maps hold stays when this is applied again."""
         at = f"ip {self.table}"
         return [
             f"add table {at}",
-            f"delete table {at}",
-            f"add table {at}",
             f"add set {at} nodes {{ type ipv4_addr ; }}",
+            *host_ports.rules(self.table, pod_cidr),
             f"add chain {at} postrouting {{ type nat hook postrouting priority 100 ; }}",
+            f"flush chain {at} postrouting",
+            f"add rule {at} postrouting jump host-ports-masquerade",
             f"add rule {at} postrouting ip saddr {pod_cidr} ip daddr {{ {cluster_cidr}, 224.0.0.0/4 }} return",
             f"add rule {at} postrouting ip saddr {pod_cidr} ip daddr @nodes return",
             f'add rule {at} postrouting ip saddr {pod_cidr} oifname != "{self.bridge}" masquerade fully-random',

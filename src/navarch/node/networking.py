@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from navarch.client.base import Client
-from navarch.node import dns, proxy
+from navarch.node import dns, host_ports, proxy
 from navarch.node.cni import gateway_of
 from navarch.node.network import PodNetwork
 from navarch.node.proxy.nftables import NftError
@@ -74,6 +74,7 @@ class NodeNetworking:
             tasks.create_task(
                 self.network.run(self._client, config.node_name, config.pod_cidr), name="routes to other nodes"
             )
+            tasks.create_task(host_ports.run(self._client, config.node_name, self.network.table), name="host ports")
             answering = dns.DnsConfig(
                 node_name=config.node_name,
                 address=gateway_of(self._pod_cidr),
