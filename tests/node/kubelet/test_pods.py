@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from navarch.node.kubelet.eviction import Evictor
 from tests.node.kubelet.conftest import Node
 
 pytestmark = pytest.mark.containers
@@ -168,8 +169,9 @@ async def test_limits_reach_the_cgroup(node: Node) -> None:
     )
     await node.ready("lim")
 
-    assert node.log("lim").split()[0] == str(64 << 20)
-    assert node.log("lim").split()[1] in ("512", "20")
+    limit, shares = await node.until(lambda: len(node.log("lim").split()) == 2 and node.log("lim").split())
+    assert limit == str(64 << 20)
+    assert shares in ("512", "20")
     assert node.status("lim")["qosClass"] == "Guaranteed"
 
 
@@ -581,3 +583,52 @@ async def test_the_node_is_registered_with_a_lease(node: Node) -> None:
     )
     assert found["metadata"]["labels"]["kubernetes.io/hostname"] == "n1"
     assert int(found["status"]["capacity"]["cpu"]) >= 1
+
+
+async def test_a_container_is_resized_in_place(node: Node) -> None:
+    files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
+    resources = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"memory": "64Mi", "cpu": "500m"}}
+    node.pod("big", containers=[sh(f"while :; do cat {files} 2>/dev/null; sleep 0.2; done", resources=resources)])
+    await node.ready("big")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "big")))
+    larger = {"limits": {"memory": "128Mi", "cpu": "1"}, "requests": {"memory": "128Mi", "cpu": "1"}}
+    fresh["spec"]["containers"][0]["resources"] = larger
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: node.log("big").split()[-1] == str(128 << 20))
+    await node.until(lambda: node.container("big")["resources"] == larger)
+    assert node.container("big")["restartCount"] == 0
+
+
+async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
+    node.pod("low", containers=[sh("sleep 1000")], priority=1)
+    node.pod("high", containers=[sh("sleep 1000")], priority=2)
+    await node.ready("low")
+    await node.ready("high")
+    node.kubelet.node.pressure.memory_available = lambda: 0  # type: ignore[method-assign]
+
+    await Evictor(node.kubelet).look()
+
+    assert await node.ended("low") == "Failed"
+    assert node.status("low")["reason"] == "Evicted"
+    assert node.status("low")["message"].startswith("The node was low on resource: memory.")
+    assert node.condition("low", "DisruptionTarget") == "True"
+    assert node.status("high")["phase"] == "Running"
+
+
+async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
+    node.pod(
+        "fat",
+        volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        containers=[
+            sh("dd if=/dev/urandom of=/v/x bs=1M count=2; sleep 1000", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        ],
+    )
+    await node.ready("fat")
+    await node.until(lambda: "2+0 records out" in node.log("fat"))
+
+    await Evictor(node.kubelet).check_local_storage()
+
+    assert await node.ended("fat") == "Failed"
+    assert node.status("fat")["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '

@@ -251,3 +251,23 @@ async def test_statistics_name_the_pod(node: Node, shell: str) -> None:
     assert summary["pods"][0]["memory"]["workingSetBytes"] > 0
     assert 'pod="shell"' in (await get(node, "/metrics/resource"))[1]
     assert "kubelet_running_pods 1" in (await get(node, "/metrics"))[1]
+
+
+async def test_exec_by_spdy_as_kubernetes_own_api_server_does(node: Node, shell: str) -> None:
+    path = "/exec/default/shell/c?command=cat&input=1&output=1"
+    async with asyncio.timeout(20):
+        connection = spdy.Connection(*await spdy.upgrade(url(node, path), ["v4.channel.k8s.io"]))
+        running = asyncio.create_task(connection.run())
+        outcome = await connection.open_stream({"streamType": "error"})
+        stdin = await connection.open_stream({"streamType": "stdin"})
+        stdout = await connection.open_stream({"streamType": "stdout"})
+        await stdin.write(b"there and back")
+        await stdin.close_write()
+        said = await stdout.read_all()
+        status = await outcome.read_all()
+        await connection.close()
+        await running
+
+    assert said == b"there and back"
+    assert json.loads(status)["status"] == "Success"
+    assert (await get(node, "/healthz"))[1] == "ok"

@@ -24,6 +24,7 @@ from navarch.node.kubelet import podspec
 from navarch.node.kubelet.backoff import Backoff
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.container import NodeFacts
+from navarch.node.kubelet.eviction import Evictor
 from navarch.node.kubelet.gc import Sweeper
 from navarch.node.kubelet.images import ImageManager
 from navarch.node.kubelet.lifecycle import HTTPCaller
@@ -118,6 +119,7 @@ class Kubelet:
                 await self.pods.synced()
                 await self.sweeper.adopt_orphans()
                 tasks.create_task(self.sweeper.run(), name="sweeper")
+                tasks.create_task(Evictor(self).run(), name="eviction")
         finally:
             for task in list(self._running.values()):
                 task.cancel()

@@ -29,6 +29,7 @@ from navarch.node.kubelet.parts import Parts
 from navarch.node.kubelet.plan import ContainerMemory, Plan, make_plan
 from navarch.node.kubelet.probes import ContainerProbes, ready_without_probe, started_without_probe
 from navarch.node.kubelet.publish import Publisher
+from navarch.node.kubelet.resize import Resizer
 from navarch.node.kubelet.runtime import NotFound, RuntimeFailure
 from navarch.node.kubelet.sandbox import cgroup_parent, sandbox_config
 from navarch.node.kubelet.start import Starter
@@ -63,6 +64,7 @@ class PodWorker:
         self.sandbox_config: Any = None
         self.stopper = Stopper(self)
         self.starter = Starter(self)
+        self.resizer = Resizer(self)
         self.publisher = Publisher(self)
         self._probes: dict[str, ContainerProbes] = {}
         self._awake = asyncio.Event()
@@ -286,6 +288,7 @@ class PodWorker:
     # A pod that is to run.
 
     async def _keep(self) -> None:
+        await self.resizer.apply()
         plan = make_plan(self.pod, self.observed, self.memory)
         if plan.end:
             self.ending = True
@@ -457,4 +460,5 @@ class PodWorker:
             ending=self.ending,
             failure=self.failure,
             conditions=self.conditions,
+            given=self.resizer.given,
         )

@@ -175,6 +175,7 @@ class Starter:
             self._fail(container, state, "CreateContainerError", str(error), f"Error: {error}")
             return
         worker.parts.owned(container_id, worker.uid)
+        worker.resizer.record(container, container_id)
         worker.event("Normal", "Created", "Container created", name)
         try:
             await runtime.start_container(container_id)

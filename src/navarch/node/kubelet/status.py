@@ -4,7 +4,7 @@ what the kubelet remembers. Pure, so that the same inputs give the same status a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -33,6 +33,8 @@ class StatusInputs:
     ending: bool = False
     failure: tuple[str, str] = ("", "")
     conditions: Sequence[Obj] = ()
+    # What a container was last given of resources, by its name.
+    given: Callable[[str], Obj | None] = lambda _: None
 
 
 def pod_status(inputs: StatusInputs) -> Obj:
@@ -108,7 +110,7 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
         "state": {},
         "lastState": {},
     }
-    stated = container.get("resources")
+    stated = inputs.given(name) or container.get("resources")
     if stated:
         status["resources"] = stated
         if stated.get("requests"):
