@@ -62,7 +62,11 @@ async def test_without_nodes_the_message_says_so(world: World) -> None:
     async with world.scheduling():
         await world.until(lambda: world.message("web"))
 
-    assert world.message("web") == "no nodes available to schedule pods"
+        assert world.message("web") == "no nodes available to schedule pods"
+
+        world.node("a")
+
+        await world.until(lambda: world.where("web") == "a")
 
 
 async def test_a_full_node_that_lower_pods_do_not_occupy_offers_no_victims(world: World) -> None:
@@ -307,3 +311,48 @@ async def test_a_users_plugin_takes_part(world: World) -> None:
         await world.until(lambda: all(world.where(f"web-{i}") for i in range(8)))
 
     assert {world.where(f"web-{i}") for i in range(8)} == {"n0", "n2"}
+
+
+class Faulty(Plugin):
+    """A plugin with a mistake."""
+
+    name = "Faulty"
+
+    def __init__(self) -> None:
+        self.failures = 1
+
+    def binds(self, pod: PodInfo) -> bool:
+        return True
+
+    async def pre_bind(self, pod: PodInfo, node: Any, environment: Any) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ValueError("a mistake")
+
+
+async def test_a_plugin_that_fails_costs_another_try_only(world: World) -> None:
+    world.node("a")
+    world.pod("web")
+    profile = default_profile()
+    profile.plugins.append(Faulty())
+
+    async with world.scheduling(SchedulerConfig(profiles=[profile], first_backoff_s=0.01)):
+        await world.until(lambda: world.where("web") == "a")
+
+
+async def test_a_pod_deleted_while_it_is_bound_leaves_its_room_to_others(world: World) -> None:
+    world.node("a", cpu="1")
+    world.pod("first", cpu="1", priority=1)
+    world.pod("second", cpu="1")
+    bind = world.create
+
+    async def late(resource: Any, obj: Any, **options: Any) -> Any:
+        if obj["metadata"]["name"] == "first" and options.get("subresource") == "binding":
+            world.remove(resources.PODS, "first")
+            return obj
+        return await bind(resource, obj, **options)
+
+    world.create = late  # type: ignore[method-assign]
+
+    async with world.scheduling():
+        await world.until(lambda: world.where("second") == "a")

@@ -47,8 +47,9 @@ class Follower:
     def settle(self, pod: PodInfo) -> None:
         """A binding succeeded: if the pod was deleted meanwhile, its room is free again."""
         current = self._pods.get(*pod.key) if self._pods is not None else None
-        if current is None or uid_of(current) != pod.uid:
+        if (current is None or uid_of(current) != pod.uid) and self._cache.is_assumed(pod.uid):
             self._cache.forget(pod)
+            self._queue.happened(ClusterEvent(Change.POD_DELETED, pod.obj, None, pod))
 
     # Nodes.
 

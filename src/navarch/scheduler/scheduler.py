@@ -149,6 +149,11 @@ class Scheduler:
         except (StatusError, OSError) as error:
             self._binding_failed(pod, node_name, error)
             return
+        except Exception as error:
+            # A plugin that fails costs its pod another try, not everybody the scheduler.
+            log.exception("preparing %s for %s", pod.key, node_name)
+            self._binding_failed(pod, node_name, error)
+            return
         finally:
             self._slots.release()
         self.nominator.remove(pod.uid)
@@ -157,7 +162,7 @@ class Scheduler:
         self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text)
         self._follower.settle(pod)
 
-    def _binding_failed(self, pod: PodInfo, node_name: str, error: StatusError | OSError) -> None:
+    def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
         log.info("binding %s to %s: %s", pod.key, node_name, error)
         self.cache.forget(pod)
         if isinstance(error, StatusError) and error.code != 404:
@@ -184,6 +189,10 @@ class Scheduler:
             await self._writer.unscheduled(pod, "Unschedulable", message, nominated)
         except (StatusError, OSError) as error:
             log.info("refusing %s: %s", pod.key, error)
+            if pod.uid in self._follower.in_flight:
+                self._requeue(pod, frozenset())
+        except Exception:
+            log.exception("refusing %s", pod.key)
             if pod.uid in self._follower.in_flight:
                 self._requeue(pod, frozenset())
         finally:
