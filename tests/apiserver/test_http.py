@@ -150,7 +150,7 @@ async def test_a_write_goes_on_when_its_client_hangs_up(front: str, api: Api, mo
 
     monkeypatch.setattr(api.server.store, "commit", slowly)
     body = orjson.dumps(config_map("late"))
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(front.rsplit(":", 1)[1]))
+    _, writer = await asyncio.open_connection("127.0.0.1", int(front.rsplit(":", 1)[1]))
     head = f"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()

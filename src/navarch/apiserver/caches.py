@@ -18,7 +18,7 @@ from navarch.api.meta import Obj, Resource
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import WatchCache
 from navarch.kinds.base import Kind
-from navarch.store.base import Compacted, Entry, Event, Store, StoreUnavailable
+from navarch.store.base import Entry, Event, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,11 @@ class Caches:
         await self._fill()
         self._task = asyncio.create_task(self._run(), name="watch-cache")
 
+    @property
+    def following(self) -> bool:
+        """Whether the caches are being kept up to date."""
+        return self._task is not None and not self._task.done()
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -90,11 +95,14 @@ class Caches:
         while True:
             try:
                 await self._follow()
-            except (Compacted, StoreUnavailable):
+            except Exception:
+                # Whatever it was (Compacted, StoreUnavailable): nobody may go on reading caches that stand still.
                 log.exception("the watch caches lost the store; filling them anew")
                 await asyncio.sleep(_RETRY_S)
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 await self._fill()
+            except StoreUnavailable:
+                log.warning("the store cannot be read", exc_info=True)
 
     async def _follow(self) -> None:
         now = asyncio.get_running_loop().time

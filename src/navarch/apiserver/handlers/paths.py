@@ -96,6 +96,8 @@ class Paths:
                 await self._core.caches.store.revision()
             except StoreUnavailable as error:
                 return str(error)
+        if check == "informer-sync" and not self._core.caches.following:
+            return "the watch caches stand still"
         return ""
 
     def _version(self) -> dict[str, str]:

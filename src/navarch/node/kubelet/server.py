@@ -67,7 +67,14 @@ class KubeletServer:
         route("GET", "/metrics", self._metrics)
         route("GET", "/metrics/resource", self._resource_metrics)
         route("GET", "/configz", self._configz)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, handle_signals=False)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_S,
+            handle_signals=False,
+            # A command to execute travels in the URL.
+            max_line_size=1 << 20,
+        )
         await self._runner.setup()
         config = self._kubelet.config
         tls = self._tls()
