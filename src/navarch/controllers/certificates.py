@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime, timedelta
-from typing import ClassVar
-
-from cryptography import x509
-from cryptography.x509.oid import NameOID
+from typing import TYPE_CHECKING, ClassVar
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, name_of
@@ -20,6 +17,10 @@ from navarch.api.time import format_time, parse_time
 from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.pods import created_at
+
+if TYPE_CHECKING:
+    # Imported where it is used: requests are rare, and the library is among the largest that there are.
+    from cryptography import x509
 
 KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
 KUBELET_SERVING = "kubernetes.io/kubelet-serving"
@@ -33,6 +34,9 @@ _SHORTEST_S = 600
 
 def problem_of(signer: str, request: x509.CertificateSigningRequest, usages: set[str], user: str) -> str:
     """Why a signer may not sign the request; empty if it may."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     common_name = next((str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)), "")
     organizations = [str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     try:
@@ -103,6 +107,8 @@ class CertificateController(Controller):
             return
         if problem_of(KUBELET_CLIENT, request, set(spec.get("usages") or ()), spec.get("username") or ""):
             return
+        from cryptography.x509.oid import NameOID
+
         common_name = str(request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
         own = common_name == spec.get("username")
         rights = [("selfnodeclient", "selfnodeclient CSR after SubjectAccessReview.")] if own else []
@@ -177,6 +183,8 @@ class CertificateController(Controller):
 
 
 def _parse(made: Obj) -> x509.CertificateSigningRequest:
+    from cryptography import x509
+
     return x509.load_pem_x509_csr(base64.b64decode(made["spec"]["request"]))
 
 
@@ -190,6 +198,8 @@ def _expiry(made: Obj, conditions: set[str], now: datetime) -> datetime:
     due = since + (timedelta(hours=1) if settled else timedelta(hours=24))
     certificate = (made.get("status") or {}).get("certificate")
     if certificate:
+        from cryptography import x509
+
         try:
             ends = x509.load_pem_x509_certificate(base64.b64decode(certificate)).not_valid_after_utc
         except ValueError:

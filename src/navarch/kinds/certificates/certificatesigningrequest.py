@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
@@ -177,6 +175,10 @@ def _validate_request(text: str) -> Iterator[FieldError]:
     if b"-----BEGIN" not in pem:
         yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
         return
+    # Imported here: requests are rare, and the library is among the slowest to load.
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
     try:
         request = x509.load_pem_x509_csr(pem)
         if not request.is_signature_valid:
