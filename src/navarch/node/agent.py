@@ -50,7 +50,6 @@ class AgentConfig:
     client_ca: Path | None = None
     node_labels: Mapping[str, str] = field(default_factory=dict)
     max_pods: int = 110
-    static_pods: Path | None = None
 
     @property
     def containerd(self) -> ContainerdPaths:
@@ -76,7 +75,6 @@ class AgentConfig:
             cluster_domain=self.cluster_domain,
             max_pods=self.max_pods,
             node_labels=self.node_labels,
-            static_pods=self.static_pods,
         )
 
     def networking(self) -> NetworkingConfig:

@@ -632,3 +632,29 @@ async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
 
     assert await node.ended("fat") == "Failed"
     assert node.status("fat")["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
+
+
+async def test_safe_sysctls_are_set_and_others_refused(node: Node) -> None:
+    def context(name: str, value: str) -> dict[str, object]:
+        return {"sysctls": [{"name": name, "value": value}]}
+
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"
+    node.pod(
+        "safe",
+        restartPolicy="Never",
+        securityContext=context("net.ipv4.ip_unprivileged_port_start", "77"),
+        containers=[sh(script)],
+    )
+    node.pod("unsafe", securityContext=context("kernel.msgmax", "1"), containers=[sh("true")])
+
+    assert await node.ended("safe") == "Succeeded"
+    assert await node.ended("unsafe") == "Failed"
+    assert node.log("safe") == "77"
+    assert node.status("unsafe")["reason"] == "SysctlForbidden"
+
+
+async def test_a_pod_too_large_for_the_node_is_refused(node: Node) -> None:
+    node.pod("huge", containers=[sh("true", resources={"requests": {"cpu": "1000"}})])
+
+    assert await node.ended("huge") == "Failed"
+    assert node.status("huge")["reason"] == "OutOfcpu"

@@ -44,7 +44,6 @@ class KubeletConfig:
     eviction_memory_available: int = 100 << 20
     eviction_nodefs_available_percent: int = 5
     host_resolv_conf: Path = Path("/etc/resolv.conf")
-    static_pods: Path | None = None
 
     @property
     def pods(self) -> Path:

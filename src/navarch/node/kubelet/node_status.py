@@ -31,6 +31,7 @@ from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.pressure import Pressure
 from navarch.node.kubelet.resources import memory_capacity, milli_cpu, pod_requests, whole
 from navarch.node.kubelet.runtime import Runtime, RuntimeFailure
+from navarch.node.kubelet.security import forbidden_sysctl
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,9 @@ class NodeReporter:
         """Why the node cannot take a pod that was bound to it (a reason and a message); None where it can.
 
         The scheduler has checked all of this; pods that name their node themselves come unchecked."""
+        sysctl = forbidden_sysctl(pod)
+        if sysctl:
+            return "SysctlForbidden", f'Pod was rejected: forbidden sysctl: "{sysctl}" not allowlisted'
         allocatable = self.allocatable()
         most = int(allocatable["pods"])
         if len(others) + 1 > most:

@@ -17,7 +17,7 @@ from navarch.api.time import Clock, parse_time
 from navarch.client.base import Client
 from navarch.client.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
 
-_TTL: Final = timedelta(seconds=45)
+_TTL: Final = timedelta(seconds=10)
 
 
 class ObjectSource(Protocol):
@@ -81,7 +81,7 @@ class APISource:
         uid = pod["metadata"]["uid"]
         for key in [key for key in self._tokens if key[0] == uid]:
             del self._tokens[key]
-        stale = self._clock.now() - 4 * _TTL
+        stale = self._clock.now() - 10 * _TTL
         for kept_key in [key for key, kept in self._objects.items() if kept.fetched < stale]:
             del self._objects[kept_key]
 
