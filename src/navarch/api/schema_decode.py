@@ -11,7 +11,7 @@ is something to report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from navarch.api import quantity
@@ -299,6 +299,14 @@ def _below(step: str, paths: list[str]) -> list[str]:
     return [f"{step}{path}" if path[:1] == "[" else f"{step}.{path}" for path in paths]
 
 
+def _extended(found: list[str] | None, more: Iterable[str]) -> list[str]:
+    """`found` itself, longer: a body may have a hundred thousand unknown fields."""
+    if found is None:
+        return list(more)
+    found.extend(more)
+    return found
+
+
 def _struct_decoder(fields: _Fields) -> Decoder:
     struct, go_type = fields.struct, fields.go_type
     plain_type, scalar_of, nested_of = fields.plain.get, fields.scalars.get, fields.nested.get
@@ -316,15 +324,15 @@ def _struct_decoder(fields: _Fields) -> Decoder:
                 if type(value) is plain_type(key):
                     continue
                 if value is None:
-                    dropped = [*(dropped or ()), key]
+                    dropped = _extended(dropped, (key,))
                     if key not in plain and key not in nested and key not in scalars and not keep_unknown:
-                        unknown = [*(unknown or ()), key]
+                        unknown = _extended(unknown, (key,))
                     continue
                 if (decode_field := nested_of(key)) is not None:
                     if not value and type(value) is droppable(key):
-                        dropped = [*(dropped or ()), key]
+                        dropped = _extended(dropped, (key,))
                     elif (paths := decode_field(value)) is not None:
-                        unknown = [*(unknown or ()), *_below(key, paths)]
+                        unknown = _extended(unknown, _below(key, paths))
                 elif (check := scalar_of(key)) is not None:
                     checked = check(value)
                     if checked is not value:
@@ -332,8 +340,8 @@ def _struct_decoder(fields: _Fields) -> Decoder:
                 elif key in plain:
                     raise DecodeError(value, _GO_PLAIN[plain[key]])
                 elif not keep_unknown:
-                    unknown = [*(unknown or ()), key]
-                    dropped = [*(dropped or ()), key]
+                    unknown = _extended(unknown, (key,))
+                    dropped = _extended(dropped, (key,))
         except DecodeError as error:
             raise error.at(struct, key) from None
         if dropped is not None:
@@ -378,7 +386,7 @@ def _nested_list(decode_item: Decoder, go_item: str, zero: Callable[[], Any]) ->
             if item is None:
                 items[index] = zero()
             elif (paths := decode_item(item)) is not None:
-                unknown = [*(unknown or ()), *_below(f"[{index}]", paths)]
+                unknown = _extended(unknown, _below(f"[{index}]", paths))
         return unknown
 
     return decode
@@ -422,7 +430,7 @@ def _nested_map(decode_value: Decoder, go_type: str, zero: Callable[[], Any]) ->
             if value is None:
                 mapping[key] = zero()
             elif (paths := decode_value(value)) is not None:
-                unknown = [*(unknown or ()), *_below(key, paths)]
+                unknown = _extended(unknown, _below(key, paths))
         return unknown
 
     return decode

@@ -1,9 +1,9 @@
 """YAML that a client sent, as the JSON value that it stands for.
 
 In: bytes.  Out: dicts, lists and scalars as JSON has them, and which keys came twice. The document is put together
-from the parser's events, one after the other: PyYAML's own composer recurses in C, where a page of `[` ends the process, and
-keeps aliases as shared objects, which a few lines can make to stand for gigabytes. Here nesting, size and what aliases
-expand to are bounded, and nothing in the result is shared.
+from the parser's events, one after the other: PyYAML's own composer recurses in C, where a page of `[` ends the
+process, and keeps aliases as shared objects, which a few lines can make to stand for gigabytes. Here nesting, size and
+what aliases expand to are bounded, and nothing in the result is shared.
 """
 
 from __future__ import annotations

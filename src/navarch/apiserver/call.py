@@ -16,6 +16,9 @@ from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
 _MANAGER_MAX = 128
+# Characters of all warnings together, and of one where they are more than that.
+_WARNINGS_MAX = 4096
+_WARNING_MAX = 256
 _OPTIONS_KIND = {
     "create": "CreateOptions",
     "update": "UpdateOptions",
@@ -87,8 +90,24 @@ def warning_headers(warnings: list[str]) -> Mapping[str, str]:
     """`Warning` as RFC 7234 has it; several texts are one header, separated by commas."""
     if not warnings:
         return {}
-    shown = [f'299 - "{_escaped(text)}"' for text in dict.fromkeys(warnings)]
+    distinct = list(dict.fromkeys(warnings))
+    if sum(map(len, distinct)) > _WARNINGS_MAX:
+        distinct = _abridged(distinct)
+    shown = [f'299 - "{_escaped(text)}"' for text in distinct]
     return {"Warning": ", ".join(shown)}
+
+
+def _abridged(warnings: list[str]) -> list[str]:
+    """Long warnings shortened, and as many as fit: a header that is too long fails the request in many clients."""
+    kept: list[str] = []
+    left = _WARNINGS_MAX
+    for warning in warnings:
+        text = warning[:_WARNING_MAX]
+        if len(text) > left:
+            break
+        kept.append(text)
+        left -= len(text)
+    return kept
 
 
 def _escaped(text: str) -> str:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
 from navarch.apiserver.decoding import MAX_BODY
@@ -32,6 +33,10 @@ _GZIP_FROM = 128 * 1024
 _WRITE_AT_ONCE = 1 << 20
 _STALLED_S = 30.0
 _SHUTDOWN_S = 3.0
+_BODY_S = 60.0
+_quiet = log.getChild("connections")
+# What is no HTTP is answered with 400; a traceback for each would only fill the disk.
+_quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _HEAD_MAX = 1 << 20
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -56,6 +61,7 @@ class HTTPFront:
             self._handle,
             handler_cancellation=True,
             access_log=None,
+            logger=_quiet,
             keepalive_timeout=300,
             # Done here, within the limit of a body.
             auto_decompress=False,
@@ -133,11 +139,15 @@ async def _request_of(incoming: web.BaseRequest) -> Request:
 async def _read_body(incoming: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while chunk := await incoming.content.readany():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise too_large(MAX_BODY)
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(_BODY_S):
+            while chunk := await incoming.content.readany():
+                size += len(chunk)
+                if size > MAX_BODY:
+                    raise too_large(MAX_BODY)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise StatusError(408, "Timeout", "the body of the request did not arrive in time") from None
     return b"".join(chunks) if len(chunks) != 1 else chunks[0]
 
 

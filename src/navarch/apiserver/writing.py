@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from navarch.api import apply as managed
@@ -31,6 +32,7 @@ from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
 
 _MODIFY_ATTEMPTS = 50
 _NAME_ATTEMPTS = 8
+_ERRORS_SHOWN = 1000
 # Writes that change what an update of the object itself may change.
 _LIKE_MAIN = frozenset({"", "scale"})
 
@@ -295,7 +297,8 @@ class Writing:
             obj["status"] = status
 
     def _refuse_invalid(self, kind: Kind, obj: Obj, errors: Iterable[FieldError]) -> None:
-        found = list(errors)
+        # A body has room for a hundred thousand mistakes; a reader has not.
+        found = list(islice(errors, _ERRORS_SHOWN))
         if found:
             metadata = obj["metadata"]
             name = metadata.get("name") or metadata.get("generateName") or ""

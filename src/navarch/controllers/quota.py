@@ -47,7 +47,7 @@ class ResourceQuotaController(Controller):
         self.enqueue(key_of(quota))
 
     def _quota_updated(self, old: Obj, quota: Obj) -> None:
-        if old["spec"] != quota["spec"]:
+        if old.get("spec") != quota.get("spec"):
             self.enqueue(key_of(quota))
 
     def _pod_updated(self, old: Obj, pod: Obj) -> None:
@@ -66,7 +66,7 @@ class ResourceQuotaController(Controller):
         quota = await self.client.find(RESOURCE_QUOTAS, key.name, key.namespace)
         if quota is None:
             return None
-        hard = quota["spec"].get("hard") or {}
+        hard = (quota.get("spec") or {}).get("hard") or {}
         totals: dict[str, Fraction] = dict.fromkeys(hard, Fraction(0))
         for resource in await self._resources(hard):
             for obj in await self._objects(resource, key.namespace):
