@@ -116,8 +116,8 @@ def _lines() -> dict[str, str]:
 
 
 class _Field:
-    """How one field is read: `shape` is "" (single), "[]" or "{}"; `drop` leaves out zero values; an `embedded` message,
-    named as its type, states its fields in JSON as if they were the outer one's."""
+    """How one field is read: `shape` is "" (single), "[]" or "{}"; `drop` leaves out zero values; an `embedded`
+    message, named as its type, states its fields in JSON as if they were the outer one's."""
 
     __slots__ = ("drop", "embedded", "name", "read", "shape")
 

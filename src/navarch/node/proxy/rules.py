@@ -106,8 +106,8 @@ def base_rules(table: TableConfig) -> list[str]:
                 f"meta mark set meta mark xor {MASQUERADE_MARK} masquerade fully-random",
             ],
         ),
-        # Right after destinations were rewritten, and not in `forward`: a machine that has no route to the service range
-        # would say "unreachable" before that.
+        # Right after destinations were rewritten, and not in `forward`: a machine without a route to the service
+        # range would say "unreachable" before that.
         (
             "filter-prerouting",
             "filter",
