@@ -1,0 +1,140 @@
+"""Simulated nodes against the real API server, in process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj
+from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import User
+from navarch.client import resources
+from navarch.client.base import Client, PatchKind
+from navarch.client.local import LocalTransport
+from navarch.sim.heartbeats import interval_s
+from navarch.sim.nodes import SimulatedNodes
+from navarch.store.memory import MemoryStore
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    server = ApiServer(MemoryStore(), source=random.Random(1))
+    await server.start()
+    admin = Client(LocalTransport(server.as_user(User("admin", groups=("system:masters",)))))
+    for name in ("default", "kube-node-lease"):
+        await admin.create(resources.NAMESPACES, {"metadata": {"name": name}})
+    yield admin
+    await server.stop()
+
+
+@pytest.fixture
+async def nodes(client: Client) -> AsyncIterator[SimulatedNodes]:
+    simulated = SimulatedNodes(client, 2, random=random.Random(1))
+    task = asyncio.create_task(simulated.run())
+    yield simulated
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until(condition: Callable[[], Awaitable[Any]], timeout_s: float = 5) -> Any:
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                if result := await condition():
+                    return result
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+            await asyncio.sleep(0.01)
+
+
+def _pod(name: str, node: str = "node-1", **metadata: Any) -> Obj:
+    spec = {"nodeName": node, "containers": [{"name": "c", "image": "web"}], "restartPolicy": "Never"}
+    return {"metadata": {"name": name, "namespace": "default", **metadata}, "spec": spec}
+
+
+async def _phase(client: Client, name: str, phase: str) -> Obj | None:
+    pod = await client.get(resources.PODS, name, "default")
+    return pod if pod["status"].get("phase") == phase else None
+
+
+async def test_nodes_are_ready_and_hold_leases(client: Client, nodes: SimulatedNodes) -> None:
+    node = await _until(lambda: client.get(resources.NODES, "node-2"))
+    lease = await _until(lambda: client.get(resources.LEASES, "node-2", "kube-node-lease"))
+
+    assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
+    assert node["status"]["allocatable"]["cpu"] == "8"
+    assert lease["spec"]["holderIdentity"] == "node-2"
+    assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+
+
+async def test_a_pod_runs_with_an_address_of_its_own_until_it_is_deleted(client: Client, nodes: SimulatedNodes) -> None:
+    await client.create(resources.PODS, _pod("a"))
+    await client.create(resources.PODS, _pod("b", "node-2"))
+    first = await _until(lambda: _phase(client, "a", "Running"))
+    second = await _until(lambda: _phase(client, "b", "Running"))
+    assert first["status"]["podIP"] != second["status"]["podIP"]
+
+    await client.delete(resources.PODS, "a", "default")
+
+    async def gone() -> bool:
+        names = [pod["metadata"]["name"] for pod in (await client.list(resources.PODS)).items]
+        return names == ["b"]
+
+    await _until(gone)
+
+
+async def test_a_pod_exits_as_its_annotations_say(client: Client, nodes: SimulatedNodes) -> None:
+    annotations = {"sim.navarch.dev/run-duration": "50ms", "sim.navarch.dev/exit-code": "3"}
+    await client.create(resources.PODS, _pod("a", annotations=annotations))
+
+    pod = await _until(lambda: _phase(client, "a", "Failed"))
+
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
+
+
+async def test_a_pod_that_is_held_reports_its_end_before_it_goes(client: Client, nodes: SimulatedNodes) -> None:
+    await client.create(resources.PODS, _pod("a", finalizers=["example.com/hold"]))
+    await _until(lambda: _phase(client, "a", "Running"))
+
+    await client.delete(resources.PODS, "a", "default")
+
+    await _until(lambda: _phase(client, "a", "Failed"))
+
+
+async def test_pods_stand_still_on_a_failed_node_until_it_recovers(client: Client, nodes: SimulatedNodes) -> None:
+    await _until(lambda: client.get(resources.NODES, "node-1"))
+    nodes.fail("node-1")
+    await client.create(resources.PODS, _pod("a"))
+    await asyncio.sleep(0.1)
+    assert (await client.get(resources.PODS, "a", "default"))["status"]["phase"] == "Pending"
+    down = [{"type": "Ready", "status": "Unknown"}]
+    patch = {"status": {"conditions": down}}
+    await client.patch(resources.NODES, "node-1", "", patch, kind=PatchKind.STRATEGIC, subresource="status")
+
+    await nodes.recover("node-1")
+
+    await _until(lambda: _phase(client, "a", "Running"))
+    node = await client.get(resources.NODES, "node-1")
+    assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
+
+
+async def test_nodes_that_are_there_already_are_taken_over(client: Client, nodes: SimulatedNodes) -> None:
+    before = await _until(lambda: client.get(resources.NODES, "node-1"))
+    again = SimulatedNodes(client, 2)
+    task = asyncio.create_task(again.run())
+    await client.create(resources.PODS, _pod("a"))
+    await _until(lambda: _phase(client, "a", "Running"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert (await client.get(resources.NODES, "node-1"))["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_many_nodes_renew_less_often_but_never_too_late() -> None:
+    assert [interval_s(count) for count in (1, 100, 300, 10_000)] == [10.0, 10.0, 15.0, 25.0]
