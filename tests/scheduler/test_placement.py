@@ -290,6 +290,24 @@ async def test_a_missing_claim_keeps_the_pod_pending_until_it_is_bound(world: Wo
         await world.until(lambda: world.where("db") == "b")
 
 
+async def test_a_claim_for_one_pod_is_used_by_one_pod_at_a_time(world: World) -> None:
+    world.node("a")
+    claim = {"metadata": {"name": "data", "namespace": "default"}, "status": {"phase": "Bound"}}
+    claim["spec"] = {"volumeName": "pv", "accessModes": ["ReadWriteOncePod"]}
+    world.put(resources.PERSISTENT_VOLUMES, {"metadata": {"name": "pv"}, "spec": {}})
+    world.put(resources.PERSISTENT_VOLUME_CLAIMS, claim)
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    world.pod("first", volumes=volumes, nodeName="a")
+    world.pod("second", volumes=volumes)
+    async with world.scheduling():
+        await world.until(lambda: world.message("second"))
+        assert "1 node has pod using PersistentVolumeClaim with the same name" in world.message("second")
+
+        world.remove(resources.PODS, "first")
+
+        await world.until(lambda: world.where("second") == "a")
+
+
 class OnlyEven(Plugin):
     """A user's plugin."""
 

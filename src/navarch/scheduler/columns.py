@@ -122,6 +122,8 @@ class NodeColumns:
         self.labels: dict[str, LabelColumn] = {}
         self.host_ports: dict[tuple[str, int], dict[tuple[str, int], int]] = {}
         """By protocol and port: how often each (address, row) is taken."""
+        self.claims: dict[tuple[str, str], int] = {}
+        """By namespace and name: how many placed pods use the claim."""
         self.images: dict[str, dict[int, int]] = {}
         """By image name: its size on each row that has it."""
         self._row_images: dict[int, list[str]] = {}
@@ -232,6 +234,11 @@ class NodeColumns:
         self.nonzero_memory[row] += sign * traits.nonzero_memory
         if traits.host_ports:
             self._count_ports(row, traits.host_ports, sign)
+        for claim in traits.claims:
+            used = (traits.namespace, claim)
+            self.claims[used] = self.claims.get(used, 0) + sign
+            if not self.claims[used]:
+                del self.claims[used]
         if traits.has_terms:
             self._count_terms(row, traits, sign)
         self.pod_log.append(PodChange(row, pod, sign))

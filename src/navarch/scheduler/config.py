@@ -15,6 +15,7 @@ from navarch.scheduler.plugins.node_resources import NodeResourcesBalancedAlloca
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
+from navarch.scheduler.plugins.volume_restrictions import VolumeRestrictions
 from navarch.scheduler.plugins.volumes import VolumeBinding
 
 DEFAULT_WEIGHTS: Mapping[str, int] = {
@@ -37,6 +38,7 @@ def default_plugins() -> list[Plugin]:
         NodeAffinity(),
         NodePorts(),
         NodeResourcesFit(),
+        VolumeRestrictions(),
         VolumeBinding(),
         PodTopologySpread(),
         InterPodAffinity(),
