@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import logging
 import socket
 import ssl
@@ -17,8 +16,9 @@ import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http import HttpProcessingError
+from isal import igzip
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
 from navarch.apiserver.decoding import MAX_BODY
@@ -194,8 +194,8 @@ async def _whole(incoming: web.BaseRequest, response: Response, body: bytes) -> 
         return _finished(response)
     headers = dict(response.headers)
     if "gzip" in incoming.headers.get("accept-encoding", ""):
-        # Off the loop: compressing 50 MB takes half a second.
-        body = await asyncio.get_running_loop().run_in_executor(None, gzip.compress, body, 1)
+        # Off the loop: ISA-L compresses 33 MB in 31 ms (zlib: 160 ms), but even that is long for everybody else.
+        body = await asyncio.get_running_loop().run_in_executor(None, igzip.compress, body, 1)
         headers["Content-Encoding"] = "gzip"
         headers["Vary"] = "Accept-Encoding"
     if len(body) <= _WRITE_AT_ONCE:
@@ -225,7 +225,8 @@ async def _joined(incoming: web.BaseRequest, tunnel: Tunnel) -> web.StreamRespon
 async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIterator[bytes]) -> web.StreamResponse:
     answer = web.StreamResponse(status=response.status, headers=dict(response.headers))
     _set_headers(answer, response)
-    answer.enable_chunked_encoding()
+    if incoming.version >= HttpVersion11:
+        answer.enable_chunked_encoding()
     try:
         await answer.prepare(incoming)
         async for chunk in body:
