@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,9 @@ def main() -> None:
             else:
                 down = [sys.executable, "-m", "navarch.cli.main", "down", "--name", "startup", "--purge"]
                 subprocess.run(down, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    # So that `finally` takes the cluster down, however the benchmark is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     async def bench() -> Result:
         runs = []
