@@ -8,6 +8,7 @@ the same files give the same digests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import io
@@ -199,6 +200,14 @@ async def load_image(socket: Path, archive: Path, *, snapshotter: str = "overlay
     output = await _ctr(socket, "images", "import", "--snapshotter", snapshotter, str(archive))
     # One line per image: "unpacking docker.io/library/x:1 (sha256:…)...done".
     return [line.split()[1] for line in output.splitlines() if line.startswith("unpacking ")]
+
+
+async def mount_image(socket: Path, image: str, place: Path, *, snapshotter: str) -> None:
+    """Mount an image's files read-only at `place`.  Raises RuntimeError with ctr's words where it fails."""
+    with contextlib.suppress(RuntimeError):
+        # A view that was mounted here before a reboot would be in the way.
+        await _ctr(socket, "images", "unmount", "--rm", "--snapshotter", snapshotter, str(place))
+    await _ctr(socket, "images", "mount", "--snapshotter", snapshotter, image, str(place))
 
 
 async def _ctr(socket: Path, *arguments: str) -> str:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from navarch.node.kubelet.eviction import Evictor
-from tests.node.kubelet.conftest import Node
+from tests.node.kubelet.conftest import BUSYBOX, Node
 
 pytestmark = pytest.mark.containers
 
@@ -658,3 +658,38 @@ async def test_a_pod_too_large_for_the_node_is_refused(node: Node) -> None:
 
     assert await node.ended("huge") == "Failed"
     assert node.status("huge")["reason"] == "OutOfcpu"
+
+
+async def test_an_image_is_mounted_as_a_volume(node: Node) -> None:
+    node.pod(
+        "pic",
+        restartPolicy="Never",
+        volumes=[{"name": "v", "image": {"reference": BUSYBOX, "pullPolicy": "IfNotPresent"}}],
+        containers=[
+            sh("cat /v/etc/group; touch /v/x || echo read-only", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        ],
+    )
+
+    await node.ended("pic")
+
+    assert node.log("pic").startswith("root:x:0:")
+    assert "read-only" in node.log("pic")
+
+
+async def test_containers_are_restarted_while_the_api_server_is_away(node: Node) -> None:
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v"}})
+    host = node.config.data / "shared"
+    volumes = [{"name": "cm", "configMap": {"name": "cm"}}, {"name": "h", "hostPath": {"path": str(host)}}]
+    mounts = [{"name": "cm", "mountPath": "/cm"}, {"name": "h", "mountPath": "/h"}]
+    env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]
+    script = "echo started $K >> /h/log; while [ ! -e /h/die ]; do sleep 0.1; done; rm /h/die; exit 1"
+    pod = node.pod("away", volumes=volumes, containers=[sh(script, volumeMounts=mounts, env=env)])
+    await node.ready("away")
+
+    node.api.down = True
+    node.kubelet.workers[pod["metadata"]["uid"]].refresh_volumes()
+    (host / "die").touch()
+    await node.until(lambda: (host / "log").read_text() == "started v\nstarted v\n")
+    node.api.down = False
+
+    await node.until(lambda: node.container("away")["restartCount"] == 1)

@@ -135,10 +135,11 @@ def _mount(mount: Obj, inputs: ContainerInputs) -> Any:
                 f'failed to prepare subPath for volumeMount "{mount["name"]}" of container: {error}'
             ) from error
     path = mount["mountPath"]
+    of_image = any(v["name"] == mount["name"] and "image" in v for v in inputs.pod["spec"].get("volumes") or [])
     return cri.Mount(
         container_path=path if path.startswith("/") else f"/{path}",
         host_path=str(host),
-        readonly=bool(mount.get("readOnly")),
+        readonly=bool(mount.get("readOnly")) or of_image,
         recursive_read_only=mount.get("recursiveReadOnly") == "Enabled",
         propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
     )

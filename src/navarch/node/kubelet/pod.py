@@ -35,7 +35,7 @@ from navarch.node.kubelet.sandbox import cgroup_parent, sandbox_config
 from navarch.node.kubelet.start import Starter
 from navarch.node.kubelet.status import StatusInputs
 from navarch.node.kubelet.stop import Stopper
-from navarch.node.kubelet.volumes.base import VolumeError
+from navarch.node.kubelet.volumes.base import VolumeError, VolumePending
 
 log = logging.getLogger(__name__)
 
@@ -352,9 +352,16 @@ class PodWorker:
         if self.volumes and not self._due():
             return True
         try:
-            self.volumes = await self.parts.volumes.set_up(self.pod, self.parts.facts(self.ips()))
+            facts = self.parts.facts(self.ips())
+            self.volumes = await self.parts.volumes.set_up(self.pod, facts, self.starter.volume_image)
+        except VolumePending:
+            return False
         except VolumeError as error:
             self.event("Warning", "FailedMount", str(error))
+            if self.volumes:
+                # What was set up before still serves; it is only not up to date.
+                self._refresh_at = self.parts.clock.now() + _RETRY
+                return True
             self.wake_after(_SHORT_RETRY * 2)
             return False
         wait_s = self.parts.config.sync_period_s * (1 + self.parts.random.random() / 2)

@@ -18,6 +18,7 @@ from navarch.client.base import Client
 from navarch.client.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
 
 _TTL: Final = timedelta(seconds=10)
+_FORGET_AFTER: Final = timedelta(hours=1)
 
 
 class ObjectSource(Protocol):
@@ -72,7 +73,13 @@ class APISource:
             task = asyncio.create_task(self._client.find(resource, name, namespace))
             self._pending[key] = task
             task.add_done_callback(lambda _: self._pending.pop(key, None))
-        obj = await asyncio.shield(task)
+        try:
+            obj = await asyncio.shield(task)
+        except OSError:
+            # While the API server is away, what it said last still holds.
+            if kept is not None:
+                return kept.obj
+            raise
         self._objects[key] = _Kept(obj, self._clock.now())
         return obj
 
@@ -81,7 +88,7 @@ class APISource:
         uid = pod["metadata"]["uid"]
         for key in [key for key in self._tokens if key[0] == uid]:
             del self._tokens[key]
-        stale = self._clock.now() - 10 * _TTL
+        stale = self._clock.now() - _FORGET_AFTER
         for kept_key in [key for key, kept in self._objects.items() if kept.fetched < stale]:
             del self._objects[kept_key]
 

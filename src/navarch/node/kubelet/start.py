@@ -20,6 +20,7 @@ from navarch.node.kubelet.plan import ContainerMemory
 from navarch.node.kubelet.probes import ready_without_probe, started_without_probe
 from navarch.node.kubelet.runtime import NotFound, RuntimeFailure
 from navarch.node.kubelet.security import ConfigError
+from navarch.node.kubelet.volumes.base import VolumePending
 
 if TYPE_CHECKING:
     from navarch.node.kubelet.pod import PodWorker
@@ -125,6 +126,23 @@ class Starter:
             else:
                 worker.wake_after(_RETRY)
         return None
+
+    async def volume_image(self, volume: Obj) -> Any:
+        """The image of an image volume, pulled as a container's is.  Raises VolumePending until it is there."""
+        worker = self._worker
+        stated = volume["image"]
+        asked = {"name": f"volume {volume['name']}", "image": stated.get("reference", "")}
+        if stated.get("pullPolicy"):
+            asked["imagePullPolicy"] = stated["pullPolicy"]
+        found = await worker.parts.images.ensure(worker.pod, asked, 0, worker.event, worker.wake)
+        if found.image is None:
+            if found.reason:
+                worker.wake_at(found.retry_at or worker.parts.clock.now() + _RETRY)
+                for container in podspec.containers(worker.pod):
+                    state = worker.memory.setdefault(container["name"], ContainerMemory())
+                    state.waiting_reason, state.waiting_message = found.reason, found.message
+            raise VolumePending(found.reason or "the image is being pulled")
+        return found.image
 
     async def _config(self, container: Obj, attempt: int, image: Any) -> Any:
         worker = self._worker

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from navarch.api.meta import Obj
 from navarch.node.kubelet.fieldref import PodFacts
 from navarch.node.kubelet.sources import ObjectSource
+
+ImageSource = Callable[[Obj], Awaitable[Any]]
 
 
 class VolumeError(Exception):
     """A volume cannot be set up; the message goes into a FailedMount event."""
 
 
+class VolumePending(VolumeError):
+    """What the volume needs is on its way: nothing has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeContext:
-    """The pod whose volume it is, and where data comes from."""
+    """The pod whose volume it is, and where data comes from; `image` gives the runtime's image for an image volume."""
 
     pod: Obj
     source: ObjectSource
     facts: PodFacts
+    image: ImageSource | None = None
 
     @property
     def namespace(self) -> str:

@@ -15,10 +15,11 @@ from navarch.node.containerd import unmount_below
 from navarch.node.kubelet.config import KubeletConfig
 from navarch.node.kubelet.fieldref import PodFacts
 from navarch.node.kubelet.sources import ObjectSource
-from navarch.node.kubelet.volumes.base import VolumeContext, VolumeError, VolumeType
+from navarch.node.kubelet.volumes.base import ImageSource, VolumeContext, VolumeError, VolumePending, VolumeType
 from navarch.node.kubelet.volumes.claim import Claim
 from navarch.node.kubelet.volumes.empty_dir import EmptyDir
 from navarch.node.kubelet.volumes.host_path import HostPath
+from navarch.node.kubelet.volumes.image import ImageVolume
 from navarch.node.kubelet.volumes.objects import ObjectVolume
 
 _DIRECTORIES: Final = {
@@ -29,6 +30,7 @@ _DIRECTORIES: Final = {
     "projected": "kubernetes.io~projected",
     "hostPath": "kubernetes.io~host-path",
     "persistentVolumeClaim": "kubernetes.io~pvc",
+    "image": "kubernetes.io~image",
 }
 
 
@@ -42,29 +44,28 @@ class VolumeManager:
             "emptyDir": EmptyDir(),
             "hostPath": HostPath(),
             "persistentVolumeClaim": Claim(),
+            "image": ImageVolume(config.runtime_socket, config.data),
             **{kind: ObjectVolume(kind, clock) for kind in ("configMap", "secret", "downwardAPI", "projected")},
         }
 
-    async def set_up(self, pod: Obj, facts: PodFacts) -> dict[str, Path]:
-        """The host path of every volume by name.  Raises VolumeError for the first that cannot be set up."""
-        return {volume["name"]: await self._set_up(pod, volume, facts) for volume in pod["spec"].get("volumes") or []}
-
-    async def refresh(self, pod: Obj, facts: PodFacts) -> None:
-        """Bring volumes made of objects up to date; a volume that fails keeps what it has."""
-        for volume in pod["spec"].get("volumes") or []:
-            if self._type_of(volume)[1].refreshes:
-                await self._set_up(pod, volume, facts)
+    async def set_up(self, pod: Obj, facts: PodFacts, image: ImageSource | None = None) -> dict[str, Path]:
+        """The host path of every volume by name.  Raises VolumeError for the first that cannot be set up; called again
+        it brings up to date those that are made of objects."""
+        volumes = pod["spec"].get("volumes") or []
+        return {volume["name"]: await self._set_up(pod, volume, facts, image) for volume in volumes}
 
     def refreshes(self, pod: Obj) -> bool:
         """Whether any of the pod's volumes follows objects."""
         return any(self._type_of(volume)[1].refreshes for volume in pod["spec"].get("volumes") or [])
 
-    async def _set_up(self, pod: Obj, volume: Obj, facts: PodFacts) -> Path:
+    async def _set_up(self, pod: Obj, volume: Obj, facts: PodFacts, image: ImageSource | None) -> Path:
         kind, handler = self._type_of(volume)
         place = self._place(pod["metadata"]["uid"], kind, volume["name"])
-        context = VolumeContext(pod, self._source, facts)
+        context = VolumeContext(pod, self._source, facts, image)
         try:
             return await handler.set_up(context, volume, place)
+        except VolumePending:
+            raise
         except VolumeError as error:
             raise VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}') from error
         except (StatusError, OSError) as error:
