@@ -21,7 +21,7 @@ class WorkQueue(Generic[K]):
         self._waiting: set[K] = set()
         self._working: set[K] = set()
         self._failures: dict[K, int] = {}
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[float, asyncio.Handle]] = {}
         self._getters: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -44,10 +44,11 @@ class WorkQueue(Generic[K]):
         when = loop.time() + delay_s
         pending = self._timers.get(key)
         if pending is not None:
-            if pending.when() <= when:
+            if pending[0] <= when:
                 return
-            pending.cancel()
-        self._timers[key] = loop.call_at(when, self._fire, key)
+            pending[1].cancel()
+        # The time is kept beside the handle: uvloop gives a handle without one where the delay is next to nothing.
+        self._timers[key] = (when, loop.call_at(when, self._fire, key))
 
     def add_rate_limited(self, key: K) -> None:
         """Add `key` after its back-off, which doubles until `forget`."""
@@ -85,7 +86,7 @@ class WorkQueue(Generic[K]):
 
     def close(self) -> None:
         """Cancel the timers of delayed keys."""
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 

@@ -182,6 +182,11 @@ class Controller:
         del self._written[identity]
         return obj
 
+    def is_own_write(self, resource: Resource, obj: Obj) -> bool:
+        """Whether `obj` is exactly what this controller wrote last, so that its event tells it nothing new."""
+        written = self._written.get((resource.plural, key_of(obj)))
+        return written is not None and revision_of(written) == revision_of(obj)
+
     # Running.
 
     async def synced(self) -> None:
@@ -236,6 +241,9 @@ class Controller:
     def _failed(self, key: Key, error: StatusError) -> None:
         if error.code == 409:
             self.metrics.conflicts += 1
+            log.debug("%s %s: %s", self.name, key, error)
+        elif error.code == 404:
+            # Something went away while it was being worked on; the next look will know.
             log.debug("%s %s: %s", self.name, key, error)
         elif is_namespace_terminating(error):
             # Everything in the namespace goes away; there is nothing left to bring about.

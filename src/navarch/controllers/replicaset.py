@@ -51,7 +51,7 @@ class ReplicaSetController(Controller):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._sets = self.watch_primary(self.resource)
+        self._sets = self.watch_primary(self.resource, lambda owner: not self.is_own_write(self.resource, owner))
         index_by_controller(self._sets)
         self._pods = self.informer(PODS)
         index_by_controller(self._pods)

@@ -24,7 +24,8 @@ _OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 _TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 _BATCH_S = 0.05
-"""Changes of pods within this time go into one write, so that a Service of thousands is not rewritten per pod."""
+_PODS_PER_S = 3000
+_LONGEST_BATCH_S = 1.0
 
 
 class ServicePodsController(Controller):
@@ -33,6 +34,7 @@ class ServicePodsController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._services = self.watch_primary(SERVICES)
+        self._sizes: dict[Key, int] = {}
         self._pods = self.informer(PODS)
         addresses.index_by_label(self._pods)
         self._pods.add_handler(self._pod_changed, self._pod_updated, self._pod_changed)
@@ -48,8 +50,18 @@ class ServicePodsController(Controller):
                 self._enqueue_services(old)
 
     def _enqueue_services(self, pod: Obj) -> None:
+        # A Service of thousands is looked at and rewritten as a whole, so the more pods it has, the more changes
+        # go into one pass; that an endpoint must no longer be used is told sooner than that there is one more.
+        joins = is_ready(pod) and not is_deleting(pod)
         for service in addresses.services_of(self._services, pod):
-            self.enqueue(key_of(service), _BATCH_S if is_ready(pod) and not is_deleting(pod) else 0.0)
+            batch_s = min(self._sizes.get(key_of(service), 0) / _PODS_PER_S, _LONGEST_BATCH_S)
+            self.enqueue(key_of(service), max(batch_s, _BATCH_S) if joins else batch_s / 5)
+
+    def pods_of(self, service: Obj) -> list[Obj]:
+        """The Service's pods that count as endpoints."""
+        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
+        self._sizes[key_of(service)] = len(pods)
+        return pods
 
 
 class EndpointsController(ServicePodsController):
@@ -64,16 +76,18 @@ class EndpointsController(ServicePodsController):
         self._recorder = context.recorder("endpoint-controller")
 
     def _endpoints_changed(self, endpoints: Obj) -> None:
-        self.enqueue(key_of(endpoints))
+        if not self.is_own_write(ENDPOINTS, endpoints):
+            self.enqueue(key_of(endpoints))
 
     async def reconcile(self, key: Key) -> Requeue | None:
         service = self._services.get(*key)
         if service is None:
+            self._sizes.pop(key, None)
             await self._remove(key)
             return None
         if addresses.selector_of(service) is None:
             return None
-        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
+        pods = self.pods_of(service)
         subsets, truncated = _truncate(make_subsets(service, pods))
         cached = self._endpoints.get(*key)
         current = self.newest(ENDPOINTS, cached) if cached is not None else None

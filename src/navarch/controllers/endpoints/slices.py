@@ -65,6 +65,10 @@ class SliceWriter:
             return False
         return True
 
+    def is_own_write(self, key: Key, obj: Obj) -> bool:
+        """Whether the event of `obj` only shows what was written here."""
+        return self._pending.get(key, {}).get(name_of(obj)) == revision_of(obj)
+
     def forget(self, key: Key) -> None:
         self._pending.pop(key, None)
 
@@ -126,19 +130,22 @@ class EndpointSliceController(ServicePodsController):
     def _slice_changed(self, obj: Obj) -> None:
         name = labels_of(obj).get(SERVICE_NAME)
         if name and labels_of(obj).get(MANAGED_BY) == MANAGER:
-            self.enqueue(Key(namespace_of(obj), name))
+            key = Key(namespace_of(obj), name)
+            if not self._writer.is_own_write(key, obj):
+                self.enqueue(key)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         service = self._services.get(*key)
         if service is None:
             # The slices have the Service as their owner and are collected with it.
             self._writer.forget(key)
+            self._sizes.pop(key, None)
             return None
         if addresses.selector_of(service) is None or is_deleting(service):
             return None
         if self._writer.is_behind(key):
             return Requeue(_STALE_RETRY_S)
-        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
+        pods = self.pods_of(service)
         existing = [
             obj
             for obj in self._slices.by_index("service", str(key))

@@ -92,7 +92,9 @@ class NodeIPAMController(Controller):
             message = f"Node {name_of(node)} status is now: CIDRNotAvailable"
             self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
             return None
-        patch = {"metadata": {"uid": node["metadata"]["uid"]}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
+        # With the version that was seen to have none: a range, once given, cannot be changed.
+        metadata = {"uid": node["metadata"]["uid"], "resourceVersion": node["metadata"]["resourceVersion"]}
+        patch = {"metadata": metadata, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
         try:
             await self.client.patch(NODES, key.name, "", patch)
         except BaseException:
