@@ -18,6 +18,9 @@ from common import Namespace, Result, parser, run, say, target_of
 from wire import Connection, Target
 
 
+_LABEL = "benchmark-node"
+
+
 class Bound:
     """Counts pods that have got a node: the watch selects them, so each shows up as ADDED once."""
 
@@ -104,7 +107,10 @@ async def run_nodes(options: argparse.Namespace) -> Result:
 
     target = target_of(options)
     transport = HTTPTransport(target.server, tls=target.tls, token=(lambda: target.token) if target.token else None)
-    await SimulatedNodes(Client(transport), options.nodes, name_prefix="bench-node-").run()
+    nodes = SimulatedNodes(
+        Client(transport), options.nodes, name_prefix="bench-node-", first_address=50_000, labels={_LABEL: "true"}
+    )
+    await nodes.run()
     return {}
 
 
@@ -133,6 +139,8 @@ def main() -> None:
             if nodes is not None:
                 nodes.terminate()
                 nodes.wait()
+                ours = target.request("DELETE", f"/api/v1/nodes?labelSelector={_LABEL}")
+                await (await Connection.open(target)).ask(ours)
 
     run(bench, chosen)
 

@@ -35,7 +35,8 @@ _NODES_WITH_EVENTS = 20
 
 class SimulatedNodes:
     """`count` nodes named `<name_prefix>1`, `<name_prefix>2` and so on. With `informers` (run by their owner) the nodes
-    share the pods that others watch anyway; without, they keep informers of their own."""
+    share the pods that others watch anyway; without, they keep informers of their own. Where several processes simulate
+    nodes of one cluster, `first_address` keeps the nodes' addresses apart."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class SimulatedNodes:
         clock: Clock | None = None,
         random: random_module.Random | None = None,
         name_prefix: str = "node-",
+        first_address: int = 0,
         capacity: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         zones: int = 0,
@@ -62,6 +64,7 @@ class SimulatedNodes:
         self._labels = dict(labels or {})
         self._zones = zones
         self._version = kubelet_version
+        self._first_address = first_address
         self._indexes = {f"{name_prefix}{i + 1}": i for i in range(count)}
         self._nodes: dict[str, Obj] = {}
         self._node_informer = self._informers.get(resources.NODES)
@@ -125,7 +128,7 @@ class SimulatedNodes:
         if self._zones:
             labels["topology.kubernetes.io/zone"] = f"zone-{index % self._zones + 1}"
         while True:
-            fresh = node_object(name, node_address(index), self._capacity, labels, self._version, self._clock.now())
+            fresh = node_object(name, self._address(name), self._capacity, labels, self._version, self._clock.now())
             try:
                 self._nodes[name] = await self._create_or_adopt(name, fresh)
             except (StatusError, OSError) as error:
@@ -163,7 +166,7 @@ class SimulatedNodes:
         return self._nodes.get(name)
 
     def _address(self, name: str) -> str:
-        return node_address(self._indexes[name])
+        return node_address(self._first_address + self._indexes[name])
 
     def _cidr(self, name: str) -> str:
         node = self._node(name)
