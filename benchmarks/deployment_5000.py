@@ -17,7 +17,6 @@ from typing import Any
 from common import Namespace, Result, parser, run, say, target_of
 from wire import Connection, Target
 
-
 _LABEL = "benchmark-node"
 
 
