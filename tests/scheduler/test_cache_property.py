@@ -66,11 +66,11 @@ def test_cached_answers_equal_fresh_ones(seed: int) -> None:
         action = source.random()
         if action < 0.3:
             cache.set_node(_node(f"n{source.randrange(100)}", source))
-        elif action < 0.4 and columns.names:
-            columns.remove_node(source.choice(columns.names))
-        elif action < 0.8 and columns.names:
+        elif action < 0.4 and columns.rows:
+            columns.remove_node(source.choice(list(columns.rows)))
+        elif action < 0.8:
             pod = _pod(f"p{step}", source)
-            pod["spec"]["nodeName"] = source.choice([*columns.names, "unknown"])
+            pod["spec"]["nodeName"] = source.choice([*columns.rows, "unknown"])
             cache.set_pod(pod)
             placed[f"p{step}"] = pod
         elif placed:
@@ -91,3 +91,4 @@ def test_cached_answers_equal_fresh_ones(seed: int) -> None:
     assert not any(column.any() for column in columns.requested)
     assert not columns.nonzero_memory.any()
     assert not any(columns.term_holders.values())
+    assert set(columns.rows) == {columns.names[row] for row in np.flatnonzero(columns.alive)}

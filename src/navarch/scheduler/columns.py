@@ -107,6 +107,7 @@ class NodeColumns:
         self.nodes: list[Obj | None] = []
         self.pods: list[dict[str, PodInfo]] = []
         self.rows: dict[str, int] = {}
+        self._free: list[int] = []
         self.alive: BoolArray = np.zeros(self.capacity, np.bool_)
         self.unschedulable: BoolArray = np.zeros(self.capacity, np.bool_)
         self.taint_set: IntArray = np.zeros(self.capacity, np.int64)
@@ -146,15 +147,26 @@ class NodeColumns:
         row = self.rows.get(name)
         if row is not None:
             return row
-        row = self.size
-        if row == self.capacity:
-            self._grow()
-        self.size += 1
-        self.names.append(name)
-        self.nodes.append(None)
-        self.pods.append({})
+        if self._free:
+            row = self._free.pop()
+            self.names[row] = name
+        else:
+            row = self.size
+            if row == self.capacity:
+                self._grow()
+            self.size += 1
+            self.names.append(name)
+            self.nodes.append(None)
+            self.pods.append({})
         self.rows[name] = row
         return row
+
+    def _release(self, row: int) -> None:
+        """Let a row be used again that has neither a node nor pods, or nodes that come and go would fill the table."""
+        if self.nodes[row] is None and not self.pods[row]:
+            del self.rows[self.names[row]]
+            self.names[row] = ""
+            self._free.append(row)
 
     def set_node(self, node: Obj) -> None:
         """Take over a node that was added or changed."""
@@ -186,6 +198,7 @@ class NodeColumns:
         self.alive[row] = False
         self._set_images(row, ())
         self.node_log.append(row)
+        self._release(row)
 
     def _set_allocatable(self, row: int, values: Mapping[str, int]) -> None:
         for name in values:
@@ -220,6 +233,7 @@ class NodeColumns:
         row = self.rows[name]
         del self.pods[row][pod.uid]
         self._count(row, pod, -1)
+        self._release(row)
 
     def _count(self, row: int, pod: PodInfo, sign: int) -> None:
         traits = pod.traits
