@@ -61,3 +61,9 @@ def test_a_broken_file_is_reported_with_its_path(home: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"cluster\.json"):
         ClusterConfig.load(folder)
+
+
+def test_many_simulated_nodes_get_a_range_each() -> None:
+    config, _ = lifecycle.plan("big", None, {"runtime": "simulated", "nodes": 100_000})
+
+    assert 2 ** (config.node_cidr_mask - ip_network(config.pod_cidr).prefixlen) >= 100_000

@@ -174,11 +174,14 @@ class Informer:
         self._by_namespace.setdefault(key.namespace, {})[key] = obj
         self._reindex(key, old, obj)
         for added, updated, _ in self._handlers:
-            if old is None:
-                if added is not None:
-                    added(obj)
-            elif updated is not None:
-                updated(old, obj)
+            try:
+                if old is None:
+                    if added is not None:
+                        added(obj)
+                elif updated is not None:
+                    updated(old, obj)
+            except Exception:
+                self._log_defect(key)
 
     def _remove(self, key: Key, last: Obj) -> None:
         old = self._objects.pop(key, None)
@@ -190,8 +193,15 @@ class Informer:
             del self._by_namespace[key.namespace]
         self._reindex(key, old, None)
         for _, _, deleted in self._handlers:
-            if deleted is not None:
-                deleted(last)
+            try:
+                if deleted is not None:
+                    deleted(last)
+            except Exception:
+                self._log_defect(key)
+
+    def _log_defect(self, key: Key) -> None:
+        # One callback's defect must not end the informer, on which everybody else in the process depends.
+        log.exception("a callback failed on %s %s", self.resource.group_resource, key)
 
     def _reindex(self, key: Key, old: Obj | None, new: Obj | None) -> None:
         for name, indexer in self._indexers.items():

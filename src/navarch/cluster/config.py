@@ -41,6 +41,7 @@ class ClusterConfig:
     store: str = "sqlite"
     kubernetes_version: str = DEFAULT_VERSION
     pod_cidr: str = "10.42.0.0/16"
+    node_cidr_mask: int = 24
     service_cidr: str = "10.43.0.0/16"
     cluster_dns: str = "10.43.0.10"
     cluster_domain: str = "cluster.local"

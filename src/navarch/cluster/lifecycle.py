@@ -22,6 +22,7 @@ from navarch.cluster.supervisor import spawn
 
 _LOOK_EVERY_S = 0.02
 _GIVE_UP_AFTER = 5
+_MANY_NODES = 200
 
 
 class StartError(Exception):
@@ -86,12 +87,23 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
         values["kubelet_port"] = settings.free_port(10250, {cluster.kubelet_port for cluster in others})
     elif "nodes" not in changes:
         values["nodes"] = 1
+    if values["runtime"] == "simulated" and "pod_cidr" not in changes and values["nodes"] > _MANY_NODES:
+        values.update(_wide_network(values["nodes"]))
     values.setdefault("advertise_address", settings.host_address())
     if "service_cidr" in changes:
         from ipaddress import ip_network
 
         values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
     return ClusterConfig(name=name, data_dir=str(folder), index=index, **values)
+
+
+def _wide_network(nodes: int) -> dict[str, Any]:
+    """A pod range with room for many simulated nodes. Nothing is routed there, so clusters may overlap."""
+    # 10.128.0.0/9 has 32,768 ranges of 256 addresses; with more nodes each gets the next smaller power of two.
+    mask = 24
+    while 2 ** (mask - 9) < nodes:
+        mask += 1
+    return {"pod_cidr": "10.128.0.0/9", "node_cidr_mask": mask}
 
 
 def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
