@@ -318,6 +318,35 @@ class TestLife:
         assert new["status"]["podIPs"] == [{"ip": "10.42.0.5"}]
         assert new["status"]["qosClass"] == "BestEffort"
 
+    @pytest.mark.parametrize(
+        ("field", "own", "exit_code", "stays"),
+        [
+            ("containers", {}, 1, True),
+            ("containers", {"restartPolicy": "Always"}, 0, False),
+            ("containers", {"restartPolicy": "OnFailure"}, 0, True),
+            ("containers", {"restartPolicy": "OnFailure"}, 1, False),
+            (
+                "containers",
+                {"restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]},
+                42,
+                False,
+            ),
+            ("initContainers", {}, 1, True),
+            ("initContainers", {"restartPolicy": "Always"}, 1, False),
+        ],
+    )
+    def test_what_ended_for_good_stays_ended(self, field: str, own: Obj, exit_code: int, stays: bool) -> None:
+        spec = {field: [container(name="it", **own)], "restartPolicy": "Never"}
+        old = pod(**spec)
+        statuses = "containerStatuses" if field == "containers" else "initContainerStatuses"
+        old["status"] = {statuses: [{"name": "it", "state": {"terminated": {"exitCode": exit_code}}}]}
+        new = copy.deepcopy(old)
+        new["status"][statuses][0]["state"] = {"running": {}}
+
+        refused = texts(STRATEGY.validate_subresource("status", new, old))
+
+        assert any("may not be transitioned to non-terminated state" in text for text in refused) == stays
+
     def test_selectable_fields(self) -> None:
         made = pod(nodeName="n1")
         assert STRATEGY.field_value(made, "spec.nodeName") == "n1"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, immutable, invalid_value
@@ -153,11 +153,15 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
     """A write to `/status`."""
     status, was = pod.get("status") or {}, old.get("status") or {}
     spec = pod.get("spec") or {}
-    for field, restart in (
-        ("containerStatuses", spec.get("restartPolicy")),
-        ("initContainerStatuses", spec.get("restartPolicy")),
+    for field, containers in (
+        ("containerStatuses", spec.get("containers")),
+        ("initContainerStatuses", spec.get("initContainers")),
     ):
-        yield from _validate_transitions(status.get(field) or (), was.get(field) or (), restart, f"status.{field}")
+        by_name = {container["name"]: container for container in containers or ()}
+        policy = spec.get("restartPolicy") or "Always"
+        yield from _validate_transitions(
+            status.get(field) or (), was.get(field) or (), policy, by_name, f"status.{field}"
+        )
     for listed in ("podIPs", "hostIPs"):
         seen: set[str] = set()
         for index, entry in enumerate(status.get(listed) or ()):
@@ -172,19 +176,28 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
 
 
 def _validate_transitions(
-    new: Iterable[Obj], old: Iterable[Obj], restart_policy: str | None, path: str
+    new: Iterable[Obj], old: Iterable[Obj], pod_policy: str, containers: Mapping[str, Obj], path: str
 ) -> Iterator[FieldError]:
     """A container that has ended for good stays ended."""
-    if restart_policy == "Always" or restart_policy is None:
-        return
     states = {container.get("name"): container.get("state") or {} for container in new}
-    for index, container in enumerate(old):
-        terminated = (container.get("state") or {}).get("terminated")
-        if not terminated or (terminated.get("exitCode") and restart_policy == "OnFailure"):
+    for index, before in enumerate(old):
+        name = str(before.get("name"))
+        terminated = (before.get("state") or {}).get("terminated")
+        if not terminated or _may_restart(containers.get(name) or {}, pod_policy, int(terminated.get("exitCode") or 0)):
             continue
-        state = states.get(container.get("name"))
+        state = states.get(name)
         if state is not None and not state.get("terminated"):
             yield forbidden_field(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
+
+
+def _may_restart(container: Obj, pod_policy: str, exit_code: int) -> bool:
+    """Whether a container that ended so may run again: its own rules and policy (a sidecar's too) before the pod's."""
+    for rule in container.get("restartPolicyRules") or ():
+        codes = rule.get("exitCodes") or {}
+        if (exit_code in (codes.get("values") or ())) == (codes.get("operator") == "In"):
+            return True
+    policy = container.get("restartPolicy") or pod_policy
+    return bool(policy == "Always" or (policy == "OnFailure" and exit_code))
 
 
 # ------------------------------------------------------------------------------------------------------ subresources

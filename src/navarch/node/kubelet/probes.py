@@ -81,14 +81,15 @@ async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> O
     async with grpc.aio.insecure_channel(address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
         try:
-            answer: bytes = await check(request, timeout=timeout_s)
+            answer: bytes = await check(request, timeout=timeout_s, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.UNIMPLEMENTED:
                 return Outcome(
                     False, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                 )
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                return Outcome(False, f'timeout: failed to connect service "{address}" within {timeout_s:g}s')
+                words = f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
+                return Outcome(False, f"{words}: context deadline exceeded")
             return Outcome(False, f"error: health rpc probe failed: {error.details()}")
     status = answer[1] if len(answer) >= 2 and answer[0] == 0x08 else 0
     if status == _SERVING:
