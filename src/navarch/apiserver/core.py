@@ -62,6 +62,8 @@ class Compiled(Protocol):
 
 
 class Schemas(Protocol):
+    version: str
+
     def compile(self, definition_name: str) -> Compiled: ...
 
     def definition(self, name: str) -> Obj: ...

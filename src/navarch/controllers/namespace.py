@@ -90,7 +90,12 @@ class NamespaceController(Controller):
         except StatusError as error:
             remaining.discovery_failure = error.message
         wanted = [s for s in self._served if s.resource.namespaced and {"delete", "list"} <= s.verbs]
-        await asyncio.gather(*(self._empty_of(served, namespace, remaining) for served in wanted))
+        # Pods first and alone: as long as one runs, what it was given (its policies above all) must be there.
+        for pods in (True, False):
+            of_turn = [served for served in wanted if (served.resource == PODS) is pods]
+            await asyncio.gather(*(self._empty_of(served, namespace, remaining) for served in of_turn))
+            if remaining.objects or remaining.failures:
+                break
         return remaining
 
     async def _empty_of(self, served: Served, namespace: str, remaining: _Remaining) -> None:

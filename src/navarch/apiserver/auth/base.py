@@ -67,6 +67,14 @@ class TokenIssuer(Protocol):
         """The `status` of a TokenRequest (`token`, `expirationTimestamp`).  Raises StatusError."""
         ...
 
+    def openid_configuration(self) -> Obj:
+        """Who issues, for those who check tokens without asking: OpenID Connect's discovery document."""
+        ...
+
+    def jwks(self) -> Obj:
+        """The public keys that tokens are signed with."""
+        ...
+
 
 class EveryoneIsAdmin:
     """Authenticator and authorizer of an API server without auth: tests and simulations."""

@@ -16,7 +16,9 @@ from navarch.client.transport import Request, Response
 from navarch.store.base import StoreUnavailable
 
 _TEXT = "text/plain; charset=utf-8"
-_OTHERS = ("/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
+_OTHERS = ("/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
+_OPENID_CONFIGURATION = "/.well-known/openid-configuration"
+_JWKS = "/openid/v1/jwks"
 _HEALTH = ("healthz", "livez", "readyz")
 _CHECKS = ("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer")
 
@@ -50,6 +52,11 @@ class Paths:
             return Response(200, orjson.dumps(self._version(), option=orjson.OPT_INDENT_2))
         if route.path == "/metrics":
             return self._metrics()
+        issuer = self._core.token_issuer
+        if issuer is not None and route.path.rstrip("/") == _OPENID_CONFIGURATION:
+            return Response(200, orjson.dumps(issuer.openid_configuration()))
+        if issuer is not None and route.path.rstrip("/") == _JWKS:
+            return Response(200, orjson.dumps(issuer.jwks()), {}, "application/jwk-set+json")
         if first in ("api", "apis", "openapi"):
             return await self.documents.handle(request, route)
         if route.path == "/":
@@ -101,10 +108,11 @@ class Paths:
         return ""
 
     def _version(self) -> dict[str, str]:
+        major, _, minor = self._core.schemas.version.partition(".")
         return {
-            "major": "1",
-            "minor": "37",
-            "gitVersion": f"v1.37.0+navarch.{_navarch_version()}",
+            "major": major,
+            "minor": minor,
+            "gitVersion": f"v{major}.{minor}.0+navarch.{_navarch_version()}",
             "gitCommit": "",
             "gitTreeState": "clean",
             "buildDate": "1970-01-01T00:00:00Z",
