@@ -693,3 +693,21 @@ async def test_containers_are_restarted_while_the_api_server_is_away(node: Node)
     node.api.down = False
 
     await node.until(lambda: node.container("away")["restartCount"] == 1)
+
+
+async def test_a_downward_volume_follows_the_pods_labels(node: Node) -> None:
+    volumes = [{"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]
+    script = "until grep -q new /d/l; do sleep 0.1; done; echo seen; sleep 1000"
+    node.pod(
+        "down",
+        metadata={"labels": {"a": "old"}},
+        volumes=volumes,
+        containers=[sh(script, volumeMounts=[{"name": "d", "mountPath": "/d"}])],
+    )
+    await node.ready("down")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "down")))
+    fresh["metadata"]["labels"] = {"a": "new"}
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: node.log("down") == "seen")

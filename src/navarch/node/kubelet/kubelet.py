@@ -44,6 +44,12 @@ log = logging.getLogger(__name__)
 _RECONNECT_S: Final = 0.5
 
 
+def slim(obj: Obj) -> Obj:
+    """An object without the record of who set which field, which is as large as the rest and of no use here."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return {**obj, "metadata": metadata}
+
+
 class Kubelet:
     """Runs the pods of one node until cancelled; containers go on running after that."""
 
@@ -63,8 +69,8 @@ class Kubelet:
         self.clock = clock or SystemClock()
         self.random = random.Random(seed)
         name = node_name or config.node_name
-        self.pods = Informer(client, PODS, fields=f"spec.nodeName={name}")
-        self.services = Informer(client, SERVICES)
+        self.pods = Informer(client, PODS, fields=f"spec.nodeName={name}", transform=slim)
+        self.services = Informer(client, SERVICES, transform=slim)
         self.recorder = EventRecorder(client, "kubelet", host=name, clock=self.clock)
         self.workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}

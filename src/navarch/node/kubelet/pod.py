@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj, is_deleting, revision_of
+from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
 from navarch.node.kubelet import cgroups, podspec
 from navarch.node.kubelet.dns import read_resolv_conf, resolver_of
@@ -80,7 +80,8 @@ class PodWorker:
         """The object changed."""
         if revision_of(pod) < revision_of(self.pod):
             return
-        if pod["metadata"] != self.pod["metadata"]:
+        if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
+            # Downward API volumes show these.
             self._refresh_at = None
         self.pod = pod
         self.wake()

@@ -80,6 +80,7 @@ class Publisher:
             )
             answer.setdefault("apiVersion", "v1")
             answer.setdefault("kind", "Pod")
+            answer["metadata"].pop("managedFields", None)
             if revision_of(answer) > revision_of(worker.pod):
                 worker.pod = answer
                 worker.wake()

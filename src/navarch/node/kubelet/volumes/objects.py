@@ -29,7 +29,7 @@ _MNT_DETACH = 2
 
 
 def _pick(
-    data: Mapping[str, bytes], items: Iterable[Obj] | None, default_mode: int, *, optional: bool
+    data: Mapping[str, bytes], items: Iterable[Obj] | None, default_mode: int, *, optional: bool, what: str
 ) -> dict[str, Payload]:
     """All keys as files, or the stated items at their paths."""
     if not items:
@@ -40,7 +40,7 @@ def _pick(
         if value is None:
             if optional:
                 continue
-            raise VolumeError(f"references non-existent config key: {item['key']}")
+            raise VolumeError(f"references non-existent {what} key: {item['key']}")
         result[item["path"]] = Payload(value, mode_of(item, default_mode))
     return result
 
@@ -55,7 +55,7 @@ async def config_map_payload(context: VolumeContext, stated: Obj, default_mode: 
         raise VolumeError(f'configmap "{name}" not found')
     data = {key: value.encode() for key, value in (found.get("data") or {}).items()}
     data.update({key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()})
-    return _pick(data, stated.get("items"), default_mode, optional=optional)
+    return _pick(data, stated.get("items"), default_mode, optional=optional, what="config")
 
 
 async def secret_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
@@ -67,7 +67,7 @@ async def secret_payload(context: VolumeContext, stated: Obj, default_mode: int)
             return {}
         raise VolumeError(f'secret "{name}" not found')
     data = {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
-    return _pick(data, stated.get("items"), default_mode, optional=optional)
+    return _pick(data, stated.get("items"), default_mode, optional=optional, what="secret")
 
 
 def downward_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
