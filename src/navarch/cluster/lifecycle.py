@@ -89,12 +89,22 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
         values["nodes"] = 1
     if values["runtime"] == "simulated" and "pod_cidr" not in changes and values["nodes"] > _MANY_NODES:
         values.update(_wide_network(values["nodes"]))
-    values.setdefault("advertise_address", settings.host_address())
+    values.setdefault("advertise_address", _advertised(values))
     if "service_cidr" in changes:
         from ipaddress import ip_network
 
         values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
     return ClusterConfig(name=name, data_dir=str(folder), index=index, **values)
+
+
+def _advertised(values: dict[str, Any]) -> str:
+    """Where pods reach the API server: this machine's address, or on a machine without any the pod network's gateway."""
+    address = settings.host_address()
+    if address != "127.0.0.1" or values["runtime"] != "containerd":
+        return address
+    from ipaddress import ip_network
+
+    return str(ip_network(values["pod_cidr"])[1])
 
 
 def _wide_network(nodes: int) -> dict[str, Any]:

@@ -135,7 +135,9 @@ def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
     domain = config.cluster_domain
     names = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host_name()}
     names.add(f"kubernetes.default.svc.{domain}")
-    addresses = {"127.0.0.1", "::1", str(ip_network(config.service_cidr)[1]), host_address(), config.advertise_address}
+    addresses = {"127.0.0.1", "::1", host_address(), config.advertise_address}
+    # The virtual IP of the service `kubernetes`.
+    addresses.add(str(ip_network(config.service_cidr)[1]))
     return names, addresses
 
 
