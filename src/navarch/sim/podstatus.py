@@ -71,6 +71,8 @@ def status_of(pod: Obj, does: Behaviour, pod_ip: str, host_ip: str, now: datetim
     expires_s = deadline_s - (now - accepted).total_seconds() if deadline_s else None
     moment = moment_of(spec.get("restartPolicy") or "Always", does, accepted, now)
     status: Obj = {"hostIP": host_ip, "hostIPs": [{"ip": host_ip}], "startTime": format_time(accepted)}
+    if generation := pod["metadata"].get("generation"):
+        status["observedGeneration"] = generation
     if expires_s is not None and expires_s <= 0 and moment.state != "done":
         message = "Pod was active on the node longer than the specified deadline"
         ended = Moment("done", moment.restarts, moment.started or now, now, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import datetime
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,15 @@ def request() -> str:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ann")])
     signed = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+@cache
+def certificate() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ann")])
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + datetime.timedelta(days=1))
+    return base64.b64encode(built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)).decode()
 
 
 def csr(**spec: Any) -> Any:
@@ -77,11 +87,17 @@ def test_a_signer_issues_but_does_not_approve() -> None:
     old["status"] = {"conditions": [APPROVED]}
     new = {
         **copy.deepcopy(old),
-        "status": {"certificate": "eA==", "conditions": [{"type": "Denied", "status": "True"}]},
+        "status": {"certificate": certificate(), "conditions": [{"type": "Denied", "status": "True"}]},
     }
     after, errors = updated(GROUP, KIND, old, new, "status")
     assert errors == []
-    assert after["status"] == {"certificate": "eA==", "conditions": [APPROVED]}
+    assert after["status"] == {"certificate": certificate(), "conditions": [APPROVED]}
+
+
+def test_what_is_issued_is_a_certificate() -> None:
+    old = created(GROUP, KIND, csr())[0]
+    _, (error,) = updated(GROUP, KIND, old, {**old, "status": {"certificate": "eA=="}}, "status")
+    assert error.startswith("status.certificate: Invalid value")
 
 
 def test_the_table() -> None:

@@ -121,6 +121,8 @@ class CertificateSigningRequestStrategy(Strategy):
         was, is_now = get_path(old, "status.certificate"), get_path(obj, "status.certificate")
         if was and was != is_now:
             yield forbidden_field("status.certificate", "updates may not change an existing certificate")
+        elif is_now and was != is_now:
+            yield from _validate_certificate(is_now)
         for name in ("Failed",):
             if name in _conditions(old) and name not in _conditions(obj):
                 yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
@@ -184,6 +186,24 @@ def _validate_request(text: str) -> Iterator[FieldError]:
             yield invalid_value("spec.request", text, "x509: invalid signature")
     except (ValueError, InvalidSignature):
         yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+
+
+def _validate_certificate(text: str) -> Iterator[FieldError]:
+    """What was issued: one certificate or more, as PEM blocks."""
+    from cryptography import x509
+
+    path, shown = "status.certificate", "<certificate data>"
+    try:
+        pem = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        pem = b""
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        yield invalid_value(path, shown, "must contain at least one CERTIFICATE PEM block")
+        return
+    try:
+        x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        yield invalid_value(path, shown, str(error))
 
 
 def _validate_signer(name: str, path: str) -> Iterator[FieldError]:
