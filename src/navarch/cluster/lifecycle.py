@@ -98,7 +98,7 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
 
 
 def _advertised(values: dict[str, Any]) -> str:
-    """Where pods reach the API server: this machine's address, or on a machine without any the pod network's gateway."""
+    """Where pods reach the API server: this machine's address, or where it has none the pod network's gateway."""
     address = settings.host_address()
     if address != "127.0.0.1" or values["runtime"] != "containerd":
         return address
