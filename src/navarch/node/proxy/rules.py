@@ -140,7 +140,6 @@ def _slots(table: TableConfig) -> list[str]:
     """The maps of endpoints and the chains that pick one, which all ports share."""
     ip, name = table.ip, f"{table.ip} {table.name}"
     address = f"ipv{table.family}_addr"
-    protocols = "meta l4proto { tcp, udp, sctp }"
     not_a_pod = [f"{ip} saddr != {table.pod_cidr} {_MARK}"] if table.pod_cidr else []
     chains: dict[str, list[str]] = {}
     maps: dict[str, str] = {}
@@ -153,7 +152,7 @@ def _slots(table: TableConfig) -> list[str]:
             # A packet that was sent here just before the number of endpoints shrank may find its slot empty just
             # after; the first one is there as long as there are any.
             chains[f"to-{where}-{slot}"] = [
-                f"{protocols} dnat {ip} to {key} map @{where}-{each}" for each in dict.fromkeys((slot, 0))
+                f"dnat {ip} to {key} map @{where}-{each}" for each in dict.fromkeys((slot, 0))
             ]
     for count in range(1, SLOTS + 1):
         for kind, where, before in (
