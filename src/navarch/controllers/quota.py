@@ -29,6 +29,7 @@ from navarch.kinds.core.quota_usage import covers, usage_of
 _WATCHED = (PODS, SERVICES, PERSISTENT_VOLUME_CLAIMS, SECRETS, CONFIG_MAPS, REPLICATION_CONTROLLERS)
 _RESYNC_S = 300.0
 _SETTLE_S = 0.1
+_DRIFT_S = 1.0
 
 
 class ResourceQuotaController(Controller):
@@ -42,6 +43,8 @@ class ResourceQuotaController(Controller):
         for resource, informer in self._sources.items():
             informer.add_handler(updated=self._pod_updated if resource == PODS else None, deleted=self._gone)
         self._counted: dict[str, Resource] = {}
+        self._wrong: dict[Key, str] = {}
+        """By quota: the revision that a recount did not agree with."""
 
     def _quota_added(self, quota: Obj) -> None:
         self.enqueue(key_of(quota))
@@ -61,6 +64,7 @@ class ResourceQuotaController(Controller):
     async def reconcile(self, key: Key) -> Requeue | None:
         cached = self._quotas.get(*key)
         if cached is None:
+            self._wrong.pop(key, None)
             return None
         # Admission writes the status at every creation, so the API server is asked for what it says now.
         quota = await self.client.find(RESOURCE_QUOTAS, key.name, key.namespace)
@@ -76,9 +80,22 @@ class ResourceQuotaController(Controller):
                             totals[name] += amount
         used = {name: quantity.render(amount, quantity.form_of(hard[name])) for name, amount in totals.items()}
         status = {"hard": {name: quantity.canonical(value) for name, value in hard.items()}, "used": used}
-        if not same_semantics(status, quota.get("status") or {}):
-            await self.write_status(RESOURCE_QUOTAS, quota, status)
+        if same_semantics(status, quota.get("status") or {}):
+            return Requeue(_RESYNC_S)
+        if totals.keys() <= _used(quota).keys() and not self._still(key, quota):
+            return Requeue(_DRIFT_S)
+        await self.write_status(RESOURCE_QUOTAS, quota, status)
         return Requeue(_RESYNC_S)
+
+    def _still(self, key: Key, quota: Obj) -> bool:
+        """Whether the quota has not changed since a recount found it wrong. Admission counts an object before it is
+        stored, and our own view of the objects lags: what is missing at first sight may be on its way."""
+        revision = quota["metadata"]["resourceVersion"]
+        if self._wrong.get(key) == revision:
+            del self._wrong[key]
+            return True
+        self._wrong[key] = revision
+        return False
 
     async def _resources(self, hard: Obj) -> list[Resource]:
         """The resources whose objects count for any of the names."""
@@ -104,6 +121,10 @@ class ResourceQuotaController(Controller):
             if error.code == 404:
                 return []
             raise
+
+
+def _used(quota: Obj) -> Obj:
+    return (quota.get("status") or {}).get("used") or {}
 
 
 def _plain(name: str) -> Resource:
