@@ -63,11 +63,13 @@ async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
 
 
 def _missing(server: ApiServer, objects: Iterable[tuple[Resource, Obj]]) -> list[tuple[Resource, Obj]]:
-    cache = server.core.caches
+    """What is not stored yet, of the kinds that the served version of Kubernetes has."""
+    cache, registry = server.core.caches, server.core.registry
     return [
         (resource, obj)
         for resource, obj in objects
-        if cache.of(resource).get(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) is None
+        if registry.by_path(resource.group, resource.version, resource.plural) is not None
+        and cache.of(resource).get(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) is None
     ]
 
 

@@ -103,13 +103,14 @@ class Writing:
         now = core.now_text()
         objectmeta.fill_on_create(obj, kind, now, core.random)
         strategy.defaults(obj)
+        # Before the server adds what is its own (a Job's selector): that belongs to nobody who might drop it again.
+        self._manage(kind, None, obj, origin, "", now)
         strategy.prepare_create(obj)
         if "status" not in obj and (status := core.first_status(kind)) is not None:
             obj["status"] = status
         for finalizer in strategy.finalizers_on_create(obj):
             if finalizer not in metadata.setdefault("finalizers", []):
                 metadata["finalizers"].append(finalizer)
-        self._manage(kind, None, obj, origin, "", now)
         attributes = self._attributes(kind, "CREATE", obj, None, origin, "")
         admitted = core.admission.concerns(kind, "CREATE")
         try:
