@@ -21,6 +21,7 @@ from aiohttp.http import HttpProcessingError
 from isal import igzip
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
+from navarch.apiserver import connection
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.server import ApiServer
@@ -33,7 +34,6 @@ _GZIP_FROM = 128 * 1024
 _WRITE_AT_ONCE = 1 << 20
 _STALLED_S = 30.0
 _SHUTDOWN_S = 3.0
-_BODY_S = 60.0
 _quiet = log.getChild("connections")
 # What is no HTTP is answered with 400; a traceback for each would only fill the disk.
 _quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
@@ -57,12 +57,13 @@ class HTTPFront:
 
     def __init__(self, server: ApiServer) -> None:
         self._server = server
-        self._web = web.Server(
+        self._web = connection.Server(
             self._handle,
+            self._answer,
             handler_cancellation=True,
             access_log=None,
             logger=_quiet,
-            keepalive_timeout=300,
+            keepalive_timeout=connection.IDLE_S,
             # Done here, within the limit of a body.
             auto_decompress=False,
             # Commands to execute and selectors travel in the URL.
@@ -92,6 +93,14 @@ class HTTPFront:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SHUTDOWN_S):
                     await self._listening.wait_closed()
+
+    async def _answer(self, request: Request, certificate: bytes | None) -> Response:
+        """What a plain request gets, over `connection`."""
+        response = await self._server.handle(request, None, certificate)
+        body = response.body
+        if isinstance(body, bytes) and len(body) >= _GZIP_FROM:
+            return await _packed(response, body, request.headers.get("accept-encoding", ""))
+        return response
 
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -140,7 +149,7 @@ async def _read_body(incoming: web.BaseRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(_BODY_S):
+        async with asyncio.timeout(connection.BODY_S):
             while chunk := await incoming.content.readany():
                 size += len(chunk)
                 if size > MAX_BODY:
@@ -192,15 +201,12 @@ def _set_headers(answer: web.StreamResponse, response: Response) -> None:
 async def _whole(incoming: web.BaseRequest, response: Response, body: bytes) -> web.StreamResponse:
     if len(body) < _GZIP_FROM:
         return _finished(response)
-    headers = dict(response.headers)
-    if "gzip" in incoming.headers.get("accept-encoding", ""):
-        # Off the loop: ISA-L compresses 33 MB in 31 ms (zlib: 160 ms), but even that is long for everybody else.
-        body = await asyncio.get_running_loop().run_in_executor(None, igzip.compress, body, 1)
-        headers["Content-Encoding"] = "gzip"
-        headers["Vary"] = "Accept-Encoding"
+    response = await _packed(response, body, incoming.headers.get("accept-encoding", ""))
+    assert isinstance(response.body, bytes)
+    body = response.body
     if len(body) <= _WRITE_AT_ONCE:
-        return _finished(Response(response.status, body, headers, response.content_type))
-    answer = web.StreamResponse(status=response.status, headers=headers)
+        return _finished(response)
+    answer = web.StreamResponse(status=response.status, headers=dict(response.headers))
     _set_headers(answer, response)
     answer.content_length = len(body)
     await answer.prepare(incoming)
@@ -209,6 +215,16 @@ async def _whole(incoming: web.BaseRequest, response: Response, body: bytes) -> 
         await answer.write(view[start : start + _WRITE_AT_ONCE])
     await answer.write_eof()
     return answer
+
+
+async def _packed(response: Response, body: bytes, accepted: str) -> Response:
+    """A long answer, compressed if the client takes it so."""
+    if "gzip" not in accepted:
+        return response
+    # Off the loop: ISA-L compresses 33 MB in 31 ms (zlib: 160 ms), but even that is long for everybody else.
+    packed = await asyncio.get_running_loop().run_in_executor(None, igzip.compress, body, 1)
+    headers = {**response.headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return Response(response.status, packed, headers, response.content_type)
 
 
 async def _joined(incoming: web.BaseRequest, tunnel: Tunnel) -> web.StreamResponse:

@@ -24,7 +24,7 @@ def default_kubeconfig() -> Path:
     return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
 
 
-def load_kubeconfig(path: Path | str, context: str = "", *, connections: int = 64) -> HTTPTransport:
+def load_kubeconfig(path: Path | str, context: str = "", *, connections: int = 32) -> HTTPTransport:
     """A transport for `context` (default: the file's current one).  Raises ConfigError."""
     path = Path(path)
     try:

@@ -35,7 +35,7 @@ class HTTPTransport:
         *,
         tls: ssl.SSLContext | None = None,
         token: Callable[[], str] | None = None,
-        connections: int = 64,
+        connections: int = 32,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._tls = tls

@@ -1,0 +1,305 @@
+"""One connection of the HTTPS front, with a short way for the many small requests.
+
+aiohttp's protocol takes a request apart and puts an answer together in general ways that cost several times what the
+answer itself does. A plain request, whose head comes in one piece, that has a body of stated length or none and that
+names a resource without streaming, is handled here; everything else (watches, logs, upgrades, HTTP/1.0, chunked or
+compressed bodies, odd heads) goes to aiohttp untouched.
+
+Invariant: a byte goes one way only. What comes while a plain request is being answered waits; once aiohttp has been
+given something other than one whole request, it has the connection for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+
+from navarch.apiserver.decoding import MAX_BODY
+from navarch.apiserver.routes import parse, verb_of
+from navarch.client.transport import Request, Response
+
+# Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
+Answer = Callable[[Request, bytes | None], Awaitable[Response]]
+
+IDLE_S = 300.0
+BODY_S = 60.0
+_STALLED_S = 30.0
+_AT_ONCE = 1 << 20
+_HEAD_MAX = 8192
+_WAITING_MAX = 1 << 20
+_PIPELINE_MAX = 64 << 10
+_END = b"\r\n\r\n"
+_FIRST_LINE = re.compile(
+    rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:@-]*)(?:\?([A-Za-z0-9._~/:@%+&=,!*()-]*))? HTTP/1\.1"
+)
+_HEADER = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*")
+_BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IGNORECASE)
+_VERBS = frozenset({"get", "list", "create", "update", "patch", "delete", "deletecollection"})
+_STREAMED = frozenset({"proxy", "log", "exec", "attach", "portforward"})
+_NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding"})
+_REPEATED = frozenset({"content-length", "host", "authorization", "content-type"})
+
+
+class _Headers(NamedTuple):
+    values: dict[str, str]
+    length: int
+
+
+class _Due(NamedTuple):
+    """A request whose body is still coming."""
+
+    request: Request
+    parts: list[bytes]
+    timer: asyncio.TimerHandle
+
+
+@lru_cache(maxsize=1024)
+def _headers_of(block: bytes) -> _Headers | None:
+    """The header lines, which clients repeat; None where they ask for more than a plain request does."""
+    values: dict[str, str] = {}
+    for line in block.split(b"\r\n") if block else ():
+        if _HEADER.fullmatch(line) is None:
+            return None
+        name, _, value = line.decode("ascii").partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in values:
+            if name in _REPEATED:
+                return None
+            value = f"{values[name]}, {value}"
+        values[name] = value
+    if "host" not in values or not _NOT_PLAIN.isdisjoint(values):
+        return None
+    if values.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    length = values.get("content-length", "0")
+    return _Headers(values, int(length)) if length.isdecimal() and len(length) < 10 else None
+
+
+@lru_cache(maxsize=1024)
+def _query_of(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple(parse_qsl(text, keep_blank_values=True))
+
+
+def plain_request(head: bytes) -> tuple[Request, int] | None:
+    """The request that a head stands for and the length of its body; None if it is not a plain one."""
+    line, _, block = head.partition(b"\r\n")
+    matched = _FIRST_LINE.fullmatch(line)
+    if matched is None:
+        return None
+    method, path, query = matched.groups()
+    if b"/." in path or b"//" in path:
+        return None
+    headers = _headers_of(block)
+    if headers is None or headers.length > MAX_BODY:
+        return None
+    pairs = _query_of(query.decode()) if query else ()
+    request = Request(method.decode(), path.decode(), pairs, headers.values)
+    route = parse(request.path)
+    if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:
+        return None
+    return request, headers.length
+
+
+@lru_cache(maxsize=256)
+def _status_line(status: int) -> str:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n"
+
+
+def _head_of(response: Response, length: int) -> bytes:
+    head = (
+        f"{_status_line(response.status)}Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
+        f"Cache-Control: no-cache, private\r\nDate: {rfc822_formatted_time()}\r\n"
+    )
+    if response.status == 401:
+        head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
+    for name, value in response.headers.items():
+        value = value.replace("\r", " ").replace("\n", " ")
+        head += f"{name}: {value}\r\n"
+    return head.encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol, with the short way in front of it."""
+
+    __slots__ = ("_answer", "_answering", "_due", "_general", "_later", "_peer", "_peer_known")
+
+    def __init__(self, manager: web.Server, answer: Answer, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._answer = answer
+        self._answering: asyncio.Task[None] | None = None
+        self._due: _Due | None = None
+        self._later: list[bytes] = []
+        # Whether aiohttp has the connection for good.
+        self._general = False
+        self._peer: bytes | None = None
+        self._peer_known = False
+
+    # In
+
+    def data_received(self, data: bytes) -> None:
+        if self._general or not data:
+            super().data_received(data)
+        elif self._answering is not None:
+            self._later.append(data)
+            if sum(map(len, self._later)) > _WAITING_MAX:
+                self._pause_transport_reading()
+        elif self._due is not None:
+            self._take_body(self._due, data)
+        elif self._is_idle():
+            self._take_request(data)
+        else:
+            self._leave(data)
+
+    def _is_idle(self) -> bool:
+        """Whether aiohttp has nothing to do: it has been given nothing yet, or waits for the next request."""
+        waiter = self._waiter
+        if waiter is None:
+            return self._request_count == 0
+        return not waiter.done() and not self._upgraded
+
+    def _leave(self, data: bytes) -> None:
+        self._general = True
+        super().data_received(data)
+
+    def _take_request(self, data: bytes) -> None:
+        end = data.find(_END, 0, _HEAD_MAX)
+        plain = plain_request(data[:end]) if end > 0 and not (self._force_close or self._close) else None
+        if plain is None:
+            # From one whole request without a body, which may be all that is not plain, aiohttp comes back.
+            self._general = not (
+                data.startswith(b"GET ") and end == len(data) - len(_END) and not _BODY_FOLLOWS.search(data)
+            )
+            super().data_received(data)
+            return
+        request, length = plain
+        body = data[end + len(_END) :]
+        if len(body) < length:
+            timer = self._loop.call_later(BODY_S, self._give_up)
+            self._due = _Due(request, [body], timer)
+            return
+        if len(body) > length:
+            self._later.append(body[length:])
+            body = body[:length]
+        request.body = body
+        self._begin(request)
+
+    def _take_body(self, due: _Due, data: bytes) -> None:
+        due.parts.append(data)
+        length = int(due.request.headers["content-length"])
+        if sum(map(len, due.parts)) < length:
+            return
+        due.timer.cancel()
+        self._due = None
+        body = b"".join(due.parts)
+        if len(body) > length:
+            self._later.append(body[length:])
+            body = body[:length]
+        due.request.body = body
+        self._begin(due.request)
+
+    def _give_up(self) -> None:
+        """The body did not arrive in time."""
+        if self.transport is not None:
+            self.transport.write(_head_of(Response(408, b"", {"Connection": "close"}), 0))
+            self.transport.close()
+
+    # Out
+
+    def _begin(self, request: Request) -> None:
+        self._answering = self._loop.create_task(self._respond(request))
+
+    async def _respond(self, request: Request) -> None:
+        # A write that has begun goes on when its client hangs up; what is only read is soon read.
+        try:
+            response = await self._answer(request, self._certificate())
+            await self._send(response)
+        except (ConnectionError, TimeoutError):
+            if self.transport is not None:
+                self.transport.abort()
+        except BaseException:
+            if self.transport is not None:
+                self.transport.abort()
+            raise
+        finally:
+            self._answering = None
+        if self.transport is None:
+            return
+        self._next_keepalive_close_time = self._loop.time() + IDLE_S
+        if self._force_close or self._close:
+            self.transport.close()
+        elif self._later:
+            later, self._later = b"".join(self._later), []
+            self._resume_transport_reading()
+            # Handling a long pipeline here would copy what is left of it once per request.
+            (self.data_received if len(later) <= _PIPELINE_MAX else self._leave)(later)
+
+    async def _send(self, response: Response) -> None:
+        body = response.body
+        assert isinstance(body, bytes)
+        transport = self.transport
+        if transport is None:
+            return
+        if len(body) <= _AT_ONCE:
+            transport.write(_head_of(response, len(body)) + body)
+            return
+        transport.write(_head_of(response, len(body)))
+        view = memoryview(body)
+        for start in range(0, len(body), _AT_ONCE):
+            if self.transport is None:
+                return
+            transport.write(view[start : start + _AT_ONCE])
+            if self._paused:
+                async with asyncio.timeout(_STALLED_S):
+                    await self._drain_helper()
+
+    def _certificate(self) -> bytes | None:
+        """The verified client certificate in DER form, the same for all of a connection."""
+        if not self._peer_known:
+            tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
+            self._peer = tls.getpeercert(binary_form=True) if tls is not None else None
+            self._peer_known = True
+        return self._peer
+
+    # The end
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._due is not None:
+            self._due.timer.cancel()
+            self._due = None
+        self._later.clear()
+        super().connection_lost(exc)
+
+    def _process_keepalive(self) -> None:
+        if self._answering is not None or self._due is not None:
+            # Not idle, whatever aiohttp thinks.
+            self._next_keepalive_close_time = self._loop.time() + IDLE_S
+        super()._process_keepalive()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        self._close = True
+        if self._answering is not None:
+            await asyncio.wait([self._answering], timeout=timeout)
+        await super().shutdown(timeout)
+
+
+class Server(web.Server):
+    """Makes a `Connection` for each connection."""
+
+    def __init__(self, handler: Any, answer: Answer, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._answer = answer
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, self._answer, loop=self._loop, **self._kwargs)

@@ -1,0 +1,166 @@
+"""Raw bytes to the HTTPS front: requests in pieces, in a row, and of kinds that go to aiohttp, on one connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from navarch.apiserver import connection
+from navarch.apiserver.connection import plain_request
+from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.server import ApiServer
+from tests.apiserver.conftest import Api, config_map
+
+PATH = "/api/v1/namespaces/default/configmaps"
+
+
+class Wire:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def say(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0.005)
+
+    async def hear(self) -> tuple[int, dict[str, str], bytes]:
+        async with asyncio.timeout(5):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:]}
+            body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return int(head[0].split()[1]), headers, body
+
+
+@pytest.fixture
+async def wire(server: ApiServer, api: Api) -> AsyncIterator[Wire]:
+    front = HTTPFront(server)
+    port = await front.start("127.0.0.1", 0, None)
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
+    yield wire
+    wire.writer.close()
+    await front.stop()
+
+
+def request(method: str, path: str, body: bytes = b"", *lines: str) -> bytes:
+    head = [f"{method} {path} HTTP/1.1", "Host: x", *lines]
+    if body:
+        head += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def create(name: str, **data: str) -> bytes:
+    return request("POST", PATH, orjson.dumps(config_map(name, **data)))
+
+
+async def test_a_body_in_pieces(wire: Wire) -> None:
+    data = create("a", k="v" * 1000)
+    await wire.say(data[:-700], data[-700:-10], data[-10:] + request("GET", f"{PATH}/a"))
+    assert (await wire.hear())[0] == 201
+    status, headers, body = await wire.hear()
+    assert (status, headers["content-type"], headers["cache-control"]) == (200, "application/json", "no-cache, private")
+    assert orjson.loads(body)["data"] == {"k": "v" * 1000}
+
+
+async def test_a_head_in_pieces(wire: Wire) -> None:
+    data = create("a", k="v")
+    await wire.say(data[:20], data[20:], create("b"))
+    assert [(await wire.hear())[0] for _ in range(2)] == [201, 201]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_pipelined_requests_are_answered_in_order(wire: Wire, pieces: int) -> None:
+    data = b"".join(create(f"n{n}") + request("GET", f"{PATH}/n{n}") for n in range(20))
+    step = len(data) // pieces + 1
+    await wire.say(*(data[start : start + step] for start in range(0, len(data), step)))
+    names = [orjson.loads((await wire.hear())[2])["metadata"]["name"] for _ in range(40)]
+    assert names == [f"n{n}" for n in range(20) for _ in range(2)]
+
+
+async def test_a_long_pipeline(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_PIPELINE_MAX", 500)
+    await wire.say(b"".join(create(f"n{n}") for n in range(20)))
+    assert [(await wire.hear())[0] for _ in range(20)] == [201] * 20
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        request("GET", "/version"),
+        request("GET", f"{PATH}/%61"),
+        request("GET", f"{PATH}/a", b"body of a GET"),
+        request("GET", f"{PATH}/a", b"", "X-Odd: \u00e9"),
+        request("POST", PATH, b"", "Transfer-Encoding: chunked", "Content-Type: application/json")
+        + b"2\r\n{}\r\n0\r\n\r\n",
+        request("OPTIONS", "/"),
+    ],
+)
+async def test_the_ways_alternate_on_one_connection(wire: Wire, other: bytes) -> None:
+    for name in ("a", "b"):
+        await wire.say(create(name))
+        assert (await wire.hear())[0] == 201
+        await wire.say(other)
+        status, _, body = await wire.hear()
+        assert status != 400, body
+
+
+async def test_a_watch_comes_as_a_stream(wire: Wire) -> None:
+    await wire.say(request("GET", f"{PATH}?watch=true&timeoutSeconds=1"))
+    async with asyncio.timeout(5):
+        assert b"chunked" in (await wire.reader.readuntil(b"\r\n\r\n"))
+        await wire.reader.readuntil(b"0\r\n\r\n")
+    await wire.say(create("after"))
+    assert (await wire.hear())[0] == 201
+
+
+async def test_a_body_that_does_not_come(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODY_S", 0.05)
+    await wire.say(create("a")[:-5])
+    assert (await wire.hear())[0] == 408
+    assert await wire.reader.read() == b""
+
+
+async def test_a_long_body_is_refused(wire: Wire) -> None:
+    await wire.say(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n".encode())
+    assert (await wire.hear())[0] == 413
+
+
+async def test_no_http_is_a_bad_request(wire: Wire) -> None:
+    await wire.say(b"hello\r\n\r\n")
+    assert (await wire.hear())[0] == 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /api/v1/pods HTTP/1.0\r\nHost: x",
+        b"GET /api/v1/pods HTTP/1.1",
+        b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nHost: y",
+        b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n folded",
+        b"GET /api/v1/pods HTTP/1.1\r\nHost : x",
+        b"POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2",
+        b"POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: +1",
+        b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nConnection: close",
+        b"GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x",
+        b"GET /api/v1/watch/pods HTTP/1.1\r\nHost: x",
+        b"GET /api/v1/namespaces/n/pods/p/log HTTP/1.1\r\nHost: x",
+        b"GET /api/v1/namespaces/n/pods/../x HTTP/1.1\r\nHost: x",
+    ],
+)
+def test_what_is_not_plain(head: bytes) -> None:
+    assert plain_request(head) is None
+
+
+def test_a_plain_request() -> None:
+    head = (
+        b"POST /api/v1/namespaces/n/pods?dryRun=All&x=a+%26 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a:2\r\ncontent-length: 7"
+    )
+    found = plain_request(head)
+    assert found is not None
+    request, length = found
+    assert (request.method, request.path, length) == ("POST", "/api/v1/namespaces/n/pods", 7)
+    assert list(request.query) == [("dryRun", "All"), ("x", "a &")]
+    assert request.headers == {"host": "h", "x-a": "1, 2", "content-length": "7"}
