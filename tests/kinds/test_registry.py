@@ -207,3 +207,13 @@ def test_the_index_hash_follows_what_is_served(registry: Registry) -> None:
     before, after = (orjson.loads(openapi.openapi_v3_index(r, schemas))["paths"] for r in (registry, grown))
     assert before["apis/apps/v1"] != after["apis/apps/v1"]
     assert before["api/v1"] == after["api/v1"]
+
+
+def test_a_kind_that_has_a_strategy_gets_no_second_one() -> None:
+    builtin()
+
+    with pytest.raises(ValueError, match="has a strategy in navarch.kinds.core.pod already"):
+
+        @strategy("", "Pod")
+        class Another(Strategy):
+            """Of another module."""

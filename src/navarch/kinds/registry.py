@@ -46,7 +46,12 @@ _WRITE: Final = ("get", "patch", "update")
 _CONNECT: Final = ("create", "get")
 _PROXY: Final = ("create", "delete", "get", "patch", "update")
 _ALL: Final = ("all",)
+_STATUS: Final[Mapping[str, Any]] = {"has_status": True}
+_WORKLOAD: Final[Mapping[str, Any]] = {"has_status": True, "categories": _ALL}
+_SCALED: Final[Mapping[str, Any]] = {**_WORKLOAD, "scale": ScaleSubresource()}
 _VIRTUAL: Final[Mapping[str, Any]] = {"virtual": True, "verbs": _CREATE}
+
+_Row = tuple[Resource, Mapping[str, Any]]
 
 _POD_SUBRESOURCES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "attach": ("PodAttachOptions", _CONNECT),
@@ -65,11 +70,16 @@ def _short(*names: str) -> Mapping[str, Any]:
     return {"short_names": names}
 
 
-def _table() -> Iterator[tuple[Resource, Mapping[str, Any]]]:
+def _table() -> Iterator[_Row]:
     """Each resource with what sets it apart from a plain stored kind."""
-    status: Mapping[str, Any] = {"has_status": True}
-    workload: Mapping[str, Any] = {"has_status": True, "categories": _ALL}
-    scaled: Mapping[str, Any] = {**workload, "scale": ScaleSubresource()}
+    yield from _core()
+    yield from _workloads()
+    yield from _reviews()
+    yield from _autoscaling_and_batch()
+    yield from _platform()
+
+
+def _core() -> Iterator[_Row]:
     yield r.BINDINGS, _VIRTUAL
     yield r.COMPONENT_STATUSES, {"virtual": True, "verbs": ("get", "list"), **_short("cs")}
     yield r.CONFIG_MAPS, _short("cm")
@@ -79,32 +89,37 @@ def _table() -> Iterator[tuple[Resource, Mapping[str, Any]]]:
     yield (
         r.NAMESPACES,
         {
-            **status,
+            **_STATUS,
             **_short("ns"),
             "verbs": _NO_COLLECTION,
             "subresources": {"finalize": ("Namespace", ("update",))},
         },
     )
-    yield r.NODES, {**status, **_short("no"), "subresources": {"proxy": ("NodeProxyOptions", _PROXY)}}
-    yield r.PERSISTENT_VOLUME_CLAIMS, {**status, **_short("pvc")}
-    yield r.PERSISTENT_VOLUMES, {**status, **_short("pv")}
-    yield r.PODS, {**workload, **_short("po"), "subresources": _POD_SUBRESOURCES}
+    yield r.NODES, {**_STATUS, **_short("no"), "subresources": {"proxy": ("NodeProxyOptions", _PROXY)}}
+    yield r.PERSISTENT_VOLUME_CLAIMS, {**_STATUS, **_short("pvc")}
+    yield r.PERSISTENT_VOLUMES, {**_STATUS, **_short("pv")}
+    yield r.PODS, {**_WORKLOAD, **_short("po"), "subresources": _POD_SUBRESOURCES}
     yield r.POD_TEMPLATES, {}
-    yield r.REPLICATION_CONTROLLERS, {**scaled, **_short("rc")}
-    yield r.RESOURCE_QUOTAS, {**status, **_short("quota")}
+    yield r.REPLICATION_CONTROLLERS, {**_SCALED, **_short("rc")}
+    yield r.RESOURCE_QUOTAS, {**_STATUS, **_short("quota")}
     yield r.SECRETS, {}
     yield (
         r.SERVICE_ACCOUNTS,
         {**_short("sa"), "subresources": {"token": ("authentication.k8s.io/v1/TokenRequest", _CREATE)}},
     )
-    yield r.SERVICES, {**workload, **_short("svc"), "subresources": {"proxy": ("ServiceProxyOptions", _PROXY)}}
+    yield r.SERVICES, {**_WORKLOAD, **_short("svc"), "subresources": {"proxy": ("ServiceProxyOptions", _PROXY)}}
 
+
+def _workloads() -> Iterator[_Row]:
     yield r.CONTROLLER_REVISIONS, {}
-    yield r.DAEMON_SETS, {**workload, **_short("ds")}
-    yield r.DEPLOYMENTS, {**scaled, **_short("deploy")}
-    yield r.REPLICA_SETS, {**scaled, **_short("rs")}
-    yield r.STATEFUL_SETS, {**scaled, **_short("sts")}
+    yield r.DAEMON_SETS, {**_WORKLOAD, **_short("ds")}
+    yield r.DEPLOYMENTS, {**_SCALED, **_short("deploy")}
+    yield r.REPLICA_SETS, {**_SCALED, **_short("rs")}
+    yield r.STATEFUL_SETS, {**_SCALED, **_short("sts")}
 
+
+def _reviews() -> Iterator[_Row]:
+    """Events of their own group, and the virtual kinds by which access is asked about."""
     to_core = {"storage": r.EVENTS, "to_storage": events.to_core, "from_storage": events.from_core}
     yield r.EVENTS_V1, {**_short("ev"), **to_core}
     yield r.SELF_SUBJECT_REVIEWS, _VIRTUAL
@@ -114,43 +129,49 @@ def _table() -> Iterator[tuple[Resource, Mapping[str, Any]]]:
     yield r.SELF_SUBJECT_RULES_REVIEWS, _VIRTUAL
     yield r.SUBJECT_ACCESS_REVIEWS, _VIRTUAL
 
-    yield r.HORIZONTAL_POD_AUTOSCALERS, {**workload, **_short("hpa")}
+
+def _autoscaling_and_batch() -> Iterator[_Row]:
+    yield r.HORIZONTAL_POD_AUTOSCALERS, {**_WORKLOAD, **_short("hpa")}
     to_v2 = {
         "storage": r.HORIZONTAL_POD_AUTOSCALERS,
         "to_storage": autoscaling.to_v2,
         "from_storage": autoscaling.from_v2,
     }
-    yield r.HORIZONTAL_POD_AUTOSCALERS_V1, {**workload, **_short("hpa"), **to_v2}
-    yield r.CRON_JOBS, {**workload, **_short("cj")}
-    yield r.JOBS, workload
+    yield r.HORIZONTAL_POD_AUTOSCALERS_V1, {**_WORKLOAD, **_short("hpa"), **to_v2}
+    yield r.CRON_JOBS, {**_WORKLOAD, **_short("cj")}
+    yield r.JOBS, _WORKLOAD
+
+
+def _platform() -> Iterator[_Row]:
+    """The groups by which a cluster is run."""
     yield (
         r.CERTIFICATE_SIGNING_REQUESTS,
-        {**status, **_short("csr"), "subresources": {"approval": ("CertificateSigningRequest", _WRITE)}},
+        {**_STATUS, **_short("csr"), "subresources": {"approval": ("CertificateSigningRequest", _WRITE)}},
     )
     yield r.CLUSTER_TRUST_BUNDLES, {}
-    yield r.POD_CERTIFICATE_REQUESTS, status
+    yield r.POD_CERTIFICATE_REQUESTS, _STATUS
     yield r.INGRESS_CLASSES, {}
-    yield r.INGRESSES, {**status, **_short("ing")}
+    yield r.INGRESSES, {**_STATUS, **_short("ing")}
     yield r.IP_ADDRESSES, _short("ip")
     yield r.NETWORK_POLICIES, _short("netpol")
-    yield r.SERVICE_CIDRS, status
-    yield r.POD_DISRUPTION_BUDGETS, {**status, **_short("pdb")}
+    yield r.SERVICE_CIDRS, _STATUS
+    yield r.POD_DISRUPTION_BUDGETS, {**_STATUS, **_short("pdb")}
     yield r.CLUSTER_ROLE_BINDINGS, {}
     yield r.CLUSTER_ROLES, {}
     yield r.ROLE_BINDINGS, {}
     yield r.ROLES, {}
     yield r.CSI_DRIVERS, {}
-    yield r.CSI_NODES, status
+    yield r.CSI_NODES, _STATUS
     yield r.CSI_STORAGE_CAPACITIES, {}
     yield r.STORAGE_CLASSES, _short("sc")
-    yield r.VOLUME_ATTACHMENTS, status
+    yield r.VOLUME_ATTACHMENTS, _STATUS
     yield r.VOLUME_ATTRIBUTES_CLASSES, _short("vac")
     yield r.PRIORITY_CLASSES, _short("pc")
     yield r.LEASES, {}
     yield r.RUNTIME_CLASSES, {}
     yield r.ENDPOINT_SLICES, {}
-    yield r.FLOW_SCHEMAS, status
-    yield r.PRIORITY_LEVEL_CONFIGURATIONS, status
+    yield r.FLOW_SCHEMAS, _STATUS
+    yield r.PRIORITY_LEVEL_CONFIGURATIONS, _STATUS
 
 
 def definition_name(group: str, version: str, kind: str) -> str:

@@ -18,9 +18,13 @@ _PLAIN: Final = Strategy()
 
 
 def strategy(group: str, kind: str) -> Callable[[S], S]:
-    """Class decorator: one instance of the class serves the kind, in all of its versions."""
+    """Class decorator: one instance of the class serves the kind, in all of its versions. A kind has one strategy: a
+    second one is an error, since which of the two serves would depend on the order of imports."""
 
     def register(cls: S) -> S:
+        other = _strategies.get((group, kind))
+        if other is not None and type(other).__module__ != cls.__module__:
+            raise ValueError(f"{kind} of group {group!r} has a strategy in {type(other).__module__} already")
         _strategies[group, kind] = cls()
         return cls
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.core.pod_defaults import containers_of
+from navarch.kinds.core.sysctls import SAFE_SYSCTLS
 
 _DEFAULT_CAPABILITIES: Final = frozenset(
     {
@@ -31,22 +32,6 @@ _DEFAULT_CAPABILITIES: Final = frozenset(
     }
 )
 _SELINUX_TYPES: Final = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
-_SYSCTLS: Final = frozenset(
-    {
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_wmem",
-    }
-)
 _RESTRICTED_VOLUMES: Final = frozenset(
     {
         "name",
@@ -222,7 +207,7 @@ def _seccomp_baseline(pod: Obj) -> str:
 
 def _sysctls(pod: Obj) -> str:
     wrong = [each.get("name", "") for each in _context(_spec(pod)).get("sysctls") or ()]
-    wrong = [name for name in wrong if name not in _SYSCTLS]
+    wrong = [name for name in wrong if name not in SAFE_SYSCTLS]
     return f"forbidden sysctls ({', '.join(wrong)})" if wrong else ""
 
 

@@ -1,4 +1,4 @@
-"""Cells that several core kinds show: access modes, the creation time as such."""
+"""Cells that several core kinds show: what volumes and claims have in common, the creation time as such."""
 
 from __future__ import annotations
 
@@ -30,3 +30,31 @@ def _created_cell(obj: Obj, now: datetime) -> str:
 
 
 CREATED_AT: Final = Column("Created At", _created_cell, type="date", description="When the object was created")
+
+
+def storage_phase(obj: Obj, now: datetime) -> str:
+    """The phase of a volume or claim; one that is being deleted says so."""
+    if obj["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    return str((obj.get("status") or {}).get("phase") or "")
+
+
+def _class_cell(obj: Obj, now: datetime) -> str:
+    # The annotation of earlier days comes first.
+    beta = (obj["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
+    return str(beta or obj["spec"].get("storageClassName") or "")
+
+
+def _attributes_class_cell(obj: Obj, now: datetime) -> str:
+    return str(obj["spec"].get("volumeAttributesClassName") or UNSET)
+
+
+def _volume_mode_cell(obj: Obj, now: datetime) -> str:
+    return str(obj["spec"].get("volumeMode") or UNSET)
+
+
+STORAGE_CLASSES: Final = (
+    Column("StorageClass", _class_cell, description="Its class"),
+    Column("VolumeAttributesClass", _attributes_class_cell, description="Its attributes class"),
+)
+VOLUME_MODE: Final = Column("VolumeMode", _volume_mode_cell, wide=True, description="File system or block device")

@@ -11,7 +11,7 @@ from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_s
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_dns_subdomain
 from navarch.kinds.base import AGE, NAME, Column, Strategy
-from navarch.kinds.core.cells import UNSET, access_modes
+from navarch.kinds.core.cells import STORAGE_CLASSES, VOLUME_MODE, access_modes, storage_phase
 from navarch.kinds.core.pod_defaults import SHARED_VOLUME_DEFAULTS
 from navarch.kinds.core.pod_validation_resources import read_amount
 from navarch.kinds.core.pod_validation_scheduling import validate_node_selector
@@ -31,25 +31,6 @@ def _claim_cell(obj: Obj, now: datetime) -> str:
     return f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else ""
 
 
-def _status_cell(obj: Obj, now: datetime) -> str:
-    if obj["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    return str((obj.get("status") or {}).get("phase") or "")
-
-
-def _class_cell(obj: Obj, now: datetime) -> str:
-    beta = (obj["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
-    return str(beta or obj["spec"].get("storageClassName") or "")
-
-
-def _attributes_cell(obj: Obj, now: datetime) -> str:
-    return str(obj["spec"].get("volumeAttributesClassName") or UNSET)
-
-
-def _mode_cell(obj: Obj, now: datetime) -> str:
-    return str(obj["spec"].get("volumeMode") or UNSET)
-
-
 @strategy("", "PersistentVolume")
 class PersistentVolumeStrategy(Strategy):
     returns_deleted = True
@@ -58,13 +39,12 @@ class PersistentVolumeStrategy(Strategy):
         Column("Capacity", ".spec.capacity.storage", description="How much it holds"),
         Column("Access Modes", _modes_cell, description="How it can be mounted"),
         Column("Reclaim Policy", ".spec.persistentVolumeReclaimPolicy", description="What follows its release"),
-        Column("Status", _status_cell, description="Where it is in its life"),
+        Column("Status", storage_phase, description="Where it is in its life"),
         Column("Claim", _claim_cell, description="The claim that has it"),
-        Column("StorageClass", _class_cell, description="Its class"),
-        Column("VolumeAttributesClass", _attributes_cell, description="Its attributes class"),
+        *STORAGE_CLASSES,
         Column("Reason", ".status.reason", description="Why it is in that state"),
         AGE,
-        Column("VolumeMode", _mode_cell, wide=True, description="File system or block device"),
+        VOLUME_MODE,
     )
 
     def defaults(self, obj: Obj) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from navarch.api.errors import FieldError, forbidden_field
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
-from navarch.kinds.core.cells import UNSET, access_modes
+from navarch.kinds.core.cells import STORAGE_CLASSES, VOLUME_MODE, access_modes, storage_phase
 from navarch.kinds.core.pod_defaults import default_claim_spec
 from navarch.kinds.core.pod_validation_resources import read_amount
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
@@ -25,12 +25,6 @@ def _bound(obj: Obj) -> bool:
     return bool(obj["spec"].get("volumeName"))
 
 
-def _status_cell(obj: Obj, now: datetime) -> str:
-    if obj["metadata"].get("deletionTimestamp"):
-        return "Terminating"
-    return str((obj.get("status") or {}).get("phase") or "")
-
-
 def _capacity_cell(obj: Obj, now: datetime) -> str:
     return str(((obj.get("status") or {}).get("capacity") or {}).get("storage") or "") if _bound(obj) else ""
 
@@ -39,32 +33,18 @@ def _modes_cell(obj: Obj, now: datetime) -> str:
     return access_modes((obj.get("status") or {}).get("accessModes") or ()) if _bound(obj) else ""
 
 
-def _class_cell(obj: Obj, now: datetime) -> str:
-    beta = (obj["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
-    return str(beta or obj["spec"].get("storageClassName") or "")
-
-
-def _attributes_cell(obj: Obj, now: datetime) -> str:
-    return str(obj["spec"].get("volumeAttributesClassName") or UNSET)
-
-
-def _mode_cell(obj: Obj, now: datetime) -> str:
-    return str(obj["spec"].get("volumeMode") or UNSET)
-
-
 @strategy("", "PersistentVolumeClaim")
 class PersistentVolumeClaimStrategy(Strategy):
     returns_deleted = True
     columns = (
         NAME,
-        Column("Status", _status_cell, description="Where it is in its life"),
+        Column("Status", storage_phase, description="Where it is in its life"),
         Column("Volume", ".spec.volumeName", description="The volume that it is bound to"),
         Column("Capacity", _capacity_cell, description="How much it got"),
         Column("Access Modes", _modes_cell, description="How it can be mounted"),
-        Column("StorageClass", _class_cell, description="Its class"),
-        Column("VolumeAttributesClass", _attributes_cell, description="Its attributes class"),
+        *STORAGE_CLASSES,
         AGE,
-        Column("VolumeMode", _mode_cell, wide=True, description="File system or block device"),
+        VOLUME_MODE,
     )
 
     def defaults(self, obj: Obj) -> None:

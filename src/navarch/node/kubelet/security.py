@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.meta import Obj
+from navarch.kinds.core.sysctls import SAFE_SYSCTLS
 from navarch.node.kubelet import podspec
 from navarch.node.kubelet.cri import cri_pb2 as cri
 
@@ -28,31 +29,13 @@ _MASKED_PATHS: Final = (
 )
 _READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-# What a pod may set of the kernel without harm to others: each is of its own namespace.
-_SAFE_SYSCTLS: Final = frozenset(
-    (
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_wmem",
-    )
-)
-
 
 def forbidden_sysctl(pod: Obj) -> str:
     """The first kernel parameter that the pod may not set; empty where it may set all that it asks for."""
     for entry in (pod["spec"].get("securityContext") or {}).get("sysctls") or []:
         name = entry["name"].replace("/", ".")
         own_network = name.startswith("net.") and not podspec.host_network(pod)
-        if name not in _SAFE_SYSCTLS or (name.startswith("net.") and not own_network):
+        if name not in SAFE_SYSCTLS or (name.startswith("net.") and not own_network):
             return str(entry["name"])
     return ""
 
