@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -213,8 +213,24 @@ def request_pem() -> bytes:
     return made.public_bytes(Encoding.PEM)
 
 
-async def test_a_kubelets_client_certificate_is_approved_and_signed(request_pem: bytes) -> None:
-    config = ControllerConfig(certificate_signer=lambda _pem, usages, _s: f"cert for {','.join(usages)}".encode())
+@pytest.fixture(scope="module")
+def certificate_pem() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "system:node:n9")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(hours=1))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+async def test_a_kubelets_client_certificate_is_approved_and_signed(request_pem: bytes, certificate_pem: bytes) -> None:
+    asked: list[list[str]] = []
+
+    def sign(_pem: bytes, usages: list[str], _lifetime_s: int) -> bytes:
+        asked.append(usages)
+        return certificate_pem
+
+    config = ControllerConfig(certificate_signer=sign)
     async with running(config) as cluster:
         spec = {
             "request": base64.b64encode(request_pem).decode(),
@@ -230,4 +246,5 @@ async def test_a_kubelets_client_certificate_is_approved_and_signed(request_pem:
 
         status = await cluster.until(signed)
         assert status["conditions"][0]["reason"] == "AutoApproved"
-        assert base64.b64decode(status["certificate"]) == b"cert for digital signature,client auth"
+        assert base64.b64decode(status["certificate"]) == certificate_pem
+        assert asked == [["digital signature", "client auth"]]
