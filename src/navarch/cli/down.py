@@ -25,7 +25,7 @@ def down(name: str, data_dir: str | None, purge: bool) -> None:
         say("It was not running.")
     if config.runtime == "containerd":
         with step("Removing its containers, mounts and network"):
-            teardown.remove_traces(config)
+            teardown.remove_traces(config, keep_images=not purge)
     if purge:
         with step("Deleting its data"):
             lifecycle.delete(config)

@@ -11,6 +11,7 @@ import click
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import step
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.state import ClusterState
 
 
 @click.group()
@@ -52,7 +53,10 @@ def list_images(name: str, data_dir: str | None, output: str) -> None:
             await runtime.close()
         return [(tag, image.id, image.size) for image in images for tag in image.repo_tags or [image.id]]
 
-    rows = sorted(asyncio.run(collect()))
+    try:
+        rows = sorted(asyncio.run(collect()))
+    except RuntimeError as error:
+        raise ConfigError(f"containerd does not answer: {error}") from error
     if output == "json":
         click.echo(json.dumps([{"name": tag, "id": identity, "bytes": size} for tag, identity, size in rows], indent=2))
         return
@@ -64,6 +68,7 @@ def _with_containers(name: str, data_dir: str | None) -> ClusterConfig:
     config = load_cluster(name, data_dir)
     if config.runtime != "containerd":
         raise ConfigError(f"cluster {config.name!r} has simulated nodes, which need no images")
-    if not (config.run / "containerd.sock").exists():
+    # The socket's file outlives a containerd that was killed.
+    if not (config.run / "containerd.sock").exists() or not ClusterState.load(config.run).supervisor_alive:
         raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up --name {config.name}`")
     return config

@@ -11,7 +11,9 @@ from typing import NoReturn
 import click
 
 from navarch.cli.options import load_cluster
+from navarch.cli.steps import say
 from navarch.cluster.config import DEFAULT_NAME, ConfigError
+from navarch.cluster.state import ClusterState
 
 
 @click.command(
@@ -35,8 +37,12 @@ def run_kubectl(rest: list[str]) -> NoReturn:
     elif len(rest) > 1 and rest[0] == "--name":
         name = rest[1]
         rest = rest[2:]
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
     config = load_cluster(name, os.environ.get("NAVARCH_DATA_DIR"))
     program = find_kubectl()
+    if not ClusterState.load(config.run).supervisor_alive:
+        say(f"navarch: cluster {config.name!r} is not running; `navarch up --name {config.name}` starts it")
     os.environ["KUBECONFIG"] = str(config.admin_kubeconfig)
     os.execv(program, ["kubectl", *rest])
 

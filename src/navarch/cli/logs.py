@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from navarch.cli.options import cluster_options, load_cluster
+from navarch.cli.steps import say
 from navarch.cluster.config import ConfigError
 
 
@@ -27,6 +29,8 @@ def logs(process: str | None, name: str, data_dir: str | None, follow: bool, tai
         files = [file for file in files if file.stem == process]
         if not files:
             raise ConfigError(f"there is no log of {process!r}; there are {', '.join(names) or 'none yet'}")
+    if not files:
+        say(f"There are no logs yet; `navarch up --name {config.name}` starts the cluster.")
     prefix = len(files) > 1
     positions: dict[Path, int] = {}
     for file in files:
@@ -34,10 +38,13 @@ def logs(process: str | None, name: str, data_dir: str | None, follow: bool, tai
             for line in deque(lines, maxlen=tail):
                 _print(file, line, prefix)
             positions[file] = lines.tell()
-    while follow:
+    while follow and files:
         time.sleep(0.2)
         for file in files:
             with open(file, errors="replace") as lines:
+                if os.fstat(lines.fileno()).st_size < positions[file]:
+                    # Emptied by hand: from its new beginning.
+                    positions[file] = 0
                 lines.seek(positions[file])
                 for line in lines:
                     _print(file, line, prefix)

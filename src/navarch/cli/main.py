@@ -2,11 +2,14 @@
 
 Conventions: progress and messages go to stderr, data to stdout; `-o json` where there is data; a setting comes from its
 flag, else its `NAVARCH_*` variable, else the `--config` file, else the default. Commands are loaded when they are used.
+An expected failure is a line or two on stderr that say what to do next, and a non-zero exit status: 1 where something
+did not work, 2 where the request was wrong, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -21,6 +24,7 @@ _COMMANDS = {
     "kubectl": ("navarch.cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "image": ("navarch.cli.image", "image", "Load and list container images."),
     "token": ("navarch.cli.token", "token", "Create tokens for clients."),
+    "completion": ("navarch.cli.completion", "completion", "Print a script that completes commands in your shell."),
     "version": ("navarch.cli.version", "version", "Show versions."),
 }
 
@@ -63,13 +67,19 @@ class _LazyGroup(click.Group):
     epilog="Start here:  navarch up --detach  and then  navarch kubectl get nodes",
 )
 @click.version_option(package_name="navarch", message="navarch %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Kubernetes in Python: run a cluster on this machine."""
+    # https://no-color.org: any value but the empty one.
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main() -> Any:
-    """Entry point; every expected failure is one line on stderr and a non-zero exit status."""
+    """Entry point; what people can do something about ends in a message, not in a traceback."""
     from navarch.cluster.config import ConfigError
+    from navarch.cluster.kubeconfig import KubeconfigError
+    from navarch.cluster.lifecycle import StartError
 
     try:
         if sys.argv[1:2] == ["kubectl"]:
@@ -77,10 +87,28 @@ def main() -> Any:
             from navarch.cli.kubectl import run_kubectl
 
             run_kubectl(sys.argv[2:])
-        return cli.main(prog_name="navarch")
+        sys.exit(cli.main(prog_name="navarch", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
     except ConfigError as error:
-        click.echo(f"navarch: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error), 2)
+    except (KubeconfigError, StartError) as error:
+        _fail(str(error), 1)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; nothing may be written when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"navarch: {message}", err=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

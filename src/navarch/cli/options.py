@@ -56,14 +56,18 @@ def read_config_file(path: str | None) -> dict[str, Any]:
 
     try:
         document = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # A YAML error draws where it is over several lines; one says it.
+        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or document.get("kind") != "Cluster":
         raise ConfigError(f"{path}: expected `apiVersion: navarch.dev/v1` and `kind: Cluster`")
     if document.get("apiVersion") != "navarch.dev/v1":
         raise ConfigError(f"{path}: unknown apiVersion {document.get('apiVersion')!r}, expected 'navarch.dev/v1'")
-    settings = dict(document.get("spec") or {})
-    if name := (document.get("metadata") or {}).get("name"):
+    spec, metadata = document.get("spec") or {}, document.get("metadata") or {}
+    if not isinstance(spec, dict) or not isinstance(metadata, dict):
+        raise ConfigError(f"{path}: spec and metadata must be objects, such as `spec: {{nodes: 3}}`")
+    settings = dict(spec)
+    if name := metadata.get("name"):
         settings.setdefault("name", name)
     known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
              "podCIDR", "serviceCIDR"}  # fmt: skip

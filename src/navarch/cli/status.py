@@ -13,6 +13,7 @@ import click
 
 from navarch.api.time import human_duration
 from navarch.cli.options import cluster_options, load_cluster, output_option
+from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, known_clusters
 from navarch.cluster.lifecycle import Probe
 from navarch.cluster.state import ClusterState, ComponentState, alive
@@ -29,6 +30,10 @@ def status(name: str, data_dir: str | None, output: str) -> None:
         click.echo(json.dumps(report, indent=2))
     else:
         _print(config, report)
+        if not report["running"]:
+            say(f"It is not running; `navarch up --name {config.name}` starts it.")
+        elif not report["ready"]:
+            say(f"`navarch logs --name {config.name}` shows what its processes say.")
     sys.exit(0 if report["ready"] else 1)
 
 
@@ -66,6 +71,7 @@ def _report(config: ClusterConfig) -> dict[str, Any]:
     processes = {"supervisor": supervisor, **state.components}
     return {
         "name": config.name,
+        "running": state.supervisor_alive,
         "ready": healthy and nodes_ready == nodes,
         "server": config.server_url,
         "kubernetesVersion": config.kubernetes_version,
@@ -73,15 +79,16 @@ def _report(config: ClusterConfig) -> dict[str, Any]:
         "store": config.store,
         "dataDir": config.data_dir,
         "nodes": {"ready": nodes_ready, "total": nodes},
-        "processes": [_process(name, component) for name, component in processes.items()],
+        "processes": [_process(name, component, state.supervisor_alive) for name, component in processes.items()],
     }
 
 
-def _process(name: str, component: ComponentState) -> dict[str, Any]:
+def _process(name: str, component: ComponentState, supervised: bool) -> dict[str, Any]:
     running = alive(component)
+    waiting = supervised and component.state == "backoff"
     return {
         "name": name,
-        "state": component.state if running or component.state == "backoff" else "stopped",
+        "state": component.state if running or waiting else "stopped",
         "pid": component.pid if running else None,
         "restarts": component.restarts,
         "ageSeconds": round(time.time() - component.since) if running else None,
@@ -105,7 +112,9 @@ def _print(config: ClusterConfig, report: dict[str, Any]) -> None:
     click.echo(f"Cluster {config.name!r} is {word}")
     click.echo(f"  server   {report['server']}   Kubernetes v{report['kubernetesVersion']}")
     click.echo(f"  runtime  {report['runtime']}   store {report['store']}")
-    click.echo(f"  nodes    {report['nodes']['ready']} of {report['nodes']['total']} ready")
+    nodes = report["nodes"]
+    # Without an API server there is nobody to say how many there are.
+    click.echo(f"  nodes    {nodes['ready']} of {nodes['total']} ready" if nodes["total"] else "  nodes    unknown")
     click.echo(f"  data     {report['dataDir']}\n")
     rows = []
     for entry in report["processes"]:

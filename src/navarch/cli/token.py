@@ -9,6 +9,9 @@ import click
 
 from navarch.cli.kubectl import find_kubectl
 from navarch.cli.options import cluster_options, load_cluster
+from navarch.cluster.config import ConfigError
+from navarch.cluster.lifecycle import StartError
+from navarch.cluster.state import ClusterState
 
 
 @click.group()
@@ -24,6 +27,8 @@ def token() -> None:
 def create(name: str, data_dir: str | None, account: str, role: str, duration: str) -> None:
     """Print a token of a service account, which is made and bound to a cluster role if need be."""
     config = load_cluster(name, data_dir)
+    if not ClusterState.load(config.run).supervisor_alive:
+        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up --name {config.name}`")
     kubectl = [find_kubectl(), "--kubeconfig", str(config.admin_kubeconfig), "--namespace", "kube-system"]
     subject = {"kind": "ServiceAccount", "name": account, "namespace": "kube-system"}
     group = "rbac.authorization.k8s.io"
@@ -41,7 +46,15 @@ def create(name: str, data_dir: str | None, account: str, role: str, duration: s
             },
         ],
     }
-    subprocess.run(
-        [*kubectl, "apply", "-f", "-"], input=json.dumps(objects).encode(), check=True, stdout=subprocess.DEVNULL
-    )
-    subprocess.run([*kubectl, "create", "token", account, f"--duration={duration}"], check=True)
+    _run([*kubectl, "apply", "-f", "-"], json.dumps(objects))
+    click.echo(_run([*kubectl, "create", "token", account, f"--duration={duration}"]).strip())
+
+
+def _run(command: list[str], text: str = "") -> str:
+    """What kubectl printed.  Raises StartError with its words where it failed."""
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise StartError(
+            f"no token: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'kubectl failed'}"
+        )
+    return done.stdout

@@ -2,42 +2,87 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
-from navarch.cli.steps import say, step
+from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.state import ClusterState
 
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
+_SUCCESSOR_S = 10.0
 
 
 @click.command()
 @name_option
-@click.option("--nodes", type=click.IntRange(0, 200_000), help="Simulated nodes.  [default: 1, with containerd 0]")
+@click.option(
+    "--nodes",
+    envvar="NAVARCH_NODES",
+    type=click.IntRange(0, 200_000),
+    help="Simulated nodes.  [default: 1, with containerd 0]",
+)
 @click.option(
     "--runtime",
+    envvar="NAVARCH_RUNTIME",
     type=click.Choice(["auto", "containerd", "simulated"]),
     default="auto",
     show_default=True,
     help="Real containers or simulated nodes; auto takes containerd where it can run.",
 )
-@click.option("--store", metavar="sqlite|memory", help="Where the cluster's state lives.  [default: sqlite]")
-@click.option("--kubernetes-version", metavar="1.37", help="The Kubernetes API version to serve.")
-@click.option("--port", type=click.IntRange(1, 65535), help="The API server's port.  [default: 6443 or the next free]")
+@click.option(
+    "--store",
+    envvar="NAVARCH_STORE",
+    metavar="sqlite|memory",
+    help="Where the cluster's state lives.  [default: sqlite]",
+)
+@click.option(
+    "--kubernetes-version",
+    envvar="NAVARCH_KUBERNETES_VERSION",
+    metavar="1.37",
+    help="The Kubernetes API version to serve.",
+)
+@click.option(
+    "--port",
+    envvar="NAVARCH_PORT",
+    type=click.IntRange(1, 65535),
+    help="The API server's port.  [default: 6443 or the next free]",
+)
 @data_dir_option
-@click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Merge into this file.  [default: as kubectl]")
-@click.option("--seed", type=int, help="Make random choices (names, placements) repeatable.")
+@click.option(
+    "--kubeconfig",
+    envvar="NAVARCH_KUBECONFIG",
+    type=click.Path(dir_okay=False, resolve_path=True),
+    help="Merge into this file.  [default: as kubectl]",
+)
+@click.option("--seed", envvar="NAVARCH_SEED", type=int, help="Make random choices (names, placements) repeatable.")
 @click.option("--detach", "-d", is_flag=True, help="Return when ready and leave the cluster running.")
-@click.option("--wait", metavar="DURATION", default="2m", show_default=True, help="How long to wait for readiness.")
-@click.option("--config", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="A `kind: Cluster` file.")
+@click.option(
+    "--wait",
+    envvar="NAVARCH_WAIT",
+    metavar="DURATION",
+    default="2m",
+    show_default=True,
+    help="How long to wait for readiness.",
+)
+@click.option(
+    "--config",
+    envvar="NAVARCH_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A `kind: Cluster` file.",
+)
 @output_option
 @click.pass_context
 def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, output: str, **options: Any) -> None:
@@ -49,17 +94,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
       navarch up -d --nodes 100           in the background, with 100 simulated nodes
       navarch up -d --name two            a second one beside the first
     """
-    try:
-        _up(ctx, name, runtime, detach, wait, output, options)
-    except (lifecycle.StartError, kubeconfig.KubeconfigError) as error:
-        say(f"navarch: {error}")
-        sys.exit(1)
-
-
-def _up(
-    ctx: click.Context, name: str, runtime: str, detach: bool, wait: str, output: str, options: dict[str, Any]
-) -> None:
-    from_file = read_config_file(options.pop("config"))
+    from_file = _from_file(ctx, options.pop("config"))
 
     def stated(key: str, value: Any) -> bool:
         return value is not None and ctx.get_parameter_source(key) != ParameterSource.DEFAULT
@@ -75,25 +110,60 @@ def _up(
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
-    data_dir = options["data_dir"] or from_file.get("data_dir")
-    config, reason = _settle(name, data_dir, runtime, changes)
-    process = lifecycle.start(config)
-    title = f"Cluster {config.name!r}: {reason}"
-    if process is None:
-        say(f"{title}; it is running already")
+    config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
+    kubeconfig.check(config)
+    process = _bring_up(config, f"Cluster {config.name!r}: {reason}", timeout_s, detach)
+    _introduce(config, str(kubeconfig.merge(config)), output)
+    if not detach and process is not None:
+        sys.exit(_stay(process, config))
+
+
+def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
+    """The settings of the file, held to what the flags of the same names take."""
+    found = read_config_file(path)
+    for parameter in ctx.command.params:
+        if parameter.name in found:
+            try:
+                found[parameter.name] = parameter.type.convert(str(found[parameter.name]), parameter, ctx)
+            except click.BadParameter as error:
+                raise ConfigError(f"{path}: {parameter.name}: {error.message}") from None
+    return found
+
+
+def _bring_up(config: ClusterConfig, title: str, timeout_s: float, detach: bool) -> subprocess.Popen[bytes] | None:
+    """Start the cluster and wait until it is ready; None where it ran already. What runs for the foreground alone is
+    stopped again if it does not get ready."""
+    # Only when it is ready is there something that SIGTERM stops in order; until then it is like Ctrl-C.
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    started_s = time.monotonic()
+    process = None
     try:
-        with step(title) as progress:
-            lifecycle.wait_ready(config, timeout_s, lambda what: progress.update(f"{title}: waiting for {what}"))
-            progress.update(f"{title}, ready at {config.server_url}")
+        process = lifecycle.start(config)
+        say(title if process is not None else f"{title}; it is running already")
+        with phases() as row:
+            lifecycle.wait_ready(config, timeout_s, row.now, process)
     except KeyboardInterrupt:
         if process is not None:
             say("Interrupted; stopping what was started.")
             lifecycle.stop(config)
         sys.exit(130)
-    path = kubeconfig.merge(config)
-    _introduce(config, str(path), output)
-    if not detach and process is not None:
-        sys.exit(_stay(process, config))
+    except lifecycle.StartError as error:
+        if process is not None and not detach:
+            lifecycle.stop(config)
+        elif ClusterState.load(config.run).supervisor_alive:
+            raise lifecycle.StartError(
+                f"{error}\nIt goes on in the background; `navarch down --name {config.name}` ends it."
+            ) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    say(f"Ready at {config.server_url} ({time.monotonic() - started_s:.1f} s)")
+    return process
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, Any]) -> tuple[ClusterConfig, str]:
@@ -145,10 +215,55 @@ def _introduce(config: ClusterConfig, path: str, output: str) -> None:
 
 
 def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
-    """In the foreground until Ctrl-C or SIGTERM, which stop the cluster's processes in order."""
+    """In the foreground until Ctrl-C, SIGTERM or the terminal's end, which stop the cluster's processes in order, or
+    until `navarch down` has stopped them."""
     say("Running in the foreground; Ctrl-C stops the cluster, --detach leaves it running.")
-    signal.signal(signal.SIGINT, lambda *_: process.terminate())
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    code = process.wait()
-    say(f"Stopped. Its data and its containers stay; `navarch down --name {config.name}` removes the containers.")
-    return code
+    pid, asked = process.pid, False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    while True:
+        _wait_for_end(pid)
+        process.poll()
+        successor = 0 if asked else _successor(config, pid)
+        if not successor:
+            break
+        say("The supervisor died; another one has taken over.")
+        pid = successor
+    # As `down` does: a context whose server is gone is in the way.
+    kubeconfig.remove(config)
+    say(f"Stopped. Its data stay in {config.root}; `navarch up --name {config.name}` starts it again.")
+    if config.runtime == "containerd":
+        say(f"Its containers stay, too; `navarch down --name {config.name}` removes them.")
+    return 0
+
+
+def _wait_for_end(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Signals are handled in between; select then goes on waiting.
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
+
+
+def _successor(config: ClusterConfig, pid: int) -> int:
+    """The pid of the supervisor that follows one that was killed; 0 where the cluster was stopped or none comes."""
+    give_up_s = time.monotonic() + _SUCCESSOR_S
+    while time.monotonic() < give_up_s:
+        state = ClusterState.load(config.run)
+        if state.stopping:
+            return 0
+        if state.supervisor_alive and state.supervisor_pid != pid:
+            return state.supervisor_pid
+        time.sleep(0.1)
+    return 0

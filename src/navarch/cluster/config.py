@@ -18,6 +18,7 @@ DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
 DEFAULT_VERSION = "1.37"
 RUNTIMES = ("containerd", "simulated")
+_PLAIN: dict[str, type] = {"str": str, "int": int}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -105,9 +106,26 @@ class ClusterConfig:
         except FileNotFoundError:
             raise ConfigError(f"there is no cluster in {data_dir}; create one with `navarch up`") from None
         except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read {data_dir / 'cluster.json'}: {error}") from error
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{key: value for key, value in stored.items() if key in known})
+            raise _damaged(data_dir, str(error)) from error
+        if not isinstance(stored, dict):
+            raise _damaged(data_dir, "it holds no settings")
+        # The folder may have been moved or copied since.
+        stored["data_dir"] = str(data_dir.absolute())
+        types = {entry.name: str(entry.type) for entry in fields(cls)}
+        for key, value in stored.items():
+            if types.get(key) in _PLAIN and type(value) is not _PLAIN[types[key]]:
+                raise _damaged(data_dir, f"{key} is {value!r}")
+        try:
+            return cls(**{key: value for key, value in stored.items() if key in types})
+        except TypeError:
+            raise _damaged(data_dir, "settings are missing") from None
+
+
+def _damaged(data_dir: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"cannot read {data_dir / 'cluster.json'}: {why}. Nothing was changed.\n"
+        "Put the file back from a backup; or move it away, and `navarch up` writes it anew and keeps the objects."
+    )
 
 
 def check_name(name: str) -> str:

@@ -49,6 +49,13 @@ def merge(config: ClusterConfig) -> Path:
     return path
 
 
+def check(config: ClusterConfig) -> None:
+    """Find out before a cluster is started whether its entries can be merged.  Raises KubeconfigError."""
+    path = target_of(config)
+    with _locked(path):
+        _read(path)
+
+
 def remove(config: ClusterConfig) -> bool:
     """Take the cluster's entries out again; False where there were none."""
     path = target_of(config)
@@ -73,7 +80,10 @@ def remove(config: ClusterConfig) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     lock = path.with_name(path.name + ".lock")
     give_up_s = time.monotonic() + _LOCK_WAIT_S
     while True:
@@ -91,10 +101,18 @@ def _locked(path: Path) -> Iterator[None]:
                     f"{path} is locked by another program; remove {lock} if none is running"
                 ) from None
             time.sleep(0.05)
+        except OSError as error:
+            raise _unwritable(path, error) from error
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> KubeconfigError:
+    return KubeconfigError(
+        f"cannot write {path}: {error.strerror}; choose another file with --kubeconfig or $KUBECONFIG"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -113,7 +131,12 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     # Through a symbolic link, as people keep their kubeconfig in a repository of dotfiles.
     target = path.resolve()
     partial = target.with_name(target.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        yaml.safe_dump(document, file, sort_keys=False)
-    partial.replace(target)
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            yaml.safe_dump(document, file, sort_keys=False)
+        partial.replace(target)
+    except OSError as error:
+        # A full disk: the file is as it was.
+        partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error

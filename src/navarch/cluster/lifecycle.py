@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -58,7 +59,7 @@ def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[Clus
 
 
 def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
-    fixed = ("store", "pod_cidr", "service_cidr", "port", "kubernetes_version")
+    fixed = ("store", "pod_cidr", "service_cidr", "kubernetes_version")
     for key in fixed:
         if key in changes and changes[key] != getattr(existing, key):
             flag = "--" + key.replace("_", "-")
@@ -71,7 +72,14 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         raise ConfigError(
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
-    kept = {key: changes[key] for key in ("nodes", "kubeconfig") if key in changes}
+    kept = {key: changes[key] for key in ("nodes", "port", "kubeconfig") if key in changes}
+    if ClusterState.load(existing.run).supervisor_alive:
+        for key in ("nodes", "port"):
+            if key in kept and kept[key] != getattr(existing, key):
+                raise ConfigError(
+                    f"cluster {existing.name!r} is running with --{key} {getattr(existing, key)}; stop it first: "
+                    f"`navarch down --name {existing.name}`"
+                )
     return replace(existing, **kept)
 
 
@@ -118,10 +126,28 @@ def _wide_network(nodes: int) -> dict[str, Any]:
 
 def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     """Start the supervisor; None where one runs already."""
-    if ClusterState.load(config.run).supervisor_alive:
+    state = ClusterState.load(config.run)
+    if state.supervisor_alive:
         return None
-    config.save()
-    return spawn(config)
+    if not any(alive(component) for component in state.components.values()):
+        _refuse_taken_port(config)
+    try:
+        config.save()
+        return spawn(config)
+    except OSError as error:
+        why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise StartError(f"cannot write to {config.root}: {why}; choose another folder with --data-dir") from None
+
+
+def _refuse_taken_port(config: ClusterConfig) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.bind_address, config.port))
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on port {config.port}: {error.strerror}; choose another with --port"
+            ) from None
 
 
 class Probe:
@@ -173,10 +199,15 @@ def is_schedulable(node: dict[str, Any]) -> bool:
     return ready and not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in taints)
 
 
-def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], None]) -> None:
+def wait_ready(
+    config: ClusterConfig,
+    timeout_s: float,
+    report: Callable[[str], None],
+    process: subprocess.Popen[bytes] | None = None,
+) -> None:
     """Until the API server is ready, the default namespace is usable and every expected node is Ready.
 
-    Raises StartError after `timeout_s`, or at once where the supervisor ends.
+    Raises StartError after `timeout_s`, or at once where `process`, the supervisor that was started, has failed.
     """
     probe = Probe(config)
     give_up_s = time.monotonic() + timeout_s
@@ -190,15 +221,20 @@ def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], 
                     ready, _ = probe.nodes()
                     waiting_for = f"nodes ({ready} of {expected} ready)"
                     if ready >= expected:
+                        if expected:
+                            report(f"nodes ({ready} of {expected} ready)")
                         return
         except (OSError, FileNotFoundError):
             # Not listening yet, or the keys are still being made.
             pass
         report(waiting_for)
+        if process is not None and process.poll():
+            raise StartError(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
         _refuse_hopeless(config)
         if time.monotonic() > give_up_s:
             raise StartError(
-                f"timed out waiting for {waiting_for}; `navarch status --name {config.name}` shows the processes, "
+                f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
+                f"`navarch status --name {config.name}` shows the processes, "
                 f"`navarch logs --name {config.name}` what they say"
             )
         time.sleep(_LOOK_EVERY_S)
@@ -206,12 +242,21 @@ def wait_ready(config: ClusterConfig, timeout_s: float, report: Callable[[str], 
 
 def _refuse_hopeless(config: ClusterConfig) -> None:
     """Raises StartError where a process keeps ending: waiting longer would not help, its last words may."""
-    for name, component in ClusterState.load(config.run).components.items():
+    state = ClusterState.load(config.run)
+    if not state.supervisor_alive:
+        # What is written there is from an earlier run.
+        return
+    for name, component in state.components.items():
         if component.restarts - component.restarts_before >= _GIVE_UP_AFTER and not alive(component):
-            log = config.logs / f"{name}.log"
-            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            said = "\n  ".join(["", *last])
-            raise StartError(f"{name} keeps ending ({component.last_exit}); its last words in {log}:{said}")
+            raise StartError(
+                f"{name} keeps ending ({component.last_exit}); its last words in {_last_words(config, name)}"
+            )
+
+
+def _last_words(config: ClusterConfig, name: str, lines: int = 1) -> str:
+    log = config.logs / f"{name}.log"
+    said = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n  ".join([f"{log}:", *said[-lines:]])
 
 
 def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
@@ -227,7 +272,9 @@ def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
     state = ClusterState.load(config.run)
     state.stopping = True
     if config.run.is_dir():
-        state.save(config.run)
+        # On a full disk the processes are ended all the same.
+        with contextlib.suppress(OSError):
+            state.save(config.run)
     for number in (signal.SIGTERM, signal.SIGKILL):
         left = [component for component in state.components.values() if alive(component)]
         for component in left:

@@ -2,12 +2,14 @@
 
 It is what `navarch up --runtime simulated` runs, put together in one event loop over a memory store. `client` talks to
 it in process; `serve` opens an HTTPS port for programs that need one: kubectl, an operator in another language.
+A component that fails is logged at once and makes the block that uses the cluster fail.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import tempfile
 from dataclasses import replace
@@ -33,12 +35,23 @@ from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
 
+log = logging.getLogger(__name__)
+
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 _IDENTITIES = {
     "controllers": User("system:kube-controller-manager", ("system:authenticated",)),
     "scheduler": User("system:kube-scheduler", ("system:authenticated",)),
     "nodes": User("navarch:simulated-nodes", ("system:authenticated",)),
 }
+
+
+class ComponentFailed(RuntimeError):
+    """A part of the cluster ended with an error while the cluster was in use; the cause is that error."""
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s of the embedded cluster failed", task.get_name(), exc_info=error)
 
 
 class EmbeddedCluster:
@@ -103,7 +116,14 @@ class EmbeddedCluster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failed = [task for task in self._tasks if task.done() and not task.cancelled() and task.exception() is not None]
         await self._stop()
+        for task in failed:
+            message = f"{task.get_name()} of the embedded cluster failed: {task.exception()!r}"
+            if error is None:
+                raise ComponentFailed(message) from task.exception()
+            # What the block raised may well be a consequence.
+            error.add_note(message)
 
     def _start_components(self) -> None:
         identities = {name: self.client_as(user) for name, user in _IDENTITIES.items()}
@@ -116,10 +136,13 @@ class EmbeddedCluster:
             **shared,  # type: ignore[arg-type]
         )
         scheduler = Scheduler(identities["scheduler"], informers, **shared)  # type: ignore[arg-type]
-        parts = [informers.run(), manager.run(), scheduler.run()]
+        parts = {"informers": informers.run(), "controllers": manager.run(), "scheduler": scheduler.run()}
         if self._nodes:
-            parts.append(SimulatedNodes(identities["nodes"], self._nodes, **shared).run())  # type: ignore[arg-type]
-        self._tasks = [asyncio.create_task(part) for part in parts]
+            nodes = SimulatedNodes(identities["nodes"], self._nodes, **shared)  # type: ignore[arg-type]
+            parts["simulated nodes"] = nodes.run()
+        self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
+        for task in self._tasks:
+            task.add_done_callback(_log_failure)
 
     async def _ready(self) -> None:
         """Until every node is Ready and the default namespace is usable, or a component has failed."""

@@ -1,0 +1,119 @@
+"""The cluster inside a test: what people build their own tests on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from navarch.api.errors import StatusError
+from navarch.apiserver.user import User
+from navarch.client.base import Client
+from navarch.client.config import load_kubeconfig
+from navarch.client.resources import DEPLOYMENTS, NODES, PODS
+from navarch.scheduler.scheduler import Scheduler
+from navarch.testing.embedded import ComponentFailed, EmbeddedCluster
+
+
+def deployment(name: str, replicas: int) -> dict[str, Any]:
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "web", "image": "example/web:1"}]},
+            },
+        },
+    }
+
+
+async def test_a_deployments_pods_become_ready(navarch_cluster: EmbeddedCluster) -> None:
+    client = navarch_cluster.client
+
+    await client.create(DEPLOYMENTS, deployment("web", 3))
+
+    async with asyncio.timeout(20):
+        async for event in client.watch(DEPLOYMENTS, "default"):
+            if event.object.get("status", {}).get("readyReplicas") == 3:
+                break
+    assert len((await client.list(PODS, "default", labels="app=web")).items) == 3
+
+
+async def test_another_user_may_do_nothing(navarch_cluster: EmbeddedCluster) -> None:
+    stranger = navarch_cluster.client_as(User("jane", ("system:authenticated",)))
+
+    with pytest.raises(StatusError) as refused:
+        await stranger.list(PODS, "default")
+
+    assert refused.value.code == 403
+    assert 'User "jane" cannot list resource "pods"' in str(refused.value)
+
+
+async def test_nodes_are_as_many_as_asked_for() -> None:
+    async with EmbeddedCluster(nodes=5) as cluster:
+        assert len((await cluster.client.list(NODES)).items) == 5
+
+
+async def test_it_serves_programs_that_need_a_port() -> None:
+    async with EmbeddedCluster(nodes=0) as cluster:
+        client = Client(load_kubeconfig(await cluster.serve()))
+        try:
+            assert (await client.list(PODS)).items == []
+        finally:
+            await client.close()
+
+
+class Broken(Exception):
+    """What the test makes the scheduler fail with."""
+
+
+@pytest.fixture
+def dying_scheduler(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """A scheduler that fails when the event is set."""
+    told = asyncio.Event()
+
+    async def run(self: Scheduler) -> None:
+        await told.wait()
+        raise Broken("on purpose")
+
+    monkeypatch.setattr(Scheduler, "run", run)
+    return told
+
+
+async def test_a_component_that_dies_is_logged_and_fails_the_test(
+    dying_scheduler: asyncio.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(ComponentFailed, match=r"scheduler.*on purpose") as failure:  # noqa: PT012
+        async with EmbeddedCluster():
+            dying_scheduler.set()
+            await asyncio.sleep(0.05)
+            assert "the part 'scheduler' of the embedded cluster failed" in caplog.text
+
+    assert isinstance(failure.value.__cause__, Broken)
+
+
+async def test_the_tests_own_error_wins_and_says_what_else_failed(dying_scheduler: asyncio.Event) -> None:
+    with pytest.raises(AssertionError) as failure:  # noqa: PT012
+        async with EmbeddedCluster():
+            dying_scheduler.set()
+            await asyncio.sleep(0.05)
+            raise AssertionError("no pod was bound")
+
+    assert "scheduler" in failure.value.__notes__[0]
+
+
+async def test_an_error_in_the_block_leaves_nothing_running() -> None:
+    before = asyncio.all_tasks()
+
+    with pytest.raises(ZeroDivisionError):
+        async with EmbeddedCluster(nodes=2):
+            raise ZeroDivisionError
+
+    assert asyncio.all_tasks() == before
