@@ -150,6 +150,7 @@ def make_server(
             source,
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
+            rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
         ),
     )
     return server

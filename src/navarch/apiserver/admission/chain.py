@@ -21,6 +21,7 @@ from navarch.apiserver.admission.certificates import (
     CertificateSubjectRestriction,
 )
 from navarch.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
+from navarch.apiserver.admission.escalation import RoleEscalation, Rules
 from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
@@ -96,10 +97,12 @@ def default_chain(
     random: random.Random,
     *,
     authorize: Authorize | None = None,
+    rules: Rules | None = None,
     more: Callable[[], Iterable[Plugin]] = tuple,
 ) -> Chain:
-    """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for; `more`
-    gives plugins that run before quota, which is last because it counts what the others have made of the object."""
+    """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
+    `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before quota, which is
+    last because it counts what the others have made of the object."""
     plugins: list[Plugin] = [
         NamespaceLifecycle(reader),
         LimitRanger(reader),
@@ -121,4 +124,6 @@ def default_chain(
         *more(),
         ResourceQuota(reader, writer),
     ]
-    return Chain(plugin for plugin in plugins if plugin.name not in config.disabled)
+    # Not among those that can be disabled: as in Kubernetes it belongs to the roles themselves.
+    chosen = [plugin for plugin in plugins if plugin.name not in config.disabled]
+    return Chain([*chosen, RoleEscalation(reader, authorize, rules)])
