@@ -132,3 +132,19 @@ async def test_close_finishes_what_was_handed_in(tmp_path: Path) -> None:
     await store.close()
 
     assert len({await write for write in writes}) == 100
+
+
+async def test_its_files_are_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        store = SQLiteStore(tmp_path / "state.db")
+        await store.open()
+        await store.commit(Put("/a/secret", b"x", expected=0))
+    finally:
+        os.umask(before)
+
+    modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.glob("state.db*") if path.stat().st_size}
+    await store.close()
+
+    assert "state.db-wal" in modes
+    assert set(modes.values()) == {0}

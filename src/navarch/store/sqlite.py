@@ -144,13 +144,18 @@ class SQLiteStore:
         return connection
 
     def _open_files(self) -> None:
-        new = not self._path.exists()
+        self._hide()
         self._writer = self._connect()
         self._writer.executescript(_SCHEMA)
-        if new:
-            os.chmod(self._path, 0o600)
         self._reader = self._connect()
         self._adopt(_load(self._reader))
+
+    def _hide(self) -> None:
+        """Secrets are in it: the file is its owner's alone, and SQLite gives its companions the mode that it has."""
+        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
+        for name in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(self._path.with_name(self._path.name + name), 0o600)
 
     def _adopt(self, loaded: _Loaded) -> None:
         self._index = loaded.index

@@ -111,6 +111,8 @@ class Kubelet:
         """Run the node's pods until cancelled."""
         for place in (self.config.pods, self.config.logs):
             place.mkdir(parents=True, exist_ok=True)
+            # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
+            place.chmod(0o750)
         try:
             await self.server.start()
             async with asyncio.TaskGroup() as tasks:
