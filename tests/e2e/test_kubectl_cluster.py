@@ -69,18 +69,18 @@ def test_auth(simulated: Cluster, namespace: str) -> None:
     assert f'User "{account}" cannot list resource "secrets" in API group "" in the namespace' in forbidden.stderr
 
 
-def test_a_service_account_token_authenticates(simulated: Cluster, namespace: str) -> None:
+def test_a_service_account_token_authenticates(simulated: Cluster, namespace: str, tmp_path: Path) -> None:
     token = simulated.kubectl("create", "token", "default", "-n", namespace).strip()
     config = simulated.config
     base = [find_kubectl(), "--server", config.server_url, "--certificate-authority", str(config.pki / "ca.crt")]
 
     who = subprocess.run(
         [*base, "--token", token, "auth", "whoami", "-o", "json"], capture_output=True, text=True, check=False,
-        env={"HOME": "/nonexistent"},
+        env={"HOME": str(tmp_path)},
     )  # fmt: skip
     wrong = subprocess.run(
         [*base, "--token", token[:-4] + "AAAA", "get", "pods"], capture_output=True, text=True, check=False,
-        env={"HOME": "/nonexistent"},
+        env={"HOME": str(tmp_path)},
     )  # fmt: skip
 
     assert json.loads(who.stdout)["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:default"
