@@ -1,0 +1,393 @@
+"""Requests that mean harm or make no sense: each gets its Status, quickly, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.server import ApiServer
+from navarch.client.transport import Request
+from navarch.store.memory import MemoryStore
+from tests.apiserver.conftest import CONFIG_MAPS, PODS, Api, config_map, pod
+
+A = f"{CONFIG_MAPS}/a"
+MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+YAML = "application/yaml"
+
+
+@pytest.fixture
+async def api_with_a(api: Api) -> Api:
+    await api.ok("POST", CONFIG_MAPS, config_map("a", k="v"))
+    return api
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "unexpected end of JSON input"),
+        (b"{", "unexpected end of JSON input"),
+        (b"x", "invalid character 'x' looking for beginning of value"),
+        (b'{"a":1,}', "invalid character '}' looking for beginning of object key string"),
+        (b'{"a" 1}', "invalid character '1' after object key"),
+        (b"{} {}", "invalid character '{' after top-level value"),
+        (b'{"a":NaN}', "invalid character 'N' looking for beginning of value"),
+        (b"[]", "cannot unmarshal array"),
+        (b"[" * 100_000, "exceeded max depth"),
+        (b'{"a":' * 100_000, "exceeded max depth"),
+        (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", "exceeded max depth"),
+    ],
+)
+async def test_malformed_json(api: Api, body: bytes, why: str) -> None:
+    status, answer = await api("POST", CONFIG_MAPS, body)
+
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert why in answer["message"]
+
+
+@pytest.mark.parametrize("kind", [JSON_PATCH, MERGE, STRATEGIC, APPLY, YAML])
+@pytest.mark.parametrize("body", [b"{", b"[" * 50_000, b"\xff\xfe", b"", b"a: &a [*a]", b"7", b"null"])
+async def test_malformed_patches(api_with_a: Api, kind: str, body: bytes) -> None:
+    status, answer = await api_with_a("PATCH", A, body, content_type=kind)
+    assert status in (400, 415, 422), answer
+
+
+async def test_what_is_no_unicode_becomes_the_replacement_character(api: Api) -> None:
+    body = b'{"metadata":{"name":"a"},"data":{"k":"\xff","s":"\\ud800"}}'
+    assert (await api.ok("POST", CONFIG_MAPS, body))["data"] == {"k": "\ufffd", "s": "\ufffd"}
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999999", "-9223372036854775809", "1e400", "9" * 6000, "1.5"])
+async def test_numbers_beyond_their_type(api: Api, number: str) -> None:
+    body = b'{"metadata":{"name":"a"},"spec":{"terminationGracePeriodSeconds":%s}}' % number.encode()
+    status, answer = await api("POST", PODS, body)
+    assert status == 400
+    assert "cannot unmarshal number" in answer["message"]
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 2**31, 2**62, 2**63 - 1])
+async def test_grace_periods_of_all_sizes(api: Api, seconds: int) -> None:
+    made = pod("p", node="n")
+    made["spec"]["terminationGracePeriodSeconds"] = seconds
+    status, _ = await api("POST", PODS, made)
+    if status == 201:
+        assert (await api("DELETE", f"{PODS}/p"))[0] in (200, 202)
+        assert (await api("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 5}))[0] in (200, 404)
+
+
+async def test_duplicate_and_unknown_fields(api: Api) -> None:
+    body = b'{"metadata":{"name":"a","nope":1},"data":{"x":"1","x":"2"},"what":{}}'
+    strict = await api("POST", f"{CONFIG_MAPS}?fieldValidation=Strict", body)
+    assert strict[0] == 400
+    for part in ('duplicate field "data.x"', 'unknown field "metadata.nope"', 'unknown field "what"'):
+        assert part in strict[1]["message"]
+    warned = await api.send("POST", CONFIG_MAPS, body)
+    assert warned.status == 201
+    assert 'unknown field \\"what\\"' in warned.headers["Warning"]
+    ignored = await api.send("PUT", f"{A}?fieldValidation=Ignore", body)
+    assert "Warning" not in ignored.headers
+    assert (await api("PUT", f"{A}?fieldValidation=Perhaps", body))[0] == 422
+
+
+async def test_yaml_keys_given_twice_are_refused_strictly(api: Api) -> None:
+    body = b"metadata: {name: a}\ndata:\n  k: x\n  k: y\n"
+    status, answer = await api("POST", f"{CONFIG_MAPS}?fieldValidation=Strict", body, content_type=YAML)
+    assert status == 400
+    assert 'key "k" already set in map' in answer["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"name": "big"}, **{f"field{index}": "x" for index in range(100_000)}},
+        {"metadata": {"name": "big"}, "data": {f"bad key {index}": "x" for index in range(100_000)}},
+        {"metadata": {"name": "big", "labels": {f"k{index}": "" for index in range(100_000)}}},
+        {"metadata": {"name": "big", "finalizers": [f"a.b/{index}" for index in range(50_000)]}},
+        {"metadata": {"name": "big", "annotations": {"k": "x" * 1_000_000}}},
+    ],
+    ids=["unknown fields", "bad keys", "labels", "finalizers", "annotation"],
+)
+async def test_big_bodies_take_no_quadratic_time(api: Api, body: Any) -> None:
+    data = orjson.dumps(body)
+    started = time.monotonic()
+    response = await api.send("POST", CONFIG_MAPS, data)
+    assert time.monotonic() - started < 3
+    assert response.status in (201, 422)
+    assert len(response.headers.get("Warning", "")) < 10_000
+
+
+async def test_a_pod_with_ten_thousand_of_everything(api: Api) -> None:
+    made = pod("p")
+    many = range(10_000)
+    made["spec"] |= {
+        "containers": [{"name": f"c{index}", "image": "i"} for index in many],
+        "volumes": [{"name": f"v{index}", "emptyDir": {}} for index in many],
+        "tolerations": [{"key": f"k{index}", "operator": "Exists"} for index in many],
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]} for _ in many],
+    }
+    made["spec"]["containers"][0] |= {
+        "env": [{"name": f"e{index}", "value": "$(e1)"} for index in many],
+        "ports": [{"containerPort": 1 + index, "name": f"p{index}"} for index in many],
+        "volumeMounts": [{"name": f"v{index}", "mountPath": f"/{index}"} for index in many],
+    }
+    started = time.monotonic()
+    status, _ = await api("POST", PODS, made)
+    assert status in (201, 413, 422)
+    assert time.monotonic() - started < 10
+
+
+# Patches
+
+
+@pytest.mark.parametrize(
+    ("operations", "code"),
+    [
+        ([{"op": "copy", "from": "", "path": f"/data/x{index}"} for index in range(60)], 413),
+        ([{"op": "test", "path": "/data/k", "value": "v"}] * 10_001, 413),
+        ([{"op": "remove", "path": "/nothing"}], 422),
+        ([{"op": "replace", "path": "/a/b", "value": 1}], 422),
+        ([{"op": "test", "path": "/data/k", "value": "other"}], 422),
+        ([{"op": "fly", "path": "/data"}], 422),
+        ([{"op": ["add"], "path": "/"}], 422),
+        ([{"op": "add", "path": 3}], 422),
+        ([{}], 422),
+        ([3], 400),
+        ({}, 400),
+        ([{"op": "add", "path": "", "value": 7}], 422),
+        ([{"op": "remove", "path": "/metadata"}], 200),
+        ([{"op": "replace", "path": "/metadata/name", "value": "b"}], 400),
+    ],
+)
+async def test_json_patches_that_do_not_fit(api_with_a: Api, operations: Any, code: int) -> None:
+    status, answer = await api_with_a("PATCH", A, operations, content_type=JSON_PATCH)
+    assert status == code, answer
+
+
+async def test_nesting_put_together_by_a_patch(api: Api) -> None:
+    path = "/apis/apps/v1/namespaces/default/controllerrevisions"
+    await api.ok("POST", path, {"metadata": {"name": "r"}, "revision": 1, "data": {"a": {}}})
+    deep: Any = {}
+    for _ in range(150):
+        deep = {"a": deep}
+    operations = [{"op": "add", "path": "/data" + "/a" * (150 * index + 1), "value": deep} for index in range(3)]
+    status, answer = await api("PATCH", f"{path}/r", operations, content_type=JSON_PATCH)
+    assert status in (400, 422), answer
+
+
+@pytest.mark.parametrize(
+    ("patch", "code"),
+    [
+        ({"metadata": {"uid": "other"}}, 409),
+        ({"metadata": {"resourceVersion": "1"}}, 409),
+        ({"metadata": {"resourceVersion": "9" * 5000}}, 400),
+        ({"metadata": {"resourceVersion": "x"}}, 400),
+        ({"metadata": {"namespace": "other"}}, 400),
+        ({"metadata": {"name": "other"}}, 400),
+        ({"kind": "Pod"}, 400),
+        ({"apiVersion": "v9"}, 400),
+        ({"metadata": {"$deleteFromPrimitiveList/finalizers": 1}}, 400),
+        ({"metadata": {"$setElementOrder/ownerReferences": [{"x": 1}]}}, 400),
+        ({"$patch": 3}, 400),
+        ({"data": {"a b": "x"}}, 422),
+        ({"data": 3}, 400),
+    ],
+)
+async def test_strategic_patches_that_do_not_fit(api_with_a: Api, patch: Any, code: int) -> None:
+    status, answer = await api_with_a("PATCH", A, patch, content_type=STRATEGIC)
+    assert status == code, answer
+
+
+# Parameters and paths
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("limit=x", 400),
+        ("limit=" + "9" * 5000, 400),
+        ("continue=x", 400),
+        ("continue=é", 400),
+        ("continue=bnVsbA", 400),
+        ("resourceVersion=x", 422),
+        ("resourceVersion=-1", 422),
+        ("resourceVersionMatch=Exact", 422),
+        ("resourceVersionMatch=What&resourceVersion=1", 422),
+        ("labelSelector=a b", 400),
+        ("labelSelector=a in (", 400),
+        ("labelSelector=a=b=c", 400),
+        ("fieldSelector=spec.nope=1", 400),
+        ("fieldSelector=x", 400),
+        ("watch=1&timeoutSeconds=x", 400),
+        ("watch=1&timeoutSeconds=" + "9" * 5000, 400),
+        ("watch=1&sendInitialEvents=true", 422),
+    ],
+)
+async def test_parameters_that_make_no_sense(api: Api, query: str, code: int) -> None:
+    # Values may contain "="; the helper takes the first of them as the separator.
+    status, answer = await api("GET", f"{CONFIG_MAPS}?{query}")
+    assert status == code, answer
+    assert answer["kind"] == "Status"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"gracePeriodSeconds": "x"}, 400),
+        ({"gracePeriodSeconds": 10**25}, 400),
+        ({"propagationPolicy": {}}, 400),
+        ({"propagationPolicy": "Sideways"}, 422),
+        ({"orphanDependents": "x"}, 400),
+        ({"orphanDependents": True, "propagationPolicy": "Orphan"}, 422),
+        ({"preconditions": "x"}, 400),
+        ({"preconditions": {"uid": 3}}, 400),
+        ({"preconditions": {"uid": "other"}}, 409),
+        ({"preconditions": {"resourceVersion": "1"}}, 409),
+        ({"dryRun": "All"}, 400),
+        ({"dryRun": ["Some"]}, 422),
+        ({"kind": "Pod"}, 400),
+        ({"kind": []}, 400),
+    ],
+)
+async def test_delete_options_that_make_no_sense(api_with_a: Api, body: Any, code: int) -> None:
+    status, answer = await api_with_a("DELETE", A, json.dumps(body).encode())
+    assert status == code, answer
+    assert (await api_with_a("GET", A))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/api/v1/namespaces/default/configmaps/..%2f..%2fx", 404),
+        ("GET", "/api/v1/namespaces/default/configmaps/%ff%00", 404),
+        ("GET", "/api/v1/namespaces/default/configmaps/%", 404),
+        ("GET", "/api/v1/namespaces/default/../../nodes", 404),
+        ("GET", "//", 404),
+        ("GET", "/api//v1", 404),
+        ("GET", "/api/v1/namespaces/default/nodes", 404),
+        ("GET", "/api/v1/configmaps/a", 405),
+        ("POST", "/api/v1/namespaces/default/configmaps/a", 405),
+        ("BREW", "/api/v1/namespaces/default/configmaps", 405),
+        ("PUT", "/api/v1/namespaces/default/configmaps", 405),
+        ("DELETE", "/api/v1/namespaces", 405),
+        ("POST", "/healthz", 405),
+    ],
+)
+async def test_paths_and_methods_that_lead_nowhere(api_with_a: Api, method: str, path: str, code: int) -> None:
+    status, answer = await api_with_a(method, path, b"{}" if method in ("POST", "PUT") else None)
+    assert status == code, answer
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "a%2fb", "A", "-a", "a b", "a\x00", "x" * 300, "é", ""])
+async def test_names_that_are_none(api: Api, name: str) -> None:
+    status, answer = await api("POST", CONFIG_MAPS, {"metadata": {"name": name}})
+    assert (status, answer["reason"]) == (422, "Invalid")
+    assert answer["details"]["causes"][0]["field"] == "metadata.name"
+
+
+# On the wire
+
+
+@pytest.fixture
+async def port(server: ApiServer, api: Api) -> AsyncIterator[int]:
+    front = HTTPFront(server)
+    yield await front.start("127.0.0.1", 0, None)
+    await front.stop()
+
+
+async def exchange(port: int, data: bytes, timeout_s: float = 10) -> bytes:
+    """What the server says to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(timeout_s):
+            return await reader.read(65_536)
+    finally:
+        writer.close()
+
+
+def post(body: bytes, *headers: str, path: str = CONFIG_MAPS) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (post(gzip.compress(b"\0" * (64 << 20)), "Content-Encoding: gzip"), 413),
+        (post(b"nonsense", "Content-Encoding: gzip"), 400),
+        (post(gzip.compress(b'{"metadata":{"name":"z"}}')[:-6], "Content-Encoding: gzip"), 400),
+        (post(b"x", "Content-Encoding: br"), 415),
+        (post(gzip.compress(b'{"metadata":{"name":"z"}}'), "Content-Encoding: gzip"), 201),
+        (post(b'{"metadata":{"name":"z"}}', "User-Agent: \xff\xfe"), 201),
+        (post(b"{" + b" " * (4 << 20)), 413),
+        (post(b"", "X-Much: " + "a" * 2_000_000), 400),
+        (post(b"a:\n" * 1_000_000, "Content-Type: application/yaml"), 400),
+        (post(b"key: value\n" * 1_000_000, "Content-Type: application/yaml"), 413),
+        (f"POST {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".encode(), 413),
+        (f"POST {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n".encode(), 400),
+        (f"POST {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n".encode(), 400),
+        (b"\x00\x01\x02\r\n\r\n", 400),
+    ],
+    ids=["bomb", "no gzip", "cut gzip", "br", "gzip", "user agent", "4 MiB", "long header", "a million lines",
+         "10 MB of YAML", "100 GB", "negative length", "bad chunk", "garbage"],
+)  # fmt: skip
+async def test_bytes_on_the_wire(port: int, data: bytes, code: int, caplog: pytest.LogCaptureFixture) -> None:
+    lags: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.01)
+            lags.append(time.monotonic() - started)
+
+    beating = asyncio.create_task(beat())
+    answer = await exchange(port, data)
+    beating.cancel()
+
+    assert answer.split(b" ", 2)[1] == str(code).encode(), answer[:300]
+    assert max(lags, default=0) < 0.5
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(port: int, api: Api) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(post(b'{"metadata":{"name":"half"}}')[:-5])
+    await writer.drain()
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert (await api("GET", f"{CONFIG_MAPS}/half"))[0] == 404
+
+
+async def test_a_watcher_that_does_not_read_slows_nobody_down(port: int, api: Api) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {CONFIG_MAPS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    for index in range(200):
+        await api.ok("POST", CONFIG_MAPS, config_map(f"c{index}", k="x" * 100_000))
+    assert time.monotonic() - started < 5
+    writer.close()
+
+
+async def test_a_request_without_anything(server: ApiServer) -> None:
+    bare = ApiServer(MemoryStore(), source=random.Random(1))
+    await bare.start()
+    for method in ("", "GET", "\x00"):
+        for path in ("", "/", "x", "/api", "/apis/"):
+            assert (await bare.handle(Request(method, path))).status < 500
+    await bare.stop()
