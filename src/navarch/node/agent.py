@@ -138,8 +138,8 @@ class NodeAgent:
                 await asyncio.sleep(_RETRY_S)
 
 
-def purge_node(config: AgentConfig) -> None:
+def purge_node(config: AgentConfig, *, keep_images: bool = False) -> None:
     """Remove what the containers of a node leave on the machine once its processes have ended. Idempotent."""
-    purge(config.containerd)
+    purge(config.containerd, keep_images=keep_images)
     networking.cleanup(config.cluster, config.data, config.pod_cidr)
     cgroups.remove_root(config.cgroup_root)

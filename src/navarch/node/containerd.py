@@ -365,14 +365,16 @@ def shims_of(paths: ContainerdPaths) -> list[int]:
     return found
 
 
-def purge(paths: ContainerdPaths) -> None:
-    """Remove what a stopped containerd left: shims with their containers, mounts, files. Idempotent."""
+def purge(paths: ContainerdPaths, *, keep_images: bool = False) -> None:
+    """Remove what a stopped containerd left: shims with their containers, mounts, files. Idempotent.
+
+    With `keep_images` it finds itself as after a reboot: images are there, and containers that have ended."""
     for shim in shims_of(paths):
         for process in [*_descendants(shim), shim]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     unmount_below([paths.data, paths.run])
-    for place in (paths.root, paths.state, paths.run / "runc"):
+    for place in (paths.state, paths.run / "runc", *(() if keep_images else (paths.root,))):
         shutil.rmtree(place, ignore_errors=True)
     for socket in (paths.socket, Path(f"{paths.socket}.ttrpc")):
         socket.unlink(missing_ok=True)
