@@ -212,7 +212,7 @@ def test_the_index_hash_follows_what_is_served(registry: Registry) -> None:
 def test_a_kind_that_has_a_strategy_gets_no_second_one() -> None:
     builtin()
 
-    with pytest.raises(ValueError, match="has a strategy in navarch.kinds.core.pod already"):
+    with pytest.raises(ValueError, match=r"has a strategy in navarch\.kinds\.core\.pod already"):
 
         @strategy("", "Pod")
         class Another(Strategy):

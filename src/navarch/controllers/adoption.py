@@ -24,6 +24,24 @@ from navarch.api.meta import (
 )
 from navarch.api.selectors import LabelSelector
 from navarch.client.base import Client, PatchKind
+from navarch.client.informer import Informer
+
+
+def manager_of(owners: Informer, resource: Resource, obj: Obj) -> Obj | None:
+    """The object of `resource` that the controller reference names, if `owners` shows that very one."""
+    reference = controller_of(obj)
+    if reference is None or reference["kind"] != resource.kind:
+        return None
+    owner = owners.get(namespace_of(obj), reference["name"])
+    return owner if owner is not None and uid_of(owner) == reference["uid"] else None
+
+
+def candidates_for(owners: Informer, obj: Obj, selector: Callable[[Obj], LabelSelector]) -> list[Obj]:
+    """Who might adopt an orphan: the owners of its namespace whose `selector` matches it."""
+    labels = labels_of(obj)
+    if controller_of(obj) is not None or not labels:
+        return []
+    return [owner for owner in owners.list(namespace_of(obj)) if selector(owner).matches(labels)]
 
 
 class Claimer:

@@ -18,17 +18,15 @@ from navarch.api.meta import (
     is_deleting,
     key_of,
     labels_of,
-    name_of,
-    namespace_of,
     uid_of,
 )
-from navarch.api.selectors import LabelSelector, from_map, label_selector_of
+from navarch.api.selectors import LabelSelector, from_map
 from navarch.api.time import format_time
 from navarch.client.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
 from navarch.controllers.adoption import Claimer
-from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
-from navarch.controllers.expectations import Expectations
-from navarch.controllers.pod_control import BatchError, PodControl, slow_start
+from navarch.controllers.base import Context, Requeue, index_by_controller
+from navarch.controllers.pod_control import BatchError
+from navarch.controllers.pod_owner import PodOwner
 from navarch.controllers.pods import (
     condition_of,
     deletion_order,
@@ -44,98 +42,43 @@ _BURST = 500
 """Pods created or deleted in one go, so that the status keeps up with a large scale-up."""
 
 
-class ReplicaSetController(Controller):
+class ReplicaSetController(PodOwner):
     name: ClassVar[str] = "replicaset"
     component: ClassVar[str] = "replicaset-controller"
     resource: ClassVar[Resource] = REPLICA_SETS
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._sets = self.watch_primary(self.resource, lambda owner: not self.is_own_write(self.resource, owner))
-        index_by_controller(self._sets)
-        self._pods = self.informer(PODS)
-        index_by_controller(self._pods)
-        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
-        self._expectations = Expectations(context.clock)
-        self._control = PodControl(context.client, context.recorder(self.component))
+        index_by_controller(self.owners)
 
-    def selector(self, owner: Obj) -> LabelSelector:
-        return label_selector_of(owner["spec"].get("selector"))
+    def is_news(self, owner: Obj) -> bool:
+        return not self.is_own_write(self.resource, owner)
 
-    # Pod events.
-
-    def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference["kind"] != self.resource.kind:
-            return None
-        owner = self._sets.get(namespace_of(pod), reference["name"])
-        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
-
-    def _enqueue_calmly(self, owner: Obj) -> None:
+    def calm_s(self, owner: Obj) -> float:
         # One pod in thousands changes the counts only; a moment's wait joins many such changes in one status write.
         replicas = int(owner["spec"].get("replicas") or 0)
-        self.enqueue(key_of(owner), 0.0 if replicas < 100 else min(replicas / 5000, 1.0) * 0.3)
+        return 0.0 if replicas < 100 else min(replicas / 5000, 1.0) * 0.3
 
-    def _pod_added(self, pod: Obj) -> None:
-        if is_deleting(pod):
-            self._pod_deleted(pod)
-            return
-        owner = self._owner_of(pod)
-        if owner is not None:
-            if self._expectations.creation_observed(key_of(owner)):
-                self.enqueue(key_of(owner))
-            else:
-                self._enqueue_calmly(owner)
-        elif controller_of(pod) is None:
-            self._enqueue_candidates(pod)
-
-    def _enqueue_candidates(self, pod: Obj) -> None:
-        labels = labels_of(pod)
-        if not labels:
-            return
-        for owner in self._sets.list(namespace_of(pod)):
-            if self.selector(owner).matches(labels):
-                self.enqueue(key_of(owner))
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        if is_deleting(pod) and not is_deleting(old):
-            self._pod_deleted(pod)
-            return
-        before = controller_of(old)
-        owner = self._owner_of(pod)
-        if before is not None and (owner is None or uid_of(owner) != before["uid"]):
-            former = self._owner_of(old)
-            if former is not None:
-                self.enqueue(key_of(former))
-        if owner is not None:
-            if is_active(old) != is_active(pod) or labels_of(old) != labels_of(pod):
-                self.enqueue(key_of(owner))
-            elif old.get("status") != pod.get("status"):
-                self._enqueue_calmly(owner)
-        elif controller_of(pod) is None and (before is not None or labels_of(old) != labels_of(pod)):
-            self._enqueue_candidates(pod)
-
-    def _pod_deleted(self, pod: Obj) -> None:
-        owner = self._owner_of(pod)
-        if owner is not None:
-            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
-            self.enqueue(key_of(owner))
+    def wait_s(self, owner: Obj, old: Obj, pod: Obj) -> float | None:
+        if is_active(old) != is_active(pod) or labels_of(old) != labels_of(pod):
+            return 0.0
+        return self.calm_s(owner) if old.get("status") != pod.get("status") else None
 
     # Reconciling.
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        cached = self._sets.get(*key)
+        cached = self.owners.get(*key)
         if cached is None:
-            self._expectations.forget(key)
+            self.expectations.forget(key)
             return None
         owner = self.newest(self.resource, cached)
-        may_manage = self._expectations.satisfied(key)
-        mine = self._pods.by_index("controller", uid_of(owner))
+        may_manage = self.expectations.satisfied(key)
+        mine = self.pods.by_index("controller", uid_of(owner))
         terminating = sum(1 for pod in mine if is_deleting(pod) and not is_finished(pod))
         claimer = Claimer(self.client, self.resource, owner, PODS, self.selector(owner))
         pods = await claimer.claim(
             [pod for pod in mine if is_active(pod)],
-            [pod for pod in self._pods.by_index("orphan", key.namespace) if is_active(pod)],
+            [pod for pod in self.pods.by_index("orphan", key.namespace) if is_active(pod)],
         )
         failure: BatchError | None = None
         if may_manage and not is_deleting(owner):
@@ -155,57 +98,19 @@ class ReplicaSetController(Controller):
     async def _manage(self, key: Key, owner: Obj, pods: list[Obj]) -> None:
         surplus = len(pods) - int(owner["spec"].get("replicas") or 0)
         if surplus < 0:
-            await self._create(key, owner, min(-surplus, _BURST))
+            template = owner["spec"].get("template") or {}
+            await self.create_pods(key, min(-surplus, _BURST), lambda _number: self.control.create(owner, template))
         elif surplus > 0:
-            await self._delete(key, owner, pods, min(surplus, _BURST))
-
-    async def _create(self, key: Key, owner: Obj, count: int) -> None:
-        template = owner["spec"].get("template") or {}
-        self._expectations.expect_creations(key, count)
-
-        async def create(_number: int) -> None:
-            try:
-                await self._control.create(owner, template)
-            except BaseException:
-                self._expectations.creation_observed(key)
-                raise
-
-        try:
-            await slow_start(count, create)
-        except BatchError as error:
-            self._expectations.creation_observed(key, error.skipped)
-            raise
-
-    async def _delete(self, key: Key, owner: Obj, pods: list[Obj], count: int) -> None:
-        doomed = deletion_order(pods, self.clock.now(), self._related_on_node(owner))[:count]
-        self._expectations.expect_deletions(key, [uid_of(pod) for pod in doomed])
-
-        async def delete(number: int) -> None:
-            pod = doomed[number]
-            try:
-                await self._control.delete(owner, pod)
-            except BaseException:
-                self._expectations.deletion_observed(key, uid_of(pod))
-                raise
-            live = self._pods.get(key.namespace, name_of(pod))
-            if live is None or uid_of(live) != uid_of(pod):
-                # It went before the request came; no event will tell.
-                self._expectations.deletion_observed(key, uid_of(pod))
-
-        try:
-            await slow_start(count, delete)
-        except BatchError as error:
-            for pod in doomed[count - error.skipped :]:
-                self._expectations.deletion_observed(key, uid_of(pod))
-            raise
+            ordered = deletion_order(pods, self.clock.now(), self._related_on_node(owner))
+            await self.delete_pods(key, owner, ordered[: min(surplus, _BURST)])
 
     def _related_on_node(self, owner: Obj) -> Callable[[str], int]:
         """How many active pods of this set and of the sets beside it (same Deployment) a node has."""
         deployment = controller_of(owner)
-        siblings = self._sets.by_index("controller", deployment["uid"]) if deployment else [owner]
+        siblings = self.owners.by_index("controller", deployment["uid"]) if deployment else [owner]
         counts: dict[str, int] = {}
         for sibling in siblings:
-            for pod in self._pods.by_index("controller", uid_of(sibling)):
+            for pod in self.pods.by_index("controller", uid_of(sibling)):
                 if is_active(pod):
                     node = pod["spec"].get("nodeName") or ""
                     counts[node] = counts.get(node, 0) + 1
@@ -262,7 +167,7 @@ class ReplicaSetController(Controller):
         return [*others, condition]
 
     def _expectations_clear(self, owner: Obj) -> bool:
-        return self._expectations.satisfied(key_of(owner))
+        return self.expectations.satisfied(key_of(owner))
 
 
 class ReplicationControllerController(ReplicaSetController):

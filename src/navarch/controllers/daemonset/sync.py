@@ -13,23 +13,22 @@ from typing import ClassVar
 from navarch.api.meta import (
     Key,
     Obj,
+    Resource,
     annotations_of,
-    controller_of,
     is_deleting,
     key_of,
     labels_of,
     name_of,
-    namespace_of,
     uid_of,
 )
 from navarch.api.selectors import label_selector_of
 from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from navarch.controllers.adoption import Claimer
-from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
+from navarch.controllers.base import Context, Requeue, index_by_controller
 from navarch.controllers.daemonset import placement, update
-from navarch.controllers.expectations import Expectations
 from navarch.controllers.history import Collision, History, Revisions
-from navarch.controllers.pod_control import BatchError, PodControl, slow_start
+from navarch.controllers.pod_control import BatchError
+from navarch.controllers.pod_owner import PodOwner
 from navarch.controllers.pods import (
     created_at,
     is_available,
@@ -45,96 +44,57 @@ _GENERATION = "deprecated.daemonset.template.generation"
 _GENERATION_LABEL = "pod-template-generation"
 
 
-class DaemonSetController(Controller):
+class DaemonSetController(PodOwner):
     name: ClassVar[str] = "daemonset"
+    component: ClassVar[str] = "daemonset-controller"
+    resource: ClassVar[Resource] = DAEMON_SETS
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._sets = self.watch_primary(DAEMON_SETS)
         self._revisions = self.informer(CONTROLLER_REVISIONS)
         index_by_controller(self._revisions)
         self._nodes = self.informer(NODES)
         self._nodes.add_handler(self._node_changed, self._node_updated, self._node_changed)
-        self._pods = self.informer(PODS)
-        index_by_controller(self._pods)
-        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
-        self._expectations = Expectations(context.clock)
-        self._recorder = context.recorder("daemonset-controller")
-        self._control = PodControl(context.client, self._recorder)
         self._history = History(self.client, self._revisions, DAEMON_SETS, update.HASH_LABEL)
         self._failures: dict[tuple[str, str], tuple[int, datetime]] = {}
 
     # Events.
 
     def _node_changed(self, _node: Obj) -> None:
-        for daemon_set in self._sets.list():
+        for daemon_set in self.owners.list():
             self.enqueue(key_of(daemon_set), 0.02)
 
     def _node_updated(self, old: Obj, new: Obj) -> None:
         before, after = old.get("spec") or {}, new.get("spec") or {}
         if labels_of(old) != labels_of(new) or before.get("taints") != after.get("taints"):
-            for daemon_set in self._sets.list():
+            for daemon_set in self.owners.list():
                 if placement.fit(daemon_set, old) != placement.fit(daemon_set, new):
                     self.enqueue(key_of(daemon_set), 0.02)
 
-    def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference["kind"] != "DaemonSet":
-            return None
-        owner = self._sets.get(namespace_of(pod), reference["name"])
-        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
-
-    def _pod_added(self, pod: Obj) -> None:
-        owner = self._owner_of(pod)
-        if owner is not None:
-            self._expectations.creation_observed(key_of(owner))
-            self.enqueue(key_of(owner), self._calm_s())
-        elif controller_of(pod) is None and labels_of(pod):
-            for daemon_set in self._sets.list(namespace_of(pod)):
-                if label_selector_of(daemon_set["spec"].get("selector")).matches(labels_of(pod)):
-                    self.enqueue(key_of(daemon_set))
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        former, owner = self._owner_of(old), self._owner_of(pod)
-        if former is not None and former is not owner:
-            self.enqueue(key_of(former))
-        if owner is not None:
-            if is_deleting(pod) and not is_deleting(old):
-                self._expectations.deletion_observed(key_of(owner), uid_of(pod))
-            self.enqueue(key_of(owner), self._calm_s())
-        elif controller_of(pod) is None and labels_of(old) != labels_of(pod):
-            self._pod_added(pod)
-
-    def _pod_deleted(self, pod: Obj) -> None:
-        owner = self._owner_of(pod)
-        if owner is not None:
-            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
-            self.enqueue(key_of(owner))
-
-    def _calm_s(self) -> float:
+    def calm_s(self, owner: Obj) -> float:
         # A pass looks at every node, so on large clusters passes are spaced out.
         return min(len(self._nodes) / 5000, 1.0) * 0.5 if len(self._nodes) > 50 else 0.0
 
     # Reconciling.
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        cached = self._sets.get(*key)
+        cached = self.owners.get(*key)
         if cached is None:
-            self._expectations.forget(key)
+            self.expectations.forget(key)
             return None
         daemon_set = self.newest(DAEMON_SETS, cached)
         selector_text = daemon_set["spec"].get("selector") or {}
         if not selector_text.get("matchLabels") and not selector_text.get("matchExpressions"):
             message = "This daemon set is selecting all pods. A non-empty selector is required."
-            self._recorder.event(daemon_set, "Warning", "SelectingAll", message)
+            self.recorder.event(daemon_set, "Warning", "SelectingAll", message)
             return None
         if is_deleting(daemon_set):
             return None
-        may_manage = self._expectations.satisfied(key)
+        may_manage = self.expectations.satisfied(key)
         selector = label_selector_of(selector_text)
         claimer = Claimer(self.client, DAEMON_SETS, daemon_set, PODS, selector)
         pods = await claimer.claim(
-            self._pods.by_index("controller", uid_of(daemon_set)), self._pods.by_index("orphan", key.namespace)
+            self.pods.by_index("controller", uid_of(daemon_set)), self.pods.by_index("orphan", key.namespace)
         )
         status = daemon_set.get("status") or {}
         try:
@@ -211,7 +171,7 @@ class DaemonSetController(Controller):
                 type, reason, word = "Normal", "SucceededDaemonPod", "succeeded"
             message = f"Found {word} daemon pod {key_of(pod)} on node {node}, will try to "
             message += "kill it" if word == "failed" else "delete it"
-            self._recorder.event(daemon_set, type, reason, message)
+            self.recorder.event(daemon_set, type, reason, message)
             doomed.append(pod)
         old = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) != digest]
         new = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) == digest]
@@ -237,8 +197,6 @@ class DaemonSetController(Controller):
         return None
 
     async def _act(self, key: Key, daemon_set: Obj, create: list[str], delete: list[Obj], digest: str) -> None:
-        self._expectations.expect_creations(key, len(create))
-        self._expectations.expect_deletions(key, [uid_of(pod) for pod in delete])
         labels = {update.HASH_LABEL: digest}
         if generation := annotations_of(daemon_set).get(_GENERATION):
             labels[_GENERATION_LABEL] = generation
@@ -246,38 +204,12 @@ class DaemonSetController(Controller):
 
         async def create_one(position: int) -> None:
             node = create[position]
-            try:
-                await self._control.create(
-                    daemon_set, template, labels=labels, change_spec=lambda pod: placement.tie_to(pod, node)
-                )
-            except BaseException:
-                self._expectations.creation_observed(key)
-                raise
+            await self.control.create(
+                daemon_set, template, labels=labels, change_spec=lambda pod: placement.tie_to(pod, node)
+            )
 
-        async def delete_one(position: int) -> None:
-            pod = delete[position]
-            try:
-                await self._control.delete(daemon_set, pod)
-            except BaseException:
-                self._expectations.deletion_observed(key, uid_of(pod))
-                raise
-            live = self._pods.get(key.namespace, name_of(pod))
-            if live is None or uid_of(live) != uid_of(pod):
-                self._expectations.deletion_observed(key, uid_of(pod))
-
-        try:
-            await slow_start(len(create), create_one)
-        except BatchError as error:
-            self._expectations.creation_observed(key, error.skipped)
-            for pod in delete:
-                self._expectations.deletion_observed(key, uid_of(pod))
-            raise
-        try:
-            await slow_start(len(delete), delete_one)
-        except BatchError as error:
-            for pod in delete[len(delete) - error.skipped :]:
-                self._expectations.deletion_observed(key, uid_of(pod))
-            raise
+        await self.create_pods(key, len(create), create_one)
+        await self.delete_pods(key, daemon_set, delete)
 
     async def _clean_up(self, daemon_set: Obj, revisions: Revisions, pods: list[Obj]) -> None:
         live = {labels_of(pod).get(update.HASH_LABEL, "") for pod in pods}

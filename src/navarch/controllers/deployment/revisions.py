@@ -7,11 +7,10 @@ which is how a rollback to an old template makes an old ReplicaSet the newest ag
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from navarch.api.meta import Obj, annotations_of, controller_reference, name_of, namespace_of
 from navarch.controllers.hash import template_hash
-from navarch.controllers.pods import created_at, same_semantics
+from navarch.controllers.pods import created_at, int_or_percent, same_semantics
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -69,19 +68,12 @@ def surge_and_unavailable(deployment: Obj) -> tuple[int, int]:
         return 0, 0
     rolling = strategy.get("rollingUpdate") or {}
     total = replicas(deployment)
-    surge = _resolve(rolling.get("maxSurge", "25%"), total, round_up=True)
-    unavailable = _resolve(rolling.get("maxUnavailable", "25%"), total, round_up=False)
+    surge = int_or_percent(rolling.get("maxSurge", "25%"), total, round_up=True)
+    unavailable = int_or_percent(rolling.get("maxUnavailable", "25%"), total, round_up=False)
     if surge == 0 and unavailable == 0:
         # Both would round to nothing and the rollout could never move.
         unavailable = 1
     return surge, min(unavailable, total)
-
-
-def _resolve(value: Any, total: int, *, round_up: bool) -> int:
-    if isinstance(value, str) and value.endswith("%"):
-        scaled = total * int(value[:-1])
-        return -(-scaled // 100) if round_up else scaled // 100
-    return int(value or 0)
 
 
 def size_annotations(deployment: Obj) -> dict[str, str]:

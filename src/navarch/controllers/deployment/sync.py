@@ -22,9 +22,9 @@ from navarch.api.meta import (
     namespace_of,
     uid_of,
 )
-from navarch.api.selectors import label_selector_of
+from navarch.api.selectors import LabelSelector, label_selector_of
 from navarch.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS
-from navarch.controllers.adoption import Claimer
+from navarch.controllers.adoption import Claimer, candidates_for, manager_of
 from navarch.controllers.base import Context, Controller, Requeue, index_by_controller, is_namespace_terminating
 from navarch.controllers.deployment import progress, recreate, revisions, rollback, rolling, scaling
 from navarch.controllers.deployment.revisions import replicas
@@ -48,20 +48,12 @@ class DeploymentController(Controller):
     # ReplicaSet and pod events.
 
     def _owner_of(self, rs: Obj) -> Obj | None:
-        reference = controller_of(rs)
-        if reference is None or reference["kind"] != "Deployment":
-            return None
-        owner = self._deployments.get(namespace_of(rs), reference["name"])
-        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
+        return manager_of(self._deployments, DEPLOYMENTS, rs)
 
     def _set_added(self, rs: Obj) -> None:
         owner = self._owner_of(rs)
-        if owner is not None:
-            self.enqueue(key_of(owner))
-        elif controller_of(rs) is None and labels_of(rs):
-            for deployment in self._deployments.list(namespace_of(rs)):
-                if label_selector_of(deployment["spec"].get("selector")).matches(labels_of(rs)):
-                    self.enqueue(key_of(deployment))
+        for deployment in [owner] if owner else candidates_for(self._deployments, rs, _selector):
+            self.enqueue(key_of(deployment))
 
     def _set_updated(self, old: Obj, rs: Obj) -> None:
         former = self._owner_of(old)
@@ -328,3 +320,7 @@ class DeploymentController(Controller):
             await self.write_status(DEPLOYMENTS, deployment, status)
         wait_s = progress.deadline_wait_s(deployment, status, now)
         return Requeue(wait_s) if wait_s is not None else None
+
+
+def _selector(deployment: Obj) -> LabelSelector:
+    return label_selector_of(deployment["spec"].get("selector"))

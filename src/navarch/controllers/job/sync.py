@@ -11,94 +11,49 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
+from navarch.api.meta import Key, Obj, Resource, is_deleting, name_of, namespace_of, uid_of
 from navarch.api.selectors import label_selector_of
 from navarch.api.time import format_time, parse_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.resources import JOBS, PODS
 from navarch.controllers.adoption import Claimer
-from navarch.controllers.base import Context, Controller, Requeue, index_by_controller
-from navarch.controllers.expectations import Expectations
+from navarch.controllers.base import Requeue
 from navarch.controllers.job import conditions, failure, indexes
 from navarch.controllers.job.counting import FINALIZER, Tally, is_tracked, tally
-from navarch.controllers.pod_control import BatchError, PodControl, all_at_once, slow_start
+from navarch.controllers.pod_control import BatchError, all_at_once, slow_start
+from navarch.controllers.pod_owner import PodOwner
 from navarch.controllers.pods import deletion_order, is_active, same_semantics
 
 _BURST = 500
 
 
-class JobController(Controller):
+class JobController(PodOwner):
     name: ClassVar[str] = "job"
+    component: ClassVar[str] = "job-controller"
+    resource: ClassVar[Resource] = JOBS
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._jobs = self.watch_primary(JOBS)
-        self._pods = self.informer(PODS)
-        index_by_controller(self._pods)
-        self._pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
-        self._expectations = Expectations(context.clock)
-        self._recorder = context.recorder("job-controller")
-        self._control = PodControl(context.client, self._recorder)
-
-    # Pod events.
-
-    def _owner_of(self, pod: Obj) -> Obj | None:
-        reference = controller_of(pod)
-        if reference is None or reference["kind"] != "Job":
-            return None
-        owner = self._jobs.get(namespace_of(pod), reference["name"])
-        return owner if owner is not None and uid_of(owner) == reference["uid"] else None
-
-    def _pod_added(self, pod: Obj) -> None:
-        owner = self._owner_of(pod)
-        if owner is not None:
-            self._expectations.creation_observed(key_of(owner))
-            self._enqueue_calmly(owner)
-        elif controller_of(pod) is None and labels_of(pod):
-            for job in self._jobs.list(namespace_of(pod)):
-                if label_selector_of(job["spec"].get("selector")).matches(labels_of(pod)):
-                    self.enqueue(key_of(job))
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        former = self._owner_of(old)
-        owner = self._owner_of(pod)
-        if former is not None and former is not owner:
-            self.enqueue(key_of(former))
-        if owner is not None:
-            if is_deleting(pod) and not is_deleting(old):
-                self._expectations.deletion_observed(key_of(owner), uid_of(pod))
-            self._enqueue_calmly(owner)
-        elif controller_of(pod) is None and labels_of(old) != labels_of(pod):
-            self._pod_added(pod)
-
-    def _pod_deleted(self, pod: Obj) -> None:
-        owner = self._owner_of(pod)
-        if owner is not None:
-            self._expectations.deletion_observed(key_of(owner), uid_of(pod))
-            self.enqueue(key_of(owner))
-
-    def _enqueue_calmly(self, job: Obj) -> None:
+    def calm_s(self, owner: Obj) -> float:
         # Many pods end together; a status write takes them all in.
-        self.enqueue(key_of(job), min(int(job["spec"].get("parallelism") or 1) / 1000, 1.0) * 0.5)
+        return min(int(owner["spec"].get("parallelism") or 1) / 1000, 1.0) * 0.5
 
     # Reconciling.
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        cached = self._jobs.get(*key)
+        cached = self.owners.get(*key)
         if cached is None:
-            self._expectations.forget(key)
+            self.expectations.forget(key)
             return None
         if cached["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
             return None
         job = self.newest(JOBS, cached)
         if conditions.is_finished(job):
             return None
-        may_manage = self._expectations.satisfied(key)
+        may_manage = self.expectations.satisfied(key)
         claimer = Claimer(
             self.client, JOBS, job, PODS, label_selector_of(job["spec"].get("selector")), finalizers=[FINALIZER]
         )
         pods = await claimer.claim(
-            self._pods.by_index("controller", uid_of(job)), self._pods.by_index("orphan", key.namespace)
+            self.pods.by_index("controller", uid_of(job)), self.pods.by_index("orphan", key.namespace)
         )
         now = self.clock.now()
         counted = tally(job, pods)
@@ -133,12 +88,12 @@ class JobController(Controller):
             told = conditions.make("Suspended", "True", "JobSuspended", "Job suspended", now)
             status["conditions"] = conditions.set_condition(status["conditions"], told)
             status.pop("startTime", None)
-            self._recorder.event(job, "Normal", "Suspended", "Job suspended")
+            self.recorder.event(job, "Normal", "Suspended", "Job suspended")
         elif not suspended and was:
             told = conditions.make("Suspended", "False", "JobResumed", "Job resumed", now)
             status["conditions"] = conditions.set_condition(status["conditions"], told)
             status["startTime"] = format_time(now)
-            self._recorder.event(job, "Normal", "Resumed", "Job resumed")
+            self.recorder.event(job, "Normal", "Resumed", "Job resumed")
         elif not suspended and not status.get("startTime"):
             status["startTime"] = format_time(now)
 
@@ -252,27 +207,16 @@ class JobController(Controller):
         return max(min(left, parallelism), 0)
 
     async def _create(self, key: Key, job: Obj, numbers: list[Any], pods: list[Obj]) -> None:
-        if not numbers:
-            return
         template = job["spec"]["template"]
-        self._expectations.expect_creations(key, len(numbers))
 
         async def create(position: int) -> None:
             index = numbers[position]
-            try:
-                if index is None:
-                    await self._control.create(job, template, finalizers=[FINALIZER])
-                else:
-                    await self._create_index(job, template, index, pods)
-            except BaseException:
-                self._expectations.creation_observed(key)
-                raise
+            if index is None:
+                await self.control.create(job, template, finalizers=[FINALIZER])
+            else:
+                await self._create_index(job, template, index, pods)
 
-        try:
-            await slow_start(len(numbers), create)
-        except BatchError as error:
-            self._expectations.creation_observed(key, error.skipped)
-            raise
+        await self.create_pods(key, len(numbers), create)
 
     async def _create_index(self, job: Obj, template: Obj, index: int, pods: list[Obj]) -> None:
         marks = {indexes.INDEX: str(index)}
@@ -294,7 +238,7 @@ class JobController(Controller):
                 if not any(entry.get("name") == "JOB_COMPLETION_INDEX" for entry in env):
                     env.append({"name": "JOB_COMPLETION_INDEX", "valueFrom": source})
 
-        await self._control.create(
+        await self.control.create(
             job,
             template,
             generate_name=f"{name_of(job)}-{index}-",
@@ -309,17 +253,17 @@ class JobController(Controller):
         if not pods:
             return
         pods = pods[:_BURST]
-        self._expectations.expect_deletions(key, [uid_of(pod) for pod in pods])
+        self.expectations.expect_deletions(key, [uid_of(pod) for pod in pods])
 
         async def delete(position: int) -> None:
             pod = pods[position]
             try:
                 if not counted:
                     await release(self.client, pod)
-                await self._control.delete(job, pod)
+                await self.control.delete(job, pod)
             finally:
                 # The tally after it will show the pod as going; nothing is gained by waiting for its event.
-                self._expectations.deletion_observed(key, uid_of(pod))
+                self.expectations.deletion_observed(key, uid_of(pod))
 
         await slow_start(len(pods), delete)
 
@@ -359,9 +303,9 @@ class JobController(Controller):
 
     def _tell_finished(self, job: Obj, ending: Obj) -> None:
         if ending["type"] == "SuccessCriteriaMet":
-            self._recorder.event(job, "Normal", "Completed", "Job completed")
+            self.recorder.event(job, "Normal", "Completed", "Job completed")
         else:
-            self._recorder.event(job, "Warning", ending["reason"], ending["message"])
+            self.recorder.event(job, "Warning", ending["reason"], ending["message"])
 
     def _next_look(self, job: Obj, status: Obj, wait_s: float | None, now: datetime) -> Requeue | None:
         waits = [wait for wait in (wait_s, self._deadline_s(job, status, now)) if wait]

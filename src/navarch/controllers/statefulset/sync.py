@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
-from navarch.api.selectors import label_selector_of
+from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, name_of, namespace_of, uid_of
+from navarch.api.selectors import LabelSelector, label_selector_of
 from navarch.client.resources import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
-from navarch.controllers.adoption import Claimer
+from navarch.controllers.adoption import Claimer, candidates_for
 from navarch.controllers.base import (
     Context,
     Controller,
@@ -58,10 +58,9 @@ class StatefulSetController(Controller):
         if reference is not None:
             if reference["kind"] == "StatefulSet":
                 self.enqueue(Key(namespace_of(pod), reference["name"]))
-        elif labels_of(pod):
-            for stateful_set in self._sets.list(namespace_of(pod)):
-                if label_selector_of(stateful_set["spec"].get("selector")).matches(labels_of(pod)):
-                    self.enqueue(key_of(stateful_set))
+        else:
+            for stateful_set in candidates_for(self._sets, pod, _selector):
+                self.enqueue(key_of(stateful_set))
 
     def _pod_updated(self, old: Obj, pod: Obj) -> None:
         before = controller_of(old)
@@ -74,7 +73,7 @@ class StatefulSetController(Controller):
         if cached is None:
             return None
         stateful_set = self.newest(STATEFUL_SETS, cached)
-        selector = label_selector_of(stateful_set["spec"].get("selector"))
+        selector = _selector(stateful_set)
         claimer = Claimer(self.client, STATEFUL_SETS, stateful_set, PODS, selector)
         pods = await claimer.claim(
             self._pods.by_index("controller", uid_of(stateful_set)),
@@ -152,6 +151,10 @@ class StatefulSetController(Controller):
         if phase_of(pod) == "Pending" and not condemned:
             await self._claims.ensure(stateful_set, ordinal)
         await self._claims.sync_owners(stateful_set, ordinal, pod, condemned=condemned)
+
+
+def _selector(stateful_set: Obj) -> LabelSelector:
+    return label_selector_of(stateful_set["spec"].get("selector"))
 
 
 class _Sync:
