@@ -13,8 +13,14 @@ from navarch.client.base import Client
 from navarch.client.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
+    CONFIG_MAPS,
+    LEASES,
+    NODES,
+    PODS,
     ROLE_BINDINGS,
     ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
 )
 from navarch.testing.embedded import EmbeddedCluster
 
@@ -125,3 +131,87 @@ async def test_an_aggregated_role_takes_a_cluster_admin(cluster: EmbeddedCluster
     )
 
     assert "must have cluster-admin privileges to use the aggregationRule" in message
+
+
+def pod(name: str, node: str, **spec: Any) -> dict[str, Any]:
+    containers = [{"name": "c", "image": "x"}]
+    metadata = {"name": name, "namespace": "default"}
+    return {"metadata": metadata, "spec": {"containers": containers, "nodeName": node, **spec}}
+
+
+async def two_nodes(cluster: EmbeddedCluster) -> Client:
+    """Pod `mine` on n1, which uses the secret `used`, and `other` on n2; the client is the kubelet of n1."""
+    admin = cluster.client
+    await admin.create(SERVICE_ACCOUNTS, {"metadata": {"name": "default", "namespace": "default"}})
+    for name in ("n1", "n2"):
+        await admin.create(NODES, {"metadata": {"name": name}})
+    for name in ("used", "unused"):
+        await admin.create(SECRETS, {"metadata": {"name": name, "namespace": "default"}, "stringData": {"a": "b"}})
+    volumes = [{"name": "v", "secret": {"secretName": "used"}}]
+    await admin.create(PODS, pod("mine", "n1", volumes=volumes))
+    await admin.create(PODS, pod("other", "n2"))
+    return cluster.client_as(KUBELET)
+
+
+async def test_a_kubelet_sees_what_is_its_own_nodes(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+
+    assert (await kubelet.get(NODES, "n1"))["metadata"]["name"] == "n1"
+    assert len((await kubelet.list(PODS, fields="spec.nodeName=n1")).items) == 1
+    assert (await kubelet.get(PODS, "mine", "default"))["metadata"]["name"] == "mine"
+    assert (await kubelet.get(SECRETS, "used", "default"))["data"] == {"a": "Yg=="}
+    for call in (
+        kubelet.get(NODES, "n2"),
+        kubelet.list(NODES),
+        kubelet.list(PODS),
+        kubelet.list(PODS, fields="spec.nodeName=n2"),
+        kubelet.list(PODS, fields="spec.nodeName!=n1"),
+        kubelet.get(PODS, "other", "default"),
+        kubelet.get(SECRETS, "unused", "default"),
+        kubelet.list(SECRETS, "default"),
+        kubelet.list(SECRETS, fields="metadata.name=used"),
+        kubelet.list(LEASES, "kube-node-lease"),
+        kubelet.list(CONFIG_MAPS, "kube-system"),
+    ):
+        await refused(call)
+
+
+async def test_a_kubelet_writes_what_is_its_own_nodes(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    lease = {"metadata": {"name": "n1", "namespace": "kube-node-lease"}}
+
+    await kubelet.patch(NODES, "n1", "", ready, subresource="status")
+    await kubelet.patch(PODS, "mine", "default", {"status": {"phase": "Running"}}, subresource="status")
+    await kubelet.create(LEASES, lease)
+    for call in (
+        kubelet.patch(NODES, "n2", "", ready, subresource="status"),
+        kubelet.patch(NODES, "n1", "", {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}),
+        kubelet.patch(NODES, "n1", "", {"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}}),
+        kubelet.delete(NODES, "n1"),
+        kubelet.patch(PODS, "other", "default", {"status": {"phase": "Failed"}}, subresource="status"),
+        kubelet.delete(PODS, "other", "default"),
+        kubelet.create(PODS, pod("new", "n1")),
+        kubelet.create(LEASES, {"metadata": {"name": "n2", "namespace": "kube-node-lease"}}),
+        kubelet.create(LEASES, {"metadata": {"name": "n1", "namespace": "default"}}),
+        kubelet.patch(SECRETS, "used", "default", {"data": {}}),
+    ):
+        await refused(call)
+
+
+async def test_a_kubelet_gets_tokens_of_its_pods_alone(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    mine = await cluster.client.get(PODS, "mine", "default")
+    other = await cluster.client.get(PODS, "other", "default")
+
+    def asking(**spec: Any) -> Any:
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        return kubelet.create(SERVICE_ACCOUNTS, body, namespace="default", name="default", subresource="token")
+
+    def bound(to: dict[str, Any]) -> dict[str, Any]:
+        return {"apiVersion": "v1", "kind": "Pod", "name": to["metadata"]["name"], "uid": to["metadata"]["uid"]}
+
+    assert (await asking(boundObjectRef=bound(mine)))["status"]["token"]
+    assert "not bound to a pod" in await refused(asking())
+    assert "scheduled on a different node" in await refused(asking(boundObjectRef=bound(other)))
+    assert 'audience "vault" not found' in await refused(asking(boundObjectRef=bound(mine), audiences=["vault"]))

@@ -85,17 +85,19 @@ def attributes_of(request: Request, route: Route, verb: str) -> RequestAttribute
     """What the authorizer is asked. A list or watch of a single name counts as naming it."""
     if not route.plural:
         return RequestAttributes(request.method.lower(), path=route.path)
-    name = route.name
+    name, fields = route.name, ""
     if not name and verb in ("list", "watch", "deletecollection") and request.query:
-        name = _name_in(request.arg("fieldSelector"))
+        fields = request.arg("fieldSelector")
+        name = field_in(fields, "metadata.name")
     return RequestAttributes(
-        verb, route.group, route.version, route.plural, route.subresource, route.namespace, name, ""
+        verb, route.group, route.version, route.plural, route.subresource, route.namespace, name, "", fields
     )
 
 
-def _name_in(field_selector: str) -> str:
+def field_in(field_selector: str, field: str) -> str:
+    """What a field selector asks a field to be; empty where it does not."""
     for term in field_selector.split(","):
         path, equals, value = term.partition("=")
-        if equals and path == "metadata.name":
+        if equals and path == field:
             return value.removeprefix("=")
     return ""

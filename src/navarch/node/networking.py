@@ -38,8 +38,8 @@ class NetworkingConfig:
 
 
 class NodeNetworking:
-    """`client` acts as the node (it reads Nodes); the proxy and DNS have identities of their own. `on_ready` is called
-    when pods can be wired."""
+    """`client` acts as the node; the proxy, which sees all Nodes, and the DNS have identities of their own. `on_ready`
+    is called when pods can be wired."""
 
     def __init__(self, config: NetworkingConfig, client: Client, proxy_client: Client, dns_client: Client) -> None:
         self.config = config
@@ -71,8 +71,9 @@ class NodeNetworking:
             await self._known.wait()
             await self._set_up()
             self.on_ready()
+            # Not as the node, which may see no Node but its own.
             tasks.create_task(
-                self.network.run(self._client, config.node_name, config.pod_cidr), name="routes to other nodes"
+                self.network.run(self._proxy_client, config.node_name, config.pod_cidr), name="routes to other nodes"
             )
             tasks.create_task(host_ports.run(self._client, config.node_name, self.network.table), name="host ports")
             answering = dns.DnsConfig(

@@ -5,6 +5,7 @@ Authorization lets a node write to these resources; here is held which objects o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from navarch.api.meta import Obj, annotations_of, labels_of, owner_references_of
@@ -160,6 +161,18 @@ class NodeRestriction(Plugin):
             raise attributes.refused("the UID in the bound object reference does not match the UID in record")
         if pod["spec"].get("nodeName") != node:
             raise attributes.refused("node requested token bound to a pod scheduled on a different node")
+        allowed = set(_audiences(pod))
+        for audience in (attributes.obj.get("spec") or {}).get("audiences") or [""]:
+            if audience and audience not in allowed:
+                raise attributes.refused(f'audience "{audience}" not found in pod spec volume')
+
+
+def _audiences(pod: Obj) -> Iterator[str]:
+    """For whom the pod's volumes ask for tokens."""
+    for volume in pod["spec"].get("volumes") or ():
+        for source in (volume.get("projected") or {}).get("sources") or ():
+            if source.get("serviceAccountToken"):
+                yield source["serviceAccountToken"].get("audience") or ""
 
 
 def _held_label(key: str) -> bool:

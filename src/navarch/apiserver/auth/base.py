@@ -18,7 +18,8 @@ from navarch.client.transport import Request
 
 
 class RequestAttributes(NamedTuple):
-    """What authorization looks at. `path` is set for non-resource requests, whose `resource` is empty."""
+    """What authorization looks at. `path` is set for non-resource requests, whose `resource` is empty; `fields` is the
+    field selector of a list, watch or collection delete, as it was stated."""
 
     verb: str
     group: str = ""
@@ -28,6 +29,7 @@ class RequestAttributes(NamedTuple):
     namespace: str = ""
     name: str = ""
     path: str = ""
+    fields: str = ""
 
     @property
     def is_resource(self) -> bool:

@@ -1,5 +1,6 @@
-"""Node authorization: a kubelet reads and writes what belongs to its own node, and the secrets, config maps, volumes
-and accounts of the pods that are bound to it (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+"""Node authorization: a kubelet reads and writes what belongs to its own node: the Node, its lease, the pods bound to
+it, and the secrets, config maps, volumes and accounts of these pods
+(https://kubernetes.io/docs/reference/access-authn-authz/node/).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.routes import field_in
 from navarch.apiserver.user import User
 
 _PREFIX = "system:node:"
@@ -24,21 +26,20 @@ _ALWAYS: Final[dict[tuple[str, str, str], frozenset[str]]] = {
     ("authorization.k8s.io", "localsubjectaccessreviews", ""): frozenset({"create"}),
     ("certificates.k8s.io", "certificatesigningrequests", ""): frozenset({"create", "get", "list", "watch"}),
     ("", "services", ""): _READ,
-    ("", "nodes", ""): frozenset({"create", "get", "list", "watch", "update", "patch"}),
+    ("", "nodes", ""): frozenset({"create", "update", "patch"}),
     ("", "nodes", "status"): frozenset({"update", "patch"}),
     ("", "events", ""): frozenset({"create", "update", "patch"}),
     ("events.k8s.io", "events", ""): frozenset({"create", "update", "patch"}),
-    ("", "pods", ""): frozenset({"get", "list", "watch", "create", "delete"}),
+    ("", "pods", ""): frozenset({"create", "delete"}),
     ("", "pods", "status"): frozenset({"update", "patch"}),
     ("", "pods", "eviction"): frozenset({"create"}),
     ("", "endpoints", ""): frozenset({"get"}),
     ("storage.k8s.io", "csidrivers", ""): _READ,
-    ("storage.k8s.io", "csinodes", ""): frozenset({"create", "get", "update", "patch", "delete"}),
     ("storage.k8s.io", "volumeattachments", ""): frozenset({"get"}),
     ("node.k8s.io", "runtimeclasses", ""): _READ,
     ("certificates.k8s.io", "clustertrustbundles", ""): _READ,
-    ("coordination.k8s.io", "leases", ""): frozenset({"create", "get", "update", "patch", "delete"}),
 }
+_OWN_VERBS: Final = frozenset({"create", "get", "update", "patch", "delete"})
 
 
 class NodeAuthorizer:
@@ -57,11 +58,28 @@ class NodeAuthorizer:
         asked = (attributes.group, attributes.resource, attributes.subresource)
         if attributes.verb in _ALWAYS.get(asked, ()):
             return _YES
-        if asked == ("coordination.k8s.io", "leases", ""):
-            return _YES if attributes.namespace == "kube-node-lease" else _NO_OPINION
-        if self._is_of_a_pod(node, attributes):
+        if self._is_own(node, asked, attributes) or self._is_of_a_pod(node, attributes):
             return _YES
         return _NO_OPINION
+
+    def _is_own(self, node: str, asked: tuple[str, str, str], attributes: RequestAttributes) -> bool:
+        """Whether this is about what has the node's name, or about pods bound to it."""
+        verb, name = attributes.verb, attributes.name
+        if asked == ("", "nodes", ""):
+            return verb in _READ and name == node
+        if asked == ("", "pods", ""):
+            if verb == "get":
+                return any(
+                    pod["metadata"]["name"] == name and pod["metadata"].get("namespace", "") == attributes.namespace
+                    for pod in self._pods_on_node(node)
+                )
+            return verb in _READ and field_in(attributes.fields, "spec.nodeName") == node
+        if asked == ("coordination.k8s.io", "leases", "") and attributes.namespace != "kube-node-lease":
+            return False
+        if asked in (("coordination.k8s.io", "leases", ""), ("storage.k8s.io", "csinodes", "")):
+            # What is to be created has no name in the request; admission looks at the object's.
+            return verb in _OWN_VERBS and (name == node or (verb == "create" and not name))
+        return False
 
     def _is_of_a_pod(self, node: str, asked: RequestAttributes) -> bool:
         """Whether the object asked for is one that a pod on this node refers to."""
@@ -71,8 +89,12 @@ class NodeAuthorizer:
             wanted = (asked.verb == "create" and asked.subresource == "token") or (
                 asked.verb == "get" and not asked.subresource
             )
-        elif asked.resource in ("persistentvolumeclaims", "persistentvolumes"):
-            wanted = asked.verb in ("get", "update", "patch") and asked.subresource in ("", "status")
+        elif asked.resource == "persistentvolumes":
+            wanted = asked.verb == "get" and not asked.subresource
+        elif asked.resource == "persistentvolumeclaims":
+            # Of a claim a node writes the status alone: how far it has grown.
+            verbs = ("update", "patch") if asked.subresource == "status" else ("get",)
+            wanted = asked.verb in verbs and asked.subresource in ("", "status")
         else:
             wanted = asked.verb in _READ and not asked.subresource
         if not wanted or asked.resource not in (

@@ -115,8 +115,9 @@ def _people() -> Iterator[Obj]:
         rule("create", "pods/eviction"),
         rule(
             WRITE,
+            # Not endpoints: whoever writes those leads a service, and what trusts it, to any address (CVE-2021-25740).
             "configmaps events persistentvolumeclaims secrets serviceaccounts services services/proxy "
-            f"endpoints disc:endpointslices events:events {_WORKLOADS} apps:deployments/rollback",
+            f"events:events {_WORKLOADS} apps:deployments/rollback",
         ),
         rule("create", "serviceaccounts/token"),
         rule(ALL, "coord:leases"),

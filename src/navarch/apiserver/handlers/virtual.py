@@ -194,7 +194,19 @@ def _attributes(spec: Obj, kind: str) -> RequestAttributes:
         resource.get("subresource") or "",
         resource.get("namespace") or "",
         resource.get("name") or "",
+        "",
+        _field_selector(resource.get("fieldSelector") or {}),
     )
+
+
+def _field_selector(stated: Obj) -> str:
+    """As a list's query would have it."""
+    terms = [
+        f"{term.get('key', '')}={term['values'][0]}"
+        for term in stated.get("requirements") or ()
+        if term.get("operator") == "In" and len(term.get("values") or ()) == 1
+    ]
+    return stated.get("rawSelector") or ",".join(terms)
 
 
 def _status(decision: Decision) -> Obj:
