@@ -25,7 +25,8 @@ class SystemClock:
 
 def format_time(moment: datetime) -> str:
     """`metav1.Time`: RFC 3339 in UTC, whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Several times faster than strftime, and every write asks.
+    return moment.isoformat("T", "seconds")[:19] + "Z"
 
 
 def format_micro_time(moment: datetime) -> str:

@@ -17,6 +17,7 @@ from navarch.api.errors import StatusError, expired, too_large_resource_version
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import WatchCache
+from navarch.kinds import resources as r
 from navarch.kinds.base import Kind
 from navarch.store.base import Entry, Event, Store, StoreUnavailable
 
@@ -171,6 +172,10 @@ class Caches:
             cache.trim(now)
 
 
+# The cluster's own rules, which admission looks at for every object and never changes.
+_LOOKED_AT = frozenset({r.LIMIT_RANGES, r.NAMESPACES, r.PRIORITY_CLASSES, r.RUNTIME_CLASSES, r.SERVICE_ACCOUNTS})
+
+
 class CacheReader:
     """`admission.Reader` over the caches."""
 
@@ -179,10 +184,13 @@ class CacheReader:
 
     def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
         cached = self._caches.of(resource).get(namespace if resource.namespaced else "", name)
-        return cached.obj() if cached else None
+        if cached is None:
+            return None
+        return cached.shared() if resource in _LOOKED_AT else cached.obj()
 
     def list(self, resource: Resource, namespace: str = "") -> Iterable[Obj]:
-        return [cached.obj() for cached in self._caches.of(resource).items(namespace)]
+        found = self._caches.of(resource).items(namespace)
+        return [cached.shared() if resource in _LOOKED_AT else cached.obj() for cached in found]
 
 
 def _prefix_of(key: str) -> str:

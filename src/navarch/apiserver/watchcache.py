@@ -38,7 +38,7 @@ _NO_FIELDS: Mapping[str, str] = {}
 class Cached:
     """One object at one revision."""
 
-    __slots__ = ("data", "fields", "key", "labels", "name", "namespace", "revision")
+    __slots__ = ("_shared", "data", "fields", "key", "labels", "name", "namespace", "revision")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Cached:
         self.data = data
         self.labels = labels
         self.fields = fields
+        self._shared: Obj | None = None
 
     def field(self, path: str) -> str:
         """A selectable field's value; empty where the object has none."""
@@ -69,6 +70,12 @@ class Cached:
     def obj(self) -> Obj:
         """The object; the caller's own copy."""
         return decode(self.data)
+
+    def shared(self) -> Obj:
+        """The object, kept once decoded, for those who only look: for the few that every request looks at."""
+        if self._shared is None:
+            self._shared = decode(self.data)
+        return self._shared
 
 
 Wanted = Callable[[Cached], bool]
@@ -234,7 +241,7 @@ class WatchCache:
     def __init__(self, codec: Codec, strategy: Strategy) -> None:
         self.codec = codec
         self.selectable = tuple(strategy.selectable)
-        self._field_value = strategy.field_value
+        self._selected = strategy.selected
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
         self._entries: dict[str, Cached] = {}
@@ -281,8 +288,7 @@ class WatchCache:
     def fields_of(self, obj: Obj) -> Mapping[str, str]:
         if not self.selectable:
             return _NO_FIELDS
-        value = self._field_value
-        return {path: value(obj, path) for path in self.selectable}
+        return self._selected(obj)
 
     def _cached(self, key: str, value: bytes, revision: int) -> Cached:
         namespace, name = key[len(self.codec.prefix) :].split("/", 1)

@@ -115,6 +115,10 @@ class Strategy:
         """What is wrong with a write through such a subresource."""
         yield from self.validate_status(obj, old)
 
+    def selected(self, obj: Obj) -> dict[str, str]:
+        """The `field_value` of all `selectable` paths."""
+        return {path: self.field_value(obj, path) for path in self.selectable}
+
     def field_value(self, obj: Obj, path: str) -> str:
         """The text that a field selector compares for one of the `selectable` paths."""
         from navarch.api.meta import get_path

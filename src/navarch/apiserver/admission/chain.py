@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.api.time import Clock
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
@@ -48,6 +49,19 @@ class AdmissionConfig:
     disabled: frozenset[str] = frozenset()
 
 
+class _Interested(NamedTuple):
+    """The plugins for one kind and operation, by the hooks that they have."""
+
+    mutate: tuple[Plugin, ...]
+    validate: tuple[Plugin, ...]
+    committed: tuple[Plugin, ...]
+    rolled_back: tuple[Plugin, ...]
+
+
+def _having(plugins: Iterable[Plugin], hook: str) -> tuple[Plugin, ...]:
+    return tuple(plugin for plugin in plugins if getattr(type(plugin), hook) is not getattr(Plugin, hook))
+
+
 class Chain:
     """Runs the interested plugins, in order. Invariant: a write that is not a dry run ends in exactly one of
     `committed` and `rolled_back`; a plugin may be rolled back before its `mutate` was reached, and so keeps what it has
@@ -55,37 +69,36 @@ class Chain:
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.plugins = tuple(plugins)
-        self._interested: dict[tuple[str, str, str], tuple[Plugin, ...]] = {}
+        self._interested: dict[tuple[Resource, str], _Interested] = {}
 
-    def _plugins_for(self, kind: Kind, operation: str) -> tuple[Plugin, ...]:
-        resource = kind.resource
-        key = (resource.group, resource.plural, operation)
+    def _for(self, kind: Kind, operation: str) -> _Interested:
+        key = (kind.resource, operation)
         found = self._interested.get(key)
         if found is None:
-            found = tuple(plugin for plugin in self.plugins if plugin.concerns(kind, operation))
-            self._interested[key] = found
+            plugins = [plugin for plugin in self.plugins if plugin.concerns(kind, operation)]
+            found = self._interested[key] = _Interested(*(_having(plugins, hook) for hook in _Interested._fields))
         return found
 
     def concerns(self, kind: Kind, operation: str) -> bool:
         """Whether any plugin wants to see such a write."""
-        return bool(self._plugins_for(kind, operation))
+        return any(self._for(kind, operation))
 
     async def mutate(self, attributes: Attributes) -> None:
         """Raises StatusError."""
-        for plugin in self._plugins_for(attributes.kind, attributes.operation):
+        for plugin in self._for(attributes.kind, attributes.operation).mutate:
             await plugin.mutate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
         """Raises StatusError."""
-        for plugin in self._plugins_for(attributes.kind, attributes.operation):
+        for plugin in self._for(attributes.kind, attributes.operation).validate:
             await plugin.validate(attributes)
 
     async def committed(self, attributes: Attributes, stored: Obj) -> None:
-        for plugin in self._plugins_for(attributes.kind, attributes.operation):
+        for plugin in self._for(attributes.kind, attributes.operation).committed:
             await plugin.committed(attributes, stored)
 
     async def rolled_back(self, attributes: Attributes) -> None:
-        for plugin in self._plugins_for(attributes.kind, attributes.operation):
+        for plugin in self._for(attributes.kind, attributes.operation).rolled_back:
             await plugin.rolled_back(attributes)
 
 

@@ -13,14 +13,13 @@ from navarch.api.meta import Obj
 from navarch.kinds.base import Strategy
 from navarch.kinds.core.pod_columns import POD_COLUMNS
 from navarch.kinds.core.pod_defaults import containers_of, default_pod
+from navarch.kinds.core.pod_sound import SoundSpecs
 from navarch.kinds.core.pod_update import (
     validate_ephemeral_update,
     validate_pod_status_update,
     validate_pod_update,
     validate_resize,
 )
-from navarch.kinds.core.pod_validation import validate_pod_spec
-from navarch.kinds.core.pod_warnings import pod_spec_warnings
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.kinds.strategies import strategy
 
@@ -31,6 +30,8 @@ _GATED = {
     "reason": "SchedulingGated",
     "message": "Scheduling is blocked due to non-empty scheduling gates",
 }
+
+_SOUND = SoundSpecs()
 
 
 @strategy("", "Pod")
@@ -51,6 +52,19 @@ class PodStrategy(Strategy):
 
     def defaults(self, obj: Obj) -> None:
         default_pod(obj)
+
+    def selected(self, obj: Obj) -> dict[str, str]:
+        spec, status = (obj.get("spec") or {}).get, (obj.get("status") or {}).get
+        return {
+            "spec.nodeName": spec("nodeName") or "",
+            "spec.restartPolicy": spec("restartPolicy") or "",
+            "spec.schedulerName": spec("schedulerName") or "",
+            "spec.serviceAccountName": spec("serviceAccountName") or "",
+            "spec.hostNetwork": "true" if spec("hostNetwork") else "false",
+            "status.phase": status("phase") or "",
+            "status.podIP": status("podIP") or "",
+            "status.nominatedNodeName": status("nominatedNodeName") or "",
+        }
 
     def field_value(self, obj: Obj, path: str) -> str:
         if path == "spec.hostNetwork":
@@ -98,7 +112,8 @@ class PodStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        yield from validate_pod_spec(spec)
+        if old is None or spec != old["spec"]:
+            yield from _SOUND.validate(spec)
         yield from _validate_annotations(obj, old)
         if old is not None:
             yield from validate_pod_update(obj, old)
@@ -124,7 +139,7 @@ class PodStrategy(Strategy):
             yield from self.validate_status(obj, old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield from pod_spec_warnings(obj["spec"])
+        yield from _SOUND.warnings(obj["spec"])
 
     def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:
         spec = obj.get("spec") or {}
