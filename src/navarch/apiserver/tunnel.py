@@ -19,7 +19,9 @@ _CHUNK = 64 * 1024
 _HEAD_MAX = 64 * 1024
 _CONNECT_S = 10.0
 _ANSWER_S = 60.0
-_DROPPED = frozenset({"host", "authorization", "content-length"})
+_DROPPED = frozenset({"host", "authorization", "content-length", "transfer-encoding"})
+# Whom the request counts as has been settled here; what a backend of ours would make of it is another matter.
+IMPERSONATION = "impersonate-"
 
 
 @dataclass(slots=True)
@@ -60,7 +62,11 @@ async def open_tunnel(request: Request, target: Target, url: str) -> Response:
 
 def _request_head(request: Request, target: Target, url: str) -> bytes:
     lines = [f"{request.method} {url} HTTP/1.1", f"Host: {target.authority}"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items() if name not in _DROPPED]
+    lines += [
+        f"{name}: {value}"
+        for name, value in request.headers.items()
+        if name not in _DROPPED and not name.startswith(IMPERSONATION)
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 

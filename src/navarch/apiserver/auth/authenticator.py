@@ -45,6 +45,7 @@ class ClusterAuthenticator:
         if not header:
             token = _websocket_token(request)
             if token:
+                _hide_token(request)
                 return (await self.review_token(token, ()))[0]
             if not self._anonymous:
                 raise unauthorized()
@@ -99,9 +100,20 @@ def _names_of_der(der: bytes) -> tuple[str, tuple[str, ...]]:
     return (str(common[0].value) if common else ""), tuple(str(attribute.value) for attribute in organizations)
 
 
+_TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+
+
+def _hide_token(request: Request) -> None:
+    """Take the token out of the request, which may go on to a pod."""
+    offered = [protocol.strip() for protocol in request.headers["sec-websocket-protocol"].split(",")]
+    left = ", ".join(protocol for protocol in offered if not protocol.startswith(_TOKEN_PROTOCOL))
+    headers = {name: value for name, value in request.headers.items() if name != "sec-websocket-protocol"}
+    request.headers = {**headers, "sec-websocket-protocol": left} if left else headers
+
+
 def _websocket_token(request: Request) -> str:
     """Browsers cannot set headers on a WebSocket; the token then comes as a subprotocol (Kubernetes' convention)."""
-    prefix = "base64url.bearer.authorization.k8s.io."
+    prefix = _TOKEN_PROTOCOL
     for protocol in request.headers.get("sec-websocket-protocol", "").split(","):
         if protocol.strip().startswith(prefix):
             from base64 import urlsafe_b64decode

@@ -13,14 +13,15 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from navarch.api.errors import StatusError, bad_request, not_found, unavailable
+from navarch.api.errors import StatusError, bad_request, forbidden, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, service_target
-from navarch.apiserver.tunnel import open_tunnel
+from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
 
@@ -83,6 +84,7 @@ class Connect:
 
     async def pod_stream(self, call: Call) -> Response:
         """exec, attach, portforward."""
+        self._authorize_upgrade(call)
         pod = await self._pod(call)
         await self._admit(call, pod)
         name, subresource = call.route.name, call.route.subresource
@@ -103,6 +105,18 @@ class Connect:
                 if call.request.arg(option) in ("true", "1"):
                     query.append((parameter, "1"))
         return await self._forward(call, target, path, query)
+
+    def _authorize_upgrade(self, call: Call) -> None:
+        """A WebSocket begins with a GET, but who may only read may not run commands by it.  Raises StatusError 403."""
+        if call.verb == "create":
+            return
+        route, name = call.route, call.route.name
+        asked = RequestAttributes("create", "", "v1", "pods", route.subresource, call.namespace, name)
+        decision = self._core.authorizer.authorize(call.user, asked)
+        if not decision.allowed:
+            why = f'User "{call.user.name}" cannot create resource "pods/{route.subresource}" in API group "" in the '
+            why += f'namespace "{call.namespace}"'
+            raise forbidden("pods", "", name, f"{why}: {decision.reason}" if decision.reason else why)
 
     async def _pod(self, call: Call) -> Obj:
         cached = await self._objects.reading.get(PODS, call.namespace, call.route.name)
@@ -163,7 +177,11 @@ class Connect:
         url = path + ("?" + urlencode(list(query)) if query else "")
         if "upgrade" in request.headers.get("connection", "").lower():
             return await open_tunnel(request, target, url)
-        headers = {name: value for name, value in request.headers.items() if name not in _HOP_BY_HOP}
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name not in _HOP_BY_HOP and not name.startswith(IMPERSONATION)
+        }
         try:
             answer = await self._open().request(
                 request.method,

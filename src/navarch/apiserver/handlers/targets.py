@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
@@ -52,13 +53,18 @@ def unverified_tls() -> ssl.SSLContext:
     return context
 
 
-def kubelet_client_tls(certificate: str, key: str, ca: str) -> ssl.SSLContext:
-    """What the API server shows a kubelet, and whom it believes. Nodes are dialled by address, which a certificate may
-    not list, so that only the issuer is checked."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
-    context.check_hostname = False
-    context.load_cert_chain(certificate, key)
-    return context
+def _checked(address: str) -> str:
+    """An address that a proxied request may go to: pods and endpoints say themselves where they are, and that must not
+    be this machine's loopback or the cloud's metadata.  Raises StatusError 400."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        raise bad_request(f"address not allowed: {address}") from None
+    if ip.version == 6 and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or address == "255.255.255.255":
+        raise bad_request("address not allowed")
+    return address
 
 
 def _split(text: str) -> tuple[str, str, str]:
@@ -87,7 +93,7 @@ def pod_target(pod: Obj, text: str) -> Target:
         if not ports:
             raise bad_request(f'no port "{port}" in pod {name}')
         port = str(ports[0]["containerPort"])
-    return Target(str(address), int(port), unverified_tls() if scheme == "https" else None)
+    return Target(_checked(str(address)), int(port), unverified_tls() if scheme == "https" else None)
 
 
 def service_target(caches: Caches, namespace: str, text: str) -> Target:
@@ -108,7 +114,7 @@ def service_target(caches: Caches, namespace: str, text: str) -> Target:
         for endpoint in endpoint_slice.get("endpoints") or ():
             if number and (endpoint.get("conditions") or {}).get("ready", True):
                 tls = unverified_tls() if scheme == "https" else None
-                return Target(str(endpoint["addresses"][0]), int(number), tls)
+                return Target(_checked(str(endpoint["addresses"][0])), int(number), tls)
     raise unavailable(f'no endpoints available for service "{text}"')
 
 
