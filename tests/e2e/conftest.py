@@ -123,8 +123,10 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     archive = home / "busybox.tar"
     files = tuple(busybox_files(Path("/bin/busybox")))
     write_image(archive, BUSYBOX, [Platform(host_architecture(), files)])
-    for cluster in _running("e2e", home, "--runtime", "containerd"):
-        cluster.navarch("image", "load", "--name", "e2e", str(archive))
+    # Several runs share a machine, and what a cluster puts there has its name.
+    name = f"e2e-{os.getpid()}"
+    for cluster in _running(name, home, "--runtime", "containerd"):
+        cluster.navarch("image", "load", "--name", name, str(archive))
         yield cluster
 
 

@@ -84,15 +84,17 @@ def base_rules(table: TableConfig) -> list[str]:
     script += _slots(table)
     script += [f"add chain {name} {chain}" for chain in ("refuse", "services", "no-endpoints", "cluster-ips-check")]
     rules = [
+        # Resets, unlike ICMP's answers, are never held back by a rate limit: no client is left waiting.
+        ("refuse", "meta l4proto tcp reject with tcp reset"),
         ("refuse", "reject"),
         ("services", f"{key} vmap @service-ips"),
         ("services", f"fib daddr type local {node_key} vmap @service-nodeports"),
         ("no-endpoints", f"{key} vmap @no-endpoint-services"),
         ("no-endpoints", f"fib daddr type local {node_key} vmap @no-endpoint-nodeports"),
-        ("cluster-ips-check", f"{ip} daddr @cluster-ips reject"),
+        ("cluster-ips-check", f"{ip} daddr @cluster-ips goto refuse"),
     ]
     if table.service_cidr:
-        rules.append(("cluster-ips-check", f"{ip} daddr {table.service_cidr} reject"))
+        rules.append(("cluster-ips-check", f"{ip} daddr {table.service_cidr} goto refuse"))
     loopback = "::1" if table.family == 6 else "127.0.0.0/8"
     hooks = [
         # Loopback addresses become reachable from outside with route_localnet, which node ports on localhost need.
