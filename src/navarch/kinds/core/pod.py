@@ -112,11 +112,13 @@ class PodStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        if old is None or spec != old["spec"]:
+        changed = old is None or spec != old["spec"]
+        if changed:
             yield from _SOUND.validate(spec)
         yield from _validate_annotations(obj, old)
         if old is not None:
-            yield from validate_pod_update(obj, old)
+            if changed:
+                yield from validate_pod_update(obj, old)
             return
         if spec.get("ephemeralContainers"):
             yield forbidden_field("spec.ephemeralContainers", "cannot be set on create")
