@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from navarch.node.containerd import unmount_below
 from navarch.node.kubelet import spdy
 from navarch.node.kubelet.backoff import Backoff, go_duration
 from navarch.node.kubelet.cri import cri_pb2 as cri
@@ -25,9 +28,9 @@ from navarch.node.kubelet.plan import ContainerMemory, make_plan
 from navarch.node.kubelet.podspec import container_hash, should_restart
 from navarch.node.kubelet.resources import cpu_quota, cpu_shares, oom_score_adj, pod_requests, pod_totals, qos_class
 from navarch.node.kubelet.status import StatusInputs, pod_status, status_patch
+from navarch.node.kubelet.volumes import sub_path
 from navarch.node.kubelet.volumes.atomic import write_payload
 from navarch.node.kubelet.volumes.base import Payload, VolumeError
-from navarch.node.kubelet.volumes.manager import resolve_sub_path
 
 Obj = dict[str, Any]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -379,16 +382,56 @@ def test_a_payload_stays_in_its_place(tmp_path: Path, path: str) -> None:
         write_payload(tmp_path / "v", {path: Payload(b"", 0o644)}, group=None, now=NOW)
 
 
-def test_a_sub_path_may_not_lead_out(tmp_path: Path) -> None:
+@pytest.fixture
+def bound(tmp_path: Path) -> Iterator[Path]:
+    """Where sub-paths are bound; unmounted afterwards."""
+    place = tmp_path / "bound"
+    yield place
+    unmount_below([place])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_sub_path_is_held_fast(tmp_path: Path, bound: Path) -> None:
+    volume = tmp_path / "v"
+    (volume / "dir").mkdir(parents=True)
+    volume.chmod(0o777)
+    (volume / "dir/file").write_text("one")
+    (volume / "inner").symlink_to("dir/file")
+
+    file = sub_path.bind_sub_path(volume, "inner", bound / "0")
+    made = sub_path.bind_sub_path(volume, "new/er", bound / "1")
+    # What a container may do at any moment.
+    (volume / "new/er").rename(volume / "new/old")
+    (volume / "new/er").symlink_to("/etc")
+    (made / "out").write_text("x")
+
+    assert file.read_text() == "one"
+    assert (volume / "new/old/out").exists()
+    assert made.stat().st_mode & 0o777 == 0o777
+    again = sub_path.bind_sub_path(volume, "dir", bound / "0")
+    assert [entry.name for entry in again.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", ["link/passwd", "../x", "/etc", "deep/link2"])
+def test_a_sub_path_may_not_lead_out(tmp_path: Path, path: str) -> None:
+    volume = tmp_path / "v"
+    (volume / "deep").mkdir(parents=True)
+    (volume / "link").symlink_to("/etc")
+    (volume / "deep/link2").symlink_to("../../x")
+
+    with pytest.raises(VolumeError):
+        sub_path.bind_sub_path(volume, path, tmp_path / "bound")
+
+
+def test_a_link_that_appears_during_the_walk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = tmp_path / "v"
     volume.mkdir()
-    (volume / "link").symlink_to("/etc")
+    (volume / "dir").symlink_to("/etc")
+    # As if the link had been a directory when it was looked at.
+    monkeypatch.setattr(sub_path.os.path, "realpath", str)
 
-    assert resolve_sub_path(volume, "new/dir").is_dir()
-    with pytest.raises(VolumeError):
-        resolve_sub_path(volume, "link/passwd")
-    with pytest.raises(VolumeError):
-        resolve_sub_path(volume, "../x")
+    with pytest.raises(VolumeError, match="was changed"):
+        sub_path.bind_sub_path(volume, "dir", tmp_path / "bound")
 
 
 # Logs.

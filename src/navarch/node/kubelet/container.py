@@ -20,7 +20,7 @@ from navarch.node.kubelet.runtime import CONTAINER_NAME
 from navarch.node.kubelet.sandbox import pod_labels
 from navarch.node.kubelet.security import ConfigError, container_security
 from navarch.node.kubelet.volumes.base import VolumeError
-from navarch.node.kubelet.volumes.manager import resolve_sub_path
+from navarch.node.kubelet.volumes.sub_path import bind_sub_path
 
 _PROPAGATION: Final = {
     "None": cri.PROPAGATION_PRIVATE,
@@ -96,7 +96,11 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Any:
 
 def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
     pod, container = inputs.pod, inputs.container
-    mounts = [_mount(mount, inputs) for mount in container.get("volumeMounts") or []]
+    own = config.pod_directory(pod["metadata"]["uid"]) / "volume-subpaths"
+    mounts = [
+        _mount(mount, inputs, own / mount["name"] / container["name"] / str(index))
+        for index, mount in enumerate(container.get("volumeMounts") or [])
+    ]
     paths = {mount.container_path.rstrip("/") for mount in mounts}
     directory = config.pod_directory(pod["metadata"]["uid"])
     if "/etc/hosts" not in paths:
@@ -118,7 +122,8 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
     return mounts
 
 
-def _mount(mount: Obj, inputs: ContainerInputs) -> Any:
+def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Any:
+    """`place` is where a part of a volume is put for the container."""
     host = inputs.volumes.get(mount["name"])
     if host is None:
         raise ConfigError(f"cannot find volume {mount['name']!r} to mount into container {inputs.container['name']!r}")
@@ -129,7 +134,7 @@ def _mount(mount: Obj, inputs: ContainerInputs) -> Any:
             raise ConfigError(f"failed to expand subPathExpr {mount['subPathExpr']!r}: missing value")
     if sub_path:
         try:
-            host = resolve_sub_path(host, sub_path)
+            host = bind_sub_path(host, sub_path, place)
         except (VolumeError, OSError) as error:
             raise ConfigError(
                 f'failed to prepare subPath for volumeMount "{mount["name"]}" of container: {error}'

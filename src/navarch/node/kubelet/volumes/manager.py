@@ -3,7 +3,7 @@ last."""
 
 from __future__ import annotations
 
-import os
+import logging
 import shutil
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from navarch.node.kubelet.volumes.empty_dir import EmptyDir
 from navarch.node.kubelet.volumes.host_path import HostPath
 from navarch.node.kubelet.volumes.image import ImageVolume
 from navarch.node.kubelet.volumes.objects import ObjectVolume
+
+log = logging.getLogger(__name__)
 
 _DIRECTORIES: Final = {
     "emptyDir": "kubernetes.io~empty-dir",
@@ -89,7 +91,17 @@ class VolumeManager:
         if not directory.exists():
             return
         unmount_below([directory])
+        if _mounted_below(directory):
+            # Removing would reach through the mount, to files that are not the pod's.
+            log.warning("%s cannot be removed: something is still mounted there", directory)
+            return
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mounted_below(directory: Path) -> bool:
+    prefix = f"{directory.resolve()}/"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4].startswith(prefix) for line in lines)
 
 
 class _Unsupported:
@@ -105,20 +117,3 @@ class _Unsupported:
 
     def tear_down(self, place: Path) -> None:
         """Nothing was set up."""
-
-
-def resolve_sub_path(volume: Path, sub_path: str, *, mode: int = 0o750) -> Path:
-    """The path of a `subPath` inside a volume, made as a directory where it is missing.
-
-    A container may have put links into the volume; where they lead out of it, VolumeError is raised."""
-    if sub_path.startswith("/") or ".." in Path(sub_path).parts:
-        raise VolumeError(f"subPath {sub_path!r} must be relative and may not contain '..'")
-    resolved = Path(os.path.realpath(volume / sub_path))
-    root = Path(os.path.realpath(volume))
-    if not resolved.is_relative_to(root):
-        raise VolumeError(f"subPath {sub_path!r} is outside of the volume")
-    if not resolved.exists():
-        resolved.mkdir(parents=True, mode=mode)
-        status = root.stat()
-        os.chown(resolved, -1, status.st_gid)
-    return resolved
