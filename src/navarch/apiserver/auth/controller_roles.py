@@ -154,6 +154,7 @@ _ROLES: dict[str, tuple[list[Obj], ...]] = {
     "root-ca-cert-publisher": (rule("create update get list watch", "configmaps"), _EVENTS),
     "route-controller": (rule("list watch", "nodes"), rule("patch", "nodes/status"), _EVENTS),
     "service-account-controller": (rule("create", "serviceaccounts"), _EVENTS),
+    "ipaddress-controller": (rule("list watch", "services"), rule("create delete get list watch", "net:ipaddresses")),
     "service-cidrs-controller": (
         rule("get list patch update watch", "net:servicecidrs"),
         rule("patch update", "net:servicecidrs/finalizers net:servicecidrs/status"),
