@@ -1,4 +1,4 @@
-"""kubectl reaching into containers: run, logs, exec, attach, cp, port-forward, debug, proxy, describe, events, rollout."""
+"""kubectl reaching into containers: run, logs, exec, attach, cp, port-forward, debug, proxy, describe, events."""
 
 from __future__ import annotations
 

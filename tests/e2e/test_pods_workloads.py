@@ -1,0 +1,178 @@
+"""Workloads with real containers: Job, CronJob, DaemonSet, StatefulSet, ReplicationController, resize, generations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .batch import Batch, container_status, is_ready
+from .conftest import Cluster
+from .objects import BUSYBOX, service
+
+pytestmark = [pytest.mark.e2e, pytest.mark.containers]
+BATCH = Batch()
+FOREVER = "trap exit TERM; while :; do sleep 0.1; done"
+
+
+def template(name: str, script: str, **spec: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script], **spec.pop("container", {})}
+    return {
+        "metadata": {"labels": {"app": name}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **spec},
+    }
+
+
+def job(name: str, script: str, **spec: Any) -> None:
+    spec.setdefault("backoffLimit", 1)
+    once = template(name, script, restartPolicy=spec.pop("restartPolicy", "Never"))
+    BATCH.need("Job", name, version="batch/v1", spec={**spec, "template": once})
+
+
+SELECTOR = {"selector": {"matchLabels": {"app": "x"}}}
+job("done", "echo $JOB_COMPLETION_INDEX done", completions=3, parallelism=3, completionMode="Indexed")
+job("fails", "exit 1", backoffLimit=0)
+job("retried", "[ $(date +%s) -ge 0 ] && exit 1", restartPolicy="OnFailure", backoffLimit=1)
+job("late", "sleep 100", activeDeadlineSeconds=2)
+job("brief", "true", ttlSecondsAfterFinished=1)
+BATCH.need(
+    "CronJob",
+    "suspended",
+    version="batch/v1",
+    spec={
+        "schedule": "* * * * *",
+        "suspend": True,
+        "jobTemplate": {"spec": {"template": template("suspended", "echo cron", restartPolicy="Never")}},
+    },
+)
+BATCH.need(
+    "DaemonSet",
+    "daemon",
+    version="apps/v1",
+    spec={"selector": {"matchLabels": {"app": "daemon"}}, "template": template("daemon", FOREVER)},
+)
+BATCH.objects.append(service("set", clusterIP="None"))
+BATCH.need(
+    "StatefulSet",
+    "set",
+    version="apps/v1",
+    spec={
+        "serviceName": "set",
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "set"}},
+        "template": template("set", f"hostname -f; {FOREVER}"),
+    },
+)
+BATCH.need(
+    "ReplicationController",
+    "controller",
+    spec={"replicas": 2, "selector": {"app": "controller"}, "template": template("controller", FOREVER)},
+)
+SIZES = {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
+BATCH.pod("resized", FOREVER, container={"resources": SIZES})
+BATCH.pod("changed", FOREVER)
+
+
+@pytest.fixture(scope="module")
+def batch(containers: Cluster) -> Iterator[Batch]:
+    yield from BATCH.run(containers)
+
+
+def pods(batch: Batch, name: str) -> list[dict[str, Any]]:
+    return list(batch.get("pods", "-l", f"app={name}")["items"])
+
+
+def test_jobs_run_to_their_end(batch: Batch) -> None:
+    batch.kubectl("wait", "--for=condition=Complete", "job/done", "--timeout=30s")
+
+    told = {batch.kubectl("logs", pod["metadata"]["name"]).strip() for pod in pods(batch, "done")}
+    assert told == {"0 done", "1 done", "2 done"}
+    assert batch.get("job", "done")["status"]["succeeded"] == 3
+
+
+def test_jobs_fail(batch: Batch) -> None:
+    batch.kubectl("wait", "--for=condition=Failed", "job/fails", "job/late", "--timeout=40s")
+
+    reasons = {
+        name: next(c["reason"] for c in batch.get("job", name)["status"]["conditions"] if c["type"] == "Failed")
+        for name in ("fails", "late")
+    }
+    assert reasons == {"fails": "BackoffLimitExceeded", "late": "DeadlineExceeded"}
+    batch.cluster.wait_until(lambda: pods(batch, "late") == [] or pods(batch, "late")[0]["status"]["phase"] == "Failed")
+
+
+def test_a_jobs_pods_are_restarted_in_place_and_then_given_up(batch: Batch) -> None:
+    batch.kubectl("wait", "--for=condition=Failed", "job/retried", "--timeout=60s")
+
+
+def test_an_ended_job_goes_after_its_time(batch: Batch) -> None:
+    batch.cluster.wait_until(
+        lambda: batch.cluster.try_kubectl("-n", batch.namespace, "get", "job", "brief").returncode == 1, 30
+    )
+    batch.cluster.wait_until(lambda: pods(batch, "brief") == [], 20)
+
+
+def test_a_cron_jobs_job_can_be_started_by_hand(batch: Batch) -> None:
+    batch.kubectl("create", "job", "by-hand", "--from=cronjob/suspended")
+    batch.kubectl("wait", "--for=condition=Complete", "job/by-hand", "--timeout=30s")
+
+    assert batch.kubectl("logs", "job/by-hand") == "cron\n"
+
+
+def test_a_daemon_runs_on_every_node(batch: Batch) -> None:
+    batch.kubectl("rollout", "status", "daemonset/daemon", "--timeout=30s")
+
+    assert len(pods(batch, "daemon")) == len(batch.get("nodes")["items"])
+    batch.kubectl("delete", "pod", pods(batch, "daemon")[0]["metadata"]["name"])
+    batch.cluster.wait_until(lambda: [is_ready(pod) for pod in pods(batch, "daemon")] == [True], 20)
+
+
+def test_a_set_has_stable_names(batch: Batch) -> None:
+    batch.kubectl("rollout", "status", "statefulset/set", "--timeout=30s")
+    first = batch.get("pod", "set-0")
+
+    assert batch.kubectl("logs", "set-0").strip() == f"set-0.set.{batch.namespace}.svc.cluster.local"
+    batch.kubectl("delete", "pod", "set-0")
+    again = batch.ready("set-0")
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    batch.kubectl("scale", "statefulset/set", "--replicas=1")
+    batch.cluster.wait_until(lambda: [pod["metadata"]["name"] for pod in pods(batch, "set")] == ["set-0"], 20)
+
+
+def test_a_replication_controller_keeps_its_number(batch: Batch) -> None:
+    batch.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=2", "rc/controller", "--timeout=30s")
+    batch.kubectl("scale", "rc/controller", "--replicas=1")
+    batch.cluster.wait_until(lambda: len(pods(batch, "controller")) == 1, 20)
+    batch.kubectl("scale", "rc/controller", "--replicas=2")
+
+    batch.cluster.wait_until(lambda: [is_ready(pod) for pod in pods(batch, "controller")] == [True] * 2, 20)
+
+
+def test_a_running_pod_is_resized_in_place(batch: Batch) -> None:
+    before = batch.ready("resized")
+    more = {"requests": {"cpu": "100m", "memory": "48Mi"}, "limits": {"cpu": "200m", "memory": "96Mi"}}
+
+    patch = json.dumps({"spec": {"containers": [{"name": "main", "resources": more}]}})
+    batch.kubectl("patch", "pod", "resized", "--subresource=resize", "-p", patch)
+
+    after = batch.until("resized", lambda pod: container_status(pod).get("resources") == more)
+    assert container_status(after)["allocatedResources"] == more["requests"]
+    assert container_status(after)["containerID"] == container_status(before)["containerID"]
+    look = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+    batch.cluster.wait_until(lambda: batch.exec("resized", look).strip() == str(96 << 20), 10)
+    look = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null; true"
+    assert batch.exec("resized", look).split()[0] == "20000"
+
+
+def test_generations_are_observed(batch: Batch) -> None:
+    pod = batch.ready("changed")
+    assert pod["metadata"]["generation"] == pod["status"]["observedGeneration"] == 1
+
+    batch.kubectl("patch", "pod", "changed", "-p", '{"spec": {"activeDeadlineSeconds": 5000}}')
+    batch.kubectl("patch", "pod", "changed", "-p", '{"spec": {"activeDeadlineSeconds": 4000}}')
+
+    pod = batch.until("changed", lambda pod: pod["status"]["observedGeneration"] == 3)
+    assert pod["metadata"]["generation"] == 3
+    batch.kubectl("delete", "pod", "changed", "--wait=false", "--grace-period=3")
