@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from navarch.api.meta import Obj
-from navarch.client.resources import DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, SERVICES
+from navarch.client.resources import DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, NODES, SERVICES
 from navarch.controllers.endpoints.reconciliation import Wanted, endpoint_identity, plan
 from tests.controllers.conftest import Cluster
 from tests.controllers.objects import deployment, service
@@ -95,3 +96,30 @@ def test_a_plan_gives_exactly_the_wanted_endpoints(before: list[set[int]], after
     assert sorted(held_now) == sorted(f"u{n}" for n in after)
     assert all(len(s["endpoints"]) <= 6 for s in result)
     assert result
+
+
+@pytest.mark.parametrize(
+    ("distribution", "hints"),
+    [
+        (None, None),
+        ("PreferClose", {"forZones": [{"name": "west"}]}),
+        ("PreferSameZone", {"forZones": [{"name": "west"}]}),
+        ("PreferSameNode", {"forZones": [{"name": "west"}], "forNodes": [{"name": "n1"}]}),
+    ],
+)
+async def test_hints_follow_the_traffic_distribution(
+    cluster: Cluster, distribution: str | None, hints: dict[str, object] | None
+) -> None:
+    await cluster.patch(NODES, "n1", {"metadata": {"labels": {"topology.kubernetes.io/zone": "west"}}})
+    spec = {"trafficDistribution": distribution} if distribution else {}
+    await cluster.create(SERVICES, service("web", {"app": "web"}, **spec))
+    await cluster.create(DEPLOYMENTS, deployment("web", replicas=1))
+
+    async def endpoint() -> Obj | None:
+        slices = await cluster.list(ENDPOINT_SLICES)
+        listed = [each for held in slices for each in held.get("endpoints") or ()]
+        return next((each for each in listed if each["conditions"]["ready"]), None)
+
+    found = await cluster.until(endpoint)
+    assert found["zone"] == "west"
+    assert found.get("hints") == hints

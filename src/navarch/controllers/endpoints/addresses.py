@@ -15,6 +15,8 @@ from navarch.client.informer import Informer
 from navarch.controllers.pods import is_finished, is_ready
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
+_SAME_NODE = "PreferSameNode"
+_CLOSE = ("PreferClose", "PreferSameZone", _SAME_NODE)
 
 
 def selector_of(service: Obj) -> LabelSelector | None:
@@ -131,6 +133,17 @@ def hostname_of(pod: Obj, service: Obj) -> str:
     if spec.get("hostname") and spec.get("subdomain") == name_of(service):
         return str(spec["hostname"])
     return ""
+
+
+def hints_for(service: Obj, endpoint: Obj) -> Obj:
+    """Whom a ready endpoint is for by the Service's `trafficDistribution`; empty where it is for all."""
+    distribution = (service.get("spec") or {}).get("trafficDistribution")
+    hints: Obj = {}
+    if distribution in _CLOSE and endpoint.get("zone"):
+        hints["forZones"] = [{"name": endpoint["zone"]}]
+    if distribution == _SAME_NODE and endpoint.get("nodeName"):
+        hints["forNodes"] = [{"name": endpoint["nodeName"]}]
+    return hints
 
 
 def target_reference(pod: Obj) -> Obj:

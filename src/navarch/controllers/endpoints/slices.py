@@ -197,6 +197,8 @@ class EndpointSliceController(ServicePodsController):
                 endpoint["zone"] = zone
         if hostname := addresses.hostname_of(pod, service):
             endpoint["hostname"] = hostname
+        if ready and (hints := addresses.hints_for(service, endpoint)):
+            endpoint["hints"] = hints
         return endpoint
 
 
