@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from navarch.api.meta import name_of
-from navarch.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS
+from navarch.api.meta import Obj, annotations_of, name_of
+from navarch.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS, RESOURCE_QUOTAS
 from tests.controllers.conftest import Cluster
 from tests.controllers.objects import deployment, template
 
@@ -178,3 +178,50 @@ async def test_a_template_that_is_refused_shows_in_conditions(cluster: Cluster) 
         return any(c["reason"] == "ProgressDeadlineExceeded" for c in status.get("conditions", ()))
 
     await cluster.until(timed_out)
+
+
+async def test_a_replica_set_that_cannot_be_made_shows_in_condition_and_event(cluster: Cluster) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "default"}}
+    hard = {"count/replicasets.apps": "0"}
+    await cluster.create(RESOURCE_QUOTAS, {**quota, "spec": {"hard": hard}})
+    await cluster.until_status(RESOURCE_QUOTAS, "none", hard=hard)
+
+    await cluster.create(DEPLOYMENTS, deployment("web"))
+
+    async def failed() -> Obj | None:
+        status = (await cluster.get(DEPLOYMENTS, "web")).get("status") or {}
+        return next((c for c in status.get("conditions", ()) if c["type"] == "Progressing"), None)
+
+    condition = await cluster.until(failed)
+    assert (condition["status"], condition["reason"]) == ("False", "ReplicaSetCreateError")
+    assert condition["message"].startswith('Failed to create new replica set "web-')
+    assert "exceeded quota: none" in condition["message"]
+
+    async def told() -> bool:
+        return any(reason == "ReplicaSetCreateError" for reason, _ in await cluster.events("web"))
+
+    await cluster.until(told)
+
+
+async def test_the_deprecated_annotation_rolls_back_to_a_revision(cluster: Cluster) -> None:
+    await cluster.create(DEPLOYMENTS, deployment("web", replicas=1))
+    await rolled_out(cluster, "web", 1)
+    change = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}
+    await cluster.patch(DEPLOYMENTS, "web", change)
+    await rolled_out(cluster, "web", 1)
+
+    await cluster.patch(DEPLOYMENTS, "web", {"metadata": {"annotations": {"deprecated.deployment.rollback.to": "1"}}})
+
+    async def back() -> Obj | None:
+        found = await cluster.get(DEPLOYMENTS, "web")
+        return found if annotations_of(found)["deployment.kubernetes.io/revision"] == "3" else None
+
+    found = await cluster.until(back)
+    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:1"
+    assert "deprecated.deployment.rollback.to" not in annotations_of(found)
+
+    async def told() -> bool:
+        message = 'Rolled back deployment "web" to revision 1'
+        return ("DeploymentRollback", message) in await cluster.events("web")
+
+    await cluster.until(told)

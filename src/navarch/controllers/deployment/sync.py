@@ -238,9 +238,11 @@ class DeploymentController(Controller):
         except StatusError as error:
             if error.code == 409 and error.reason == "AlreadyExists":
                 return deployment, await self._taken(deployment, made, error)
-            if not is_namespace_terminating(error) and progress.has_deadline(deployment):
+            if not is_namespace_terminating(error):
                 message = f'Failed to create new replica set "{name_of(made)}": {error.message}'
-                await self._tell_progress(deployment, "False", "FailedCreate", message)
+                if progress.has_deadline(deployment):
+                    await self._tell_progress(deployment, "False", "ReplicaSetCreateError", message)
+                self._recorder.event(deployment, "Warning", "ReplicaSetCreateError", message)
             raise
         if size > 0:
             message = f"Scaled up replica set {name_of(new)} from 0 to {size}"
