@@ -106,3 +106,15 @@ async def test_claims_go_with_the_set_where_the_policy_says_so(cluster: Cluster)
 
     await cluster.client.delete(STATEFUL_SETS, "db", "default")
     await cluster.until_count(PERSISTENT_VOLUME_CLAIMS, 0)
+
+
+async def test_a_name_that_somebody_else_holds_is_taken_when_it_is_free(cluster: Cluster) -> None:
+    foreign = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db-0", "namespace": "default"},
+               "spec": {"containers": [{"name": "main", "image": "other:1"}]}}  # fmt: skip
+    await cluster.create(PODS, foreign)
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=1))
+    await cluster.until_status(STATEFUL_SETS, "db", observedGeneration=1)
+
+    await cluster.client.delete(PODS, "db-0", "default")
+
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)

@@ -116,9 +116,11 @@ class StatefulSetController(Controller):
         try:
             created = await self.client.create(PODS, pod)
         except StatusError as error:
-            if error.reason == "AlreadyExists" or is_namespace_terminating(error):
-                # The informer will show it, whosever it is.
+            if is_namespace_terminating(error):
                 return None
+            if error.reason == "AlreadyExists":
+                # Ours, which the informer will show, or another's: no event tells when that goes, so it is tried again.
+                raise
             self._recorder.event(stateful_set, "Warning", "FailedCreate", f"{what} failed error: {error.message}")
             raise
         self._recorder.event(stateful_set, "Normal", "SuccessfulCreate", f"{what} successful")
