@@ -66,7 +66,7 @@ class CronJobController(Controller):
                 ended = "Complete" if _is_complete(job) else "Failed"
                 message = f"Saw completed job: {name_of(job)}, condition: {ended}"
                 self._recorder.event(cron_job, "Normal", "SawCompletedJob", message)
-            elif uid not in active and not finished:
+            elif uid not in active and not finished and not self._is_fresh(uid):
                 message = f"Saw a job that the controller did not create or forgot: {name_of(job)}"
                 self._recorder.event(cron_job, "Warning", "UnexpectedJob", message)
             if finished and _is_complete(job):
@@ -75,14 +75,15 @@ class CronJobController(Controller):
                     status["lastSuccessfulTime"] = done
         for uid, reference in list(active.items()):
             # A Job just made may not be in the informer yet; its time says so.
-            if uid not in by_uid and not self._is_fresh(reference):
+            if uid not in by_uid and not self._is_fresh(uid):
                 message = f"Active job went missing: {reference.get('name')}"
                 self._recorder.event(cron_job, "Normal", "MissingJob", message)
                 del active[uid]
         status["active"] = list(active.values())
 
-    def _is_fresh(self, reference: Obj) -> bool:
-        made = self._made.get(reference["uid"])
+    def _is_fresh(self, uid: str) -> bool:
+        """Whether the Job was made here just now, so that informer and status may not know of it yet."""
+        made = self._made.get(uid)
         return made is not None and self.clock.now() - made < _FRESH
 
     async def _clean_up(self, cron_job: Obj, jobs: list[Obj]) -> None:

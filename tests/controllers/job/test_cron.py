@@ -1,0 +1,152 @@
+"""CronJobs against a real API server, with a clock that a test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from navarch.api.meta import Obj, annotations_of, controller_of, name_of
+from navarch.api.time import SystemClock, parse_time
+from navarch.client.resources import CRON_JOBS, JOBS, PODS
+from tests.controllers.conftest import Cluster, running
+from tests.controllers.objects import job
+
+
+class SteppedClock:
+    """The machine's clock, which a test can put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return SystemClock().now() + self.ahead
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock()
+
+
+@pytest.fixture
+async def cluster(clock: SteppedClock) -> AsyncIterator[Cluster]:
+    async with running(clock=clock) as made:
+        made.kubelet.outcomes.update({"ok": 0, "bad": 1})
+        yield made
+
+
+def cron_job(image: str = "ok", **spec: Any) -> Obj:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "tick", "namespace": "default"},
+        "spec": {
+            "schedule": "* * * * *",
+            "jobTemplate": {"spec": {**job(image=image)["spec"], "backoffLimit": 0}},
+            **spec,
+        },
+    }
+
+
+async def next_minute(cluster: Cluster, clock: SteppedClock, **poke: Any) -> None:
+    """Put the clock into the next minute and have the CronJob looked at."""
+    clock.ahead += timedelta(minutes=1)
+    note = {"metadata": {"annotations": {"looked-at": str(clock.ahead)}}}
+    await cluster.patch(CRON_JOBS, "tick", {**note, **poke})
+
+
+async def test_a_job_is_made_each_minute_and_named_after_it(cluster: Cluster, clock: SteppedClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job())
+    await next_minute(cluster, clock)
+
+    (made,) = await cluster.until_count(JOBS, 1)
+
+    due = parse_time(annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"])
+    assert due.second == 0
+    assert name_of(made) == f"tick-{int(due.timestamp()) // 60}"
+    assert (controller_of(made) or {})["name"] == "tick"
+
+    async def succeeded() -> Obj | None:
+        status = (await cluster.get(CRON_JOBS, "tick")).get("status") or {}
+        return status if status.get("lastSuccessfulTime") and not status.get("active") else None
+
+    status = await cluster.until(succeeded)
+    assert parse_time(status["lastScheduleTime"]) == due
+    events = [reason for reason, _ in await cluster.events("tick")]
+    assert {"SuccessfulCreate", "SawCompletedJob"} <= set(events)
+    assert "UnexpectedJob" not in events
+
+
+async def test_finished_jobs_beyond_the_limits_go(cluster: Cluster, clock: SteppedClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job(successfulJobsHistoryLimit=1, failedJobsHistoryLimit=0))
+    for image in ("ok", "ok", "bad"):
+        template = {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image}]}}}}}
+        await next_minute(cluster, clock, spec=template)
+
+        async def ended() -> bool:
+            status = (await cluster.get(CRON_JOBS, "tick")).get("status") or {}
+            return bool(status.get("lastScheduleTime")) and not status.get("active")
+
+        await cluster.until(ended)
+
+    (kept,) = await cluster.until_count(JOBS, 1)
+    conditions = {c["type"] for c in kept["status"]["conditions"] if c["status"] == "True"}
+    assert "Complete" in conditions
+
+
+async def test_forbid_skips_a_time_while_a_job_runs(cluster: Cluster, clock: SteppedClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job(image="runs", concurrencyPolicy="Forbid"))
+    await next_minute(cluster, clock)
+    (first,) = await cluster.until_count(JOBS, 1)
+    await next_minute(cluster, clock)
+
+    async def told() -> bool:
+        return any(reason == "JobAlreadyActive" for reason, _ in await cluster.events("tick"))
+
+    await cluster.until(told)
+    assert [name_of(each) for each in await cluster.list(JOBS)] == [name_of(first)]
+
+
+async def test_replace_ends_the_job_that_runs(cluster: Cluster, clock: SteppedClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job(image="runs", concurrencyPolicy="Replace"))
+    await next_minute(cluster, clock)
+    (first,) = await cluster.until_count(JOBS, 1)
+    await cluster.until_count(PODS, 1)
+    await next_minute(cluster, clock)
+
+    async def replaced() -> bool:
+        return name_of(first) not in [name_of(each) for each in await cluster.list(JOBS)]
+
+    await cluster.until(replaced)
+    (second,) = await cluster.until_count(JOBS, 1)
+    status = (await cluster.until_status(CRON_JOBS, "tick"))["status"]
+    assert [each["name"] for each in status["active"]] == [name_of(second)]
+
+
+async def test_allow_runs_jobs_side_by_side(cluster: Cluster, clock: SteppedClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job(image="runs"))
+    for count in (1, 2):
+        await next_minute(cluster, clock)
+        await cluster.until_count(JOBS, count)
+
+    async def both() -> bool:
+        return len((await cluster.get(CRON_JOBS, "tick"))["status"].get("active", ())) == 2
+
+    await cluster.until(both)
+
+
+async def test_a_suspended_one_starts_nothing_and_catches_up_with_the_latest_only(
+    cluster: Cluster, clock: SteppedClock
+) -> None:
+    await cluster.create(CRON_JOBS, cron_job(suspend=True))
+    for _ in range(3):
+        await next_minute(cluster, clock)
+    assert await cluster.list(JOBS) == []
+
+    await cluster.patch(CRON_JOBS, "tick", {"spec": {"suspend": False}})
+
+    (made,) = await cluster.until_count(JOBS, 1)
+    due = parse_time(annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"])
+    assert clock.now().astimezone(UTC) - due < timedelta(minutes=1)

@@ -1,0 +1,68 @@
+"""Claims and volumes that are in use outlive their deletion until nobody uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from navarch.api.meta import Obj, is_deleting
+from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
+from tests.controllers.conftest import Cluster
+
+
+def claim(name: str = "data") -> Obj:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def volume(name: str = "disk") -> Obj:
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"},
+            "persistentVolumeReclaimPolicy": "Retain"}  # fmt: skip
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def pod_with(claim_name: str, name: str = "user", **spec: Any) -> Obj:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim_name}}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"containers": [{"name": "main", "image": "app:1"}], "volumes": volumes, **spec},
+    }
+
+
+async def test_a_claim_stays_until_its_pod_is_gone(cluster: Cluster) -> None:
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim())
+    await cluster.create(PODS, pod_with("data"))
+    await cluster.until_status(PODS, "user", phase="Running")
+
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+    kept = await cluster.get(PERSISTENT_VOLUME_CLAIMS, "data")
+    assert is_deleting(kept)
+    assert kept["metadata"]["finalizers"] == ["kubernetes.io/pvc-protection"]
+
+    await cluster.client.delete(PODS, "user", "default")
+    await cluster.until_count(PERSISTENT_VOLUME_CLAIMS, 0)
+
+
+async def test_a_claim_whose_pod_has_finished_may_go(cluster: Cluster) -> None:
+    cluster.kubelet.outcomes["app:1"] = 0
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim())
+    await cluster.create(PODS, pod_with("data", restartPolicy="Never"))
+    await cluster.until_status(PODS, "user", phase="Succeeded")
+
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+
+    await cluster.until_count(PERSISTENT_VOLUME_CLAIMS, 0)
+
+
+async def test_a_bound_volume_stays_until_it_is_released(cluster: Cluster) -> None:
+    await cluster.create(PERSISTENT_VOLUMES, volume())
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim())
+    await cluster.until_status(PERSISTENT_VOLUMES, "disk", phase="Bound")
+
+    await cluster.client.delete(PERSISTENT_VOLUMES, "disk")
+    assert (await cluster.get(PERSISTENT_VOLUMES, "disk"))["metadata"]["finalizers"] == ["kubernetes.io/pv-protection"]
+
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+    await cluster.until_count(PERSISTENT_VOLUMES, 0)
