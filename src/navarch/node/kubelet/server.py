@@ -294,8 +294,8 @@ class KubeletServer:
         sandbox = worker.observed.sandbox
         if sandbox is None or not worker.observed.sandbox_ready:
             raise web.HTTPInternalServerError(text="unable to forward port because pod is not running")
-        ports = [int(port) for text in request.query.getall("port", []) for port in text.split(",")]
-        ports += [int(port) for text in request.query.getall("ports", []) for port in text.split(",")]
+        stated = [*request.query.getall("port", []), *request.query.getall("ports", [])]
+        ports = [_port(port) for text in stated for port in text.split(",")]
         try:
             url = await self._kubelet.runtime.port_forward_url(sandbox.id, ports)
         except RuntimeFailure as error:
@@ -318,6 +318,12 @@ class KubeletServer:
         except RuntimeFailure as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         return web.Response(body=result.output, content_type="text/plain")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 1 << 16:
+        raise web.HTTPBadRequest(text=f"invalid port {text[:16]!r}")
+    return int(text)
 
 
 def _offered(request: web.Request) -> list[str]:

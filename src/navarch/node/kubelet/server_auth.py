@@ -18,6 +18,7 @@ _MASTERS: Final = "system:masters"
 _API_SERVER: Final = "system:apiserver"
 _KEEP: Final = timedelta(minutes=1)
 _VERBS: Final = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ENTERING: Final = ("/exec/", "/attach/", "/portForward/", "/run/")
 
 
 class Caller(NamedTuple):
@@ -58,6 +59,13 @@ def subresource_of(path: str) -> Sequence[str]:
     return ("proxy",)
 
 
+def verb_of(method: str, path: str) -> str:
+    """What is asked for. A WebSocket begins with a GET, and who may only read must not enter containers by one."""
+    if path.startswith(_ENTERING):
+        return "create"
+    return _VERBS.get(method, "get")
+
+
 class Guard:
     """Answers are kept for a minute, so that scraping metrics does not review a token each time."""
 
@@ -74,7 +82,7 @@ class Guard:
             return web.Response(status=401, text="Unauthorized")
         if caller.name == _API_SERVER or _MASTERS in caller.groups:
             return None
-        verb = _VERBS.get(request.method, "get")
+        verb = verb_of(request.method, request.path)
         for subresource in subresource_of(request.path):
             if await self._allowed(caller, verb, subresource):
                 return None
