@@ -23,6 +23,7 @@ from navarch.cluster.state import ClusterState
 
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
 _SUCCESSOR_S = 10.0
+_STOP_S = 60.0
 
 
 @click.command()
@@ -112,10 +113,23 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         runtime = str(from_file.get("runtime", runtime))
     config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
     kubeconfig.check(config)
-    process = _bring_up(config, f"Cluster {config.name!r}: {reason}", timeout_s, detach)
-    _introduce(config, str(kubeconfig.merge(config)), output)
-    if not detach and process is not None:
-        sys.exit(_stay(process, config))
+    title = f"Cluster {config.name!r}: {reason}"
+    # Until there is a cluster to stop in order, SIGTERM and the terminal's end are like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    process = None
+    try:
+        process = lifecycle.start(config)
+        say(title if process is not None else f"{title}; it is running already")
+        _wait(config, process, timeout_s, detach)
+        _introduce(config, str(kubeconfig.merge(config)), output)
+        if not detach and process is not None:
+            sys.exit(_stay(process, config))
+    except KeyboardInterrupt:
+        if process is not None:
+            say("Interrupted; stopping what was started.")
+            _abandon(process, config)
+        sys.exit(130)
 
 
 def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
@@ -130,36 +144,30 @@ def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
     return found
 
 
-def _bring_up(config: ClusterConfig, title: str, timeout_s: float, detach: bool) -> subprocess.Popen[bytes] | None:
-    """Start the cluster and wait until it is ready; None where it ran already. What runs for the foreground alone is
-    stopped again if it does not get ready."""
-    # Only when it is ready is there something that SIGTERM stops in order; until then it is like Ctrl-C.
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
+    """Until the cluster is ready. What runs for the foreground alone is stopped again if it does not get there."""
     started_s = time.monotonic()
-    process = None
     try:
-        process = lifecycle.start(config)
-        say(title if process is not None else f"{title}; it is running already")
         with phases() as row:
             lifecycle.wait_ready(config, timeout_s, row.now, process)
-    except KeyboardInterrupt:
-        if process is not None:
-            say("Interrupted; stopping what was started.")
-            lifecycle.stop(config)
-        sys.exit(130)
     except lifecycle.StartError as error:
         if process is not None and not detach:
-            lifecycle.stop(config)
-        elif ClusterState.load(config.run).supervisor_alive:
-            raise lifecycle.StartError(
-                f"{error}\nIt goes on in the background; `navarch down --name {config.name}` ends it."
-            ) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            _abandon(process, config)
+            raise
+        if process is not None and process.poll() is not None:
+            raise
+        raise lifecycle.StartError(
+            f"{error}\nIt goes on in the background; `navarch down --name {config.name}` ends it."
+        ) from None
     say(f"Ready at {config.server_url} ({time.monotonic() - started_s:.1f} s)")
-    return process
+
+
+def _abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
+    """Stop what was started here, even a supervisor that has not written down yet that it is there."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_S)
+    lifecycle.stop(config)
 
 
 def _interrupt(*_: object) -> None:
@@ -217,7 +225,6 @@ def _introduce(config: ClusterConfig, path: str, output: str) -> None:
 def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
     """In the foreground until Ctrl-C, SIGTERM or the terminal's end, which stop the cluster's processes in order, or
     until `navarch down` has stopped them."""
-    say("Running in the foreground; Ctrl-C stops the cluster, --detach leaves it running.")
     pid, asked = process.pid, False
 
     def stop(*_: object) -> None:
@@ -228,6 +235,7 @@ def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    say("Running in the foreground; Ctrl-C stops the cluster, --detach leaves it running.")
     while True:
         _wait_for_end(pid)
         process.poll()

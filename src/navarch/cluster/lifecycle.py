@@ -24,6 +24,7 @@ from navarch.cluster.supervisor import spawn
 _LOOK_EVERY_S = 0.02
 _GIVE_UP_AFTER = 5
 _MANY_NODES = 200
+_SETTLE_S = 1.5
 
 
 class StartError(Exception):
@@ -129,8 +130,14 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     state = ClusterState.load(config.run)
     if state.supervisor_alive:
         return None
-    if not any(alive(component) for component in state.components.values()):
-        _refuse_taken_port(config)
+    if not any(alive(component) for component in state.components.values()) and (taken := _port_taken(config)):
+        # Perhaps by a supervisor of this very cluster that has not written down yet that it is there.
+        give_up_s = time.monotonic() + _SETTLE_S
+        while time.monotonic() < give_up_s:
+            if ClusterState.load(config.run).supervisor_alive:
+                return None
+            time.sleep(_LOOK_EVERY_S)
+        raise StartError(f"cannot listen on port {config.port}: {taken}; choose another with --port")
     try:
         config.save()
         return spawn(config)
@@ -139,15 +146,15 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
         raise StartError(f"cannot write to {config.root}: {why}; choose another folder with --data-dir") from None
 
 
-def _refuse_taken_port(config: ClusterConfig) -> None:
+def _port_taken(config: ClusterConfig) -> str:
+    """Why the API server's port cannot be listened on; empty where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((config.bind_address, config.port))
         except OSError as error:
-            raise StartError(
-                f"cannot listen on port {config.port}: {error.strerror}; choose another with --port"
-            ) from None
+            return str(error.strerror)
+    return ""
 
 
 class Probe:

@@ -57,7 +57,8 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 class EmbeddedCluster:
     """Use it as `async with EmbeddedCluster(nodes=3) as cluster`; ready when the block begins.
 
-    `seed` makes names and placements repeat; `controllers` False leaves only the API server.
+    `seed` makes names and placements repeat; `controllers` False leaves only the API server. `client` is the admin's;
+    `nodes` has `fail(name)` and `recover(name)`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class EmbeddedCluster:
         self._front: HTTPFront | None = None
         self.server: ApiServer
         self.client: Client
+        self.nodes: SimulatedNodes
 
     def client_as(self, user: User) -> Client:
         """A client with another identity, to test what it may do."""
@@ -138,8 +140,8 @@ class EmbeddedCluster:
         scheduler = Scheduler(identities["scheduler"], informers, **shared)  # type: ignore[arg-type]
         parts = {"informers": informers.run(), "controllers": manager.run(), "scheduler": scheduler.run()}
         if self._nodes:
-            nodes = SimulatedNodes(identities["nodes"], self._nodes, **shared)  # type: ignore[arg-type]
-            parts["simulated nodes"] = nodes.run()
+            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, **shared)  # type: ignore[arg-type]
+            parts["simulated nodes"] = self.nodes.run()
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
         for task in self._tasks:
             task.add_done_callback(_log_failure)
