@@ -39,6 +39,7 @@ _LEASE_NAMESPACE: Final = "kube-node-lease"
 _LOOK_EVERY_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _IMAGES_LISTED: Final = 50
+_RUNTIME_AWAY: Final = timedelta(seconds=30)
 _SHORT: Final = "Pod was rejected: Node didn't have enough"
 _UNFIT: Final = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
 _KUBELET_VERSION: Final = "v1.37.0"
@@ -121,6 +122,7 @@ class NodeReporter:
         self._node: Obj | None = None
         self.pressure = Pressure(config, clock)
         self._written_at = clock.now() - timedelta(days=1)
+        self._runtime_seen = self._written_at
         self._lease: Obj | None = None
         self._pod_cidr = ""
         self._look = asyncio.Event()
@@ -406,8 +408,12 @@ class NodeReporter:
         try:
             status = await self._runtime.status()
         except (RuntimeFailure, ConnectionError) as error:
-            problems.append(f"container runtime is down: {error}")
+            # A runtime that is merely restarted leaves its containers alone; taking the node's pods out of their
+            # services for that would lose requests.
+            if self._clock.now() - self._runtime_seen > _RUNTIME_AWAY:
+                problems.append(f"container runtime is down: {error}")
         else:
+            self._runtime_seen = self._clock.now()
             for condition in status.conditions:
                 if condition.status:
                     continue

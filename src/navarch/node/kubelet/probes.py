@@ -42,8 +42,9 @@ class Prober:
         self._runtime = runtime
         self._caller = caller
 
-    async def attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome:
-        """One attempt, bounded by the probe's timeout; never raises but for cancellation."""
+    async def attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome | None:
+        """One attempt, bounded by the probe's timeout; None where nothing was learnt of the container because the
+        runtime is away. Never raises but for cancellation."""
         timeout_s = float(_number(probe, "timeoutSeconds", 1))
         try:
             if probe.get("exec"):
@@ -61,12 +62,14 @@ class Prober:
             return Outcome(False, str(error))
         return Outcome(False, "missing probe handler")
 
-    async def _exec(self, command: list[str], container_id: str, timeout_s: float) -> Outcome:
+    async def _exec(self, command: list[str], container_id: str, timeout_s: float) -> Outcome | None:
         try:
             result = await self._runtime.exec_sync(container_id, command, timeout_s)
         except TimedOut:
             return Outcome(False, f"command timed out: {' '.join(command)!r} timed out after {timeout_s:g}s")
-        except (RuntimeFailure, ConnectionError) as error:
+        except ConnectionError:
+            return None
+        except RuntimeFailure as error:
             return Outcome(False, str(error))
         return Outcome(result.exit_code == 0, result.output[:10240].decode(errors="replace"))
 
@@ -177,6 +180,9 @@ class ContainerProbes:
         run = 0
         while True:
             outcome = await self._prober.attempt(self._container, probe, self._container_id, self._pod_ip)
+            if outcome is None:
+                await asyncio.sleep(period_s)
+                continue
             if not outcome.ok:
                 self._unhealthy(f"{_TITLES[kind]} probe failed: {outcome.output}")
             run = run + 1 if outcome.ok == last else 1
