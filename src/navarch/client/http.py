@@ -23,7 +23,6 @@ _REQUEST_TIMEOUT_S = 60.0
 _KEPT_IDLE_S = 30.0
 # May be sent again when the server closed the connection before it answered.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-_LINE_BREAKS = frozenset("\r\n\0")
 
 
 class HTTPTransport:
@@ -71,9 +70,11 @@ class HTTPTransport:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body or method in ("POST", "PUT", "PATCH"):
             lines.append(f"content-length: {len(body)}")
-        if any(not _LINE_BREAKS.isdisjoint(line) for line in lines):
+        head = "\r\n".join(lines)
+        breaks = len(lines) - 1
+        if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head:
             raise ValueError("a line break in a request's path or headers")
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        return head.encode() + b"\r\n\r\n" + body
 
     async def _ask(self, method: str, data: bytes) -> Answer:
         pool = self._pool

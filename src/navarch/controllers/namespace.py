@@ -101,10 +101,12 @@ class NamespaceController(Controller):
     async def _empty_of(self, served: Served, namespace: str, remaining: _Remaining) -> None:
         resource = served.resource
         try:
-            items = (await self.client.list(resource, namespace)).items
+            at_once = "deletecollection" in served.verbs
+            # To know whether there is anything, one is enough.
+            items = (await self.client.list(resource, namespace, limit=1 if at_once else 0)).items
             if not items:
                 return
-            if "deletecollection" in served.verbs:
+            if at_once:
                 await self.client.delete_collection(resource, namespace, propagation="Background")
             else:
                 await asyncio.gather(*(self._delete(resource, name_of(item), namespace) for item in items))

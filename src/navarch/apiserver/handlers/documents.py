@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import cast
 
 import orjson
+from isal import igzip
 
 from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.api.schema import SchemaSet
 from navarch.apiserver.core import Core
+from navarch.apiserver.memory import give_back
 from navarch.apiserver.routes import Route
 from navarch.client.transport import Request, Response
 from navarch.kinds import discovery_docs as discovery
@@ -31,11 +33,14 @@ class Documents:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._made: dict[tuple[str, ...], tuple[bytes, str]] = {}
+        # OpenAPI documents, compressed: megabytes that a client reads once and then knows by their ETag.
+        self._packed: dict[tuple[str, ...], tuple[bytes, str]] = {}
         self._making: dict[tuple[str, ...], asyncio.Task[tuple[bytes, str]]] = {}
 
     def forget(self) -> None:
         """The set of served kinds has changed."""
         self._made.clear()
+        self._packed.clear()
 
     async def handle(self, request: Request, route: Route) -> Response:
         """Raises StatusError 404, 406."""
@@ -78,34 +83,46 @@ class Documents:
 
     async def _openapi(self, request: Request, parts: list[str]) -> Response:
         registry, schemas = self._core.registry, cast(SchemaSet, self._core.schemas)
-        accept = request.headers.get("accept", "")
+        accept, known = request.headers.get("accept", ""), request.headers.get("if-none-match", "")
         if parts == ["v2"] and _OPENAPI_V2_PROTOBUF in accept and "json" not in accept and "*/*" not in accept:
             key = ("openapi", "v2", "protobuf")
-            made = await self._build(key, lambda: openapi.openapi_v2_protobuf(registry, schemas))
+            made = await self._build(key, lambda: openapi.openapi_v2_protobuf(registry, schemas), known)
             return _with_etag(request, made, f"{_OPENAPI_V2_PROTOBUF}.v1.0+protobuf")
         if parts == ["v2"]:
-            made = await self._build(("openapi", "v2"), lambda: openapi.openapi_v2(registry, schemas))
+            made = await self._build(("openapi", "v2"), lambda: openapi.openapi_v2(registry, schemas), known)
             return _with_etag(request, made)
         if parts == ["v3"]:
-            made = await self._build(("openapi", "v3"), lambda: openapi.openapi_v3_index(registry, schemas))
+            made = await self._build(("openapi", "v3"), lambda: openapi.openapi_v3_index(registry, schemas), known)
             return _with_etag(request, made)
         if parts[0] == "v3" and len(parts) > 2 and parts[1] in ("api", "apis"):
             group, version = ("", parts[2]) if parts[1] == "api" else (parts[2], parts[3] if len(parts) > 3 else "")
             if version in registry.versions().get(group, ()):
                 make = lambda: openapi.openapi_v3_group(registry, schemas, group, version)  # noqa: E731
-                return _with_etag(request, await self._build(("openapi", "v3", group, version), make))
+                return _with_etag(request, await self._build(("openapi", "v3", group, version), make, known))
         raise unknown_path()
 
-    async def _build(self, key: tuple[str, ...], make: Callable[[], bytes]) -> tuple[bytes, str]:
-        made = self._made.get(key)
-        if made is not None:
-            return made
-        making = self._making.get(key)
-        if making is None:
-            making = self._making[key] = asyncio.create_task(asyncio.to_thread(lambda: _tagged(make())))
-            making.add_done_callback(lambda _: self._making.pop(key, None))
-        made = self._made[key] = await asyncio.shield(making)
-        return made
+    async def _build(self, key: tuple[str, ...], make: Callable[[], bytes], tag: str) -> tuple[bytes, str]:
+        """The document and its ETag; no document where the client has that of `tag` already."""
+        packed = self._packed.get(key)
+        if packed is None:
+            making = self._making.get(key)
+            if making is None:
+                making = self._making[key] = asyncio.create_task(asyncio.to_thread(_made, make))
+                making.add_done_callback(lambda _: self._making.pop(key, None))
+            packed = self._packed[key] = await asyncio.shield(making)
+        if packed[1] == tag:
+            return b"", tag
+        return await asyncio.to_thread(igzip.decompress, packed[0]), packed[1]
+
+
+def _made(make: Callable[[], bytes]) -> tuple[bytes, str]:
+    """Make a big document, compressed, and give back what that took: the definitions with their descriptions are some
+    15 MB, which the process would keep for ever and needs once."""
+    data, tag = _tagged(make())
+    packed = igzip.compress(data, 2)
+    del data
+    give_back()
+    return packed, tag
 
 
 def _tagged(data: bytes) -> tuple[bytes, str]:
