@@ -7,18 +7,7 @@ from typing import Any
 from navarch.api.meta import Obj, is_deleting
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
 from tests.controllers.conftest import Cluster
-
-
-def claim(name: str = "data") -> Obj:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
-    metadata = {"name": name, "namespace": "default"}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
-
-
-def volume(name: str = "disk") -> Obj:
-    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"},
-            "persistentVolumeReclaimPolicy": "Retain"}  # fmt: skip
-    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+from tests.controllers.volumes.objects import claim, volume
 
 
 def pod_with(claim_name: str, name: str = "user", **spec: Any) -> Obj:

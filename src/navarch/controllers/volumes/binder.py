@@ -95,12 +95,20 @@ class VolumeBinder(Controller):
                 return
             volume = self.newest(PERSISTENT_VOLUMES, cached)
             reference = volume["spec"].get("claimRef")
-            if reference is None or _refers(reference, claim):
+            if reference is None and (problem := mismatch(volume, claim)):
+                message = f'Cannot bind to requested volume "{name}": {problem}'
+                self._recorder.event(claim, "Warning", "VolumeMismatch", message)
+                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Pending")
+            elif reference is None or _refers(reference, claim):
                 await self._bind(volume, claim)
             elif _BIND_COMPLETED in annotations_of(claim):
                 message = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!"
                 self._recorder.event(claim, "Warning", "ClaimMisbound", message)
                 await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost")
+            else:
+                message = f'volume "{name}" already bound to a different claim.'
+                self._recorder.event(claim, "Warning", "FailedBinding", message)
+                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Pending")
             return
         await self._find(claim)
 
@@ -218,29 +226,40 @@ def _refers(reference: Obj, claim: Obj) -> bool:
     return same_name and reference.get("uid") in (None, "", uid_of(claim))
 
 
+def mismatch(volume: Obj, claim: Obj) -> str:
+    """Why a free volume does not do for the claim; empty if it does."""
+    offered, spec = volume["spec"], claim["spec"]
+    if _storage(offered.get("capacity")) < _storage((spec.get("resources") or {}).get("requests")):
+        return "requested PV is too small"
+    if (offered.get("storageClassName") or "") != (spec.get("storageClassName") or ""):
+        return "storageClassName does not match"
+    if _volume_mode(volume) != _volume_mode(claim):
+        return "incompatible volumeMode"
+    if not set(spec.get("accessModes") or ()) <= set(offered.get("accessModes") or ()):
+        return "incompatible accessMode"
+    return ""
+
+
+def _volume_mode(obj: Obj) -> str:
+    return obj["spec"].get("volumeMode") or "Filesystem"
+
+
 def best_volume(claim: Obj, volumes: list[Obj]) -> Obj | None:
     """The volume reserved for the claim, else the smallest free one that meets it."""
     spec = claim["spec"]
-    wanted = _storage((spec.get("resources") or {}).get("requests"))
-    modes = set(spec.get("accessModes") or ())
     selector = label_selector_of(spec["selector"]) if spec.get("selector") else None
     best: tuple[Fraction, str, Obj] | None = None
     for volume in volumes:
-        offered = volume["spec"]
-        if is_deleting(volume) or (offered.get("volumeMode") or "Filesystem") != (
-            spec.get("volumeMode") or "Filesystem"
-        ):
+        if is_deleting(volume):
             continue
-        reference = offered.get("claimRef")
+        reference = volume["spec"].get("claimRef")
         if reference is not None:
-            if _refers(reference, claim):
+            if _refers(reference, claim) and _volume_mode(volume) == _volume_mode(claim):
                 return volume
             continue
-        size = _storage(offered.get("capacity"))
-        if size < wanted or not modes <= set(offered.get("accessModes") or ()):
+        if mismatch(volume, claim):
             continue
-        if (offered.get("storageClassName") or "") != (spec.get("storageClassName") or ""):
-            continue
+        size = _storage(volume["spec"].get("capacity"))
         if (volume.get("status") or {}).get("phase") not in (None, "Pending", "Available"):
             continue
         if selector is not None and not selector.matches(labels_of(volume)):
