@@ -74,3 +74,28 @@ def test_two_clusters_live_side_by_side(config: ClusterConfig) -> None:
 
     document = yaml.safe_load(Path(config.kubeconfig).read_text())
     assert document["current-context"] == "navarch-test"
+
+
+def test_what_was_current_before_is_current_again_and_nothing_else(config: ClusterConfig) -> None:
+    target = Path(config.kubeconfig)
+    target.parent.mkdir()
+    staging = {"name": "staging", "context": {"cluster": "work", "user": "work"}}
+    contexts = [*OTHER["contexts"], staging]  # type: ignore[misc]
+    target.write_text(yaml.safe_dump({**OTHER, "contexts": contexts, "current-context": "staging"}))
+
+    kubeconfig.merge(config)
+    kubeconfig.merge(config)
+    kubeconfig.remove(config)
+
+    assert yaml.safe_load(target.read_text())["current-context"] == "staging"
+
+
+def test_a_context_that_is_gone_leaves_none_current(config: ClusterConfig) -> None:
+    target = Path(config.kubeconfig)
+    target.parent.mkdir()
+    target.write_text(yaml.safe_dump({**OTHER, "current-context": "staging"}))
+    kubeconfig.merge(config)
+
+    kubeconfig.remove(config)
+
+    assert yaml.safe_load(target.read_text())["current-context"] == ""

@@ -24,6 +24,7 @@ from navarch.cluster.state import ClusterState
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
 _SUCCESSOR_S = 10.0
 _STOP_S = 60.0
+_PORT_ATTEMPTS = 4
 
 
 @click.command()
@@ -113,15 +114,25 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         runtime = str(from_file.get("runtime", runtime))
     config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
     kubeconfig.check(config)
+    # Only who has not chosen a port, now or earlier, is given another one.
+    attempts = 1 if "port" in changes or (config.root / "cluster.json").exists() else _PORT_ATTEMPTS
     title = f"Cluster {config.name!r}: {reason}"
     # Until there is a cluster to stop in order, SIGTERM and the terminal's end are like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     process = None
     try:
-        process = lifecycle.start(config)
-        say(title if process is not None else f"{title}; it is running already")
-        _wait(config, process, timeout_s, detach)
+        for attempts_left in reversed(range(attempts)):
+            try:
+                process = lifecycle.start(config)
+                say(title if process is not None else f"{title}; it is running already")
+                _wait(config, process, timeout_s, detach)
+                break
+            except lifecycle.PortTaken:
+                if not attempts_left:
+                    raise
+                say(f"Port {config.port} went to another program in between; taking another one.")
+                config = lifecycle.with_another_port(config)
         _introduce(config, str(kubeconfig.merge(config)), output)
         if not detach and process is not None:
             sys.exit(_stay(process, config))

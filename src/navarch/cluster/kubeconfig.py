@@ -44,9 +44,16 @@ def merge(config: ClusterConfig) -> Path:
         for section in _SECTIONS:
             kept = [entry for entry in document.get(section) or [] if entry.get("name") != config.context]
             document[section] = kept + ours[section]
+        if (before := document.get("current-context")) != config.context:
+            _remembered(config).write_text(str(before or ""))
         document["current-context"] = config.context
         _write(path, document)
     return path
+
+
+def _remembered(config: ClusterConfig) -> Path:
+    """Which context was current before this cluster's."""
+    return config.root / "previous-context"
 
 
 def check(config: ClusterConfig) -> None:
@@ -70,8 +77,11 @@ def remove(config: ClusterConfig) -> bool:
             found = found or len(kept) != len(entries)
             document[section] = kept
         if document.get("current-context") == config.context:
-            others = document["contexts"]
-            document["current-context"] = others[0]["name"] if others else ""
+            # Back to what was current before, or to nothing: never to a cluster that nobody chose.
+            memory = _remembered(config)
+            before = memory.read_text() if memory.exists() else ""
+            names = [entry.get("name") for entry in document["contexts"]]
+            document["current-context"] = before if before in names else ""
             found = True
         if found:
             _write(path, document)

@@ -31,6 +31,10 @@ class StartError(Exception):
     """The cluster did not come up; the message says what to look at."""
 
 
+class PortTaken(StartError):
+    """Somebody else listens on the API server's port."""
+
+
 def choose_runtime(wanted: str) -> tuple[str, str]:
     """`auto` becomes containerd where containers can run, else simulated; with the reason, for people.
 
@@ -125,6 +129,13 @@ def _wide_network(nodes: int) -> dict[str, Any]:
     return {"pod_cidr": "10.128.0.0/9", "node_cidr_mask": mask}
 
 
+def with_another_port(config: ClusterConfig) -> ClusterConfig:
+    """For a new cluster whose port, free a moment ago, went to another program."""
+    return replace(
+        config, port=settings.free_port(config.port + 1, {other.port for other in settings.known_clusters()})
+    )
+
+
 def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     """Start the supervisor; None where one runs already."""
     state = ClusterState.load(config.run)
@@ -137,7 +148,7 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
             if ClusterState.load(config.run).supervisor_alive:
                 return None
             time.sleep(_LOOK_EVERY_S)
-        raise StartError(f"cannot listen on port {config.port}: {taken}; choose another with --port")
+        raise PortTaken(f"cannot listen on port {config.port}: {taken}; choose another with --port")
     try:
         config.save()
         return spawn(config)
@@ -236,7 +247,8 @@ def wait_ready(
             pass
         report(waiting_for)
         if process is not None and process.poll():
-            raise StartError(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
+            failure = PortTaken if _port_taken(config) else StartError
+            raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
         _refuse_hopeless(config)
         if time.monotonic() > give_up_s:
             raise StartError(
