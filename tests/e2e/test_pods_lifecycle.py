@@ -198,15 +198,19 @@ GRPC = {
     "volumeMounts": [{"name": "host", "mountPath": "/host", "readOnly": True}],
 }
 HOST = {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}
+# As many failures as a server needs to come up.
+PATIENT = {"periodSeconds": 1, "failureThreshold": 5}
 BATCH.pod("live-exec", FOREVER, container={"livenessProbe": {"exec": {"command": ["true"]}, **FAST}})
-BATCH.pod("live-http", SERVE + FOREVER, container={"livenessProbe": {"httpGet": {"path": "/", "port": 8080}, **FAST}})
-BATCH.pod("live-tcp", SERVE + FOREVER, container={"livenessProbe": {"tcpSocket": {"port": 8080}, **FAST}})
+BATCH.pod(
+    "live-http", SERVE + FOREVER, container={"livenessProbe": {"httpGet": {"path": "/", "port": 8080}, **PATIENT}}
+)
+BATCH.pod("live-tcp", SERVE + FOREVER, container={"livenessProbe": {"tcpSocket": {"port": 8080}, **PATIENT}})
 BATCH.pod(
     "live-grpc",
     **HOST,
     container={
         **GRPC,
-        "livenessProbe": {"grpc": {"port": 5000, "service": "ok"}, **FAST, "initialDelaySeconds": 4},
+        "livenessProbe": {"grpc": {"port": 5000, "service": "ok"}, **PATIENT},
         "readinessProbe": {"grpc": {"port": 5000}, "periodSeconds": 1},
     },
 )
