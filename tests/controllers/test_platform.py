@@ -248,3 +248,9 @@ async def test_a_kubelets_client_certificate_is_approved_and_signed(request_pem:
         assert status["conditions"][0]["reason"] == "AutoApproved"
         assert base64.b64decode(status["certificate"]) == certificate_pem
         assert asked == [["digital signature", "client auth"]]
+
+
+async def test_a_budget_that_states_nothing_does_no_harm(cluster: Cluster) -> None:
+    await cluster.create(POD_DISRUPTION_BUDGETS, named("policy/v1", "PodDisruptionBudget", "empty", "default"))
+
+    await cluster.until_status(POD_DISRUPTION_BUDGETS, "empty", disruptionsAllowed=0)

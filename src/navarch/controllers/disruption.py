@@ -55,7 +55,7 @@ class DisruptionController(Controller):
 
     def _pod_changed(self, pod: Obj) -> None:
         for budget in self._budgets.list(namespace_of(pod)):
-            if label_selector_of(budget["spec"].get("selector")).matches(labels_of(pod)):
+            if label_selector_of((budget.get("spec") or {}).get("selector")).matches(labels_of(pod)):
                 self.enqueue(key_of(budget))
 
     def _pod_updated(self, old: Obj, pod: Obj) -> None:
@@ -79,7 +79,7 @@ class DisruptionController(Controller):
         if cached is None:
             return None
         budget = self.newest(POD_DISRUPTION_BUDGETS, cached)
-        selector = label_selector_of(budget["spec"].get("selector"))
+        selector = label_selector_of((budget.get("spec") or {}).get("selector"))
         pods = [pod for pod in self._candidates(budget) if selector.matches(labels_of(pod))]
         if not pods:
             self._recorder.event(budget, "Normal", "NoPods", "No matching pods found")
@@ -103,7 +103,7 @@ class DisruptionController(Controller):
     def _candidates(self, budget: Obj) -> list[Obj]:
         """Pods among which the selected ones are: with one of the labels, rather than all of the namespace."""
         namespace = namespace_of(budget)
-        labels = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
+        labels = ((budget.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
         for name, value in labels.items():
             return self._pods.by_index("label", f"{namespace}/{name}={value}")
         return self._pods.list(namespace)
@@ -112,7 +112,7 @@ class DisruptionController(Controller):
 
     async def _expected(self, budget: Obj, pods: list[Obj]) -> tuple[int, int]:
         """(expected pods, pods that must stay healthy).  Raises _NoScale."""
-        spec = budget["spec"]
+        spec = budget.get("spec") or {}
         if spec.get("maxUnavailable") is not None:
             expected = await self._scale_of(budget, pods)
             most = int_or_percent(spec["maxUnavailable"], expected, round_up=True)
