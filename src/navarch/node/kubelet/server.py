@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
+_IDLE_S: Final = 90.0
 
 
 def _flag(request: web.Request, *names: str) -> bool:
@@ -72,6 +73,8 @@ class KubeletServer:
             access_log=None,
             shutdown_timeout=_SHUTDOWN_S,
             handle_signals=False,
+            # A connection that asks for nothing is not kept for long; what streams has its own ways to notice.
+            keepalive_timeout=_IDLE_S,
             # A command to execute travels in the URL.
             max_line_size=1 << 20,
         )
