@@ -30,7 +30,12 @@ from navarch.controllers.replicaset import ReplicaSetController, ReplicationCont
 from navarch.controllers.service_addresses import IPAddressController, ServiceCIDRController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
 from navarch.controllers.statefulset import StatefulSetController
-from navarch.controllers.volumes import ClaimProtectionController, VolumeBinder, VolumeProtectionController
+from navarch.controllers.volumes import (
+    ClaimProtectionController,
+    EphemeralVolumeController,
+    VolumeBinder,
+    VolumeProtectionController,
+)
 
 CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ServiceAccountController,
@@ -60,6 +65,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ClaimProtectionController,
     VolumeProtectionController,
     VolumeBinder,
+    EphemeralVolumeController,
     ClusterRoleAggregationController,
     CertificateController,
     GarbageCollector,
