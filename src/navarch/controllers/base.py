@@ -170,6 +170,11 @@ class Controller:
     async def write_status(self, resource: Resource, obj: Obj, status: Obj) -> Obj:
         return await self.write(resource, {**obj, "status": status}, subresource="status")
 
+    async def count_collision(self, resource: Resource, obj: Obj) -> None:
+        """The hash of the object's template is that of another's: the next try is salted with a higher count."""
+        status = obj.get("status") or {}
+        await self.write_status(resource, obj, {**status, "collisionCount": int(status.get("collisionCount") or 0) + 1})
+
     def newest(self, resource: Resource, obj: Obj) -> Obj:
         """`obj` as the informer shows it, or as this controller wrote it if that is later: reading one's own writes
         saves the conflict that a second write on top of the old version would meet."""

@@ -100,8 +100,7 @@ class DaemonSetController(PodOwner):
         try:
             revisions = await self._history.sync(daemon_set, selector, status.get("collisionCount"))
         except Collision:
-            bumped = {**status, "collisionCount": int(status.get("collisionCount") or 0) + 1}
-            await self.write_status(DAEMON_SETS, daemon_set, bumped)
+            await self.count_collision(DAEMON_SETS, daemon_set)
             return Requeue(0.01)
         digest = labels_of(revisions.current).get(update.HASH_LABEL, "")
         failure: BatchError | None = None

@@ -264,9 +264,7 @@ class DeploymentController(Controller):
             existing["spec"]["template"], template
         ):  # fmt: skip
             return existing
-        status = deployment.get("status") or {}
-        collisions = int(status.get("collisionCount") or 0) + 1
-        await self.write_status(DEPLOYMENTS, deployment, {**status, "collisionCount": collisions})
+        await self.count_collision(DEPLOYMENTS, deployment)
         raise error
 
     async def _scale(self, deployment: Obj, rs: Obj, size: int) -> Obj:

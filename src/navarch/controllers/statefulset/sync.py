@@ -84,8 +84,7 @@ class StatefulSetController(Controller):
         try:
             revisions = await self._history.sync(stateful_set, selector, status.get("collisionCount"))
         except Collision:
-            bumped = {**status, "collisionCount": int(status.get("collisionCount") or 0) + 1}
-            await self.write_status(STATEFUL_SETS, stateful_set, bumped)
+            await self.count_collision(STATEFUL_SETS, stateful_set)
             return Requeue(0.01)
         sync = _Sync(self, stateful_set, revisions, pods)
         failure: Exception | None = None
