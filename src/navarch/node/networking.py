@@ -84,6 +84,7 @@ class NodeNetworking:
                 pod_cidr=config.pod_cidr,
                 service_cidr=config.service_cidr,
                 resolv_conf=config.resolv_conf,
+                keep=config.state_dir / "dns-sockets.json",
             )
             tasks.create_task(dns.run(self._dns_client, answering), name="dns")
 

@@ -23,6 +23,7 @@ from navarch.node.dns.records import (
     slices_by_service,
 )
 from navarch.node.dns.server import DnsServer
+from navarch.node.dns.sockets import Keeper, bind
 from navarch.node.dns.upstream import Upstream, UpstreamConfig
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
     """`address` is where the server listens: one that all pods of the node reach and no other cluster has (the node's
-    address on its pod bridge). With port 0 any free one is taken."""
+    address on its pod bridge). With port 0 any free one is taken. `keep` is where to note the sockets, which then wait
+    for the next process should this one die."""
 
     node_name: str
     address: str
@@ -43,6 +45,7 @@ class DnsConfig:
     service_cidr: str = "10.43.0.0/16"
     resolv_conf: Path = Path("/etc/resolv.conf")
     publish: bool = True
+    keep: Path | None = None
 
 
 class ClusterDns:
@@ -67,6 +70,7 @@ class ClusterDns:
         )
         own = frozenset({config.address, config.cluster_ip})
         self.server = DnsServer(records, Upstream(UpstreamConfig(config.resolv_conf, own=own)))
+        self._keeper = Keeper(config.keep) if config.keep is not None else None
         self.port = 0
         self._started = asyncio.Event()
 
@@ -97,22 +101,31 @@ class ClusterDns:
             if metrics is not None:
                 metrics.close()
             await self.server.stop()
+            if self._keeper is not None:
+                self._keeper.release()
 
     async def started(self) -> None:
         await self._started.wait()
 
     async def _bind(self) -> int:
-        """The configured port, or where somebody has it any free one: pods come by the service's address anyway."""
-        while True:
+        """The predecessor's sockets, or the configured port, or where somebody has it any free one: pods come by the
+        service's address anyway."""
+        pair = self._keeper.take_over(self.config.address) if self._keeper is not None else None
+        while pair is None:
             for port in (self.config.port, 0):
                 try:
-                    return await self.server.start(self.config.address, port)
+                    pair = bind(self.config.address, port)
+                    break
                 except OSError as error:
                     if error.errno != errno.EADDRINUSE:
                         # The address is not there yet: the pod network is still being made.
                         log.debug("cannot listen on %s: %s", self.config.address, error)
                         break
-            await asyncio.sleep(0.2)
+            if pair is None:
+                await asyncio.sleep(0.2)
+        if self._keeper is not None:
+            self._keeper.keep(pair)
+        return await self.server.serve(pair)
 
     async def _serve_metrics(self) -> tuple[asyncio.Server, int]:
         for port in (self.config.metrics_port, 0):

@@ -8,9 +8,7 @@ lookup. Invariant: nothing here waits for an upstream but the task of the query 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import dns.rcode
 
 from navarch.node.dns import wire
 from navarch.node.dns.records import ClusterRecords, Outcome
+from navarch.node.dns.sockets import Pair, bind
 from navarch.node.dns.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -64,19 +63,16 @@ class DnsServer:
 
     async def start(self, address: str, port: int) -> int:
         """Listen on both protocols; the port that was bound (`port` 0 picks one).  Raises OSError."""
+        return await self.serve(bind(address, port))
+
+    async def serve(self, pair: Pair) -> int:
+        """Listen on sockets that are there already; their port."""
+        stream, datagrams = pair
         loop = asyncio.get_running_loop()
-        self._server = await asyncio.start_server(self._converse, address, port)
-        port = int(self._server.sockets[0].getsockname()[1])
-        try:
-            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), local_addr=(address, port))
-        except OSError:
-            self._server.close()
-            raise
-        with contextlib.suppress(OSError):
-            bound: socket.socket = transport.get_extra_info("socket")
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._server = await asyncio.start_server(self._converse, sock=stream)
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
         self._transport = transport
-        return port
+        return int(stream.getsockname()[1])
 
     async def stop(self) -> None:
         if self._transport is not None:

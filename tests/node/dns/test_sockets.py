@@ -1,0 +1,78 @@
+"""Sockets outlive the process that served them, and end when nobody comes for them or when they are released."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from navarch.node.dns.sockets import Keeper, bind
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="taking sockets from another process needs root")
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from navarch.node.dns.sockets import Keeper, bind
+pair = bind("127.0.0.1", 0)
+Keeper(Path(sys.argv[1])).keep(pair)
+print(pair[0].getsockname()[1], flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_is_asked_between_two_servers_reaches_the_second(tmp_path: Path) -> None:
+    file = tmp_path / "sockets.json"
+    with subprocess.Popen([sys.executable, "-c", SERVER, str(file)], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        port = int(first.stdout.readline())
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        client.send(b"anybody?")
+        caller = socket.create_connection(("127.0.0.1", port), timeout=1)
+
+        second = Keeper(file)
+        pair = second.take_over("127.0.0.1")
+        assert pair is not None
+        second.keep(pair)
+
+        data, peer = pair[1].recvfrom(100)
+        pair[1].sendto(b"yes: " + data, peer)
+        assert client.recv(100) == b"yes: anybody?"
+        pair[0].accept()[0].close()
+        caller.close()
+    second.release()
+    for each in pair:
+        each.close()
+    for fresh in bind("127.0.0.1", port):
+        fresh.close()
+
+
+def test_sockets_of_another_address_are_not_taken(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "sockets.json")
+    keeper.keep(bind("127.0.0.1", 0))
+
+    assert keeper.take_over("127.0.0.2") is None
+
+
+def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "sockets.json"
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        file.write_text(json.dumps({"pid": bystander.pid, "started": "1", "stream": 0, "datagrams": 1}))
+
+        assert Keeper(file).take_over("127.0.0.1") is None
+        time.sleep(0.05)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
