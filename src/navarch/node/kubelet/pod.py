@@ -72,6 +72,8 @@ class PodWorker:
         self._next: datetime | None = None
         self._refresh_at: datetime | None = None
         self._cleaned = False
+        # The first attempt at a sandbox whose name the runtime has not taken for itself.
+        self._free_attempt = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
     # News.
@@ -311,7 +313,13 @@ class PodWorker:
             await self.stopper.stop_leftovers()
         if not await self._set_up_volumes():
             return
-        config = self._sandbox_config(plan.attempt)
+        missing = await self._missing_network()
+        if missing:
+            self.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
+            self.wake_after(_SHORT_RETRY)
+            return
+        attempt = max(plan.attempt, self._free_attempt)
+        config = self._sandbox_config(attempt)
         Path(config.log_directory).mkdir(parents=True, exist_ok=True)
         cgroups.make_pod_cgroup(self.pod, cgroup_parent(self.pod, self.parts.config))
         handler = await self._runtime_handler()
@@ -319,11 +327,24 @@ class PodWorker:
             sandbox_id = await self.parts.runtime.run_sandbox(config, handler)
         except RuntimeFailure as error:
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            if "failed to reserve sandbox name" in str(error):
+                # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.
+                self._free_attempt = attempt + 1
             self.wake_after(_RETRY if plan.attempt else _SHORT_RETRY * 3)
             return
         self.parts.owned(sandbox_id, self.uid)
         self.sandbox_config = config
         self.wake()
+
+    async def _missing_network(self) -> str:
+        """Why no sandbox can get a network now, as after a start of the node; empty where one can."""
+        if podspec.host_network(self.pod):
+            return ""
+        for condition in (await self.parts.runtime.status()).conditions:
+            if condition.type == "NetworkReady" and not condition.status:
+                words = f"reason:{condition.reason} message:{condition.message}"
+                return f"container runtime network not ready: NetworkReady=false {words}"
+        return ""
 
     async def _runtime_handler(self) -> str:
         """The handler of the pod's RuntimeClass; `runc` is what there is without one."""
