@@ -1,16 +1,17 @@
 """When a Job gives up: pod failure policy, back-off limits, success policy; and how long it waits between attempts.
 
-Pure. A pod counts as failed when it has failed, or, unless failed pods only are to be replaced, when it is being
-deleted without having succeeded.
+Pure, but for `Streak`, which its owner keeps from pass to pass. A pod counts as failed when it has failed, or, unless
+failed pods only are to be replaced, when it is being deleted without having succeeded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from navarch.api.meta import Obj, is_deleting, name_of, namespace_of
+from navarch.api.meta import Obj, is_deleting, name_of, namespace_of, uid_of
 from navarch.api.time import parse_time
 from navarch.controllers.job import indexes
 from navarch.controllers.pods import created_at, phase_of
@@ -105,24 +106,33 @@ def finished_at(pod: Obj) -> datetime:
     return parse_time(deleted) if deleted else created_at(pod)
 
 
-def backoff_s(job: Obj, pods: Iterable[Obj], now: datetime) -> float:
-    """Seconds until the next pod may be made: ten after the first failure in a row, then twice as many each time."""
-    ended = sorted(
-        (pod for pod in pods if phase_of(pod) == "Succeeded" or has_failed(job, pod)),
-        key=finished_at,
-    )
-    failures = 0
-    for pod in reversed(ended):
-        if phase_of(pod) == "Succeeded":
-            break
-        failures += 1
-    if failures == 0:
-        return 0.0
-    return _remaining_s(finished_at(ended[-1]), failures, now)
+@dataclass(slots=True)
+class Streak:
+    """A Job's failures in a row, by pod uid, with the time of each. It outlives the pods, so that deleting a failed pod
+    does not shorten the wait for the next."""
+
+    job_uid: str
+    failed: dict[str, datetime] = field(default_factory=dict)
+
+    def see(self, job: Obj, pods: Iterable[Obj]) -> None:
+        """Take in the pods as they are now; a success ends the row of failures before it."""
+        last_success: datetime | None = None
+        for pod in pods:
+            if phase_of(pod) == "Succeeded":
+                ended = finished_at(pod)
+                last_success = ended if last_success is None else max(last_success, ended)
+            elif has_failed(job, pod):
+                self.failed[uid_of(pod)] = finished_at(pod)
+        if last_success is not None:
+            self.failed = {uid: ended for uid, ended in self.failed.items() if ended > last_success}
+
+    def wait_s(self, now: datetime) -> float:
+        """Seconds until the next pod may be made: ten after the first failure, then twice as many each time."""
+        return _remaining_s(max(self.failed.values()), len(self.failed), now) if self.failed else 0.0
 
 
 def index_backoff_s(failed: Iterable[Obj], failures: int, now: datetime) -> float:
-    """The same for one index."""
+    """Seconds until the next pod of one index may be made."""
     last = max((finished_at(pod) for pod in failed), default=None)
     return 0.0 if last is None or failures == 0 else _remaining_s(last, failures, now)
 

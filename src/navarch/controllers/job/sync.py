@@ -17,12 +17,12 @@ from navarch.api.time import format_time, parse_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.resources import JOBS, PODS
 from navarch.controllers.adoption import Claimer
-from navarch.controllers.base import Requeue
+from navarch.controllers.base import Context, Requeue
 from navarch.controllers.job import conditions, failure, indexes
 from navarch.controllers.job.counting import FINALIZER, Tally, is_tracked, tally
 from navarch.controllers.pod_control import BatchError, all_at_once, slow_start
 from navarch.controllers.pod_owner import PodOwner
-from navarch.controllers.pods import deletion_order, is_active, same_semantics
+from navarch.controllers.pods import deletion_order, is_active, is_finished, same_semantics
 
 _BURST = 500
 
@@ -31,6 +31,10 @@ class JobController(PodOwner):
     name: ClassVar[str] = "job"
     component: ClassVar[str] = "job-controller"
     resource: ClassVar[Resource] = JOBS
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._streaks: dict[Key, failure.Streak] = {}
 
     def calm_s(self, owner: Obj) -> float:
         # Many pods end together; a status write takes them all in.
@@ -42,11 +46,13 @@ class JobController(PodOwner):
         cached = self.owners.get(*key)
         if cached is None:
             self.expectations.forget(key)
+            self._streaks.pop(key, None)
             return None
         if cached["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
             return None
         job = self.newest(JOBS, cached)
         if conditions.is_finished(job):
+            self._streaks.pop(key, None)
             return None
         may_manage = self.expectations.satisfied(key)
         claimer = Claimer(
@@ -56,6 +62,11 @@ class JobController(PodOwner):
             self.pods.by_index("controller", uid_of(job)), self.pods.by_index("orphan", key.namespace)
         )
         now = self.clock.now()
+        # Those that were taken away on purpose, to suspend or to shrink, have lost their finalizer and did not fail.
+        judged = [pod for pod in pods if is_finished(pod) or is_tracked(pod)]
+        if key not in self._streaks or self._streaks[key].job_uid != uid_of(job):
+            self._streaks[key] = failure.Streak(uid_of(job))
+        self._streaks[key].see(job, judged)
         counted = tally(job, pods)
         status = dict(job.get("status") or {})
         status["conditions"] = list(status.get("conditions") or [])
@@ -161,7 +172,7 @@ class JobController(PodOwner):
             return None
         per_index = job["spec"].get("backoffLimitPerIndex") is not None
         if not per_index:
-            wait_s = failure.backoff_s(job, pods, now)
+            wait_s = self._streaks[key].wait_s(now)
             if wait_s > 0:
                 return wait_s
         if not indexes.is_indexed(job):
