@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from navarch.cluster.config import ClusterConfig
+from pathlib import Path
+
+from navarch.cluster.config import ClusterConfig, ConfigError
 
 
 def remove_traces(config: ClusterConfig, *, keep_images: bool = False) -> None:
@@ -11,3 +13,13 @@ def remove_traces(config: ClusterConfig, *, keep_images: bool = False) -> None:
     from navarch.node.agent import purge_node
 
     purge_node(agent_config(config), keep_images=keep_images)
+    left = _mounted_below(config.root)
+    if left and not keep_images:
+        # The folder is removed next, and what is mounted in it may be somebody else's data.
+        raise ConfigError(f"cannot remove {config.root}: {left[0]} is still mounted")
+
+
+def _mounted_below(folder: Path) -> list[str]:
+    prefix = f"{folder.resolve()}/"
+    places = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [place for place in places if place.startswith(prefix)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,3 +152,18 @@ async def test_certificates_static_tokens_and_nothing(world: World) -> None:
     assert by_certificate == User("admin", ("system:masters", "system:authenticated"))
     assert by_token == User("ci", ("ops", "system:authenticated"))
     assert await authenticator.authenticate(Request("GET", "/"), None) is ANONYMOUS
+
+
+async def test_a_token_in_a_secret_is_good_while_the_secret_holds_it(world: World) -> None:
+    secret = {"kind": "Secret", "metadata": {"name": "s", "namespace": "dev", "uid": "s-1"}, "data": {}}
+    token = world.tokens.legacy_token(ACCOUNT, secret)
+    world.reader.objects.append(secret)
+
+    with pytest.raises(StatusError):
+        await world.tokens.check(token)
+    secret["data"] = {"token": base64.b64encode(token.encode()).decode()}
+    assert (await world.tokens.check(token))[0].name == "system:serviceaccount:dev:robot"
+    secret["data"] = {"token": "b3RoZXI="}
+    world.clock.at += timedelta(minutes=1)
+    with pytest.raises(StatusError):
+        await world.tokens.check(token)

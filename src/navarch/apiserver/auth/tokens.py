@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -129,7 +129,7 @@ class ServiceAccountTokens:
         if not matching:
             raise unauthorized()
         if known is None or now_s - known[1] > _RECHECK_S:
-            self._require_bound_objects(claims)
+            self._require_bound_objects(claims, token)
             if len(self._checked) >= _CACHE_LIMIT:
                 self._checked.clear()
             self._checked[digest] = (claims, now_s)
@@ -247,12 +247,15 @@ class ServiceAccountTokens:
             raise unauthorized()
         return claims
 
-    def _require_bound_objects(self, claims: dict[str, Any]) -> None:
+    def _require_bound_objects(self, claims: dict[str, Any], token: str) -> None:
         account = _account(claims)
         self._require(_SERVICE_ACCOUNTS, account["namespace"], account["name"], account["uid"])
         secret = claims.get("kubernetes.io/serviceaccount/secret.name")
-        if secret is not None and self._reader.get(_SECRETS, account["namespace"], secret) is None:
-            raise unauthorized()
+        if secret is not None:
+            found = self._reader.get(_SECRETS, account["namespace"], secret)
+            # A secret that has been given another token since takes the first one back.
+            if found is None or (found.get("data") or {}).get("token") != b64encode(token.encode()).decode():
+                raise unauthorized()
         private = claims.get("kubernetes.io") or {}
         for word, resource in (("pod", _PODS), ("secret", _SECRETS), ("node", _NODES)):
             reference = private.get(word)
