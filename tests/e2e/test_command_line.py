@@ -279,6 +279,15 @@ def test_objects_survive_down_and_up(user: User) -> None:
     assert user.status()["nodes"]["total"] == 2
 
 
+def test_fewer_nodes_than_before_are_fewer_nodes(user: User) -> None:
+    user.up("--nodes", "3")
+    user.run("down")
+
+    user.up("--nodes", "1")
+
+    assert user.run("kubectl", "get", "nodes", "-o", "name").stdout.split() == ["node/node-1"]
+
+
 def test_kubectl_gives_its_exit_status_and_arguments_unharmed(user: User) -> None:
     user.up()
 

@@ -22,7 +22,7 @@ from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import ClusterState
 
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
-_SUCCESSOR_S = 10.0
+_SUCCESSOR_S = 30.0
 _STOP_S = 60.0
 _PORT_ATTEMPTS = 4
 

@@ -175,7 +175,7 @@ class Probe:
         self._config = config
         self._tls: ssl.SSLContext | None = None
 
-    def get(self, path: str, timeout_s: float = 5.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout_s: float = 5.0, method: str = "GET") -> tuple[int, bytes]:
         """Status and body.  Raises OSError where no answer came."""
         if self._tls is None:
             pki = self._config.pki
@@ -184,7 +184,7 @@ class Probe:
             self._tls = tls
         connection = http.client.HTTPSConnection("127.0.0.1", self._config.port, timeout=timeout_s, context=self._tls)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             answer = connection.getresponse()
             return answer.status, answer.read()
         except http.client.HTTPException as error:
@@ -204,6 +204,16 @@ class Probe:
             return 0, 0
         items = json.loads(body)["items"]
         return sum(is_schedulable(node) for node in items), len(items)
+
+    def remove_surplus_nodes(self) -> None:
+        """Delete the simulated nodes that are left over from a time when the cluster was to have more of them."""
+        status, body = self.get("/api/v1/nodes")
+        for node in json.loads(body)["items"] if status == 200 else ():
+            metadata = node["metadata"]
+            number = metadata["name"].removeprefix("node-")
+            ours = (metadata.get("annotations") or {}).get("sim.navarch.dev/node") == "true"
+            if ours and number.isdigit() and int(number) > self._config.nodes:
+                self.get(f"/api/v1/nodes/{metadata['name']}", method="DELETE")
 
     def has_default_namespace(self) -> bool:
         return self.get("/api/v1/namespaces/default/serviceaccounts/default")[0] == 200
@@ -231,11 +241,15 @@ def wait_ready(
     give_up_s = time.monotonic() + timeout_s
     expected = config.nodes + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
+    swept = False
     while True:
         try:
             if probe.get("/readyz")[0] == 200:
                 waiting_for = "the default namespace"
                 if probe.has_default_namespace():
+                    if not swept:
+                        probe.remove_surplus_nodes()
+                        swept = True
                     ready, _ = probe.nodes()
                     waiting_for = f"nodes ({ready} of {expected} ready)"
                     if ready >= expected:
