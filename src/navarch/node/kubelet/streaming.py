@@ -36,6 +36,7 @@ _REMOTE: Final = ("v4.channel.k8s.io",)
 _PORT_FORWARD: Final = ("portforward.k8s.io",)
 _HEARTBEAT_S: Final = 30.0
 _STDIN_BUFFER: Final = 64
+_JOINT_BUFFER: Final = 64 << 10
 
 
 def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
@@ -225,7 +226,7 @@ async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str
     head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
     head += f"X-Stream-Protocol-Version: {protocols[0]}\r\n\r\n"
     transport.write(head.encode())
-    joint = _Joint(writer)
+    joint = _Joint(writer, transport)
     transport.set_protocol(joint)
     joint.connection_made(transport)
     try:
@@ -243,15 +244,30 @@ async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str
 class _Joint(asyncio.Protocol):
     """What comes from the client goes to the runtime."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, transport: asyncio.Transport) -> None:
         self._writer = writer
+        self._transport = transport
+        self._draining: asyncio.Task[None] | None = None
+        self._lost = False
         self.writable = asyncio.Event()
         self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         self._writer.write(data)
+        if self._draining is None and self._writer.transport.get_write_buffer_size() > _JOINT_BUFFER:
+            # The container does not read as fast as the client writes: the client has to wait, not we to keep it.
+            self._transport.pause_reading()
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+        self._draining = None
+        if not self._lost:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         self.writable.set()
         self._writer.close()
 
