@@ -10,7 +10,10 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import dns.message
 
 
 @dataclass(slots=True)
@@ -45,11 +48,38 @@ def fetch(address: str, port: int = 80, path: str = "/", timeout_s: float = 3.0)
     return body.decode().strip()
 
 
+def resolve(address: str, port: int = 53) -> str:
+    """Ask cluster DNS for a name, as patiently as resolvers do.  Raises OSError."""
+    query = dns.message.make_query("kubernetes.default.svc.cluster.local.", "A")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(2.5)
+        client.connect((address, port))
+        # A datagram may be lost (with a server that dies over it); being refused, a resolver gives up at once.
+        for last in (False, True):
+            client.send(query.to_wire())
+            try:
+                answer = dns.message.from_wire(client.recv(4096))
+                break
+            except TimeoutError:
+                if last:
+                    raise
+    return answer.answer[0][0].to_text()
+
+
 class Load:
     """`with Load(address) as load:` requests run all the time; `load.outcome` tells, complete after the block."""
 
-    def __init__(self, address: str, port: int = 80, *, threads: int = 4, pause_s: float = 0.004) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int = 80,
+        *,
+        threads: int = 4,
+        pause_s: float = 0.004,
+        request: Callable[[str, int], str] = fetch,
+    ) -> None:
         self.outcome = Outcome()
+        self._request = request
         self._at = (address, port)
         self._pause_s = pause_s
         self._stop = threading.Event()
@@ -70,7 +100,7 @@ class Load:
         while not self._stop.is_set():
             began_s = time.monotonic()
             try:
-                body, failure = fetch(*self._at), None
+                body, failure = self._request(*self._at), None
             except OSError as error:
                 body, failure = "", Failure(began_s, f"{type(error).__name__}: {error}")
             took_s = time.monotonic() - began_s

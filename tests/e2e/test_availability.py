@@ -20,7 +20,7 @@ from navarch.node.containerd import why_unavailable
 from navarch.node.images import Platform, busybox_files, host_architecture, write_image
 
 from .conftest import Cluster, _running
-from .load import Echo, Load, Outcome, fetch
+from .load import Echo, Load, Outcome, fetch, resolve
 from .objects import BUSYBOX, deployment, pod, service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
@@ -76,6 +76,10 @@ def rolled_out(cluster: Cluster, name: str = "web") -> None:
 
 def ip_of(cluster: Cluster, name: str = "web") -> str:
     return str(cluster.get("service", name)["spec"]["clusterIP"])
+
+
+def dns_ip(cluster: Cluster) -> str:
+    return str(cluster.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"])
 
 
 def running_pods(cluster: Cluster, name: str = "web") -> list[dict[str, Any]]:
@@ -218,13 +222,15 @@ def test_killed_processes_cost_neither_requests_nor_containers(sturdy: Cluster, 
     settle(sturdy)
     before = {item["metadata"]["name"]: main_pid(item) for item in running_pods(sturdy)}
     started = {name: start_time(pid) for name, pid in before.items()}
-    with Load(ip_of(sturdy)) as load, Echo(ip_of(sturdy, "echo"), 7) as echo:
+    names = Load(dns_ip(sturdy), 53, threads=1, request=resolve)
+    with Load(ip_of(sturdy)) as load, Echo(ip_of(sturdy, "echo"), 7) as echo, names:
         for _ in range(2):
             kill(sturdy, process)
             sturdy.wait_until(lambda: well(sturdy), what="the cluster is ready again")
         time.sleep(0.5)
 
     assert_all_answered(load.outcome)
+    assert names.outcome.failures == []
     assert not echo.broken
     after = {item["metadata"]["name"]: main_pid(item) for item in running_pods(sturdy)}
     assert after == before

@@ -9,7 +9,7 @@ mark, or by an entry in `hairpins` (an endpoint that reaches itself by its servi
 
 Only names and elements of the port itself appear in `PortRules`, so that two ports never depend on one another and a
 change of one touches nothing else. Endpoints are data in maps, not rules in a chain per port, because the kernel and
-`nft` look at every chain when one of them changes: with 5,000 services that was 26 ms of CPU, and is 6 ms now.
+`nft` look at every chain when one of them changes: with 5,000 services that was 26 ms of CPU, and is 4 ms now.
 """
 
 from __future__ import annotations
