@@ -14,9 +14,7 @@ async def test_a_cluster_ip_has_an_address_object_as_long_as_its_service(cluster
     (address,) = await cluster.until_count(IP_ADDRESSES, 1)
 
     assert name_of(address) == made["spec"]["clusterIP"]
-    assert address["spec"]["parentRef"] == {"resource": "services", "namespace": "default", "name": "web"} | (
-        {"group": ""} if "group" in address["spec"]["parentRef"] else {}
-    )
+    assert address["spec"]["parentRef"] == {"resource": "services", "namespace": "default", "name": "web"}
     assert address["metadata"]["labels"] == {
         "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
         "ipaddress.kubernetes.io/ip-family": "IPv4",

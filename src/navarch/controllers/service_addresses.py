@@ -82,12 +82,12 @@ class IPAddressController(Controller):
 
 
 def _ip_address(address: str, service: Obj) -> Obj:
-    parent = {"group": "", "resource": "services", "namespace": namespace_of(service), "name": name_of(service)}
+    parent = {"resource": "services", "namespace": namespace_of(service), "name": name_of(service)}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IPAddress",
         "metadata": {"name": address, "labels": {_MANAGED_BY: _ALLOCATOR, _FAMILY: family_of(address)}},
-        "spec": {"parentRef": {field: value for field, value in parent.items() if value}},
+        "spec": {"parentRef": parent},
     }
 
 
