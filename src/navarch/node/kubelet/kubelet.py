@@ -212,16 +212,20 @@ class Kubelet:
                         worker = self.workers.get(uid) if uid else None
                         if worker is None or event.kind in ("start", "delete"):
                             continue
-                        tasks.create_task(self._ended(worker, event.container_id))
+                        tasks.create_task(self._ended(worker, event.container_id, oom=event.kind == "oom"))
                 except (ConnectionError, RuntimeFailure) as error:
                     log.debug("runtime events: %s", error)
                 await asyncio.sleep(_RECONNECT_S)
                 for worker in self.workers.values():
                     worker.wake()
 
-    async def _ended(self, worker: PodWorker, container_id: str) -> None:
+    async def _ended(self, worker: PodWorker, container_id: str, *, oom: bool) -> None:
         with contextlib.suppress(ConnectionError):
             await settled_exit(self.runtime, container_id)
+        if oom:
+            # CRI may write down why a container ended after it wrote down that it did.
+            await asyncio.sleep(_RECONNECT_S)
+            worker.parts.observer.forget(container_id)
         worker.wake()
 
     async def pod_uids_in_runtime(self) -> dict[str, list[str]]:
