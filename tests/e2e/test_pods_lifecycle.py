@@ -34,8 +34,8 @@ def _at(text: str) -> datetime:
 
 # Init containers and sidecars.
 
-SHARED = {"volumes": [{"name": "shared", "emptyDir": {}}]}
-MOUNT = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+SHARED: dict[str, Any] = {"volumes": [{"name": "shared", "emptyDir": {}}]}
+MOUNT: dict[str, Any] = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 BATCH.pod(
     "init-order",
     "cat /shared/log",
@@ -179,7 +179,7 @@ def test_restart_rules_decide_by_exit_code(batch: Batch) -> None:
 
 # Probes.
 
-FAST = {"periodSeconds": 1, "failureThreshold": 1}
+FAST: dict[str, Any] = {"periodSeconds": 1, "failureThreshold": 1}
 SERVE = "mkdir /w; echo fine > /w/index.html; httpd -p 8080 -h /w; "
 PYTHON_HEALTH = """
 import grpc, sys, concurrent.futures
@@ -193,13 +193,13 @@ server.start()
 server.wait_for_termination()
 """
 # The health service runs on this machine's own Python, seen from within the pod.
-GRPC = {
+GRPC: dict[str, Any] = {
     "command": ["chroot", "/host", sys.executable, "-c", PYTHON_HEALTH],
     "volumeMounts": [{"name": "host", "mountPath": "/host", "readOnly": True}],
 }
-HOST = {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}
+HOST: dict[str, Any] = {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}
 # As many failures as a server needs to come up.
-PATIENT = {"periodSeconds": 1, "failureThreshold": 5}
+PATIENT: dict[str, Any] = {"periodSeconds": 1, "failureThreshold": 5}
 BATCH.pod("live-exec", FOREVER, container={"livenessProbe": {"exec": {"command": ["true"]}, **FAST}})
 BATCH.pod(
     "live-http", SERVE + FOREVER, container={"livenessProbe": {"httpGet": {"path": "/", "port": 8080}, **PATIENT}}
