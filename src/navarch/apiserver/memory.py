@@ -1,6 +1,7 @@
 """Memory that a passing peak has left behind, given back to the operating system.
 
-glibc keeps what is freed for the next time; after the few great works that an API server does once, there is none.
+glibc keeps what is freed for the next time. After a burst of writes, or the few great works that an API server does
+once, the next time may be far away.
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ import gc
 
 
 def give_back() -> None:
-    """Free pages go to the system; where the C library is another than glibc nothing happens. Takes milliseconds."""
+    """Collect what is unreachable, then `trim`."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Hand free pages to the system; where the C library is another than glibc nothing happens. Takes milliseconds,
+    during which other threads go on."""
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        malloc_trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError):
         return
-    trim(0)
+    malloc_trim(0)

@@ -29,6 +29,7 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj, Resource
 from navarch.api.time import Clock, SystemClock
+from navarch.apiserver import memory
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.caches import CacheReader, Caches
@@ -162,6 +163,7 @@ class ApiServer:
             except StoreUnavailable:
                 log.warning("compaction has to wait", exc_info=True)
             before = self.core.caches.revision
+            await asyncio.to_thread(memory.trim)
 
     # Requests
 
