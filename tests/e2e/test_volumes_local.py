@@ -91,7 +91,8 @@ def test_an_empty_directory_is_for_everyone(batch: Batch, name: str, owner: str,
     seen, kind, file, text = batch.said(name).splitlines()
 
     assert (seen, file, text) == (directory, f"644 {owner}", "hi")
-    assert (kind == "tmpfs") == memory
+    # The node's own disk may be in memory, too, as /tmp is on Debian 13.
+    assert kind == "tmpfs" or not memory
 
 
 def test_memory_is_limited_in_size(batch: Batch) -> None:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ from click.core import ParameterSource
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
-from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.config import ClusterConfig, ConfigError, planning
 from navarch.cluster.state import ClusterState
 
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
@@ -112,10 +114,26 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
-    config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
-    kubeconfig.check(config)
+    with ExitStack() as choosing:
+        choosing.enter_context(planning())
+        config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
+        kubeconfig.check(config)
+        _bring_up(config, reason, timeout_s, detach, output, stated_port="port" in changes, chosen=choosing.close)
+
+
+def _bring_up(
+    config: ClusterConfig,
+    reason: str,
+    timeout_s: float,
+    detach: bool,
+    output: str,
+    *,
+    stated_port: bool,
+    chosen: Callable[[], None],
+) -> None:
+    """Start the cluster and wait; `chosen` is called once its ports and networks are written down."""
     # Only who has not chosen a port, now or earlier, is given another one.
-    attempts = 1 if "port" in changes or (config.root / "cluster.json").exists() else _PORT_ATTEMPTS
+    attempts = 1 if stated_port or (config.root / "cluster.json").exists() else _PORT_ATTEMPTS
     title = f"Cluster {config.name!r}: {reason}"
     # Until there is a cluster to stop in order, SIGTERM and the terminal's end are like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -125,6 +143,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         for attempts_left in reversed(range(attempts)):
             try:
                 process = lifecycle.start(config)
+                chosen()
                 say(title if process is not None else f"{title}; it is running already")
                 _wait(config, process, timeout_s, detach)
                 break

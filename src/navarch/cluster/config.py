@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
@@ -161,6 +164,24 @@ def known_clusters() -> list[ClusterConfig]:
         except ConfigError:
             continue
     return found
+
+
+@contextlib.contextmanager
+def planning() -> Iterator[None]:
+    """Hold this while a new cluster's ports and networks are chosen and written down: of two `up` at the same moment
+    the second sees what the first has taken."""
+    path = Path(tempfile.gettempdir(), f"navarch-{os.geteuid()}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        # Somebody else's file of that name: better a rare clash than no cluster.
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def free_index(clusters: list[ClusterConfig]) -> int:

@@ -37,7 +37,11 @@ async def run_nft(*arguments: str, script: str = "") -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate(script.encode())
+    try:
+        output, errors = await process.communicate(script.encode())
+    except (OSError, RuntimeError) as error:
+        # It ended before it had read its input (uvloop calls writing to a closed pipe a RuntimeError).
+        raise NftError(f"nft ended early: {error}") from error
     if process.returncode:
         raise NftError(errors.decode(errors="replace")[:2000].strip() or f"nft exited with {process.returncode}")
     return output.decode()
