@@ -133,6 +133,8 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def _namespace(cluster: Cluster) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
+    # Made by a controller a moment later; until then pods are held up and tokens refused.
+    cluster.wait_until(lambda: cluster.get("serviceaccount", "default", "-n", name), 10, "the default service account")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
