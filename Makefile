@@ -38,9 +38,11 @@ format: install
 
 bench: install
 	@$(BIN)/python benchmarks/startup.py
-	@$(BIN)/python benchmarks/pods_crud.py
-	@$(BIN)/python benchmarks/watch_fanout.py
+	@$(BIN)/navarch up --name bench --runtime simulated --nodes 1000 --detach --wait 60s
 	@$(BIN)/python benchmarks/deployment_5000.py
+	@$(BIN)/python benchmarks/pods_crud.py
+	@$(BIN)/python benchmarks/watch_fanout.py --watchers 100 --events 2000
+	@$(BIN)/navarch down --name bench --purge
 
 clean:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tools/clean.py; fi
