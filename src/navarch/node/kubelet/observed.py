@@ -3,12 +3,14 @@ restarted kubelet finds everything again."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from navarch.node.kubelet.cri import cri_pb2 as cri
+from navarch.node.kubelet.oom import KILLED, was_killed_for_memory
 from navarch.node.kubelet.runtime import CONTAINER_NAME, POD_UID, NotFound, Runtime
 
 HASH: Final = "io.kubernetes.container.hash"
@@ -141,6 +143,9 @@ class Observer:
         except NotFound:
             self._known.pop(container.id, None)
             return None
+        if status.state == cri.CONTAINER_EXITED and status.exit_code == KILLED and status.reason == "Error":
+            if await asyncio.to_thread(was_killed_for_memory, container.id):
+                status.reason = "OOMKilled"
         self._known[container.id] = status
         return status
 
