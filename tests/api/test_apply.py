@@ -301,7 +301,7 @@ def test_whoever_applies_alone_gets_exactly_the_last_configuration(l1: Any, c1: 
     obj = applied(applied(None, _config(l1, c1)), _config(l2, c2), now=T2)
     assert obj["metadata"].get("labels", {}) == l2
     containers = obj["spec"]["template"]["spec"]["containers"]
-    # The same items in another order are no change (as in Kubernetes' structured merge), so their order may stay.
+    # Known: where only the order of the same items differs, ours keeps the old one; what Kubernetes does is unchecked.
     assert sorted(containers, key=itemgetter("name")) == sorted(c2, key=itemgetter("name"))
     if sorted(map(itemgetter("name"), c1)) != sorted(map(itemgetter("name"), c2)):
         assert containers == c2
