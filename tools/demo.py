@@ -33,7 +33,7 @@ def kubectl(*arguments: str, capture: bool = False) -> str:
 
 def load_image() -> None:
     """Build the guestbook's image, one layer with busybox, and load it unless it is there."""
-    from navarch.node.images import Platform, busybox_files, host_architecture, write_image
+    from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 
     listed = subprocess.run(
         [*NAVARCH, "image", "ls", "--name", NAME, "-o", "json"], check=True, text=True, stdout=subprocess.PIPE

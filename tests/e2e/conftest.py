@@ -117,7 +117,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     why = why_unavailable()
     if why:
         pytest.skip(why)
-    from navarch.node.images import Platform, busybox_files, host_architecture, write_image
+    from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 
     home = tmp_path_factory.mktemp("nav")
     archive = home / "busybox.tar"

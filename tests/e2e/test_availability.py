@@ -17,7 +17,7 @@ import pytest
 
 from navarch.cluster.state import ClusterState, alive
 from navarch.node.containerd import why_unavailable
-from navarch.node.images import Platform, busybox_files, host_architecture, write_image
+from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 
 from .conftest import Cluster, _running
 from .load import Echo, Load, Outcome, fetch, resolve

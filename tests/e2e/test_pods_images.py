@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from navarch.node.images import Platform, busybox_files, host_architecture, write_image
-from tests.node.kubelet.test_images import Registry
+from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
+from tests.node.images.test_manager import Registry
 
 from .batch import Batch, container_status
 from .conftest import Cluster

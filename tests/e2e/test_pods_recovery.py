@@ -13,7 +13,7 @@ import pytest
 
 from navarch.cluster.state import ClusterState, alive, start_ticks
 from navarch.node.containerd import why_unavailable
-from navarch.node.images import Platform, busybox_files, host_architecture, write_image
+from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 
 from .batch import container_status, is_ready
 from .conftest import Cluster, _running

@@ -15,7 +15,7 @@ from navarch.node.containerd import (
     unmount_below,
     why_unavailable,
 )
-from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.runtime.cri import CRIRuntime
 
 
 def _config(version: tuple[int, ...], **more: object) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from navarch.node.images import read_layout
+from navarch.node.images.archives import read_layout
 from navarch.node.pause import PAUSE_IMAGE, pause_program, write_pause_image
 
 

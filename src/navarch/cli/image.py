@@ -24,7 +24,7 @@ def image() -> None:
 @cluster_options
 def load(archives: tuple[Path, ...], name: str, data_dir: str | None) -> None:
     """Load images from tar ARCHIVES (OCI layouts or `docker save`) into the cluster's containerd."""
-    from navarch.node.images import load_image
+    from navarch.node.images.archives import load_image
 
     config = _with_containers(name, data_dir)
     for archive in archives:
@@ -41,7 +41,7 @@ def load(archives: tuple[Path, ...], name: str, data_dir: str | None) -> None:
 @output_option
 def list_images(name: str, data_dir: str | None, output: str) -> None:
     """List the images that the cluster's containerd has."""
-    from navarch.node.kubelet.runtime import CRIRuntime
+    from navarch.node.runtime.cri import CRIRuntime
 
     config = _with_containers(name, data_dir)
 

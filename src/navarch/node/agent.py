@@ -17,13 +17,13 @@ from typing import Final
 from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
 from navarch.node import networking
+from navarch.node.config import KubeletConfig
 from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
-from navarch.node.kubelet import cgroups
-from navarch.node.kubelet.config import KubeletConfig
-from navarch.node.kubelet.kubelet import Kubelet
-from navarch.node.kubelet.runtime import CRIRuntime
+from navarch.node.engine.kubelet import Kubelet
 from navarch.node.memory import limit_arenas, trim_for_ever
 from navarch.node.networking import NetworkingConfig, NodeNetworking
+from navarch.node.resources import cgroups
+from navarch.node.runtime.cri import CRIRuntime
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from navarch.node.images import load_image
+from navarch.node.images.archives import load_image
 from navarch.node.pause import PAUSE_IMAGE, write_pause_image
 
 _CNI_DIRECTORIES: Final = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
@@ -284,7 +284,7 @@ _KEPT_ENVIRONMENT: Final = frozenset(
 
 async def wait_ready(paths: ContainerdPaths, *, timeout_s: float = 30.0) -> None:
     """Wait until the CRI plugin answers.  Raises TimeoutError."""
-    from navarch.node.kubelet.runtime import CRIRuntime
+    from navarch.node.runtime.cri import CRIRuntime
 
     async with asyncio.timeout(timeout_s):
         while True:
@@ -338,7 +338,7 @@ async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]
 
 async def remove_all_pods(paths: ContainerdPaths) -> None:
     """Stop and remove every sandbox, and with it its containers and its network."""
-    from navarch.node.kubelet.runtime import CRIRuntime
+    from navarch.node.runtime.cri import CRIRuntime
 
     runtime = CRIRuntime(paths.socket)
     try:

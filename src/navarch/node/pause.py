@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from navarch.node.images import LayerFile, Platform, write_image
+from navarch.node.images.archives import LayerFile, Platform, write_image
 
 PAUSE_IMAGE: Final = "navarch.local/pause:1"
 

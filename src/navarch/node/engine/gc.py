@@ -1,0 +1,151 @@
+"""What nobody needs any more: sandboxes and directories of pods that no longer exist, unused images, overlong logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from navarch.api.meta import uid_of
+from navarch.node.engine.observed import GRACE_PERIOD
+from navarch.node.resources import cgroups
+from navarch.node.runtime.cri import POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure
+
+if TYPE_CHECKING:
+    from navarch.node.engine.kubelet import Kubelet
+
+log = logging.getLogger(__name__)
+
+_PERIOD_S: Final = 60.0
+_IMAGES_EVERY: Final = 5
+_MIN_IMAGE_AGE: Final = timedelta(minutes=2)
+
+
+class Sweeper:
+    """Owned by the kubelet; a slow loop."""
+
+    def __init__(self, kubelet: Kubelet) -> None:
+        self._kubelet = kubelet
+        self._first_seen: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        turn = 0
+        while True:
+            await asyncio.sleep(_PERIOD_S)
+            turn += 1
+            try:
+                await self.adopt_orphans()
+                self.remove_stale_directories()
+                await self.rotate_logs()
+                if turn % _IMAGES_EVERY == 0:
+                    await self.free_images()
+            except (RuntimeFailure, OSError) as error:
+                log.warning("sweeping: %s", error)
+
+    async def adopt_orphans(self) -> None:
+        """Stop and remove sandboxes whose pod neither the API server nor a worker knows."""
+        kubelet = self._kubelet
+        known = {uid_of(pod) for pod in kubelet.pods.list()} | set(kubelet.workers)
+        for sandbox in await kubelet.runtime.list_sandboxes():
+            uid = sandbox.labels.get(POD_UID, "")
+            if not uid or uid in known:
+                continue
+            name = f"{sandbox.labels.get(POD_NAMESPACE)}/{sandbox.labels.get(POD_NAME)}"
+            log.info("removing %s (%s), which no longer exists", name, uid)
+            await self._remove(sandbox)
+
+    async def _remove(self, sandbox: Any) -> None:
+        runtime = self._kubelet.runtime
+        grace_s = min(int(sandbox.annotations.get(GRACE_PERIOD) or 30), 30)
+        labels = {POD_UID: sandbox.labels[POD_UID]}
+        async with asyncio.TaskGroup() as tasks:
+            for container in await runtime.list_containers(labels):
+                tasks.create_task(self._stop(container.id, grace_s))
+        with contextlib.suppress(NotFound):
+            await runtime.stop_sandbox(sandbox.id)
+            await runtime.remove_sandbox(sandbox.id)
+
+    async def _stop(self, container_id: str, grace_s: int) -> None:
+        with contextlib.suppress(NotFound):
+            await self._kubelet.runtime.stop_container(container_id, grace_s)
+
+    def remove_stale_directories(self) -> None:
+        """Remove the directories, logs and cgroups of pods that have gone."""
+        kubelet = self._kubelet
+        known = {uid_of(pod) for pod in kubelet.pods.list()} | set(kubelet.workers)
+        for place in _children(kubelet.config.pods):
+            if place.name not in known:
+                kubelet.parts.volumes.tear_down(place.name)
+        for place in _children(kubelet.config.logs):
+            if place.name.rpartition("_")[2] not in known:
+                shutil.rmtree(place, ignore_errors=True)
+        for uid in cgroups.pod_uids(kubelet.config.cgroup_root) - known:
+            for middle in ("", "/burstable", "/besteffort"):
+                cgroups.remove_pod_cgroup(f"{kubelet.config.cgroup_root}{middle}/pod{uid}")
+
+    async def rotate_logs(self) -> None:
+        """Rotate the logs of running containers that have grown too long; keep as many old ones as configured."""
+        config = self._kubelet.config
+        for worker in list(self._kubelet.workers.values()):
+            for container in list(worker.observed.all()):
+                path = Path(container.status.log_path) if container.status.log_path else None
+                if path is None or not container.running:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_size <= config.container_log_max_bytes:
+                        continue
+                    stamp = self._kubelet.clock.now().strftime("%Y%m%d-%H%M%S")
+                    path.rename(path.with_name(f"{path.name}.{stamp}"))
+                    await self._kubelet.runtime.reopen_log(container.id)
+                    rotated = sorted(path.parent.glob(f"{path.name}.*"))
+                    for old in rotated[: max(len(rotated) - (config.container_log_max_files - 1), 0)]:
+                        old.unlink(missing_ok=True)
+
+    async def free_images(self) -> None:
+        """Remove the images unused for longest while the disk is fuller than it may be."""
+        kubelet = self._kubelet
+        place, _, _ = await kubelet.runtime.image_filesystem()
+        disk = os.statvfs(place)
+        used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)
+        if used_percent < kubelet.config.image_gc_high_percent:
+            return
+        goal = (used_percent - kubelet.config.image_gc_low_percent) * disk.f_blocks * disk.f_frsize // 100
+        freed = await self.remove_unused_images(goal)
+        if freed < goal:
+            message = (
+                f"Failed to garbage collect required amount of images. Attempted to free {goal} bytes, "
+                f"but only found {freed} bytes eligible to free."
+            )
+            kubelet.node.event("Warning", "FreeDiskSpaceFailed", message)
+
+    async def remove_unused_images(self, goal: int) -> int:
+        """Remove unused images, those unused for longest first, until `goal` bytes are free; returns how many are."""
+        kubelet = self._kubelet
+        now = kubelet.clock.now()
+        in_use = {container.image.image for container in await kubelet.runtime.list_containers()}
+        in_use |= {container.image_ref for container in await kubelet.runtime.list_containers()}
+        candidates = []
+        for image in await kubelet.runtime.list_images():
+            seen = self._first_seen.setdefault(image.id, now)
+            names = {image.id, *image.repo_tags, *image.repo_digests}
+            if image.pinned or names & in_use or any("/pause:" in tag for tag in image.repo_tags):
+                continue
+            if now - seen >= _MIN_IMAGE_AGE:
+                candidates.append((kubelet.parts.images.last_used.get(image.id, seen), image))
+        freed = 0
+        for _, image in sorted(candidates, key=lambda pair: pair[0]):
+            if freed >= goal:
+                break
+            await kubelet.runtime.remove_image(image.id)
+            freed += image.size
+        return freed
+
+
+def _children(place: Path) -> list[Path]:
+    return [child for child in place.iterdir() if child.is_dir()] if place.is_dir() else []

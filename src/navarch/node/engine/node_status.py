@@ -1,0 +1,443 @@
+"""The node as the cluster sees it: registered, its capacity and conditions, its lease renewed, its images listed.
+
+The lease says every ten seconds that the node lives; the status is written when it differs, and every few minutes in
+any case. What is measured here (memory, disk, processes) also decides about pressure, and so about eviction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import random
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api import quantity
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj, labels_of
+from navarch.api.time import Clock, format_micro_time, format_time
+from navarch.client.base import Client, PatchKind
+from navarch.client.events import EventRecorder
+from navarch.client.resources import LEASES, NODES
+from navarch.node.config import KubeletConfig
+from navarch.node.containerd import containerd_version
+from navarch.node.resources.amounts import memory_capacity, milli_cpu, pod_requests, whole
+from navarch.node.resources.pressure import Pressure
+from navarch.node.runtime.cri import Runtime, RuntimeFailure
+from navarch.node.spec.security import forbidden_sysctl
+
+log = logging.getLogger(__name__)
+
+_LEASE_NAMESPACE: Final = "kube-node-lease"
+_LOOK_EVERY_S: Final = 10.0
+_RETRY_S: Final = 1.0
+_IMAGES_LISTED: Final = 50
+_RUNTIME_AWAY: Final = timedelta(seconds=30)
+_SHORT: Final = "Pod was rejected: Node didn't have enough"
+_UNFIT: Final = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+_KUBELET_VERSION: Final = "v1.37.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What does not change while the machine runs."""
+
+    machine_id: str
+    system_uuid: str
+    boot_id: str
+    kernel: str
+    os_image: str
+    architecture: str
+    cpus: int
+    memory: int
+    runtime: str
+
+
+def this_machine() -> Machine:
+    """Read from /proc, /etc and /sys."""
+    names = dict(line.partition("=")[::2] for line in _read("/etc/os-release").splitlines())
+    machine = platform.machine()
+    try:
+        runtime = "containerd://" + ".".join(str(part) for part in containerd_version())
+    except (OSError, ValueError):
+        runtime = "containerd://unknown"
+    return Machine(
+        machine_id=_read("/etc/machine-id"),
+        system_uuid=_read("/sys/class/dmi/id/product_uuid") or _read("/etc/machine-id"),
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        kernel=platform.release(),
+        os_image=names.get("PRETTY_NAME", "Linux").strip('"'),
+        architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        cpus=len(os.sched_getaffinity(0)),
+        memory=memory_capacity(),
+        runtime=runtime,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def default_address() -> str:
+    """The address that this machine uses towards others: that of the interface of the default route, else loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: connecting a datagram socket only picks the route.
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+class NodeReporter:
+    """Owned by the kubelet. `on_pod_cidr` is called with the node's pod CIDR once it has one."""
+
+    def __init__(
+        self,
+        config: KubeletConfig,
+        client: Client,
+        runtime: Runtime,
+        clock: Clock,
+        source: random.Random,
+        recorder: EventRecorder,
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._runtime = runtime
+        self._clock = clock
+        self._random = source
+        self._recorder = recorder
+        self._machine = this_machine()
+        self._address = config.node_ip or default_address()
+        self._node: Obj | None = None
+        self.pressure = Pressure(config, clock)
+        self._written_at = clock.now() - timedelta(days=1)
+        self._runtime_seen = self._written_at
+        self._lease: Obj | None = None
+        self._pod_cidr = ""
+        self._look = asyncio.Event()
+        self.on_pod_cidr: Callable[[str], None] | None = None
+        # Where the kubelet's server listens, once it does.
+        self.port = config.port
+
+    def addresses(self) -> Sequence[str]:
+        """The node's addresses, the main one first."""
+        return (self._address,)
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        """An event about the node."""
+        name = self._config.node_name
+        uid = self._node["metadata"]["uid"] if self._node else name
+        reference = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": uid}}
+        self._recorder.event(reference, kind, reason, message)
+
+    def capacity(self) -> Obj:
+        machine, config = self._machine, self._config
+        disk = os.statvfs(config.data if config.data.exists() else "/")
+        return {
+            "cpu": str(machine.cpus),
+            "memory": f"{machine.memory // 1024}Ki",
+            "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
+            "hugepages-1Gi": "0",
+            "hugepages-2Mi": "0",
+            "pods": str(config.max_pods),
+        }
+
+    def allocatable(self) -> Obj:
+        """Capacity less what is reserved for the system and for eviction."""
+        config, capacity = self._config, self.capacity()
+        cpu = self._machine.cpus * 1000 - config.system_reserved_milli_cpu
+        memory = self._machine.memory - config.system_reserved_memory - config.eviction_memory_available
+        disk = whole(capacity["ephemeral-storage"]) * (100 - config.eviction_nodefs_available_percent) // 100
+        return {
+            **capacity,
+            "cpu": quantity.canonical(f"{cpu}m"),
+            "memory": f"{max(memory, 0) // 1024}Ki",
+            "ephemeral-storage": str(disk),
+        }
+
+    def refusal(self, pod: Obj, others: Sequence[Obj]) -> tuple[str, str] | None:
+        """Why the node cannot take a pod that was bound to it (a reason and a message); None where it can.
+
+        The scheduler has checked all of this; pods that name their node themselves come unchecked."""
+        sysctl = forbidden_sysctl(pod)
+        if sysctl:
+            return "SysctlForbidden", f'Pod was rejected: forbidden sysctl: "{sysctl}" not allowlisted'
+        allocatable = self.allocatable()
+        most = int(allocatable["pods"])
+        if len(others) + 1 > most:
+            return "OutOfpods", f"{_SHORT} resource: pods, requested: 1, used: {len(others)}, capacity: {most}"
+        if self._node is not None:
+            labels = labels_of(self._node)
+            selector = pod["spec"].get("nodeSelector") or {}
+            if any(labels.get(key) != value for key, value in selector.items()):
+                return "NodeAffinity", _UNFIT
+        critical = int(pod["spec"].get("priority") or 0) >= 2_000_000_000
+        for resource, wanted in () if critical else pod_requests(pod).items():
+            if resource not in ("cpu", "memory") or not wanted:
+                continue
+            used = sum(pod_requests(other).get(resource, 0) for other in others)
+            capacity = milli_cpu(allocatable[resource]) if resource == "cpu" else whole(allocatable[resource])
+            if wanted + used > capacity:
+                words = f"resource: {resource}, requested: {wanted}, used: {used}, capacity: {capacity}"
+                return f"OutOf{resource}", f"{_SHORT} {words}"
+        return None
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Register, then keep lease and status fresh, for ever."""
+        while True:
+            try:
+                await self._register()
+                break
+            except (StatusError, OSError) as error:
+                log.debug("registering: %s", error)
+                await asyncio.sleep(_RETRY_S)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_lease(), name="node lease")
+            tasks.create_task(self._keep_status(), name="node status")
+
+    async def _register(self) -> None:
+        name = self._config.node_name
+        existing = await self._client.find(NODES, name)
+        if existing is None and self._config.register_node:
+            node = self._new_node()
+            node["status"] = await self._status(None)
+            try:
+                existing = await self._client.create(NODES, node)
+            except StatusError as error:
+                if error.code != 409:
+                    raise
+                existing = await self._client.get(NODES, name)
+        elif existing is None:
+            raise ConnectionError(f"node {name} is not registered")
+        else:
+            existing = await self._reconcile_labels(existing)
+        self._node = existing
+        self.event("Normal", "Starting", "Starting kubelet.")
+
+    def _labels(self) -> dict[str, str]:
+        machine = self._machine
+        return {
+            "beta.kubernetes.io/arch": machine.architecture,
+            "beta.kubernetes.io/os": "linux",
+            "kubernetes.io/arch": machine.architecture,
+            "kubernetes.io/hostname": self._config.node_name,
+            "kubernetes.io/os": "linux",
+            **self._config.node_labels,
+        }
+
+    def _new_node(self) -> Obj:
+        config = self._config
+        node: Obj = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": config.node_name,
+                "labels": self._labels(),
+                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+            },
+            "spec": {},
+        }
+        if config.node_taints:
+            node["spec"]["taints"] = [dict(taint) for taint in config.node_taints]
+        return node
+
+    async def _reconcile_labels(self, node: Obj) -> Obj:
+        missing = {key: value for key, value in self._labels().items() if labels_of(node).get(key) != value}
+        if not missing:
+            return node
+        return await self._client.patch(NODES, self._config.node_name, "", {"metadata": {"labels": missing}})
+
+    # Lease.
+
+    async def _keep_lease(self) -> None:
+        period_s = self._config.lease_duration_s / 4
+        while True:
+            try:
+                await self._renew()
+            except (StatusError, OSError) as error:
+                log.debug("renewing the lease: %s", error)
+                self._lease = None
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await asyncio.sleep(period_s * (1 + 0.04 * self._random.random()))
+
+    async def _renew(self) -> None:
+        name = self._config.node_name
+        now = format_micro_time(self._clock.now())
+        lease = self._lease or await self._client.find(LEASES, name, _LEASE_NAMESPACE)
+        spec = {"holderIdentity": name, "leaseDurationSeconds": self._config.lease_duration_s, "renewTime": now}
+        if lease is None:
+            metadata: Obj = {"name": name, "namespace": _LEASE_NAMESPACE}
+            if self._node is not None:
+                owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self._node["metadata"]["uid"]}
+                metadata["ownerReferences"] = [owner]
+            fresh = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+            self._lease = await self._client.create(LEASES, fresh)
+            return
+        self._lease = await self._client.update(LEASES, {**lease, "spec": {**lease["spec"], **spec}})
+
+    # Status.
+
+    async def _keep_status(self) -> None:
+        while True:
+            try:
+                await self._write_status()
+            except (StatusError, OSError) as error:
+                log.debug("node status: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            # A node that is not ready yet is looked at often: people wait for it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S if self._is_ready() else 0.25):
+                    await self._look.wait()
+            self._look.clear()
+
+    def look_again(self) -> None:
+        """Something about the node has changed: see to its status now."""
+        self._look.set()
+
+    def _is_ready(self) -> bool:
+        conditions = ((self._node or {}).get("status") or {}).get("conditions") or []
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+    async def _write_status(self) -> None:
+        node = self._node
+        assert node is not None
+        if not node["spec"].get("podCIDR"):
+            node = await self._client.get(NODES, self._config.node_name)
+        cidr = node["spec"].get("podCIDR") or ""
+        if cidr and cidr != self._pod_cidr:
+            self._pod_cidr = cidr
+            if self.on_pod_cidr is not None:
+                self.on_pod_cidr(cidr)
+        status = await self._status(node)
+        now = self._clock.now()
+        due = now - self._written_at >= timedelta(seconds=self._config.status_period_s)
+        old = node.get("status") or {}
+        if not due and _essence(status) == _essence({key: old.get(key) for key in status}):
+            self._node = node
+            return
+        patch = {"status": status}
+        answer = await self._client.patch(
+            NODES, self._config.node_name, "", patch, kind=PatchKind.STRATEGIC, subresource="status"
+        )
+        self._announce(old, answer.get("status") or {})
+        self._node = answer
+        self._written_at = now
+
+    def _announce(self, old: Obj, new: Obj) -> None:
+        """Events for conditions that changed."""
+        before = {one["type"]: one["status"] for one in old.get("conditions") or []}
+        names = {
+            ("Ready", "True"): "NodeReady",
+            ("Ready", "False"): "NodeNotReady",
+            ("MemoryPressure", "True"): "NodeHasInsufficientMemory",
+            ("MemoryPressure", "False"): "NodeHasSufficientMemory",
+            ("DiskPressure", "True"): "NodeHasDiskPressure",
+            ("DiskPressure", "False"): "NodeHasNoDiskPressure",
+            ("PIDPressure", "True"): "NodeHasInsufficientPID",
+            ("PIDPressure", "False"): "NodeHasSufficientPID",
+        }
+        for condition in new.get("conditions") or []:
+            key = (condition["type"], condition["status"])
+            if key in names and before.get(condition["type"]) != condition["status"]:
+                message = f"Node {self._config.node_name} status is now: {names[key]}"
+                self.event("Normal", names[key], message)
+
+    async def _status(self, node: Obj | None) -> Obj:
+        machine = self._machine
+        return {
+            "addresses": [
+                {"type": "InternalIP", "address": self._address},
+                {"type": "Hostname", "address": self._config.node_name},
+            ],
+            "capacity": self.capacity(),
+            "allocatable": self.allocatable(),
+            "conditions": await self._conditions(node),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
+            "images": await self._images(),
+            "nodeInfo": {
+                "machineID": machine.machine_id,
+                "systemUUID": machine.system_uuid,
+                "bootID": machine.boot_id,
+                "kernelVersion": machine.kernel,
+                "osImage": machine.os_image,
+                "containerRuntimeVersion": machine.runtime,
+                "kubeletVersion": _KUBELET_VERSION,
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": machine.architecture,
+            },
+        }
+
+    async def _images(self) -> list[Obj]:
+        try:
+            images = await self._runtime.list_images()
+        except (RuntimeFailure, ConnectionError):
+            return ((self._node or {}).get("status") or {}).get("images") or []
+        largest = sorted(images, key=lambda image: (-image.size, image.id))[:_IMAGES_LISTED]
+        listed = [{"names": [*image.repo_digests, *image.repo_tags][:5], "sizeBytes": image.size} for image in largest]
+        return [entry for entry in listed if entry["names"]]
+
+    async def _conditions(self, node: Obj | None) -> list[Obj]:
+        old = {one["type"]: one for one in ((node or {}).get("status") or {}).get("conditions") or []}
+        now = format_time(self._clock.now())
+        found = [*self.pressure.conditions(), await self._ready()]
+        for condition in found:
+            was = old.get(condition["type"]) or {}
+            same = was.get("status") == condition["status"]
+            condition["lastHeartbeatTime"] = now
+            condition["lastTransitionTime"] = was["lastTransitionTime"] if same else now
+        return found
+
+    async def _ready(self) -> Obj:
+        problems = []
+        try:
+            status = await self._runtime.status()
+        except (RuntimeFailure, ConnectionError) as error:
+            # A runtime that is merely restarted leaves its containers alone; taking the node's pods out of their
+            # services for that would lose requests.
+            if self._clock.now() - self._runtime_seen > _RUNTIME_AWAY:
+                problems.append(f"container runtime is down: {error}")
+        else:
+            self._runtime_seen = self._clock.now()
+            for condition in status.conditions:
+                if condition.status:
+                    continue
+                if condition.type == "NetworkReady":
+                    words = f"reason:{condition.reason} message:{condition.message}"
+                    problems.append(f"container runtime network not ready: NetworkReady=false {words}")
+                elif condition.type == "RuntimeReady":
+                    problems.append(f"container runtime not ready: {condition.reason} {condition.message}")
+        if problems:
+            message = ", ".join(problems)
+            return {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": message}
+        return {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "kubelet is posting ready status",
+        }
+
+
+def _essence(status: Obj) -> Any:
+    """A status without what changes by itself."""
+    conditions = [
+        {key: value for key, value in one.items() if key not in ("lastHeartbeatTime", "lastTransitionTime")}
+        for one in status.get("conditions") or []
+        if one["type"] in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
+    ]
+    return {**status, "conditions": sorted(conditions, key=lambda one: one["type"])}

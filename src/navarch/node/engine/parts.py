@@ -1,0 +1,51 @@
+"""`Parts`: what the pods of one node share, handed to each pod's worker."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from navarch.api.meta import Obj
+from navarch.api.time import Clock
+from navarch.client.base import Client
+from navarch.client.events import EventRecorder
+from navarch.node.config import KubeletConfig
+from navarch.node.engine.backoff import Backoff
+from navarch.node.engine.observed import Observer
+from navarch.node.images.manager import ImageManager
+from navarch.node.probes.handlers import HTTPCaller
+from navarch.node.probes.prober import Prober
+from navarch.node.references import APISource
+from navarch.node.runtime.cri import Runtime
+from navarch.node.spec.container import NodeFacts
+from navarch.node.spec.fieldref import PodFacts
+from navarch.node.volumes.manager import VolumeManager
+
+
+@dataclass(slots=True)
+class Parts:
+    """Shared by all pod workers; `owned` is told of every container and sandbox id and its pod's uid, `services` gives
+    the services for environment variables, `allocatable` what the node can give."""
+
+    config: KubeletConfig
+    client: Client
+    runtime: Runtime
+    observer: Observer
+    images: ImageManager
+    volumes: VolumeManager
+    source: APISource
+    prober: Prober
+    caller: HTTPCaller
+    recorder: EventRecorder
+    clock: Clock
+    random: random.Random
+    backoff: Backoff
+    node: NodeFacts
+    services: Callable[[], Sequence[Obj]]
+    host_ips: Callable[[], Sequence[str]]
+    allocatable: Callable[[], Obj]
+    owned: Callable[[str, str], None]
+
+    def facts(self, pod_ips: Sequence[str]) -> PodFacts:
+        return PodFacts(tuple(pod_ips), tuple(self.host_ips()), self.allocatable())

@@ -1,0 +1,190 @@
+"""What to do for a pod next: compares its specification with what the runtime shows. Pure; `worker.py` carries it out.
+
+The order is Kubernetes': a sandbox; init containers one after another (sidecars stay up); then all others, each
+restarted as its policy says. Invariant: no regular container starts before every init container is done or, for a
+sidecar, started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from navarch.api.meta import Obj
+from navarch.node.engine.observed import HASH, ObservedContainer, ObservedPod
+from navarch.node.spec import podspec
+
+
+@dataclass(slots=True)
+class ContainerMemory:
+    """What the kubelet knows of a container beside the runtime: probe results, hooks, why it waits.
+
+    All of it is about the instance `container_id`, and starts anew with the next."""
+
+    container_id: str = ""
+    ready: bool = False
+    started: bool = False
+    # The postStart hook still runs, and later containers wait for it.
+    hook_running: bool = False
+    # Why it must be killed (and perhaps restarted): a probe or a hook failed.
+    doomed: str = ""
+    # The probe that doomed it, if one did.
+    doomed_by: str = ""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+
+
+class Kill(NamedTuple):
+    """A running container to stop, with the words of the Killing event."""
+
+    container: Obj
+    instance: ObservedContainer
+    message: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """`end` says that the pod has nothing left to run: stop it for good."""
+
+    create_sandbox: bool = False
+    attempt: int = 0
+    start: list[Obj] = field(default_factory=list)
+    kill: list[Kill] = field(default_factory=list)
+    end: bool = False
+
+
+def make_plan(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMemory]) -> Plan:
+    """The next steps for a pod that is to run."""
+    plan = Plan()
+    if not observed.sandbox_ready or not (observed.ips or podspec.host_network(pod)):
+        return _new_sandbox(pod, observed)
+    if not _initialise(pod, observed, memory, plan):
+        return plan
+    waiting = False
+    for container in podspec.containers(pod):
+        waiting = _regular(pod, container, observed, memory, plan) or waiting
+    for container in podspec.ephemeral_containers(pod):
+        if observed.latest(container["name"]) is None:
+            plan.start.append(container)
+    regular = {container["name"] for container in podspec.containers(pod)}
+    going = any(
+        (instance := observed.current(name)) is not None and (instance.running or instance.created_only)
+        for name in regular
+    )
+    if not going and not waiting:
+        plan.end = True
+        plan.start.clear()
+    return plan
+
+
+def _new_sandbox(pod: Obj, observed: ObservedPod) -> Plan:
+    attempt = 0 if observed.sandbox is None else observed.sandbox.metadata.attempt + 1
+    containers = podspec.containers(pod)
+    ran = [observed.latest(container["name"]) for container in containers]
+    if attempt and any(ran):
+        # The sandbox died under containers that have run: it is worth a new one only if one of them may run again.
+        again = any(
+            instance is None or podspec.should_restart(pod, container, instance.exit_code if instance.exited else 137)
+            for container, instance in zip(containers, ran, strict=True)
+        )
+        if not again:
+            return Plan(end=True)
+    return Plan(create_sandbox=True, attempt=attempt)
+
+
+def initialised(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMemory]) -> bool:
+    """Whether every init container is done, and every sidecar started, in the current sandbox."""
+    if any(observed.current(container["name"]) is not None for container in podspec.containers(pod)):
+        return True
+    for container in podspec.init_containers(pod):
+        instance = observed.current(container["name"])
+        if podspec.is_sidecar(container):
+            state = memory.get(container["name"])
+            if instance is None or not instance.running or state is None or not state.started:
+                return False
+        elif instance is None or not instance.exited or instance.exit_code != 0:
+            return False
+    return True
+
+
+def _initialise(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMemory], plan: Plan) -> bool:
+    """Plan the init containers; True where the regular ones may be looked at."""
+    done = initialised(pod, observed, memory)
+    for container in podspec.init_containers(pod):
+        instance = observed.current(container["name"])
+        if podspec.is_sidecar(container):
+            _sidecar(pod, container, instance, memory, plan)
+            state = memory.get(container["name"])
+            if not done and (instance is None or not instance.running or state is None or not state.started):
+                return False
+            continue
+        if done:
+            continue
+        if instance is None or instance.created_only:
+            plan.start.append(container)
+            return False
+        if instance.running:
+            return False
+        if instance.exit_code != 0:
+            if podspec.should_restart(pod, _as_failing_init(pod, container), instance.exit_code):
+                plan.start.append(container)
+            else:
+                plan.end = True
+                plan.start.clear()
+            return False
+    return True
+
+
+def _as_failing_init(pod: Obj, container: Obj) -> Obj:
+    """An init container that failed is tried again unless the policy is Never; with Always it is as with OnFailure."""
+    if container.get("restartPolicy") or podspec.restart_policy(pod) == "Never":
+        return container
+    return {**container, "restartPolicy": "OnFailure"}
+
+
+def _sidecar(
+    pod: Obj, container: Obj, instance: ObservedContainer | None, memory: Mapping[str, ContainerMemory], plan: Plan
+) -> None:
+    if instance is None or not instance.running:
+        plan.start.append(container)
+        return
+    reason = _doom(container, instance, memory)
+    if reason:
+        plan.kill.append(Kill(container, instance, reason))
+
+
+def _regular(
+    pod: Obj, container: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMemory], plan: Plan
+) -> bool:
+    """Plan one regular container; True where it is to be (re)started."""
+    instance = observed.current(container["name"])
+    if instance is None:
+        latest = observed.latest(container["name"])
+        if latest is not None and latest.exited and not podspec.should_restart(pod, container, latest.exit_code):
+            return False
+        plan.start.append(container)
+        return True
+    if instance.created_only:
+        plan.start.append(container)
+        return True
+    if instance.exited:
+        if podspec.should_restart(pod, container, instance.exit_code):
+            plan.start.append(container)
+            return True
+        return False
+    reason = _doom(container, instance, memory)
+    if reason:
+        plan.kill.append(Kill(container, instance, reason))
+    return False
+
+
+def _doom(container: Obj, instance: ObservedContainer, memory: Mapping[str, ContainerMemory]) -> str:
+    """Why a running container has to go; empty where it may stay."""
+    name = container["name"]
+    if instance.status.annotations.get(HASH) != podspec.container_hash(container):
+        return f"Container {name} definition changed, will be restarted"
+    state = memory.get(name)
+    if state is not None and state.container_id == instance.id and state.doomed:
+        return state.doomed
+    return ""

@@ -1,0 +1,104 @@
+"""A pod's status on its way to the API server: computed anew for every write, patched where it differs, until it is
+there.
+
+It also ends a deleted pod: after its last status has been taken, the object is deleted with grace period 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import is_deleting, revision_of
+from navarch.client.base import PatchKind
+from navarch.client.resources import PODS
+from navarch.node.engine.status import pod_status, status_patch
+from navarch.node.spec import podspec
+
+if TYPE_CHECKING:
+    from navarch.node.engine.worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S: Final = 0.2
+_LAST_RETRY_S: Final = 10.0
+
+
+class Publisher:
+    """Owned by a PodWorker; `changed` says that the status may differ now."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        self._worker = worker
+        self._dirty = asyncio.Event()
+        # The status of a stopped pod that is deleted has been taken.
+        self.final_published = False
+        self.deleted = False
+
+    def changed(self) -> None:
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Publish for ever; failures are tried again."""
+        retry_s = _FIRST_RETRY_S
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            try:
+                await self._publish()
+            except (StatusError, OSError) as error:
+                if isinstance(error, StatusError) and error.code in (404, 409, 410):
+                    # Gone, or another pod of that name: the informer will tell. A conflict is computed anew.
+                    if error.code != 409:
+                        self._worker.removed()
+                        continue
+                else:
+                    log.debug("status of %s: %s", podspec.quoted(self._worker.pod), error)
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, _LAST_RETRY_S)
+                self._dirty.set()
+            else:
+                retry_s = _FIRST_RETRY_S
+
+    async def _publish(self) -> None:
+        worker = self._worker
+        if worker.gone:
+            return
+        metadata = worker.pod["metadata"]
+        stopped = worker.ending and not worker.observed.any_running and not worker.observed.sandbox_ready
+        new = pod_status(worker.status_inputs())
+        patch = status_patch(worker.pod.get("status") or {}, new)
+        if patch:
+            answer = await worker.parts.client.patch(
+                PODS,
+                metadata["name"],
+                metadata["namespace"],
+                {"metadata": {"uid": metadata["uid"]}, "status": patch},
+                kind=PatchKind.STRATEGIC,
+                subresource="status",
+            )
+            answer.setdefault("apiVersion", "v1")
+            answer.setdefault("kind", "Pod")
+            answer["metadata"].pop("managedFields", None)
+            if revision_of(answer) > revision_of(worker.pod):
+                worker.pod = answer
+                worker.wake()
+        if stopped and is_deleting(worker.pod):
+            if not self.final_published:
+                self.final_published = True
+                worker.wake()
+            elif worker.cleaned and not self.deleted:
+                await self._delete()
+
+    async def _delete(self) -> None:
+        metadata = self._worker.pod["metadata"]
+        try:
+            await self._worker.parts.client.delete(
+                PODS, metadata["name"], metadata["namespace"], grace_s=0, uid=metadata["uid"]
+            )
+        except StatusError as error:
+            if error.code not in (404, 409):
+                raise
+        self.deleted = True
+        self._worker.wake()

@@ -1,0 +1,234 @@
+"""Starting containers: image, environment, configuration, creation, start, postStart hook, probes; and the back-off of
+those that keep failing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from navarch.api.meta import Obj
+from navarch.node.engine.backoff import go_duration
+from navarch.node.engine.observed import ObservedContainer
+from navarch.node.engine.plan import ContainerMemory
+from navarch.node.probes.handlers import run_hook
+from navarch.node.probes.prober import ready_without_probe, started_without_probe
+from navarch.node.runtime.cri import NotFound, RuntimeFailure
+from navarch.node.spec import podspec
+from navarch.node.spec.container import ContainerInputs, container_config
+from navarch.node.spec.env import environment
+from navarch.node.spec.security import ConfigError
+from navarch.node.volumes.base import VolumePending
+
+if TYPE_CHECKING:
+    from navarch.node.engine.worker import PodWorker
+
+_RETRY: Final = timedelta(seconds=10)
+
+
+class Starter:
+    """Owned by a PodWorker."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        self._worker = worker
+
+    async def start(self, containers: Sequence[Obj]) -> None:
+        """Start each that may start now, in order; one whose postStart hook runs holds back those after it."""
+        for container in containers:
+            worker = self._worker
+            if any(
+                state.hook_running and self._before(name, container["name"]) for name, state in worker.memory.items()
+            ):
+                return
+            await self._start(container)
+
+    def _before(self, one: str, other: str) -> bool:
+        names = [container["name"] for container in podspec.all_containers(self._worker.pod)]
+        return one in names and other in names and names.index(one) < names.index(other)
+
+    async def _start(self, container: Obj) -> None:
+        worker = self._worker
+        name = container["name"]
+        state = worker.memory.setdefault(name, ContainerMemory())
+        latest = worker.observed.latest(name)
+        if latest is not None and latest.created_only:
+            # Left by an attempt that was cut short; nothing of it has run.
+            with contextlib.suppress(NotFound):
+                await worker.parts.runtime.remove_container(latest.id)
+            latest = None
+        if latest is not None and latest.exited and self._backing_off(container, latest, state):
+            return
+        attempt = self._attempt(name, latest)
+        image = await self._image(container, attempt, state)
+        if image is None:
+            return
+        try:
+            config = await self._config(container, attempt, image)
+        except ConfigError as error:
+            self._fail(container, state, "CreateContainerConfigError", str(error), f"Error: {error}")
+            return
+        if latest is not None and latest.exited:
+            now = worker.parts.clock.now()
+            worker.parts.backoff.attempted(self._key(container), latest.finished_at, now)
+        await self._create(container, config, state)
+
+    def _attempt(self, name: str, latest: ObservedContainer | None) -> int:
+        """The restart count of the instance to make: one more than the last, also when the runtime has forgotten it."""
+        if latest is not None:
+            return latest.restart_count + 1
+        status = self._worker.pod.get("status") or {}
+        for field in ("containerStatuses", "initContainerStatuses"):
+            for told in status.get(field) or []:
+                if told["name"] == name and told.get("containerID"):
+                    return int(told.get("restartCount") or 0) + 1
+        return 0
+
+    def _key(self, container: Obj) -> str:
+        return f"{self._worker.uid}/{container['name']}/{podspec.container_hash(container)}"
+
+    def _backing_off(self, container: Obj, latest: ObservedContainer, state: ContainerMemory) -> bool:
+        worker = self._worker
+        if latest.exit_code == 0 and not self._restarted_when_done(container):
+            return False
+        now = worker.parts.clock.now()
+        remaining = worker.parts.backoff.remaining(self._key(container), latest.finished_at, now)
+        if remaining.total_seconds() <= 0:
+            return False
+        delay = go_duration(worker.parts.backoff.delay(self._key(container)))
+        name, where = container["name"], podspec.quoted(worker.pod)
+        state.waiting_reason = "CrashLoopBackOff"
+        state.waiting_message = f"back-off {delay} restarting failed container={name} pod={where}"
+        worker.event("Warning", "BackOff", f"Back-off restarting failed container {name} in pod {where}", name)
+        worker.wake_at(now + remaining)
+        return True
+
+    def _restarted_when_done(self, container: Obj) -> bool:
+        return podspec.should_restart(self._worker.pod, container, 0)
+
+    async def _image(self, container: Obj, attempt: int, state: ContainerMemory) -> Any | None:
+        worker = self._worker
+        name = container["name"]
+
+        def notify(kind: str, reason: str, message: str) -> None:
+            worker.event(kind, reason, message, name)
+
+        found = await worker.parts.images.ensure(worker.pod, container, attempt, notify, worker.wake)
+        if found.image is not None:
+            return found.image
+        if found.reason:
+            if found.reason != state.waiting_reason and found.reason != "ErrImagePull":
+                notify("Warning", "Failed", f"Error: {found.reason}")
+            state.waiting_reason, state.waiting_message = found.reason, found.message
+            if found.retry_at is not None:
+                worker.wake_at(found.retry_at)
+            else:
+                worker.wake_after(_RETRY)
+        return None
+
+    async def volume_image(self, volume: Obj) -> Any:
+        """The image of an image volume, pulled as a container's is.  Raises VolumePending until it is there."""
+        worker = self._worker
+        stated = volume["image"]
+        asked = {"name": f"volume {volume['name']}", "image": stated.get("reference", "")}
+        if stated.get("pullPolicy"):
+            asked["imagePullPolicy"] = stated["pullPolicy"]
+        found = await worker.parts.images.ensure(worker.pod, asked, 0, worker.event, worker.wake)
+        if found.image is None:
+            if found.reason:
+                worker.wake_at(found.retry_at or worker.parts.clock.now() + _RETRY)
+                for container in podspec.containers(worker.pod):
+                    state = worker.memory.setdefault(container["name"], ContainerMemory())
+                    state.waiting_reason, state.waiting_message = found.reason, found.message
+            raise VolumePending(found.reason or "the image is being pulled")
+        return found.image
+
+    async def _config(self, container: Obj, attempt: int, image: Any) -> Any:
+        worker = self._worker
+        facts = worker.parts.facts(worker.ips())
+        env = await environment(
+            worker.pod, container, worker.parts.services(), worker.parts.source, facts, worker.volumes
+        )
+        return container_config(
+            ContainerInputs(
+                pod=worker.pod,
+                container=container,
+                attempt=attempt,
+                image=image,
+                env=env,
+                volumes=worker.volumes,
+                facts=facts,
+                node=worker.parts.node,
+                target_id=self._target_id(container),
+            ),
+            worker.parts.config,
+        )
+
+    def _target_id(self, container: Obj) -> str:
+        """The running container whose processes an ephemeral one joins."""
+        target = container.get("targetContainerName")
+        if not target:
+            return ""
+        instance = self._worker.observed.current(target)
+        if instance is None or not instance.running:
+            raise ConfigError(f"container {target} is not running, its process namespace cannot be joined")
+        return instance.id
+
+    def _fail(self, container: Obj, state: ContainerMemory, reason: str, message: str, told: str) -> None:
+        """The container cannot be made or run now: say so, and try again later."""
+        state.waiting_reason, state.waiting_message = reason, message
+        self._worker.event("Warning", "Failed", told, container["name"])
+        self._worker.wake_after(_RETRY)
+
+    async def _create(self, container: Obj, config: Any, state: ContainerMemory) -> None:
+        worker = self._worker
+        runtime = worker.parts.runtime
+        name = container["name"]
+        sandbox = worker.observed.sandbox
+        assert sandbox is not None
+        try:
+            container_id = await runtime.create_container(sandbox.id, config, worker.sandbox_config)
+        except RuntimeFailure as error:
+            self._fail(container, state, "CreateContainerError", str(error), f"Error: {error}")
+            return
+        worker.parts.owned(container_id, worker.uid)
+        worker.resizer.record(container, container_id)
+        worker.event("Normal", "Created", "Container created", name)
+        try:
+            await runtime.start_container(container_id)
+        except RuntimeFailure as error:
+            self._fail(container, state, "RunContainerError", str(error), f"Error: {error}")
+            return
+        worker.event("Normal", "Started", "Container started", name)
+        fresh = ContainerMemory(container_id=container_id)
+        worker.memory[name] = fresh
+        hook = (container.get("lifecycle") or {}).get("postStart")
+        if hook:
+            fresh.hook_running = True
+            task = asyncio.create_task(self._after_hook(container, container_id, hook), name=f"postStart of {name}")
+            worker.spawn(task)
+        else:
+            self._started(container, container_id)
+        worker.wake()
+
+    async def _after_hook(self, container: Obj, container_id: str, hook: Obj) -> None:
+        worker = self._worker
+        outcome = await run_hook(
+            worker.parts.runtime, worker.parts.caller, worker.pod, container, hook, container_id, worker.pod_ip()
+        )
+        state = worker.memory[container["name"]]
+        if state.container_id != container_id:
+            return
+        state.hook_running = False
+        if outcome.ok:
+            self._started(container, container_id)
+            return
+        worker.event("Warning", "FailedPostStartHook", "PostStartHook failed", container["name"])
+        state.doomed = "FailedPostStartHook"
+
+    def _started(self, container: Obj, container_id: str) -> None:
+        state = self._worker.memory[container["name"]]
+        state.started = started_without_probe(container)
+        state.ready = state.started and ready_without_probe(container)
+        self._worker.start_probes(container, container_id, self._worker.parts.clock.now())

@@ -1,0 +1,424 @@
+"""A pod's status, computed: phase, conditions and container statuses from the specification, what the runtime shows and
+what the kubelet remembers. Pure, so that the same inputs give the same status and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from navarch.api.meta import Obj
+from navarch.api.time import format_time
+from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
+from navarch.node.engine.plan import ContainerMemory
+from navarch.node.resources.amounts import qos_class
+from navarch.node.spec import podspec
+
+_OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
+
+
+@dataclass(frozen=True, slots=True)
+class StatusInputs:
+    """What a status is made of. `ending` says that the pod will not run (again): it is deleted, evicted or has ended.
+    `messages` are termination messages by container id; `failure` is a reason and message for the whole pod."""
+
+    pod: Obj
+    observed: ObservedPod
+    memory: Mapping[str, ContainerMemory]
+    messages: Mapping[str, str]
+    host_ips: Sequence[str]
+    now: datetime
+    ending: bool = False
+    failure: tuple[str, str] = ("", "")
+    conditions: Sequence[Obj] = ()
+    # What a container was last given of resources, by its name.
+    given: Callable[[str], Obj | None] = lambda _: None
+
+
+def pod_status(inputs: StatusInputs) -> Obj:
+    """The status to publish."""
+    pod = inputs.pod
+    old: Obj = pod.get("status") or {}
+    init = [_container_status(inputs, c, init=True) for c in podspec.init_containers(pod)]
+    regular = [_container_status(inputs, c, init=False) for c in podspec.containers(pod)]
+    ephemeral = [_container_status(inputs, c, init=False) for c in podspec.ephemeral_containers(pod)]
+    phase = _phase(inputs, init, regular)
+    for status in regular:
+        status["ready"] = status["ready"] and phase == "Running"
+    result: Obj = {
+        "phase": phase,
+        "qosClass": old.get("qosClass") or qos_class(pod),
+        "startTime": old.get("startTime") or format_time(inputs.now),
+        "hostIP": next(iter(inputs.host_ips), ""),
+        "hostIPs": [{"ip": address} for address in inputs.host_ips],
+        "conditions": _conditions(inputs, phase, init, regular),
+        "containerStatuses": regular,
+    }
+    if "generation" in pod["metadata"]:
+        result["observedGeneration"] = pod["metadata"]["generation"]
+    if init:
+        result["initContainerStatuses"] = init
+    if ephemeral:
+        result["ephemeralContainerStatuses"] = ephemeral
+    ips = _pod_ips(inputs, old)
+    if ips:
+        result["podIP"] = ips[0]
+        result["podIPs"] = [{"ip": address} for address in ips]
+    reason, message = inputs.failure
+    if reason:
+        result["reason"], result["message"] = reason, message
+    for kept in ("nominatedNodeName", "resourceClaimStatuses", "resize"):
+        if kept in old:
+            result[kept] = old[kept]
+    return result
+
+
+def _pod_ips(inputs: StatusInputs, old: Obj) -> list[str]:
+    if podspec.host_network(inputs.pod):
+        return list(inputs.host_ips)
+    # The addresses of a pod that has ended stay readable.
+    return list(inputs.observed.ips) or [entry["ip"] for entry in old.get("podIPs") or []]
+
+
+# Containers.
+
+
+def _old_status(inputs: StatusInputs, name: str) -> Obj:
+    old = inputs.pod.get("status") or {}
+    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for status in old.get(field) or []:
+            if status["name"] == name:
+                return status  # type: ignore[no-any-return]
+    return {}
+
+
+def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Obj:
+    name = container["name"]
+    observed = inputs.observed
+    instance = observed.latest(name)
+    memory = inputs.memory.get(name) or ContainerMemory()
+    old = _old_status(inputs, name)
+    status: Obj = {
+        "name": name,
+        "image": container.get("image", ""),
+        "imageID": "",
+        "ready": False,
+        "restartCount": int(old.get("restartCount") or 0),
+        "started": False,
+        "state": {},
+        "lastState": {},
+    }
+    stated = inputs.given(name) or container.get("resources")
+    if stated:
+        status["resources"] = stated
+        if stated.get("requests"):
+            status["allocatedResources"] = stated["requests"]
+    mounts = [_mount_status(mount) for mount in container.get("volumeMounts") or []]
+    if mounts:
+        status["volumeMounts"] = mounts
+    if instance is None:
+        _never_made(inputs, status, memory, old)
+        return status
+    status["containerID"] = f"containerd://{instance.id}"
+    status["restartCount"] = instance.restart_count
+    status["image"] = _image_name(instance, container)
+    status["imageID"] = instance.status.image_ref
+    previous = _previous(inputs, name, instance, old)
+    if instance.running and not memory.hook_running:
+        status["state"] = {"running": {"startedAt": format_time(moment(instance.status.started_at))}}
+        if memory.container_id == instance.id:
+            status["started"] = memory.started
+            status["ready"] = memory.ready if not init or podspec.is_sidecar(container) else False
+    elif instance.running or instance.created_only:
+        status["state"] = {"waiting": _waiting(memory, "ContainerCreating")}
+    else:
+        ended = _terminated(inputs, instance)
+        if memory.waiting_reason and not inputs.ending:
+            status["state"] = {"waiting": _waiting(memory, "")}
+            previous = ended
+        else:
+            status["state"] = {"terminated": ended}
+            if init and not podspec.is_sidecar(container):
+                status["ready"] = instance.exit_code == 0
+    if previous is not None:
+        status["lastState"] = {"terminated": previous}
+    return status
+
+
+def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old: Obj) -> None:
+    """A container of which the runtime knows nothing: not made yet, or lost."""
+    if inputs.ending and ((old.get("state") or {}).get("terminated")):
+        status.update({k: v for k, v in old.items() if k in ("state", "lastState", "containerID", "imageID", "image")})
+        return
+    if inputs.ending and (old.get("state") or {}).get("running"):
+        status["state"] = {
+            "terminated": {
+                "exitCode": 137,
+                "reason": "ContainerStatusUnknown",
+                "message": "The container could not be located when the pod was terminated",
+                "startedAt": None,
+                "finishedAt": None,
+            }
+        }
+        return
+    has_init = bool(podspec.init_containers(inputs.pod))
+    status["state"] = {"waiting": _waiting(memory, "PodInitializing" if has_init else "ContainerCreating")}
+    if old.get("lastState"):
+        status["lastState"] = old["lastState"]
+    elif (old.get("state") or {}).get("terminated"):
+        status["lastState"] = old["state"]
+
+
+def _waiting(memory: ContainerMemory, default: str) -> Obj:
+    result = {"reason": memory.waiting_reason or default}
+    if memory.waiting_message:
+        result["message"] = memory.waiting_message
+    return result
+
+
+def _image_name(instance: ObservedContainer, container: Obj) -> str:
+    """The name by which the runtime knows the image; where that is only its digest, the one that the user wrote."""
+    image = instance.status.image.image or ""
+    return container.get("image", "") if not image or image.startswith("sha256:") else image
+
+
+def _mount_status(mount: Obj) -> Obj:
+    result = {"name": mount["name"], "mountPath": mount["mountPath"]}
+    if mount.get("readOnly"):
+        result["readOnly"] = True
+        result["recursiveReadOnly"] = mount.get("recursiveReadOnly") or "Disabled"
+        if result["recursiveReadOnly"] == "IfPossible":
+            result["recursiveReadOnly"] = "Disabled"
+    return result
+
+
+def _terminated(inputs: StatusInputs, instance: ObservedContainer) -> Obj:
+    cri_status = instance.status
+    reason = cri_status.reason or ("Completed" if instance.exit_code == 0 else "Error")
+    result: Obj = {
+        "exitCode": instance.exit_code,
+        "reason": reason,
+        "startedAt": format_time(moment(cri_status.started_at)) if cri_status.started_at else None,
+        "finishedAt": format_time(instance.finished_at),
+        "containerID": f"containerd://{instance.id}",
+    }
+    message = inputs.messages.get(instance.id) or cri_status.message
+    if message:
+        result["message"] = message
+    return result
+
+
+def _previous(inputs: StatusInputs, name: str, instance: ObservedContainer, old: Obj) -> Obj | None:
+    """How the instance before this one ended; from the API's own record where the runtime has forgotten it."""
+    for earlier in inputs.observed.containers.get(name) or ():
+        if earlier.id != instance.id and earlier.exited:
+            return _terminated(inputs, earlier)
+    if instance.restart_count:
+        for state in ((old.get("state") or {}), (old.get("lastState") or {})):
+            ended: Obj | None = state.get("terminated")
+            if ended and ended.get("containerID") != f"containerd://{instance.id}":
+                return ended
+    return None
+
+
+# Phase.
+
+
+def _phase(inputs: StatusInputs, init: Sequence[Obj], regular: Sequence[Obj]) -> str:
+    old = podspec.phase(inputs.pod)
+    if old in ("Succeeded", "Failed"):
+        return old
+    if inputs.failure[0]:
+        return "Failed"
+    pod = inputs.pod
+    policies = {container["name"]: container for container in podspec.init_containers(pod)}
+    for status in init:
+        container = policies[status["name"]]
+        if podspec.is_sidecar(container):
+            continue
+        ended = status["state"].get("terminated") or {}
+        if ended and ended["exitCode"] != 0 and not _retried_init(pod, container, int(ended["exitCode"])):
+            return "Failed"
+    waiting = running = failed = succeeded = 0
+    for status in regular:
+        state = status["state"]
+        last = (status["lastState"] or {}).get("terminated")
+        if "running" in state:
+            running += 1
+        elif "terminated" in state:
+            failed, succeeded = _count(state["terminated"], failed, succeeded)
+        elif last and int(status["restartCount"] or 0) >= 0 and status.get("containerID"):
+            failed, succeeded = _count(last, failed, succeeded)
+        else:
+            waiting += 1
+    return _phase_of_counts(inputs, waiting, running, failed, succeeded)
+
+
+def _retried_init(pod: Obj, container: Obj, exit_code: int) -> bool:
+    if container.get("restartPolicy") or container.get("restartPolicyRules"):
+        return podspec.should_restart(pod, container, exit_code)
+    return podspec.restart_policy(pod) != "Never"
+
+
+def _count(ended: Obj, failed: int, succeeded: int) -> tuple[int, int]:
+    return (failed, succeeded + 1) if ended["exitCode"] == 0 else (failed + 1, succeeded)
+
+
+def _phase_of_counts(inputs: StatusInputs, waiting: int, running: int, failed: int, succeeded: int) -> str:
+    if inputs.ending and not inputs.observed.any_running:
+        if waiting and not failed and not succeeded:
+            return "Failed" if podspec.phase(inputs.pod) == "Running" else "Pending"
+        return "Failed" if failed or waiting else "Succeeded"
+    if waiting:
+        return "Pending"
+    if running:
+        return "Running"
+    statuses = {
+        container["name"]: inputs.observed.latest(container["name"]) for container in podspec.containers(inputs.pod)
+    }
+    again = any(
+        instance is None or podspec.should_restart(inputs.pod, container, instance.exit_code)
+        for container in podspec.containers(inputs.pod)
+        for instance in (statuses[container["name"]],)
+    )
+    if again:
+        return "Running"
+    # A sidecar may still run; the pod has ended when its regular containers have.
+    if inputs.observed.any_running:
+        return "Running"
+    return "Failed" if failed else "Succeeded"
+
+
+# Conditions.
+
+
+def _conditions(inputs: StatusInputs, phase: str, init: Sequence[Obj], regular: Sequence[Obj]) -> list[Obj]:
+    pod = inputs.pod
+    sidecars = {c["name"] for c in podspec.init_containers(pod) if podspec.is_sidecar(c)}
+    counted = [*(status for status in init if status["name"] in sidecars), *regular]
+    containers_ready = _containers_ready(phase, counted)
+    found = [
+        ("PodReadyToStartContainers", _true(inputs.observed.sandbox_ready and not inputs.ending)),
+        ("Initialized", _initialised(inputs, phase, init, sidecars)),
+        ("Ready", _ready(pod, phase, containers_ready, inputs.conditions)),
+        ("ContainersReady", containers_ready),
+        ("PodScheduled", _true(True)),
+    ]
+    old = {condition["type"]: condition for condition in (pod.get("status") or {}).get("conditions") or []}
+    result = [_dated(kind, status, old.get(kind), inputs) for kind, status in found]
+    result += [_dated(c["type"], c, old.get(c["type"]), inputs) for c in inputs.conditions]
+    own = {condition["type"] for condition in result}
+    return result + [condition for kind, condition in old.items() if kind not in own]
+
+
+def _true(value: bool) -> Obj:
+    return {"status": "True" if value else "False"}
+
+
+def _dated(kind: str, status: Obj, old: Obj | None, inputs: StatusInputs) -> Obj:
+    unchanged = old is not None and old.get("status") == status["status"]
+    since = old["lastTransitionTime"] if unchanged and old and old.get("lastTransitionTime") else None
+    result: Obj = {
+        "type": kind,
+        "lastProbeTime": None,
+        "lastTransitionTime": since or format_time(inputs.now),
+        **{key: value for key, value in status.items() if value and key != "type"},
+    }
+    generation = inputs.pod["metadata"].get("generation")
+    if generation is not None:
+        result["observedGeneration"] = generation
+    return result
+
+
+def _initialised(inputs: StatusInputs, phase: str, init: Sequence[Obj], sidecars: Iterable[str]) -> Obj:
+    if phase == "Succeeded":
+        return {"status": "True", "reason": "PodCompleted"}
+    past = any(inputs.observed.current(c["name"]) is not None for c in podspec.containers(inputs.pod))
+    incomplete = [
+        status["name"] for status in init if not (status["started"] if status["name"] in sidecars else status["ready"])
+    ]
+    if past or not incomplete:
+        return {"status": "True"}
+    names = " ".join(incomplete)
+    return {
+        "status": "False",
+        "reason": "ContainersNotInitialized",
+        "message": f"containers with incomplete status: [{names}]",
+    }
+
+
+def _containers_ready(phase: str, statuses: Sequence[Obj]) -> Obj:
+    if phase == "Succeeded":
+        return {"status": "False", "reason": "PodCompleted"}
+    if phase == "Failed":
+        return {"status": "False", "reason": "PodFailed"}
+    unready = [status["name"] for status in statuses if not status["ready"]]
+    if not unready:
+        return {"status": "True"}
+    return {
+        "status": "False",
+        "reason": "ContainersNotReady",
+        "message": f"containers with unready status: [{' '.join(unready)}]",
+    }
+
+
+def _ready(pod: Obj, phase: str, containers_ready: Obj, extra: Sequence[Obj]) -> Obj:
+    if containers_ready["status"] != "True":
+        return containers_ready
+    conditions = {c["type"]: c for c in [*((pod.get("status") or {}).get("conditions") or []), *extra]}
+    complaints = []
+    for gate in pod["spec"].get("readinessGates") or []:
+        kind = gate["conditionType"]
+        condition = conditions.get(kind)
+        if condition is None:
+            complaints.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
+        elif condition.get("status") != "True":
+            complaints.append(f'the status of pod readiness gate "{kind}" is not "True", but {condition.get("status")}')
+    if complaints:
+        return {"status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(complaints)}
+    return {"status": "True"}
+
+
+# Writing.
+
+
+def status_patch(old: Mapping[str, Any], new: Obj) -> Obj:
+    """The strategic merge patch that turns `old` into `new`: what changed, null for what went.
+
+    Conditions merge by type, so that those which others own are never touched."""
+    patch: Obj = {}
+    for key, value in new.items():
+        if key == "conditions":
+            changed = _changed_conditions(old.get(key) or [], value)
+            if changed:
+                patch[key] = changed
+        elif key in ("podIPs", "hostIPs"):
+            if old.get(key) != value:
+                gone = [entry for entry in old.get(key) or [] if entry not in value]
+                patch[key] = [*value, *({"$patch": "delete", "ip": entry["ip"]} for entry in gone)]
+        elif old.get(key) != value:
+            patch[key] = value
+    for key in old:
+        if key not in new:
+            patch[key] = None
+    return patch
+
+
+def _changed_conditions(old: Sequence[Obj], new: Sequence[Obj]) -> list[Obj]:
+    before = {condition["type"]: condition for condition in old}
+    changed = []
+    for condition in new:
+        was = before.get(condition["type"])
+        if was is not None and _without_nulls(was) == _without_nulls(condition):
+            continue
+        if was is not None and condition["type"] not in _OWNED and was == condition:
+            continue
+        gone = {key: None for key in was or {} if key not in condition}
+        changed.append({**condition, **gone})
+    return changed
+
+
+def _without_nulls(value: Obj) -> Obj:
+    return {key: item for key, item in value.items() if item is not None}

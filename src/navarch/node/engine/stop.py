@@ -1,0 +1,130 @@
+"""Stopping: one container, or a whole pod in Kubernetes' order within its grace period.
+
+A container's preStop hook and its own shutdown share the grace period. In a pod the regular containers stop together,
+then the sidecars in reverse order of their start, then the sandbox. A later, shorter grace period replaces a longer
+one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from navarch.api.meta import Obj
+from navarch.node.engine.observed import ObservedContainer
+from navarch.node.engine.plan import Kill
+from navarch.node.probes.handlers import run_hook
+from navarch.node.probes.prober import termination_grace
+from navarch.node.runtime.cri import NotFound
+from navarch.node.spec import podspec
+
+if TYPE_CHECKING:
+    from navarch.node.engine.worker import PodWorker
+
+# What is left to a container whose preStop hook used up the grace period.
+_LEAST_GRACE_S: Final = 2
+
+
+class Stopper:
+    """Owned by a PodWorker."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        self._worker = worker
+        self._killing: set[str] = set()
+        self._stopping: asyncio.Task[None] | None = None
+        self._deadline_s = 0.0
+
+    def kill(self, kill: Kill) -> None:
+        """Stop one container of a pod that goes on, beside the worker's turns."""
+        if kill.instance.id in self._killing:
+            return
+        grace_s = podspec.grace_period_s(self._worker.pod)
+        state = self._worker.memory.get(kill.container["name"])
+        if state is not None and state.doomed_by:
+            own = termination_grace(kill.container, state.doomed_by)
+            grace_s = grace_s if own is None else own
+        task = asyncio.create_task(
+            self._kill(kill.container, kill.instance, kill.message, grace_s), name=f"stop {kill.container['name']}"
+        )
+        self._worker.spawn(task)
+
+    def stop_pod(self, grace_s: int) -> None:
+        """Stop everything within `grace_s`, beside the worker's turns; again with less grace shortens it."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + grace_s
+        if self._stopping is not None and not self._stopping.done():
+            if deadline_s >= self._deadline_s - 0.5:
+                return
+            self._stopping.cancel()
+            self._killing.clear()
+        self._deadline_s = deadline_s
+        name = f"stop {podspec.quoted(self._worker.pod)}"
+        self._stopping = asyncio.create_task(self._stop_pod(deadline_s), name=name)
+        self._worker.spawn(self._stopping)
+
+    async def stop_leftovers(self) -> None:
+        """Stop what is left of a sandbox that failed, before a new one is made."""
+        running = [instance for instance in self._worker.observed.all() if instance.running]
+        for instance in running:
+            with contextlib.suppress(NotFound):
+                await self._worker.parts.runtime.stop_container(instance.id, _LEAST_GRACE_S)
+        await self._stop_sandboxes()
+
+    async def _stop_pod(self, deadline_s: float) -> None:
+        worker = self._worker
+        running = [instance for instance in worker.observed.all() if instance.running]
+        sidecars = [container for container in podspec.init_containers(worker.pod) if podspec.is_sidecar(container)]
+        late = {container["name"] for container in sidecars}
+        await self._stop_together([instance for instance in running if instance.name not in late], deadline_s)
+        for container in reversed(sidecars):
+            await self._stop_together([one for one in running if one.name == container["name"]], deadline_s)
+        await self._stop_sandboxes()
+
+    async def _stop_together(self, instances: Sequence[ObservedContainer], deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        remaining_s = max(round(deadline_s - loop.time()), 0)
+        async with asyncio.TaskGroup() as tasks:
+            for instance in instances:
+                container = podspec.find_container(self._worker.pod, instance.name) or {"name": instance.name}
+                message = f"Stopping container {instance.name}"
+                tasks.create_task(self._kill(container, instance, message, remaining_s))
+
+    async def _stop_sandboxes(self) -> None:
+        for sandbox in self._worker.observed.sandboxes:
+            with contextlib.suppress(NotFound):
+                await self._worker.parts.runtime.stop_sandbox(sandbox.id)
+
+    async def _kill(self, container: Obj, instance: ObservedContainer, message: str, grace_s: int) -> None:
+        worker = self._worker
+        name = container["name"]
+        if instance.id in self._killing:
+            return
+        self._killing.add(instance.id)
+        worker.event("Normal", "Killing", message, name)
+        worker.stop_probes(name)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            hook = (container.get("lifecycle") or {}).get("preStop")
+            if hook and grace_s > 0:
+                await self._pre_stop(container, instance, hook, grace_s)
+                grace_s = max(grace_s - round(loop.time() - began_s), _LEAST_GRACE_S)
+            with contextlib.suppress(NotFound):
+                await worker.parts.runtime.stop_container(instance.id, grace_s)
+        finally:
+            self._killing.discard(instance.id)
+
+    async def _pre_stop(self, container: Obj, instance: ObservedContainer, hook: Obj, grace_s: int) -> None:
+        worker = self._worker
+        parts = worker.parts
+        try:
+            async with asyncio.timeout(grace_s):
+                outcome = await run_hook(
+                    parts.runtime, parts.caller, worker.pod, container, hook, instance.id, worker.pod_ip()
+                )
+        except TimeoutError:
+            return
+        if not outcome.ok:
+            worker.event("Warning", "FailedPreStopHook", "PreStopHook failed", container["name"])

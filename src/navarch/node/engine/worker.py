@@ -1,0 +1,494 @@
+"""`PodWorker`: keeps one pod as its object says. Level-triggered: each turn looks at the runtime, plans, does the next
+steps, and sleeps until something changes or a time comes.
+
+A turn never waits for what may take long: pulls, hooks, probes and stops run beside it and wake it when they end.
+The status is published by a task of its own, so that a missing API server never keeps containers from being looked
+after.
+"""
+
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
+from navarch.api.time import parse_time
+from navarch.node.engine.messages import termination_message
+from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.plan import ContainerMemory, Plan, make_plan
+from navarch.node.engine.publish import Publisher
+from navarch.node.engine.resize import Resizer
+from navarch.node.engine.start import Starter
+from navarch.node.engine.status import StatusInputs
+from navarch.node.engine.stop import Stopper
+from navarch.node.probes.prober import ContainerProbes, ready_without_probe, started_without_probe
+from navarch.node.resources import cgroups
+from navarch.node.runtime.cri import NotFound, RuntimeFailure
+from navarch.node.spec import podspec
+from navarch.node.spec.dns import read_resolv_conf, resolver_of
+from navarch.node.spec.sandbox import cgroup_parent, sandbox_config
+from navarch.node.volumes.base import VolumeError, VolumePending
+
+log = logging.getLogger(__name__)
+
+_RETRY: Final = timedelta(seconds=10)
+_SHORT_RETRY: Final = timedelta(seconds=1)
+_SLOW_SYNC: Final = 4
+
+
+class PodWorker:
+    """One pod's worker. `update` and `removed` bring news of the object, `wake` of everything else; `run` ends when
+    nothing of the pod is left on the node."""
+
+    def __init__(self, pod: Obj, parts: Parts) -> None:
+        self.pod = pod
+        self.uid: str = pod["metadata"]["uid"]
+        self.parts = parts
+        self.observed = ObservedPod()
+        self.memory: dict[str, ContainerMemory] = {}
+        self.messages: dict[str, str] = {}
+        self.failure: tuple[str, str] = ("", "")
+        self.conditions: list[Obj] = []
+        self.gone = False
+        # Nothing will be started any more; True from the moment the pod has ended or is to end.
+        self.ending = False
+        self.volumes: dict[str, Path] = {}
+        self.sandbox_config: Any = None
+        self.stopper = Stopper(self)
+        self.starter = Starter(self)
+        self.resizer = Resizer(self)
+        self.publisher = Publisher(self)
+        self._probes: dict[str, ContainerProbes] = {}
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self._next: datetime | None = None
+        self._refresh_at: datetime | None = None
+        self._cleaned = False
+        # The first attempt at a sandbox whose name the runtime has not taken for itself.
+        self._free_attempt = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    # News.
+
+    def update(self, pod: Obj) -> None:
+        """The object changed."""
+        if revision_of(pod) < revision_of(self.pod):
+            return
+        if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
+            # Downward API volumes show these.
+            self._refresh_at = None
+        self.pod = pod
+        self.wake()
+
+    def removed(self) -> None:
+        """The object is gone from the API: stop, and write nothing."""
+        self.gone = True
+        self.wake()
+
+    def fail(self, reason: str, message: str, conditions: Sequence[Obj] = ()) -> None:
+        """End the pod as Failed: it is evicted, or its time is over."""
+        if not self.failure[0]:
+            self.failure = (reason, message)
+            self.conditions = list(conditions)
+            self.wake()
+
+    def refresh_volumes(self) -> None:
+        """What volumes are made of has changed: bring them up to date in the next turn."""
+        self._refresh_at = None
+        self.wake()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def wake_at(self, when: datetime) -> None:
+        """Take a turn at `when` at the latest."""
+        if self._next is None or when < self._next:
+            self._next = when
+
+    def wake_after(self, delay: timedelta) -> None:
+        self.wake_at(self.parts.clock.now() + delay)
+
+    def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        """An event about the pod, or about one of its containers."""
+        path = podspec.field_path(self.pod, container) if container else ""
+        self.parts.recorder.event(self.pod, kind, reason, message, field_path=path)
+
+    def spawn(self, task: asyncio.Task[None]) -> None:
+        """Keep a task that runs beside the turns; it is cancelled with the worker, and wakes it when it ends."""
+        self.tasks.add(task)
+
+        def done(ended: asyncio.Task[None]) -> None:
+            self.tasks.discard(ended)
+            if not ended.cancelled() and ended.exception() is not None:
+                log.error("%s: %s", ended.get_name(), ended.exception(), exc_info=ended.exception())
+            self.wake()
+
+        task.add_done_callback(done)
+
+    # Running.
+
+    async def run(self) -> None:
+        """Take turns until the pod has gone from the node."""
+        publishing = asyncio.create_task(self.publisher.run(), name=f"status of {podspec.quoted(self.pod)}")
+        try:
+            while not (self._cleaned and (self.gone or self.publisher.deleted)):
+                await self._wait()
+                await self._guarded_turn()
+        finally:
+            publishing.cancel()
+            for probes in self._probes.values():
+                probes.stop()
+            for task in list(self.tasks):
+                task.cancel()
+            await asyncio.gather(publishing, *self.tasks, return_exceptions=True)
+
+    async def _wait(self) -> None:
+        timeout_s = None
+        if self._next is not None:
+            timeout_s = max((self._next - self.parts.clock.now()).total_seconds(), 0.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._awake.wait()
+        self._awake.clear()
+        self._next = None
+
+    async def _guarded_turn(self) -> None:
+        try:
+            await self._turn()
+        except (ConnectionError, StatusError) as error:
+            log.debug("%s: %s", podspec.quoted(self.pod), error)
+            self.wake_after(_SHORT_RETRY)
+        except (RuntimeFailure, OSError) as error:
+            log.warning("%s: %s", podspec.quoted(self.pod), error)
+            self.wake_after(_RETRY)
+
+    async def _turn(self) -> None:
+        await self.observe()
+        self._check_deadline()
+        if self.gone or is_deleting(self.pod) or self.failure[0] or podspec.is_terminal(self.pod):
+            self.ending = True
+        if self.ending:
+            await self._end()
+        else:
+            await self._keep()
+        self.publisher.changed()
+
+    async def observe(self) -> None:
+        """Look at the runtime, and adjust what is remembered of containers to it."""
+        self.observed = await self.parts.observer.observe(self.uid)
+        for sandbox in self.observed.sandboxes:
+            self.parts.owned(sandbox.id, self.uid)
+        for container in podspec.all_containers(self.pod):
+            for instance in self.observed.containers.get(container["name"]) or ():
+                self.parts.owned(instance.id, self.uid)
+                if instance.exited and instance.id not in self.messages:
+                    self.messages[instance.id] = termination_message(instance.status)
+            latest = self.observed.latest(container["name"])
+            if latest is not None:
+                self._remember(container, latest)
+
+    def _remember(self, container: Obj, instance: ObservedContainer) -> None:
+        """Adopt a running instance that is not known yet, and drop the probes of one that ended."""
+        name = container["name"]
+        state = self.memory.setdefault(name, ContainerMemory())
+        if instance.running:
+            if state.container_id != instance.id:
+                self._adopt(container, instance, state)
+        elif name in self._probes:
+            self._probes.pop(name).stop()
+            state.ready = state.started = False
+
+    def _adopt(self, container: Obj, instance: ObservedContainer, state: ContainerMemory) -> None:
+        """A container that ran before this kubelet did: what the API says of it still holds."""
+        told: Obj = next(
+            (
+                status
+                for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+                for status in (self.pod.get("status") or {}).get(field) or []
+                if status["name"] == container["name"] and status.get("containerID", "").endswith(instance.id)
+            ),
+            {},
+        )
+        state.container_id = instance.id
+        state.doomed = state.waiting_reason = state.waiting_message = ""
+        state.hook_running = False
+        state.started = bool(told.get("started")) or started_without_probe(container)
+        state.ready = bool(told.get("ready")) or (ready_without_probe(container) and state.started)
+        self.start_probes(container, instance.id, moment(instance.status.started_at), adopted=True)
+
+    def start_probes(self, container: Obj, container_id: str, started_at: datetime, *, adopted: bool = False) -> None:
+        """Probe a running instance."""
+        name = container["name"]
+        if name in self._probes:
+            self._probes.pop(name).stop()
+        ip = self.pod_ip()
+        probes = ContainerProbes(
+            self.parts.prober,
+            container,
+            container_id,
+            ip,
+            started_at,
+            self.parts.clock,
+            self.parts.random,
+            verdict=lambda kind, ok, _: self._verdict(container, container_id, kind, ok),
+            unhealthy=lambda message: self.event("Warning", "Unhealthy", message, name),
+        )
+        self._probes[name] = probes
+        probes.start(adopted=adopted, started=self.memory[name].started)
+
+    def stop_probes(self, name: str) -> None:
+        """The container is being stopped: it need not be alive or started any more, only its readiness still counts."""
+        if name in self._probes:
+            self._probes[name].stop(keep_readiness=True)
+
+    def pod_ip(self) -> str:
+        """The address to reach the pod's containers at."""
+        if podspec.host_network(self.pod):
+            return next(iter(self.parts.host_ips()), "127.0.0.1")
+        return next(iter(self.observed.ips), "")
+
+    def _verdict(self, container: Obj, container_id: str, kind: str, ok: bool) -> None:
+        state = self.memory[container["name"]]
+        if state.container_id != container_id:
+            return
+        before = (state.ready, state.started, state.doomed)
+        if kind == "readinessProbe":
+            state.ready = ok
+        elif kind == "startupProbe" and ok:
+            state.started = True
+            state.ready = state.ready or ready_without_probe(container)
+        elif not ok:
+            word = "liveness" if kind == "livenessProbe" else "startup"
+            again = podspec.should_restart(self.pod, container, 137) or podspec.is_sidecar(container)
+            state.doomed = f"Container {container['name']} failed {word} probe" + (
+                ", will be restarted" if again else ""
+            )
+            state.doomed_by = kind
+        if (state.ready, state.started, state.doomed) != before:
+            self.wake()
+
+    def _check_deadline(self) -> None:
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        started = (self.pod.get("status") or {}).get("startTime")
+        if limit is None or not started or self.ending:
+            return
+        end = parse_time(started) + timedelta(seconds=int(limit))
+        if self.parts.clock.now() >= end:
+            message = "Pod was active on the node longer than the specified deadline"
+            self.event("Normal", "DeadlineExceeded", message)
+            self.fail("DeadlineExceeded", message)
+        else:
+            self.wake_at(end)
+
+    # A pod that is to run.
+
+    async def _keep(self) -> None:
+        await self.resizer.apply()
+        plan = make_plan(self.pod, self.observed, self.memory)
+        if plan.end:
+            self.ending = True
+            await self._end()
+            return
+        for kill in plan.kill:
+            self.stopper.kill(kill)
+        if plan.create_sandbox:
+            await self._make_sandbox(plan)
+            return
+        if await self._set_up_volumes() and await self._configure():
+            await self.starter.start(plan.start)
+            await self._prune()
+        self._schedule_refresh()
+
+    async def _make_sandbox(self, plan: Plan) -> None:
+        if self.observed.any_running or self.observed.sandbox_ready:
+            self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+            await self.stopper.stop_leftovers()
+        if not await self._set_up_volumes():
+            return
+        missing = await self._missing_network()
+        if missing:
+            self.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
+            self.wake_after(_SHORT_RETRY)
+            return
+        attempt = max(plan.attempt, self._free_attempt)
+        config = self._sandbox_config(attempt)
+        Path(config.log_directory).mkdir(parents=True, exist_ok=True)
+        cgroups.make_pod_cgroup(self.pod, cgroup_parent(self.pod, self.parts.config))
+        handler = await self._runtime_handler()
+        try:
+            sandbox_id = await self.parts.runtime.run_sandbox(config, handler)
+        except RuntimeFailure as error:
+            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            if "failed to reserve sandbox name" in str(error):
+                # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.
+                self._free_attempt = attempt + 1
+            self.wake_after(_RETRY if plan.attempt else _SHORT_RETRY * 3)
+            return
+        self.parts.owned(sandbox_id, self.uid)
+        self.sandbox_config = config
+        self.wake()
+
+    async def _missing_network(self) -> str:
+        """Why no sandbox can get a network now, as after a start of the node; empty where one can."""
+        if podspec.host_network(self.pod):
+            return ""
+        for condition in (await self.parts.runtime.status()).conditions:
+            if condition.type == "NetworkReady" and not condition.status:
+                words = f"reason:{condition.reason} message:{condition.message}"
+                return f"container runtime network not ready: NetworkReady=false {words}"
+        return ""
+
+    async def _runtime_handler(self) -> str:
+        """The handler of the pod's RuntimeClass; `runc` is what there is without one."""
+        name = self.pod["spec"].get("runtimeClassName")
+        if not name:
+            return ""
+        from navarch.client.resources import RUNTIME_CLASSES
+
+        found = await self.parts.source.get(RUNTIME_CLASSES, "", name)
+        if found is None:
+            raise RuntimeFailure(f'RuntimeClass "{name}" not found')
+        return str(found.get("handler") or "")
+
+    def _sandbox_config(self, attempt: int) -> Any:
+        config = self.parts.config
+        host = read_resolv_conf(config.host_resolv_conf)
+        resolver = resolver_of(self.pod, host, config.cluster_dns, config.cluster_domain)
+        return sandbox_config(self.pod, attempt, resolver, config)
+
+    async def _configure(self) -> bool:
+        """Have the sandbox's configuration at hand, also for a sandbox made by an earlier kubelet."""
+        if self.sandbox_config is None:
+            self.sandbox_config = self._sandbox_config(self.observed.sandbox.metadata.attempt)  # type: ignore[union-attr]
+        return True
+
+    async def _set_up_volumes(self) -> bool:
+        if self.volumes and not self._due():
+            return True
+        try:
+            facts = self.parts.facts(self.ips())
+            self.volumes = await self.parts.volumes.set_up(self.pod, facts, self.starter.volume_image)
+        except VolumePending:
+            return False
+        except VolumeError as error:
+            self.event("Warning", "FailedMount", str(error))
+            if self.volumes:
+                # What was set up before still serves; it is only not up to date.
+                self._refresh_at = self.parts.clock.now() + _RETRY
+                return True
+            self.wake_after(_SHORT_RETRY * 2)
+            return False
+        wait_s = self.parts.config.sync_period_s * (1 + self.parts.random.random() / 2)
+        self._refresh_at = self.parts.clock.now() + timedelta(seconds=wait_s)
+        return True
+
+    def _due(self) -> bool:
+        return self._refresh_at is None or self.parts.clock.now() >= self._refresh_at
+
+    def ips(self) -> Sequence[str]:
+        """The pod's addresses."""
+        return tuple(self.parts.host_ips()) if podspec.host_network(self.pod) else self.observed.ips
+
+    def _schedule_refresh(self) -> None:
+        if self.parts.volumes.refreshes(self.pod) and self._refresh_at is not None:
+            self.wake_at(self._refresh_at)
+        else:
+            # Events tell of everything; this is for what they might have missed.
+            self.wake_after(timedelta(seconds=self.parts.config.sync_period_s * _SLOW_SYNC))
+
+    async def _prune(self) -> None:
+        """Keep one ended instance per container beside the newest, for its log and its state; remove older ones."""
+        for name, instances in self.observed.containers.items():
+            for old in instances[2:]:
+                if old.running:
+                    continue
+                with contextlib.suppress(NotFound):
+                    await self.parts.runtime.remove_container(old.id)
+                self.parts.observer.forget(old.id)
+                self.messages.pop(old.id, None)
+                if old.status.log_path:
+                    Path(old.status.log_path).unlink(missing_ok=True)
+                log.debug("removed an old instance of %s in %s", name, podspec.quoted(self.pod))
+        for old_sandbox in self.observed.sandboxes[1:]:
+            if not any(container.sandbox_id == old_sandbox.id for container in self.observed.all()):
+                with contextlib.suppress(NotFound):
+                    await self.parts.runtime.stop_sandbox(old_sandbox.id)
+                    await self.parts.runtime.remove_sandbox(old_sandbox.id)
+
+    # A pod that is to end.
+
+    async def _end(self) -> None:
+        """Stop what runs; when nothing does, let go of what the pod holds, and with a deleted pod of everything."""
+        if self.observed.any_running or self.observed.sandbox_ready:
+            self.stopper.stop_pod(self._end_grace_s())
+            return
+        for probes in self._probes.values():
+            probes.stop()
+        self._probes.clear()
+        if not self.gone and not is_deleting(self.pod):
+            if self.volumes or self.parts.config.pod_directory(self.uid).exists():
+                self.volumes = {}
+                self.parts.volumes.tear_down(self.uid)
+            cgroups.remove_pod_cgroup(cgroup_parent(self.pod, self.parts.config))
+            return
+        if not self.gone and not self.publisher.final_published:
+            return
+        await self._clean()
+
+    def _end_grace_s(self) -> int:
+        if self.failure[0] == "Evicted":
+            return min(podspec.grace_period_s(self.pod), 30)
+        if self.gone and not is_deleting(self.pod):
+            return max(1, min(podspec.grace_period_s(self.pod), 30))
+        return podspec.grace_period_s(self.pod)
+
+    async def _clean(self) -> None:
+        """Remove containers, sandboxes, volumes, logs and cgroups of a pod that is deleted."""
+        if self._cleaned:
+            return
+        runtime = self.parts.runtime
+        self.parts.volumes.tear_down(self.uid)
+        for container in self.observed.all():
+            with contextlib.suppress(NotFound):
+                await runtime.remove_container(container.id)
+            self.parts.observer.forget(container.id)
+        for sandbox in self.observed.sandboxes:
+            with contextlib.suppress(NotFound):
+                await runtime.stop_sandbox(sandbox.id)
+                await runtime.remove_sandbox(sandbox.id)
+        metadata = self.pod["metadata"]
+        cgroups.remove_tree(self.parts.config.log_directory(metadata["namespace"], metadata["name"], self.uid))
+        cgroups.remove_pod_cgroup(cgroup_parent(self.pod, self.parts.config))
+        self.parts.images.forget_pod(self.uid)
+        self.parts.source.forget_pod(self.pod)
+        self.parts.backoff.forget(f"{self.uid}/")
+        self._cleaned = True
+        self.wake()
+
+    @property
+    def cleaned(self) -> bool:
+        return self._cleaned
+
+    def status_inputs(self) -> StatusInputs:
+        """What the pod's status is computed from, as of now."""
+        return StatusInputs(
+            pod=self.pod,
+            observed=self.observed,
+            memory=self.memory,
+            messages=self.messages,
+            host_ips=self.parts.host_ips(),
+            now=self.parts.clock.now(),
+            ending=self.ending,
+            failure=self.failure,
+            conditions=self.conditions,
+            given=self.resizer.given,
+        )

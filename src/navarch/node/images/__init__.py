@@ -1,0 +1,1 @@
+"""Container images: as files, and on the node."""

@@ -1,0 +1,1 @@
+"""Probes and hooks: what is done in or against a running container."""

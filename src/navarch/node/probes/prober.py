@@ -1,0 +1,212 @@
+"""Probes: startup, liveness and readiness of running containers, by exec, HTTP, TCP or gRPC.
+
+One task per probe of a running container. A probe's verdict changes only after as many equal results as its thresholds
+say, and each change is reported once. Startup holds the other two back until it succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from navarch.api.meta import Obj
+from navarch.api.time import Clock
+from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
+from navarch.node.runtime.cri import Runtime, RuntimeFailure, TimedOut
+
+KINDS: Final = ("startupProbe", "livenessProbe", "readinessProbe")
+_TITLES: Final = {"startupProbe": "Startup", "livenessProbe": "Liveness", "readinessProbe": "Readiness"}
+_SERVING: Final = 1
+
+Verdict = Callable[[str, bool, str], None]
+"""Called with the probe's kind, its new verdict, and the output that led to it."""
+Unhealthy = Callable[[str], None]
+"""Called with the message of every failed attempt."""
+
+
+def _number(probe: Obj, name: str, default: int) -> int:
+    value = probe.get(name)
+    return default if not value else int(value)
+
+
+class Prober:
+    """Runs single attempts of any kind of probe."""
+
+    def __init__(self, runtime: Runtime, caller: HTTPCaller) -> None:
+        self._runtime = runtime
+        self._caller = caller
+
+    async def attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome | None:
+        """One attempt, bounded by the probe's timeout; None where nothing was learnt of the container because the
+        runtime is away. Never raises but for cancellation."""
+        timeout_s = float(_number(probe, "timeoutSeconds", 1))
+        try:
+            if probe.get("exec"):
+                return await self._exec(probe["exec"].get("command") or [], container_id, timeout_s)
+            if probe.get("httpGet"):
+                url, headers = http_request(container, probe["httpGet"], pod_ip, "kube-probe/1.37")
+                return await self._caller.get(url, headers, timeout_s)
+            if probe.get("tcpSocket"):
+                host = probe["tcpSocket"].get("host") or pod_ip
+                return await tcp_connect(host, port_number(container, probe["tcpSocket"]["port"]), timeout_s)
+            if probe.get("grpc"):
+                action = probe["grpc"]
+                return await grpc_health(pod_ip, int(action["port"]), action.get("service") or "", timeout_s)
+        except ValueError as error:
+            return Outcome(False, str(error))
+        return Outcome(False, "missing probe handler")
+
+    async def _exec(self, command: list[str], container_id: str, timeout_s: float) -> Outcome | None:
+        try:
+            result = await self._runtime.exec_sync(container_id, command, timeout_s)
+        except TimedOut:
+            return Outcome(False, f"command timed out: {' '.join(command)!r} timed out after {timeout_s:g}s")
+        except ConnectionError:
+            return None
+        except RuntimeFailure as error:
+            return Outcome(False, str(error))
+        return Outcome(result.exit_code == 0, result.output[:10240].decode(errors="replace"))
+
+
+async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> Outcome:
+    """The standard health service (`grpc.health.v1.Health/Check`) says SERVING.
+
+    Its two messages have one field each, so that they are encoded here."""
+    name = service.encode()
+    request = (b"\x0a" + _varint(len(name)) + name) if name else b""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    async with grpc.aio.insecure_channel(address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        try:
+            answer: bytes = await check(request, timeout=timeout_s, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return Outcome(
+                    False, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+                )
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                words = f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
+                return Outcome(False, f"{words}: context deadline exceeded")
+            return Outcome(False, f"error: health rpc probe failed: {error.details()}")
+    status = answer[1] if len(answer) >= 2 and answer[0] == 0x08 else 0
+    if status == _SERVING:
+        return Outcome(True, "service healthy")
+    return Outcome(False, f"service unhealthy (responded with {_health_name(status)!r})")
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _health_name(status: int) -> str:
+    return {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}.get(status, str(status))
+
+
+class ContainerProbes:
+    """The probes of one running container instance, as tasks of a group that its owner cancels."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        container: Obj,
+        container_id: str,
+        pod_ip: str,
+        started_at: datetime,
+        clock: Clock,
+        source: random.Random,
+        *,
+        verdict: Verdict,
+        unhealthy: Unhealthy,
+    ) -> None:
+        self._prober = prober
+        self._container = container
+        self._container_id = container_id
+        self._pod_ip = pod_ip
+        self._started_at = started_at
+        self._clock = clock
+        self._random = source
+        self._verdict = verdict
+        self._unhealthy = unhealthy
+        self._started = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, *, started: bool, adopted: bool = False) -> None:
+        """Start the tasks; `started` says that the startup probe has succeeded or that there is none. `adopted` is
+        for a container that ran before the kubelet did: first attempts are spread, lest those of all coincide."""
+        if started:
+            self._started.set()
+        for kind in KINDS:
+            if kind == "startupProbe" and started:
+                continue
+            probe = self._container.get(kind)
+            if probe:
+                name = f"{kind} {self._container['name']}"
+                self._tasks.append(asyncio.create_task(self._run(kind, probe, adopted), name=name))
+
+    def stop(self, *, keep_readiness: bool = False) -> None:
+        """Cancel the tasks."""
+        kept = []
+        for task in self._tasks:
+            if keep_readiness and task.get_name().startswith("readinessProbe"):
+                kept.append(task)
+            else:
+                task.cancel()
+        self._tasks = kept
+
+    async def _run(self, kind: str, probe: Obj, adopted: bool) -> None:
+        period_s = float(_number(probe, "periodSeconds", 10))
+        if kind != "startupProbe":
+            await self._started.wait()
+        age_s = (self._clock.now() - self._started_at).total_seconds()
+        delay_s = _number(probe, "initialDelaySeconds", 0) - age_s
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+        elif adopted:
+            await asyncio.sleep(self._random.random() * min(period_s, 10.0))
+        failures_needed = _number(probe, "failureThreshold", 3)
+        successes_needed = _number(probe, "successThreshold", 1)
+        last: bool | None = None
+        run = 0
+        while True:
+            outcome = await self._prober.attempt(self._container, probe, self._container_id, self._pod_ip)
+            if outcome is None:
+                await asyncio.sleep(period_s)
+                continue
+            if not outcome.ok:
+                self._unhealthy(f"{_TITLES[kind]} probe failed: {outcome.output}")
+            run = run + 1 if outcome.ok == last else 1
+            last = outcome.ok
+            if run >= (successes_needed if outcome.ok else failures_needed):
+                self._verdict(kind, outcome.ok, outcome.output)
+                if kind == "startupProbe":
+                    if outcome.ok:
+                        self._started.set()
+                    return
+                if kind == "livenessProbe" and not outcome.ok:
+                    return
+            await asyncio.sleep(period_s)
+
+
+def ready_without_probe(container: Obj) -> bool:
+    return not container.get("readinessProbe")
+
+
+def started_without_probe(container: Obj) -> bool:
+    return not container.get("startupProbe")
+
+
+def termination_grace(container: Obj, kind: str) -> int | None:
+    """A probe's own grace period for the kill that it causes."""
+    value: Any = (container.get(kind) or {}).get("terminationGracePeriodSeconds")
+    return None if value is None else int(value)

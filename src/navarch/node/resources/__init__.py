@@ -1,0 +1,1 @@
+"""CPU, memory and other resources of the node: amounts, cgroups, pressure."""

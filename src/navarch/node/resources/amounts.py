@@ -1,0 +1,172 @@
+"""Requests and limits: a pod's quality-of-service class, and what its containers get in the runtime's terms.
+
+Pure. Works the same on cgroup v1 and v2: the runtime converts shares to weights; only the unified keys are v2's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api import quantity
+from navarch.api.meta import Obj
+from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.spec import podspec
+
+_PERIOD_US: Final = 100_000
+_MIN_QUOTA_US: Final = 1_000
+_MIN_SHARES: Final = 2
+_MAX_SHARES: Final = 262_144
+_GUARANTEED_OOM_SCORE: Final = -997
+_BEST_EFFORT_OOM_SCORE: Final = 1000
+
+
+def milli_cpu(amount: Any) -> int:
+    return quantity.milli(quantity.parse(amount))
+
+
+def whole(amount: Any) -> int:
+    """A quantity as an integer (bytes of memory, numbers of things), rounded up."""
+    return quantity.value(quantity.parse(amount))
+
+
+def requests_of(container: Obj) -> dict[str, Any]:
+    """Requests, with limits for what has no request."""
+    resources = container.get("resources") or {}
+    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+
+
+def limits_of(container: Obj) -> dict[str, Any]:
+    return (container.get("resources") or {}).get("limits") or {}
+
+
+def qos_class(pod: Obj) -> str:
+    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers, or the pod's own where stated."""
+    counted = (
+        [pod["spec"]] if pod["spec"].get("resources") else [*podspec.init_containers(pod), *podspec.containers(pod)]
+    )
+    any_stated = False
+    guaranteed = True
+    for container in counted:
+        resources = container.get("resources") or {}
+        limits = {k: v for k, v in (resources.get("limits") or {}).items() if k in ("cpu", "memory")}
+        requests = {k: v for k, v in (resources.get("requests") or {}).items() if k in ("cpu", "memory")}
+        limits = {k: v for k, v in limits.items() if milli_cpu(v) > 0}
+        requests = {k: v for k, v in requests.items() if milli_cpu(v) > 0}
+        any_stated = any_stated or bool(limits or requests)
+        even = all(milli_cpu(requests.get(name, limit)) == milli_cpu(limit) for name, limit in limits.items())
+        guaranteed = guaranteed and even and set(limits) == {"cpu", "memory"}
+    if not any_stated:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def cpu_shares(milli: int) -> int:
+    return min(max(milli * 1024 // 1000, _MIN_SHARES), _MAX_SHARES) if milli else _MIN_SHARES
+
+
+def cpu_quota(milli: int) -> int:
+    """Microseconds of CPU per period of 100 ms; 0 is no limit."""
+    return max(milli * _PERIOD_US // 1000, _MIN_QUOTA_US) if milli else 0
+
+
+def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
+    """How eagerly the kernel's OOM killer takes this container: the more it requested of the node, the less."""
+    if int(pod["spec"].get("priority") or 0) >= 2_000_001_000:
+        return _GUARANTEED_OOM_SCORE
+    qos = qos_class(pod)
+    if qos == "Guaranteed":
+        return _GUARANTEED_OOM_SCORE
+    if qos == "BestEffort":
+        return _BEST_EFFORT_OOM_SCORE
+    requested = whole(requests_of(container).get("memory", 0))
+    score = 1000 - 1000 * requested // max(memory_capacity, 1)
+    lowest = 1000 + _GUARANTEED_OOM_SCORE
+    return min(max(score, lowest), _BEST_EFFORT_OOM_SCORE - 1)
+
+
+def container_resources(pod: Obj, container: Obj, *, memory_capacity: int, unified: bool) -> Any:
+    """A container's `LinuxContainerResources`; `unified` where the node has cgroup v2."""
+    requests, limits = requests_of(container), limits_of(container)
+    quota = cpu_quota(milli_cpu(limits.get("cpu", 0)))
+    result = cri.LinuxContainerResources(
+        cpu_shares=cpu_shares(milli_cpu(requests.get("cpu", 0))),
+        cpu_period=_PERIOD_US if quota else 0,
+        cpu_quota=quota,
+        memory_limit_in_bytes=whole(limits.get("memory", 0)),
+        oom_score_adj=oom_score_adj(pod, container, memory_capacity),
+    )
+    for name, amount in limits.items():
+        if name.startswith("hugepages-"):
+            result.hugepage_limits.add(page_size=_page_size(name), limit=whole(amount))
+    if unified:
+        # A container whose processes were picked by the OOM killer one by one would limp on; it dies as a whole.
+        result.unified["memory.oom.group"] = "1"
+        result.unified["memory.swap.max"] = "0"
+    return result
+
+
+def _page_size(resource: str) -> str:
+    """`hugepages-2Mi` → `2MB`."""
+    return resource.removeprefix("hugepages-").replace("i", "") + "B"
+
+
+def _peak(pod: Obj, amount: Callable[[Obj], int]) -> int:
+    """What a pod needs at most at one time. Init containers run before the others, so that the largest of them counts,
+    with the sidecars started before it."""
+    sidecars = peak = 0
+    for container in podspec.init_containers(pod):
+        if podspec.is_sidecar(container):
+            sidecars += amount(container)
+            peak = max(peak, sidecars)
+        else:
+            peak = max(peak, sidecars + amount(container))
+    return max(peak, sidecars + sum(amount(container) for container in podspec.containers(pod)))
+
+
+def pod_requests(pod: Obj) -> dict[str, int]:
+    """A pod's requests: CPU in milli-cores, all else in whole units."""
+    every = [*podspec.init_containers(pod), *podspec.containers(pod)]
+    overhead = pod["spec"].get("overhead") or {}
+    stated = pod["spec"].get("resources") or {}
+    whole_pod = {**(stated.get("limits") or {}), **(stated.get("requests") or {})}
+    names = {name for container in every for name in requests_of(container)} | set(overhead) | set(whole_pod)
+    result = {}
+    for name in names:
+        read = milli_cpu if name == "cpu" else whole
+        if name in whole_pod:
+            result[name] = read(whole_pod[name])
+        else:
+            result[name] = _peak(pod, lambda container: read(requests_of(container).get(name, 0)))  # noqa: B023
+        result[name] += read(overhead.get(name, 0))
+    return result
+
+
+def pod_totals(pod: Obj) -> tuple[int, int, int]:
+    """A pod's CPU request and limit in milli-cores, and memory limit in bytes; 0 where some container has no limit."""
+    stated_limits = (pod["spec"].get("resources") or {}).get("limits") or {}
+    overhead = pod["spec"].get("overhead") or {}
+
+    def limit(resource: str, read: Callable[[Any], int]) -> int:
+        if resource in stated_limits:
+            return read(stated_limits[resource])
+        every = [*podspec.init_containers(pod), *podspec.containers(pod)]
+        if any(not read(limits_of(container).get(resource, 0)) for container in every):
+            return 0
+        return _peak(pod, lambda container: read(limits_of(container)[resource])) + read(overhead.get(resource, 0))
+
+    return pod_requests(pod).get("cpu", 0), limit("cpu", milli_cpu), limit("memory", whole)
+
+
+def has_unified_cgroups() -> bool:
+    """Whether the node's cgroups are v2."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def memory_capacity() -> int:
+    """The node's memory in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0

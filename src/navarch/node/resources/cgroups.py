@@ -1,0 +1,117 @@
+"""Cgroups of pods: each has one, named by its quality of service and uid, whose limits bound all of its containers.
+
+The runtime makes the containers' own below it. Works on cgroup v1 (a tree per controller) and v2 (one tree). A limit
+that cannot be set is left to the containers' own: it bounds the same processes more closely.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from navarch.api.meta import Obj
+from navarch.node.resources.amounts import cpu_quota, cpu_shares, has_unified_cgroups, pod_totals
+
+log = logging.getLogger(__name__)
+
+_ROOT: Final = Path("/sys/fs/cgroup")
+_PERIOD_US: Final = 100_000
+
+
+def _write(path: Path, value: str) -> None:
+    try:
+        path.write_text(value)
+    except OSError as error:
+        log.debug("%s: %s", path, error)
+
+
+def make_pod_cgroup(pod: Obj, parent: str) -> None:
+    """Make a pod's cgroup with the sum of its containers' limits."""
+    requests, cpu_limit, memory_limit = pod_totals(pod)
+    if has_unified_cgroups():
+        place = _ROOT / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _delegate(place)
+        shares = cpu_shares(requests)
+        _write(place / "cpu.weight", str(1 + (shares - 2) * 9999 // 262142))
+        quota = str(cpu_quota(cpu_limit)) if cpu_limit else "max"
+        _write(place / "cpu.max", f"{quota} {_PERIOD_US}")
+        _write(place / "memory.max", str(memory_limit) if memory_limit else "max")
+        return
+    cpu, memory = _ROOT / "cpu", _ROOT / "memory"
+    if cpu.is_dir():
+        place = cpu / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / "cpu.shares", str(cpu_shares(requests)))
+        _write(place / "cpu.cfs_period_us", str(_PERIOD_US))
+        _write(place / "cpu.cfs_quota_us", str(cpu_quota(cpu_limit) or -1))
+    if memory.is_dir():
+        place = memory / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / "memory.limit_in_bytes", str(memory_limit or -1))
+
+
+def _delegate(place: Path) -> None:
+    """Enable the controllers all the way down: a v2 cgroup has only those that its parent passes on."""
+    above = [directory for directory in reversed(place.parents) if directory.is_relative_to(_ROOT)]
+    for directory in [*above, place]:
+        try:
+            offered = (directory / "cgroup.controllers").read_text().split()
+        except OSError:
+            continue
+        wanted = " ".join(
+            f"+{name}" for name in offered if name in ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
+        )
+        _write(directory / "cgroup.subtree_control", wanted)
+
+
+def _hierarchies() -> Iterator[Path]:
+    if has_unified_cgroups():
+        yield _ROOT
+        return
+    for place in _ROOT.iterdir():
+        # On v1 some names are links to joined controllers (cpu → cpu,cpuacct).
+        if place.is_dir() and not place.is_symlink():
+            yield place
+
+
+def remove_pod_cgroup(parent: str) -> None:
+    """Remove a pod's cgroup and what is below it; one with processes in it stays. Idempotent."""
+    for hierarchy in _hierarchies():
+        remove_cgroup(hierarchy / parent.lstrip("/"))
+
+
+def remove_cgroup(place: Path) -> None:
+    """Remove a cgroup directory, children first; cgroups are removed by `rmdir` alone."""
+    if not place.is_dir():
+        return
+    for child in place.iterdir():
+        if child.is_dir():
+            remove_cgroup(child)
+    with contextlib.suppress(OSError):
+        place.rmdir()
+
+
+def remove_root(root: str) -> None:
+    """Remove the cgroup root of a kubelet that has gone, with all that is left below it."""
+    remove_pod_cgroup(root)
+
+
+def remove_tree(place: Path) -> None:
+    """Remove a directory tree that need not be there."""
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def pod_uids(root: str) -> set[str]:
+    """The uids of the pods that have cgroups below a kubelet's root."""
+    found: set[str] = set()
+    for hierarchy in _hierarchies():
+        for middle in ("", "burstable", "besteffort"):
+            place = hierarchy / root.lstrip("/") / middle
+            if place.is_dir():
+                found |= {child.name.removeprefix("pod") for child in place.iterdir() if child.name.startswith("pod")}
+    return found

@@ -1,0 +1,1 @@
+"""The container runtime, as the kubelet speaks to it."""

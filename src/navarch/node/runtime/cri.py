@@ -1,0 +1,307 @@
+"""`Runtime`: what the kubelet asks of a container runtime, and its implementation over CRI.
+
+Messages of CRI are the data at this seam, so that nothing is translated twice. Every call raises `RuntimeFailure` with
+the runtime's own words, `NotFound` for an id that it does not know, `ConnectionError` where it cannot be reached.
+`events` tells which pods changed, so that nobody has to poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+# Children are started by fork and exec at once: gRPC need not prepare for a fork that goes on.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+import grpc
+import grpc.aio
+
+from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.proto import events_pb2 as events
+
+log = logging.getLogger(__name__)
+
+POD_NAME: Final = "io.kubernetes.pod.name"
+POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
+POD_UID: Final = "io.kubernetes.pod.uid"
+CONTAINER_NAME: Final = "io.kubernetes.container.name"
+
+_CALL_TIMEOUT_S: Final = 120.0
+# Pulling is bounded by progress, which only the runtime sees; this is the last resort against one that hangs.
+_PULL_TIMEOUT_S: Final = 3600.0
+_RUNTIME: Final = "/runtime.v1.RuntimeService/"
+_IMAGES: Final = "/runtime.v1.ImageService/"
+_SUBSCRIBE: Final = "/containerd.services.events.v1.Events/Subscribe"
+
+
+class RuntimeFailure(RuntimeError):
+    """The runtime refused or failed; the message is its own."""
+
+
+class NotFound(RuntimeFailure):
+    """The runtime does not know the sandbox, container or image."""
+
+
+class TimedOut(RuntimeFailure):
+    """The call took longer than it may."""
+
+
+class ContainerEvent(NamedTuple):
+    """Something happened to a container or sandbox: `kind` is `start`, `exit`, `oom` or `delete`."""
+
+    container_id: str
+    kind: str
+
+
+class ExecResult(NamedTuple):
+    exit_code: int
+    output: bytes
+
+
+class Runtime(Protocol):
+    """The container runtime, as the kubelet needs it."""
+
+    async def version(self) -> Any: ...
+    async def status(self) -> Any: ...
+    async def run_sandbox(self, config: Any, handler: str = "") -> str: ...
+    async def stop_sandbox(self, sandbox_id: str) -> None: ...
+    async def remove_sandbox(self, sandbox_id: str) -> None: ...
+    async def sandbox_status(self, sandbox_id: str) -> Any: ...
+    async def list_sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]: ...
+    async def create_container(self, sandbox_id: str, config: Any, sandbox_config: Any) -> str: ...
+    async def start_container(self, container_id: str) -> None: ...
+    async def stop_container(self, container_id: str, grace_s: int) -> None: ...
+    async def remove_container(self, container_id: str) -> None: ...
+    async def container_status(self, container_id: str) -> Any: ...
+    async def list_containers(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]: ...
+    async def update_resources(self, container_id: str, resources: Any) -> None: ...
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult: ...
+    async def exec_url(self, request: Any) -> str: ...
+    async def attach_url(self, request: Any) -> str: ...
+    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str: ...
+    async def reopen_log(self, container_id: str) -> None: ...
+    async def stats(self) -> Sequence[Any]: ...
+    async def list_images(self) -> Sequence[Any]: ...
+    async def image_status(self, image: str) -> Any | None: ...
+    async def pull_image(self, image: str, auth: Any | None, sandbox_config: Any | None) -> str: ...
+    async def remove_image(self, image: str) -> None: ...
+    async def image_filesystem(self) -> tuple[str, int, int]: ...
+    def events(self) -> AsyncIterator[ContainerEvent]: ...
+    async def close(self) -> None: ...
+
+
+_KINDS: Final = {
+    "/tasks/start": "start",
+    "/tasks/exit": "exit",
+    "/tasks/oom": "oom",
+    "/tasks/delete": "delete",
+}
+
+
+class CRIRuntime:
+    """CRI over gRPC on a Unix socket, with containerd's event service beside it."""
+
+    def __init__(self, socket: Path) -> None:
+        options = [
+            ("grpc.max_receive_message_length", 16 << 20),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            # A Unix socket has no host name; without this the path is sent as authority, which Go's server refuses.
+            ("grpc.default_authority", "localhost"),
+        ]
+        self._channel = grpc.aio.insecure_channel(f"unix://{socket}", options=options)
+        self._methods: dict[str, Any] = {}
+
+    async def _call(self, service: str, method: str, request: Any, *, timeout_s: float = _CALL_TIMEOUT_S) -> Any:
+        call = self._methods.get(method)
+        if call is None:
+            response = getattr(cri, f"{method}Response")
+            call = self._channel.unary_unary(
+                service + method,
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            self._methods[method] = call
+        try:
+            return await call(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+
+    async def version(self) -> Any:
+        return await self._call(_RUNTIME, "Version", cri.VersionRequest(version="v1"), timeout_s=5)
+
+    async def status(self) -> Any:
+        """The runtime's conditions (RuntimeReady, NetworkReady)."""
+        return (await self._call(_RUNTIME, "Status", cri.StatusRequest(), timeout_s=10)).status
+
+    async def run_sandbox(self, config: Any, handler: str = "") -> str:
+        request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
+        return str((await self._call(_RUNTIME, "RunPodSandbox", request, timeout_s=240)).pod_sandbox_id)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        await self._call(_RUNTIME, "StopPodSandbox", cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        await self._call(_RUNTIME, "RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+
+    async def sandbox_status(self, sandbox_id: str) -> Any:
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id)
+        return (await self._call(_RUNTIME, "PodSandboxStatus", request)).status
+
+    async def sandbox_info(self, sandbox_id: str) -> Mapping[str, str]:
+        """The runtime's own, verbose view of a sandbox (its process, its network namespace)."""
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
+        info: Mapping[str, str] = (await self._call(_RUNTIME, "PodSandboxStatus", request)).info
+        return info
+
+    async def list_sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]:
+        request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels or {}))
+        items: Sequence[Any] = (await self._call(_RUNTIME, "ListPodSandbox", request)).items
+        return items
+
+    async def create_container(self, sandbox_id: str, config: Any, sandbox_config: Any) -> str:
+        request = cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
+        return str((await self._call(_RUNTIME, "CreateContainer", request)).container_id)
+
+    async def start_container(self, container_id: str) -> None:
+        await self._call(_RUNTIME, "StartContainer", cri.StartContainerRequest(container_id=container_id))
+
+    async def stop_container(self, container_id: str, grace_s: int) -> None:
+        request = cri.StopContainerRequest(container_id=container_id, timeout=grace_s)
+        await self._call(_RUNTIME, "StopContainer", request, timeout_s=grace_s + _CALL_TIMEOUT_S)
+
+    async def remove_container(self, container_id: str) -> None:
+        await self._call(_RUNTIME, "RemoveContainer", cri.RemoveContainerRequest(container_id=container_id))
+
+    async def container_status(self, container_id: str) -> Any:
+        request = cri.ContainerStatusRequest(container_id=container_id)
+        return (await self._call(_RUNTIME, "ContainerStatus", request)).status
+
+    async def container_info(self, container_id: str) -> Mapping[str, str]:
+        """The runtime's own, verbose view of a container (its process id, its OCI configuration)."""
+        request = cri.ContainerStatusRequest(container_id=container_id, verbose=True)
+        info: Mapping[str, str] = (await self._call(_RUNTIME, "ContainerStatus", request)).info
+        return info
+
+    async def list_containers(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]:
+        request = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector=labels or {}))
+        items: Sequence[Any] = (await self._call(_RUNTIME, "ListContainers", request)).containers
+        return items
+
+    async def update_resources(self, container_id: str, resources: Any) -> None:
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+        await self._call(_RUNTIME, "UpdateContainerResources", request)
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
+        request = cri.ExecSyncRequest(container_id=container_id, cmd=command, timeout=max(1, round(timeout_s)))
+        answer = await self._call(_RUNTIME, "ExecSync", request, timeout_s=timeout_s + 15)
+        return ExecResult(answer.exit_code, answer.stdout + answer.stderr)
+
+    async def exec_url(self, request: Any) -> str:
+        return str((await self._call(_RUNTIME, "Exec", request)).url)
+
+    async def attach_url(self, request: Any) -> str:
+        return str((await self._call(_RUNTIME, "Attach", request)).url)
+
+    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        request = cri.PortForwardRequest(pod_sandbox_id=sandbox_id, port=ports)
+        return str((await self._call(_RUNTIME, "PortForward", request)).url)
+
+    async def reopen_log(self, container_id: str) -> None:
+        await self._call(_RUNTIME, "ReopenContainerLog", cri.ReopenContainerLogRequest(container_id=container_id))
+
+    async def stats(self) -> Sequence[Any]:
+        """CPU, memory and writable layer of every running container."""
+        items: Sequence[Any] = (await self._call(_RUNTIME, "ListContainerStats", cri.ListContainerStatsRequest())).stats
+        return items
+
+    async def list_images(self) -> Sequence[Any]:
+        items: Sequence[Any] = (await self._call(_IMAGES, "ListImages", cri.ListImagesRequest())).images
+        return items
+
+    async def image_status(self, image: str) -> Any | None:
+        """The image, or None where it is not on the node."""
+        answer = await self._call(_IMAGES, "ImageStatus", cri.ImageStatusRequest(image=cri.ImageSpec(image=image)))
+        return answer.image if answer.HasField("image") else None
+
+    async def pull_image(self, image: str, auth: Any | None, sandbox_config: Any | None) -> str:
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=image), auth=auth, sandbox_config=sandbox_config)
+        return str((await self._call(_IMAGES, "PullImage", request, timeout_s=_PULL_TIMEOUT_S)).image_ref)
+
+    async def remove_image(self, image: str) -> None:
+        await self._call(_IMAGES, "RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=image)))
+
+    async def image_filesystem(self) -> tuple[str, int, int]:
+        """Where images are kept, the bytes and the inodes that they use."""
+        answer = await self._call(_IMAGES, "ImageFsInfo", cri.ImageFsInfoRequest())
+        if not answer.image_filesystems:
+            return "/", 0, 0
+        usage = answer.image_filesystems[0]
+        return usage.fs_id.mountpoint or "/", usage.used_bytes.value, usage.inodes_used.value
+
+    async def events(self) -> AsyncIterator[ContainerEvent]:
+        """Container events until the connection ends; raises ConnectionError then.
+
+        These come from containerd's event service. The CRI plugin learns of an exit from the same stream, so that CRI
+        may still say "running" for a moment after the event: who acts on it must look again until CRI agrees."""
+        subscribe = self._channel.unary_stream(
+            _SUBSCRIBE,
+            request_serializer=events.SubscribeRequest.SerializeToString,
+            response_deserializer=events.Envelope.FromString,
+        )
+        filters = [f'namespace==k8s.io,topic=="{topic}"' for topic in _KINDS]
+        try:
+            async for envelope in subscribe(events.SubscribeRequest(filters=filters)):
+                event = _event(envelope)
+                if event is not None:
+                    yield event
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error) from None
+        raise ConnectionError("the runtime ended the event stream")
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+
+def _event(envelope: Any) -> ContainerEvent | None:
+    kind = _KINDS.get(envelope.topic)
+    if kind is None:
+        return None
+    if kind == "exit":
+        ended = events.TaskExit.FromString(envelope.event.value)
+        # An exec'd process ends too; only the container's first process has the container's id.
+        return ContainerEvent(ended.container_id, kind) if ended.id == ended.container_id else None
+    return ContainerEvent(events.TaskEvent.FromString(envelope.event.value).container_id, kind)
+
+
+def _failure(error: grpc.aio.AioRpcError) -> Exception:
+    code, message = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return ConnectionError(message)
+    text = f"rpc error: code = {_go_name(code)} desc = {message}"
+    kinds = {grpc.StatusCode.NOT_FOUND: NotFound, grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut}
+    return kinds.get(code, RuntimeFailure)(text)
+
+
+def _go_name(code: grpc.StatusCode) -> str:
+    """`Unknown`, `InvalidArgument`: status codes as Go prints them, which is how users know these messages."""
+    return "".join(word.capitalize() for word in code.name.split("_"))
+
+
+async def settled_exit(runtime: Runtime, container_id: str) -> None:
+    """Wait until CRI agrees that a container whose exit event came has exited (for ten seconds at most).
+
+    Where a process ends at once, CRI says first "created" and then "running" although the exit has been told."""
+    for delay_s in (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 6.0):
+        await asyncio.sleep(delay_s)
+        try:
+            status = await runtime.container_status(container_id)
+        except RuntimeFailure:
+            return
+        if status.state not in (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING):
+            return

@@ -1,0 +1,340 @@
+"""The kubelet's HTTPS server: logs, exec, attach, port-forward, the node's pods, statistics, metrics, health.
+
+The API server is its main client and shows a certificate; paths and parameters are those of Kubernetes' kubelet.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from aiohttp import web
+
+from navarch.api.meta import Obj
+from navarch.api.time import parse_time
+from navarch.node.engine.observed import ObservedContainer
+from navarch.node.engine.worker import PodWorker
+from navarch.node.runtime.cri import RuntimeFailure
+from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.server import streaming
+from navarch.node.server.auth import Guard
+from navarch.node.server.logs import LogOptions, read_log
+from navarch.node.server.stats import Statistics
+from navarch.node.spec import podspec
+
+if TYPE_CHECKING:
+    from navarch.node.engine.kubelet import Kubelet
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_SHUTDOWN_S: Final = 0.5
+_IDLE_S: Final = 90.0
+
+
+def _flag(request: web.Request, *names: str) -> bool:
+    return any(request.query.get(name, "") in ("1", "true", "True") for name in names)
+
+
+class KubeletServer:
+    """Serves one kubelet; `async with` runs it. `port` is the one it listens on."""
+
+    def __init__(self, kubelet: Kubelet) -> None:
+        self._kubelet = kubelet
+        self._guard = Guard(kubelet.client, kubelet.config.node_name, kubelet.clock)
+        self._statistics = Statistics(kubelet)
+        self._runner: web.AppRunner | None = None
+        self.port = kubelet.config.port
+
+    async def start(self) -> None:
+        """Listen; without a serving certificate it listens on loopback in plain HTTP, for tests."""
+        app = web.Application(middlewares=[self._authorise], client_max_size=1 << 20)
+        route = app.router.add_route
+        route("GET", "/healthz", self._healthz)
+        route("GET", "/healthz/{name}", self._healthz)
+        route("GET", "/pods", self._pods)
+        route("GET", "/runningpods/", self._running_pods)
+        route("GET", "/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        for verb in ("GET", "POST"):
+            for tail in ("{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"):
+                route(verb, f"/exec/{tail}", self._exec)
+                route(verb, f"/attach/{tail}", self._attach)
+            route(verb, "/portForward/{namespace}/{pod}", self._port_forward)
+            route(verb, "/portForward/{namespace}/{pod}/{uid}", self._port_forward)
+        route("POST", "/run/{namespace}/{pod}/{container}", self._run)
+        route("POST", "/run/{namespace}/{pod}/{uid}/{container}", self._run)
+        route("GET", "/stats/summary", self._summary)
+        route("GET", "/metrics", self._metrics)
+        route("GET", "/metrics/resource", self._resource_metrics)
+        route("GET", "/configz", self._configz)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_S,
+            handle_signals=False,
+            # A connection that asks for nothing is not kept for long; what streams has its own ways to notice.
+            keepalive_timeout=_IDLE_S,
+            # A command to execute travels in the URL.
+            max_line_size=1 << 20,
+        )
+        await self._runner.setup()
+        config = self._kubelet.config
+        tls = self._tls()
+        site = web.TCPSite(
+            self._runner, config.address if tls else "127.0.0.1", config.port, ssl_context=tls, reuse_address=True
+        )
+        await site.start()
+        self.port = int(self._runner.addresses[0][1])
+        self._kubelet.node.port = self.port
+
+    def _tls(self) -> ssl.SSLContext | None:
+        config = self._kubelet.config
+        if config.serving_cert is None or config.serving_key is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(config.serving_cert, config.serving_key)
+        if config.client_ca is not None:
+            context.load_verify_locations(config.client_ca)
+            # A caller may come with a token instead of a certificate.
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _authorise(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        secure = self._kubelet.config.serving_cert is not None
+        if secure and request.path != "/healthz":
+            refusal = await self._guard.refusal(request)
+            if refusal is not None:
+                return refusal
+        return await handler(request)
+
+    # Finding.
+
+    def _worker(self, request: web.Request) -> PodWorker:
+        info = request.match_info
+        worker = self._kubelet.find(info["namespace"], info["pod"], info.get("uid", ""))
+        if worker is None:
+            raise web.HTTPNotFound(text=f'pod "{info["namespace"]}/{info["pod"]}" does not exist')
+        return worker
+
+    async def _instance(self, request: web.Request) -> tuple[PodWorker, Obj, ObservedContainer]:
+        """The running instance that a request is about."""
+        worker = self._worker(request)
+        name = request.match_info["container"]
+        container = podspec.find_container(worker.pod, name)
+        if container is None:
+            raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{request.match_info["pod"]}"')
+        instance = worker.observed.latest(name)
+        if instance is None or not instance.running:
+            await worker.observe()
+            instance = worker.observed.latest(name)
+        if instance is None or not instance.running:
+            raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
+        return worker, container, instance
+
+    # Answers.
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _pods(self, request: web.Request) -> web.Response:
+        pods = [worker.pod for worker in self._kubelet.workers.values()]
+        return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
+
+    async def _running_pods(self, request: web.Request) -> web.Response:
+        pods = [worker.pod for worker in self._kubelet.workers.values() if worker.observed.any_running]
+        return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
+
+    async def _configz(self, request: web.Request) -> web.Response:
+        config = self._kubelet.config
+        told = {
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "port": self.port,
+            "clusterDomain": config.cluster_domain,
+            "clusterDNS": list(config.cluster_dns),
+            "maxPods": config.max_pods,
+            "cgroupDriver": "cgroupfs",
+            "nodeLeaseDurationSeconds": config.lease_duration_s,
+        }
+        return _json({"kubeletconfig": told})
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        return _json(await self._statistics.summary())
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=await self._statistics.metrics(), content_type="text/plain")
+
+    async def _resource_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=await self._statistics.resource_metrics(), content_type="text/plain")
+
+    # Logs.
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        worker = self._worker(request)
+        name = request.match_info["container"]
+        pod_name = request.match_info["pod"]
+        if podspec.find_container(worker.pod, name) is None:
+            raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{pod_name}"')
+        options = self._log_options(request)
+        instance = await self._logged_instance(worker, name, previous=_flag(request, "previous"))
+        path = Path(instance.status.log_path)
+
+        def running() -> bool:
+            latest = worker.observed.containers.get(name) or ()
+            return any(one.id == instance.id and one.running for one in latest)
+
+        chunks = read_log(path, options, running)
+        response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        try:
+            async for chunk in chunks:
+                await response.write(chunk)
+        except FileNotFoundError:
+            # The container has written nothing yet, or its log has been removed with it.
+            pass
+        except ConnectionError:
+            return response
+        await response.write_eof()
+        return response
+
+    def _log_options(self, request: web.Request) -> LogOptions:
+        query = request.query
+        try:
+            since = parse_time(query["sinceTime"]) if query.get("sinceTime") else None
+            if query.get("sinceSeconds"):
+                since = self._kubelet.clock.now() - timedelta(seconds=int(query["sinceSeconds"]))
+            return LogOptions(
+                follow=_flag(request, "follow"),
+                timestamps=_flag(request, "timestamps"),
+                since=since,
+                tail_lines=int(query["tailLines"]) if query.get("tailLines") else None,
+                limit_bytes=int(query["limitBytes"]) if query.get("limitBytes") else None,
+                stream=query.get("stream") or "All",
+            )
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"unable to decode query: {error}") from error
+
+    async def _logged_instance(self, worker: PodWorker, name: str, *, previous: bool) -> ObservedContainer:
+        """The instance whose log is asked for; says why there is none as Kubernetes does."""
+        pod_name = worker.pod["metadata"]["name"]
+        instances = [one for one in worker.observed.containers.get(name) or () if not one.created_only]
+        if not instances:
+            await worker.observe()
+            instances = [one for one in worker.observed.containers.get(name) or () if not one.created_only]
+        if previous:
+            ended = [one for one in instances if one.exited]
+            if instances and instances[0].exited and worker.ending:
+                ended = ended[1:]
+            if not ended:
+                raise web.HTTPBadRequest(text=f'previous terminated container "{name}" in pod "{pod_name}" not found')
+            return ended[0]
+        if instances:
+            return instances[0]
+        state = worker.memory.get(name)
+        reason = state.waiting_reason if state is not None else ""
+        if reason in ("ErrImagePull", "ImagePullBackOff"):
+            words = "trying and failing to pull image" if reason == "ErrImagePull" else "image can't be pulled"
+            text = f'container "{name}" in pod "{pod_name}" is waiting to start: {words}'
+        else:
+            default = "PodInitializing" if podspec.init_containers(worker.pod) else "ContainerCreating"
+            text = f'container "{name}" in pod "{pod_name}" is waiting to start: {reason or default}'
+        raise web.HTTPBadRequest(text=text)
+
+    # Streams.
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        _, _, instance = await self._instance(request)
+        tty = _flag(request, "tty")
+        streams = self._streams(request, tty)
+        demand = cri.ExecRequest(container_id=instance.id, cmd=request.query.getall("command", []), tty=tty, **streams)
+        return await self._remote(request, lambda: self._kubelet.runtime.exec_url(demand), streams, tty)
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        _, container, instance = await self._instance(request)
+        tty = bool(container.get("tty"))
+        streams = self._streams(request, tty)
+        if streams["stdin"] and not container.get("stdin"):
+            streams["stdin"] = False
+        demand = cri.AttachRequest(container_id=instance.id, tty=tty, **streams)
+        return await self._remote(request, lambda: self._kubelet.runtime.attach_url(demand), streams, tty)
+
+    def _streams(self, request: web.Request, tty: bool) -> dict[str, bool]:
+        streams = {
+            "stdin": _flag(request, "input", "stdin"),
+            "stdout": _flag(request, "output", "stdout"),
+            "stderr": _flag(request, "error", "stderr") and not tty,
+        }
+        if not any(streams.values()):
+            raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
+        return streams
+
+    async def _remote(
+        self, request: web.Request, url: Callable[[], Awaitable[str]], streams: dict[str, bool], tty: bool
+    ) -> web.StreamResponse:
+        try:
+            address = await url()
+        except RuntimeFailure as error:
+            raise web.HTTPInternalServerError(text=str(error)) from error
+        if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
+            protocols = _offered(request) or ["v4.channel.k8s.io"]
+            return await streaming.bridge_upgrade(request, address, protocols)
+        socket = streaming.web_socket(streaming.EXEC_PROTOCOLS)
+        await socket.prepare(request)
+        await streaming.bridge_remote(socket, address, **streams, tty=tty)
+        return socket
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        worker = self._worker(request)
+        if not worker.observed.sandbox_ready:
+            await worker.observe()
+        sandbox = worker.observed.sandbox
+        if sandbox is None or not worker.observed.sandbox_ready:
+            raise web.HTTPInternalServerError(text="unable to forward port because pod is not running")
+        stated = [*request.query.getall("port", []), *request.query.getall("ports", [])]
+        ports = [_port(port) for text in stated for port in text.split(",")]
+        try:
+            url = await self._kubelet.runtime.port_forward_url(sandbox.id, ports)
+        except RuntimeFailure as error:
+            raise web.HTTPInternalServerError(text=str(error)) from error
+        if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
+            return await streaming.bridge_upgrade(request, url, ["portforward.k8s.io"])
+        socket = streaming.web_socket(streaming.FORWARD_PROTOCOLS)
+        await socket.prepare(request)
+        if socket.ws_protocol in streaming.TUNNEL_PROTOCOLS:
+            await streaming.bridge_tunnel(socket, url)
+        else:
+            await streaming.bridge_ports(socket, url, ports)
+        return socket
+
+    async def _run(self, request: web.Request) -> web.Response:
+        _, _, instance = await self._instance(request)
+        command = request.query.get("cmd", "").split() or request.query.getall("command", [])
+        try:
+            result = await self._kubelet.runtime.exec_sync(instance.id, command, 3600)
+        except RuntimeFailure as error:
+            raise web.HTTPInternalServerError(text=str(error)) from error
+        return web.Response(body=result.output, content_type="text/plain")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 1 << 16:
+        raise web.HTTPBadRequest(text=f"invalid port {text[:16]!r}")
+    return int(text)
+
+
+def _offered(request: web.Request) -> list[str]:
+    """The stream protocols that a SPDY client offers."""
+    headers = request.headers.getall("X-Stream-Protocol-Version", [])
+    return [name.strip() for value in headers for name in value.split(",")]
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")

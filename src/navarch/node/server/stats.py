@@ -1,0 +1,231 @@
+"""Statistics of the node and its pods: `/stats/summary` for people and autoscalers, and metrics for Prometheus.
+
+Containers' figures are the runtime's; CPU rates are taken between two readings that are some seconds apart.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from navarch.api.meta import Obj
+from navarch.api.time import format_time
+from navarch.node.runtime.cri import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, RuntimeFailure
+
+if TYPE_CHECKING:
+    from navarch.node.engine.kubelet import Kubelet
+
+
+class _Reading(NamedTuple):
+    at_ns: int
+    cpu_ns: int
+
+
+class Statistics:
+    """Owned by the kubelet's server; reads only when somebody asks."""
+
+    def __init__(self, kubelet: Kubelet) -> None:
+        self._kubelet = kubelet
+        self._readings: dict[str, _Reading] = {}
+        self._rates: dict[str, int] = {}
+
+    async def summary(self) -> Obj:
+        """The body of `/stats/summary`."""
+        pods: dict[str, Obj] = {}
+        for stats in await self._containers():
+            labels = stats.attributes.labels
+            uid = labels.get(POD_UID, "")
+            worker = self._kubelet.workers.get(uid)
+            if worker is None:
+                continue
+            pod = pods.setdefault(uid, self._pod(worker.pod, labels))
+            pod["containers"].append(self._container(stats))
+        for pod in pods.values():
+            self._add_up(pod)
+        return {"node": self._node(), "pods": list(pods.values())}
+
+    async def _containers(self) -> list[Any]:
+        try:
+            return list(await self._kubelet.runtime.stats())
+        except (RuntimeFailure, ConnectionError):
+            return []
+
+    def _pod(self, pod: Obj, labels: Any) -> Obj:
+        reference = {"name": labels.get(POD_NAME), "namespace": labels.get(POD_NAMESPACE), "uid": labels.get(POD_UID)}
+        started = (pod.get("status") or {}).get("startTime")
+        return {"podRef": reference, "startTime": started, "containers": []}
+
+    def _container(self, stats: Any) -> Obj:
+        cpu, memory, layer = stats.cpu, stats.memory, stats.writable_layer
+        identity = stats.attributes.id
+        rate = self._rate(identity, cpu.timestamp, cpu.usage_core_nano_seconds.value)
+        result: Obj = {
+            "name": stats.attributes.labels.get(CONTAINER_NAME) or stats.attributes.metadata.name,
+            "cpu": {
+                "time": _time(cpu.timestamp),
+                "usageNanoCores": cpu.usage_nano_cores.value or rate,
+                "usageCoreNanoSeconds": cpu.usage_core_nano_seconds.value,
+            },
+            "memory": {
+                "time": _time(memory.timestamp),
+                "usageBytes": memory.usage_bytes.value,
+                "workingSetBytes": memory.working_set_bytes.value,
+                "rssBytes": memory.rss_bytes.value,
+                "pageFaults": memory.page_faults.value,
+                "majorPageFaults": memory.major_page_faults.value,
+            },
+            "rootfs": {
+                "time": _time(layer.timestamp),
+                "usedBytes": layer.used_bytes.value,
+                "inodesUsed": layer.inodes_used.value,
+            },
+        }
+        if memory.available_bytes.value:
+            result["memory"]["availableBytes"] = memory.available_bytes.value
+        return result
+
+    def _rate(self, identity: str, at_ns: int, cpu_ns: int) -> int:
+        before = self._readings.get(identity)
+        if before is not None and at_ns > before.at_ns:
+            self._rates[identity] = max((cpu_ns - before.cpu_ns) * 1_000_000_000 // (at_ns - before.at_ns), 0)
+        self._readings[identity] = _Reading(at_ns, cpu_ns)
+        return self._rates.get(identity, 0)
+
+    def _add_up(self, pod: Obj) -> None:
+        containers = pod["containers"]
+        for part, fields in (
+            ("cpu", ("usageNanoCores", "usageCoreNanoSeconds")),
+            ("memory", ("usageBytes", "workingSetBytes", "rssBytes", "pageFaults", "majorPageFaults")),
+        ):
+            latest = max(container[part]["time"] for container in containers)
+            pod[part] = {"time": latest, **{f: sum(c[part][f] for c in containers) for f in fields}}
+        used = sum(container["rootfs"]["usedBytes"] for container in containers)
+        pod["ephemeral-storage"] = {**_disk(self._kubelet.config.data), "usedBytes": used}
+
+    def _node(self) -> Obj:
+        now = format_time(self._kubelet.clock.now())
+        memory = _memory()
+        cpu_ns = _node_cpu_ns()
+        stamp = int(self._kubelet.clock.now().timestamp() * 1_000_000_000)
+        working_set = max(memory.get("MemTotal", 0) - memory.get("MemAvailable", 0), 0)
+        return {
+            "nodeName": self._kubelet.config.node_name,
+            "startTime": format_time(_boot_time()),
+            "cpu": {
+                "time": now,
+                "usageNanoCores": self._rate("node", stamp, cpu_ns),
+                "usageCoreNanoSeconds": cpu_ns,
+            },
+            "memory": {
+                "time": now,
+                "availableBytes": memory.get("MemAvailable", 0),
+                "usageBytes": max(memory.get("MemTotal", 0) - memory.get("MemFree", 0), 0),
+                "workingSetBytes": working_set,
+                "rssBytes": memory.get("AnonPages", 0),
+            },
+            "fs": {"time": now, **_disk(self._kubelet.config.data)},
+            "runtime": {"imageFs": {"time": now, **_disk(self._kubelet.config.data)}},
+        }
+
+    # Prometheus.
+
+    async def metrics(self) -> str:
+        """The kubelet's own metrics."""
+        workers = list(self._kubelet.workers.values())
+        running = sum(1 for worker in workers if worker.observed.sandbox_ready)
+        states = {"running": 0, "exited": 0, "created": 0}
+        for worker in workers:
+            for container in worker.observed.all():
+                key = "running" if container.running else "created" if container.created_only else "exited"
+                states[key] += 1
+        lines = [
+            "# HELP kubelet_running_pods Number of pods that have a running pod sandbox",
+            "# TYPE kubelet_running_pods gauge",
+            f"kubelet_running_pods {running}",
+            "# HELP kubelet_running_containers Number of containers currently running",
+            "# TYPE kubelet_running_containers gauge",
+            *(f'kubelet_running_containers{{container_state="{k}"}} {v}' for k, v in states.items() if v),
+            "# HELP kubelet_node_name The node's name. The count is always 1.",
+            "# TYPE kubelet_node_name gauge",
+            f'kubelet_node_name{{node="{self._kubelet.config.node_name}"}} 1',
+            "# HELP process_resident_memory_bytes Resident memory size in bytes.",
+            "# TYPE process_resident_memory_bytes gauge",
+            f"process_resident_memory_bytes {_own_memory()}",
+            "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.",
+            "# TYPE process_cpu_seconds_total counter",
+            f"process_cpu_seconds_total {sum(os.times()[:2]):.2f}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    async def resource_metrics(self) -> str:
+        """What metrics-server reads."""
+        summary = await self.summary()
+        node = summary["node"]
+        families: dict[str, tuple[str, list[str]]] = {
+            "node_cpu_usage_seconds_total": ("counter", [f" {node['cpu']['usageCoreNanoSeconds'] / 1e9:.9f}"]),
+            "node_memory_working_set_bytes": ("gauge", [f" {node['memory']['workingSetBytes']}"]),
+            "container_cpu_usage_seconds_total": ("counter", []),
+            "container_memory_working_set_bytes": ("gauge", []),
+            "pod_cpu_usage_seconds_total": ("counter", []),
+            "pod_memory_working_set_bytes": ("gauge", []),
+        }
+        for pod in summary["pods"]:
+            place = f'namespace="{pod["podRef"]["namespace"]}",pod="{pod["podRef"]["name"]}"'
+            for kind, labels, stats in [
+                ("pod", place, pod),
+                *(("container", f'container="{c["name"]}",{place}', c) for c in pod["containers"]),
+            ]:
+                cpu, memory = stats["cpu"]["usageCoreNanoSeconds"] / 1e9, stats["memory"]["workingSetBytes"]
+                families[f"{kind}_cpu_usage_seconds_total"][1].append(f"{{{labels}}} {cpu:.9f}")
+                families[f"{kind}_memory_working_set_bytes"][1].append(f"{{{labels}}} {memory}")
+        lines = []
+        for name, (kind, samples) in families.items():
+            lines += [f"# HELP {name} [STABLE] {name.replace('_', ' ')}", f"# TYPE {name} {kind}"]
+            lines += [name + sample for sample in samples]
+        lines += ["# TYPE scrape_error gauge", "scrape_error 0"]
+        return "\n".join(lines) + "\n"
+
+
+def _time(nanoseconds: int) -> str:
+    from navarch.node.engine.observed import moment
+
+    return format_time(moment(nanoseconds))
+
+
+def _disk(path: Path) -> Obj:
+    disk = os.statvfs(path if path.exists() else "/")
+    return {
+        "availableBytes": disk.f_bavail * disk.f_frsize,
+        "capacityBytes": disk.f_blocks * disk.f_frsize,
+        "usedBytes": (disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+        "inodesFree": disk.f_ffree,
+        "inodes": disk.f_files,
+        "inodesUsed": disk.f_files - disk.f_ffree,
+    }
+
+
+def _memory() -> dict[str, int]:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
+
+
+def _node_cpu_ns() -> int:
+    """CPU time that the machine has spent on anything but idling."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    busy = sum(fields[:3]) + sum(fields[5:8])
+    return busy * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _boot_time() -> datetime:
+    from navarch.node.engine.observed import moment
+
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return moment(int(line.split()[1]) * 1_000_000_000)
+    return moment(0)
+
+
+def _own_memory() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,278 @@
+"""exec, attach and port-forward: a client's WebSocket bridged to the runtime's streaming server.
+
+Channels of the WebSocket (the first byte of each message) are streams of the runtime's SPDY connection: 0 standard
+input, 1 output, 2 errors, 3 the outcome as a Status, 4 the terminal's size; 255 closes the channel that its second
+byte names. Port-forwarding in today's kubectl carries SPDY itself inside the WebSocket: its bytes pass through as
+they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp import WSMsgType, web
+
+from navarch.node.server import spdy
+
+STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
+EXEC_PROTOCOLS: Final = (
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "v3.channel.k8s.io",
+    "v2.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+)
+TUNNEL_PROTOCOLS: Final = ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io")
+FORWARD_PROTOCOLS: Final = (*TUNNEL_PROTOCOLS, "v4.channel.k8s.io", "v4.base64.channel.k8s.io")
+_REMOTE: Final = ("v4.channel.k8s.io",)
+_PORT_FORWARD: Final = ("portforward.k8s.io",)
+_HEARTBEAT_S: Final = 30.0
+_STDIN_BUFFER: Final = 64
+_JOINT_BUFFER: Final = 64 << 10
+
+
+def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
+    """A WebSocket that keeps itself alive and takes messages of any size."""
+    return web.WebSocketResponse(
+        protocols=protocols, heartbeat=_HEARTBEAT_S, max_msg_size=0, compress=False, autoping=True
+    )
+
+
+class _Channels:
+    """Messages with a channel byte, plain or in base64."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+        self._base64 = "base64" in (socket.ws_protocol or "")
+
+    async def send(self, channel: int, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            if self._base64:
+                await self._socket.send_str(str(channel) + base64.b64encode(data).decode())
+            else:
+                await self._socket.send_bytes(bytes((channel,)) + data)
+
+    def parse(self, message: Any) -> tuple[int, bytes] | None:
+        """Channel and data of a received message; None for one that is neither."""
+        if message.type == WSMsgType.BINARY and message.data:
+            return message.data[0], message.data[1:]
+        if message.type == WSMsgType.TEXT and message.data:
+            if self._base64:
+                return int(message.data[0]), base64.b64decode(message.data[1:])
+            data = message.data.encode()
+            return data[0], data[1:]
+        return None
+
+
+async def bridge_remote(
+    socket: web.WebSocketResponse, url: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+) -> None:
+    """Carry an exec or attach between the client's WebSocket and the runtime's streaming URL, to its end."""
+    channels = _Channels(socket)
+    # Tells the client that the connection stands, before the program says anything.
+    await channels.send(STDOUT if stdout else STDERR if stderr else ERROR, b"")
+    try:
+        reader, writer = await spdy.upgrade(url, _REMOTE)
+    except spdy.SPDYError as error:
+        await channels.send(ERROR, failure(str(error)))
+        await socket.close()
+        return
+    connection = spdy.Connection(reader, writer)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(connection.run())
+        try:
+            outcome = await connection.open_stream({"streamType": "error"})
+            inputs: dict[int, spdy.Stream] = {}
+            if stdin:
+                inputs[STDIN] = await connection.open_stream({"streamType": "stdin"})
+            outputs = []
+            if stdout:
+                outputs.append((STDOUT, await connection.open_stream({"streamType": "stdout"})))
+            if stderr and not tty:
+                outputs.append((STDERR, await connection.open_stream({"streamType": "stderr"})))
+            if tty:
+                inputs[RESIZE] = await connection.open_stream({"streamType": "resize"})
+            receiving = tasks.create_task(_receive(socket, channels, inputs, running))
+            await asyncio.gather(*(_copy_out(stream, channels, channel) for channel, stream in outputs))
+            said = await outcome.read_all()
+            await channels.send(ERROR, said or b'{"metadata":{},"status":"Success"}')
+            receiving.cancel()
+        except spdy.SPDYError as error:
+            await channels.send(ERROR, failure(str(error)))
+        finally:
+            running.cancel()
+            await connection.close()
+            await socket.close()
+
+
+async def _copy_out(stream: spdy.Stream, channels: _Channels, channel: int) -> None:
+    while chunk := await stream.read():
+        await channels.send(channel, chunk)
+
+
+async def _receive(
+    socket: web.WebSocketResponse, channels: _Channels, inputs: dict[int, spdy.Stream], running: asyncio.Task[None]
+) -> None:
+    """Pass on what the client sends; a client that goes away ends the connection to the runtime."""
+    try:
+        async for message in socket:
+            parsed = channels.parse(message)
+            if parsed is None:
+                continue
+            channel, data = parsed
+            if channel == CLOSE and data:
+                stream = inputs.pop(data[0], None)
+                if stream is not None:
+                    await stream.close_write()
+            elif channel in inputs and data:
+                await inputs[channel].write(data)
+    except spdy.SPDYError:
+        return
+    if STDIN in inputs:
+        with contextlib.suppress(spdy.SPDYError):
+            await inputs[STDIN].close_write()
+    running.cancel()
+
+
+def failure(message: str) -> bytes:
+    """A Status on the error channel."""
+    status = {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
+    return json.dumps(status).encode()
+
+
+async def bridge_tunnel(socket: web.WebSocketResponse, url: str) -> None:
+    """Carry a client's SPDY inside WebSocket messages to the runtime's streaming URL, byte for byte."""
+    try:
+        reader, writer = await spdy.upgrade(url, _PORT_FORWARD)
+    except spdy.SPDYError:
+        await socket.close(code=1011, message=b"port forwarding failed")
+        return
+
+    async def outwards() -> None:
+        try:
+            async for message in socket:
+                if message.type == WSMsgType.BINARY:
+                    writer.write(message.data)
+                    await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def inwards() -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            while chunk := await reader.read(64 << 10):
+                await socket.send_bytes(chunk)
+        await socket.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(outwards())
+        await inwards()
+        sending.cancel()
+    writer.close()
+
+
+async def bridge_ports(socket: web.WebSocketResponse, url: str, ports: Sequence[int]) -> None:
+    """Port-forwarding in plain WebSocket channels: two per port, data and error, each opened by the port's number."""
+    channels = _Channels(socket)
+    try:
+        reader, writer = await spdy.upgrade(url, _PORT_FORWARD)
+    except spdy.SPDYError as error:
+        await channels.send(1, str(error).encode())
+        await socket.close()
+        return
+    connection = spdy.Connection(reader, writer)
+    inputs: dict[int, spdy.Stream] = {}
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(connection.run())
+        try:
+            copies = []
+            for index, port in enumerate(ports):
+                headers = {"port": str(port), "requestID": str(index)}
+                error_stream = await connection.open_stream({"streamType": "error", **headers})
+                await error_stream.close_write()
+                inputs[2 * index] = await connection.open_stream({"streamType": "data", **headers})
+                for channel, stream in ((2 * index, inputs[2 * index]), (2 * index + 1, error_stream)):
+                    await channels.send(channel, struct.pack("<H", port))
+                    copies.append(_copy_out(stream, channels, channel))
+            receiving = tasks.create_task(_receive(socket, channels, inputs, running))
+            await asyncio.gather(*copies)
+            receiving.cancel()
+        except spdy.SPDYError as error:
+            await channels.send(1, str(error).encode())
+        finally:
+            running.cancel()
+            await connection.close()
+            await socket.close()
+
+
+async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str]) -> web.StreamResponse:
+    """A client that speaks SPDY itself (Kubernetes' API server): its connection and the runtime's, joined byte for
+    byte."""
+    try:
+        reader, writer = await spdy.upgrade(url, protocols)
+    except spdy.SPDYError as error:
+        return web.Response(status=500, text=str(error))
+    transport = request.transport
+    assert transport is not None
+    head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+    head += f"X-Stream-Protocol-Version: {protocols[0]}\r\n\r\n"
+    transport.write(head.encode())
+    joint = _Joint(writer, transport)
+    transport.set_protocol(joint)
+    joint.connection_made(transport)
+    try:
+        while chunk := await reader.read(64 << 10):
+            await joint.writable.wait()
+            if transport.is_closing():
+                break
+            transport.write(chunk)
+    finally:
+        writer.close()
+        transport.close()
+    raise asyncio.CancelledError
+
+
+class _Joint(asyncio.Protocol):
+    """What comes from the client goes to the runtime."""
+
+    def __init__(self, writer: asyncio.StreamWriter, transport: asyncio.Transport) -> None:
+        self._writer = writer
+        self._transport = transport
+        self._draining: asyncio.Task[None] | None = None
+        self._lost = False
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._writer.write(data)
+        if self._draining is None and self._writer.transport.get_write_buffer_size() > _JOINT_BUFFER:
+            # The container does not read as fast as the client writes: the client has to wait, not we to keep it.
+            self._transport.pause_reading()
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
+        self._draining = None
+        if not self._lost:
+            self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.writable.set()
+        self._writer.close()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()

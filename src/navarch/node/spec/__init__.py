@@ -1,0 +1,1 @@
+"""A pod's specification, read and put into the runtime's terms."""

@@ -1,0 +1,150 @@
+"""A container as the runtime is told to make it: image, command, environment, mounts, limits, security, log."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api.meta import Obj
+from navarch.node.config import KubeletConfig
+from navarch.node.engine.observed import GRACE_PERIOD, HASH, MESSAGE_PATH, MESSAGE_POLICY, RESTART_COUNT
+from navarch.node.resources.amounts import container_resources
+from navarch.node.runtime.cri import CONTAINER_NAME
+from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.spec import podspec
+from navarch.node.spec.dns import hosts_file
+from navarch.node.spec.fieldref import PodFacts, expand
+from navarch.node.spec.sandbox import pod_labels
+from navarch.node.spec.security import ConfigError, container_security
+from navarch.node.volumes.base import VolumeError
+from navarch.node.volumes.sub_path import bind_sub_path
+
+_PROPAGATION: Final = {
+    "None": cri.PROPAGATION_PRIVATE,
+    "HostToContainer": cri.PROPAGATION_HOST_TO_CONTAINER,
+    "Bidirectional": cri.PROPAGATION_BIDIRECTIONAL,
+}
+DEFAULT_MESSAGE_PATH: Final = "/dev/termination-log"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What of the node goes into containers."""
+
+    memory_capacity: int
+    unified_cgroups: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInputs:
+    """All that a container's configuration is made of; `attempt` is its restart count."""
+
+    pod: Obj
+    container: Obj
+    attempt: int
+    image: Any
+    env: Mapping[str, str]
+    volumes: Mapping[str, Path]
+    facts: PodFacts
+    node: NodeFacts
+    target_id: str = ""
+
+
+def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Any:
+    """CRI's ContainerConfig. Makes the files that are mounted into the container.
+
+    Raises ConfigError where the specification cannot be met."""
+    pod, container, env = inputs.pod, inputs.container, inputs.env
+    name = container["name"]
+    result = cri.ContainerConfig(
+        metadata=cri.ContainerMetadata(name=name, attempt=inputs.attempt),
+        image=cri.ImageSpec(image=inputs.image.id, user_specified_image=container.get("image", "")),
+        command=[expand(word, env) for word in container.get("command") or []],
+        args=[expand(word, env) for word in container.get("args") or []],
+        working_dir=container.get("workingDir") or "",
+        envs=[cri.KeyValue(key=key, value=value) for key, value in env.items()],
+        labels={**pod_labels(pod), CONTAINER_NAME: name},
+        annotations={
+            HASH: podspec.container_hash(container),
+            RESTART_COUNT: str(inputs.attempt),
+            MESSAGE_PATH: container.get("terminationMessagePath") or DEFAULT_MESSAGE_PATH,
+            MESSAGE_POLICY: container.get("terminationMessagePolicy") or "File",
+            GRACE_PERIOD: str(podspec.grace_period_s(pod)),
+        },
+        log_path=f"{name}/{inputs.attempt}.log",
+        stdin=bool(container.get("stdin")),
+        stdin_once=bool(container.get("stdinOnce")),
+        tty=bool(container.get("tty")),
+        linux=cri.LinuxContainerConfig(
+            resources=container_resources(
+                pod, container, memory_capacity=inputs.node.memory_capacity, unified=inputs.node.unified_cgroups
+            ),
+            security_context=container_security(
+                pod, container, inputs.image, seccomp=config.seccomp, target_id=inputs.target_id
+            ),
+        ),
+    )
+    result.mounts.extend(_mounts(inputs, config))
+    metadata = pod["metadata"]
+    log_directory = config.log_directory(metadata["namespace"], metadata["name"], metadata["uid"])
+    (log_directory / name).mkdir(parents=True, exist_ok=True)
+    return result
+
+
+def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
+    pod, container = inputs.pod, inputs.container
+    own = config.pod_directory(pod["metadata"]["uid"]) / "volume-subpaths"
+    mounts = [
+        _mount(mount, inputs, own / mount["name"] / container["name"] / str(index))
+        for index, mount in enumerate(container.get("volumeMounts") or [])
+    ]
+    paths = {mount.container_path.rstrip("/") for mount in mounts}
+    directory = config.pod_directory(pod["metadata"]["uid"])
+    if "/etc/hosts" not in paths:
+        hosts = directory / "etc-hosts"
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        text = hosts_file(pod, inputs.facts.pod_ips, config.cluster_domain)
+        if not hosts.exists() or hosts.read_text() != text:
+            hosts.write_text(text)
+            hosts.chmod(0o644)
+        read_only = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
+        mounts.append(cri.Mount(container_path="/etc/hosts", host_path=str(hosts), readonly=read_only))
+    message_path = container.get("terminationMessagePath") or DEFAULT_MESSAGE_PATH
+    place = directory / "containers" / container["name"] / secrets.token_hex(4)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch()
+    # Whatever user the container runs as may leave its last words.
+    place.chmod(0o666)
+    mounts.append(cri.Mount(container_path=message_path, host_path=str(place)))
+    return mounts
+
+
+def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Any:
+    """`place` is where a part of a volume is put for the container."""
+    host = inputs.volumes.get(mount["name"])
+    if host is None:
+        raise ConfigError(f"cannot find volume {mount['name']!r} to mount into container {inputs.container['name']!r}")
+    sub_path = mount.get("subPath") or ""
+    if mount.get("subPathExpr"):
+        sub_path = expand(mount["subPathExpr"], inputs.env)
+        if "$(" in sub_path:
+            raise ConfigError(f"failed to expand subPathExpr {mount['subPathExpr']!r}: missing value")
+    if sub_path:
+        try:
+            host = bind_sub_path(host, sub_path, place)
+        except (VolumeError, OSError) as error:
+            raise ConfigError(
+                f'failed to prepare subPath for volumeMount "{mount["name"]}" of container: {error}'
+            ) from error
+    path = mount["mountPath"]
+    of_image = any(v["name"] == mount["name"] and "image" in v for v in inputs.pod["spec"].get("volumes") or [])
+    return cri.Mount(
+        container_path=path if path.startswith("/") else f"/{path}",
+        host_path=str(host),
+        readonly=bool(mount.get("readOnly")) or of_image,
+        recursive_read_only=mount.get("recursiveReadOnly") == "Enabled",
+        propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
+    )

@@ -1,0 +1,163 @@
+"""configMap, secret, downwardAPI and projected volumes: files made of the API's objects, kept up to date.
+
+Each source gives a payload (files by path); a projected volume is the union of several, among them tokens of the pod's
+service account.
+"""
+
+# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj
+from navarch.api.time import Clock
+from navarch.node.spec import podspec
+from navarch.node.spec.fieldref import field_value, resource_value
+from navarch.node.spec.security import ConfigError
+from navarch.node.volumes.atomic import write_payload
+from navarch.node.volumes.base import Payload, VolumeContext, VolumeError, mode_of
+
+_MNT_DETACH = 2
+
+
+def _pick(
+    data: Mapping[str, bytes], items: Iterable[Obj] | None, default_mode: int, *, optional: bool, what: str
+) -> dict[str, Payload]:
+    """All keys as files, or the stated items at their paths."""
+    if not items:
+        return {key: Payload(value, default_mode) for key, value in data.items()}
+    result = {}
+    for item in items:
+        value = data.get(item["key"])
+        if value is None:
+            if optional:
+                continue
+            raise VolumeError(f"references non-existent {what} key: {item['key']}")
+        result[item["path"]] = Payload(value, mode_of(item, default_mode))
+    return result
+
+
+async def config_map_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    """The files of a ConfigMap."""
+    name, optional = stated.get("name", ""), bool(stated.get("optional"))
+    found = await context.source.config_map(context.namespace, name)
+    if found is None:
+        if optional:
+            return {}
+        raise VolumeError(f'configmap "{name}" not found')
+    data = {key: value.encode() for key, value in (found.get("data") or {}).items()}
+    data.update({key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()})
+    return _pick(data, stated.get("items"), default_mode, optional=optional, what="config")
+
+
+async def secret_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    """The files of a Secret (`secretName` in a volume, `name` in a projection)."""
+    name, optional = stated.get("secretName") or stated.get("name", ""), bool(stated.get("optional"))
+    found = await context.source.secret(context.namespace, name)
+    if found is None:
+        if optional:
+            return {}
+        raise VolumeError(f'secret "{name}" not found')
+    data = {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
+    return _pick(data, stated.get("items"), default_mode, optional=optional, what="secret")
+
+
+def downward_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    """The files of a downward API volume."""
+    result = {}
+    for item in stated.get("items") or []:
+        try:
+            if item.get("fieldRef"):
+                text = field_value(context.pod, item["fieldRef"]["fieldPath"], context.facts)
+            else:
+                first = podspec.containers(context.pod)[0]
+                text = resource_value(context.pod, first, item["resourceFieldRef"], context.facts)
+        except ConfigError as error:
+            raise VolumeError(str(error)) from error
+        result[item["path"]] = Payload(text.encode(), mode_of(item, default_mode))
+    return result
+
+
+async def token_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    """A service-account token. Its file is for the pod's user alone where all containers run as one user."""
+    try:
+        token = await context.source.token(
+            context.pod, stated.get("audience") or "", int(stated.get("expirationSeconds") or 3600)
+        )
+    except (StatusError, OSError) as error:
+        raise VolumeError(f"failed to fetch token: {error}") from error
+    if context.fs_group is not None:
+        return {stated["path"]: Payload(token.encode(), 0o600)}
+    users = {
+        podspec.merged_security(context.pod, container, "runAsUser")
+        for container in podspec.all_containers(context.pod)
+    }
+    if len(users) == 1 and None not in users:
+        return {stated["path"]: Payload(token.encode(), 0o600, uid=users.pop())}
+    return {stated["path"]: Payload(token.encode(), default_mode)}
+
+
+class ObjectVolume:
+    """Files from one object or a projection of several. Secrets and tokens are kept in memory, never on disk."""
+
+    refreshes = True
+
+    def __init__(self, kind: str, clock: Clock) -> None:
+        self._kind = kind
+        self._clock = clock
+
+    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
+        stated = volume[self._kind] or {}
+        mode = stated.get("defaultMode")
+        default_mode = 0o644 if mode is None else int(mode)
+        payload = await self._payload(context, stated, default_mode)
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.path.ismount(place):
+            _mount_memory(place)
+        write_payload(place, payload, group=context.fs_group, now=self._clock.now())
+        return place
+
+    async def _payload(self, context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+        if self._kind == "configMap":
+            return await config_map_payload(context, stated, default_mode)
+        if self._kind == "secret":
+            return await secret_payload(context, stated, default_mode)
+        if self._kind == "downwardAPI":
+            return downward_payload(context, stated, default_mode)
+        result: dict[str, Payload] = {}
+        for projection in stated.get("sources") or []:
+            result.update(await self._projection(context, projection, default_mode))
+        return result
+
+    async def _projection(self, context: VolumeContext, projection: Obj, default_mode: int) -> dict[str, Payload]:
+        source: Any
+        for kind, source in projection.items():
+            if kind == "configMap":
+                return await config_map_payload(context, source, default_mode)
+            if kind == "secret":
+                return await secret_payload(context, source, default_mode)
+            if kind == "downwardAPI":
+                return downward_payload(context, source, default_mode)
+            if kind == "serviceAccountToken":
+                return await token_payload(context, source, default_mode)
+            raise VolumeError(f"projected source {kind} is not supported on this node")
+        return {}
+
+    def tear_down(self, place: Path) -> None:
+        if os.path.ismount(place):
+            ctypes.CDLL(None, use_errno=True).umount2(str(place).encode(), _MNT_DETACH)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _mount_memory(place: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, b"mode=0755") != 0:
+        raise VolumeError(f"mounting tmpfs failed: {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,65 @@
+"""What the kubelet clears away: overlong logs, unused images, traces of pods that have gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from navarch.node.engine import gc
+from navarch.node.images.archives import LayerFile, Platform, host_architecture, load_image, write_image
+from tests.node.conftest import Node
+from tests.node.engine.test_pods import sh
+from tests.node.server.test_app import get
+
+pytestmark = pytest.mark.containers
+
+
+async def test_a_long_log_is_rotated_and_goes_on(node: Node) -> None:
+    pod = node.pod("talk", containers=[sh("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done")])
+    await node.ready("talk")
+    await node.until(lambda: len(node.log("talk").splitlines()) > 20)
+    node.kubelet.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=2)
+
+    await node.kubelet.sweeper.rotate_logs()
+
+    place = node.config.log_directory("default", "talk", pod["metadata"]["uid"]) / "c"
+    await node.until(lambda: len(node.log("talk").splitlines()) > 3)
+    assert len(list(place.glob("0.log.*"))) == 1
+    assert "line 1\n" not in (await get(node, "/containerLogs/default/talk/c"))[1]
+
+
+async def test_only_unused_images_are_removed(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "spare.tar"
+    write_image(archive, "navarch.local/spare:1", [Platform(host_architecture(), [LayerFile("f", b"x" * 1000)])])
+    await load_image(node.config.runtime_socket, archive)
+    node.pod("user", containers=[sh("sleep 1000")])
+    await node.ready("user")
+    monkeypatch.setattr(gc, "_MIN_IMAGE_AGE", timedelta(0))
+
+    async def tags() -> set[str]:
+        return {tag for image in await node.runtime.list_images() for tag in image.repo_tags}
+
+    await node.until_async(lambda: _contains(node, "navarch.local/spare:1"))
+    await node.kubelet.sweeper.remove_unused_images(1 << 40)
+
+    assert await tags() >= {"navarch.local/pause:1", "navarch.local/busybox:1"}
+    assert "navarch.local/spare:1" not in await tags()
+
+
+async def _contains(node: Node, tag: str) -> bool:
+    return any(tag in image.repo_tags for image in await node.runtime.list_images())
+
+
+async def test_traces_of_pods_that_have_gone_are_removed(node: Node) -> None:
+    (node.config.pods / "old-uid" / "volumes").mkdir(parents=True)
+    (node.config.logs / "default_old_old-uid").mkdir(parents=True)
+    node.pod("stay", containers=[sh("sleep 1000")])
+    await node.ready("stay")
+
+    node.kubelet.sweeper.remove_stale_directories()
+
+    assert len(list(node.config.pods.iterdir())) == 1
+    assert [place.name.split("_")[1] for place in node.config.logs.iterdir()] == ["stay"]

@@ -1,0 +1,713 @@
+"""Pods in real containers, driven by objects in an API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from navarch.node.engine.eviction import Evictor
+from tests.node.conftest import BUSYBOX, Node
+
+pytestmark = pytest.mark.containers
+
+
+def sh(script: str, **more: object) -> dict[str, object]:
+    return {"name": "c", "command": ["sh", "-c", script], **more}
+
+
+async def test_a_pod_runs_and_becomes_ready(node: Node) -> None:
+    node.pod("web", containers=[sh("echo hello; exec sleep 1000")])
+
+    await node.ready("web")
+
+    assert node.status("web")["phase"] == "Running"
+    assert node.status("web")["podIP"].startswith("10.211.7.")
+    assert node.container("web")["restartCount"] == 0
+    assert node.log("web") == "hello"
+    assert {"Pulled", "Created", "Started"} <= set(node.reasons("web"))
+
+
+async def test_a_pod_that_ends_well_has_succeeded(node: Node) -> None:
+    node.pod("job", restartPolicy="Never", containers=[sh("exit 0")])
+
+    assert await node.ended("job") == "Succeeded"
+    assert node.container("job")["state"]["terminated"]["reason"] == "Completed"
+
+
+async def test_a_deleted_pod_leaves_nothing(node: Node) -> None:
+    pod = node.pod("gone", containers=[sh("sleep 1000")])
+    await node.ready("gone")
+
+    node.api.delete_gracefully("default", "gone")
+
+    await node.until(lambda: node.api.get("pods", "default", "gone") is None)
+    await node.until(lambda: not node.kubelet.workers)
+    assert not node.config.pod_directory(pod["metadata"]["uid"]).exists()
+    assert not await node.kubelet.runtime.list_sandboxes()
+
+
+async def test_init_containers_run_one_after_another_before_the_others(node: Node) -> None:
+    write = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    node.pod(
+        "init",
+        volumes=[{"name": "v", "emptyDir": {}}],
+        initContainers=[
+            {"name": "a", "command": ["sh", "-c", "echo a >> /v/log; sleep 0.2"], **write},
+            {"name": "b", "command": ["sh", "-c", "echo b >> /v/log"], **write},
+        ],
+        containers=[sh("cat /v/log; exec sleep 1000", **write)],
+    )
+
+    await node.ready("init")
+
+    assert node.log("init") == "a\nb"
+    assert [s["state"]["terminated"]["reason"] for s in node.status("init")["initContainerStatuses"]] == [
+        "Completed"
+    ] * 2
+
+
+async def test_a_failing_init_container_keeps_the_pod_pending(node: Node) -> None:
+    node.pod("stuck", initContainers=[{"name": "a", "command": ["false"]}], containers=[sh("sleep 1000")])
+
+    await node.until(
+        lambda: (
+            node.container("stuck", field="initContainerStatuses").get("state", {}).get("waiting", {}).get("reason")
+            == "CrashLoopBackOff"
+        )
+    )
+
+    assert node.status("stuck")["phase"] == "Pending"
+    assert node.condition("stuck", "Initialized") == "False"
+    assert node.container("stuck")["state"]["waiting"]["reason"] == "PodInitializing"
+
+
+async def test_a_failing_init_container_fails_a_pod_that_is_never_restarted(node: Node) -> None:
+    node.pod(
+        "fail", restartPolicy="Never", initContainers=[{"name": "a", "command": ["false"]}], containers=[sh("true")]
+    )
+
+    assert await node.ended("fail") == "Failed"
+
+
+async def test_a_sidecar_starts_first_and_ends_last(node: Node) -> None:
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    last = "echo side >> /v/log; cat /v/log > /dev/termination-log; exit 0"
+    trap = f"trap '{last}' TERM; touch /v/up; while :; do sleep 0.1; done"
+    node.pod(
+        "car",
+        restartPolicy="Never",
+        terminationGracePeriodSeconds=10,
+        volumes=[{"name": "v", "emptyDir": {}}],
+        initContainers=[
+            {
+                "name": "side",
+                "restartPolicy": "Always",
+                "command": ["sh", "-c", trap],
+                "startupProbe": {"exec": {"command": ["test", "-e", "/v/up"]}, "periodSeconds": 1},
+                **mount,
+            }
+        ],
+        containers=[sh("test -e /v/up && echo main >> /v/log", **mount)],
+    )
+
+    assert await node.ended("car") == "Succeeded"
+    side = await node.until(lambda: node.container("car", field="initContainerStatuses")["state"].get("terminated"))
+    assert side["message"] == "main\nside\n"
+
+
+async def test_a_crashing_container_backs_off_and_is_restarted(node: Node) -> None:
+    node.pod("crash", containers=[sh("echo last words > /dev/termination-log; exit 3")])
+
+    await node.until(
+        lambda: node.container("crash").get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    )
+
+    status = node.container("crash")
+    assert status["restartCount"] == 1
+    assert status["lastState"]["terminated"]["exitCode"] == 3
+    assert status["lastState"]["terminated"]["message"] == "last words\n"
+    assert status["state"]["waiting"]["message"].startswith(
+        "back-off 10s restarting failed container=c pod=crash_default("
+    )
+    assert node.status("crash")["phase"] == "Running"
+
+
+async def test_a_failing_pod_says_what_its_log_ends_with(node: Node) -> None:
+    node.pod(
+        "logs",
+        restartPolicy="Never",
+        containers=[sh("echo why; exit 1", terminationMessagePolicy="FallbackToLogsOnError")],
+    )
+
+    assert await node.ended("logs") == "Failed"
+    assert node.container("logs")["state"]["terminated"]["message"] == "why\n"
+
+
+async def test_a_container_over_its_memory_is_oom_killed(node: Node) -> None:
+    hog = "head -c 200m /dev/zero | tail"
+    node.pod(
+        "oom", restartPolicy="Never", containers=[sh(f"exec sh -c '{hog}'", resources={"limits": {"memory": "20Mi"}})]
+    )
+
+    assert await node.ended("oom") == "Failed"
+    assert node.container("oom")["state"]["terminated"]["reason"] == "OOMKilled"
+
+
+async def test_limits_reach_the_cgroup(node: Node) -> None:
+    files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
+    shares = "/sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight"
+    node.pod(
+        "lim",
+        containers=[
+            sh(
+                f"cat {files} {shares} 2>/dev/null; sleep 1000",
+                resources={"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"memory": "64Mi", "cpu": "500m"}},
+            )
+        ],
+    )
+    await node.ready("lim")
+
+    limit, shares = await node.until(lambda: len(node.log("lim").split()) == 2 and node.log("lim").split())
+    assert limit == str(64 << 20)
+    assert shares in ("512", "20")
+    assert node.status("lim")["qosClass"] == "Guaranteed"
+
+
+async def test_environment_from_everywhere(node: Node) -> None:
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v1", "j": "v2"}})
+    node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "c2VjcmV0"}})
+    node.api.put(
+        "services",
+        {
+            "metadata": {"name": "my-db", "namespace": "default"},
+            "spec": {"clusterIP": "10.43.1.1", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]},
+        },
+    )
+    env = [
+        {"name": "A", "value": "a"},
+        {"name": "B", "value": "$(A)-$(MY_DB_SERVICE_HOST)-$$(A)-$(NOPE)"},
+        {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+        {"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}},
+        {"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}},
+        {"name": "O", "valueFrom": {"secretKeyRef": {"name": "gone", "key": "p", "optional": True}}},
+    ]
+    node.pod(
+        "env",
+        restartPolicy="Never",
+        containers=[
+            {
+                "name": "c",
+                "command": ["env"],
+                "env": env,
+                "envFrom": [{"prefix": "X_", "configMapRef": {"name": "cm"}}],
+                "resources": {"limits": {"cpu": "250m"}},
+            }
+        ],
+    )
+    await node.until(lambda: node.kubelet.services.list())
+
+    await node.ended("env")
+
+    got = dict(line.split("=", 1) for line in node.log("env").splitlines())
+    expected = {
+        "A": "a",
+        "B": "a-10.43.1.1-$(A)-$(NOPE)",
+        "NAME": "env",
+        "IP": node.status("env")["podIP"],
+        "CPU": "250",
+        "K": "v1",
+        "P": "secret",
+        "X_k": "v1",
+        "X_j": "v2",
+        "MY_DB_SERVICE_PORT_SQL": "5432",
+        "MY_DB_PORT_5432_TCP_ADDR": "10.43.1.1",
+        "HOSTNAME": "env",
+    }
+    assert {key: got.get(key) for key in expected} == expected
+    assert "O" not in got
+
+
+async def test_a_missing_config_map_is_named(node: Node) -> None:
+    env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "k"}}}]
+    node.pod("miss", containers=[sh("true", env=env)])
+
+    waiting = await node.until(
+        lambda: (
+            node.container("miss").get("state", {}).get("waiting", {}).get("message")
+            and node.container("miss")["state"]["waiting"]
+        )
+    )
+
+    assert waiting == {"reason": "CreateContainerConfigError", "message": 'configmap "gone" not found'}
+
+
+async def test_liveness_failure_restarts_the_container(node: Node) -> None:
+    probe = {"exec": {"command": ["test", "!", "-e", "/tmp/bad"]}, "periodSeconds": 1, "failureThreshold": 1}
+    node.pod("live", containers=[sh("sleep 1; touch /tmp/bad; sleep 1000", livenessProbe=probe)])
+
+    await node.until(lambda: node.container("live").get("restartCount") == 1)
+
+    assert "Unhealthy" in node.reasons("live")
+    killing = next(e for e in node.api.events() if e["reason"] == "Killing")
+    assert killing["message"] == "Container c failed liveness probe, will be restarted"
+
+
+async def test_readiness_follows_its_probe(node: Node) -> None:
+    probe = {"exec": {"command": ["test", "-e", "/tmp/ok"]}, "periodSeconds": 1}
+    node.pod(
+        "rdy",
+        containers=[
+            sh(
+                "sleep 1.5; touch /tmp/ok; sleep 2; rm /tmp/ok; sleep 1000",
+                readinessProbe={**probe, "failureThreshold": 1},
+            )
+        ],
+    )
+    await node.until(lambda: node.container("rdy").get("started"))
+    assert not node.container("rdy")["ready"]
+
+    await node.ready("rdy")
+
+    await node.until(lambda: node.condition("rdy", "Ready") == "False")
+
+
+async def test_http_tcp_and_startup_probes(node: Node) -> None:
+    ports = [{"name": "web", "containerPort": 8080}]
+    script = "mkdir /w; echo hi > /w/index.html; sleep 0.5; exec httpd -f -p 8080 -h /w"
+    node.pod(
+        "http",
+        containers=[
+            sh(
+                script,
+                ports=ports,
+                startupProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 10},
+                readinessProbe={"httpGet": {"path": "/index.html", "port": "web"}, "periodSeconds": 1},
+            )
+        ],
+    )
+
+    await node.ready("http")
+
+    assert node.container("http")["started"] is True
+
+
+async def test_hooks_run_after_start_and_before_stop(node: Node) -> None:
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    hooks = {
+        "postStart": {"exec": {"command": ["sh", "-c", "echo post >> /v/log"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /v/log; sleep 0.3"]}},
+    }
+    host = node.config.data / "shared"
+    node.pod(
+        "hook",
+        volumes=[{"name": "v", "hostPath": {"path": str(host), "type": "DirectoryOrCreate"}}],
+        terminationGracePeriodSeconds=5,
+        containers=[sh("trap 'echo term >> /v/log; exit' TERM; while :; do sleep 0.1; done", lifecycle=hooks, **mount)],
+    )
+    await node.ready("hook")
+
+    node.api.delete_gracefully("default", "hook")
+    await node.until(lambda: node.api.get("pods", "default", "hook") is None)
+
+    assert (host / "log").read_text() == "post\npre\nterm\n"
+
+
+async def test_a_failing_post_start_hook_kills_the_container(node: Node) -> None:
+    node.pod("bad", containers=[sh("sleep 1000", lifecycle={"postStart": {"exec": {"command": ["false"]}}})])
+
+    await node.until(lambda: "FailedPostStartHook" in node.reasons("bad"))
+    await node.until(lambda: node.container("bad").get("restartCount", 0) >= 1)
+
+
+async def test_volumes_of_every_kind(node: Node) -> None:
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v", "l": "w"}})
+    node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "cXE="}})
+    volumes = [
+        {"name": "cm", "configMap": {"name": "cm", "items": [{"key": "k", "path": "deep/er", "mode": 0o400}]}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o440}},
+        {"name": "d", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {
+            "name": "p",
+            "projected": {
+                "sources": [
+                    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                    {"configMap": {"name": "cm", "items": [{"key": "l", "path": "l"}]}},
+                    {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+                ]
+            },
+        },
+        {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "o", "configMap": {"name": "gone", "optional": True}},
+    ]
+    mounts = [{"name": v["name"], "mountPath": f"/{v['name']}"} for v in volumes]
+    mounts.append({"name": "cm", "mountPath": "/one/file", "subPath": "deep/er"})
+    script = (
+        "cat /cm/deep/er; echo; stat -L -c %a /cm/deep/er /s/p; cat /s/p; echo; cat /d/labels; echo; "
+        "cut -c1-6 /p/token; cat /p/l; "
+        "echo; cat /p/ns; echo; grep -c '/m tmpfs' /proc/mounts; ls /o; cat /one/file"
+    )
+    node.pod(
+        "vol",
+        restartPolicy="Never",
+        metadata={"labels": {"a": "b"}},
+        volumes=volumes,
+        containers=[sh(script, volumeMounts=mounts)],
+    )
+
+    await node.ended("vol")
+
+    assert node.log("vol").split("\n") == ["v", "400", "440", "qq", 'a="b"', "token-", "w", "default", "1", "v"]
+
+
+async def test_a_config_map_volume_follows_its_object(node: Node) -> None:
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "old"}})
+    pod = node.pod(
+        "follow",
+        volumes=[{"name": "cm", "configMap": {"name": "cm"}}],
+        containers=[
+            sh(
+                "until grep -q new /cm/k; do sleep 0.1; done; echo seen; sleep 1000",
+                volumeMounts=[{"name": "cm", "mountPath": "/cm"}],
+            )
+        ],
+    )
+    await node.ready("follow")
+
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "new"}})
+    node.kubelet.parts.source.renewed(pod)
+    worker = node.kubelet.workers[pod["metadata"]["uid"]]
+    worker.refresh_volumes()
+
+    await node.until(lambda: node.log("follow") == "seen")
+
+
+async def test_security_context_reaches_the_process(node: Node) -> None:
+    node.pod(
+        "sec",
+        restartPolicy="Never",
+        securityContext={"runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000, "supplementalGroups": [4000]},
+        volumes=[{"name": "v", "emptyDir": {}}],
+        containers=[
+            sh(
+                "id; touch /v/x && stat -c %g /v/x; touch /y || echo read-only; "
+                "grep NoNewPrivs /proc/self/status; grep CapBnd /proc/self/status",
+                securityContext={
+                    "readOnlyRootFilesystem": True,
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                volumeMounts=[{"name": "v", "mountPath": "/v"}],
+            )
+        ],
+    )
+
+    await node.ended("sec")
+
+    log = node.log("sec")
+    assert "uid=1000 gid=2000 groups=2000,3000,4000\n3000\n" in log
+    assert "read-only" in log
+    assert "NoNewPrivs:\t1" in log
+    assert "CapBnd:\t0000000000000000" in log
+
+
+async def test_run_as_non_root_refuses_root(node: Node) -> None:
+    node.pod("root", containers=[sh("true", securityContext={"runAsNonRoot": True})])
+
+    await node.until(
+        lambda: node.container("root").get("state", {}).get("waiting", {}).get("reason") == "CreateContainerConfigError"
+    )
+
+    assert (
+        "container has runAsNonRoot and image will run as root" in node.container("root")["state"]["waiting"]["message"]
+    )
+
+
+async def test_names_inside_the_pod(node: Node) -> None:
+    node.pod(
+        "names",
+        restartPolicy="Never",
+        hostname="box",
+        subdomain="sub",
+        hostAliases=[{"ip": "1.2.3.4", "hostnames": ["foo", "bar"]}],
+        dnsConfig={"options": [{"name": "ndots", "value": "2"}], "searches": ["extra.example"]},
+        containers=[sh("hostname; cat /etc/hosts; cat /etc/resolv.conf")],
+    )
+
+    await node.ended("names")
+
+    log = node.log("names")
+    ip = node.status("names")["podIP"]
+    assert log.startswith("box\n")
+    assert f"{ip}\tbox.sub.default.svc.cluster.local\tbox" in log
+    assert "1.2.3.4\tfoo\tbar" in log
+    assert "nameserver 10.43.0.10" in log
+    assert "search default.svc.cluster.local svc.cluster.local cluster.local" in log
+    assert "extra.example" in log
+    assert "options ndots:2" in log
+
+
+async def test_host_network_has_the_nodes_address(node: Node) -> None:
+    node.pod("host", hostNetwork=True, dnsPolicy="ClusterFirst", containers=[sh("sleep 1000")])
+
+    await node.ready("host")
+
+    assert node.status("host")["podIP"] == node.status("host")["hostIP"] == node.kubelet.node.addresses()[0]
+
+
+async def test_containers_share_processes_when_asked(node: Node) -> None:
+    node.pod(
+        "share",
+        shareProcessNamespace=True,
+        containers=[sh("sleep 4321"), {"name": "d", "command": ["sh", "-c", "sleep 0.5; ps; sleep 1000"]}],
+    )
+    await node.ready("share")
+
+    await node.until(lambda: "sleep 4321" in node.log("share", "d"))
+
+    assert "/pause" in node.log("share", "d")
+
+
+async def test_an_ephemeral_container_joins_a_running_pod(node: Node) -> None:
+    pod = node.pod("dbg", containers=[sh("sleep 4321")])
+    await node.ready("dbg")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "dbg")))
+    fresh["spec"]["ephemeralContainers"] = [
+        {
+            "name": "e",
+            "image": pod["spec"]["containers"][0]["image"],
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", "ps; sleep 1000"],
+            "targetContainerName": "c",
+        }
+    ]
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: node.container("dbg", field="ephemeralContainerStatuses").get("state", {}).get("running"))
+    await node.until(lambda: "sleep 4321" in node.log("dbg", "e"))
+
+
+async def test_the_deadline_fails_the_pod(node: Node) -> None:
+    node.pod("late", activeDeadlineSeconds=1, containers=[sh("sleep 1000")])
+
+    assert await node.ended("late") == "Failed"
+    assert node.status("late")["reason"] == "DeadlineExceeded"
+
+
+async def test_restart_on_failure_ends_with_success(node: Node) -> None:
+    mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    node.pod(
+        "again",
+        restartPolicy="OnFailure",
+        volumes=[{"name": "v", "emptyDir": {}}],
+        containers=[sh("test -e /v/x && exit 0; touch /v/x; exit 1", **mount)],
+    )
+
+    assert await node.ended("again") == "Succeeded"
+    assert node.container("again")["restartCount"] == 1
+
+
+async def test_a_changed_image_restarts_the_container(node: Node) -> None:
+    node.pod("image", containers=[sh("sleep 1000")])
+    await node.ready("image")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "image")))
+    fresh["spec"]["containers"][0]["image"] = "docker.io/navarch.local/busybox:none"
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: any("definition changed, will be restarted" in e["message"] for e in node.api.events()))
+
+
+async def test_a_dead_sandbox_is_replaced(node: Node) -> None:
+    node.pod("box", containers=[sh("sleep 1000")])
+    await node.ready("box")
+    sandbox = (await node.kubelet.runtime.list_sandboxes())[0]
+
+    await node.kubelet.runtime.stop_sandbox(sandbox.id)
+
+    await node.until(lambda: node.container("box").get("restartCount") == 1)
+    await node.ready("box")
+
+
+async def test_a_restarted_kubelet_adopts_what_runs(node: Node) -> None:
+    node.pod("keep", containers=[sh("echo started; exec sleep 1000")])
+    await node.ready("keep")
+    before = node.container("keep")["containerID"]
+
+    await node.restart_kubelet()
+    await asyncio.sleep(1)
+
+    assert node.container("keep")["containerID"] == before
+    assert node.container("keep")["restartCount"] == 0
+    assert node.condition("keep", "Ready") == "True"
+    await node.delete("keep")
+
+
+async def test_a_pod_deleted_while_the_kubelet_was_away_is_stopped(node: Node) -> None:
+    node.pod("away", containers=[sh("sleep 1000")])
+    await node.ready("away")
+
+    await node.stop_kubelet()
+    node.api.remove("pods", "default", "away")
+    await node.start_kubelet()
+
+    await node.until_async(lambda: node.no_sandboxes())
+
+
+async def test_a_pod_is_stopped_at_once_with_less_grace(node: Node) -> None:
+    node.pod("slow", terminationGracePeriodSeconds=60, containers=[sh("trap '' TERM; while :; do sleep 0.1; done")])
+    await node.ready("slow")
+    node.api.delete_gracefully("default", "slow")
+    await node.until(lambda: "Killing" in node.reasons("slow"))
+
+    node.api.delete_gracefully("default", "slow", 1)
+
+    await node.until(lambda: node.api.get("pods", "default", "slow") is None, 8)
+
+
+async def test_the_node_is_registered_with_a_lease(node: Node) -> None:
+    found = await node.until(lambda: node.api.get("nodes", "", "n1"))
+
+    await node.until(lambda: node.api.get("leases", "kube-node-lease", "n1"))
+    await node.until(
+        lambda: [
+            c
+            for c in node.api.get("nodes", "", "n1")["status"]["conditions"]
+            if c["type"] == "Ready" and c["status"] == "True"
+        ]
+    )
+    assert found["metadata"]["labels"]["kubernetes.io/hostname"] == "n1"
+    assert int(found["status"]["capacity"]["cpu"]) >= 1
+
+
+async def test_a_container_is_resized_in_place(node: Node) -> None:
+    files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
+    resources = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"memory": "64Mi", "cpu": "500m"}}
+    node.pod("big", containers=[sh(f"while :; do cat {files} 2>/dev/null; sleep 0.2; done", resources=resources)])
+    await node.ready("big")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "big")))
+    larger = {"limits": {"memory": "128Mi", "cpu": "1"}, "requests": {"memory": "128Mi", "cpu": "1"}}
+    fresh["spec"]["containers"][0]["resources"] = larger
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: node.log("big").split()[-1] == str(128 << 20))
+    await node.until(lambda: node.container("big")["resources"] == larger)
+    assert node.container("big")["restartCount"] == 0
+
+
+async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
+    node.pod("low", containers=[sh("sleep 1000")], priority=1)
+    node.pod("high", containers=[sh("sleep 1000")], priority=2)
+    await node.ready("low")
+    await node.ready("high")
+    node.kubelet.node.pressure.memory_available = lambda: 0  # type: ignore[method-assign]
+
+    await Evictor(node.kubelet).look()
+
+    assert await node.ended("low") == "Failed"
+    assert node.status("low")["reason"] == "Evicted"
+    assert node.status("low")["message"].startswith("The node was low on resource: memory.")
+    assert node.condition("low", "DisruptionTarget") == "True"
+    assert node.status("high")["phase"] == "Running"
+
+
+async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
+    node.pod(
+        "fat",
+        volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        containers=[
+            sh("dd if=/dev/urandom of=/v/x bs=1M count=2; sleep 1000", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        ],
+    )
+    await node.ready("fat")
+    await node.until(lambda: "2+0 records out" in node.log("fat"))
+
+    await Evictor(node.kubelet).check_local_storage()
+
+    assert await node.ended("fat") == "Failed"
+    assert node.status("fat")["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
+
+
+async def test_safe_sysctls_are_set_and_others_refused(node: Node) -> None:
+    def context(name: str, value: str) -> dict[str, object]:
+        return {"sysctls": [{"name": name, "value": value}]}
+
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"
+    node.pod(
+        "safe",
+        restartPolicy="Never",
+        securityContext=context("net.ipv4.ip_unprivileged_port_start", "77"),
+        containers=[sh(script)],
+    )
+    node.pod("unsafe", securityContext=context("kernel.msgmax", "1"), containers=[sh("true")])
+
+    assert await node.ended("safe") == "Succeeded"
+    assert await node.ended("unsafe") == "Failed"
+    assert node.log("safe") == "77"
+    assert node.status("unsafe")["reason"] == "SysctlForbidden"
+
+
+async def test_a_pod_too_large_for_the_node_is_refused(node: Node) -> None:
+    node.pod("huge", containers=[sh("true", resources={"requests": {"cpu": "1000"}})])
+
+    assert await node.ended("huge") == "Failed"
+    assert node.status("huge")["reason"] == "OutOfcpu"
+
+
+async def test_an_image_is_mounted_as_a_volume(node: Node) -> None:
+    node.pod(
+        "pic",
+        restartPolicy="Never",
+        volumes=[{"name": "v", "image": {"reference": BUSYBOX, "pullPolicy": "IfNotPresent"}}],
+        containers=[
+            sh("cat /v/etc/group; touch /v/x || echo read-only", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+        ],
+    )
+
+    await node.ended("pic")
+
+    assert "root:x:0:" in node.log("pic")
+    assert "read-only" in node.log("pic")
+
+
+async def test_containers_are_restarted_while_the_api_server_is_away(node: Node) -> None:
+    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v"}})
+    host = node.config.data / "shared"
+    volumes = [{"name": "cm", "configMap": {"name": "cm"}}, {"name": "h", "hostPath": {"path": str(host)}}]
+    mounts = [{"name": "cm", "mountPath": "/cm"}, {"name": "h", "mountPath": "/h"}]
+    env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]
+    script = "echo started $K >> /h/log; while [ ! -e /h/die ]; do sleep 0.1; done; rm /h/die; exit 1"
+    pod = node.pod("away", volumes=volumes, containers=[sh(script, volumeMounts=mounts, env=env)])
+    await node.ready("away")
+
+    node.api.down = True
+    node.kubelet.workers[pod["metadata"]["uid"]].refresh_volumes()
+    (host / "die").touch()
+    await node.until(lambda: (host / "log").read_text() == "started v\nstarted v\n")
+    node.api.down = False
+
+    await node.until(lambda: node.container("away")["restartCount"] == 1)
+
+
+async def test_a_downward_volume_follows_the_pods_labels(node: Node) -> None:
+    volumes = [{"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]
+    script = "until grep -q new /d/l; do sleep 0.1; done; echo seen; sleep 1000"
+    node.pod(
+        "down",
+        metadata={"labels": {"a": "old"}},
+        volumes=volumes,
+        containers=[sh(script, volumeMounts=[{"name": "d", "mountPath": "/d"}])],
+    )
+    await node.ready("down")
+
+    fresh = json.loads(json.dumps(node.api.get("pods", "default", "down")))
+    fresh["metadata"]["labels"] = {"a": "new"}
+    node.api.put("pods", fresh)
+
+    await node.until(lambda: node.log("down") == "seen")
