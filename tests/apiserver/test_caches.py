@@ -12,7 +12,7 @@ from navarch.apiserver.caches import Caches
 from navarch.apiserver.watchcache import Change, Watcher
 from navarch.kinds.registry import builtin
 from navarch.kinds.resources import CONFIG_MAPS
-from navarch.store.base import Event, Put
+from navarch.store.base import Event, Progress, Put
 from navarch.store.memory import MemoryStore
 
 KEY = "/registry/core/configmaps/default/{}"
@@ -24,9 +24,9 @@ class Forgetful(MemoryStore):
 
     broken = False
 
-    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event]:
+    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
         async for event in super().watch(prefix, since):
-            if not self.broken:
+            if not self.broken and isinstance(event, Event):
                 self.broken = True
                 raise RuntimeError("connection lost")
             yield event
@@ -43,9 +43,9 @@ async def test_a_lost_watch_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -
     watcher = Watcher(("", ""), None, 0)
     cache.watch(watcher)
 
-    await store.commit(Put(KEY.format("a"), VALUE))
+    await store.commit([Put(KEY.format("a"), VALUE)])
     await caches.sync()
-    await store.commit(Put(KEY.format("b"), VALUE))
+    await store.commit([Put(KEY.format("b"), VALUE)])
     await caches.sync()
 
     assert [cached.name for cached in cache.items()] == ["a", "b"]
@@ -61,7 +61,7 @@ async def test_a_consistent_read_waits_for_what_was_acknowledged() -> None:
     caches = Caches(store, builtin().kinds())
     await caches.start()
 
-    revision = await store.commit(Put(KEY.format("a"), VALUE))
+    revision = await store.commit([Put(KEY.format("a"), VALUE)])
     assert caches.of(CONFIG_MAPS).get("default", "a") is None
     assert await caches.sync() == revision
 
@@ -74,8 +74,8 @@ async def test_one_undecodable_value_does_not_stop_the_others() -> None:
     caches = Caches(store, builtin().kinds())
     await caches.start()
 
-    await store.commit(Put(KEY.format("bad"), b"{"))
-    await store.commit(Put(KEY.format("good"), VALUE))
+    await store.commit([Put(KEY.format("bad"), b"{")])
+    await store.commit([Put(KEY.format("good"), VALUE)])
     await caches.sync()
     await asyncio.sleep(0)
 

@@ -17,10 +17,24 @@ from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
 
 KEYS = st.sampled_from(["/a/1", "/a/2", "/a/22", "/b/1"])
+HOWS = st.sampled_from(["any", "new", "right", "wrong"])
+HOWS_OF_DELETE = st.sampled_from(["any", "right", "wrong"])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), KEYS, st.binary(max_size=3), st.sampled_from(["any", "new", "right", "wrong"])),
-        st.tuples(st.just("delete"), KEYS, st.sampled_from(["any", "right", "wrong"])),
+        st.tuples(st.just("put"), KEYS, st.binary(max_size=3), HOWS),
+        st.tuples(st.just("delete"), KEYS, HOWS_OF_DELETE),
+        st.tuples(
+            st.just("many"),
+            st.lists(
+                st.one_of(
+                    st.tuples(st.just("put"), KEYS, st.binary(max_size=3), HOWS),
+                    st.tuples(st.just("delete"), KEYS, HOWS_OF_DELETE),
+                ),
+                min_size=1,
+                max_size=4,
+                unique_by=lambda step: step[1],
+            ),
+        ),
         st.tuples(st.just("compact"), st.integers(0, 30)),
         st.tuples(st.just("range"), st.sampled_from(["/a/", "/a/2", "/", "/c"]), st.integers(0, 30), st.integers(0, 3)),
     ),
@@ -29,23 +43,31 @@ STEPS = st.lists(
 
 
 class Model:
-    """The whole history, and what follows from it."""
+    """The whole history, one list of events per revision, and what follows from it."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.commits: list[list[Event]] = []
         self.compacted = 0
+
+    @property
+    def newest(self) -> int:
+        return len(self.commits)
+
+    def since(self, revision: int) -> list[Event]:
+        return [event for commit in self.commits[revision:] for event in commit]
 
     def at(self, revision: int) -> dict[str, Event]:
         state: dict[str, Event] = {}
-        for event in self.events[:revision]:
-            if event.value is None:
-                del state[event.key]
-            else:
-                state[event.key] = event
+        for commit in self.commits[:revision]:
+            for event in commit:
+                if event.value is None:
+                    del state[event.key]
+                else:
+                    state[event.key] = event
         return state
 
     def now(self) -> dict[str, Event]:
-        return self.at(len(self.events))
+        return self.at(self.newest)
 
 
 async def play(store: Store, steps: list[Any]) -> None:
@@ -53,11 +75,11 @@ async def play(store: Store, steps: list[Any]) -> None:
     for step in steps:
         if step[0] == "compact":
             await store.compact(step[1])
-            model.compacted = max(model.compacted, min(step[1], len(model.events)))
+            model.compacted = max(model.compacted, min(step[1], model.newest))
         elif step[0] == "range":
             await check_range(store, model, *step[1:])
         else:
-            await check_commit(store, model, step)
+            await check_commit(store, model, step[1] if step[0] == "many" else [step])
     state = model.now()
     assert {key: entry.revision for key, entry in state.items()} == {
         entry.key: entry.mod_revision for entry in (await store.range("/")).entries
@@ -65,31 +87,38 @@ async def play(store: Store, steps: list[Any]) -> None:
     await check_watch(store, model)
 
 
-async def check_commit(store: Store, model: Model, step: Any) -> None:
-    key, how = step[1], step[-1]
-    current = model.now().get(key)
-    held = current.revision if current else 0
-    expected = {"any": None, "new": 0, "right": held, "wrong": held + 1}[how]
-    op = Put(key, step[2], expected) if step[0] == "put" else Delete(key, expected)
-    fails = (expected is not None and expected != held) or (step[0] == "delete" and current is None)
-    if fails:
+async def check_commit(store: Store, model: Model, steps: list[Any]) -> None:
+    ops: list[Put | Delete] = []
+    events: list[Event] = []
+    failing: dict[str, int] = {}
+    state = model.now()
+    revision = model.newest + 1
+    for step in steps:
+        key, how = step[1], step[-1]
+        current = state.get(key)
+        held = current.revision if current else 0
+        expected = {"any": None, "new": 0, "right": held, "wrong": held + 1}[how]
+        value = step[2] if step[0] == "put" else None
+        ops.append(Put(key, value, expected) if value is not None else Delete(key, expected))
+        events.append(Event(key, value, revision, current.create_revision if current else revision))
+        if (expected is not None and expected != held) or (value is None and current is None):
+            failing[key] = held
+    if failing:
         with pytest.raises(Conflict) as raised:
-            await store.commit(op)
-        assert (raised.value.current.mod_revision if raised.value.current else 0) == held
+            await store.commit(ops)
+        assert (raised.value.current.mod_revision if raised.value.current else 0) == failing[raised.value.key]
         return
-    revision = await store.commit(op)
-    assert revision == len(model.events) + 1
-    created = current.create_revision if current else revision
-    model.events.append(Event(key, step[2] if step[0] == "put" else None, revision, created))
+    assert await store.commit(ops) == revision
+    model.commits.append(events)
 
 
 async def check_range(store: Store, model: Model, prefix: str, revision: int, limit: int) -> None:
-    revision = min(revision, len(model.events))
+    revision = min(revision, model.newest)
     if revision and revision < model.compacted:
         with pytest.raises(Compacted):
             await store.range(prefix, revision=revision)
         return
-    state = model.at(revision or len(model.events))
+    state = model.at(revision or model.newest)
     wanted = [event for key, event in sorted(state.items()) if key.startswith(prefix)]
     page = await store.range(prefix, revision=revision, limit=limit)
     shown = wanted[:limit] if limit else wanted
@@ -97,16 +126,17 @@ async def check_range(store: Store, model: Model, prefix: str, revision: int, li
         (e.key, e.value, e.revision, e.create_revision) for e in shown
     ]
     assert page.remaining == len(wanted) - len(shown)
-    assert page.revision == (revision or len(model.events))
+    assert page.revision == (revision or model.newest)
 
 
 async def check_watch(store: Store, model: Model) -> None:
-    wanted = model.events[model.compacted :]
+    wanted = model.since(model.compacted)
     seen: list[Event] = []
     if wanted:
         async with asyncio.timeout(5), aclosing(store.watch("/", model.compacted)) as stream:  # type: ignore[type-var]
             async for event in stream:
-                seen.append(event)
+                if isinstance(event, Event):
+                    seen.append(event)
                 if len(seen) == len(wanted):
                     break
     assert seen == wanted

@@ -19,7 +19,7 @@ from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import WatchCache
 from navarch.kinds import resources as r
 from navarch.kinds.base import Kind
-from navarch.store.base import Entry, Event, Store, StoreUnavailable
+from navarch.store.base import Entry, Event, Progress, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +110,13 @@ class Caches:
         now = asyncio.get_running_loop().time
         by_prefix = self._by_prefix
         async for event in self.store.watch(ROOT, self.revision):
+            if isinstance(event, Progress):
+                # Not with each event: those of one commit share a revision, and readers see all of them or none.
+                self._advance(event.revision)
+                continue
             cache = by_prefix.get(_prefix_of(event.key))
             if cache is not None:
                 self._apply(cache, event, now())
-            self._advance(event.revision)
 
     def _apply(self, cache: WatchCache, event: Event, now: float) -> None:
         try:

@@ -350,7 +350,7 @@ class Writing:
         """Raises Conflict, StatusError 503. When it returns, the caches have the revision."""
         caches = self._core.caches
         try:
-            revision = await caches.store.commit(op)
+            revision = await caches.store.commit((op,))
         except StoreUnavailable as error:
             raise unavailable(str(error)) from error
         if caches.revision < revision:

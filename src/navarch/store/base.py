@@ -1,19 +1,24 @@
 """Revisions, compare-and-swap, watch: the seam between the API server and whatever keeps its bytes.
 
-A store maps keys (`/registry/pods/default/web-1`) to values (opaque bytes). Every commit gets the next revision: one
-number for the whole store, ever increasing, never reused, also not after a crash. What is acknowledged is durable (the
-memory backend apart), and a watcher sees every commit once, in revision order.
+A store maps keys (`/registry/pods/default/web-1`) to values (opaque bytes). Every commit is a transaction of one or
+more operations, all or none, and gets the next revision: one number for the whole store, ever increasing, never reused,
+also not after a crash. What is acknowledged is durable (the memory backend apart), and a watcher sees every commit
+once, in revision order. Others may write at any time: no method assumes that this process is the only writer.
 
-Invariants that each backend's tests check: a commit that returns has its revision visible to `get` and `range`; a
-commit whose precondition fails changes nothing; `range` at a revision shows the store as it was then, or raises
-Compacted; a watch from `since` yields exactly the events with revision > since, or raises Compacted.
+Invariants that each backend's tests check: a commit that returns has its revision visible to `get` and `range`; one of
+which any precondition fails changes nothing; its operations share one revision; `range` at a revision shows the store
+as it was then, or raises Compacted; a watch from `since` yields exactly the events with revision > since, or raises
+Compacted, and says how far it is complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+# How many operations one commit may have (etcd's default limit).
+MAX_OPS: Final = 128
 
 
 class Entry(NamedTuple):
@@ -37,11 +42,13 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write `value` under `key` if the key's mod revision is `expected` (0: it must not exist; None: in any case)."""
+    """Write `value` under `key` if the key's mod revision is `expected` (0: it must not exist; None: in any case).
+    With `ttl_s` the key is deleted about that many seconds later, unless it is written again before."""
 
     key: str
     value: bytes
     expected: int | None = None
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,8 @@ class Delete:
 
 
 class Event(NamedTuple):
-    """A commit as watchers see it. `value` is None for a delete; `create_revision` equals `revision` for a create."""
+    """What a commit did to one key. `value` is None for a delete; `create_revision` equals `revision` for a create.
+    Events of one commit share their revision and come one behind the other."""
 
     key: str
     value: bytes | None
@@ -61,12 +69,19 @@ class Event(NamedTuple):
     create_revision: int
 
 
-class Conflict(Exception):
-    """A precondition failed; `current` is what the key holds (None: nothing)."""
+class Progress(NamedTuple):
+    """A watch's word that it has yielded every event up to `revision`, whether or not there were any."""
 
-    def __init__(self, current: Entry | None) -> None:
-        super().__init__("precondition failed")
+    revision: int
+
+
+class Conflict(Exception):
+    """A precondition failed: that of `key`, which holds `current` (None: nothing)."""
+
+    def __init__(self, current: Entry | None, key: str = "") -> None:
+        super().__init__(f"precondition failed for {key}" if key else "precondition failed")
         self.current = current
+        self.key = key
 
 
 class Compacted(Exception):
@@ -78,13 +93,16 @@ class Compacted(Exception):
 
 
 class StoreUnavailable(Exception):
-    """The store cannot take the write now (disk full, I/O error, no quorum); nothing was written."""
+    """The store cannot serve now (disk full, I/O error, no quorum). A write that ends so has, as a rule, not happened;
+    where the store itself cannot know (a connection lost on the way), watchers tell."""
 
 
 class Store(Protocol):
     """A revisioned key-value store. All methods belong to one event loop; none blocks it."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Raises StoreUnavailable."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -95,12 +113,15 @@ class Store(Protocol):
         Raises Compacted."""
         ...
 
-    async def commit(self, op: Put | Delete) -> int:
-        """Apply one operation durably and return its revision.  Raises Conflict, StoreUnavailable."""
+    async def commit(self, ops: Sequence[Put | Delete]) -> int:
+        """Apply the operations durably, all or none, and return their common revision. Each key occurs once, and there
+        are no more than MAX_OPS.  Raises Conflict, StoreUnavailable."""
         ...
 
-    def watch(self, prefix: str, since: int) -> AsyncIterator[Event]:
-        """Events under `prefix` with a revision greater than `since`, past ones first.  Raises Compacted."""
+    def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
+        """Events under `prefix` with a revision greater than `since`, past ones first. A Progress follows the events of
+        a commit, and one of at least N follows soon after `revision()` has returned N, whatever was written elsewhere.
+        Raises Compacted, StoreUnavailable."""
         ...
 
     async def revision(self) -> int:
@@ -110,3 +131,17 @@ class Store(Protocol):
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; current values stay."""
         ...
+
+    async def expire(self) -> int:
+        """Delete the keys whose time is over, where the backend does not do that by itself; returns how many."""
+        ...
+
+
+def check_ops(ops: Sequence[Put | Delete]) -> None:
+    """What every backend refuses.  Raises ValueError."""
+    if len(ops) == 1:
+        return
+    if not 0 < len(ops) <= MAX_OPS:
+        raise ValueError(f"a commit has 1 to {MAX_OPS} operations, not {len(ops)}")
+    if len({op.key for op in ops}) < len(ops):
+        raise ValueError("a commit names each key once")

@@ -6,12 +6,15 @@ one are answered from the same structure. Nothing awaits: a commit is applied an
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from navarch.store.base import Compacted, Conflict, Delete, Entry, Event, Page, Put
+from navarch.api.time import Clock, SystemClock
+from navarch.store.base import Compacted, Conflict, Delete, Entry, Event, Page, Progress, Put, check_ops
+from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
 
 
@@ -28,7 +31,9 @@ def _revision_of(version: _Version) -> int:
 class MemoryStore:
     """`history_limit` bounds how many past commits are kept even when nobody calls `compact`."""
 
-    def __init__(self, *, history_limit: int = 20_000) -> None:
+    def __init__(self, *, history_limit: int = 20_000, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._deadlines = Deadlines()
         self._versions: dict[str, list[_Version]] = {}
         self._keys: list[str] = []
         self._log: deque[Event] = deque()
@@ -82,51 +87,70 @@ class MemoryStore:
             last = versions[index]
         return None if last.value is None else Entry(key, last.value, last.create_revision, last.revision)
 
-    async def commit(self, op: Put | Delete) -> int:
-        key = op.key
-        current = self._current(key)
-        if op.expected is not None and op.expected != (current.mod_revision if current else 0):
-            raise Conflict(current)
-        if isinstance(op, Delete):
-            if current is None:
-                raise Conflict(None)
-            value = None
-        else:
-            value = op.value
-        self._revision += 1
-        revision = self._revision
-        create_revision = current.create_revision if current else revision
-        versions = self._versions.get(key)
-        if versions is None:
-            self._versions[key] = [_Version(revision, create_revision, value)]
-            insort(self._keys, key)
-        else:
-            versions.append(_Version(revision, create_revision, value))
-        event = Event(key, value, revision, create_revision)
-        self._log.append(event)
-        self._feed.publish((event,))
+    async def commit(self, ops: Sequence[Put | Delete]) -> int:
+        check_ops(ops)
+        found = [self._check(op) for op in ops]
+        revision = self._revision = self._revision + 1
+        events = [self._apply(op, current, revision) for op, current in zip(ops, found, strict=True)]
+        self._log.extend(events)
+        self._feed.publish(events, revision)
         if len(self._log) > 2 * self._history_limit:
             self._forget(self._log[-self._history_limit].revision)
         return revision
 
-    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event]:
+    def _check(self, op: Put | Delete) -> Entry | None:
+        current = self._current(op.key)
+        if op.expected is not None and op.expected != (current.mod_revision if current else 0):
+            raise Conflict(current, op.key)
+        if current is None and isinstance(op, Delete):
+            raise Conflict(None, op.key)
+        return current
+
+    def _apply(self, op: Put | Delete, current: Entry | None, revision: int) -> Event:
+        key = op.key
+        value = None
+        if isinstance(op, Put):
+            value = op.value
+            if op.ttl_s is not None:
+                self._deadlines.add(key, revision, self._clock.now().timestamp() + op.ttl_s)
+        create_revision = current.create_revision if current else revision
+        version = _Version(revision, create_revision, value)
+        versions = self._versions.get(key)
+        if versions is None:
+            self._versions[key] = [version]
+            insort(self._keys, key)
+        else:
+            versions.append(version)
+        return Event(key, value, revision, create_revision)
+
+    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
         if since < self._compacted:
             raise Compacted(self._compacted)
         subscription = self._feed.subscribe(prefix)
         try:
-            past = [event for event in self._log if event.revision > since and event.key.startswith(prefix)]
-            for event in past:
+            seen = max(since, self._revision)
+            for event in [event for event in self._log if event.revision > since and event.key.startswith(prefix)]:
                 yield event
-            seen = past[-1].revision if past else since
+            yield Progress(seen)
             while True:
-                for event in await subscription.take():
+                events, revision = await subscription.take()
+                for event in events:
                     if event.revision > seen:
                         yield event
+                yield Progress(revision)
         finally:
             self._feed.unsubscribe(subscription)
 
     async def revision(self) -> int:
         return self._revision
+
+    async def expire(self) -> int:
+        expired = 0
+        for key, revision in self._deadlines.over(self._clock.now().timestamp()):
+            with contextlib.suppress(Conflict):
+                await self.commit((Delete(key, revision),))
+                expired += 1
+        return expired
 
     async def compact(self, revision: int) -> None:
         self._forget(min(revision, self._revision))

@@ -23,76 +23,77 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from navarch.store.base import Compacted, Conflict, Delete, Entry, Event, Page, Put, StoreUnavailable
+from navarch.api.time import Clock, SystemClock
+from navarch.store import sqlite_file
+from navarch.store.base import (
+    MAX_OPS,
+    Compacted,
+    Conflict,
+    Delete,
+    Entry,
+    Event,
+    Page,
+    Progress,
+    Put,
+    StoreUnavailable,
+    check_ops,
+)
+from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
+from navarch.store.sqlite_file import Loaded, Standing, first_position
 
 _T = TypeVar("_T")
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (
-  revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB, create_revision INTEGER NOT NULL,
-  previous INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS current (
-  key TEXT PRIMARY KEY, revision INTEGER NOT NULL, create_revision INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TRIGGER IF NOT EXISTS log_put AFTER INSERT ON log WHEN NEW.value IS NOT NULL BEGIN
-  INSERT INTO current VALUES (NEW.key, NEW.revision, NEW.create_revision)
-    ON CONFLICT (key) DO UPDATE SET revision = NEW.revision, create_revision = NEW.create_revision;
-END;
-CREATE TRIGGER IF NOT EXISTS log_delete AFTER INSERT ON log WHEN NEW.value IS NULL BEGIN
-  DELETE FROM current WHERE key = NEW.key;
-END;
-"""
 
 # Up to this many rows a batch has any size; above, only multiples of it, so that few statements need preparing.
 _BATCH_STEP = 64
 _BATCH_MAX = 1024
 _COMPACT_STEP = 5_000
 _WATCH_PAGE = 1_000
-
-
-class _Revisions(NamedTuple):
-    create: int
-    mod: int
-
-
-@dataclass(slots=True)
-class _Loaded:
-    index: dict[str, _Revisions]
-    newest: int
-    compacted: int
+# A failed batch is at most this much late.
+_LATE_MAX = _BATCH_MAX + 2 * MAX_OPS
+_ROW = "(" + ",".join("?" * sqlite_file.COLUMNS) + ")"
 
 
 class _Waiting(NamedTuple):
-    op: Put | Delete
+    ops: Sequence[Put | Delete]
+    done: asyncio.Future[int]
+
+
+class _Refused(NamedTuple):
+    """A commit whose precondition on `key` does not hold."""
+
+    key: str
     done: asyncio.Future[int]
 
 
 class _Batch:
-    """What one statement writes, and who waits for it."""
+    """What one statement writes, what it makes of the index (None: the key goes), and who waits for it."""
 
-    __slots__ = ("acknowledged", "events", "refused", "rows")
+    __slots__ = ("acknowledged", "events", "expiring", "index", "refused", "rows")
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
         self.events: list[Event] = []
+        self.index: dict[str, Standing | None] = {}
+        self.expiring: list[tuple[str, int, float]] = []
         self.acknowledged: list[tuple[asyncio.Future[int], int]] = []
-        self.refused: list[_Waiting] = []
+        self.refused: list[_Refused] = []
 
 
 class SQLiteStore:
     """`path` is the database file, made if missing; a lock file beside it keeps a second process out."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, clock: Clock | None = None) -> None:
         self._path = Path(path)
+        self._clock = clock or SystemClock()
         self._feed = Feed()
-        self._index: dict[str, _Revisions] = {}
+        self._index: dict[str, Standing] = {}
+        self._deadlines = Deadlines()
         self._revision = 0
         self._last_used_revision = 0
         self._compacted = 0
@@ -133,22 +134,12 @@ class SQLiteStore:
             self._lock_file.close()
             self._lock_file = None
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=128, timeout=10
-        )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        connection.execute("PRAGMA cache_size = -8000")
-        return connection
-
     def _open_files(self) -> None:
         self._hide()
-        self._writer = self._connect()
-        self._writer.executescript(_SCHEMA)
-        self._reader = self._connect()
-        self._adopt(_load(self._reader))
+        self._writer = sqlite_file.connect(self._path)
+        sqlite_file.prepare(self._writer)
+        self._reader = sqlite_file.connect(self._path)
+        self._adopt(sqlite_file.load(self._reader))
 
     def _hide(self) -> None:
         """Secrets are in it: the file is its owner's alone, and SQLite gives its companions the mode that it has."""
@@ -157,8 +148,9 @@ class SQLiteStore:
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(self._path.with_name(self._path.name + name), 0o600)
 
-    def _adopt(self, loaded: _Loaded) -> None:
+    def _adopt(self, loaded: Loaded) -> None:
         self._index = loaded.index
+        self._deadlines.load(loaded.expiring)
         self._compacted = max(self._compacted, loaded.compacted)
         self._revision = max(loaded.newest, loaded.compacted)
         self._last_used_revision = max(self._last_used_revision, self._revision)
@@ -184,11 +176,12 @@ class SQLiteStore:
 
     # Writing
 
-    async def commit(self, op: Put | Delete) -> int:
+    async def commit(self, ops: Sequence[Put | Delete]) -> int:
+        check_ops(ops)
         if self._closing:
             raise StoreUnavailable("the store is closed")
         done: asyncio.Future[int] = self._loop.create_future()
-        self._waiting.append(_Waiting(op, done))
+        self._waiting.append(_Waiting(ops, done))
         if not self._busy:
             self._take_turn()
             # One turn of the loop lets every writer that is ready now join the first batch.
@@ -219,66 +212,91 @@ class SQLiteStore:
         if size > _BATCH_STEP:
             size = min(size - size % _BATCH_STEP, _BATCH_MAX)
         batch = _Batch()
-        overlay: dict[str, _Revisions | None] = {}
-        for _ in range(size):
+        while self._waiting and len(batch.events) < size:
             waiting = self._waiting.popleft()
-            op = waiting.op
-            key = op.key
-            known = overlay[key] if key in overlay else self._index.get(key)
-            expected = op.expected
-            if (expected is not None and expected != (known.mod if known else 0)) or (
-                known is None and isinstance(op, Delete)
-            ):
-                batch.refused.append(waiting)
+            if waiting.done.done():
+                # Abandoned before it began.
                 continue
-            self._last_used_revision += 1
-            revision = self._last_used_revision
-            create = known.create if known else revision
-            value = op.value if isinstance(op, Put) else None
-            overlay[key] = None if value is None else _Revisions(create, revision)
-            batch.rows += (revision, key, value, create, known.mod if known else 0)
-            batch.events.append(Event(key, value, revision, create))
-            batch.acknowledged.append((waiting.done, revision))
+            refused = self._refused(waiting.ops, batch)
+            if refused is None:
+                self._add(batch, waiting)
+            else:
+                batch.refused.append(_Refused(refused, waiting.done))
         return batch
+
+    def _standing(self, key: str, batch: _Batch) -> Standing | None:
+        """Where the key stands once the batch is written as it is now."""
+        return batch.index[key] if key in batch.index else self._index.get(key)
+
+    def _refused(self, ops: Sequence[Put | Delete], batch: _Batch) -> str | None:
+        """The first key whose precondition does not hold."""
+        for op in ops:
+            known = self._standing(op.key, batch)
+            if op.expected is not None and op.expected != (known.mod if known else 0):
+                return op.key
+            if known is None and isinstance(op, Delete):
+                return op.key
+        return None
+
+    def _add(self, batch: _Batch, waiting: _Waiting) -> None:
+        revision = self._last_used_revision = self._last_used_revision + 1
+        position = first_position(revision)
+        for op in waiting.ops:
+            key = op.key
+            known = self._standing(key, batch)
+            create = known.create if known else revision
+            value = expires = None
+            if isinstance(op, Put):
+                value = op.value
+                if op.ttl_s is not None:
+                    expires = self._clock.now().timestamp() + op.ttl_s
+                    batch.expiring.append((key, revision, expires))
+            batch.index[key] = None if value is None else Standing(create, position)
+            batch.rows += (position, key, value, create, known.position if known else 0, expires)
+            batch.events.append(Event(key, value, revision, create))
+            position += 1
+        batch.acknowledged.append((waiting.done, revision))
 
     def _finish_batch(self, batch: _Batch) -> None:
         """Durable (or empty): tell the index, the watchers, the writers; start the next batch."""
         index = self._index
-        for key, value, revision, create in batch.events:
-            if value is None:
-                del index[key]
+        for key, standing in batch.index.items():
+            if standing is not None:
+                index[key] = standing
             else:
-                index[key] = _Revisions(create, revision)
+                index.pop(key, None)
+        for key, revision, expires in batch.expiring:
+            self._deadlines.add(key, revision, expires)
         if batch.events:
             self._revision = batch.events[-1].revision
-            self._feed.publish(batch.events)
+            self._feed.publish(batch.events, self._revision)
         for done, revision in batch.acknowledged:
             if not done.done():
                 done.set_result(revision)
-        for waiting in batch.refused:
-            self._refuse(waiting)
+        for refused in batch.refused:
+            self._refuse(refused)
         self._start_batch()
 
-    def _refuse(self, waiting: _Waiting) -> None:
+    def _refuse(self, refused: _Refused) -> None:
         """A failed precondition is answered with what the key holds, which only the file knows."""
-        known = self._index.get(waiting.op.key)
-        if known is None:
-            if not waiting.done.done():
-                waiting.done.set_exception(Conflict(None))
+        key, done = refused
+        if key not in self._index:
+            if not done.done():
+                done.set_exception(Conflict(None, key))
             return
-        read = self._loop.run_in_executor(self._reads, self._read_one, waiting.op.key)
+        read = self._loop.run_in_executor(self._reads, self._read_one, key)
 
         def answer(result: asyncio.Future[Entry | None]) -> None:
-            if waiting.done.done():
+            if done.done():
                 return
             failed = result.exception()
-            waiting.done.set_exception(Conflict(result.result()) if failed is None else _unavailable(failed))
+            done.set_exception(Conflict(result.result(), key) if failed is None else _unavailable(failed))
 
         read.add_done_callback(answer)
 
     def _fail_batch(self, batch: _Batch, error: BaseException) -> None:
         self._needs_reload = True
-        failure = [done for done, _ in batch.acknowledged] + [waiting.done for waiting in batch.refused]
+        failure = [done for done, _ in batch.acknowledged] + [refused.done for refused in batch.refused]
         for done in failure:
             if not done.done():
                 done.set_exception(_unavailable(error))
@@ -291,12 +309,12 @@ class SQLiteStore:
                 done.set_exception(_unavailable(error))
         self._start_batch()
 
-    def _reloaded(self, loaded: _Loaded, late: list[Event]) -> None:
+    def _reloaded(self, loaded: Loaded, late: list[Event]) -> None:
         """A write whose commit reported an error may have become durable all the same; watchers must see it then."""
         self._needs_reload = False
         self._adopt(loaded)
         if late:
-            self._feed.publish(late)
+            self._feed.publish(late, self._revision)
         self._start_batch()
 
     # On the writer thread
@@ -306,8 +324,7 @@ class SQLiteStore:
             job()
 
     def _write(self, batch: _Batch) -> None:
-        rows = len(batch.rows) // 5
-        statement = "INSERT INTO log VALUES (?,?,?,?,?)" + ",(?,?,?,?,?)" * (rows - 1)
+        statement = f"INSERT INTO log VALUES {_ROW}" + f",{_ROW}" * (len(batch.events) - 1)
         try:
             self._writer.execute(statement, batch.rows)
         except Exception as error:
@@ -319,9 +336,9 @@ class SQLiteStore:
     def _reload(self) -> None:
         """After a failed write: a fresh connection, and the index as the file has it."""
         try:
-            fresh = self._connect()
-            loaded = _load(fresh)
-            late = _rows_since(fresh, self._revision, _BATCH_MAX)
+            fresh = sqlite_file.connect(self._path)
+            loaded = sqlite_file.load(fresh)
+            late = sqlite_file.rows_since(fresh, self._revision, _LATE_MAX)
         except Exception as error:
             self._call(self._reload_failed, error)
             return
@@ -346,92 +363,57 @@ class SQLiteStore:
         return await self._read(self._read_one, key) if key in self._index else None
 
     def _read_one(self, key: str) -> Entry | None:
-        row = self._reader.execute(
-            "SELECT log.key, value, log.create_revision, log.revision FROM current JOIN log USING (revision) "
-            "WHERE current.key = ?",
-            (key,),
-        ).fetchone()
-        return Entry(*row) if row else None
+        return sqlite_file.read_one(self._reader, key)
 
     async def range(self, prefix: str, *, revision: int = 0, limit: int = 0, after: str = "") -> Page:
         if revision and revision < self._compacted:
             raise Compacted(self._compacted)
-        return await self._read(self._read_range, prefix, revision, limit, after)
+        return await self._read(sqlite_file.read_range, self._reader, prefix, revision, limit, after, self._compacted)
 
-    def _read_range(self, prefix: str, revision: int, limit: int, after: str) -> Page:
-        reader = self._reader
-        reader.execute("BEGIN")
-        try:
-            newest = max(reader.execute("SELECT max(revision) FROM log").fetchone()[0] or 0, self._compacted)
-            low, high = max(prefix, after), _after_prefix(prefix)
-            if revision and revision < newest:
-                keys = self._revisions_at(revision, low, high, after)
-            else:
-                rows = reader.execute(
-                    "SELECT revision FROM current WHERE key >= ? AND key < ? AND key <> ? ORDER BY key",
-                    (low, high, after),
-                )
-                keys = [row[0] for row in rows]
-            wanted = keys[:limit] if limit else keys
-            entries = [self._entry(found) for found in wanted]
-            remaining = len(keys) - len(wanted)
-            return Page(entries, revision or newest, remaining > 0, remaining)
-        finally:
-            reader.execute("COMMIT")
-
-    def _entry(self, revision: int) -> Entry:
-        row = self._reader.execute(
-            "SELECT key, value, create_revision, revision FROM log WHERE revision = ?", (revision,)
-        ).fetchone()
-        return Entry(*row)
-
-    def _revisions_at(self, revision: int, low: str, high: str, after: str) -> list[int]:
-        """The log revisions of the keys in range as they were at `revision`, in key order: current ones that are no
-        newer, and for each key that changed since, what its first change replaced."""
-        return [
-            row[0]
-            for row in self._reader.execute(
-                """
-                WITH first_change AS (
-                  SELECT key, min(revision) AS revision FROM log
-                  WHERE revision > :at AND key >= :low AND key < :high GROUP BY key),
-                then_current AS (
-                  SELECT key, revision FROM current
-                  WHERE key >= :low AND key < :high AND revision <= :at
-                  UNION ALL
-                  SELECT first_change.key, log.previous FROM first_change JOIN log USING (revision)
-                  WHERE log.previous > 0)
-                SELECT revision FROM then_current WHERE key <> :after ORDER BY key
-                """,
-                {"at": revision, "low": low, "high": high, "after": after},
-            )
-        ]
-
-    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event]:
+    async def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
         if since < self._compacted:
             raise Compacted(self._compacted)
         subscription = self._feed.subscribe(prefix)
         try:
             seen, live_from = since, self._revision
             while seen < live_from:
-                page = await self._read(_rows_since, self._reader, seen, _WATCH_PAGE)
+                page = await self._read(sqlite_file.rows_since, self._reader, seen, _WATCH_PAGE)
                 if seen < self._compacted:
                     raise Compacted(self._compacted)
                 for event in page:
                     if event.key.startswith(prefix):
                         yield event
                 seen = page[-1].revision if page else live_from
+            yield Progress(seen)
             while True:
-                for event in await subscription.take():
+                events, revision = await subscription.take()
+                for event in events:
                     if event.revision > seen:
                         yield event
+                yield Progress(revision)
         finally:
             self._feed.unsubscribe(subscription)
 
     async def revision(self) -> int:
         return self._revision
 
-    # Compaction
+    # Expiry and compaction
+
+    async def expire(self) -> int:
+        over = [
+            Delete(key, revision)
+            for key, revision in self._deadlines.over(self._clock.now().timestamp())
+            if (known := self._index.get(key)) is not None and known.mod == revision
+        ]
+        results = await asyncio.gather(*(self.commit((op,)) for op in over), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        for op, result in zip(over, results, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, Conflict):
+                self._deadlines.add(op.key, op.expected or 0, 0.0)
+        for error in failed:
+            if not isinstance(error, Conflict):
+                raise error
+        return len(over) - len(failed)
 
     async def compact(self, revision: int) -> None:
         revision = min(revision, self._revision)
@@ -450,7 +432,7 @@ class SQLiteStore:
 
         def work() -> None:
             try:
-                self._forget(after, until)
+                sqlite_file.forget(self._writer, after, until)
             except Exception as error:
                 self._call(settle, error)
             else:
@@ -458,50 +440,6 @@ class SQLiteStore:
 
         self._jobs.put(work)
         await done
-
-    def _forget(self, after: int, until: int) -> None:
-        """Versions that a commit in (after, until] replaced, and the tombstones among those commits, are history."""
-        span = {"after": after, "until": until}
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            self._writer.execute(
-                "DELETE FROM log WHERE revision IN "
-                "(SELECT previous FROM log WHERE revision > :after AND revision <= :until AND previous > 0)",
-                span,
-            )
-            self._writer.execute(
-                "DELETE FROM log WHERE revision > :after AND revision <= :until AND value IS NULL "
-                "AND revision < (SELECT max(revision) FROM log)",
-                span,
-            )
-            self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (until,))
-            self._writer.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.execute("ROLLBACK")
-            raise
-
-
-def _load(connection: sqlite3.Connection) -> _Loaded:
-    """Read from the file what the index must say."""
-    rows = connection.execute("SELECT key, create_revision, revision FROM current")
-    index = {key: _Revisions(create, mod) for key, create, mod in rows}
-    newest = connection.execute("SELECT max(revision) FROM log").fetchone()[0] or 0
-    compacted = connection.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
-    return _Loaded(index, newest, compacted[0] if compacted else 0)
-
-
-def _rows_since(connection: sqlite3.Connection, since: int, limit: int) -> list[Event]:
-    rows = connection.execute(
-        "SELECT key, value, revision, create_revision FROM log WHERE revision > ? ORDER BY revision LIMIT ?",
-        (since, limit),
-    )
-    return [Event(*row) for row in rows]
-
-
-def _after_prefix(prefix: str) -> str:
-    """The smallest string greater than every string with this prefix."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else "\U0010ffff"
 
 
 def _unavailable(error: BaseException) -> StoreUnavailable:
