@@ -12,7 +12,6 @@ import random
 import time
 from typing import Any, cast
 
-from navarch.api.time import SystemClock
 from navarch.client import resources
 from navarch.client.informer import Informers
 from navarch.scheduler import default_profile
@@ -25,6 +24,7 @@ from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodParser
 from navarch.scheduler.selection import choose
 from navarch.sim.nodeobjects import DEFAULT_CAPACITY, node_object
+from navarch.world import SystemClock
 
 
 def pod(number: int, controlled: bool) -> dict[str, Any]:

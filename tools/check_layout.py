@@ -1,4 +1,5 @@
-"""Checks the layout's rules that no linter knows: sizes of files, a docstring for each module, tests where they belong.
+"""Checks the rules that no linter knows: sizes of files, a docstring for each module, tests where they belong, and that
+time, chance and identifiers come from one place (`check_world.py`).
 
 Exits with 1 and a line per violation.
 """
@@ -8,6 +9,8 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
+
+import check_world
 
 MAX_LINES = 600
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +32,7 @@ def main() -> int:
     known = packages | {"e2e", "docs"}
     folders = [path.name for path in sorted((ROOT / "tests").iterdir()) if path.is_dir() and path.name[0] != "_"]
     problems += [f"tests/{name}: mirrors no package of src/navarch" for name in folders if name not in known]
+    problems += check_world.problems()
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

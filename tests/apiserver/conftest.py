@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
 from navarch.client.transport import Request, Response
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld
 
 
 class Api:
@@ -83,7 +83,7 @@ def deployment(name: str, replicas: int = 1) -> Obj:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
-    made = ApiServer(MemoryStore(), source=random.Random(1))
+    made = ApiServer(MemoryStore(), world=RealWorld(1))
     await made.start()
     yield made
     await made.stop()

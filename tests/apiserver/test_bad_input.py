@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Any
 
 import orjson
@@ -15,6 +14,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
 from navarch.client.transport import Request
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld
 from tests.apiserver.conftest import Api, config_map, deployment, pod
 
 JSON = st.recursive(
@@ -122,7 +122,7 @@ def requests(draw: st.DrawFn) -> Request:
 @settings(max_examples=200, deadline=None)
 def test_no_request_ends_as_an_internal_error(sent: list[Request]) -> None:
     async def play() -> None:
-        server = ApiServer(MemoryStore(), source=random.Random(1))
+        server = ApiServer(MemoryStore(), world=RealWorld(1))
         await server.start()
         await server.handle(Request("POST", "/api/v1/namespaces", (), {}, b'{"metadata":{"name":"default"}}'), LOOPBACK)
         for path, sample in SAMPLES.items():

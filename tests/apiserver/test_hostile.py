@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,6 +16,7 @@ from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.client.transport import Request
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld
 from tests.apiserver.conftest import CONFIG_MAPS, PODS, Api, config_map, pod
 
 A = f"{CONFIG_MAPS}/a"
@@ -385,7 +385,7 @@ async def test_a_watcher_that_does_not_read_slows_nobody_down(port: int, api: Ap
 
 
 async def test_a_request_without_anything(server: ApiServer) -> None:
-    bare = ApiServer(MemoryStore(), source=random.Random(1))
+    bare = ApiServer(MemoryStore(), world=RealWorld(1))
     await bare.start()
     for method in ("", "GET", "\x00"):
         for path in ("", "/", "x", "/api", "/apis/"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, is_deleting, name_of, namespace_of
-from navarch.api.time import SystemClock, format_time
+from navarch.api.time import format_time
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
@@ -25,6 +24,7 @@ from navarch.controllers.base import ControllerConfig
 from navarch.controllers.daemonset.placement import node_of
 from navarch.controllers.manager import ControllerManager
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld, SystemClock
 
 _ADMIN = User("admin", groups=("system:masters",))
 
@@ -181,9 +181,7 @@ async def running(
 ) -> AsyncIterator[Cluster]:
     """A cluster with controllers, while the context lasts."""
     server = ApiServer(MemoryStore())
-    server.use(
-        admission=default_chain(server.reader, server.writer, AdmissionConfig(), SystemClock(), random.Random(2))
-    )
+    server.use(admission=default_chain(server.reader, server.writer, AdmissionConfig(), RealWorld(2)))
     await server.start()
     client = Client(LocalTransport(server.as_user(_ADMIN)))
     async with AsyncExitStack() as stack:
@@ -192,7 +190,7 @@ async def running(
             made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             await client.create(NAMESPACES, made)
         await client.create(NODES, node("n1"))
-        manager = ControllerManager(client, clock=clock, random=random.Random(1), config=config)
+        manager = ControllerManager(client, world=RealWorld(1, clock=clock), config=config)
         paper = PaperKubelet(client)
         tasks = [asyncio.create_task(manager.run())]
         if kubelet:

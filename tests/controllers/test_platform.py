@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from navarch.api.meta import Obj, name_of
-from navarch.api.time import SystemClock
 from navarch.client.resources import (
     CERTIFICATE_SIGNING_REQUESTS,
     CLUSTER_ROLES,
@@ -33,6 +32,7 @@ from navarch.client.resources import (
 )
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.nodes.ipam import CidrSet
+from navarch.world import SystemClock
 from tests.controllers.conftest import Cluster, node, running
 from tests.controllers.objects import deployment
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +16,7 @@ from navarch.api.meta import Key, Obj, Resource, key_of
 from navarch.client import resources
 from navarch.client.informer import Informers
 from navarch.scheduler import Scheduler, SchedulerConfig
+from navarch.world import RealWorld
 
 
 class World:
@@ -123,7 +123,7 @@ class World:
     async def scheduling(self, config: SchedulerConfig | None = None) -> AsyncIterator[Scheduler]:
         """The scheduler at work; on entry it has looked at everything that was there."""
         config = config or SchedulerConfig(first_backoff_s=0.01, last_backoff_s=0.02)
-        scheduler = Scheduler(self, self.informers, random=random.Random(1), config=config)  # type: ignore[arg-type]
+        scheduler = Scheduler(self, self.informers, world=RealWorld(1), config=config)  # type: ignore[arg-type]
         for informer in self.informers._informers.values():
             informer._synced.set()
         task = asyncio.create_task(scheduler.run())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,11 +18,12 @@ from navarch.client.local import LocalTransport
 from navarch.sim.heartbeats import interval_s
 from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    server = ApiServer(MemoryStore(), source=random.Random(1))
+    server = ApiServer(MemoryStore(), world=RealWorld(1))
     await server.start()
     admin = Client(LocalTransport(server.as_user(User("admin", groups=("system:masters",)))))
     for name in ("default", "kube-node-lease"):
@@ -34,7 +34,7 @@ async def client() -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def nodes(client: Client) -> AsyncIterator[SimulatedNodes]:
-    simulated = SimulatedNodes(client, 2, random=random.Random(1))
+    simulated = SimulatedNodes(client, 2, world=RealWorld(1))
     task = asyncio.create_task(simulated.run())
     yield simulated
     task.cancel()

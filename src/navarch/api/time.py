@@ -1,26 +1,11 @@
-"""Time as the API writes it, and the one clock that everything reads, so that a simulator can replace it."""
+"""Time as the API writes it. What time it is says `navarch.world`."""
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
-
-class Clock(Protocol):
-    """Where the time of day comes from. Sleeping is the event loop's business (`asyncio.sleep`), which a simulator
-    replaces together with this."""
-
-    def now(self) -> datetime:
-        """The current time, timezone-aware, UTC."""
-        ...
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(time.time(), UTC)
+from navarch.world import Clock as Clock
+from navarch.world import SystemClock as SystemClock
 
 
 def format_time(moment: datetime) -> str:

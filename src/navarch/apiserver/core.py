@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import ssl
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import Clock, format_time
+from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.metrics import Metrics
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
+from navarch.world import World
 
 
 class AdmissionChain(Protocol):
@@ -78,8 +78,7 @@ class Core:
     schemas: Schemas
     authenticator: Authenticator
     authorizer: Authorizer
-    clock: Clock
-    random: random.Random
+    world: World
     admission: AdmissionChain = field(default_factory=NoAdmission)
     token_issuer: TokenIssuer | None = None
     # How to reach kubelets; None: any certificate will do, and none is shown.
@@ -124,10 +123,10 @@ class Core:
         return kind if kind.storage is None else self.kind_of(kind.storage)
 
     def now(self) -> datetime:
-        return self.clock.now()
+        return self.world.now()
 
     def now_text(self) -> str:
-        return format_time(self.clock.now())
+        return format_time(self.world.now())
 
     def kind_of(self, resource: Resource) -> Kind:
         kind = self.registry.by_path(resource.group, resource.version, resource.plural)

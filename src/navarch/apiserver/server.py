@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -28,7 +26,6 @@ from navarch.api.errors import (
     unknown_path,
 )
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import Clock, SystemClock
 from navarch.apiserver import memory
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
@@ -49,6 +46,7 @@ from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
 from navarch.store.base import Store, StoreUnavailable
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +69,7 @@ class ApiServer:
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,
         admission: AdmissionChain | None = None,
-        clock: Clock | None = None,
-        source: random.Random | None = None,
+        world: World | None = None,
         bookmark_s: float = 60.0,
     ) -> None:
         registry = registry or builtin()
@@ -84,8 +81,7 @@ class ApiServer:
             schema.load(kubernetes_version),
             authenticator or everyone,
             authorizer or everyone,
-            clock or SystemClock(),
-            source or random.Random(),
+            world or RealWorld(),
             token_issuer=token_issuer,
             on_bookmark_s=bookmark_s,
         )
@@ -134,6 +130,7 @@ class ApiServer:
         """Open the store and fill the caches."""
         await self.store.open()
         await self.core.caches.start()
+        self.core.world.incarnate(self.core.caches.revision)
         self._housekeeping = asyncio.create_task(self._keep_house(), name="apiserver-housekeeping")
         self._paths.ready = True
 
@@ -163,7 +160,7 @@ class ApiServer:
             except StoreUnavailable:
                 log.warning("compaction has to wait", exc_info=True)
             before = self.core.caches.revision
-            await asyncio.to_thread(memory.trim)
+            await self.core.world.in_thread(memory.trim)
 
     # Requests
 
@@ -179,7 +176,7 @@ class ApiServer:
         """Answer a request; `user` None means that its credentials decide."""
         route = parse(request.path)
         verb = verb_of(request, route)
-        started = time.perf_counter()
+        started = self.core.world.monotonic()
         try:
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
@@ -195,7 +192,7 @@ class ApiServer:
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
             response = respond_error(internal(str(error)))
-        seconds = None if verb in _LONG_VERBS else time.perf_counter() - started
+        seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         self.core.metrics.request(
             verb.upper(), route.group, route.version, route.plural, route.subresource, response.status, seconds
         )

@@ -71,7 +71,7 @@ def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, co
     asked = request.arg("timeoutSeconds")
     timeout_s = float(min(whole_number(asked), _MAX_TIMEOUT_S))
     if timeout_s <= 0:
-        timeout_s = _MIN_TIMEOUT_S * (1.0 + core.random.random())
+        timeout_s = _MIN_TIMEOUT_S * (1.0 + core.world.random("apiserver", "watches").random())
     initial = is_true(send_initial) if send_initial else version in ("", "0")
     return WatchOptions(selection, since, initial, is_true(send_initial) and bookmarks, bookmarks, timeout_s)
 

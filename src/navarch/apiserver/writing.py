@@ -99,9 +99,9 @@ class Writing:
         metadata = obj["metadata"]
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         if base:
-            metadata["name"] = generated_name(base, core.random)
+            metadata["name"] = generated_name(base, core.world.identities("names", kind.resource.plural))
         now = core.now_text()
-        objectmeta.fill_on_create(obj, kind, now, core.random)
+        objectmeta.fill_on_create(obj, kind, now, core.world.identities("uids", kind.resource.plural))
         strategy.defaults(obj)
         # Before the server adds what is its own (a Job's selector): that belongs to nobody who might drop it again.
         self._manage(kind, None, obj, origin, "", now)
@@ -145,7 +145,7 @@ class Writing:
                 if not base:
                     raise already_exists(resource.plural, resource.group, metadata["name"]) from None
                 if attempt + 1 < _NAME_ATTEMPTS:
-                    metadata["name"] = generated_name(base, self._core.random)
+                    metadata["name"] = generated_name(base, self._core.world.identities("names", kind.resource.plural))
         error = already_exists(resource.plural, resource.group, metadata["name"])
         error.message += ", the server was not able to generate a unique name for the object"
         raise error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import deque
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import click
 from navarch.cli.options import cluster_options, load_cluster
 from navarch.cli.steps import say
 from navarch.cluster.config import ConfigError
+from navarch.world import MACHINE
 
 
 @click.command()
@@ -39,7 +39,7 @@ def logs(process: str | None, name: str, data_dir: str | None, follow: bool, tai
                 _print(file, line, prefix)
             positions[file] = lines.tell()
     while follow and files:
-        time.sleep(0.2)
+        MACHINE.pause(0.2)
         for file in files:
             with open(file, errors="replace") as lines:
                 if os.fstat(lines.fileno()).st_size < positions[file]:

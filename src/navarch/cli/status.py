@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, known_clusters
 from navarch.cluster.lifecycle import Probe
 from navarch.cluster.state import ClusterState, ComponentState, alive
+from navarch.world import MACHINE
 
 
 @click.command()
@@ -91,7 +91,7 @@ def _process(name: str, component: ComponentState, supervised: bool) -> dict[str
         "state": component.state if running or waiting else "stopped",
         "pid": component.pid if running else None,
         "restarts": component.restarts,
-        "ageSeconds": round(time.time() - component.since) if running else None,
+        "ageSeconds": round(MACHINE.now().timestamp() - component.since) if running else None,
         "memoryMB": _memory_mb(component.pid) if running else None,
         "lastExit": component.last_exit or None,
     }

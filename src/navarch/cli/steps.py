@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import click
+
+from navarch.world import MACHINE
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 # Without a terminal a long wait would look like a hang.
@@ -22,12 +23,12 @@ class Step:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._spoken_s = time.monotonic()
+        self._spoken_s = MACHINE.monotonic()
 
     def update(self, text: str) -> None:
         self.text = text
-        if not _is_lively() and time.monotonic() - self._spoken_s > _SIGN_OF_LIFE_S:
-            self._spoken_s = time.monotonic()
+        if not _is_lively() and MACHINE.monotonic() - self._spoken_s > _SIGN_OF_LIFE_S:
+            self._spoken_s = MACHINE.monotonic()
             say(f"  {text} …" if _is_unicode() else f"  {text} ...")
 
 
@@ -35,7 +36,7 @@ class Step:
 def step(text: str) -> Iterator[Step]:
     """Show `text` until the block ends: ✔ with the time it took, or ✘ where it raised."""
     current = Step(text)
-    started_s = time.monotonic()
+    started_s = MACHINE.monotonic()
     done = threading.Event()
     spinner: threading.Thread | None = None
     if _is_lively():
@@ -50,7 +51,7 @@ def step(text: str) -> Iterator[Step]:
         if spinner is not None:
             spinner.join()
             _raw("\r\033[K")
-        took_s = time.monotonic() - started_s
+        took_s = MACHINE.monotonic() - started_s
         shown = click.style(mark, fg=color) if _is_unicode() else plain
         say(f"{shown} {current.text} ({took_s:.1f} s)")
 

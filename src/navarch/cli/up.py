@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +21,7 @@ from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError, planning
 from navarch.cluster.state import ClusterState
+from navarch.world import MACHINE
 
 _SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
 _SUCCESSOR_S = 30.0
@@ -176,7 +176,7 @@ def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
 
 def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
     """Until the cluster is ready. What runs for the foreground alone is stopped again if it does not get there."""
-    started_s = time.monotonic()
+    started_s = MACHINE.monotonic()
     try:
         with phases() as row:
             lifecycle.wait_ready(config, timeout_s, row.now, process)
@@ -189,7 +189,7 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
         raise lifecycle.StartError(
             f"{error}\nIt goes on in the background; `navarch down --name {config.name}` ends it."
         ) from None
-    say(f"Ready at {config.server_url} ({time.monotonic() - started_s:.1f} s)")
+    say(f"Ready at {config.server_url} ({MACHINE.monotonic() - started_s:.1f} s)")
 
 
 def _abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
@@ -296,12 +296,12 @@ def _wait_for_end(pid: int) -> None:
 
 def _successor(config: ClusterConfig, pid: int) -> int:
     """The pid of the supervisor that follows one that was killed; 0 where the cluster was stopped or none comes."""
-    give_up_s = time.monotonic() + _SUCCESSOR_S
-    while time.monotonic() < give_up_s:
+    give_up_s = MACHINE.monotonic() + _SUCCESSOR_S
+    while MACHINE.monotonic() < give_up_s:
         state = ClusterState.load(config.run)
         if state.stopping:
             return 0
         if state.supervisor_alive and state.supervisor_pid != pid:
             return state.supervisor_pid
-        time.sleep(0.1)
+        MACHINE.pause(0.1)
     return 0

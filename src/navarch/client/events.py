@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, object_reference
-from navarch.api.time import Clock, SystemClock, format_time
+from navarch.api.time import format_time
 from navarch.client.base import Client, PatchKind
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,13 @@ class _Bucket:
 class EventRecorder:
     """Records events as `component` (and `host`, for a node's components)."""
 
-    def __init__(self, client: Client, component: str, *, host: str = "", clock: Clock | None = None) -> None:
+    def __init__(self, client: Client, component: str, *, host: str = "", world: World | None = None) -> None:
         self._client = client
         self._component = component
         self._host = host
-        self._clock = clock or SystemClock()
+        self._world = world or RealWorld()
+        # Names carry the time; where two components speak of one object at one instant, chance tells them apart.
+        self._random = self._world.random("events", f"{component}\0{host}")
         self._queue: asyncio.Queue[Obj | tuple[_Sent, Obj]] = asyncio.Queue(_QUEUE_LIMIT)
         self._sent: OrderedDict[tuple[_Series, str], _Sent] = OrderedDict()
         self._similar: OrderedDict[_Series, _Similar] = OrderedDict()
@@ -77,7 +80,7 @@ class EventRecorder:
     def event(self, obj: Obj, type: str, reason: str, message: str, *, field_path: str = "") -> None:
         """Report `reason` ("Scheduled") with `message` about `obj`; `type` is "Normal" or "Warning"; `field_path`
         names a part of it (`spec.containers{web}`)."""
-        now = self._clock.now()
+        now = self._world.now()
         reference = object_reference(obj)
         if field_path:
             reference["fieldPath"] = field_path
@@ -135,7 +138,8 @@ class EventRecorder:
             sent.count += 1
             return sent, {"count": sent.count, "lastTimestamp": stamp, "message": message}
         namespace = reference.get("namespace") or "default"
-        name = f"{reference.get('name', '')[:200]}.{int(now.timestamp() * 1_000_000_000) + len(self._sent):x}"
+        moment = int(now.timestamp() * 1_000_000_000) + self._random.getrandbits(30)
+        name = f"{reference.get('name', '')[:200]}.{moment:x}"
         self._sent[identity] = _Sent(name, namespace, 1)
         _trim(self._sent)
         source = {"component": self._component}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, key_of, revision_of
 from navarch.client.base import Client, WatchEvent
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Informer:
         fields: str = "",
         indexers: Mapping[str, Indexer] | None = None,
         transform: Callable[[Obj], Obj] | None = None,
-        seed: int | None = None,
+        world: World | None = None,
     ) -> None:
         self.resource = resource
         self._client = client
@@ -55,7 +55,9 @@ class Informer:
         self._handlers: list[tuple[Added | None, Updated | None, Deleted | None]] = []
         self._synced = asyncio.Event()
         self._revision = ""
-        self._random = random.Random(seed)
+        self._random = (world or RealWorld()).random(
+            "informer", f"{resource.group_resource}\0{namespace}\0{labels}\0{fields}"
+        )
 
     # Reading.
 
@@ -222,8 +224,9 @@ class Informer:
 class Informers:
     """Shared informers by resource and selection; those asked for after `run` has begun are started at once."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, world: World | None = None) -> None:
         self.client = client
+        self._world = world or RealWorld()
         self._informers: dict[tuple[Resource, str, str, str], Informer] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -231,7 +234,9 @@ class Informers:
         identity = (resource, namespace, labels, fields)
         informer = self._informers.get(identity)
         if informer is None:
-            informer = Informer(self.client, resource, namespace=namespace, labels=labels, fields=fields)
+            informer = Informer(
+                self.client, resource, namespace=namespace, labels=labels, fields=fields, world=self._world
+            )
             self._informers[identity] = informer
             if self._tasks is not None:
                 self._tasks.create_task(informer.run(), name=f"informer {resource.group_resource}")

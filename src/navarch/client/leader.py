@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import Clock, SystemClock, format_micro_time, parse_time
+from navarch.api.time import format_micro_time, parse_time
 from navarch.client.base import Client
+from navarch.world import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 

@@ -3,14 +3,12 @@ cluster inside a test are both assembled here."""
 
 from __future__ import annotations
 
-import random
 import ssl
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
 
 from navarch.api import schema
 from navarch.api.meta import Obj
-from navarch.api.time import Clock, SystemClock
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
@@ -26,6 +24,7 @@ from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, SECR
 from navarch.cluster.config import ClusterConfig
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
+from navarch.world import RealWorld, World
 
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
 
@@ -69,10 +68,10 @@ def issuer_of(config: ClusterConfig) -> str:
     return f"https://kubernetes.default.svc.{config.cluster_domain}"
 
 
-def make_tokens(config: ClusterConfig, reader: Reader, clock: Clock, source: random.Random) -> ServiceAccountTokens:
+def make_tokens(config: ClusterConfig, reader: Reader, world: World) -> ServiceAccountTokens:
     issuer = issuer_of(config)
     return ServiceAccountTokens(
-        config.pki / "sa.key", issuer=issuer, api_audiences=[issuer], reader=reader, clock=clock, source=source
+        config.pki / "sa.key", issuer=issuer, api_audiences=[issuer], reader=reader, world=world
     )
 
 
@@ -88,7 +87,7 @@ class _NothingStored:
 
 def offline_tokens(config: ClusterConfig) -> ServiceAccountTokens:
     """For signing tokens that are bound to nothing but their account."""
-    return make_tokens(config, _NothingStored(), SystemClock(), random.Random())
+    return make_tokens(config, _NothingStored(), RealWorld())
 
 
 def admission_config(config: ClusterConfig) -> AdmissionConfig:
@@ -122,22 +121,19 @@ def make_server(
     config: ClusterConfig,
     *,
     store: Store | None = None,
-    clock: Clock | None = None,
-    source: random.Random | None = None,
+    world: World | None = None,
     static_tokens: Mapping[str, User] | None = None,
 ) -> ApiServer:
     """A server that is not started yet; call `attach` after its start."""
-    clock = clock or SystemClock()
-    source = source or random.Random(config.seed)
+    world = world or RealWorld(config.seed)
     version = config.kubernetes_version
     server = ApiServer(
         store or make_store(config),
         registry=builtin(schema.load(version)),
         kubernetes_version=version,
-        clock=clock,
-        source=source,
+        world=world,
     )
-    tokens = make_tokens(config, server.reader, clock, source)
+    tokens = make_tokens(config, server.reader, world)
     server.use(
         kubelet_tls=_kubelet_tls(config),
         authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
@@ -146,8 +142,7 @@ def make_server(
             server.reader,
             server.writer,
             admission_config(config),
-            clock,
-            source,
+            world,
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),

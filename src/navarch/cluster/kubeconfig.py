@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from navarch.cluster.config import ClusterConfig
+from navarch.world import MACHINE
 
 _LOCK_WAIT_S = 10.0
 _STALE_LOCK_S = 60.0
@@ -95,22 +95,22 @@ def _locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(path, error) from error
     lock = path.with_name(path.name + ".lock")
-    give_up_s = time.monotonic() + _LOCK_WAIT_S
+    give_up_s = MACHINE.monotonic() + _LOCK_WAIT_S
     while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             break
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
+                if MACHINE.now().timestamp() - lock.stat().st_mtime > _STALE_LOCK_S:
                     # Whoever made it died in between.
                     lock.unlink()
                     continue
-            if time.monotonic() > give_up_s:
+            if MACHINE.monotonic() > give_up_s:
                 raise KubeconfigError(
                     f"{path} is locked by another program; remove {lock} if none is running"
                 ) from None
-            time.sleep(0.05)
+            MACHINE.pause(0.05)
         except OSError as error:
             raise _unwritable(path, error) from error
     try:

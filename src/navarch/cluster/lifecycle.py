@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from navarch.cluster import config as settings
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import ClusterState, alive
 from navarch.cluster.supervisor import spawn
+from navarch.world import MACHINE
 
 _LOOK_EVERY_S = 0.02
 _GIVE_UP_AFTER = 5
@@ -143,11 +143,11 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
         return None
     if not any(alive(component) for component in state.components.values()) and (taken := _port_taken(config)):
         # Perhaps by a supervisor of this very cluster that has not written down yet that it is there.
-        give_up_s = time.monotonic() + _SETTLE_S
-        while time.monotonic() < give_up_s:
+        give_up_s = MACHINE.monotonic() + _SETTLE_S
+        while MACHINE.monotonic() < give_up_s:
             if ClusterState.load(config.run).supervisor_alive:
                 return None
-            time.sleep(_LOOK_EVERY_S)
+            MACHINE.pause(_LOOK_EVERY_S)
         raise PortTaken(f"cannot listen on port {config.port}: {taken}; choose another with --port")
     try:
         config.save()
@@ -238,7 +238,7 @@ def wait_ready(
     Raises StartError after `timeout_s`, or at once where `process`, the supervisor that was started, has failed.
     """
     probe = Probe(config)
-    give_up_s = time.monotonic() + timeout_s
+    give_up_s = MACHINE.monotonic() + timeout_s
     expected = config.nodes + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
     swept = False
@@ -264,13 +264,13 @@ def wait_ready(
             failure = PortTaken if _port_taken(config) else StartError
             raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
         _refuse_hopeless(config)
-        if time.monotonic() > give_up_s:
+        if MACHINE.monotonic() > give_up_s:
             raise StartError(
                 f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
                 f"`navarch status --name {config.name}` shows the processes, "
                 f"`navarch logs --name {config.name}` what they say"
             )
-        time.sleep(_LOOK_EVERY_S)
+        MACHINE.pause(_LOOK_EVERY_S)
 
 
 def _refuse_hopeless(config: ClusterConfig) -> None:
@@ -296,11 +296,11 @@ def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
     """Stop the supervisor and with it the processes; False where nothing ran."""
     state = ClusterState.load(config.run)
     ran = state.supervisor_alive or any(alive(component) for component in state.components.values())
-    give_up_s = time.monotonic() + timeout_s
+    give_up_s = MACHINE.monotonic() + timeout_s
     if state.supervisor_alive:
         os.kill(state.supervisor_pid, signal.SIGTERM)
-        while state.supervisor_alive and time.monotonic() < give_up_s:
-            time.sleep(0.05)
+        while state.supervisor_alive and MACHINE.monotonic() < give_up_s:
+            MACHINE.pause(0.05)
     # Left over from a supervisor that was killed and not replaced: told to stop first, so that none starts another.
     state = ClusterState.load(config.run)
     state.stopping = True
@@ -313,8 +313,8 @@ def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
         for component in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(component.pid, number)
-        while any(alive(component) for component in left) and time.monotonic() < give_up_s:
-            time.sleep(0.05)
+        while any(alive(component) for component in left) and MACHINE.monotonic() < give_up_s:
+            MACHINE.pause(0.05)
     return ran
 
 

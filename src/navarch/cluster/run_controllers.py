@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from datetime import timedelta
 
 from navarch.api.meta import Obj
-from navarch.api.time import SystemClock
 from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
@@ -18,6 +16,7 @@ from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
+from navarch.world import RealWorld
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +54,13 @@ def _client(config: ClusterConfig, component: str, user_agent: str) -> Client:
 
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
-    clock = SystemClock()
-    source = random.Random(config.seed)
+    world = RealWorld(config.seed)
     client = _client(config, "controller-manager", "kube-controller-manager")
     scheduling = _client(config, "scheduler", "kube-scheduler")
     clients = [client, scheduling]
-    informers = Informers(client)
-    manager = ControllerManager(
-        client, informers=informers, clock=clock, random=source, config=controller_config(config)
-    )
-    scheduler = Scheduler(scheduling, informers, clock=clock, random=source)
+    informers = Informers(client, world)
+    manager = ControllerManager(client, informers=informers, world=world, config=controller_config(config))
+    scheduler = Scheduler(scheduling, informers, world=world)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.run(), name="informers")
@@ -73,7 +69,7 @@ async def run(config: ClusterConfig) -> None:
             if config.nodes:
                 simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
                 clients.append(simulating)
-                nodes = SimulatedNodes(simulating, config.nodes, informers=informers, clock=clock, random=source)
+                nodes = SimulatedNodes(simulating, config.nodes, informers=informers, world=world)
                 tasks.create_task(nodes.run(), name="simulated nodes")
     finally:
         for used in clients:

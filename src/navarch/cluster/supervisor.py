@@ -17,12 +17,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.processes import ProcessSpec, specs
 from navarch.cluster.state import ClusterState, ComponentState, alive, start_ticks
+from navarch.world import MACHINE
 
 log = logging.getLogger("navarch.supervisor")
 
@@ -51,7 +51,7 @@ class Supervisor:
         self.config = config
         self.selector = selectors.DefaultSelector()
         before = ClusterState.load(config.run)
-        self.state = ClusterState(os.getpid(), start_ticks(os.getpid()), time.time())
+        self.state = ClusterState(os.getpid(), start_ticks(os.getpid()), MACHINE.now().timestamp())
         self.processes: list[_Process] = []
         for spec in specs(config):
             known = before.components.get(spec.name, ComponentState())
@@ -152,7 +152,7 @@ class Supervisor:
         state.pid = process.child.pid
         state.start_ticks = start_ticks(process.child.pid)
         state.state = "running"
-        state.since = time.time()
+        state.since = MACHINE.now().timestamp()
         log.info("started %s, pid %d", spec.name, state.pid)
         self._watch(process)
 
@@ -186,9 +186,9 @@ class Supervisor:
             state.state = "stopped"
             self._stop_next()
         else:
-            if time.time() - state.since > _STEADY_S:
+            if MACHINE.now().timestamp() - state.since > _STEADY_S:
                 process.delay_s = _FIRST_DELAY_S
-            process.restart_at_s = time.monotonic() + process.delay_s
+            process.restart_at_s = MACHINE.monotonic() + process.delay_s
             log.warning("%s ended (%s), restarting in %.1f s", process.spec.name, state.last_exit, process.delay_s)
             process.delay_s = min(process.delay_s * 2, _LAST_DELAY_S)
             state.state = "backoff"
@@ -196,7 +196,7 @@ class Supervisor:
         self._save()
 
     def _restart_due(self) -> None:
-        now_s = time.monotonic()
+        now_s = MACHINE.monotonic()
         for process in self.processes:
             if process.restart_at_s and process.restart_at_s <= now_s and not self.stopping:
                 process.restart_at_s = 0.0
@@ -214,7 +214,7 @@ class Supervisor:
         due = [process.restart_at_s for process in self.processes if process.restart_at_s]
         if self.stopping:
             due.append(self._kill_at_s)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        return max(0.0, min(due) - MACHINE.monotonic()) if due else None
 
     def _take_signals(self, wake_read: int) -> None:
         numbers = set(os.read(wake_read, 512))
@@ -231,19 +231,19 @@ class Supervisor:
         """Stop in the reverse of the starting order, one after the other: the API server outlives its clients."""
         for process in reversed(self.processes):
             if process.pidfd >= 0:
-                self._kill_at_s = time.monotonic() + _STOP_GRACE_S
+                self._kill_at_s = MACHINE.monotonic() + _STOP_GRACE_S
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
                 return
 
     def _kill_late(self) -> None:
-        if self.stopping and time.monotonic() >= self._kill_at_s:
+        if self.stopping and MACHINE.monotonic() >= self._kill_at_s:
             for process in reversed(self.processes):
                 if process.pidfd >= 0:
                     log.warning("%s did not stop in %.0f s, killing it", process.spec.name, _STOP_GRACE_S)
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-                    self._kill_at_s = time.monotonic() + _STOP_GRACE_S
+                    self._kill_at_s = MACHINE.monotonic() + _STOP_GRACE_S
                     return
 
     def _save(self) -> None:

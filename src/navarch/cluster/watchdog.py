@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.state import ClusterState
 from navarch.cluster.supervisor import spawn
+from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ async def watch_supervisor(config: ClusterConfig) -> None:
         if not state.supervisor_alive:
             # All components notice at the same moment; the lock lets one supervisor live, a little patience spares
             # the others the attempt.
-            await asyncio.sleep(random.uniform(0, _SETTLE_S))
+            await asyncio.sleep(MACHINE.unpredictable().uniform(0, _SETTLE_S))
             if ClusterState.load(config.run).supervisor_alive:
                 continue
             log.warning("the supervisor is gone, starting another")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, controller_of, key_of, revision_of
-from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, Informers
 from navarch.client.workqueue import WorkQueue
+from navarch.world import Clock, World
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,7 @@ class Context:
 
     client: Client
     informers: Informers
-    clock: Clock
-    random: random.Random
+    world: World
     config: ControllerConfig = field(default_factory=ControllerConfig)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
     shared: set[Resource] = field(default_factory=set)
@@ -96,7 +94,7 @@ class Context:
     def recorder(self, component: str) -> EventRecorder:
         """The event recorder of one component; one for all who speak in its name."""
         if component not in self.recorders:
-            self.recorders[component] = EventRecorder(self.client, component, clock=self.clock)
+            self.recorders[component] = EventRecorder(self.client, component, world=self.world)
         return self.recorders[component]
 
 
@@ -119,7 +117,7 @@ class Controller:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.client = context.client
-        self.clock = context.clock
+        self.clock: Clock = context.world
         self.metrics = Metrics()
         self.queue: WorkQueue[Key] = WorkQueue(max_delay_s=self.max_retry_s)
         self._informers: list[Informer] = []

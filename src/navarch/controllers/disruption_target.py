@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, name_of, namespace_of, uid_of
-from navarch.api.time import Clock, format_time
+from navarch.api.time import format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.resources import PODS
 from navarch.controllers.pods import condition_of, is_finished
+from navarch.world import Clock
 
 
 async def mark(client: Client, clock: Clock, pod: Obj, reason: str, message: str, *, failed: bool = False) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from navarch.api.meta import Key
-from navarch.api.time import Clock
+from navarch.world import Clock
 
 _LIFETIME = timedelta(minutes=5)
 

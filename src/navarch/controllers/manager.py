@@ -1,6 +1,6 @@
 """`ControllerManager`: all controllers of a cluster in one process, on one set of shared informers.
 
-In: a client (over HTTP or in process), a clock, a source of randomness, the cluster's configuration. `run` starts the
+In: a client (over HTTP or in process), the world, the cluster's configuration. `run` starts the
 informers side by side and every controller as soon as its own informers have synced. Invariant: nothing polls; what is
 periodic (node monitoring, pod collection) is so because Kubernetes needs it to be.
 """
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 
-from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
 from navarch.client.informer import Informers
 from navarch.controllers.base import Context, Controller, ControllerConfig, Runnable, metrics_text
 from navarch.controllers.registry import CONTROLLERS
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +30,17 @@ class ControllerManager:
         self,
         client: Client,
         *,
-        clock: Clock | None = None,
-        random: random.Random | None = None,
+        world: World | None = None,
         config: ControllerConfig | None = None,
         informers: Informers | None = None,
         controllers: tuple[Callable[[Context], Runnable], ...] | None = None,
     ) -> None:
+        world = world or RealWorld()
         self._own_informers = informers is None
         self.context = Context(
             client=client,
-            informers=informers or Informers(client),
-            clock=clock or SystemClock(),
-            random=random or _seeded(),
+            informers=informers or Informers(client, world),
+            world=world,
             config=config or ControllerConfig(),
         )
         made = [factory(self.context) for factory in (CONTROLLERS if controllers is None else controllers)]
@@ -73,7 +71,3 @@ class ControllerManager:
                 for controller in self.controllers
             }
         )
-
-
-def _seeded() -> random.Random:
-    return random.Random()

@@ -31,7 +31,7 @@ class PodOwner(Controller):
         self.pods = self.informer(PODS)
         index_by_controller(self.pods)
         self.pods.add_handler(self._pod_added, self._pod_updated, self._pod_deleted)
-        self.expectations = Expectations(context.clock)
+        self.expectations = Expectations(context.world)
         self.recorder = context.recorder(self.component)
         self.control = PodControl(context.client, self.recorder)
 

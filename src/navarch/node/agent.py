@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
 from navarch.node import networking
 from navarch.node.config import KubeletConfig
@@ -24,6 +23,7 @@ from navarch.node.memory import limit_arenas, trim_for_ever
 from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.resources import cgroups
 from navarch.node.runtime.cri import CRIRuntime
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +101,14 @@ class NodeAgent:
         *,
         proxy_client: Client | None = None,
         dns_client: Client | None = None,
-        clock: Clock | None = None,
+        world: World | None = None,
     ) -> None:
         limit_arenas()
         self.config = config
         self.client = client
-        self.clock = clock or SystemClock()
+        self.world = world or RealWorld()
         self.runtime = CRIRuntime(config.containerd.socket)
-        self.kubelet = Kubelet(config.kubelet(), client, self.runtime, clock=self.clock)
+        self.kubelet = Kubelet(config.kubelet(), client, self.runtime, world=self.world)
         self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
         # containerd gets its network from the configuration that is written once the node has its range.
         self.kubelet.node.on_pod_cidr = self.networking.pod_cidr_known

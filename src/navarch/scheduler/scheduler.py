@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random as random_module
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import is_deleting
-from navarch.api.time import Clock, SystemClock
 from navarch.client import resources
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
@@ -36,6 +34,7 @@ from navarch.scheduler.preemption import Preemptor
 from navarch.scheduler.queue import SchedulingQueue
 from navarch.scheduler.selection import choose, explain
 from navarch.scheduler.writes import Writer
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +50,13 @@ class Scheduler:
         client: Client,
         informers: Informers,
         *,
-        clock: Clock | None = None,
-        random: random_module.Random | None = None,
+        world: World | None = None,
         config: SchedulerConfig | None = None,
     ) -> None:
         self.config = config or SchedulerConfig()
-        self._clock = clock or SystemClock()
-        self._random = random or random_module.Random()
-        self._writer = Writer(client, self._clock)
+        world = world or RealWorld()
+        self._ties = world.random("scheduler", "ties")
+        self._writer = Writer(client, world)
         self.columns = NodeColumns()
         parser = PodParser()
         self.cache = SchedulerCache(self.columns, parser)
@@ -75,8 +73,10 @@ class Scheduler:
             profile.name: Evaluator(profile, self.columns, counters, self.environment)
             for profile in self.config.profiles
         }
-        self._events = {name: EventRecorder(client, name, clock=self._clock) for name in self._profiles}
-        self._preemptor = Preemptor(self.columns, self.environment, self.nominator, self._random)
+        self._events = {name: EventRecorder(client, name, world=world) for name in self._profiles}
+        self._preemptor = Preemptor(
+            self.columns, self.environment, self.nominator, world.random("scheduler", "preemption")
+        )
         self._pods = informers.get(resources.PODS)
         self._nodes = informers.get(resources.NODES)
         self._follower = Follower(self.cache, self.queue, self.nominator, parser, frozenset(self._profiles))
@@ -122,7 +122,7 @@ class Scheduler:
                 self.queue.expect(pod.uid)
                 tasks.create_task(self._refuse(pod, Diagnosis.rejected(self.columns, rejection), evaluator))
                 return True
-            node_name = choose(pod, evaluator, self.columns, self.nominator, self._random)
+            node_name = choose(pod, evaluator, self.columns, self.nominator, self._ties)
             if node_name is None:
                 self.queue.expect(pod.uid)
                 diagnosis = explain(pod, evaluator, self.columns, self.nominator)

@@ -6,10 +6,11 @@ from typing import Any
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
-from navarch.api.time import Clock, format_time
+from navarch.api.time import format_time
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.scheduler.podinfo import PodInfo
+from navarch.world import Clock
 
 
 class Writer:

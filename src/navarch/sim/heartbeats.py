@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
-from navarch.api.time import Clock, format_micro_time
+from navarch.api.time import format_micro_time
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.sim.nodeobjects import LEASE_NAMESPACE, conditions, lease_object
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

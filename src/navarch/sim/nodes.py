@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random as random_module
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
-from navarch.api.time import Clock, SystemClock
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
@@ -24,6 +22,7 @@ from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
 from navarch.sim.nodeobjects import DEFAULT_CAPACITY, KUBELET_VERSION, node_address, node_object
 from navarch.sim.pods import PodRunner
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,7 @@ class SimulatedNodes:
         count: int,
         *,
         informers: Informers | None = None,
-        clock: Clock | None = None,
-        random: random_module.Random | None = None,
+        world: World | None = None,
         name_prefix: str = "node-",
         first_address: int = 0,
         capacity: Mapping[str, str] | None = None,
@@ -56,9 +54,8 @@ class SimulatedNodes:
         events: bool | None = None,
     ) -> None:
         self._client = client
-        self._clock = clock or SystemClock()
-        self._random = random or random_module.Random()
-        self._informers = informers or Informers(client)
+        self._world = world or RealWorld()
+        self._informers = informers or Informers(client, self._world)
         self._owns_informers = informers is None
         self._capacity = {**DEFAULT_CAPACITY, **(capacity or {})}
         self._labels = dict(labels or {})
@@ -70,16 +67,16 @@ class SimulatedNodes:
         self._node_informer = self._informers.get(resources.NODES)
         # On their own they look only at pods that have a node: half the events.
         pods = self._informers.get(resources.PODS, fields="" if informers is not None else "spec.nodeName!=")
-        self._heartbeats = Heartbeats(client, self._clock, self._node)
+        self._heartbeats = Heartbeats(client, self._world, self._node)
         with_events = count <= _NODES_WITH_EVENTS if events is None else events
-        self._recorder = EventRecorder(client, "kubelet", clock=self._clock) if with_events else None
+        self._recorder = EventRecorder(client, "kubelet", world=self._world) if with_events else None
         self._pods = PodRunner(
             client,
             pods,
             self._indexes,
             address_of=self._address,
             cidr_of=self._cidr,
-            clock=self._clock,
+            clock=self._world,
             latencies=latencies or Latencies(),
             recorder=self._recorder,
         )
@@ -128,12 +125,12 @@ class SimulatedNodes:
         if self._zones:
             labels["topology.kubernetes.io/zone"] = f"zone-{index % self._zones + 1}"
         while True:
-            fresh = node_object(name, self._address(name), self._capacity, labels, self._version, self._clock.now())
+            fresh = node_object(name, self._address(name), self._capacity, labels, self._version, self._world.now())
             try:
                 self._nodes[name] = await self._create_or_adopt(name, fresh)
             except (StatusError, OSError) as error:
                 log.debug("registering %s: %s", name, error)
-                await asyncio.sleep(_RETRY_S * (1 + self._random.random()))
+                await asyncio.sleep(_RETRY_S * (1 + self._world.random("simulated node", name).random()))
                 continue
             self._heartbeats.add(name)
             return

@@ -15,7 +15,6 @@ from datetime import datetime
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, is_deleting, key_of, uid_of
-from navarch.api.time import Clock
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
@@ -24,6 +23,7 @@ from navarch.client.workqueue import WorkQueue
 from navarch.sim.addresses import PodAddresses
 from navarch.sim.behaviour import Latencies, behaviour_of
 from navarch.sim.podstatus import shows, status_of, stopped_status
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from navarch.api.time import Clock, SystemClock
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront, tls_context
 from navarch.apiserver.server import ApiServer
@@ -34,6 +32,7 @@ from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +67,11 @@ class EmbeddedCluster:
         kubernetes_version: str = "1.37",
         seed: int | None = None,
         controllers: bool = True,
-        clock: Clock | None = None,
+        world: World | None = None,
     ) -> None:
         self._nodes = nodes if controllers else 0
         self._controllers = controllers
-        self._clock = clock or SystemClock()
-        self._random = random.Random(seed)
+        self._world = world or RealWorld(seed)
         self._folder = tempfile.TemporaryDirectory(prefix="navarch-")
         self.config = ClusterConfig(
             "embedded", self._folder.name, kubernetes_version=kubernetes_version, nodes=self._nodes, seed=seed
@@ -101,7 +99,7 @@ class EmbeddedCluster:
 
     async def __aenter__(self) -> EmbeddedCluster:
         pki.ensure(self.config)
-        self.server = make_server(self.config, store=MemoryStore(), clock=self._clock, source=self._random)
+        self.server = make_server(self.config, store=MemoryStore(), world=self._world)
         await self.server.start()
         attach(self.server)
         await bootstrap(self.server, bootstrap_config(self.config))
@@ -129,18 +127,17 @@ class EmbeddedCluster:
 
     def _start_components(self) -> None:
         identities = {name: self.client_as(user) for name, user in _IDENTITIES.items()}
-        informers = Informers(identities["controllers"])
-        shared = {"clock": self._clock, "random": self._random}
+        informers = Informers(identities["controllers"], self._world)
         manager = ControllerManager(
             identities["controllers"],
             informers=informers,
             config=controller_config(self.config),
-            **shared,  # type: ignore[arg-type]
+            world=self._world,
         )
-        scheduler = Scheduler(identities["scheduler"], informers, **shared)  # type: ignore[arg-type]
+        scheduler = Scheduler(identities["scheduler"], informers, world=self._world)
         parts = {"informers": informers.run(), "controllers": manager.run(), "scheduler": scheduler.run()}
         if self._nodes:
-            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, **shared)  # type: ignore[arg-type]
+            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, world=self._world)
             parts["simulated nodes"] = self.nodes.run()
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
         for task in self._tasks:

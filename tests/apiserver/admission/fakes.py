@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterable
 from typing import Any
 
 from navarch.api.errors import conflict, not_found
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import SystemClock
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.admission.chain import AdmissionConfig, Chain, default_chain
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.kinds import resources as r
 from navarch.kinds.registry import builtin
+from navarch.world import RealWorld
 
 KINDS = builtin()
 
@@ -25,7 +24,7 @@ class FakeCluster:
     def __init__(self, chain: Chain | None = None, **config: Any) -> None:
         self.objects: dict[tuple[Resource, str, str], Obj] = {}
         self.revision = 0
-        self.chain = chain or default_chain(self, self, AdmissionConfig(**config), SystemClock(), random.Random(1))
+        self.chain = chain or default_chain(self, self, AdmissionConfig(**config), RealWorld(1))
         self.warnings: list[str] = []
         self.put(r.NAMESPACES, {"metadata": {"name": "default"}, "status": {"phase": "Active"}})
         self.put(r.SERVICE_ACCOUNTS, {"metadata": {"name": "default", "namespace": "default"}})

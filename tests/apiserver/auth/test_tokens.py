@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
+from navarch.world import RealWorld
 
 from .reader import ListReader
 
@@ -50,8 +50,7 @@ class World:
             issuer="https://issuer",
             api_audiences=["https://issuer"],
             reader=self.reader,
-            clock=self.clock,
-            source=random.Random(1),
+            world=RealWorld(1, clock=self.clock),
         )
 
     async def token(self, **spec: Any) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from navarch.api.meta import Obj, annotations_of, controller_of, name_of
-from navarch.api.time import SystemClock, parse_time
+from navarch.api.time import parse_time
 from navarch.client.resources import CRON_JOBS, JOBS, PODS
+from navarch.world import SystemClock
 from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import job
 

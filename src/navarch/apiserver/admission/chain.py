@@ -6,13 +6,11 @@ worked out once, so that a write that no plugin wants to see costs one dictionar
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import Clock
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
     Authorize,
@@ -36,6 +34,7 @@ from navarch.apiserver.admission.storage_protection import StorageObjectInUsePro
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.toleration_seconds import DefaultTolerationSeconds
 from navarch.kinds.base import Kind
+from navarch.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,7 @@ def default_chain(
     reader: Reader,
     writer: Writer,
     config: AdmissionConfig,
-    clock: Clock,
-    random: random.Random,
+    world: World,
     *,
     authorize: Authorize | None = None,
     rules: Rules | None = None,
@@ -116,10 +114,11 @@ def default_chain(
     """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
     `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before quota, which is
     last because it counts what the others have made of the object."""
+    allocation = world.random("apiserver", "services")
     plugins: list[Plugin] = [
         NamespaceLifecycle(reader),
         LimitRanger(reader),
-        ServiceAccount(reader, random),
+        ServiceAccount(reader, world),
         NodeRestriction(reader),
         TaintNodesByCondition(),
         PodSecurity(reader),
@@ -133,7 +132,7 @@ def default_chain(
         CertificateSubjectRestriction(),
         DefaultStorageClass(reader),
         DefaultIngressClass(reader),
-        ServiceAllocator(reader, config.service_cidr, config.node_ports, config.cluster_dns, random),
+        ServiceAllocator(reader, config.service_cidr, config.node_ports, config.cluster_dns, allocation),
         *more(),
         ResourceQuota(reader, writer),
     ]

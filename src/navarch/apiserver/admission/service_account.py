@@ -7,12 +7,12 @@ In: a pod on its way in.  Out: the same with `serviceAccountName`, pull secrets 
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Final
 
 from navarch.api.meta import Obj, annotations_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
 from navarch.kinds.resources import SERVICE_ACCOUNTS
+from navarch.world import World
 
 _MOUNT_PATH: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _VOLUME: Final = "kube-api-access-"
@@ -46,9 +46,9 @@ class ServiceAccount(Plugin):
     resources = frozenset({("", "pods")})
     operations = frozenset({"CREATE"})
 
-    def __init__(self, reader: Reader, source: random.Random) -> None:
+    def __init__(self, reader: Reader, world: World) -> None:
         self._reader = reader
-        self._random = source
+        self._world = world
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
@@ -93,7 +93,7 @@ class ServiceAccount(Plugin):
         name = next((volume["name"] for volume in volumes if volume.get("name", "").startswith(_VOLUME)), "")
         known = bool(name)
         if not known:
-            name = _VOLUME + "".join(self._random.choices(_SUFFIX, k=5))
+            name = _VOLUME + "".join(self._world.identities("token volumes").choices(_SUFFIX, k=5))
         mounted = False
         for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
             mounts = container.get("volumeMounts") or []

@@ -9,7 +9,6 @@ the same UID. Claims are those of Kubernetes' bound tokens
 from __future__ import annotations
 
 import hashlib
-import random
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from navarch.api.errors import StatusError, bad_request, invalid, not_found, unauthorized
 from navarch.api.errors import invalid_value as invalid_field
 from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
-from navarch.api.time import Clock, format_time
+from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.user import User
+from navarch.world import World
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -53,16 +53,14 @@ class ServiceAccountTokens:
         issuer: str,
         api_audiences: Iterable[str],
         reader: Reader,
-        clock: Clock,
-        source: random.Random,
+        world: World,
         public_url: str = "",
     ) -> None:
         self.issuer = issuer
         self.api_audiences = tuple(api_audiences)
         self._key_file = key_file
         self._reader = reader
-        self._clock = clock
-        self._source = source
+        self._world = world
         self._public_url = public_url
         self._private: EllipticCurvePrivateKey | None = None
         self._key_id = ""
@@ -93,7 +91,7 @@ class ServiceAccountTokens:
         if lifetime_s > _LONGEST_S:
             why = "may not specify a duration larger than 2^32 seconds"
             raise invalid("TokenRequest", "authentication.k8s.io", "", [_lifetime(lifetime_s, why)])
-        now = self._clock.now()
+        now = self._world.now()
         expires = now + timedelta(seconds=lifetime_s)
         bound = self._bound(service_account, request_spec.get("boundObjectRef"))
         warn_after: datetime | None = None
@@ -119,7 +117,7 @@ class ServiceAccountTokens:
         """The account behind a token and the audiences (of those asked for) it is good for.  Raises StatusError 401."""
         wanted = tuple(audiences) or self.api_audiences
         digest = hashlib.sha256(token.encode()).digest()
-        now_s = self._clock.now().timestamp()
+        now_s = self._world.now().timestamp()
         known = self._checked.get(digest)
         claims = known[0] if known is not None else self._decode(token)
         if now_s >= float(claims.get("exp", now_s + 1)):
@@ -218,7 +216,7 @@ class ServiceAccountTokens:
                 "exp": int(expires.timestamp()),
                 "iat": int(now.timestamp()),
                 "iss": self.issuer,
-                "jti": new_uid(self._source),
+                "jti": new_uid(self._world.identities("tokens")),
                 "kubernetes.io": private,
                 "nbf": int(now.timestamp()),
                 "sub": f"system:serviceaccount:{metadata['namespace']}:{metadata['name']}",
@@ -240,7 +238,7 @@ class ServiceAccountTokens:
             claims: dict[str, Any] = jwt.decode(token, public, algorithms=["ES256"], options=options)
         except jwt.PyJWTError as error:
             raise unauthorized() from error
-        now_s = self._clock.now().timestamp()
+        now_s = self._world.now().timestamp()
         if float(claims.get("nbf", 0)) > now_s + 1:
             raise unauthorized()
         if claims.get("iss") not in (self.issuer, "kubernetes/serviceaccount"):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from navarch.world import MACHINE
+
 log = logging.getLogger(__name__)
 
 _PORT: Final = 53
@@ -41,7 +43,7 @@ class Upstream:
 
     def __init__(self, config: UpstreamConfig, source: random.Random | None = None) -> None:
         self._config = config
-        self._random = source or random.SystemRandom()
+        self._random = source or MACHINE.unpredictable()
         self._servers: tuple[Address, ...] = config.servers
         self._checked_s = float("-inf")
         self._modified = 0

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Sequence
 from typing import Final
 
 from navarch.api.meta import Obj, uid_of
-from navarch.api.time import Clock, SystemClock
+from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
@@ -38,6 +37,7 @@ from navarch.node.server.app import KubeletServer
 from navarch.node.spec import podspec
 from navarch.node.spec.container import NodeFacts
 from navarch.node.volumes.manager import VolumeManager
+from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
@@ -59,19 +59,19 @@ class Kubelet:
         client: Client,
         runtime: Runtime,
         *,
-        clock: Clock | None = None,
-        seed: int | None = None,
+        world: World | None = None,
         node_name: str = "",
     ) -> None:
         self.config = config
         self.client = client
         self.runtime = runtime
-        self.clock = clock or SystemClock()
-        self.random = random.Random(seed)
+        self.world = world or RealWorld()
+        self.clock: Clock = self.world
+        self.random = self.world.random("kubelet", config.node_name)
         name = node_name or config.node_name
         self.pods = Informer(client, PODS, fields=f"spec.nodeName={name}", transform=slim)
         self.services = Informer(client, SERVICES, transform=slim)
-        self.recorder = EventRecorder(client, "kubelet", host=name, clock=self.clock)
+        self.recorder = EventRecorder(client, "kubelet", host=name, world=self.world)
         self.workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._owners: dict[str, str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from navarch.node.spec.sandbox import pod_labels
 from navarch.node.spec.security import ConfigError, container_security
 from navarch.node.volumes.base import VolumeError
 from navarch.node.volumes.sub_path import bind_sub_path
+from navarch.world import MACHINE
 
 _PROPAGATION: Final = {
     "None": cri.PROPAGATION_PRIVATE,
@@ -113,7 +113,7 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
         read_only = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
         mounts.append(cri.Mount(container_path="/etc/hosts", host_path=str(hosts), readonly=read_only))
     message_path = container.get("terminationMessagePath") or DEFAULT_MESSAGE_PATH
-    place = directory / "containers" / container["name"] / secrets.token_hex(4)
+    place = directory / "containers" / container["name"] / f"{MACHINE.unpredictable().getrandbits(32):08x}"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.touch()
     # Whatever user the container runs as may leave its last words.
