@@ -16,6 +16,8 @@ from navarch.client.resources import (
     CONFIG_MAPS,
     LEASES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     PODS,
     ROLE_BINDINGS,
     ROLES,
@@ -215,3 +217,156 @@ async def test_a_kubelet_gets_tokens_of_its_pods_alone(cluster: EmbeddedCluster)
     assert "not bound to a pod" in await refused(asking())
     assert "scheduled on a different node" in await refused(asking(boundObjectRef=bound(other)))
     assert 'audience "vault" not found' in await refused(asking(boundObjectRef=bound(mine), audiences=["vault"]))
+
+
+def mirror(node: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """What a kubelet says of a pod that it runs from a file."""
+    made = pod("mirror", node["metadata"]["name"], **spec)
+    owner = {"apiVersion": "v1", "kind": "Node", "name": node["metadata"]["name"], "uid": node["metadata"]["uid"]}
+    made["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+    made["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    return made
+
+
+def container(**fields: Any) -> list[dict[str, Any]]:
+    return [{"name": "c", "image": "x", **fields}]
+
+
+def volume(**source: Any) -> list[dict[str, Any]]:
+    return [{"name": "v", **source}]
+
+
+SECRET_KEY = {"secretKeyRef": {"name": "unused", "key": "a"}}
+CLAIM = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "resource"),
+    [
+        ({"containers": container(envFrom=[{"secretRef": {"name": "unused"}}])}, "secrets"),
+        (
+            {"containers": container(env=[{"name": "A", "valueFrom": SECRET_KEY}])},
+            "secrets",
+        ),
+        ({"initContainers": [{**container(envFrom=[{"secretRef": {"name": "unused"}}])[0], "name": "i"}]}, "secrets"),
+        ({"imagePullSecrets": [{"name": "unused"}]}, "secrets"),
+        ({"volumes": volume(secret={"secretName": "unused"})}, "secrets"),
+        ({"volumes": volume(projected={"sources": [{"secret": {"name": "unused"}}]})}, "secrets"),
+        ({"volumes": volume(csi={"driver": "d", "nodePublishSecretRef": {"name": "unused"}})}, "secrets"),
+        ({"containers": container(envFrom=[{"configMapRef": {"name": "m"}}])}, "configmaps"),
+        ({"volumes": volume(projected={"sources": [{"configMap": {"name": "m"}}]})}, "configmaps"),
+        ({"volumes": volume(persistentVolumeClaim={"claimName": "c"})}, "persistentvolumeclaims"),
+        ({"volumes": volume(ephemeral={"volumeClaimTemplate": CLAIM})}, "persistentvolumeclaims"),
+        ({"volumes": volume(csi={"driver": "d"})}, "csidrivers"),
+    ],
+)
+async def test_a_mirror_pod_gives_its_node_nothing_to_read(
+    cluster: EmbeddedCluster, spec: dict[str, Any], resource: str
+) -> None:
+    kubelet = await two_nodes(cluster)
+    node = await kubelet.get(NODES, "n1")
+
+    message = await refused(kubelet.create(PODS, mirror(node, **spec)))
+
+    assert message.endswith(f"reference {resource}")
+    await refused(kubelet.get(SECRETS, "unused", "default"))
+
+
+async def test_a_mirror_pod_gives_no_account_and_no_token(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    node = await kubelet.get(NODES, "n1")
+    token = volume(projected={"sources": [{"serviceAccountToken": {"path": "token"}}]})
+
+    assert "service account" in await refused(kubelet.create(PODS, mirror(node, serviceAccountName="default")))
+    assert "ServiceAccountToken" in await refused(kubelet.create(PODS, mirror(node, volumes=token)))
+
+
+async def test_a_mirror_pod_that_an_administrator_made_gives_nothing_either(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    node = await kubelet.get(NODES, "n1")
+
+    await cluster.client.create(PODS, mirror(node, containers=container(envFrom=[{"secretRef": {"name": "unused"}}])))
+
+    assert (await kubelet.get(PODS, "mirror", "default"))["spec"]["nodeName"] == "n1"
+    await refused(kubelet.get(SECRETS, "unused", "default"))
+
+
+async def test_a_mirror_pod_belongs_to_its_node_and_no_other(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    node = await kubelet.get(NODES, "n1")
+    other = await cluster.client.get(NODES, "n2")
+
+    def owned(**fields: Any) -> dict[str, Any]:
+        made = mirror(node)
+        made["metadata"]["ownerReferences"][0].update(fields)
+        return made
+
+    assert "controller owner reference" in await refused(kubelet.create(PODS, owned(controller=False)))
+    assert "must not set blockOwnerDeletion" in await refused(kubelet.create(PODS, owned(blockOwnerDeletion=True)))
+    assert "UID mismatch" in await refused(kubelet.create(PODS, owned(uid=other["metadata"]["uid"])))
+    assert "owner reference set to itself" in await refused(kubelet.create(PODS, owned(name="n2")))
+    assert (await kubelet.create(PODS, mirror(node)))["metadata"]["name"] == "mirror"
+
+
+async def test_a_node_does_not_give_itself_a_claim_by_a_pods_status(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    claims = {"status": {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "foreign"}]}}
+
+    message = await refused(kubelet.patch(PODS, "mine", "default", claims, subresource="status"))
+
+    assert "cannot update resource claim statues" in message
+
+
+async def test_what_a_node_may_read_follows_its_pods(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    admin = cluster.client
+    for name, secret in (("a", "used"), ("b", "unused")):
+        volumes = volume(secret={"secretName": secret})
+        await admin.create(PODS, pod(name, "n1", volumes=volumes))
+    await admin.delete(PODS, "mine", "default", grace_s=0)
+    assert await kubelet.get(SECRETS, "used", "default")
+
+    await admin.delete(PODS, "a", "default", grace_s=0)
+
+    await refused(kubelet.get(SECRETS, "used", "default"))
+    assert await kubelet.get(SECRETS, "unused", "default")
+
+
+async def test_a_node_reads_the_secret_of_a_volume_that_a_pod_of_its_claims(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    admin = cluster.client
+    spec = {**CLAIM["spec"], "storageClassName": "", "volumeName": "disk"}
+    await admin.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": "data", "namespace": "default"}, "spec": spec})
+    disk = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "claimRef": {"namespace": "default", "name": "data"},
+        "csi": {
+            "driver": "d",
+            "volumeHandle": "h",
+            "nodeStageSecretRef": {"name": "unused", "namespace": "default"},
+        },
+    }
+    await admin.create(PERSISTENT_VOLUMES, {"metadata": {"name": "disk"}, "spec": disk})
+    for call in (kubelet.get(PERSISTENT_VOLUMES, "disk"), kubelet.get(SECRETS, "unused", "default")):
+        await refused(call)
+
+    await admin.create(PODS, pod("db", "n1", volumes=volume(persistentVolumeClaim={"claimName": "data"})))
+
+    assert (await kubelet.get(PERSISTENT_VOLUMES, "disk"))["spec"]["csi"]["driver"] == "d"
+    assert await kubelet.get(SECRETS, "unused", "default")
+
+
+async def test_a_claims_status_is_all_that_a_node_writes_of_it(cluster: EmbeddedCluster) -> None:
+    kubelet = await two_nodes(cluster)
+    claim = {"metadata": {"name": "data", "namespace": "default"}, **CLAIM}
+    await cluster.client.create(PERSISTENT_VOLUME_CLAIMS, claim)
+    await cluster.client.create(PODS, pod("db", "n1", volumes=volume(persistentVolumeClaim={"claimName": "data"})))
+
+    def patch(body: dict[str, Any]) -> Any:
+        return kubelet.patch(PERSISTENT_VOLUME_CLAIMS, "data", "default", body, subresource="status")
+
+    assert "other than status.quantity" in await refused(patch({"metadata": {"labels": {"a": "b"}}}))
+    assert "other than status.quantity" in await refused(patch({"status": {"phase": "Bound"}}))
+    grown = await patch({"status": {"capacity": {"storage": "2Gi"}}})
+    assert grown["status"]["capacity"] == {"storage": "2Gi"}

@@ -14,43 +14,20 @@ from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
 from navarch.apiserver.auth.node import NodeAuthorizer
+from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
-from navarch.apiserver.watchcache import Cached, Change
-from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PODS, SECRETS, SERVICE_ACCOUNTS
+from navarch.apiserver.watchcache import Change
+from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
 from navarch.world import RealWorld, World
 
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
-
-
-class PodsByNode:
-    """The pods bound to each node, kept from the watch cache's changes: what the node authorizer asks for."""
-
-    def __init__(self, server: ApiServer) -> None:
-        self._pods: dict[str, dict[str, Cached]] = {}
-        cache = server.core.caches.of(PODS)
-        for cached in cache.items():
-            self._put(cached)
-        cache.listeners.append(self._changed)
-
-    def of(self, node: str) -> Iterable[Obj]:
-        return [cached.obj() for cached in self._pods.get(node, {}).values()]
-
-    def _changed(self, change: Change) -> None:
-        if change.old is not None:
-            self._pods.get(change.old.field("spec.nodeName"), {}).pop(change.key, None)
-        if change.new is not None:
-            self._put(change.new)
-
-    def _put(self, cached: Cached) -> None:
-        if node := cached.field("spec.nodeName"):
-            self._pods.setdefault(node, {})[cached.key] = cached
 
 
 def make_store(config: ClusterConfig) -> Store:
@@ -155,13 +132,7 @@ def attach(server: ApiServer) -> None:
     """Authorization, which follows what the started server has in its caches."""
     reader = server.reader
     rbac = RBACAuthorizer(reader)
-    by_node = PodsByNode(server)
-
-    def claim_volume(namespace: str, name: str) -> str:
-        claim = reader.get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
-        return str(((claim or {}).get("spec") or {}).get("volumeName") or "")
-
-    server.use(authorizer=ClusterAuthorizer(rbac, NodeAuthorizer(by_node.of, claim_volume)))
+    server.use(authorizer=ClusterAuthorizer(rbac, NodeAuthorizer(NodeGraph(server.core.caches))))
     caches = server.core.caches
     for resource in (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS):
         caches.of(resource).listeners.append(lambda _change: rbac.invalidate())

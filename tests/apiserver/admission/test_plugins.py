@@ -331,7 +331,7 @@ class TestNodeRestriction:
     async def test_a_node_does_not_say_whom_it_is_trusted_by(self) -> None:
         labels = {"node-restriction.kubernetes.io/secure": "yes"}
         error = await refusal(FakeCluster().create(r.NODES, {"metadata": {"name": "n1", "labels": labels}}, user=NODE))
-        assert "is not allowed to set labels: node-restriction.kubernetes.io/secure" in error.message
+        assert "is not allowed to set the following labels: node-restriction.kubernetes.io/secure" in error.message
 
     async def test_a_node_makes_mirror_pods_and_deletes_its_own(self) -> None:
         cluster = FakeCluster()
@@ -339,7 +339,9 @@ class TestNodeRestriction:
         assert 'node "n1" can only create mirror pods' in error.message
         mirror = pod(nodeName="n1")
         mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
-        mirror["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u"}]
+        node = await cluster.create(r.NODES, {"metadata": {"name": "n1", "uid": "u"}})
+        owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": node["metadata"]["uid"], "controller": True}
+        mirror["metadata"]["ownerReferences"] = [owner]
         await cluster.create(r.PODS, mirror, user=NODE)
         await cluster.create(r.PODS, pod("other", nodeName="n2"))
         assert "can only delete pods" in (await refusal(cluster.delete(r.PODS, "other", "default", user=NODE))).message

@@ -119,7 +119,7 @@ def default_chain(
         NamespaceLifecycle(reader),
         LimitRanger(reader),
         ServiceAccount(reader, world),
-        NodeRestriction(reader),
+        NodeRestriction(reader, authorize),
         TaintNodesByCondition(),
         PodSecurity(reader),
         Priority(reader),

@@ -1,20 +1,23 @@
 """Node authorization: a kubelet reads and writes what belongs to its own node: the Node, its lease, the pods bound to
-it, and the secrets, config maps, volumes and accounts of these pods
-(https://kubernetes.io/docs/reference/access-authn-authz/node/).
+it, and what these refer to (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+
+Which object is one that a pod of the node refers to is the graph's knowledge (`auth/node_graph.py`); here is what may
+be done with it. Writes are held to the node's own objects by admission (`admission/node_restriction.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from navarch.api.meta import Obj
 from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.routes import field_in
 from navarch.apiserver.user import User
 
-_PREFIX = "system:node:"
+_PREFIX: Final = "system:node:"
+_GROUP: Final = "system:nodes"
 _READ: Final = frozenset({"get", "list", "watch"})
+_GET: Final = frozenset({"get"})
+_WRITE_STATUS: Final = frozenset({"update", "patch"})
 _NO_OPINION: Final = Decision(False)
 _YES: Final = Decision(True)
 
@@ -25,135 +28,86 @@ _ALWAYS: Final[dict[tuple[str, str, str], frozenset[str]]] = {
     ("authorization.k8s.io", "subjectaccessreviews", ""): frozenset({"create"}),
     ("authorization.k8s.io", "localsubjectaccessreviews", ""): frozenset({"create"}),
     ("certificates.k8s.io", "certificatesigningrequests", ""): frozenset({"create", "get", "list", "watch"}),
+    ("certificates.k8s.io", "podcertificaterequests", ""): frozenset({"create"}),
     ("", "services", ""): _READ,
     ("", "nodes", ""): frozenset({"create", "update", "patch"}),
-    ("", "nodes", "status"): frozenset({"update", "patch"}),
+    ("", "nodes", "status"): _WRITE_STATUS,
     ("", "events", ""): frozenset({"create", "update", "patch"}),
     ("events.k8s.io", "events", ""): frozenset({"create", "update", "patch"}),
     ("", "pods", ""): frozenset({"create", "delete"}),
-    ("", "pods", "status"): frozenset({"update", "patch"}),
+    ("", "pods", "status"): _WRITE_STATUS,
     ("", "pods", "eviction"): frozenset({"create"}),
-    ("", "endpoints", ""): frozenset({"get"}),
+    ("", "endpoints", ""): _GET,
     ("storage.k8s.io", "csidrivers", ""): _READ,
-    ("storage.k8s.io", "volumeattachments", ""): frozenset({"get"}),
     ("node.k8s.io", "runtimeclasses", ""): _READ,
     ("certificates.k8s.io", "clustertrustbundles", ""): _READ,
 }
+# The same for objects that a pod of the node refers to, or that name the node.
+_RELATED: Final[dict[tuple[str, str, str], frozenset[str]]] = {
+    ("", "secrets", ""): _READ,
+    ("", "configmaps", ""): _READ,
+    ("", "serviceaccounts", ""): _GET,
+    ("", "serviceaccounts", "token"): frozenset({"create"}),
+    ("", "persistentvolumeclaims", ""): _GET,
+    # Of a claim a node writes the status alone: how far it has grown.
+    ("", "persistentvolumeclaims", "status"): _WRITE_STATUS,
+    ("", "persistentvolumes", ""): _GET,
+    ("resource.k8s.io", "resourceclaims", ""): _GET,
+    ("storage.k8s.io", "volumeattachments", ""): _GET,
+    ("certificates.k8s.io", "podcertificaterequests", ""): _GET,
+}
+# Named like the node itself.
+_NAMESAKES: Final = frozenset({("coordination.k8s.io", "leases", ""), ("storage.k8s.io", "csinodes", "")})
+_LEASE_NAMESPACE: Final = "kube-node-lease"
 _OWN_VERBS: Final = frozenset({"create", "get", "update", "patch", "delete"})
 
 
-class NodeAuthorizer:
-    """`pods_on_node` lists the pods bound to a node; `claim_volume` names the volume that a claim is bound to."""
+class Graph(Protocol):
+    """What leads to a node (`node_graph.NodeGraph`)."""
 
-    def __init__(
-        self, pods_on_node: Callable[[str], Iterable[Obj]], claim_volume: Callable[[str, str], str] | None = None
-    ) -> None:
-        self._pods_on_node = pods_on_node
-        self._claim_volume = claim_volume or (lambda _namespace, _name: "")
+    def has_pod(self, node: str, namespace: str, name: str) -> bool: ...
+
+    def needs(self, node: str, resource: str, namespace: str, name: str) -> bool: ...
+
+
+def node_of(user: User) -> str | None:
+    """The node whose kubelet this is: empty for one that does not say which, None for anybody else."""
+    if _GROUP not in user.groups or not user.name.startswith(_PREFIX):
+        return None
+    return user.name[len(_PREFIX) :]
+
+
+class NodeAuthorizer:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
 
     def authorize(self, user: User, attributes: RequestAttributes) -> Decision:
-        if "system:nodes" not in user.groups or not user.name.startswith(_PREFIX):
+        node = node_of(user)
+        if not node:
             return _NO_OPINION
-        node = user.name[len(_PREFIX) :]
         asked = (attributes.group, attributes.resource, attributes.subresource)
-        if attributes.verb in _ALWAYS.get(asked, ()):
+        if attributes.verb in _ALWAYS.get(asked, ()) or self._is_own(node, asked, attributes):
             return _YES
-        if self._is_own(node, asked, attributes) or self._is_of_a_pod(node, attributes):
-            return _YES
+        if attributes.verb in _RELATED.get(asked, ()) and attributes.name:
+            namespace = attributes.namespace
+            if self._graph.needs(node, attributes.resource, namespace, attributes.name):
+                return _YES
         return _NO_OPINION
 
     def _is_own(self, node: str, asked: tuple[str, str, str], attributes: RequestAttributes) -> bool:
-        """Whether this is about what has the node's name, or about pods bound to it."""
+        """Whether this is about what has the node's name, or about what is bound to it."""
         verb, name = attributes.verb, attributes.name
         if asked == ("", "nodes", ""):
             return verb in _READ and name == node
         if asked == ("", "pods", ""):
-            if verb == "get":
-                return any(
-                    pod["metadata"]["name"] == name and pod["metadata"].get("namespace", "") == attributes.namespace
-                    for pod in self._pods_on_node(node)
-                )
-            return verb in _READ and field_in(attributes.fields, "spec.nodeName") == node
-        if asked == ("coordination.k8s.io", "leases", "") and attributes.namespace != "kube-node-lease":
-            return False
-        if asked in (("coordination.k8s.io", "leases", ""), ("storage.k8s.io", "csinodes", "")):
-            # What is to be created has no name in the request; admission looks at the object's.
-            return verb in _OWN_VERBS and (name == node or (verb == "create" and not name))
-        return False
-
-    def _is_of_a_pod(self, node: str, asked: RequestAttributes) -> bool:
-        """Whether the object asked for is one that a pod on this node refers to."""
-        if asked.group or not asked.name:
-            return False
-        if asked.resource == "serviceaccounts":
-            wanted = (asked.verb == "create" and asked.subresource == "token") or (
-                asked.verb == "get" and not asked.subresource
-            )
-        elif asked.resource == "persistentvolumes":
-            wanted = asked.verb == "get" and not asked.subresource
-        elif asked.resource == "persistentvolumeclaims":
-            # Of a claim a node writes the status alone: how far it has grown.
-            verbs = ("update", "patch") if asked.subresource == "status" else ("get",)
-            wanted = asked.verb in verbs and asked.subresource in ("", "status")
-        else:
-            wanted = asked.verb in _READ and not asked.subresource
-        if not wanted or asked.resource not in (
-            "secrets",
-            "configmaps",
-            "serviceaccounts",
-            "persistentvolumeclaims",
-            "persistentvolumes",
-        ):
-            return False
-        for pod in self._pods_on_node(node):
-            namespace = pod["metadata"].get("namespace", "")
-            if asked.resource == "persistentvolumes":
-                claims = [name for kind, name in references(pod) if kind == "persistentvolumeclaims"]
-                if any(self._claim_volume(namespace, claim) == asked.name for claim in claims):
-                    return True
-            elif namespace == asked.namespace and (asked.resource, asked.name) in references(pod):
+            if verb not in _READ:
+                return False
+            if verb != "get" and field_in(attributes.fields, "spec.nodeName") == node:
                 return True
-        return False
-
-
-def references(pod: Obj) -> Iterator[tuple[str, str]]:
-    """The (resource, name) pairs of its own namespace that a pod refers to."""
-    spec = pod.get("spec") or {}
-    yield "serviceaccounts", spec.get("serviceAccountName") or "default"
-    for secret in spec.get("imagePullSecrets") or ():
-        yield "secrets", secret.get("name", "")
-    for part in ("initContainers", "containers", "ephemeralContainers"):
-        for container in spec.get(part) or ():
-            yield from _of_environment(container)
-    for volume in spec.get("volumes") or ():
-        yield from _of_volume(pod, volume)
-
-
-def _of_environment(container: Obj) -> Iterator[tuple[str, str]]:
-    for source in container.get("envFrom") or ():
-        if source.get("configMapRef"):
-            yield "configmaps", source["configMapRef"].get("name", "")
-        if source.get("secretRef"):
-            yield "secrets", source["secretRef"].get("name", "")
-    for variable in container.get("env") or ():
-        source = variable.get("valueFrom") or {}
-        if source.get("configMapKeyRef"):
-            yield "configmaps", source["configMapKeyRef"].get("name", "")
-        if source.get("secretKeyRef"):
-            yield "secrets", source["secretKeyRef"].get("name", "")
-
-
-def _of_volume(pod: Obj, volume: Obj) -> Iterator[tuple[str, str]]:
-    if volume.get("configMap"):
-        yield "configmaps", volume["configMap"].get("name", "")
-    if volume.get("secret"):
-        yield "secrets", volume["secret"].get("secretName", "")
-    if volume.get("persistentVolumeClaim"):
-        yield "persistentvolumeclaims", volume["persistentVolumeClaim"].get("claimName", "")
-    if volume.get("ephemeral"):
-        yield "persistentvolumeclaims", f"{pod['metadata']['name']}-{volume['name']}"
-    for source in (volume.get("projected") or {}).get("sources") or ():
-        if source.get("configMap"):
-            yield "configmaps", source["configMap"].get("name", "")
-        if source.get("secret"):
-            yield "secrets", source["secret"].get("name", "")
+            return bool(name) and self._graph.has_pod(node, attributes.namespace, name)
+        if asked == ("certificates.k8s.io", "podcertificaterequests", ""):
+            return verb in ("list", "watch") and field_in(attributes.fields, "spec.nodeName") == node
+        if asked not in _NAMESAKES or (asked[1] == "leases" and attributes.namespace != _LEASE_NAMESPACE):
+            return False
+        # What is to be created has no name in the request; admission looks at the object's.
+        return verb in _OWN_VERBS and (name == node or (verb == "create" and not name))
