@@ -1,14 +1,15 @@
 """Upgraded connections: what the client and the other end say to each other is not ours to understand.
 
 In: a request that asks for an upgrade, and where it goes.  Out: the other end's refusal, or a `Tunnel`; `join` then
-copies bytes both ways until either side is done. Backpressure is the sockets' own: each direction waits for its
-reader.
+copies bytes both ways until either side is done, or until nothing has gone either way for as long as Kubernetes lets a
+stream be idle. Backpressure is the sockets' own: each direction waits for its reader.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from navarch.api.errors import unavailable
@@ -19,6 +20,8 @@ _CHUNK = 64 * 1024
 _HEAD_MAX = 64 * 1024
 _CONNECT_S = 10.0
 _ANSWER_S = 60.0
+# The default of the kubelet's streamingConnectionIdleTimeout.
+IDLE_S = 4 * 3600.0
 _DROPPED = frozenset({"host", "authorization", "content-length", "transfer-encoding"})
 # Whom the request counts as has been settled here; what a backend of ours would make of it is another matter.
 IMPERSONATION = "impersonate-"
@@ -85,18 +88,44 @@ async def _refusal(status: int, head: bytes, reader: asyncio.StreamReader, write
     return Response(status, body, {}, headers.get("content-type", "text/plain"))
 
 
+class _Idle:
+    """Calls `expired` once nothing has passed for `limit_s`. What passes only notes the time: one timer looks at it."""
+
+    def __init__(self, limit_s: float, expired: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limit_s = limit_s
+        self._expired = expired
+        self._timer = self._loop.call_later(limit_s, self._look)
+        self.last_s = self._loop.time()
+
+    def passed(self) -> None:
+        self.last_s = self._loop.time()
+
+    def _look(self) -> None:
+        left_s = self.last_s + self._limit_s - self._loop.time()
+        if left_s <= 0:
+            self._expired()
+        else:
+            self._timer = self._loop.call_later(left_s, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
 class _Client(asyncio.Protocol):
     """The client's connection, once it is ours: what it sends goes to the other end."""
 
-    def __init__(self, writer: asyncio.StreamWriter, transport: asyncio.Transport) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, transport: asyncio.Transport, idle: _Idle) -> None:
         self._writer = writer
         self._transport = transport
+        self._idle = idle
         self._draining: asyncio.Task[None] | None = None
         self.writable = asyncio.Event()
         self.writable.set()
         self.lost = False
 
     def data_received(self, data: bytes) -> None:
+        self._idle.passed()
         self._writer.write(data)
         buffered = self._writer.transport.get_write_buffer_size()
         if buffered > _CHUNK and self._draining is None:
@@ -125,12 +154,19 @@ class _Client(asyncio.Protocol):
         self.writable.set()
 
 
-async def join(tunnel: Tunnel, transport: asyncio.Transport) -> None:
-    """Copy until either side ends; both are closed then."""
+async def join(tunnel: Tunnel, transport: asyncio.Transport, *, idle_s: float = IDLE_S) -> None:
+    """Copy until either side ends or both have been silent for `idle_s`; both are closed then."""
     reader, writer = tunnel.reader, tunnel.writer
     assert reader is not None
     assert writer is not None
-    client = _Client(writer, transport)
+
+    def cut_off() -> None:
+        # Not in order: one side may be waiting for a reader who is gone.
+        writer.transport.abort()
+        transport.abort()
+
+    idle = _Idle(idle_s, cut_off)
+    client = _Client(writer, transport, idle)
     transport.set_protocol(client)
     transport.write(tunnel.head)
     try:
@@ -138,10 +174,12 @@ async def join(tunnel: Tunnel, transport: asyncio.Transport) -> None:
             await client.writable.wait()
             if transport.is_closing():
                 break
+            idle.passed()
             transport.write(chunk)
     except OSError:
         # One side broke off, which ends the other too.
         pass
     finally:
+        idle.stop()
         writer.close()
         transport.close()

@@ -28,7 +28,7 @@ from navarch.client.informer import Informer
 from navarch.client.resources import NODES
 from navarch.node import host_ports
 from navarch.node.cni import CniConfig, bridge_name, gateway_of
-from navarch.node.proxy.nftables import apply_script
+from navarch.node.proxy.nftables import NFT_LIMIT_S, apply_script
 from navarch.node.proxy.rules import table_name
 
 log = logging.getLogger(__name__)
@@ -276,7 +276,8 @@ def _default_mtu(ip: Any) -> int:
 def _bridge_filtering() -> bool:
     """Have bridged packets pass the rules; False where the kernel has no such thing."""
     if not _BRIDGE_NF.exists() and shutil.which("modprobe"):
-        subprocess.run(["modprobe", "-q", "br_netfilter"], check=False, capture_output=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["modprobe", "-q", "br_netfilter"], check=False, capture_output=True, timeout=NFT_LIMIT_S)
     if not _BRIDGE_NF.exists():
         return False
     return _write_sysctl("net/bridge/bridge-nf-call-iptables", "1")
@@ -307,5 +308,16 @@ def _but_for(code: int) -> Any:
 
 
 def _nft(script: list[str]) -> None:
-    if shutil.which("nft") is not None:
-        subprocess.run(["nft", "-f", "-"], input="\n".join(script) + "\n", text=True, check=False, capture_output=True)
+    if shutil.which("nft") is None:
+        return
+    try:
+        subprocess.run(
+            ["nft", "-f", "-"],
+            input="\n".join(script) + "\n",
+            text=True,
+            check=False,
+            capture_output=True,
+            timeout=NFT_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        log.warning("nft did not end within %g s: %s", NFT_LIMIT_S, "; ".join(script))

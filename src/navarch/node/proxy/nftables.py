@@ -8,6 +8,7 @@ table is written anew, which is also how a start adopts what an earlier run has 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -22,14 +23,17 @@ from navarch.node.proxy.services import choose
 log = logging.getLogger(__name__)
 
 _NOTHING = PortRules()
+# The whole table of 10,000 services takes nft some seconds; one that waits for a lock of the kernel waits for ever.
+NFT_LIMIT_S = 60.0
 
 
 class NftError(Exception):
     """nft refused a script; the message is what it said, shortened."""
 
 
-async def run_nft(*arguments: str, script: str = "") -> str:
-    """Run nft, give it `script` on standard input, return its output.  Raises NftError."""
+async def run_nft(*arguments: str, script: str = "", limit_s: float = NFT_LIMIT_S) -> str:
+    """Run nft, give it `script` on standard input, return its output.  Raises NftError, also when it takes longer than
+    `limit_s`: it is killed then, and the kernel has all of the script or nothing."""
     process = await asyncio.create_subprocess_exec(
         "nft",
         *arguments,
@@ -38,10 +42,17 @@ async def run_nft(*arguments: str, script: str = "") -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await process.communicate(script.encode())
+        async with asyncio.timeout(limit_s):
+            output, errors = await process.communicate(script.encode())
+    except TimeoutError:
+        raise NftError(f"nft did not end within {limit_s:g} s") from None
     except (OSError, RuntimeError) as error:
         # It ended before it had read its input (uvloop calls writing to a closed pipe a RuntimeError).
         raise NftError(f"nft ended early: {error}") from error
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
     if process.returncode:
         raise NftError(errors.decode(errors="replace")[:2000].strip() or f"nft exited with {process.returncode}")
     return output.decode()
