@@ -278,7 +278,7 @@ async def test_delete_options_that_make_no_sense(api_with_a: Api, body: Any, cod
         ("GET", "//", 404),
         ("GET", "/api//v1", 404),
         ("GET", "/api/v1/namespaces/default/nodes", 404),
-        ("GET", "/api/v1/configmaps/a", 405),
+        ("GET", "/api/v1/configmaps/a", 404),
         ("POST", "/api/v1/namespaces/default/configmaps/a", 405),
         ("BREW", "/api/v1/namespaces/default/configmaps", 405),
         ("PUT", "/api/v1/namespaces/default/configmaps", 405),

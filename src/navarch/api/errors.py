@@ -194,9 +194,9 @@ def unknown_path() -> StatusError:
     return StatusError(404, "NotFound", "the server could not find the requested resource", details={})
 
 
-def method_not_allowed(resource: str, group: str, action: str) -> StatusError:
-    message = f"{action} is not supported on resources of kind {json.dumps(_qualified(resource, group))}"
-    return StatusError(405, "MethodNotAllowed", message, details=_details(resource, group, ""))
+def method_not_allowed() -> StatusError:
+    message = "the server does not allow this method on the requested resource"
+    return StatusError(405, "MethodNotAllowed", message, details={})
 
 
 def expired(message: str) -> StatusError:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 from typing import Final
+
+from navarch.api.memo import memo
 
 _FORMAT: Final = re.compile(r"([+-]?[0-9]*(?:\.[0-9]*)?)([eEinumkKMGTP]*[-+]?[0-9]*)")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
@@ -57,7 +58,7 @@ def _text(quantity: Quantity) -> str:
     return repr(quantity)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def _parse_text(text: str) -> Fraction:
     number, _, _, _ = _split(text)
     if (number * _NANO).denominator != 1:
@@ -78,12 +79,12 @@ def _ceil(number: Fraction) -> int:
     return -(-number.numerator // number.denominator)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def _milli_text(text: str) -> int:
     return _ceil(_parse_text(text) * 1000)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def _value_text(text: str) -> int:
     return _ceil(_parse_text(text))
 
@@ -98,7 +99,7 @@ def value(quantity: Quantity | Fraction) -> int:
     return _ceil(quantity) if isinstance(quantity, Fraction) else _value_text(_text(quantity))
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def _canonical_text(text: str) -> str:
     number = _parse_text(text)
     return _spell(number, _split(text)[1])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import binascii
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Final
+
+from navarch.api.memo import memo
 
 _RFC3339: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)")
 _LAYOUT: Final = "2006-01-02T15:04:05Z07:00"
@@ -70,7 +71,7 @@ def _stamp(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def canonical_time(text: str) -> str:
     """`metav1.Time`: RFC 3339, UTC, whole seconds.  Raises ScalarError."""
     moment, _ = _parse(text)
@@ -78,7 +79,7 @@ def canonical_time(text: str) -> str:
     return text if spelt == text else spelt
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def canonical_micro_time(text: str) -> str:
     """`metav1.MicroTime`: RFC 3339, UTC, six digits of fraction.  Raises ScalarError."""
     moment, fraction = _parse(text)

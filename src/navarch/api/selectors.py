@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.memo import memo
 from navarch.api.validation import label_value_problems, qualified_name_problems
 
 IN: Final = "in"
@@ -265,7 +265,7 @@ class _Parser:
                 raise bad_request(f"found '{token}', expected: ',' or ')'")
 
 
-@lru_cache(maxsize=1024)
+@memo(1024, 1024)
 def parse_label_selector(text: str) -> LabelSelector:
     """The selector of a `labelSelector` parameter; empty text matches everything.  Raises StatusError 400."""
     requirements = tuple(_Parser(text).parse())
@@ -326,7 +326,7 @@ def _unescape(value: str) -> str:
     return "".join(out)
 
 
-@lru_cache(maxsize=1024)
+@memo(1024, 1024)
 def parse_field_selector(text: str) -> FieldSelector:
     """The selector of a `fieldSelector` parameter; empty text matches everything.  Raises StatusError 400."""
     terms = []

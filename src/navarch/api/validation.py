@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, immutable, invalid_value, not_supported, required, too_long
+from navarch.api.memo import memo
 from navarch.api.meta import Obj
 
 ANNOTATIONS_LIMIT_BYTES: Final = 256 * 1024
@@ -53,7 +53,7 @@ def range_problem(low: int, high: int) -> str:
     return f"must be between {low} and {high}, inclusive"
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def dns_label_problems(value: str) -> Problems:
     """RFC 1123 label: container names, namespaces, port names in EndpointSlices."""
     problems = [max_length_problem(63)] if len(value) > 63 else []
@@ -66,7 +66,7 @@ def dns_label_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def dns_subdomain_problems(value: str) -> Problems:
     """RFC 1123 subdomain: the names of most objects."""
     problems = [max_length_problem(253)] if len(value) > 253 else []
@@ -79,7 +79,7 @@ def dns_subdomain_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=2048)
+@memo(2048)
 def dns_label_1035_problems(value: str) -> Problems:
     """RFC 1035 label: the names of services."""
     problems = [max_length_problem(63)] if len(value) > 63 else []
@@ -92,7 +92,7 @@ def dns_label_1035_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=512)
+@memo(512)
 def wildcard_subdomain_problems(value: str) -> Problems:
     """`*.example.com`, as ingress hosts allow it."""
     problems = [max_length_problem(253)] if len(value) > 253 else []
@@ -105,7 +105,7 @@ def wildcard_subdomain_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def qualified_name_problems(value: str) -> Problems:
     """`name` or `prefix.example/name`: label keys, annotation keys, resource names, finalizers."""
     text = (
@@ -139,7 +139,7 @@ def qualified_name_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=8192)
+@memo(8192)
 def label_value_problems(value: str) -> Problems:
     problems = [max_length_problem(63)] if len(value) > 63 else []
     if not _match_label_value(value):
@@ -173,7 +173,7 @@ def config_map_key_problems(value: str) -> Problems:
     return tuple(problems)
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def env_var_name_problems(value: str) -> Problems:
     """Environment variables: printable ASCII but `=`."""
     if _match_env_name(value):
@@ -196,7 +196,7 @@ def c_identifier_problems(value: str) -> Problems:
     return (regex_problem(text, "[A-Za-z_][A-Za-z0-9_]*", "my_name", "MY_NAME", "MyName"),)
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def port_name_problems(value: str) -> Problems:
     """IANA service names: container ports, named target ports."""
     problems: list[str] = []

@@ -9,11 +9,12 @@ what aliases expand to are bounded, and nothing in the result is shared.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 import yaml
 from yaml import events as e
+
+from navarch.api.memo import memo
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG: Final = "tag:yaml.org,2002:"
@@ -171,7 +172,7 @@ def _scalar(event: Any, as_key: bool) -> Any:
     return _tagged(tag, event.value)
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def _plain(text: str) -> Any:
     """A scalar without quotes: null, boolean, number or string; dates stay strings, JSON has none."""
     tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
+from navarch.api.memo import memo
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.routes import parse, verb_of
 from navarch.client.transport import Request, Response
@@ -83,7 +84,7 @@ def _headers_of(block: bytes) -> _Headers | None:
     return _Headers(values, int(length)) if length.isdecimal() and len(length) < 10 else None
 
 
-@lru_cache(maxsize=1024)
+@memo(1024, 1024)
 def _query_of(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(text, keep_blank_values=True))
 

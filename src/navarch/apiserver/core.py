@@ -12,7 +12,8 @@ from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
-from navarch.apiserver.metrics import Metrics
+from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
+from navarch.apiserver.routes import Methods, Route, methods_of
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 from navarch.world import World
@@ -86,6 +87,7 @@ class Core:
     metrics: Metrics = field(default_factory=Metrics)
     on_bookmark_s: float = 60.0
     _compiled: dict[str, Compiled] = field(default_factory=dict)
+    _methods: dict[Resource, Methods] = field(default_factory=dict)
     _first_status: dict[Resource, Obj | None] = field(default_factory=dict)
 
     def compiled(self, kind: Kind) -> Compiled | None:
@@ -97,6 +99,20 @@ class Core:
         if known is None:
             known = self._compiled[name] = self.schemas.compile(name)
         return known
+
+    def methods(self, kind: Kind) -> Methods:
+        """The table of the paths that the kind has."""
+        known = self._methods.get(kind.resource)
+        if known is None:
+            known = self._methods[kind.resource] = methods_of(kind)
+        return known
+
+    def label_of(self, route: Route) -> ServedLabel:
+        """What metrics call a path: what is served there, never what a client wrote."""
+        kind = self.registry.by_path(route.group, route.version, route.plural) if route.plural else None
+        if kind is None or route.odd or route.shape not in self.methods(kind):
+            return NOTHING_SERVED
+        return (route.group, route.version, route.plural, route.subresource)
 
     def first_status(self, kind: Kind) -> Obj | None:
         """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 _BUCKETS_S = (
     0.005,
@@ -28,7 +29,14 @@ _BUCKETS_S = (
     20.0,
 )
 
-Labels = tuple[tuple[str, str], ...]
+# Group, version, resource and subresource of what is served; all empty for what is not.
+ServedLabel = tuple[str, str, str, str]
+NOTHING_SERVED: Final[ServedLabel] = ("", "", "", "")
+_VERBS: Final = {
+    verb: verb.upper()
+    for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect")
+}
+_OTHER_VERB: Final = "other"
 
 
 class _Histogram:
@@ -40,26 +48,25 @@ class _Histogram:
 
 
 class Metrics:
-    """Counted on the event loop, without locks; label sets are made once and reused."""
+    """Counted on the event loop, without locks. Labels come from what is served, never from what a client sent: their
+    number is bounded by that of the served resources, their verbs and the codes of answers."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, str, str, str, str, int], int] = {}
-        self._durations: dict[tuple[str, str, str, str, str], _Histogram] = {}
+        self._requests: dict[tuple[str, ServedLabel, int], int] = {}
+        self._durations: dict[tuple[str, ServedLabel], _Histogram] = {}
         self._running: dict[str, int] = {"mutating": 0, "readOnly": 0}
         self.watches = 0
         self.watch_events: dict[tuple[str, str, str], int] = {}
 
-    def request(
-        self, verb: str, group: str, version: str, resource: str, subresource: str, code: int, seconds: float | None
-    ) -> None:
+    def request(self, verb: str, served: ServedLabel, code: int, seconds: float | None) -> None:
         """One finished request; `seconds` None for those that are long by nature (WATCH, CONNECT)."""
-        key = (verb, group, version, resource, subresource, "", code)
+        verb = _VERBS.get(verb, _OTHER_VERB)
+        key = (verb, served, code)
         self._requests[key] = self._requests.get(key, 0) + 1
         if seconds is not None:
-            labels = (verb, group, version, resource, subresource)
-            histogram = self._durations.get(labels)
+            histogram = self._durations.get((verb, served))
             if histogram is None:
-                histogram = self._durations[labels] = _Histogram()
+                histogram = self._durations[verb, served] = _Histogram()
             histogram.counts[bisect_left(_BUCKETS_S, seconds)] += 1
             histogram.total += seconds
 
@@ -71,10 +78,10 @@ class Metrics:
         """`objects` are the counts of stored objects by resource (`pods`, `deployments.apps`)."""
         lines: list[str] = []
         lines += _family("apiserver_request_total", "counter", "Counter of apiserver requests.")
-        for (verb, group, version, resource, subresource, dry_run, code), count in self._requests.items():
+        for (verb, (group, version, resource, subresource), code), count in self._requests.items():
             labels = {
                 "code": str(code),
-                "dry_run": dry_run,
+                "dry_run": "",
                 "group": group,
                 "resource": resource,
                 "scope": "",
@@ -84,7 +91,7 @@ class Metrics:
             }
             lines.append(f"apiserver_request_total{_show(labels)} {count}")
         lines += _family("apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds.")
-        for (verb, group, version, resource, subresource), histogram in self._durations.items():
+        for (verb, (group, version, resource, subresource)), histogram in self._durations.items():
             labels = {
                 "group": group,
                 "resource": resource,
@@ -94,7 +101,7 @@ class Metrics:
             }
             lines += _histogram("apiserver_request_duration_seconds", labels, histogram)
         lines += _family("apiserver_storage_objects", "gauge", "Number of stored objects, by resource.")
-        lines += [f'apiserver_storage_objects{{resource="{resource}"}} {count}' for resource, count in objects]
+        lines += [f"apiserver_storage_objects{_show({'resource': resource})} {count}" for resource, count in objects]
         lines += _family("apiserver_longrunning_requests", "gauge", "Running watches.")
         lines.append(f'apiserver_longrunning_requests{{verb="WATCH"}} {self.watches}')
         lines += _family("apiserver_watch_events_total", "counter", "Number of events sent to watch clients.")
@@ -111,7 +118,12 @@ def _family(name: str, type_: str, help_: str) -> list[str]:
 
 
 def _show(labels: dict[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    """A label's value as the text format has it."""
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _histogram(name: str, labels: dict[str, str], histogram: _Histogram) -> Iterator[str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
 import yaml
 
 from navarch.api.errors import StatusError, not_acceptable
+from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import decode
 from navarch.client.transport import Request, Response
@@ -57,7 +57,7 @@ def form_of(request: Request) -> Form:
     return form
 
 
-@lru_cache(maxsize=256)
+@memo(256, 1024)
 def _parse_accept(accept: str) -> Form | None:
     ranked: list[tuple[float, int, Form]] = []
     for position, clause in enumerate((accept or "*/*").split(",")):

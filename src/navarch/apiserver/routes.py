@@ -1,27 +1,49 @@
 """What a request asks for: its path taken apart, and the verb that authorization knows it by.
 
 `/apis/apps/v1/namespaces/default/deployments/web/scale` is group, version, namespace, plural, name and subresource;
-what is no resource path (`/healthz`, discovery) stays a path.
+what is no resource path (`/healthz`, discovery) stays a path. `parse` knows no kinds: which of the paths that it takes
+apart lead anywhere, and which methods they take, is said by one table per kind (`methods_of`), where a path has its
+`shape`: a cluster-scoped resource inside a namespace is no path of its kind, whoever asks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from navarch.api.memo import memo
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.client.transport import Request
+from navarch.kinds.base import Kind
+from navarch.kinds.discovery_docs import subresources_of
 
-_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "HEAD": "get", "DELETE": "delete"}
-_COLLECTION_VERBS = {"get": "list", "delete": "deletecollection"}
+_VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "HEAD": "get", "DELETE": "delete"}
+_COLLECTION_VERBS: Final = {"get": "list", "delete": "deletecollection"}
 # Subresources of a Namespace; any other word behind /namespaces/<name>/ is a resource in it.
-_NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
+_NAMESPACE_SUBRESOURCES: Final = frozenset({"status", "finalize"})
+_ROUTES_KEPT: Final = 4096
+
+
+class Shape(NamedTuple):
+    """The form of a resource's path: what is decided by it, whatever the names in it are. `inside` a namespace;
+    `named`: an object of it; `watching`: under the old `/watch/`; `tail`: something follows the subresource."""
+
+    inside: bool
+    named: bool
+    subresource: str
+    watching: bool
+    tail: bool
+
+
+_NO_SHAPE: Final = Shape(False, False, "", False, False)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`plural` is empty for a path that names no resource; `rest` is what follows a subresource (`/proxy/…`)."""
+    """`plural` is empty for a path that names no resource; `rest` is what follows a subresource (`/proxy/…`). `odd`
+    paths (with an empty segment, or a slash inside of one) lead nowhere."""
 
     path: str
     group: str = ""
@@ -31,10 +53,11 @@ class Route:
     name: str = ""
     subresource: str = ""
     rest: str = ""
-    watch_prefix: bool = False
+    shape: Shape = _NO_SHAPE
+    odd: bool = False
 
 
-@lru_cache(maxsize=16_384)
+@memo(_ROUTES_KEPT)
 def parse(path: str) -> Route:
     """Never fails; a path that is no resource's gives a Route without `plural`."""
     parts = [unquote(part) if "%" in part else part for part in path.split("/")]
@@ -44,23 +67,89 @@ def parse(path: str) -> Route:
         group, version, rest = parts[2], parts[3], parts[4:]
     else:
         return Route(path)
-    watch_prefix = rest[0] == "watch" and len(rest) > 1
-    if watch_prefix:
+    watching = rest[0] == "watch" and len(rest) > 1
+    if watching:
         rest = rest[1:]
     while rest and rest[-1] == "" and "proxy" not in rest:
         rest.pop()
     if not rest:
         return Route(path)
-    namespace = ""
+    namespace, inside = "", False
     if rest[0] == "namespaces" and len(rest) > 1:
         namespace = rest[1]
-        if len(rest) > 2 and not (rest[2] in _NAMESPACE_SUBRESOURCES and len(rest) == 3):
+        if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
+            inside = True
             rest = rest[2:]
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    tail = "/".join(path.split("/")[-(len(rest) - 3) :]) if len(rest) > 3 else ""
-    return Route(path, group, version, namespace, plural, name, subresource, tail, watch_prefix)
+    tail = len(rest) > 3
+    odd = (inside and not _is_segment(namespace)) or not all(map(_is_segment, rest[:3]))
+    return Route(
+        path,
+        group,
+        version,
+        namespace,
+        plural,
+        name,
+        subresource,
+        "/".join(path.split("/")[-(len(rest) - 3) :]) if tail else "",
+        Shape(inside, bool(name), subresource, watching, tail),
+        odd,
+    )
+
+
+def _is_segment(part: str) -> bool:
+    return bool(part) and "/" not in part
+
+
+# What each path may be
+
+Methods = Mapping[Shape, frozenset[str]]
+
+_METHODS_OF_VERB: Final[Mapping[str, tuple[str, ...]]] = {
+    "get": ("GET", "HEAD"),
+    "list": ("GET", "HEAD"),
+    "watch": ("GET", "HEAD"),
+    "create": ("POST",),
+    "update": ("PUT",),
+    "patch": ("PATCH",),
+    "delete": ("DELETE",),
+    "deletecollection": ("DELETE",),
+}
+_ON_COLLECTION: Final = ("list", "create", "deletecollection")
+_ON_OBJECT: Final = ("get", "update", "patch", "delete")
+_PROXY_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def methods_of(kind: Kind) -> Methods:
+    """Every shape that a path of this kind may have, with the methods that it takes there. What is not in it is 404;
+    another method is 405."""
+    inside = kind.resource.namespaced
+    table = {
+        Shape(inside, False, "", False, False): _taken(kind, _ON_COLLECTION),
+        Shape(inside, True, "", False, False): _taken(kind, _ON_OBJECT),
+        Shape(inside, False, "", True, False): _taken(kind, ("watch",)),
+        Shape(inside, True, "", True, False): _taken(kind, ("watch",)),
+    }
+    if inside:
+        # Everything of the kind, across namespaces, can be looked at.
+        table[Shape(False, False, "", False, False)] = _taken(kind, ("list",))
+        table[Shape(False, False, "", True, False)] = _taken(kind, ("watch",))
+    for name, _, verbs in subresources_of(kind):
+        methods = frozenset(method for verb in verbs for method in _METHODS_OF_VERB[verb])
+        if "create" in verbs:
+            # What is made or opened by it cannot be asked for without its answer.
+            methods -= {"HEAD"}
+        if name == "proxy":
+            methods = _PROXY_METHODS
+            table[Shape(inside, True, name, False, True)] = methods
+        table[Shape(inside, True, name, False, False)] = methods
+    return {shape: methods for shape, methods in table.items() if methods}
+
+
+def _taken(kind: Kind, verbs: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(method for verb in verbs if verb in kind.verbs for method in _METHODS_OF_VERB[verb])
 
 
 def is_true(text: str) -> bool:
@@ -69,14 +158,18 @@ def is_true(text: str) -> bool:
 
 
 def verb_of(request: Request, route: Route) -> str:
-    """The verb as RBAC knows it."""
-    verb = _VERBS.get(request.method, request.method.lower())
-    if not route.plural or (route.name and not route.watch_prefix):
-        if verb == "get" and route.plural and request.query and not route.subresource:
+    """The verb as RBAC knows it; empty for a method that stands for none, which only a rule for every verb allows."""
+    if not route.plural:
+        return _VERBS.get(request.method, "")
+    if route.shape.watching:
+        return "watch"
+    verb = _VERBS.get(request.method, "")
+    if route.name:
+        if verb == "get" and request.query and not route.subresource:
             return "watch" if is_true(request.arg("watch")) else "get"
         return verb
     verb = _COLLECTION_VERBS.get(verb, verb)
-    if verb == "list" and (route.watch_prefix or (request.query and is_true(request.arg("watch")))):
+    if verb == "list" and request.query and is_true(request.arg("watch")):
         return "watch"
     return verb
 

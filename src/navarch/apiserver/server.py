@@ -193,9 +193,7 @@ class ApiServer:
             log.exception("%s %s failed", request.method, request.path)
             response = respond_error(internal(str(error)))
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
-        self.core.metrics.request(
-            verb.upper(), route.group, route.version, route.plural, route.subresource, response.status, seconds
-        )
+        self.core.metrics.request(verb, self.core.label_of(route), response.status, seconds)
         return response
 
     async def _respond(self, request: Request, route: Route, verb: str, user: User) -> Response:
@@ -211,8 +209,13 @@ class ApiServer:
         if not route.plural:
             return await self._paths.handle(request, route, user)
         kind = core.registry.by_path(route.group, route.version, route.plural)
-        if kind is None or (not kind.resource.namespaced and route.namespace and route.plural != "namespaces"):
+        if kind is None or route.odd:
             raise unknown_path()
+        methods = core.methods(kind).get(route.shape)
+        if methods is None:
+            raise unknown_path()
+        if request.method not in methods:
+            raise method_not_allowed()
         if request.body:
             accept_protobuf(request)
             await convert_long_yaml(request)
@@ -220,27 +223,15 @@ class ApiServer:
         return await self._handler(call)(call)
 
     def _handler(self, call: Call) -> Handler:
-        kind, route = call.kind, call.route
-        resource = kind.resource
-        if route.subresource:
+        """What answers a call that its kind's table of paths allows."""
+        if call.route.subresource:
             handler = self._subresources.find(call)
-            if handler is None:
-                raise unknown_path()
-            return handler
-        if kind.virtual:
-            return self._virtual.find(call)
-        if call.verb not in kind.verbs:
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
-        needs_namespace = resource.namespaced and not route.namespace
-        if needs_namespace and (call.verb in ("create", "deletecollection") or route.name):
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
-        if call.verb in ("update", "patch") and not route.name:
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
-        if call.verb == "create" and route.name:
-            raise method_not_allowed(resource.plural, resource.group, "POST")
-        handler = self._verbs.get(call.verb)
+        elif call.kind.virtual:
+            handler = self._virtual.find(call)
+        else:
+            handler = self._verbs.get(call.verb)
         if handler is None:
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
+            raise method_not_allowed()
         return handler
 
 

@@ -1,17 +1,23 @@
 """RBAC: what the roles bound to a user allow (https://kubernetes.io/docs/reference/access-authn-authz/rbac/).
 
 The rules that apply to a user in a namespace are gathered once and kept until a role or binding changes
-(`invalidate`), so that a decision is two dictionary look-ups.
+(`invalidate`), so that a decision is two dictionary look-ups. Both dictionaries are keyed by what requests say, also
+those of strangers: they are bounded in entries and in the length of what is remembered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
 
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.user import User
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _GROUP = "rbac.authorization.k8s.io"
 ROLES = Resource(_GROUP, "v1", "roles", "Role", True)
@@ -19,7 +25,10 @@ ROLE_BINDINGS = Resource(_GROUP, "v1", "rolebindings", "RoleBinding", True)
 CLUSTER_ROLES = Resource(_GROUP, "v1", "clusterroles", "ClusterRole", False)
 CLUSTER_ROLE_BINDINGS = Resource(_GROUP, "v1", "clusterrolebindings", "ClusterRoleBinding", False)
 
-_CACHE_LIMIT = 4096
+_RULES_KEPT = 4096
+_DECISIONS_KEPT = 512
+# Longer words than these are asked about by nobody twice.
+_LONGEST = 256
 _NO_OPINION = Decision(False)
 _ALL = frozenset({""})
 
@@ -35,7 +44,9 @@ class _Rules:
         key = (asked.verb, asked.group, asked.resource, asked.subresource)
         known = self._resources.get(key)
         if known is None:
-            known = self._resources[key] = self._names(asked)
+            known = self._names(asked)
+            if sum(map(len, key)) <= _LONGEST:
+                _remember(self._resources, key, known, _DECISIONS_KEPT)
         names, reason = known
         if "" in names or (asked.name and asked.name in names):
             return Decision(True, reason)
@@ -95,19 +106,27 @@ class RBACAuthorizer:
         key = (user.name, user.groups, namespace)
         known = self._cache.get(key)
         if known is None:
-            if len(self._cache) >= _CACHE_LIMIT:
-                self._cache.clear()
-            known = self._cache[key] = _Rules(list(self._gather(user, namespace)))
+            known = self._gathered(user, namespace)
+            if len(namespace) <= _LONGEST:
+                _remember(self._cache, key, known, _RULES_KEPT)
         return known
 
-    def _gather(self, user: User, namespace: str) -> Iterator[tuple[Obj, str]]:
+    def _gathered(self, user: User, namespace: str) -> _Rules:
+        if not namespace:
+            return _Rules(list(self._cluster_rules(user)))
+        everywhere = self._rules(user, "")
+        own = list(self._namespace_rules(user, namespace))
+        # Most namespaces give most users nothing of their own (and most that strangers name do not exist).
+        return _Rules([*everywhere.rules, *own]) if own else everywhere
+
+    def _cluster_rules(self, user: User) -> Iterator[tuple[Obj, str]]:
         for binding in self._reader.list(CLUSTER_ROLE_BINDINGS):
             subject = _subject_of(binding, user, "")
             if subject:
                 why = f'RBAC: allowed by ClusterRoleBinding "{binding["metadata"]["name"]}" of '
                 yield from self._role_rules(binding, "", why, subject)
-        if not namespace:
-            return
+
+    def _namespace_rules(self, user: User, namespace: str) -> Iterator[tuple[Obj, str]]:
         for binding in self._reader.list(ROLE_BINDINGS, namespace):
             subject = _subject_of(binding, user, namespace)
             if subject:
@@ -123,6 +142,15 @@ class RBACAuthorizer:
         why = f'{why}{reference.get("kind")} "{reference.get("name")}" to {subject}'
         for rule in (role or {}).get("rules") or ():
             yield rule, why
+
+
+def _remember(memory: dict[K, V], key: K, value: V, limit: int) -> None:
+    """Keep the value, in the place of the oldest quarter where there are too many: whoever is still asked about is
+    gathered again at once, while emptying the whole would let a stranger make everybody's decisions slow."""
+    if len(memory) >= limit:
+        for old in list(islice(memory, limit // 4)):
+            del memory[old]
+    memory[key] = value
 
 
 def _subject_of(binding: Obj, user: User, namespace: str) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 
-from navarch.api.errors import StatusError, unknown_path
+from navarch.api.errors import method_not_allowed, unknown_path
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.documents import Documents
 from navarch.apiserver.routes import Route
@@ -43,9 +43,7 @@ class Paths:
         parts = route.path.strip("/").split("/")
         first = parts[0]
         if request.method not in ("GET", "HEAD"):
-            raise StatusError(
-                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
-            )
+            raise method_not_allowed()
         if first in _HEALTH:
             return await self._health(first, parts[1:], request)
         if route.path == "/version" or route.path == "/version/":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from navarch.api.errors import method_not_allowed
 from navarch.api.meta import Resource
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
@@ -21,8 +20,6 @@ from navarch.client.transport import Response
 from navarch.kinds import resources as r
 
 Handler = Callable[[Call], Awaitable[Response]]
-
-_READ_AND_WRITE = ("get", "patch", "update")
 
 
 class Subresources:
@@ -47,25 +44,12 @@ class Subresources:
         self.bind = pods.bind
 
     def find(self, call: Call) -> Handler | None:
-        """None where the kind has no such subresource.  Raises StatusError 405."""
+        """None where there is none. That the kind has the subresource, and takes the method, is known by its path."""
         kind, name, verb = call.kind, call.route.subresource, call.verb
-        if name == "status" and kind.has_status:
-            return self._checked(call, self._own.get(verb))
         if name == "scale" and kind.scale is not None:
-            return self._checked(call, self._scale.get(verb))
-        entry = kind.subresources.get(name)
-        if entry is None:
-            return None
+            return self._scale.get(verb)
         special = self._special.get((kind.resource, name))
-        if special is not None:
-            return self._checked(call, special if verb in entry[1] else None)
-        return self._checked(call, self._own.get(verb) if verb in _READ_AND_WRITE and verb in entry[1] else None)
-
-    def _checked(self, call: Call, handler: Handler | None) -> Handler:
-        if handler is None:
-            resource = call.kind.resource
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
-        return handler
+        return special if special is not None else self._own.get(verb)
 
     async def close(self) -> None:
         """Close the connections that are kept to kubelets."""

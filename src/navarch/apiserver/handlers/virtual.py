@@ -57,7 +57,7 @@ class Virtual:
         if resource == r.COMPONENT_STATUSES and call.verb in ("get", "list"):
             return self._component_statuses
         if call.verb != "create":
-            raise method_not_allowed(resource.plural, resource.group, call.verb)
+            raise method_not_allowed()
         handler = self._create.get(resource)
         if handler is None:
             raise unknown_path()
