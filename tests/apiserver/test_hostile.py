@@ -104,7 +104,7 @@ async def test_duplicate_and_unknown_fields(api: Api) -> None:
 
 
 async def test_yaml_keys_given_twice_are_refused_strictly(api: Api) -> None:
-    body = b"metadata: {name: a}\ndata:\n  k: x\n  k: y\n"
+    body = b"metadata: {name: a}\ndata:\n  k: x\n  k: z\n"
     status, answer = await api("POST", f"{CONFIG_MAPS}?fieldValidation=Strict", body, content_type=YAML)
     assert status == 400
     assert 'key "k" already set in map' in answer["message"]

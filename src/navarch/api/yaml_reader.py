@@ -2,28 +2,42 @@
 
 In: bytes.  Out: dicts, lists and scalars as JSON has them, and which keys came twice. The document is put together
 from the parser's events, one after the other: PyYAML's own composer recurses in C, where a page of `[` ends the
-process, and keeps aliases as shared objects, which a few lines can make to stand for gigabytes. Here nesting, size and
-what aliases expand to are bounded, and nothing in the result is shared.
+process, and keeps aliases as shared objects, which a few lines can make to stand for gigabytes. Here depth, size and
+what aliases expand to are counted before anything is made of them, and nothing in the result is shared.
+
+What is wrong with a document is said in the words of go-yaml, which Kubernetes' users know, whatever the version of the
+parser below.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yaml
 from yaml import events as e
 
-from navarch.api.memo import memo
+from navarch.api.yaml_scalars import plain, tagged
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG: Final = "tag:yaml.org,2002:"
 _MAX_DEPTH: Final = 200
 _MAX_EVENTS: Final = 300_000
-_MAX_ALIASED: Final = 100_000
+# What all aliases of a document together may stand for: values, and bytes of JSON, which are those of the longest body.
+_MAX_ALIASED_VALUES: Final = 100_000
+_MAX_ALIASED_BYTES: Final = 3 << 20
+# go-yaml: the part of all values that may come from aliases, unless there are few of either.
+_FEW_ALIASED: Final = 100
+_FEW_VALUES: Final = 1000
+_MAX_ALIASED_PART: Final = 0.99
+# The parser compares each %TAG with all before it.
+_MAX_DIRECTIVES: Final = 100
+_DIRECTIVE: Final = re.compile(rb"(?:^|[\r\n]|\xc2\x85|\xe2\x80[\xa8\xa9])%")
+_STEP: Final = 250
+_UNKNOWN: Final = "unknown problem parsing YAML content"
 _MERGE: Final = object()
-_RESOLVER: Final[Any] = yaml.resolver.Resolver()
-_CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
 
 
 @dataclass(slots=True)
@@ -35,11 +49,24 @@ class Document:
 
 
 @dataclass(slots=True)
+class _Size:
+    """How many values there are in something, and about how many bytes they are as JSON."""
+
+    values: int
+    length: int
+
+    def add(self, other: _Size) -> None:
+        self.values += other.values
+        self.length += other.length
+
+
+@dataclass(slots=True)
 class _Open:
     """A collection whose end has not come yet; `key` is the one that waits for its value."""
 
     value: dict[str, Any] | list[Any]
     anchor: str | None
+    size: _Size
     key: Any = None
     has_key: bool = False
     merges: list[Any] = field(default_factory=list)
@@ -49,28 +76,61 @@ class _Builder:
     def __init__(self) -> None:
         self.document = Document()
         self._open: list[_Open] = []
-        self._anchors: dict[str, Any] = {}
-        self._aliased = 0
+        # None while the anchor's own value is still being read.
+        self._anchors: dict[str, tuple[Any, _Size] | None] = {}
+        self._values = 0
+        self._aliased = _Size(0, 0)
 
     def take(self, event: Any) -> None:
         """One event of the document's.  Raises ValueError."""
         if isinstance(event, e.ScalarEvent):
+            self._values += 1
             value = _scalar(event, self._wants_key())
+            size = _Size(1, len(event.value) + 3)
             if event.anchor:
-                self._anchors[event.anchor] = value
-            self._add(value, event)
+                self._anchors[event.anchor] = (value, size)
+            self._add(value, size, event)
         elif isinstance(event, e.CollectionStartEvent):
+            self._values += 1
             if len(self._open) >= _MAX_DEPTH:
-                raise ValueError(f"yaml: exceeded max depth of {_MAX_DEPTH}")
+                raise too_deep()
             if self._wants_key():
                 raise ValueError(f"yaml: invalid map key at line {_line(event)}")
-            self._open.append(_Open({} if isinstance(event, e.MappingStartEvent) else [], event.anchor))
+            if event.anchor:
+                self._anchors[event.anchor] = None
+            value = {} if isinstance(event, e.MappingStartEvent) else []
+            self._open.append(_Open(value, event.anchor, _Size(1, 3)))
         elif isinstance(event, e.CollectionEndEvent):
             self._close(event)
         elif isinstance(event, e.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise ValueError(f"yaml: unknown anchor '{event.anchor}' referenced")
-            self._add(self._copy(self._anchors[event.anchor]), event)
+            self._alias(event)
+
+    def _alias(self, event: Any) -> None:
+        found = self._anchors.get(event.anchor, _MERGE)
+        if found is _MERGE:
+            raise ValueError(f"yaml: unknown anchor '{event.anchor}' referenced")
+        if found is None:
+            raise ValueError(f"yaml: anchor '{event.anchor}' value contains itself")
+        assert isinstance(found, tuple)
+        value, size = found
+        self._count_aliased(size)
+        self._add(_copy(value), size, event)
+
+    def _count_aliased(self, size: _Size) -> None:
+        """Before the copy is made.  Raises ValueError."""
+        aliased = self._aliased
+        aliased.add(size)
+        self._values += size.values
+        if (
+            aliased.values > _MAX_ALIASED_VALUES
+            or aliased.length > _MAX_ALIASED_BYTES
+            or (
+                aliased.values > _FEW_ALIASED
+                and self._values > _FEW_VALUES
+                and aliased.values > _MAX_ALIASED_PART * self._values
+            )
+        ):
+            raise ValueError("yaml: document contains excessive aliasing")
 
     def _wants_key(self) -> bool:
         return bool(self._open) and isinstance(self._open[-1].value, dict) and not self._open[-1].has_key
@@ -86,14 +146,15 @@ class _Builder:
                     for key, item in source.items():
                         value.setdefault(key, item)
         if done.anchor:
-            self._anchors[done.anchor] = value
-        self._add(value, event)
+            self._anchors[done.anchor] = (value, done.size)
+        self._add(value, done.size, event)
 
-    def _add(self, value: Any, event: Any) -> None:
+    def _add(self, value: Any, size: _Size, event: Any) -> None:
         if not self._open:
             self.document.value = None if value is _MERGE else value
             return
         top = self._open[-1]
+        top.size.add(size)
         if isinstance(top.value, list):
             top.value.append("<<" if value is _MERGE else value)
         elif not top.has_key:
@@ -114,41 +175,67 @@ class _Builder:
             self.document.duplicates.append(f'line {_line(event)}: key "{key}" already set in map')
         top.value[key] = value
 
-    def _copy(self, value: Any) -> Any:
-        """The value that an alias stands for, not shared with its anchor's."""
-        self._aliased += 1
-        if self._aliased > _MAX_ALIASED:
-            raise ValueError("yaml: document contains excessive aliasing")
-        if isinstance(value, dict):
-            return {key: self._copy(item) for key, item in value.items()}
-        return [self._copy(item) for item in value] if isinstance(value, list) else value
+
+def _copy(value: Any) -> Any:
+    """What an alias stands for, not shared with its anchor's."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def load(data: bytes) -> Document:
     """The first document in `data`.  Raises ValueError."""
+    document = Document()
+    for _ in steps(data, document):
+        pass
+    return document
+
+
+def steps(data: bytes, into: Document) -> Iterator[None]:
+    """`load` in steps of less than a millisecond or so, for those who have other things to do in between."""
+    if len(_DIRECTIVE.findall(data)) > _MAX_DIRECTIVES:
+        raise ValueError(f"yaml: the document has more than {_MAX_DIRECTIVES} directives")
     builder = _Builder()
     try:
-        for count, event in enumerate(yaml.parse(data.decode("utf-8"), Loader=_LOADER)):
+        for count, event in enumerate(yaml.parse(data, Loader=_LOADER)):
             if isinstance(event, e.DocumentEndEvent):
                 break
             if count > _MAX_EVENTS:
                 raise ValueError(f"yaml: the document has more than {_MAX_EVENTS} keys and values")
             builder.take(event)
+            if count % _STEP == 0:
+                yield
     except yaml.YAMLError as error:
-        raise ValueError(f"yaml: {_one_line(error)}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"yaml: {error}") from None
-    return builder.document
+        raise _as_go_says(error) from None
+    except UnicodeDecodeError:
+        raise ValueError("yaml: invalid Unicode character") from None
+    except RecursionError:
+        raise too_deep() from None
+    into.value, into.duplicates = builder.document.value, builder.document.duplicates
+
+
+def too_deep() -> ValueError:
+    return ValueError(f"yaml: exceeded max depth of {_MAX_DEPTH}")
 
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)
+def _as_go_says(error: yaml.YAMLError) -> ValueError:
+    """The parser's complaint. Go's parser is a copy of libyaml and says the same; it counts lines from 0 but for what
+    the scanner finds."""
+    context = str(getattr(error, "context", None) or "")
+    if context.startswith("while increasing"):
+        # libyaml has a limit of its own, which differs from version to version.
+        return too_deep()
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or _UNKNOWN
+    line = 0
+    for mark in (getattr(error, "context_mark", None), getattr(error, "problem_mark", None)):
+        if mark is not None and mark.line:
+            line = mark.line + isinstance(error, yaml.scanner.ScannerError)
+            break
+    return ValueError(f"yaml: line {line}: {problem}" if line else f"yaml: {problem}")
 
 
 def _key(value: Any) -> str:
@@ -166,35 +253,17 @@ def _scalar(event: Any, as_key: bool) -> Any:
             return event.value
         if as_key and event.value == "<<":
             return _MERGE
-        return _plain(event.value) if len(event.value) < 64 else event.value
-    if tag in ("!", f"{_TAG}str"):
+        value = plain(event.value)
+    elif tag in ("!", f"{_TAG}str"):
         return event.value
-    return _tagged(tag, event.value)
-
-
-@memo(4096)
-def _plain(text: str) -> Any:
-    """A scalar without quotes: null, boolean, number or string; dates stay strings, JSON has none."""
-    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
-    return _tagged(tag, text) if tag in _CONVERSIONS else text
-
-
-def _tagged(tag: str, text: str) -> Any:
-    convert = _CONVERSIONS.get(tag)
-    if convert is None:
-        raise ValueError(f"yaml: cannot decode !!{tag.removeprefix(_TAG)}")
-    try:
-        value = convert(yaml.ScalarNode(tag, text))
-    except (ValueError, KeyError, IndexError, yaml.YAMLError):
-        raise ValueError(f"yaml: cannot decode `{text[:64]}` as !!{tag.removeprefix(_TAG)}") from None
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        raise ValueError(f"json: unsupported value: {text}")
+    else:
+        short = tag.removeprefix(_TAG)
+        if short not in ("null", "bool", "int", "float"):
+            raise ValueError(f"yaml: cannot decode !!{short[:64]}")
+        try:
+            value = tagged(short, event.value)
+        except ValueError as error:
+            raise ValueError(f"yaml: {error}") from None
+    if isinstance(value, float) and value - value != 0:
+        raise ValueError(f"json: unsupported value: {'NaN' if value != value else '+Inf' if value > 0 else '-Inf'}")
     return value
-
-
-_CONVERSIONS: Final[dict[str, Any]] = {
-    f"{_TAG}null": lambda node: None,
-    f"{_TAG}bool": _CONSTRUCTOR.construct_yaml_bool,
-    f"{_TAG}int": _CONSTRUCTOR.construct_yaml_int,
-    f"{_TAG}float": _CONSTRUCTOR.construct_yaml_float,
-}

@@ -12,6 +12,7 @@ from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
 from navarch.apiserver.routes import Methods, Route, methods_of
 from navarch.kinds.base import Kind
@@ -85,10 +86,14 @@ class Core:
     # How to reach kubelets; None: any certificate will do, and none is shown.
     kubelet_tls: ssl.SSLContext | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    work: LongWork = field(init=False)
     on_bookmark_s: float = 60.0
     _compiled: dict[str, Compiled] = field(default_factory=dict)
     _methods: dict[Resource, Methods] = field(default_factory=dict)
     _first_status: dict[Resource, Obj | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.work = LongWork(self.world.monotonic)
 
     def compiled(self, kind: Kind) -> Compiled | None:
         """The kind's schema, compiled at first use."""

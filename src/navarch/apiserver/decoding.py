@@ -6,9 +6,11 @@ becomes warnings or a refusal, as `fieldValidation` says.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
@@ -16,8 +18,10 @@ import orjson
 from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import duplicate_fields
 from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
+from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Compiled, Core
+from navarch.apiserver.longwork import LongWork
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
@@ -27,13 +31,21 @@ YAML = "application/yaml"
 APPLY_YAML = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
 _YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
-_SHOWN_BYTES = 512
-_INLINE_YAML = 32 * 1024
+_JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"})
+# Kubernetes repeats so much of a body that it cannot read.
+_SHOWN_BYTES = 30
+_TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+# Reading it takes some milliseconds at most.
+_SHORT_YAML = 4 * 1024
 # orjson encodes no deeper.
 _MAX_DEPTH = 250
 _LONGEST_INTEGER = 20
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Python's own decoder is slower, and nothing else runs meanwhile.
+_ODD_MAX = 64 * 1024
+_LONE_SURROGATES = (
+    re.compile(rb"((?<!\\)(?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"),
+    re.compile(rb"((?<!\\)(?:\\\\)*)(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"),
+)
 
 
 def media_type_of(request: Request) -> str:
@@ -41,7 +53,7 @@ def media_type_of(request: Request) -> str:
 
 
 def parse_json(body: bytes) -> Any:
-    """Raises ValueError."""
+    """Raises ValueError in the words of Go's decoder."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -57,20 +69,38 @@ def _check_depth(value: Any) -> None:
         # Some levels are left for what an object is wrapped in.
         orjson.dumps([[[[value]]]])
     except orjson.JSONEncodeError:
-        raise ValueError(f"exceeded max depth of {_MAX_DEPTH}") from None
+        raise too_deep() from None
+
+
+def too_deep() -> ValueError:
+    return ValueError(f"exceeded max depth of {_MAX_DEPTH}")
 
 
 def _parse_json_as_go(body: bytes) -> Any:
-    """JSON that orjson refuses and Kubernetes takes: integers beyond 64 bits, and what is no Unicode, which becomes
-    U+FFFD.  Raises ValueError."""
+    """JSON that orjson refuses and Kubernetes takes: what is no Unicode becomes U+FFFD, numbers may be of any size.
+    Raises ValueError."""
+    body = body.decode("utf-8", "replace").encode()
+    for pattern in _LONE_SURROGATES:
+        body = pattern.sub(rb"\1\\ufffd", body)
     try:
-        value = json.loads(body.decode("utf-8", "replace"), parse_int=_integer, parse_constant=_no_constant)
-        if _ESCAPED_SURROGATE.search(body):
-            value = json.loads(_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
-    except RecursionError:
-        raise ValueError(f"exceeded max depth of {_MAX_DEPTH}") from None
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        value = _parse_odd_json(body, str(error))
     _check_depth(value)
     return value
+
+
+def _parse_odd_json(body: bytes, said: str) -> Any:
+    if len(body) <= _ODD_MAX:
+        try:
+            return json.loads(body, parse_int=_integer, parse_constant=_no_constant)
+        except RecursionError:
+            raise too_deep() from None
+        except ValueError:
+            pass
+    if "depth" in said:
+        raise too_deep()
+    raise ValueError(why_no_json(body) or "json: cannot unmarshal number into Go value of type float64")
 
 
 def _integer(text: str) -> int | float:
@@ -82,87 +112,109 @@ def _integer(text: str) -> int | float:
 
 
 def _no_constant(text: str) -> Any:
-    raise ValueError(f"invalid character {text[0]!r} looking for beginning of value")
+    raise ValueError(text)
 
 
-def parse_yaml(body: bytes) -> Any:
+def parse_yaml(body: bytes) -> yaml_reader.Document:
     """Raises ValueError."""
-    return _parse_yaml(body).value
-
-
-def _parse_yaml(body: bytes) -> yaml_reader.Document:
-    if body[:1] == b"{":
-        # JSON is YAML, and what most clients send under that name.
-        try:
-            return yaml_reader.Document(parse_json(body))
-        except ValueError:
-            pass
-    try:
-        document = yaml_reader.load(body)
-    except ValueError as error:
-        raise ValueError(f"error converting YAML to JSON: {error}") from None
-    if body.count(b"*") or len(body) > _INLINE_YAML:
-        _check_depth(document.value)
+    document = yaml_reader.Document()
+    for _ in _yaml_steps(body, document):
+        pass
     return document
 
 
-async def convert_long_yaml(request: Request) -> None:
-    """Turn a long YAML body into JSON away from the event loop, where parsing it could take half a second."""
-    media_type = media_type_of(request)
-    if len(request.body) <= _INLINE_YAML or (media_type not in _YAML_TYPES and media_type != APPLY_YAML):
-        return
+def _yaml_steps(body: bytes, into: yaml_reader.Document) -> Iterator[None]:
+    if body[:1] == b"{":
+        # JSON is YAML, and what most clients send under that name.
+        with contextlib.suppress(orjson.JSONDecodeError):
+            into.value = orjson.loads(body)
+            _check_depth(into.value)
+            return
     try:
-        document = await asyncio.get_running_loop().run_in_executor(None, _parse_yaml, request.body)
+        yield from yaml_reader.steps(body, into)
     except ValueError as error:
-        raise bad_request(str(error)) from None
-    if document.duplicates:
-        # The handler says so, as `fieldValidation` asks.
-        return
-    request.body = orjson.dumps(document.value)
-    if media_type != APPLY_YAML:
-        request.headers = {**request.headers, "content-type": JSON}
+        raise ValueError(f"error converting YAML to JSON: {error}") from None
+    if b"*" in body:
+        _check_depth(into.value)
 
 
-def as_go_says(error: Exception) -> Exception:
-    """A JSON decoder's complaint in the words that Kubernetes' users know."""
-    if not isinstance(error, json.JSONDecodeError):
-        return error
-    rest = error.doc[error.pos :].lstrip()
-    if not rest:
-        return ValueError("unexpected end of JSON input")
-    place = {
-        "Expecting value": "looking for beginning of value",
-        "Extra data": "after top-level value",
-        "Expecting ',' delimiter": "after object key:value pair",
-        "Expecting ':' delimiter": "after object key",
-        "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
-    }.get(error.msg, "in string literal")
-    return ValueError(f"invalid character '{rest[0]}' {place}")
+async def as_json(request: Request, work: LongWork) -> Request:
+    """The request, its body turned into JSON if it is YAML or protobuf.  Raises StatusError 400, 415.
+
+    A YAML body that is wrong stays as it is: the handler says so, each in its own words."""
+    media_type = media_type_of(request)
+    if media_type == protobuf.MEDIA_TYPE:
+        return _from_protobuf(request)
+    if media_type in ("application/cbor", APPLY_CBOR):
+        raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
+    if media_type not in _YAML_TYPES and media_type != APPLY_YAML:
+        return request
+    document = yaml_reader.Document()
+    try:
+        if len(request.body) <= _SHORT_YAML:
+            document = parse_yaml(request.body)
+        else:
+            await work.do(_yaml_steps(request.body, document))
+    except ValueError as error:
+        return ReadRequest(request.method, request.path, request.query, request.headers, request.body, str(error))
+    headers = request.headers if media_type == APPLY_YAML else {**request.headers, "content-type": JSON}
+    body = orjson.dumps(document.value)
+    return ReadRequest(
+        request.method, request.path, request.query, headers, body, "", request.body[:_SHOWN_BYTES], document.duplicates
+    )
+
+
+def _from_protobuf(request: Request) -> Request:
+    try:
+        body = orjson.dumps(protobuf.decode(request.body))
+    except ValueError as error:
+        raise bad_request(f"unable to decode the request body: {error}") from error
+    headers = {**request.headers, "content-type": JSON}
+    return Request(request.method, request.path, request.query, headers, body)
+
+
+@dataclass(slots=True)
+class ReadRequest(Request):
+    """A request whose body was YAML: what was wrong with it (then `body` is as it came), its beginning, and which keys
+    were given again."""
+
+    wrong: str = ""
+    began: bytes = b""
+    duplicates: list[str] = field(default_factory=list)
+
+
+def parsed(request: Request) -> Any:
+    """The body as JSON, which it is since `as_json`.  Raises ValueError."""
+    if isinstance(request, ReadRequest) and request.wrong:
+        raise ValueError(request.wrong)
+    return parse_json(request.body)
+
+
+def _summary(request: Request) -> str:
+    """The beginning of the body, as Kubernetes shows it."""
+    data = request.began or request.body if isinstance(request, ReadRequest) else request.body
+    if not data:
+        return "<empty>"
+    shown, more = data[:_SHOWN_BYTES], " ..." if len(data) > _SHOWN_BYTES else ""
+    return (shown.decode("utf-8", "replace") if data[:1] == b"{" else shown.hex()) + more
 
 
 def parse_body(request: Request, kind_name: str) -> Obj:
     """The body as JSON or YAML.  Raises StatusError 400, 415."""
     media_type = media_type_of(request)
-    body = request.body
+    if media_type not in _JSON_TYPES and media_type not in _YAML_TYPES:
+        raise unsupported_media_type((JSON, YAML))
     try:
-        if media_type in _YAML_TYPES:
-            value = parse_yaml(body)
-        elif media_type in ("", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"):
-            value = parse_json(body)
-        else:
-            raise unsupported_media_type((JSON, YAML))
-    except (ValueError, RecursionError) as error:
-        shown = body[:_SHOWN_BYTES].decode("utf-8", "replace")
-        message = (
-            f"the object provided is unrecognized (must be of type {kind_name}): couldn't get version/kind; "
-            f"json parse error: {as_go_says(error)} ({shown.encode().hex()[:64]})"
-        )
-        raise bad_request(message) from None
-    if not isinstance(value, dict):
+        value = parsed(request)
+        if not isinstance(value, dict):
+            raise ValueError(f"json: cannot unmarshal {_go_type(value)} into Go value of type {_TYPE_META}")
+    except ValueError as error:
+        why = str(error)
+        if not why.startswith("error converting YAML"):
+            why = f"couldn't get version/kind; json parse error: {why}"
         raise bad_request(
-            f"the object provided is unrecognized (must be of type {kind_name}): couldn't get version/kind; "
-            f"json parse error: json: cannot unmarshal {_go_type(value)} into Go value of type struct"
-        )
+            f"the object provided is unrecognized (must be of type {kind_name}): {why} ({_summary(request)})"
+        ) from None
     return value
 
 
@@ -249,19 +301,18 @@ def check_fields(compiled: Compiled | None, obj: Obj) -> list[str]:
 
 def _duplicates(request: Request, obj: Obj) -> list[str]:
     """What strict decoding says of keys that were given more than once."""
-    if media_type_of(request) not in _YAML_TYPES:
-        return [f'duplicate field "{path}"' for path in duplicate_fields(request.body, obj)]
-    duplicates = _parse_yaml(request.body).duplicates
-    return [f"yaml: unmarshal errors:\n  {text}" for text in duplicates]
+    if isinstance(request, ReadRequest):
+        return [f"yaml: unmarshal errors:\n  {text}" for text in request.duplicates]
+    return [f'duplicate field "{path}"' for path in duplicate_fields(request.body, obj)]
 
 
 def parse_patch(request: Request) -> Any:
     """The body of a patch.  Raises StatusError 400."""
-    media_type = media_type_of(request)
     try:
-        return parse_yaml(request.body) if media_type == APPLY_YAML else parse_json(request.body)
-    except (ValueError, RecursionError) as error:
-        raise bad_request(f"error decoding patch: {as_go_says(error)}") from None
+        return parsed(request)
+    except ValueError as error:
+        what = "YAML" if media_type_of(request) == APPLY_YAML else "patch"
+        raise bad_request(f"error decoding {what}: {error}") from None
 
 
 def object_from_apply(body: Any, kind: Kind) -> Obj:
@@ -275,19 +326,6 @@ def object_from_apply(body: Any, kind: Kind) -> Obj:
     if resource.namespaced is False:
         obj["metadata"].pop("namespace", None)
     return obj
-
-
-def accept_protobuf(request: Request) -> None:
-    """Turn a protobuf body into the JSON body that it stands for.  Raises StatusError 400, 415."""
-    media_type = media_type_of(request)
-    if media_type in ("application/cbor", "application/apply-patch+cbor"):
-        raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
-    if media_type == protobuf.MEDIA_TYPE:
-        try:
-            request.body = orjson.dumps(protobuf.decode(request.body))
-        except ValueError as error:
-            raise bad_request(f"unable to decode the request body: {error}") from error
-        request.headers = {**request.headers, "content-type": JSON}
 
 
 def check_name(obj: Obj, name: str) -> None:

@@ -9,7 +9,6 @@ until an update removes the last. What becomes of dependents is the garbage coll
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
@@ -18,7 +17,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.core import Core
-from navarch.apiserver.decoding import as_go_says, media_type_of, parse_json, parse_yaml
+from navarch.apiserver.decoding import parsed
 from navarch.apiserver.reading import whole_number
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.watchcache import Cached
@@ -72,10 +71,9 @@ def delete_options_of(request: Request) -> DeleteOptions:
 
 def _parse(request: Request) -> Obj:
     try:
-        yaml = "yaml" in media_type_of(request)
-        raw: Any = parse_yaml(request.body) if yaml else parse_json(request.body)
-    except (ValueError, RecursionError) as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {as_go_says(error)}") from None
+        raw = parsed(request)
+    except ValueError as error:
+        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -32,7 +32,7 @@ from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdm
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import AdmissionChain, Core
-from navarch.apiserver.decoding import MAX_BODY, accept_protobuf, convert_long_yaml
+from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
@@ -217,8 +217,7 @@ class ApiServer:
         if request.method not in methods:
             raise method_not_allowed()
         if request.body:
-            accept_protobuf(request)
-            await convert_long_yaml(request)
+            request = await as_json(request, core.work)
         call = Call(request, route, verb, kind, user, form_of(request))
         return await self._handler(call)(call)
 
