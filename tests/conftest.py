@@ -1,9 +1,24 @@
 """What all tests share: property tests have no deadline per example, as a busy machine says nothing about the code, and
-try the same examples each time, so that a run can be repeated."""
+try the same examples each time, so that a run can be repeated.  `make explore` has them try new ones, by a seed that
+it prints."""
 
 from __future__ import annotations
 
-from hypothesis import settings
+import os
+
+from hypothesis import HealthCheck, settings
 
 settings.register_profile("navarch", deadline=None, derandomize=True)
 settings.load_profile("navarch")
+
+if examples := os.environ.get("NAVARCH_EXPLORE"):
+    # Without a database of earlier finds a seed alone says what is tried.
+    settings.register_profile(
+        "explore",
+        deadline=None,
+        database=None,
+        print_blob=True,
+        max_examples=int(examples),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("explore")

@@ -42,8 +42,14 @@ debian_packages() {
     exit 1
 }
 
+debian=""
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    debian_packages
+    if "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
+        debian_packages &    # beside the Python packages, which do not need them
+        debian=$!
+    else
+        debian_packages
+    fi
 fi
 
 if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -51,8 +57,6 @@ if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
     exit 1
 fi
 
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 say "Installing Python packages into $VENV"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-# Compiled once here, so that the first start is as quick as the later ones.
-"$VENV/bin/python" -m compileall -q -j 0 src "$VENV/lib" >/dev/null 2>&1 || true
+"$PYTHON" tools/install.py "$VENV"
+[ -z "$debian" ] || wait "$debian"
