@@ -9,10 +9,13 @@ import pytest
 
 from navarch.apiserver import caches as caches_module
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import LOOPBACK
 from navarch.apiserver.watchcache import Change, Watcher
+from navarch.client.transport import Request
 from navarch.kinds.registry import builtin
 from navarch.kinds.resources import CONFIG_MAPS
-from navarch.store.base import Event, Progress, Put
+from navarch.store.base import Delete, Event, Page, Progress, Put
 from navarch.store.memory import MemoryStore
 
 KEY = "/registry/core/configmaps/default/{}"
@@ -80,4 +83,172 @@ async def test_one_undecodable_value_does_not_stop_the_others() -> None:
     await asyncio.sleep(0)
 
     assert [cached.name for cached in caches.of(CONFIG_MAPS).items()] == ["good"]
+    await caches.stop()
+
+
+class Slow(MemoryStore):
+    """Its ranges of one prefix are answered when the test says so, as of when they were asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    async def range(self, prefix: str, *, revision: int = 0, limit: int = 0, after: str = "") -> Page:
+        page = await super().range(prefix, revision=revision, limit=limit, after=after)
+        self.asked.set()
+        await self.answer.wait()
+        return page
+
+
+async def test_a_resource_added_while_others_write_misses_nothing_and_sees_nothing_twice() -> None:
+    store = Slow()
+    config_maps = next(kind for kind in builtin().kinds() if kind.resource == CONFIG_MAPS)
+    caches = Caches(store, [kind for kind in builtin().kinds() if kind.resource != CONFIG_MAPS])
+    await store.commit([Put(KEY.format("before"), VALUE), Put(KEY.format("goes"), VALUE)])
+    await caches.start()
+    store.asked.clear()
+    store.answer.clear()
+
+    adding = asyncio.create_task(caches.add(config_maps))
+    await store.asked.wait()
+    await store.commit([Put(KEY.format("during"), VALUE), Delete(KEY.format("goes"))])
+    await asyncio.sleep(0)
+    store.answer.set()
+    cache = await adding
+    seen: list[Change] = []
+    cache.listeners.append(seen.append)
+    await store.commit([Put(KEY.format("after"), VALUE)])
+    await caches.sync()
+
+    assert caches.of(CONFIG_MAPS) is cache
+    assert [cached.name for cached in cache.items()] == ["after", "before", "during"]
+    assert [change.key for change in seen] == [KEY.format("after")]
+    await caches.stop()
+
+
+async def test_a_resource_whose_loading_meets_a_lost_feed_is_loaded_again() -> None:
+    store = Slow()
+    config_maps = next(kind for kind in builtin().kinds() if kind.resource == CONFIG_MAPS)
+    caches = Caches(store, [kind for kind in builtin().kinds() if kind.resource != CONFIG_MAPS])
+    await caches.start()
+    store.asked.clear()
+    store.answer.clear()
+    adding = asyncio.create_task(caches.add(config_maps))
+    await store.asked.wait()
+
+    await store.commit([Put(KEY.format("a"), VALUE)])
+    store.answer.set()
+    await caches._fill()
+
+    assert [cached.name for cached in (await adding).items()] == ["a"]
+    await caches.stop()
+
+
+async def test_a_removed_resource_ends_its_watches_and_can_come_again() -> None:
+    store = MemoryStore()
+    config_maps = next(kind for kind in builtin().kinds() if kind.resource == CONFIG_MAPS)
+    caches = Caches(store, builtin().kinds())
+    await caches.start()
+    await store.commit([Put(KEY.format("a"), VALUE)])
+    watcher = Watcher(("", ""), None, 0)
+    old = caches.of(CONFIG_MAPS)
+    old.watch(watcher)
+
+    caches.remove(CONFIG_MAPS)
+    await store.commit([Put(KEY.format("b"), VALUE)])
+    await caches.sync()
+    assert watcher.closed
+    with pytest.raises(KeyError):
+        caches.of(CONFIG_MAPS)
+    cache = await caches.add(config_maps)
+
+    assert cache is not old
+    assert [cached.name for cached in cache.items()] == ["a", "b"]
+    await caches.stop()
+
+
+async def test_the_changes_of_one_commit_are_seen_together() -> None:
+    store = MemoryStore()
+    caches = Caches(store, builtin().kinds())
+    await caches.start()
+    cache = caches.of(CONFIG_MAPS)
+    counts: set[tuple[int, int]] = set()
+
+    async def look() -> None:
+        while caches.revision < 20:
+            counts.add((caches.revision, len(cache)))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    for n in range(20):
+        await store.commit([Put(KEY.format(f"{n}-{i}"), VALUE, expected=0) for i in range(5)])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await looking
+
+    assert counts <= {(n, 5 * n) for n in range(21)}
+    await caches.stop()
+
+
+async def test_an_undecodable_value_found_at_the_start_is_named_and_the_others_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    await store.commit([Put(KEY.format("bad"), b"{"), Put(KEY.format("good"), VALUE)])
+    server = ApiServer(store)
+    await server.start()
+
+    path = "/api/v1/namespaces/default/configmaps/{}"
+    bad, good = [await server.handle(Request("GET", path.format(name)), LOOPBACK) for name in ("bad", "good")]
+    await server.stop()
+
+    assert good.status == 200
+    assert bad.status == 500
+    assert KEY.format("bad") in str(bad.body)
+    assert KEY.format("bad") in caplog.text
+
+
+async def test_an_object_that_becomes_undecodable_is_gone_until_it_is_written_again() -> None:
+    store = MemoryStore()
+    caches = Caches(store, builtin().kinds())
+    await caches.start()
+    cache = caches.of(CONFIG_MAPS)
+    types: list[str] = []
+    cache.listeners.append(lambda change: types.append(change.type))
+
+    for value in (VALUE, b"{", b"[]", VALUE):
+        await store.commit([Put(KEY.format("a"), value)])
+    await caches.sync()
+
+    assert types == ["ADDED", "DELETED", "ADDED"]
+    assert not cache.undecodable
+    await caches.stop()
+
+
+async def test_caches_that_cannot_be_filled_say_so_and_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches_module, "_RETRY_S", 0.01)
+
+    class Failing(Forgetful):
+        failures = 3
+
+        async def range(self, prefix: str, *, revision: int = 0, limit: int = 0, after: str = "") -> Page:
+            if self.broken and self.failures:
+                self.failures -= 1
+                raise ValueError("odd")
+            return await super().range(prefix, revision=revision, limit=limit, after=after)
+
+    store = Failing()
+    caches = Caches(store, builtin().kinds())
+    await caches.start()
+    await store.commit([Put(KEY.format("a"), VALUE)])
+    async with asyncio.timeout(5):
+        while caches.following:
+            await asyncio.sleep(0)
+        while not caches.following:
+            await asyncio.sleep(0.001)
+
+    assert [cached.name for cached in caches.of(CONFIG_MAPS).items()] == ["a"]
+    assert caches.failures == 4
     await caches.stop()

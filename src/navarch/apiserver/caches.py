@@ -2,8 +2,10 @@
 
 In: the store.  Out: a `WatchCache` per stored resource, and waiting until a revision has arrived. A consistent read
 asks the store for its revision and waits until the caches have it; with an embedded store they nearly always have.
+Resources come and go while the feed runs.
 
-Invariant: `revision` never goes back; every cache contains every event up to it and nothing after.
+Invariant: `revision` never goes back; every cache contains every event up to it and nothing after. The events of one
+commit are taken in without an await between them, so nobody reads half of it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-from navarch.api.errors import StatusError, expired, too_large_resource_version
+from navarch.api.errors import StatusError, expired, timeout, too_large_resource_version
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import WatchCache
 from navarch.kinds import resources as r
 from navarch.kinds.base import Kind
-from navarch.store.base import Entry, Event, Progress, Store, StoreUnavailable
+from navarch.store.base import Entry, Event, Progress, Store
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ ROOT = "/registry/"
 _WAIT_S = 3.0
 _TURNS = 2
 _RETRY_S = 0.2
+_RETRY_MAX_S = 10.0
+_LOAD_ATTEMPTS = 5
 
 
 class Caches:
@@ -35,28 +39,78 @@ class Caches:
     def __init__(self, store: Store, kinds: Iterable[Kind]) -> None:
         self.store = store
         self.revision = 0
+        # How often something went wrong, and what is wrong now.
+        self.failures = 0
+        self.problem = ""
         self._by_prefix: dict[str, WatchCache] = {}
         self._by_resource: dict[tuple[str, str], WatchCache] = {}
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
+        # Events for resources that are being loaded, until they are.
+        self._loading: dict[str, list[Event]] = {}
+        self._fills = 0
         for kind in kinds:
             if not kind.virtual:
-                self.add(kind)
+                self._register(kind)
 
-    def add(self, kind: Kind) -> WatchCache:
-        """The cache behind a kind; kinds that are stored as another version share that version's."""
+    async def add(self, kind: Kind) -> WatchCache:
+        """The cache behind a kind, filled, while all others are kept up to date.  Raises StatusError,
+        StoreUnavailable."""
+        prefix = Codec(kind.stored_resource).prefix
+        if self._task is None or prefix in self._by_prefix:
+            return self._register(kind)
+        if prefix in self._loading:
+            raise RuntimeError(f"{prefix} is being loaded already")
+        cache = WatchCache(Codec(kind.stored_resource), kind.strategy)
+        try:
+            await self._load(prefix, cache)
+        finally:
+            self._loading.pop(prefix, None)
+        self._by_prefix[prefix] = cache
+        self._by_resource[_name(kind.stored_resource)] = cache
+        return self._register(kind)
+
+    async def _load(self, prefix: str, cache: WatchCache) -> None:
+        for _ in range(_LOAD_ATTEMPTS):
+            fills = self._fills
+            later = self._loading[prefix] = []
+            page = await self.store.range(prefix)
+            # Not ahead of the others: what it shows then is what the feed has brought, no more.
+            await self.sync()
+            if self._fills == fills:
+                cache.load(page.entries, page.revision)
+                now = asyncio.get_running_loop().time()
+                for event in later:
+                    if event.revision > page.revision:
+                        self._apply(cache, event, now)
+                return
+            # The feed was lost in between, and with it perhaps some of this resource's events.
+        raise timeout(f"{prefix} could not be loaded: the store was lost again and again")
+
+    def remove(self, resource: Resource) -> None:
+        """Forget a resource: its watches end, its events are left aside. What is stored stays stored."""
+        cache = self._by_resource.pop(_name(resource), None)
+        if cache is None or cache in self._by_resource.values():
+            # Another version is still served from it.
+            return
+        del self._by_prefix[cache.codec.prefix]
+        for watcher in cache.watchers():
+            watcher.close()
+
+    def _register(self, kind: Kind) -> WatchCache:
+        """Kinds that are stored as another version share that version's cache."""
         resource = kind.stored_resource
-        known = self._by_resource.get((resource.group, resource.plural))
+        known = self._by_resource.get(_name(resource))
         if known is None:
             codec = Codec(resource)
             known = WatchCache(codec, kind.strategy)
             self._by_prefix[codec.prefix] = known
-            self._by_resource[(resource.group, resource.plural)] = known
-        self._by_resource[(kind.resource.group, kind.resource.plural)] = known
+            self._by_resource[_name(resource)] = known
+        self._by_resource[_name(kind.resource)] = known
         return known
 
     def of(self, resource: Resource) -> WatchCache:
-        return self._by_resource[(resource.group, resource.plural)]
+        return self._by_resource[_name(resource)]
 
     def all(self) -> Iterable[WatchCache]:
         return self._by_prefix.values()
@@ -70,7 +124,7 @@ class Caches:
     @property
     def following(self) -> bool:
         """Whether the caches are being kept up to date."""
-        return self._task is not None and not self._task.done()
+        return self._task is not None and not self._task.done() and not self.problem
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -84,6 +138,7 @@ class Caches:
 
     async def _fill(self) -> None:
         page = await self.store.range(ROOT)
+        self._fills += 1
         entries: dict[str, list[Entry]] = {prefix: [] for prefix in self._by_prefix}
         for entry in page.entries:
             found = entries.get(_prefix_of(entry.key))
@@ -94,35 +149,49 @@ class Caches:
         self._advance(page.revision)
 
     async def _run(self) -> None:
+        delay_s = _RETRY_S
         while True:
+            before = self.revision
             try:
                 await self._follow()
             except Exception:
                 # Whatever it was (Compacted, StoreUnavailable): nobody may go on reading caches that stand still.
+                self.failures += 1
                 log.exception("the watch caches lost the store; filling them anew")
-                await asyncio.sleep(_RETRY_S)
-            try:
-                await self._fill()
-            except StoreUnavailable:
-                log.warning("the store cannot be read", exc_info=True)
+            if self.revision > before:
+                delay_s = _RETRY_S
+            while True:
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
+                try:
+                    await self._fill()
+                    break
+                except Exception as error:
+                    self.failures += 1
+                    self.problem = str(error)
+                    log.exception("the watch caches cannot be filled; trying again in %.1f s", delay_s)
+            self.problem = ""
 
     async def _follow(self) -> None:
         now = asyncio.get_running_loop().time
-        by_prefix = self._by_prefix
         async for event in self.store.watch(ROOT, self.revision):
             if isinstance(event, Progress):
                 # Not with each event: those of one commit share a revision, and readers see all of them or none.
                 self._advance(event.revision)
                 continue
-            cache = by_prefix.get(_prefix_of(event.key))
+            prefix = _prefix_of(event.key)
+            cache = self._by_prefix.get(prefix)
             if cache is not None:
                 self._apply(cache, event, now())
+            elif prefix in self._loading:
+                self._loading[prefix].append(event)
 
     def _apply(self, cache: WatchCache, event: Event, now: float) -> None:
         try:
             cache.apply(event, now)
         except Exception:
             # One undecodable value must not stop the feed of all others.
+            self.failures += 1
             log.exception("cannot take in %s at revision %d", event.key, event.revision)
 
     def _advance(self, revision: int) -> None:
@@ -194,6 +263,10 @@ class CacheReader:
     def list(self, resource: Resource, namespace: str = "") -> Iterable[Obj]:
         found = self._caches.of(resource).items(namespace)
         return [cached.shared() if resource in _LOOKED_AT else cached.obj() for cached in found]
+
+
+def _name(resource: Resource) -> tuple[str, str]:
+    return resource.group, resource.plural
 
 
 def _prefix_of(key: str) -> str:

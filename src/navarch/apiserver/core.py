@@ -88,6 +88,8 @@ class Core:
     metrics: Metrics = field(default_factory=Metrics)
     work: LongWork = field(init=False)
     on_bookmark_s: float = 60.0
+    # How long what `Strategy.expires` says is kept.
+    event_ttl_s: float = 3600.0
     _compiled: dict[str, Compiled] = field(default_factory=dict)
     _methods: dict[Resource, Methods] = field(default_factory=dict)
     _first_status: dict[Resource, Obj | None] = field(default_factory=dict)

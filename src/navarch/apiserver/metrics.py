@@ -57,6 +57,7 @@ class Metrics:
         self._running: dict[str, int] = {"mutating": 0, "readOnly": 0}
         self.watches = 0
         self.watch_events: dict[tuple[str, str, str], int] = {}
+        self._chore_failures: dict[str, int] = {}
 
     def request(self, verb: str, served: ServedLabel, code: int, seconds: float | None) -> None:
         """One finished request; `seconds` None for those that are long by nature (WATCH, CONNECT)."""
@@ -73,6 +74,9 @@ class Metrics:
     def sent_events(self, group: str, version: str, kind: str, count: int) -> None:
         key = (group, version, kind)
         self.watch_events[key] = self.watch_events.get(key, 0) + count
+
+    def chore_failed(self, chore: str) -> None:
+        self._chore_failures[chore] = self._chore_failures.get(chore, 0) + 1
 
     def render(self, objects: Iterable[tuple[str, int]], revision: int) -> str:
         """`objects` are the counts of stored objects by resource (`pods`, `deployments.apps`)."""
@@ -110,6 +114,9 @@ class Metrics:
             lines.append(f"apiserver_watch_events_total{_show(labels)} {count}")
         lines += _family("navarch_store_revision", "gauge", "The newest revision that the watch caches have.")
         lines.append(f"navarch_store_revision {revision}")
+        lines += _family("navarch_housekeeping_failures_total", "counter", "Failed turns of housekeeping, by chore.")
+        for chore, count in self._chore_failures.items():
+            lines.append(f"navarch_housekeeping_failures_total{_show({'chore': chore})} {count}")
         return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from navarch.api.errors import Obj, StatusError, bad_request, expired, invalid, invalid_value, not_found
+from navarch.api.errors import Obj, StatusError, bad_request, expired, internal, invalid, invalid_value, not_found
 from navarch.api.meta import Resource
 from navarch.api.selectors import parse_field_selector, parse_label_selector, unsupported_field
 from navarch.apiserver.caches import Caches
@@ -126,8 +126,12 @@ class Reading:
             await caches.sync()
         elif version != "0":
             await caches.wait(_revision(version))
-        cached = caches.of(resource).get(namespace if resource.namespaced else "", name)
+        cache = caches.of(resource)
+        cached = cache.get(namespace if resource.namespaced else "", name)
         if cached is None:
+            key = cache.codec.key(namespace if resource.namespaced else "", name)
+            if why := cache.undecodable.get(key):
+                raise internal(f"the stored value of {key} cannot be decoded: {why}")
             raise not_found(resource.plural, resource.group, name)
         return cached
 

@@ -26,7 +26,6 @@ from navarch.api.errors import (
     unknown_path,
 )
 from navarch.api.meta import Obj, Resource
-from navarch.apiserver import memory
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.caches import CacheReader, Caches
@@ -37,6 +36,7 @@ from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
 from navarch.apiserver.handlers.virtual import Virtual
+from navarch.apiserver.housekeeping import Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.negotiation import form_of, respond_error
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
@@ -50,7 +50,6 @@ from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
-_COMPACT_EVERY_S = 300.0
 _LONG_VERBS = frozenset({"watch", "connect"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -71,6 +70,7 @@ class ApiServer:
         admission: AdmissionChain | None = None,
         world: World | None = None,
         bookmark_s: float = 60.0,
+        event_ttl_s: float = 3600.0,
     ) -> None:
         registry = registry or builtin()
         everyone = EveryoneIsAdmin()
@@ -84,6 +84,7 @@ class ApiServer:
             world or RealWorld(),
             token_issuer=token_issuer,
             on_bookmark_s=bookmark_s,
+            event_ttl_s=event_ttl_s,
         )
         if admission is not None:
             self.core.admission = admission
@@ -103,7 +104,7 @@ class ApiServer:
             "delete": self.objects.delete,
             "deletecollection": self.objects.delete_collection,
         }
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._housekeeping: Housekeeping | None = None
 
     def use(
         self,
@@ -131,13 +132,14 @@ class ApiServer:
         await self.store.open()
         await self.core.caches.start()
         self.core.world.incarnate(self.core.caches.revision)
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="apiserver-housekeeping")
+        self._housekeeping = Housekeeping(chores_of(self.core.caches), self.core.metrics.chore_failed)
+        self._housekeeping.start()
         self._paths.ready = True
 
     async def stop(self) -> None:
         self._paths.ready = False
         if self._housekeeping is not None:
-            self._housekeeping.cancel()
+            await self._housekeeping.stop()
         await self._subresources.close()
         await self.core.caches.stop()
         await self.store.close()
@@ -148,19 +150,6 @@ class ApiServer:
         for cache in self.core.caches.all():
             for watcher in cache.watchers():
                 watcher.close()
-
-    async def _keep_house(self) -> None:
-        """Every few minutes: forget history that nobody should need any more."""
-        before = self.core.caches.revision
-        while True:
-            await asyncio.sleep(_COMPACT_EVERY_S)
-            self.core.caches.trim()
-            try:
-                await self.store.compact(before)
-            except StoreUnavailable:
-                log.warning("compaction has to wait", exc_info=True)
-            before = self.core.caches.revision
-            await self.core.world.in_thread(memory.trim)
 
     # Requests
 

@@ -11,6 +11,7 @@ Invariant: when `apply` returns, the entries, the ring and every watcher's queue
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from navarch.api.meta import Obj
 from navarch.apiserver.codec import Codec, decode
 from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
+
+log = logging.getLogger(__name__)
 
 RING_MAX: Final = 20_000
 RING_MIN: Final = 100
@@ -244,6 +247,8 @@ class WatchCache:
         self._selected = strategy.selected
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
+        # Why, by key.
+        self.undecodable: dict[str, str] = {}
         self._entries: dict[str, Cached] = {}
         self._keys = SortedKeys()
         self._ring: deque[Change] = deque()
@@ -266,7 +271,9 @@ class WatchCache:
         self._ring.clear()
         self._hints.clear()
         before = self._entries
-        self._entries = {entry.key: self._cached(entry.key, entry.value, entry.mod_revision) for entry in entries}
+        self.undecodable.clear()
+        read = ((entry.key, self._readable(entry.key, entry.value, entry.mod_revision)) for entry in entries)
+        self._entries = {key: cached for key, cached in read if cached is not None}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
         for key in before.keys() | self._entries.keys():
@@ -300,18 +307,29 @@ class WatchCache:
         labels = obj["metadata"].get("labels") or _NO_LABELS
         return Cached(key, namespace, name, revision, data, labels, self.fields_of(obj))
 
+    def _readable(self, key: str, value: bytes, revision: int) -> Cached | None:
+        """None for a value that cannot be decoded: what it was is in the log, and that it is so in `undecodable`."""
+        try:
+            return self._cached(key, value, revision)
+        except Exception as error:
+            self.undecodable[key] = f"{type(error).__name__}: {error}"
+            log.exception("the stored value of %s (revision %d) cannot be decoded", key, revision)
+            return None
+
     def apply(self, event: Event, now: float) -> None:
-        """Take in one store event and hand it to the watchers that may want it."""
+        """Take in one store event and hand it to the watchers that may want it. To them an object whose value cannot
+        be decoded is gone: nobody goes on with what it was before."""
         key = event.key
         old = self._entries.get(key)
-        if event.value is None:
+        if self.undecodable:
+            self.undecodable.pop(key, None)
+        new = None if event.value is None else self._readable(key, event.value, event.revision)
+        if new is None:
             if old is None:
                 return
-            new = None
             del self._entries[key]
             self._keys.remove(key)
         else:
-            new = self._cached(key, event.value, event.revision)
             self._entries[key] = new
             if old is None:
                 self._keys.add(key)

@@ -322,7 +322,8 @@ class Writing:
             return Written(data, cached.revision if cached else 0, created=not expected)
         cache.expect(key, value, obj)
         try:
-            revision = await self._commit(Put(key, value, expected))
+            ttl_s = core.event_ttl_s if kind.strategy.expires else None
+            revision = await self._commit(Put(key, value, expected, ttl_s))
         except BaseException:
             cache.forget(key, value)
             raise

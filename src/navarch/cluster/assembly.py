@@ -30,15 +30,15 @@ from navarch.world import RealWorld, World
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
 
 
-def make_store(config: ClusterConfig) -> Store:
+def make_store(config: ClusterConfig, world: World) -> Store:
     """The backend that the configuration names."""
     if config.store == "memory":
         from navarch.store.memory import MemoryStore
 
-        return MemoryStore()
+        return MemoryStore(clock=world)
     from navarch.store.sqlite import SQLiteStore
 
-    return SQLiteStore(config.root / "state.db")
+    return SQLiteStore(config.root / "state.db", clock=world)
 
 
 def issuer_of(config: ClusterConfig) -> str:
@@ -105,7 +105,7 @@ def make_server(
     world = world or RealWorld(config.seed)
     version = config.kubernetes_version
     server = ApiServer(
-        store or make_store(config),
+        store or make_store(config, world),
         registry=builtin(schema.load(version)),
         kubernetes_version=version,
         world=world,

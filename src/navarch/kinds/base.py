@@ -65,6 +65,8 @@ class Strategy:
     has_generation: ClassVar[bool] = False
     # PUT of an object that does not exist creates it (Lease, Endpoints, Event … in Kubernetes).
     allow_create_on_update: ClassVar[bool] = False
+    # Objects go by themselves some time after their last write (events: `--event-ttl`).
+    expires: ClassVar[bool] = False
     # Without resourceVersion an update overwrites; where False an update must carry it.
     allow_unconditional_update: ClassVar[bool] = True
     # A delete answers with the object rather than with a Status (Pod, Service, PersistentVolume, ServiceAccount …).

@@ -115,7 +115,8 @@ class Store(Protocol):
 
     async def commit(self, ops: Sequence[Put | Delete]) -> int:
         """Apply the operations durably, all or none, and return their common revision. Each key occurs once, and there
-        are no more than MAX_OPS.  Raises Conflict, StoreUnavailable."""
+        are no more than MAX_OPS. What was begun is finished: a caller that is cancelled meanwhile still gets the
+        outcome, and the cancellation at its next await.  Raises Conflict, StoreUnavailable."""
         ...
 
     def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:

@@ -45,6 +45,7 @@ from navarch.store.base import (
 )
 from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
+from navarch.store.outcome import Outcome, settle
 from navarch.store.sqlite_file import Loaded, Standing, first_position
 
 _T = TypeVar("_T")
@@ -180,13 +181,13 @@ class SQLiteStore:
         check_ops(ops)
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        done: asyncio.Future[int] = self._loop.create_future()
+        done: Outcome[int] = Outcome(loop=self._loop)
         self._waiting.append(_Waiting(ops, done))
         if not self._busy:
             self._take_turn()
             # One turn of the loop lets every writer that is ready now join the first batch.
             self._loop.call_soon(self._start_batch)
-        return await done
+        return await settle(done)
 
     def _take_turn(self) -> None:
         self._busy = True
@@ -214,9 +215,6 @@ class SQLiteStore:
         batch = _Batch()
         while self._waiting and len(batch.events) < size:
             waiting = self._waiting.popleft()
-            if waiting.done.done():
-                # Abandoned before it began.
-                continue
             refused = self._refused(waiting.ops, batch)
             if refused is None:
                 self._add(batch, waiting)

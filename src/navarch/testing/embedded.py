@@ -99,7 +99,7 @@ class EmbeddedCluster:
 
     async def __aenter__(self) -> EmbeddedCluster:
         pki.ensure(self.config)
-        self.server = make_server(self.config, store=MemoryStore(), world=self._world)
+        self.server = make_server(self.config, store=MemoryStore(clock=self._world), world=self._world)
         await self.server.start()
         attach(self.server)
         await bootstrap(self.server, bootstrap_config(self.config))

@@ -67,6 +67,7 @@ class EventStrategy(Strategy):
     """Both groups' strategy. What both allow: create on update, no status, no generation."""
 
     allow_create_on_update = True
+    expires = True
     selectable = (
         "involvedObject.kind",
         "involvedObject.namespace",

@@ -1,0 +1,85 @@
+"""What an API server does on the side, again and again: forgets old history, deletes what has expired, gives memory
+back.
+
+Each chore has its own task and pace. Whatever one raises is logged, counted (`navarch_housekeeping_failures_total`) and
+retried after a growing delay; it disturbs neither the others nor itself for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from navarch.apiserver import memory
+from navarch.apiserver.caches import Caches
+
+log = logging.getLogger(__name__)
+
+COMPACT_EVERY_S: Final = 300.0
+EXPIRE_EVERY_S: Final = 30.0
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    name: str
+    every_s: float
+    do: Callable[[], Awaitable[object]]
+
+
+class Housekeeping:
+    """Runs its chores from `start` to `stop`."""
+
+    def __init__(self, chores: Sequence[Chore], failed: Callable[[str], None]) -> None:
+        self._chores = chores
+        self._failed = failed
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep(chore), name=f"chore {chore.name}") for chore in self._chores]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _keep(self, chore: Chore) -> None:
+        retry_s = RETRY_S
+        pause_s = chore.every_s
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await chore.do()
+            except Exception:
+                self._failed(chore.name)
+                log.exception("%s failed; trying again in %g s", chore.name, retry_s)
+                pause_s = min(retry_s, chore.every_s)
+                retry_s = min(2 * retry_s, RETRY_MAX_S)
+            else:
+                pause_s, retry_s = chore.every_s, RETRY_S
+
+
+class Compaction:
+    """Each turn forgets what was history at the last one, so that nobody loses what he has just read."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self._before = caches.revision
+
+    async def __call__(self) -> None:
+        self._caches.trim()
+        await self._caches.store.compact(self._before)
+        self._before = self._caches.revision
+        await asyncio.to_thread(memory.trim)
+
+
+def chores_of(caches: Caches) -> list[Chore]:
+    return [
+        Chore("compaction", COMPACT_EVERY_S, Compaction(caches)),
+        Chore("expiry", EXPIRE_EVERY_S, caches.store.expire),
+    ]
