@@ -112,6 +112,10 @@ class Caches:
     def of(self, resource: Resource) -> WatchCache:
         return self._by_resource[_name(resource)]
 
+    def by_resource(self) -> dict[tuple[str, str], WatchCache]:
+        """Every cache by group and plural."""
+        return dict(self._by_resource)
+
     def all(self) -> Iterable[WatchCache]:
         return self._by_prefix.values()
 

@@ -10,10 +10,10 @@ from navarch.api.meta import Obj
 from navarch.apiserver.decoding import field_validation_of
 from navarch.apiserver.negotiation import Form
 from navarch.apiserver.routes import Route, is_true
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import User
 from navarch.apiserver.writing import Origin
 from navarch.client.transport import Request
-from navarch.kinds.base import Kind
 
 _MANAGER_MAX = 128
 # Characters of all warnings together, and of one where they are more than that.
@@ -33,7 +33,7 @@ class Call:
     request: Request
     route: Route
     verb: str
-    kind: Kind
+    kind: ServedKind
     user: User
     form: Form
     warnings: list[str] = field(default_factory=list)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from navarch.api.meta import Obj, Resource
+from navarch.api.schema import SchemaSet
 from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
-from navarch.apiserver.routes import Methods, Route, methods_of
+from navarch.apiserver.routes import Route
+from navarch.apiserver.served import Served, ServedKind
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 from navarch.world import World
@@ -53,31 +55,13 @@ class NoAdmission:
         return
 
 
-class Compiled(Protocol):
-    """A kind's compiled schema (navarch.api.schema)."""
-
-    root: Any
-
-    def decode(self, obj: Obj) -> list[str]: ...
-
-    def default(self, obj: Obj) -> None: ...
-
-
-class Schemas(Protocol):
-    version: str
-
-    def compile(self, definition_name: str) -> Compiled: ...
-
-    def definition(self, name: str) -> Obj: ...
-
-
 @dataclass(slots=True)
 class Core:
     """Assembled once by `ApiServer`; every handler holds on to it."""
 
     caches: Caches
-    registry: Registry
-    schemas: Schemas
+    # Replaced as a whole when what is served changes; a request keeps the kind that it found.
+    served: Served
     authenticator: Authenticator
     authorizer: Authorizer
     world: World
@@ -90,60 +74,28 @@ class Core:
     on_bookmark_s: float = 60.0
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
-    _compiled: dict[str, Compiled] = field(default_factory=dict)
-    _methods: dict[Resource, Methods] = field(default_factory=dict)
-    _first_status: dict[Resource, Obj | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.work = LongWork(self.world.monotonic)
 
-    def compiled(self, kind: Kind) -> Compiled | None:
-        """The kind's schema, compiled at first use."""
-        name = kind.definition
-        if name is None:
-            return None
-        known = self._compiled.get(name)
-        if known is None:
-            known = self._compiled[name] = self.schemas.compile(name)
-        return known
+    @property
+    def registry(self) -> Registry:
+        return self.served.registry
 
-    def methods(self, kind: Kind) -> Methods:
-        """The table of the paths that the kind has."""
-        known = self._methods.get(kind.resource)
-        if known is None:
-            known = self._methods[kind.resource] = methods_of(kind)
-        return known
+    @property
+    def schemas(self) -> SchemaSet:
+        """The definitions of the served version of Kubernetes."""
+        return self.served.schemas
 
     def label_of(self, route: Route) -> ServedLabel:
         """What metrics call a path: what is served there, never what a client wrote."""
-        kind = self.registry.by_path(route.group, route.version, route.plural) if route.plural else None
-        if kind is None or route.odd or route.shape not in self.methods(kind):
+        if self.served.of_route(route) is None:
             return NOTHING_SERVED
         return (route.group, route.version, route.plural, route.subresource)
 
-    def first_status(self, kind: Kind) -> Obj | None:
-        """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero
-        (clients count on the field being there). None for a kind without; the caller's own copy."""
-        if kind.resource not in self._first_status:
-            self._first_status[kind.resource] = self._make_first_status(kind)
-        status = self._first_status[kind.resource]
-        return None if status is None else dict(status)
-
-    def _make_first_status(self, kind: Kind) -> Obj | None:
-        if not kind.has_status or kind.definition is None:
-            return None
-        stated = self.schemas.definition(kind.definition).get("properties", {}).get("status", {})
-        if "$ref" not in stated:
-            return None
-        definition = self.schemas.definition(stated["$ref"])
-        properties = definition.get("properties", {})
-        zeros = {"integer": 0, "boolean": False}
-        required = definition.get("required") or ()
-        return {name: zeros[type_] for name in required if (type_ := properties[name].get("type")) in zeros}
-
-    def stored_kind(self, kind: Kind) -> Kind:
+    def stored_kind(self, kind: Kind) -> ServedKind:
         """The kind under which objects of this one are stored: itself, or another version."""
-        return kind if kind.storage is None else self.kind_of(kind.storage)
+        return self.served.stored(kind)
 
     def now(self) -> datetime:
         return self.world.now()
@@ -151,8 +103,6 @@ class Core:
     def now_text(self) -> str:
         return format_time(self.world.now())
 
-    def kind_of(self, resource: Resource) -> Kind:
-        kind = self.registry.by_path(resource.group, resource.version, resource.plural)
-        if kind is None:
-            raise LookupError(f"{resource.group_resource} is not served")
-        return kind
+    def kind_of(self, resource: Resource) -> ServedKind:
+        """Raises LookupError where it is not served."""
+        return self.served.of(resource)

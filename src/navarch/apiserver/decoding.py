@@ -20,8 +20,10 @@ from navarch.api.duplicates import duplicate_fields
 from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
-from navarch.apiserver.core import Compiled, Core
+from navarch.api.schema import Compiled
+from navarch.apiserver.core import Core
 from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.served import ServedKind
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
@@ -235,13 +237,13 @@ def field_validation_of(request: Request, options_kind: str = "CreateOptions") -
     raise invalid(options_kind, "meta.k8s.io", "", [error])
 
 
-def decode_object(core: Core, kind: Kind, request: Request, warnings: list[str]) -> Obj:
+def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:
     """The object that a create or update states, in the kind that its path names."""
     resource = kind.resource
     obj = parse_body(request, resource.kind)
     duplicates = _duplicates(request, obj)
     check_type(obj, kind)
-    unknown = check_fields(core.compiled(kind), obj)
+    unknown = check_fields(kind.compiled, obj)
     if unknown or duplicates:
         problems = duplicates + [f'unknown field "{path}"' for path in unknown]
         validation = field_validation_of(request)

@@ -20,10 +20,10 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.decoding import parsed
 from navarch.apiserver.reading import whole_number
 from navarch.apiserver.routes import is_true
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.writing import Origin, Writing
 from navarch.client.transport import Request
-from navarch.kinds.base import Kind
 from navarch.store.base import Conflict
 
 _ATTEMPTS = 50
@@ -137,10 +137,12 @@ class Deleting:
         self._core = core
         self._writing = writing
 
-    async def delete(self, kind: Kind, namespace: str, name: str, options: DeleteOptions, origin: Origin) -> Deleted:
+    async def delete(
+        self, kind: ServedKind, namespace: str, name: str, options: DeleteOptions, origin: Origin
+    ) -> Deleted:
         """Raises StatusError 404, 409."""
         core, resource = self._core, kind.resource
-        cache = core.caches.of(resource)
+        cache = kind.cache
         await core.caches.sync()
         admitted = False
         for _ in range(_ATTEMPTS):
@@ -164,7 +166,9 @@ class Deleting:
             return deleted
         raise conflict(resource.plural, resource.group, name)
 
-    def _attributes(self, kind: Kind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin) -> Attributes:
+    def _attributes(
+        self, kind: ServedKind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin
+    ) -> Attributes:
         return Attributes(
             kind,
             "DELETE",
@@ -180,7 +184,7 @@ class Deleting:
         )
 
     async def _attempt(
-        self, kind: Kind, cached: Cached, stored: Obj, options: DeleteOptions, origin: Origin
+        self, kind: ServedKind, cached: Cached, stored: Obj, options: DeleteOptions, origin: Origin
     ) -> Deleted:
         """One try against one stored state.  Raises Conflict."""
         obj = orjson.loads(orjson.dumps(stored))
@@ -206,7 +210,7 @@ class Deleting:
         written = await self._writing.put_deleting(kind, obj, cached, origin)
         return Deleted(written.obj(), False)
 
-    def _set_finalizers(self, kind: Kind, metadata: Obj, propagation: str) -> None:
+    def _set_finalizers(self, kind: ServedKind, metadata: Obj, propagation: str) -> None:
         """What the garbage collector must do before the object goes; no policy keeps what an earlier delete asked."""
         finalizers = list(metadata.get("finalizers") or ())
         if propagation:
@@ -225,7 +229,7 @@ class Deleting:
             metadata.pop("finalizers", None)
 
 
-def success(kind: Kind, deleted: Deleted) -> Obj:
+def success(kind: ServedKind, deleted: Deleted) -> Obj:
     """The Status that answers a delete of most kinds."""
     metadata = deleted.obj["metadata"]
     details: Obj = {"name": metadata["name"], "kind": kind.resource.plural, "uid": metadata.get("uid", "")}

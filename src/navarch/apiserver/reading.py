@@ -21,6 +21,7 @@ from navarch.api.errors import Obj, StatusError, bad_request, expired, internal,
 from navarch.api.meta import Resource
 from navarch.api.selectors import parse_field_selector, parse_label_selector, unsupported_field
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import Cached, WatchCache
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
@@ -135,12 +136,12 @@ class Reading:
             raise not_found(resource.plural, resource.group, name)
         return cached
 
-    async def items(self, request: Request, kind: Kind, namespace: str) -> Listed:
+    async def items(self, request: Request, kind: ServedKind, namespace: str) -> Listed:
         """Raises StatusError 400, 410, 504."""
         selection = selection_of(request, kind, namespace)
         if not request.query:
             revision = await self._caches.sync()
-            return Listed(self._select(self._caches.of(kind.resource), selection, ""), revision)
+            return Listed(self._select(kind.cache, selection, ""), revision)
         version, match = request.arg("resourceVersion"), request.arg("resourceVersionMatch")
         limit = max(0, whole_number(request.arg("limit")))
         token = request.arg("continue")
@@ -160,17 +161,17 @@ class Reading:
                 if version == "0":
                     # Any version will do; chunks are for reads that must be consistent.
                     limit = 0
-            items = self._select(self._caches.of(kind.resource), selection, "")
+            items = self._select(kind.cache, selection, "")
         return _chunk(items, selection, revision, limit)
 
-    async def _continue(self, kind: Kind, selection: Selection, token: str, limit: int, version: str) -> Listed:
+    async def _continue(self, kind: ServedKind, selection: Selection, token: str, limit: int, version: str) -> Listed:
         if version and version != "0":
             raise bad_request("specifying resource version is not allowed when using continue")
         revision, start = _decode_token(token)
-        after = self._caches.of(kind.resource).codec.prefix + start
+        after = kind.cache.codec.prefix + start
         if revision < 0:
             revision = await self._caches.sync()
-            items = self._select(self._caches.of(kind.resource), selection, after)
+            items = self._select(kind.cache, selection, after)
         else:
             await self._caches.wait(revision)
             too_old = ContinueExpired(_encode_token(-1, start))
@@ -187,9 +188,9 @@ class Reading:
         return items if wanted is None else [cached for cached in items if wanted(cached)]
 
     async def _items_at(
-        self, kind: Kind, selection: Selection, revision: int, after: str, too_old: StatusError
+        self, kind: ServedKind, selection: Selection, revision: int, after: str, too_old: StatusError
     ) -> list[Cached]:
-        cache = self._caches.of(kind.resource)
+        cache = kind.cache
         items = cache.items_at(revision, selection.namespace, after=after)
         if items is None:
             prefix = cache.codec.prefix + (f"{selection.namespace}/" if selection.namespace else "")

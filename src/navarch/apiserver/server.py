@@ -40,10 +40,10 @@ from navarch.apiserver.housekeeping import Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.negotiation import form_of, respond_error
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
+from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
-from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
 from navarch.store.base import Store, StoreUnavailable
 from navarch.world import RealWorld, World
@@ -73,12 +73,12 @@ class ApiServer:
         event_ttl_s: float = 3600.0,
     ) -> None:
         registry = registry or builtin()
+        caches = Caches(store, registry.kinds())
         everyone = EveryoneIsAdmin()
         self.store = store
         self.core = Core(
-            Caches(store, registry.kinds()),
-            registry,
-            schema.load(kubernetes_version),
+            caches,
+            served_by(caches, registry, schema.load(kubernetes_version)),
             authenticator or everyone,
             authorizer or everyone,
             world or RealWorld(),
@@ -197,13 +197,10 @@ class ApiServer:
             raise too_large(MAX_BODY)
         if not route.plural:
             return await self._paths.handle(request, route, user)
-        kind = core.registry.by_path(route.group, route.version, route.plural)
-        if kind is None or route.odd:
+        kind = core.served.of_route(route)
+        if kind is None:
             raise unknown_path()
-        methods = core.methods(kind).get(route.shape)
-        if methods is None:
-            raise unknown_path()
-        if request.method not in methods:
+        if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()
         if request.body:
             request = await as_json(request, core.work)
@@ -245,7 +242,7 @@ class ServerWriter:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def _kind(self, resource: Resource) -> Kind:
+    def _kind(self, resource: Resource) -> ServedKind:
         return self._objects.core.kind_of(resource)
 
     async def create(self, resource: Resource, obj: Obj) -> Obj:

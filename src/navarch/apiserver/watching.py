@@ -18,6 +18,7 @@ from navarch.apiserver.caches import too_old
 from navarch.apiserver.core import Core
 from navarch.apiserver.reading import Selection, revision_argument, selection_of, whole_number
 from navarch.apiserver.routes import is_true
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Change, Notice, WatchCache, Watcher, watch_line
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
@@ -82,10 +83,10 @@ class Watching:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def start(self, kind: Kind, options: WatchOptions, render: Render | None) -> AsyncIterator[bytes]:
+    async def start(self, kind: ServedKind, options: WatchOptions, render: Render | None) -> AsyncIterator[bytes]:
         """Register the watch, then return its stream.  Raises StatusError 410, 504."""
         core = self._core
-        caches, cache = core.caches, core.caches.of(kind.resource)
+        caches, cache = core.caches, kind.cache
         if options.initial:
             if options.since:
                 await caches.wait(options.since)

@@ -25,9 +25,9 @@ from navarch.apiserver import objectmeta
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.apiserver.watchcache import Cached
-from navarch.kinds.base import Kind
 from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
 
 _MODIFY_ATTEMPTS = 50
@@ -92,7 +92,7 @@ class Writing:
 
     # Create
 
-    async def create(self, kind: Kind, obj: Obj, origin: Origin) -> Written:
+    async def create(self, kind: ServedKind, obj: Obj, origin: Origin) -> Written:
         """`obj` belongs to the pipeline from here on; its namespace is set."""
         core = self._core
         strategy = kind.strategy
@@ -106,7 +106,7 @@ class Writing:
         # Before the server adds what is its own (a Job's selector): that belongs to nobody who might drop it again.
         self._manage(kind, None, obj, origin, "", now)
         strategy.prepare_create(obj)
-        if "status" not in obj and (status := core.first_status(kind)) is not None:
+        if "status" not in obj and (status := kind.first_status()) is not None:
             obj["status"] = status
         for finalizer in strategy.finalizers_on_create(obj):
             if finalizer not in metadata.setdefault("finalizers", []):
@@ -131,11 +131,11 @@ class Writing:
             await core.admission.committed(attributes, obj)
         return written
 
-    def _create_errors(self, kind: Kind, obj: Obj) -> Iterable[FieldError]:
+    def _create_errors(self, kind: ServedKind, obj: Obj) -> Iterable[FieldError]:
         yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=kind.strategy.name_rule)
         yield from kind.strategy.validate(obj, None)
 
-    async def _commit_new(self, kind: Kind, obj: Obj, origin: Origin, base: str) -> Written:
+    async def _commit_new(self, kind: ServedKind, obj: Obj, origin: Origin, base: str) -> Written:
         resource = kind.resource
         metadata = obj["metadata"]
         for attempt in range(_NAME_ATTEMPTS):
@@ -154,7 +154,7 @@ class Writing:
 
     async def modify(
         self,
-        kind: Kind,
+        kind: ServedKind,
         namespace: str,
         name: str,
         wanted: Wanted,
@@ -165,7 +165,7 @@ class Writing:
     ) -> Written:
         """Change a stored object; `missing` gives the object to create where none is stored."""
         core = self._core
-        cache = core.caches.of(kind.resource)
+        cache = kind.cache
         resource = kind.resource
         await core.caches.sync()
         for _ in range(_MODIFY_ATTEMPTS):
@@ -192,7 +192,7 @@ class Writing:
                 await self.catch_up(lost)
         raise timed_out(f"the object {name} is being changed too often; try again")
 
-    async def _replace(self, kind: Kind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
+    async def _replace(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         core, strategy = self._core, kind.strategy
         self._prepare(kind, obj, old, cached, how)
@@ -226,7 +226,7 @@ class Writing:
             await core.admission.committed(attributes, obj)
         return written
 
-    def _prepare(self, kind: Kind, obj: Obj, old: Obj, cached: Cached, how: How) -> None:
+    def _prepare(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, how: How) -> None:
         """Restore what this kind of write may not change."""
         strategy = kind.strategy
         metadata = obj["metadata"]
@@ -245,7 +245,7 @@ class Writing:
         else:
             strategy.prepare_update(obj, old)
 
-    def _update_errors(self, kind: Kind, obj: Obj, old: Obj, subresource: str) -> Iterable[FieldError]:
+    def _update_errors(self, kind: ServedKind, obj: Obj, old: Obj, subresource: str) -> Iterable[FieldError]:
         strategy = kind.strategy
         yield from validate_object_meta_update(obj, old)
         yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
@@ -259,7 +259,7 @@ class Writing:
     # What both share
 
     def _attributes(
-        self, kind: Kind, operation: str, obj: Obj, old: Obj | None, origin: Origin, subresource: str
+        self, kind: ServedKind, operation: str, obj: Obj, old: Obj | None, origin: Origin, subresource: str
     ) -> Attributes:
         metadata = obj["metadata"]
         return Attributes(
@@ -276,11 +276,11 @@ class Writing:
             origin.warnings,
         )
 
-    def _manage(self, kind: Kind, old: Obj | None, obj: Obj, origin: Origin, subresource: str, now: str) -> None:
+    def _manage(self, kind: ServedKind, old: Obj | None, obj: Obj, origin: Origin, subresource: str, now: str) -> None:
         if not origin.manager:
             # Server-side apply has written managedFields itself.
             return
-        compiled = self._core.compiled(kind)
+        compiled = kind.compiled
         if compiled is None:
             return
         # What a new object's status says is the server's doing, and owned by nobody.
@@ -297,7 +297,7 @@ class Writing:
         if status is not None:
             obj["status"] = status
 
-    def _refuse_invalid(self, kind: Kind, obj: Obj, errors: Iterable[FieldError]) -> None:
+    def _refuse_invalid(self, kind: ServedKind, obj: Obj, errors: Iterable[FieldError]) -> None:
         # A body has room for a hundred thousand mistakes; a reader has not.
         found = list(islice(errors, _ERRORS_SHOWN))
         if found:
@@ -305,10 +305,11 @@ class Writing:
             name = metadata.get("name") or metadata.get("generateName") or ""
             raise invalid(kind.resource.kind, kind.resource.group, name, found)
 
-    async def _put(self, kind: Kind, obj: Obj, expected: int, origin: Origin, cached: Cached | None = None) -> Written:
+    async def _put(
+        self, kind: ServedKind, obj: Obj, expected: int, origin: Origin, cached: Cached | None = None
+    ) -> Written:
         """Encode and commit; what is stored already is not written again."""
-        core = self._core
-        cache = core.caches.of(kind.resource)
+        cache = kind.cache
         codec = cache.codec
         value = codec.encode(obj)
         metadata = obj["metadata"]
@@ -322,7 +323,7 @@ class Writing:
             return Written(data, cached.revision if cached else 0, created=not expected)
         cache.expect(key, value, obj)
         try:
-            ttl_s = core.event_ttl_s if kind.strategy.expires else None
+            ttl_s = self._core.event_ttl_s if kind.strategy.expires else None
             revision = await self._commit(Put(key, value, expected, ttl_s))
         except BaseException:
             cache.forget(key, value)
@@ -331,9 +332,9 @@ class Writing:
         data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
         return Written(data, revision, created=not expected)
 
-    async def _remove(self, kind: Kind, obj: Obj, cached: Cached, origin: Origin) -> Written:
+    async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
         """The last finalizer is gone: the object goes."""
-        codec = self._core.caches.of(kind.resource).codec
+        codec = kind.cache.codec
         revision = cached.revision
         if not origin.dry_run:
             revision = await self._commit(Delete(cached.key, cached.revision))
@@ -343,7 +344,7 @@ class Writing:
         """Delete what is stored at exactly this revision.  Raises Conflict, StatusError."""
         return cached.revision if dry_run else await self._commit(Delete(cached.key, cached.revision))
 
-    async def put_deleting(self, kind: Kind, obj: Obj, cached: Cached, origin: Origin) -> Written:
+    async def put_deleting(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
         """Store an object whose deletion has begun, without the hooks of an update.  Raises Conflict."""
         return await self._put(kind, obj, cached.revision, origin, cached)
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from typing import cast
 
 import orjson
 from isal import igzip
 
 from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
-from navarch.api.schema import SchemaSet
 from navarch.apiserver.core import Core
 from navarch.apiserver.memory import give_back
 from navarch.apiserver.routes import Route
@@ -82,7 +80,7 @@ class Documents:
         return made
 
     async def _openapi(self, request: Request, parts: list[str]) -> Response:
-        registry, schemas = self._core.registry, cast(SchemaSet, self._core.schemas)
+        registry, schemas = self._core.registry, self._core.schemas
         accept, known = request.headers.get("accept", ""), request.headers.get("if-none-match", "")
         if parts == ["v2"] and _OPENAPI_V2_PROTOBUF in accept and "json" not in accept and "*/*" not in accept:
             key = ("openapi", "v2", "protobuf")

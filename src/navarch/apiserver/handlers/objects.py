@@ -24,11 +24,12 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj
 from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
+from navarch.api.schema import Compiled
 from navarch.api.table import include_object, render
 from navarch.apiserver import decoding
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
-from navarch.apiserver.core import Compiled, Core
+from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import Deleting, delete_options_of, success
 from navarch.apiserver.negotiation import Form, partial_metadata, respond, respond_obj
 from navarch.apiserver.reading import Listed, Reading, list_header
@@ -256,8 +257,8 @@ class Objects:
         return self.answer(call, written.data, 201 if written.created else 200)
 
     def _patched(self, call: Call, media_type: str, body: object) -> Callable[[Obj], Obj]:
-        kind, core = call.kind, self.core
-        compiled = core.compiled(kind)
+        kind = call.kind
+        compiled = kind.compiled
 
         def wanted(old: Obj) -> Obj:
             if media_type == JSON_PATCH:
@@ -278,7 +279,7 @@ class Objects:
         kind = call.kind
         unpruned = orjson.dumps(obj) if call.request.query else b""
         decoding.check_type(obj, kind)
-        unknown = _check_touched(self.core.compiled(kind), obj, old)
+        unknown = _check_touched(kind.compiled, obj, old)
         if unknown:
             validation = decoding.field_validation_of(call.request)
             problems = [f'unknown field "{path}"' for path in unknown]
@@ -304,7 +305,7 @@ class Objects:
         config["metadata"]["name"] = name
         if config["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        compiled = core.compiled(kind)
+        compiled = kind.compiled
         if compiled is None:
             raise unsupported_media_type((JSON_PATCH, MERGE_PATCH))
         # Without defaults: an applier owns what it states, no more.

@@ -1,0 +1,133 @@
+"""Everything that an API server serves, as one immutable snapshot.
+
+In: kinds (the built-in ones, and those that are added at run time).  Out: a `Served`, in which each kind is a
+`ServedKind`: the kind with what the server holds for it, its cache, its compiled schema, the paths that it has. A
+change of what is served makes another `Served`, which replaces the one before as a whole; a request works with the kind
+that it found when it began, so that what it sees never changes under it.
+
+Invariant: nothing here is shared between servers but schemas of a Kubernetes version, which never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+
+from navarch.api.meta import Obj, Resource
+from navarch.api.schema import Compiled, SchemaSet
+from navarch.apiserver.caches import Caches
+from navarch.apiserver.routes import Methods, Route, methods_of
+from navarch.apiserver.watchcache import WatchCache
+from navarch.kinds.base import Kind
+from navarch.kinds.registry import Registry
+
+_ZEROS = {"integer": 0, "boolean": False}
+
+
+class _Compiling:
+    """What of a kind is worked out at first use."""
+
+    __slots__ = ("compiled", "first_status")
+
+    compiled: Compiled
+    first_status: Obj | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedKind(Kind):
+    """A kind as one server serves it."""
+
+    schemas: SchemaSet | None = None
+    # Where its objects are; None for one that is answered rather than stored.
+    watch_cache: WatchCache | None = None
+    methods: Methods = field(default_factory=dict)
+    _lazy: _Compiling = field(default_factory=_Compiling)
+
+    @property
+    def cache(self) -> WatchCache:
+        """The cache of its objects; all versions of a resource share it."""
+        cache = self.watch_cache
+        assert cache is not None
+        return cache
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """Its schema; None for a kind without."""
+        try:
+            return self._lazy.compiled
+        except AttributeError:
+            if self.definition is None or self.schemas is None:
+                return None
+            compiled = self._lazy.compiled = self.schemas.compile(self.definition)
+            return compiled
+
+    def first_status(self) -> Obj | None:
+        """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero
+        (clients count on the field being there). None for a kind without; the caller's own copy."""
+        try:
+            status = self._lazy.first_status
+        except AttributeError:
+            status = self._lazy.first_status = self._make_first_status()
+        return None if status is None else dict(status)
+
+    def _make_first_status(self) -> Obj | None:
+        if not self.has_status or self.definition is None or self.schemas is None:
+            return None
+        stated = self.schemas.definition(self.definition).get("properties", {}).get("status", {})
+        if "$ref" not in stated:
+            return None
+        definition = self.schemas.definition(stated["$ref"])
+        properties = definition.get("properties", {})
+        required = definition.get("required") or ()
+        return {name: _ZEROS[type_] for name in required if (type_ := properties[name].get("type")) in _ZEROS}
+
+
+class Served:
+    """The snapshot. Look-ups are on every request's path."""
+
+    __slots__ = ("_by_kind", "_by_path", "registry", "schemas")
+
+    def __init__(self, registry: Registry, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> None:
+        """`caches` by group and plural of the resources that objects are stored as."""
+        self.schemas = schemas
+        kinds = [_served(kind, schemas, caches) for kind in registry.kinds()]
+        self.registry = Registry(kinds)
+        self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in kinds}
+        self._by_kind = {(kind.resource.group, kind.resource.version, kind.resource.kind): kind for kind in kinds}
+
+    def kinds(self) -> Iterable[ServedKind]:
+        return self._by_path.values()
+
+    def by_path(self, group: str, version: str, plural: str) -> ServedKind | None:
+        return self._by_path.get((group, version, plural))
+
+    def by_kind(self, group: str, version: str, kind: str) -> ServedKind | None:
+        return self._by_kind.get((group, version, kind))
+
+    def of_route(self, route: Route) -> ServedKind | None:
+        """The kind that a path is one of; None where the path leads nowhere."""
+        kind = self._by_path.get((route.group, route.version, route.plural))
+        return None if kind is None or route.odd or route.shape not in kind.methods else kind
+
+    def of(self, resource: Resource) -> ServedKind:
+        """Raises LookupError where it is not served."""
+        kind = self.by_path(resource.group, resource.version, resource.plural)
+        if kind is None:
+            raise LookupError(f"{resource.group_resource} is not served")
+        return kind
+
+    def stored(self, kind: Kind) -> ServedKind:
+        """The kind under which objects of this one are stored: itself, or another version."""
+        return self.of(kind.stored_resource)
+
+
+def _served(kind: Kind, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> ServedKind:
+    stored = kind.stored_resource
+    same = {each.name: getattr(kind, each.name) for each in fields(Kind)}
+    cache = None if kind.virtual else caches[stored.group, stored.plural]
+    return ServedKind(**same, schemas=schemas, watch_cache=cache, methods=methods_of(kind))
+
+
+def served_by(caches: Caches, registry: Registry, schemas: SchemaSet) -> Served:
+    """What is served with these caches."""
+    return Served(registry, schemas, caches.by_resource())
