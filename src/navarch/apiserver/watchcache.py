@@ -255,7 +255,8 @@ class WatchCache:
         # Changes with a greater revision than this are all in the ring.
         self.oldest = 0
         self.last_change = 0
-        self._watchers: dict[tuple[str, str], set[Watcher]] = {}
+        # By scope, in the order in which they came.
+        self._watchers: dict[tuple[str, str], dict[Watcher, None]] = {}
         self._hints: dict[str, tuple[bytes, Mapping[str, str], Mapping[str, str]]] = {}
 
     def __len__(self) -> int:
@@ -276,7 +277,7 @@ class WatchCache:
         self._entries = {key: cached for key, cached in read if cached is not None}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
-        for key in before.keys() | self._entries.keys():
+        for key in {**before, **self._entries}:
             old, new = before.get(key), self._entries.get(key)
             if (old.revision if old else 0) != (new.revision if new else 0):
                 for listener in self.listeners:
@@ -376,12 +377,12 @@ class WatchCache:
             for change in self.changes_since(watcher.since):
                 if in_scope(change, watcher.scope):
                     watcher.offer(change)
-        self._watchers.setdefault(watcher.scope, set()).add(watcher)
+        self._watchers.setdefault(watcher.scope, {})[watcher] = None
 
     def unwatch(self, watcher: Watcher) -> None:
         found = self._watchers.get(watcher.scope)
         if found is not None:
-            found.discard(watcher)
+            found.pop(watcher, None)
             if not found:
                 del self._watchers[watcher.scope]
 

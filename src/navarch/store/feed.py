@@ -49,15 +49,15 @@ class Feed:
     """All subscriptions of one store."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}
 
     def subscribe(self, prefix: str) -> Subscription:
         subscription = Subscription(prefix)
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
 
     def publish(self, events: Sequence[Event], revision: int) -> None:
         """`events` are all there are up to `revision` since the last call."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -56,8 +57,9 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 class EmbeddedCluster:
     """Use it as `async with EmbeddedCluster(nodes=3) as cluster`; ready when the block begins.
 
-    `seed` makes names and placements repeat; `controllers` False leaves only the API server. `client` is the admin's;
-    `nodes` has `fail(name)` and `recover(name)`.
+    `seed` makes names and placements repeat; with a `VirtualWorld` (`navarch.sim.virtual`) as `world`, and `keys` (a
+    folder that keeps the cluster's keys and certificates from one run to the next), everything does. `controllers`
+    False leaves only the API server. `client` is the admin's; `nodes` has `fail(name)` and `recover(name)`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class EmbeddedCluster:
         seed: int | None = None,
         controllers: bool = True,
         world: World | None = None,
+        keys: Path | None = None,
     ) -> None:
         self._nodes = nodes if controllers else 0
         self._controllers = controllers
@@ -76,6 +79,7 @@ class EmbeddedCluster:
         self.config = ClusterConfig(
             "embedded", self._folder.name, kubernetes_version=kubernetes_version, nodes=self._nodes, seed=seed
         )
+        self._keys = keys
         self._tasks: list[asyncio.Task[None]] = []
         self._front: HTTPFront | None = None
         self.server: ApiServer
@@ -98,7 +102,7 @@ class EmbeddedCluster:
         return self.config.admin_kubeconfig
 
     async def __aenter__(self) -> EmbeddedCluster:
-        pki.ensure(self.config)
+        self._bring_keys()
         self.server = make_server(self.config, store=MemoryStore(clock=self._world), world=self._world)
         await self.server.start()
         attach(self.server)
@@ -124,6 +128,14 @@ class EmbeddedCluster:
                 raise ComponentFailed(message) from task.exception()
             # What the block raised may well be a consequence.
             error.add_note(message)
+
+    def _bring_keys(self) -> None:
+        """Those of an earlier run where there are any; what is missing is made, and kept for the next run."""
+        if self._keys is not None and self._keys.is_dir():
+            shutil.copytree(self._keys, self.config.pki, dirs_exist_ok=True)
+        pki.ensure(self.config)
+        if self._keys is not None:
+            shutil.copytree(self.config.pki, self._keys, dirs_exist_ok=True)
 
     def _start_components(self) -> None:
         identities = {name: self.client_as(user) for name, user in _IDENTITIES.items()}

@@ -247,7 +247,7 @@ class ResourceQuota(Plugin):
 
     def _count(self, quota: Obj, names: Iterable[str]) -> Amounts:
         """What the namespace holds of the named resources."""
-        wanted = set(names)
+        wanted = dict.fromkeys(names)
         total: Amounts = {name: Fraction(0) for name in wanted}
         for resource in _resources_for(wanted):
             for obj in self._reader.list(resource, quota["metadata"].get("namespace", "")):

@@ -139,7 +139,7 @@ class GarbageCollector(Controller):
         if self.graph.is_absent("", node.uid):
             self._forget(node)
             return None
-        for namespace in {dependent.namespace for dependent in node.dependents.values()}:
+        for namespace in dict.fromkeys(dependent.namespace for dependent in node.dependents.values()):
             found = await self._exists(node.api_version, node.kind, node.name, node.uid, namespace)
             if found is None:
                 return Requeue(30.0)

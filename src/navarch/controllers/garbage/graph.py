@@ -104,7 +104,7 @@ class Graph:
     def _relink(self, node: Node, before: Iterable[Obj], changes: Changes) -> None:
         names = {reference["uid"] for reference in node.owners}
         old = {reference["uid"]: reference for reference in before}
-        for uid in old.keys() - names:
+        for uid in [uid for uid in old if uid not in names]:
             self._unlink(node, uid, changes)
         for reference in node.owners:
             uid = reference["uid"]

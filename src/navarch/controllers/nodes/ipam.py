@@ -61,7 +61,7 @@ class NodeIPAMController(Controller):
         config = context.config
         self._enabled = config.allocate_node_cidrs and bool(config.cluster_cidr)
         self._cidrs = CidrSet(config.cluster_cidr, config.node_cidr_mask)
-        self._starved: set[Key] = set()
+        self._starved: dict[Key, None] = {}
         self._nodes = self.informer(NODES)
         if self._enabled:
             self._nodes.add_handler(self._node_added, lambda _old, new: self._node_added(new), self._node_deleted)
@@ -75,7 +75,7 @@ class NodeIPAMController(Controller):
             self.enqueue(key_of(node))
 
     def _node_deleted(self, node: Obj) -> None:
-        self._starved.discard(key_of(node))
+        self._starved.pop(key_of(node), None)
         for cidr in node["spec"].get("podCIDRs") or ():
             self._cidrs.release(cidr)
         for key in self._starved:
@@ -88,7 +88,7 @@ class NodeIPAMController(Controller):
             return None
         cidr = self._cidrs.take()
         if cidr is None:
-            self._starved.add(key)
+            self._starved[key] = None
             message = f"Node {name_of(node)} status is now: CIDRNotAvailable"
             self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
             return None

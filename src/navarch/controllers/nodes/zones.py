@@ -55,7 +55,7 @@ class EvictionLimits:
     def update(self, readiness_by_zone: Mapping[str, list[bool]]) -> None:
         states = {zone: state_of(readiness) for zone, readiness in readiness_by_zone.items()}
         self.all_disrupted = bool(states) and all(state is ZoneState.FULL for state in states.values())
-        for zone in self._limits.keys() - states.keys():
+        for zone in [zone for zone in self._limits if zone not in states]:
             del self._limits[zone]
         for zone, state in states.items():
             limit = self._limits.setdefault(zone, _Limit())

@@ -199,7 +199,7 @@ def port_rules(port: ServicePort, choice: Choice, table: TableConfig) -> PortRul
             _frontends(elements, "no-endpoint-services", port, port.outside_ips, refusal)
             if port.node_port:
                 _put(elements, "no-endpoint-nodeports", f"{port.protocol} . {port.node_port}", refusal)
-    for endpoint in {*inside, *outside}:
+    for endpoint in dict.fromkeys([*inside, *outside]):
         _put(elements, "hairpins", f"{endpoint.address} . {endpoint.address}", "")
     return result
 

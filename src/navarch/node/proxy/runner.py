@@ -174,7 +174,7 @@ class ServiceProxy:
         # A frontend that goes away has no right endpoints from now on, whatever its old flows say.
         stale = self._udp_frontends(changed)
         stale.by_address = {peer: set() for peer in stale.by_address}
-        for key in changed:
+        for key in sorted(changed):
             self._refresh(key)
         await self.proxier.sync(self._services, self._endpoints, None if everything else changed)
         self.health.updated()

@@ -131,7 +131,7 @@ def pod_requests(pod: Obj) -> dict[str, int]:
     overhead = pod["spec"].get("overhead") or {}
     stated = pod["spec"].get("resources") or {}
     whole_pod = {**(stated.get("limits") or {}), **(stated.get("requests") or {})}
-    names = {name for container in every for name in requests_of(container)} | set(overhead) | set(whole_pod)
+    names = dict.fromkeys([name for container in every for name in requests_of(container)] + [*overhead, *whole_pod])
     result = {}
     for name in names:
         read = milli_cpu if name == "cpu" else whole

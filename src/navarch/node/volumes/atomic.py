@@ -84,6 +84,6 @@ def _show_names(place: Path, payload: Mapping[str, Payload]) -> None:
     for entry in list(place.iterdir()):
         if entry.is_symlink() and not entry.name.startswith("..") and entry.name not in wanted:
             entry.unlink()
-    for name in wanted:
+    for name in sorted(wanted):
         if not (place / name).is_symlink():
             (place / name).symlink_to(f"{_DATA}/{name}")
