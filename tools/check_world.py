@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "navarch"
 
-WORLD = {"world.py"}
+# Its two ends: the machine, and virtual time.
+WORLD = {"world.py", "sim/virtual.py"}
 KEYS = {"cluster/pki.py"}
 # Where a thread of one's own is no business of the host's: these run in virtual time too.
 NO_THREADS = ("controllers/", "scheduler/", "sim/", "client/", "kinds/", "api/")
