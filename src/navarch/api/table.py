@@ -58,14 +58,22 @@ def render(
     A row's bytes, where given, are the object as it is to be sent (`includeObject=Object`), and go into the table
     unparsed; encode the result with orjson.
     """
+    row = row_function(columns, now, include_object)
+    return {**heading(columns), "rows": [row(obj, data) for obj, data in rows]}
+
+
+def heading(columns: Sequence[Column]) -> Obj:
+    """All of a Table but its rows."""
+    definitions = column_definitions(columns)
+    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions}
+
+
+def row_function(
+    columns: Sequence[Column], now: datetime, include_object: str = INCLUDE_METADATA
+) -> Callable[[Obj, bytes | None], Obj]:
+    """How one object (and its bytes, see `render`) becomes a row."""
     cells = [_cell_function(column) for column in columns]
-    return {
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": {},
-        "columnDefinitions": column_definitions(columns),
-        "rows": [_row(cells, obj, data, now, include_object) for obj, data in rows],
-    }
+    return lambda obj, data: _row(cells, obj, data, now, include_object)
 
 
 def column_definitions(columns: Sequence[Column]) -> list[Obj]:

@@ -13,6 +13,7 @@ from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Attributes
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
 from navarch.apiserver.routes import Route
@@ -71,12 +72,14 @@ class Core:
     kubelet_tls: ssl.SSLContext | None = None
     metrics: Metrics = field(default_factory=Metrics)
     work: LongWork = field(init=False)
+    encodings: Encodings = field(init=False)
     on_bookmark_s: float = 60.0
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
         self.work = LongWork(self.world.monotonic)
+        self.encodings = Encodings(self.work)
 
     @property
     def registry(self) -> Registry:
@@ -95,7 +98,7 @@ class Core:
 
     def stored_kind(self, kind: Kind) -> ServedKind:
         """The kind under which objects of this one are stored: itself, or another version."""
-        return self.served.stored(kind)
+        return self.served.of(kind.resource).pipeline_kind
 
     def now(self) -> datetime:
         return self.world.now()

@@ -149,7 +149,7 @@ class Deleting:
             cached = cache.get(namespace, name)
             if cached is None:
                 raise not_found(resource.plural, resource.group, name)
-            obj = cached.obj()
+            obj = await core.encodings.obj(kind, cached)
             objectmeta.check_preconditions(obj, kind, options.uid, options.revision)
             attributes = self._attributes(kind, cached, obj, options, origin)
             if not admitted and core.admission.concerns(kind, "DELETE"):

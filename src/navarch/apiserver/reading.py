@@ -18,7 +18,6 @@ from typing import Any
 import orjson
 
 from navarch.api.errors import Obj, StatusError, bad_request, expired, internal, invalid, invalid_value, not_found
-from navarch.api.meta import Resource
 from navarch.api.selectors import parse_field_selector, parse_label_selector, unsupported_field
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.served import ServedKind
@@ -120,14 +119,14 @@ class Reading:
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
 
-    async def get(self, resource: Resource, namespace: str, name: str, version: str = "") -> Cached:
+    async def get(self, kind: ServedKind, namespace: str, name: str, version: str = "") -> Cached:
         """Raises StatusError 404, 504."""
-        caches = self._caches
+        caches, resource = self._caches, kind.resource
         if not version:
             await caches.sync()
         elif version != "0":
             await caches.wait(_revision(version))
-        cache = caches.of(resource)
+        cache = kind.cache
         cached = cache.get(namespace if resource.namespaced else "", name)
         if cached is None:
             key = cache.codec.key(namespace if resource.namespaced else "", name)
@@ -270,12 +269,16 @@ def revision_argument(request: Request) -> int:
 
 def list_header(kind: Kind, listed: Listed) -> bytes:
     """Everything of a list's JSON before its items."""
+    head = orjson.dumps(
+        {"kind": kind.list_kind or kind.resource.kind + "List", "apiVersion": kind.resource.api_version}
+    )
+    return head[:-1] + b',"metadata":' + orjson.dumps(list_metadata(listed)) + b',"items":['
+
+
+def list_metadata(listed: Listed) -> dict[str, Any]:
     metadata: dict[str, Any] = {"resourceVersion": str(listed.revision)}
     if listed.token:
         metadata["continue"] = listed.token
     if listed.remaining is not None:
         metadata["remainingItemCount"] = listed.remaining
-    head = orjson.dumps(
-        {"kind": kind.list_kind or kind.resource.kind + "List", "apiVersion": kind.resource.api_version}
-    )
-    return head[:-1] + b',"metadata":' + orjson.dumps(metadata) + b',"items":['
+    return metadata

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field, fields
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.codec import Codec, head_of
 from navarch.apiserver.routes import Methods, Route, methods_of
 from navarch.apiserver.watchcache import WatchCache
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 
+_NO_CODEC = Codec(Resource("", "", "", "", False))
 _ZEROS = {"integer": 0, "boolean": False}
 
 
@@ -38,6 +40,11 @@ class ServedKind(Kind):
     """A kind as one server serves it."""
 
     schemas: SchemaSet | None = None
+    # Encodes objects in its own version, which canonical bytes begin with as `head` says.
+    codec: Codec = field(default=_NO_CODEC)
+    head: bytes = b""
+    # All kinds whose objects are stored with its own, by apiVersion.
+    versions: Mapping[str, ServedKind] = field(default_factory=dict)
     # Where its objects are; None for one that is answered rather than stored.
     watch_cache: WatchCache | None = None
     methods: Methods = field(default_factory=dict)
@@ -49,6 +56,21 @@ class ServedKind(Kind):
         cache = self.watch_cache
         assert cache is not None
         return cache
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether its objects are stored in its own version."""
+        return self.storage is None
+
+    @property
+    def storage_kind(self) -> ServedKind:
+        """The kind in whose version its objects are stored."""
+        return self if self.storage is None else self.versions[self.storage.api_version]
+
+    @property
+    def pipeline_kind(self) -> ServedKind:
+        """The kind whose hooks its writes go through: where functions convert, those of the stored version."""
+        return self if self.to_storage is None else self.storage_kind
 
     @property
     def compiled(self) -> Compiled | None:
@@ -90,7 +112,8 @@ class Served:
     def __init__(self, registry: Registry, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> None:
         """`caches` by group and plural of the resources that objects are stored as."""
         self.schemas = schemas
-        kinds = [_served(kind, schemas, caches) for kind in registry.kinds()]
+        families: dict[tuple[str, str], dict[str, ServedKind]] = {}
+        kinds = [_served(kind, schemas, caches, families) for kind in registry.kinds()]
         self.registry = Registry(kinds)
         self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in kinds}
         self._by_kind = {(kind.resource.group, kind.resource.version, kind.resource.kind): kind for kind in kinds}
@@ -116,16 +139,28 @@ class Served:
             raise LookupError(f"{resource.group_resource} is not served")
         return kind
 
-    def stored(self, kind: Kind) -> ServedKind:
-        """The kind under which objects of this one are stored: itself, or another version."""
-        return self.of(kind.stored_resource)
 
-
-def _served(kind: Kind, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> ServedKind:
+def _served(
+    kind: Kind,
+    schemas: SchemaSet,
+    caches: Mapping[tuple[str, str], WatchCache],
+    families: dict[tuple[str, str], dict[str, ServedKind]],
+) -> ServedKind:
     stored = kind.stored_resource
     same = {each.name: getattr(kind, each.name) for each in fields(Kind)}
-    cache = None if kind.virtual else caches[stored.group, stored.plural]
-    return ServedKind(**same, schemas=schemas, watch_cache=cache, methods=methods_of(kind))
+    # One dictionary for all versions of a resource, which is complete before anybody sees the snapshot.
+    versions = families.setdefault((stored.group, stored.plural), {})
+    made = ServedKind(
+        **same,
+        schemas=kind.own_schemas or schemas,
+        codec=Codec(kind.resource),
+        head=head_of(kind.resource),
+        versions=versions,
+        watch_cache=None if kind.virtual else caches[stored.group, stored.plural],
+        methods=methods_of(kind),
+    )
+    versions[kind.resource.api_version] = made
+    return made
 
 
 def served_by(caches: Caches, registry: Registry, schemas: SchemaSet) -> Served:

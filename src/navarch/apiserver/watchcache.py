@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.apiserver.codec import Codec, decode
+from navarch.apiserver.codec import Codec, canonical, decode
 from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
 
@@ -38,10 +38,14 @@ _NO_LABELS: Mapping[str, str] = {}
 _NO_FIELDS: Mapping[str, str] = {}
 
 
+# Forms of an object by name; what is still being made is a task.
+Kept = dict[str, "bytes | asyncio.Task[None]"]
+
+
 class Cached:
     """One object at one revision."""
 
-    __slots__ = ("_shared", "data", "fields", "key", "labels", "name", "namespace", "revision")
+    __slots__ = ("_shared", "data", "fields", "kept", "key", "labels", "name", "namespace", "revision")
 
     def __init__(
         self,
@@ -60,6 +64,8 @@ class Cached:
         self.data = data
         self.labels = labels
         self.fields = fields
+        # Other forms made of the bytes, see `encodings`.
+        self.kept: Kept | None = None
         self._shared: Obj | None = None
 
     def field(self, path: str) -> str:
@@ -247,6 +253,8 @@ class WatchCache:
         self._selected = strategy.selected
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
+        # Whether there are bytes in another version than the one that is stored now.
+        self.mixed = False
         # Why, by key.
         self.undecodable: dict[str, str] = {}
         self._entries: dict[str, Cached] = {}
@@ -273,6 +281,7 @@ class WatchCache:
         self._hints.clear()
         before = self._entries
         self.undecodable.clear()
+        self.mixed = False
         read = ((entry.key, self._readable(entry.key, entry.value, entry.mod_revision)) for entry in entries)
         self._entries = {key: cached for key, cached in read if cached is not None}
         self._keys = SortedKeys(self._entries)
@@ -300,6 +309,9 @@ class WatchCache:
 
     def _cached(self, key: str, value: bytes, revision: int) -> Cached:
         namespace, name = key[len(self.codec.prefix) :].split("/", 1)
+        if not value.startswith(self.codec.head):
+            value = canonical(value)
+            self.mixed = self.mixed or not value.startswith(self.codec.head)
         data = self.codec.stamp(value, revision)
         hint = self._hints.pop(key, None)
         if hint is not None and hint[0] is value:

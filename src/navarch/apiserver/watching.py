@@ -7,7 +7,7 @@ sent goes into the next together. A watch ends by its deadline, by its client, o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -16,10 +16,13 @@ from navarch.api.errors import StatusError, forbidden_field, invalid
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import too_old
 from navarch.apiserver.core import Core
+from navarch.apiserver.encodings import Encodings, Rendering
+from navarch.apiserver.negotiation import Form
 from navarch.apiserver.reading import Selection, revision_argument, selection_of, whole_number
+from navarch.apiserver.renderings import enclosed
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Change, Notice, WatchCache, Watcher, watch_line
+from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Notice, WatchCache, Watcher, watch_line
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
@@ -27,9 +30,6 @@ _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
 _INITIAL_CHUNK = 500
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-
-# How a watch writes one object; None where stored lines go out as they are.
-Render = Callable[[Cached], bytes]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Watching:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def start(self, kind: ServedKind, options: WatchOptions, render: Render | None) -> AsyncIterator[bytes]:
+    async def start(self, kind: ServedKind, options: WatchOptions, lines: Lines) -> AsyncIterator[bytes]:
         """Register the watch, then return its stream.  Raises StatusError 410, 504."""
         core = self._core
         caches, cache = core.caches, kind.cache
@@ -96,7 +96,7 @@ class Watching:
             raise too_old(options.since, cache.oldest)
         initial = self._initial(cache, options) if options.initial else []
         since = caches.revision if options.initial else options.since
-        return self._stream(kind, cache, options, initial, since, render)
+        return self._stream(kind, cache, options, initial, since, lines)
 
     def _initial(self, cache: WatchCache, options: WatchOptions) -> list[Cached]:
         selection = options.selection
@@ -111,12 +111,11 @@ class Watching:
         options: WatchOptions,
         initial: list[Cached],
         since: int,
-        render: Render | None,
+        lines: Lines,
     ) -> AsyncIterator[bytes]:
         core, resource = self._core, kind.resource
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
-        lines = _Lines(kind, render)
         if since < cache.oldest:
             yield error_line(too_old(since, cache.oldest))
             return
@@ -138,16 +137,19 @@ class Watching:
         timers.append(loop.call_later(options.timeout_s, finish))
         try:
             for start in range(0, len(initial), _INITIAL_CHUNK):
-                yield b"".join([lines.of_object(ADDED, cached) for cached in initial[start : start + _INITIAL_CHUNK]])
+                yield await lines.of_objects(ADDED, initial[start : start + _INITIAL_CHUNK])
             if options.announce_end:
                 yield lines.bookmark(since, initial_end=True)
             while True:
                 notices = await watcher.take()
                 if notices:
                     core.metrics.sent_events(resource.group, resource.version, resource.kind, len(notices))
-                    yield b"".join([lines.of_notice(notice) for notice in notices])
+                    yield await lines.of_notices(notices)
                 elif watcher.closed:
                     return
+        except StatusError as error:
+            # What cannot be converted cannot be left out either.
+            yield error_line(error)
         finally:
             for timer in timers:
                 timer.cancel()
@@ -155,38 +157,55 @@ class Watching:
             core.metrics.watches -= 1
 
 
-class _Lines:
-    """Notices to lines of the stream."""
+class Lines:
+    """Notices to lines of the stream, in the form that the client asked for. `rendering` is asked for at each turn: a
+    Table tells ages."""
 
-    def __init__(self, kind: Kind, render: Render | None) -> None:
+    def __init__(
+        self, kind: ServedKind, encodings: Encodings, rendering: Callable[[], Rendering | None], form: Form
+    ) -> None:
         self._kind = kind
-        self._render = render
+        self._encodings = encodings
+        self._rendering = rendering
+        self._form = form
+        self._first = True
 
-    def of_notice(self, notice: Notice) -> bytes:
-        change = notice.change
-        if change is None:
-            return self.bookmark(notice.revision)
-        if self._render is None:
-            return change.line(notice.type)
-        return self._rendered(change, notice.type, self._render)
+    async def of_notices(self, notices: Sequence[Notice]) -> bytes:
+        """Raises StatusError where an object cannot be converted."""
+        kind = self._kind
+        if not self._form.transform and kind.is_storage and not kind.cache.mixed:
+            return b"".join([
+                notice.change.line(notice.type) if notice.change is not None else self.bookmark(notice.revision)
+                for notice in notices
+            ])  # fmt: skip
+        shown = [notice.change.shown(notice.type) for notice in notices if notice.change is not None]
+        parts = iter(await self._encodings.all(kind, shown, self._rendering()))
+        return b"".join([
+            self._line(notice.type, next(parts), notice.revision)
+            if notice.change is not None
+            else self.bookmark(notice.revision)
+            for notice in notices
+        ])  # fmt: skip
 
-    def _rendered(self, change: Change, type_: str, render: Render) -> bytes:
-        return watch_line(type_, render(change.shown(type_)))
+    async def of_objects(self, type_: str, items: Sequence[Cached]) -> bytes:
+        """Raises StatusError where an object cannot be converted."""
+        parts = await self._encodings.all(self._kind, items, self._rendering())
+        return b"".join([
+            self._line(type_, part, cached.revision) for part, cached in zip(parts, items, strict=True)
+        ])  # fmt: skip
 
-    def of_object(self, type_: str, cached: Cached) -> bytes:
-        return watch_line(type_, cached.data if self._render is None else self._render(cached))
+    def _line(self, type_: str, part: bytes, revision: int) -> bytes:
+        first, self._first = self._first, False
+        return watch_line(type_, enclosed(self._kind, self._form, part, revision, first=first))
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         resource = self._kind.resource
         metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial_end:
             metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
-        obj: Obj = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
-        if self._render is not None:
-            data = orjson.dumps(obj)
-            obj_bytes = self._render(Cached("", "", "", revision, data, {}, {}))
-            return watch_line(BOOKMARK, obj_bytes)
-        return watch_line(BOOKMARK, orjson.dumps(obj))
+        data = orjson.dumps({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})
+        rendering = self._rendering()
+        return self._line(BOOKMARK, data if rendering is None else rendering.make(data), revision)
 
 
 def error_line(error: StatusError) -> bytes:

@@ -174,7 +174,7 @@ class Writing:
                 if missing is None:
                     raise not_found(resource.plural, resource.group, name)
                 return await self.create(kind, missing(), origin)
-            old = cached.obj()
+            old = await core.encodings.obj(kind, cached)
             obj = wanted(old)
             revision = objectmeta.requested_revision(obj)
             if revision and revision != cached.revision:
@@ -310,18 +310,19 @@ class Writing:
     ) -> Written:
         """Encode and commit; what is stored already is not written again."""
         cache = kind.cache
-        codec = cache.codec
-        value = codec.encode(obj)
+        codec, encodings = cache.codec, self._core.encodings
+        stored = obj if kind.is_storage else await encodings.stored(kind, obj)
+        value = codec.encode(stored)
         metadata = obj["metadata"]
         key = codec.key(metadata.get("namespace") or "", metadata["name"])
         if cached is not None and value == codec.unstamp(cached.data, cached.revision):
-            return Written(cached.data, cached.revision)
+            return Written(await encodings.one(kind, cached), cached.revision)
         if origin.dry_run:
             if expected == 0 and cache.by_key(key) is not None:
                 raise Conflict(None)
             data = codec.stamp(value, cached.revision) if cached is not None else value
-            return Written(data, cached.revision if cached else 0, created=not expected)
-        cache.expect(key, value, obj)
+            return Written(await encodings.data(kind, data), cached.revision if cached else 0, created=not expected)
+        cache.expect(key, value, stored)
         try:
             ttl_s = self._core.event_ttl_s if kind.strategy.expires else None
             revision = await self._commit(Put(key, value, expected, ttl_s))
@@ -330,11 +331,11 @@ class Writing:
             raise
         entry = cache.by_key(key)
         data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
-        return Written(data, revision, created=not expected)
+        return Written(await encodings.data(kind, data), revision, created=not expected)
 
     async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
         """The last finalizer is gone: the object goes."""
-        codec = kind.cache.codec
+        codec = kind.codec
         revision = cached.revision
         if not origin.dry_run:
             revision = await self._commit(Delete(cached.key, cached.revision))

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj, Resource
+from navarch.api.schema import SchemaSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,24 @@ class ScaleSubresource:
     selector: str = "spec.selector"
 
 
+class Converter(Protocol):
+    """Converts objects of a kind between its versions; it may take long, and it may fail (a webhook)."""
+
+    async def convert(self, objects: Sequence[Obj], api_version: str) -> Sequence[Obj]:
+        """The objects, each of whatever version, in the version wanted, in order; the caller's own copies.  Raises
+        StatusError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A served kind: its resource, its names, its verbs and subresources, and its strategy.
 
     `definition` is the name of its OpenAPI definition (`io.k8s.api.core.v1.Pod`), None for one without schema.
     `storage` is the resource under whose key and version objects are stored, where that is another version of the
-    same kind; `to_storage` and `from_storage` convert then.
+    same kind; `to_storage` and `from_storage` convert then, or the `converter`, which does it for all versions; without
+    either, versions differ in nothing but their name.
+    `own_schemas` has the definition of a custom kind, which no version of Kubernetes has.
     `virtual` kinds (TokenReview, SubjectAccessReview, …) are answered, never stored.
     """
 
@@ -184,6 +196,8 @@ class Kind:
     storage: Resource | None = None
     to_storage: Callable[[Obj], Obj] | None = None
     from_storage: Callable[[Obj], Obj] | None = None
+    converter: Converter | None = None
+    own_schemas: SchemaSet | None = None
 
     @property
     def stored_resource(self) -> Resource:

@@ -31,7 +31,7 @@ class Accounts:
         stated = request.get("metadata") or {}
         if stated.get("name") and stated["name"] != name:
             raise bad_request(f"metadata.name: Invalid value: {stated['name']!r}: must match the service account name")
-        cached = await self._objects.reading.get(call.kind.resource, call.namespace, name)
+        cached = await self._objects.reading.get(call.kind, call.namespace, name)
         spec = request.get("spec") or {}
         await self._admit(call, request)
         status = await issuer.issue(cached.obj(), spec)

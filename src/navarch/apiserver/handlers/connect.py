@@ -119,11 +119,13 @@ class Connect:
             raise forbidden("pods", "", name, f"{why}: {decision.reason}" if decision.reason else why)
 
     async def _pod(self, call: Call) -> Obj:
-        cached = await self._objects.reading.get(PODS, call.namespace, call.route.name)
+        cached = await self._objects.reading.get(self._core.kind_of(PODS), call.namespace, call.route.name)
         return cached.obj()
 
     async def _kubelet(self, node: str) -> Target:
-        return kubelet_of((await self._objects.reading.get(NODES, "", node)).obj(), self._core.kubelet_tls)
+        return kubelet_of(
+            (await self._objects.reading.get(self._core.kind_of(NODES), "", node)).obj(), self._core.kubelet_tls
+        )
 
     async def _admit(self, call: Call, obj: Obj) -> None:
         admission = self._core.admission

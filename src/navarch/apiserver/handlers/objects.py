@@ -7,7 +7,7 @@ asks for it and is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import orjson
 
@@ -25,19 +25,21 @@ from navarch.api.errors import (
 from navarch.api.meta import Obj
 from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
 from navarch.api.schema import Compiled
-from navarch.api.table import include_object, render
+from navarch.api.table import INCLUDE_METADATA, include_object
 from navarch.apiserver import decoding
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import Deleting, delete_options_of, success
-from navarch.apiserver.negotiation import Form, partial_metadata, respond, respond_obj
-from navarch.apiserver.reading import Listed, Reading, list_header
+from navarch.apiserver.encodings import Rendering, convert
+from navarch.apiserver.negotiation import respond, respond_obj
+from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
+from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import Cached
-from navarch.apiserver.watching import Watching, watch_options_of
+from navarch.apiserver.watching import Lines, Watching, watch_options_of
 from navarch.apiserver.writing import How, Origin, Writing, Written
 from navarch.client.transport import Response
-from navarch.kinds.base import Kind
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -59,64 +61,39 @@ class Objects:
     # Reads
 
     async def get(self, call: Call) -> Response:
+        kind = call.kind
         version = call.request.arg("resourceVersion") if call.request.query else ""
-        cached = await self.reading.get(call.kind.resource, call.namespace, call.route.name, version)
-        return self.answer(call, self._served_data(call.kind, cached))
+        cached = await self.reading.get(kind, call.namespace, call.route.name, version)
+        data = cached.data
+        if not data.startswith(kind.head):
+            data = await self.core.encodings.one(kind, cached)
+        return self.answer(call, data)
 
     async def list(self, call: Call) -> Response:
-        listed = await self.reading.items(call.request, call.kind, call.namespace)
-        form, kind = call.form, call.kind
-        if form.transform == "Table":
-            return respond_obj(form, self._table(call, listed.items, listed))
-        if form.transform:
-            return respond_obj(form, self._metadata_list(kind, listed, form))
-        if kind.from_storage is None:
-            parts = [cached.data for cached in listed.items]
-        else:
-            parts = [self._served_data(kind, cached) for cached in listed.items]
-        return respond(form, list_header(kind, listed) + b",".join(parts) + b"]}")
+        kind, form = call.kind, call.form
+        listed = await self.reading.items(call.request, kind, call.namespace)
+        parts = await self.core.encodings.all(kind, listed.items, self._rendering(call))
+        head, name = heading(kind, form, list_metadata(listed))
+        return respond(form, orjson.dumps(head)[:-1] + b',"' + name.encode() + b'":[' + b",".join(parts) + b"]}")
 
     async def watch(self, call: Call) -> Response:
-        options = watch_options_of(call.request, call.kind, call.namespace, call.route.name, self.core)
-        stream = await self.watching.start(call.kind, options, self._watch_render(call))
+        kind, form = call.kind, call.form
+        options = watch_options_of(call.request, kind, call.namespace, call.route.name, self.core)
+        lines = Lines(kind, self.core.encodings, lambda: self._rendering(call), form)
+        stream = await self.watching.start(kind, options, lines)
         return Response(200, stream, {}, "application/json")
 
-    def _watch_render(self, call: Call) -> Callable[[Cached], bytes] | None:
-        kind, form = call.kind, call.form
-        if form.transform == "Table":
-            first = True
+    def _rendering(self, call: Call) -> Rendering | None:
+        if not call.form.transform:
+            return None
+        include = include_object(call.request.arg("includeObject")) if call.request.query else INCLUDE_METADATA
+        return rendering_of(call.kind, call.form, include, self.core.now())
 
-            def table(cached: Cached) -> bytes:
-                # Columns are said once, with the first event.
-                nonlocal first
-                shown = self._table(call, [cached], None)
-                if not first:
-                    shown.pop("columnDefinitions", None)
-                    shown["columnDefinitions"] = None
-                first = False
-                return orjson.dumps(shown)
+    def _from_stored(self, kind: ServedKind, data: bytes) -> bytes:
+        """What the pipeline wrote as the kind's own version."""
+        return data if data.startswith(kind.head) else convert(kind, data)
 
-            return table
-        if form.transform:
-            return lambda cached: orjson.dumps(partial_metadata(cached.obj(), form.version))
-        if kind.from_storage is not None:
-            return lambda cached: self._served_data(kind, cached)
-        return None
-
-    def _served_data(self, kind: Kind, cached: Cached) -> bytes:
-        if kind.from_storage is None:
-            return cached.data
-        return self._from_stored(kind, cached.data)
-
-    def _from_stored(self, kind: Kind, data: bytes) -> bytes:
-        """Stored bytes as the kind's own version."""
-        if kind.from_storage is None:
-            return data
-        obj = kind.from_storage(decode(data))
-        obj["apiVersion"], obj["kind"] = kind.resource.api_version, kind.resource.kind
-        return orjson.dumps(obj)
-
-    def _to_stored(self, kind: Kind, obj: Obj) -> Obj:
+    def _to_stored(self, kind: ServedKind, obj: Obj) -> Obj:
         if kind.to_storage is None:
             return obj
         stored = kind.to_storage(obj)
@@ -135,10 +112,10 @@ class Objects:
     ) -> Written:
         """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
         kind = call.kind
-        stored = self.core.stored_kind(kind)
+        stored = kind.pipeline_kind
 
         def stored_wanted(old: Obj) -> Obj:
-            if kind.from_storage is not None:
+            if kind is not stored:
                 old = decode(self._from_stored(kind, orjson.dumps(old)))
             return self._to_stored(kind, wanted(old))
 
@@ -154,50 +131,18 @@ class Objects:
         written.data = self._from_stored(kind, written.data)
         return written
 
-    def _table(self, call: Call, items: Sequence[Cached], listed: Listed | None) -> Obj:
-        include = include_object(call.request.arg("includeObject"))
-        kind = call.kind
-        rows = ((decode(self._served_data(kind, cached)), None) for cached in items)
-        table = render(kind.strategy.columns, rows, self.core.now(), include_object=include)
-        table["apiVersion"] = f"meta.k8s.io/{call.form.version}"
-        metadata: Obj = {"resourceVersion": str(listed.revision if listed else items[0].revision if items else "")}
-        if listed is not None and listed.token:
-            metadata["continue"] = listed.token
-        if listed is not None and listed.remaining is not None:
-            metadata["remainingItemCount"] = listed.remaining
-        table["metadata"] = metadata
-        return table
-
-    def _metadata_list(self, kind: Kind, listed: Listed, form: Form) -> Obj:
-        metadata: Obj = {"resourceVersion": str(listed.revision)}
-        if listed.token:
-            metadata["continue"] = listed.token
-        if listed.remaining is not None:
-            metadata["remainingItemCount"] = listed.remaining
-        return {
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": f"meta.k8s.io/{form.version}",
-            "metadata": metadata,
-            "items": [partial_metadata(cached.obj(), form.version) for cached in listed.items],
-        }
-
     def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
         """One object in the form asked for, with the warnings gathered on the way."""
         form = call.form
         headers = warning_headers(call.warnings)
-        if form.transform == "Table":
-            cached = Cached("", "", "", 0, data, {}, {})
-            table = render(
-                call.kind.strategy.columns,
-                [(decode(data), None)],
-                self.core.now(),
-                include_object=include_object(call.request.arg("includeObject")),
-            )
-            table["metadata"] = {"resourceVersion": cached.obj()["metadata"].get("resourceVersion", "")}
-            return respond_obj(form, table, status, headers)
-        if form.transform:
-            return respond_obj(form, partial_metadata(decode(data), form.version), status, headers)
-        return respond(form, data, status, headers)
+        rendering = self._rendering(call)
+        if rendering is None:
+            return respond(form, data, status, headers)
+        part = rendering.make(data)
+        if form.transform == TABLE:
+            version = decode(data)["metadata"].get("resourceVersion", "")
+            part = enclosed(call.kind, form, part, version, first=True)
+        return respond(form, part, status, headers)
 
     # Writes
 
@@ -207,7 +152,7 @@ class Objects:
         decoding.check_namespace(obj, kind, call.namespace)
         if call.route.name:
             decoding.check_name(obj, call.route.name)
-        written = await self.writing.create(core.stored_kind(kind), self._to_stored(kind, obj), call.origin())
+        written = await self.writing.create(kind.pipeline_kind, self._to_stored(kind, obj), call.origin())
         return self.answer(call, self._from_stored(kind, written.data), 201)
 
     async def update(self, call: Call) -> Response:
@@ -351,7 +296,7 @@ class Objects:
     async def delete(self, call: Call) -> Response:
         options = delete_options_of(call.request)
         origin = self._delete_origin(call, options.dry_run)
-        stored = self.core.stored_kind(call.kind)
+        stored = call.kind.pipeline_kind
         deleted = await self.deleting.delete(stored, call.namespace, call.route.name, options, origin)
         headers = warning_headers(call.warnings)
         status = 202 if not deleted.gone and options.propagation == "Foreground" else 200
@@ -366,7 +311,7 @@ class Objects:
         options = delete_options_of(call.request)
         origin = self._delete_origin(call, options.dry_run)
         listed = await self.reading.items(call.request, call.kind, call.namespace)
-        stored = self.core.stored_kind(call.kind)
+        stored = call.kind.pipeline_kind
         gone: list[Obj] = []
 
         async def one(cached: Cached) -> None:

@@ -30,7 +30,7 @@ class Scaling:
         self._objects = objects
 
     async def get(self, call: Call) -> Response:
-        cached = await self._objects.reading.get(call.kind.resource, call.namespace, call.route.name)
+        cached = await self._objects.reading.get(call.kind, call.namespace, call.route.name)
         return respond_obj(call.form, scale_of(call.kind, cached.obj()))
 
     async def update(self, call: Call) -> Response:
@@ -101,7 +101,7 @@ class Scaling:
             return obj
 
         written: Written = await self._objects.writing.modify(
-            self._core.stored_kind(call.kind),
+            call.kind.pipeline_kind,
             call.namespace,
             call.route.name,
             scaled,
