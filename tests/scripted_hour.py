@@ -1,4 +1,4 @@
-"""An hour in the life of an embedded cluster, in virtual time: `python -m tests.testing.scripted_hour KEYS OUT SEED`.
+"""An hour in the life of an embedded cluster, in virtual time: `python -m tests.scripted_hour KEYS OUT SEED`.
 
 Rolling updates of every kind of workload, nodes that fail and come back, jobs, preemption, evictions and quota. Every
 commit to the store, as its revision, key and bytes, goes to `OUT/stored`, every log line with its time to `OUT/log`.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 LONGEST_CPU_S = 60.0
 
 
@@ -32,7 +32,7 @@ def play(keys: Path, out: Path, *, seed: int, hash_seed: int, ballast: int = 0) 
     """Play the hour in a process of its own, whose hashes and addresses are its own too."""
     out.mkdir()
     environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "BALLAST": "x" * ballast}
-    command = [sys.executable, "-m", "tests.testing.scripted_hour", str(keys), str(out), str(seed)]
+    command = [sys.executable, "-m", "tests.scripted_hour", str(keys), str(out), str(seed)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
