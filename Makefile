@@ -46,6 +46,10 @@ test-pythons: install
 explore: install
 	@$(BIN)/python tools/explore.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# The messages of the gRPC APIs that are spoken (CRI, containerd's events, etcd), from their .proto files.
+protos: install
+	@$(BIN)/python tools/protos.py
+
 lock: install
 	@$(BIN)/python tools/lock.py
 

@@ -1,20 +1,47 @@
-"""Every test that takes `store` runs against each backend."""
+"""Every test that takes `store` runs against each backend; those of etcd share one server and have a prefix each."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from navarch.store.base import Store
+from navarch.store.etcd.store import EtcdStore
+from navarch.store.etcd.target import parse
 from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
 
+from .etcd_server import MISSING, Etcd, etcd_binary
 
-@pytest.fixture(params=["memory", "sqlite"])
+_PREFIXES = count()
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[Etcd]:
+    if etcd_binary() is None:
+        pytest.skip(MISSING)
+    with Etcd() as server:
+        yield server
+
+
+@pytest.fixture
+def etcd_url(etcd: Etcd) -> str:
+    """Of a part of the server that no other test uses."""
+    return f"{etcd.url}/test-{next(_PREFIXES)}"
+
+
+@pytest.fixture(params=["memory", "sqlite", "etcd"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "state.db")
+    made: Store
+    if request.param == "memory":
+        made = MemoryStore()
+    elif request.param == "sqlite":
+        made = SQLiteStore(tmp_path / "state.db")
+    else:
+        made = EtcdStore(parse(request.getfixturevalue("etcd_url")))
     await made.open()
     yield made
     await made.close()

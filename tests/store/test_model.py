@@ -7,14 +7,19 @@ import tempfile
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from navarch.store.base import Compacted, Conflict, Delete, Event, Put, Store
+from navarch.store.etcd.store import EtcdStore
+from navarch.store.etcd.target import parse
 from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
+
+from .etcd_server import Etcd
 
 KEYS = st.sampled_from(["/a/1", "/a/2", "/a/22", "/b/1"])
 HOWS = st.sampled_from(["any", "new", "right", "wrong"])
@@ -45,20 +50,22 @@ STEPS = st.lists(
 class Model:
     """The whole history, one list of events per revision, and what follows from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: int = 0) -> None:
+        # What the store was at before: etcd serves others, too.
+        self.base = base
+        self.compacted = base
         self.commits: list[list[Event]] = []
-        self.compacted = 0
 
     @property
     def newest(self) -> int:
-        return len(self.commits)
+        return self.base + len(self.commits)
 
     def since(self, revision: int) -> list[Event]:
-        return [event for commit in self.commits[revision:] for event in commit]
+        return [event for commit in self.commits[revision - self.base :] for event in commit]
 
     def at(self, revision: int) -> dict[str, Event]:
         state: dict[str, Event] = {}
-        for commit in self.commits[:revision]:
+        for commit in self.commits[: revision - self.base]:
             for event in commit:
                 if event.value is None:
                     del state[event.key]
@@ -71,11 +78,12 @@ class Model:
 
 
 async def play(store: Store, steps: list[Any]) -> None:
-    model = Model()
+    model = Model(await store.revision())
     for step in steps:
         if step[0] == "compact":
-            await store.compact(step[1])
-            model.compacted = max(model.compacted, min(step[1], model.newest))
+            revision = model.base + step[1]
+            await store.compact(revision)
+            model.compacted = max(model.compacted, min(revision, model.newest))
         elif step[0] == "range":
             await check_range(store, model, *step[1:])
         else:
@@ -100,7 +108,8 @@ async def check_commit(store: Store, model: Model, steps: list[Any]) -> None:
         expected = {"any": None, "new": 0, "right": held, "wrong": held + 1}[how]
         value = step[2] if step[0] == "put" else None
         ops.append(Put(key, value, expected) if value is not None else Delete(key, expected))
-        events.append(Event(key, value, revision, current.create_revision if current else revision))
+        created = current.create_revision if current else revision
+        events.append(Event(key, value, revision, created if value is not None else 0))
         if (expected is not None and expected != held) or (value is None and current is None):
             failing[key] = held
     if failing:
@@ -113,7 +122,7 @@ async def check_commit(store: Store, model: Model, steps: list[Any]) -> None:
 
 
 async def check_range(store: Store, model: Model, prefix: str, revision: int, limit: int) -> None:
-    revision = min(revision, model.newest)
+    revision = min(model.base + revision, model.newest) if revision else 0
     if revision and revision < model.compacted:
         with pytest.raises(Compacted):
             await store.range(prefix, revision=revision)
@@ -133,7 +142,7 @@ async def check_watch(store: Store, model: Model) -> None:
     wanted = model.since(model.compacted)
     seen: list[Event] = []
     if wanted:
-        async with asyncio.timeout(5), aclosing(store.watch("/", model.compacted)) as stream:  # type: ignore[type-var]
+        async with asyncio.timeout(10), aclosing(store.watch("/", model.compacted)) as stream:  # type: ignore[type-var]
             async for event in stream:
                 if isinstance(event, Event):
                     seen.append(event)
@@ -161,3 +170,24 @@ def test_sqlite_agrees_with_the_model(steps: list[Any]) -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(run(directory))
+
+
+def test_etcd_agrees_with_the_model(etcd: Etcd) -> None:
+    # One event loop for all: gRPC keeps to the one that it saw first.
+    with asyncio.Runner() as runner:
+
+        @given(STEPS)
+        @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        def check(steps: list[Any]) -> None:
+            runner.run(on_etcd(etcd, steps))
+
+        check()
+
+
+async def on_etcd(etcd: Etcd, steps: list[Any]) -> None:
+    store = EtcdStore(parse(f"{etcd.url}/model-{uuid4().hex}"))
+    await store.open()
+    try:
+        await play(store, steps)
+    finally:
+        await store.close()

@@ -135,6 +135,15 @@ async def test_close_finishes_what_was_handed_in(tmp_path: Path) -> None:
     assert len({await write for write in writes}) == 100
 
 
+async def test_commits_get_their_revisions_in_the_order_in_which_they_were_handed_in(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "state.db")
+    await store.open()
+    revisions = await asyncio.gather(*(store.commit([Put(f"/a/{i}", b"x")]) for i in range(300)))
+    await store.close()
+
+    assert revisions == list(range(1, 301))
+
+
 async def test_its_files_are_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -60,8 +60,8 @@ class Delete:
 
 
 class Event(NamedTuple):
-    """What a commit did to one key. `value` is None for a delete; `create_revision` equals `revision` for a create.
-    Events of one commit share their revision and come one behind the other."""
+    """What a commit did to one key. `value` is None for a delete (and `create_revision` 0); `create_revision` equals
+    `revision` for a create. Events of one commit share their revision and come one behind the other."""
 
     key: str
     value: bytes | None
@@ -97,6 +97,10 @@ class StoreUnavailable(Exception):
     where the store itself cannot know (a connection lost on the way), watchers tell."""
 
 
+class TooLarge(Exception):
+    """The store takes no commit of this size, now or later."""
+
+
 class Store(Protocol):
     """A revisioned key-value store. All methods belong to one event loop; none blocks it."""
 
@@ -116,7 +120,7 @@ class Store(Protocol):
     async def commit(self, ops: Sequence[Put | Delete]) -> int:
         """Apply the operations durably, all or none, and return their common revision. Each key occurs once, and there
         are no more than MAX_OPS. What was begun is finished: a caller that is cancelled meanwhile still gets the
-        outcome, and the cancellation at its next await.  Raises Conflict, StoreUnavailable."""
+        outcome, and the cancellation at its next await.  Raises Conflict, TooLarge, StoreUnavailable."""
         ...
 
     def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:

@@ -121,7 +121,7 @@ class MemoryStore:
             insort(self._keys, key)
         else:
             versions.append(version)
-        return Event(key, value, revision, create_revision)
+        return Event(key, value, revision, 0 if value is None else create_revision)
 
     async def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
         if since < self._compacted:

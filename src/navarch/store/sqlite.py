@@ -251,7 +251,7 @@ class SQLiteStore:
                     batch.expiring.append((key, revision, expires))
             batch.index[key] = None if value is None else Standing(create, position)
             batch.rows += (position, key, value, create, known.position if known else 0, expires)
-            batch.events.append(Event(key, value, revision, create))
+            batch.events.append(Event(key, value, revision, 0 if value is None else create))
             position += 1
         batch.acknowledged.append((waiting.done, revision))
 

@@ -127,7 +127,10 @@ def rows_since(connection: sqlite3.Connection, since: int, limit: int) -> list[E
         "SELECT key, value, position, create_revision FROM log WHERE position >= ? ORDER BY position LIMIT ?",
         (first_position(since + 1), limit),
     )
-    events = [Event(key, value, position >> _PLACE_BITS, create) for key, value, position, create in rows]
+    events = [
+        Event(key, value, position >> _PLACE_BITS, 0 if value is None else create)
+        for key, value, position, create in rows
+    ]
     if len(events) == limit:
         # The last commit may go on behind the limit.
         last = events[-1].revision

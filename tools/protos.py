@@ -1,5 +1,4 @@
-"""Regenerate the protobuf modules beside this file: `python -m navarch.node.runtime.proto.generate` (needs
-grpcio-tools)."""
+"""Makes the Python messages of every `.proto` file under src, beside it: `make protos` (needs grpcio-tools)."""
 
 from __future__ import annotations
 
@@ -7,6 +6,8 @@ import re
 import sys
 from importlib.resources import files
 from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # The generator pins its own version in a check at import. What is generated here uses nothing newer than protobuf 5,
 # so the check goes, and with it the need to regenerate for every release of protobuf.
@@ -18,16 +19,16 @@ _VERSION_CHECK = re.compile(
 
 
 def main() -> int:
-    """Run protoc on every `.proto` here, in place; returns its exit code."""
+    """Run protoc on every `.proto`, in place; returns its exit code."""
     from grpc_tools import protoc
 
-    here = Path(__file__).resolve().parent
-    source = here.parents[3]
     well_known = files("grpc_tools") / "_proto"
-    protos = sorted(str(path) for path in here.glob("*.proto"))
-    code = int(protoc.main(["protoc", f"-I{source}", f"-I{well_known}", f"--python_out={source}", *protos]))
-    for path in here.glob("*_pb2.py"):
-        path.write_text(_VERSION_CHECK.sub("", path.read_text()))
+    protos = sorted(SOURCE.rglob("*.proto"))
+    names = [str(path) for path in protos]
+    code = int(protoc.main(["protoc", f"-I{SOURCE}", f"-I{well_known}", f"--python_out={SOURCE}", *names]))
+    for path in protos:
+        made = path.with_name(f"{path.stem}_pb2.py")
+        made.write_text(_VERSION_CHECK.sub("", made.read_text()))
     return code
 
 
