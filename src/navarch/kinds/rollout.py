@@ -122,8 +122,8 @@ def validate_status_counts(
     total, parts = at_most
     for name in parts:
         if status.get(name, 0) > status.get(total, 0):
-            yield invalid_value(f"status.{name}", status[name], f"cannot be greater than status.{total}")
+            yield invalid_value(f"status.{name}", status.get(name, 0), f"cannot be greater than status.{total}")
     if "readyReplicas" in names and status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         yield invalid_value(
-            "status.availableReplicas", status["availableReplicas"], "cannot be greater than readyReplicas"
+            "status.availableReplicas", status.get("availableReplicas", 0), "cannot be greater than readyReplicas"
         )
