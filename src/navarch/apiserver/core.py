@@ -78,7 +78,7 @@ class Core:
     event_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        self.work = LongWork(self.world.monotonic)
+        self.work = LongWork(self.world)
         self.encodings = Encodings(self.work)
 
     @property

@@ -5,28 +5,37 @@ function runs, so that a few megabytes of YAML would stop a whole cluster for se
 a few milliseconds, then lets the loop turn. Several works take turns, one slice in each turn of the loop, so that what
 others wait does not grow with their number.
 
-No threads: Python's run one at a time, each keeps the others waiting longer than a slice does, and when they are done
-is up to the machine.
+What cannot be divided (`apart`) runs in a thread, if the object that it is about is so big that it takes more than
+some milliseconds. Python's threads take turns of five milliseconds, so one such work runs at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
-SLICE_S = 0.003
+from navarch.world import World
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SLICE_S: Final = 0.003
+# Bytes of an object about which nothing takes longer than some milliseconds.
+SHORT: Final = 16 * 1024
 
 
 class LongWork:
-    """One server's; `monotonic` is its world's."""
+    """One server's."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self, world: World) -> None:
+        self._world = world
         self._turn = asyncio.Lock()
+        self._thread = asyncio.Lock()
 
     async def do(self, steps: Iterator[None]) -> None:
         """Run the steps to their end.  Raises what they raise."""
-        monotonic = self._monotonic
+        monotonic = self._world.monotonic
         while True:
             async with self._turn:
                 until = monotonic() + SLICE_S
@@ -37,3 +46,10 @@ class LongWork:
                     return
                 # Within the turn, so that the next in line has its slice in another turn of the loop.
                 await asyncio.sleep(0)
+
+    async def apart(self, size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function of an object of `size` bytes that nobody else has: away from the loop if it is big."""
+        if size <= SHORT:
+            return function(*args, **kwargs)
+        async with self._thread:
+            return await self._world.in_thread(function, *args, **kwargs)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import yaml
 
 from navarch.api.errors import StatusError, not_acceptable
 from navarch.api.memo import memo
@@ -19,6 +18,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.codec import decode
 from navarch.client.transport import Request, Response
 
+JSON = "application/json"
 OFFERED = ("application/json", "application/yaml")
 
 _JSON_TYPES = frozenset({"application/json", "*/*", "application/*"})
@@ -95,22 +95,17 @@ def partial_metadata(obj: Obj, version: str = "v1") -> Obj:
 
 
 def respond(form: Form, data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON bytes in the form asked for; Table and metadata-only transforms are the caller's."""
-    if form.media_type == "application/json" and not form.pretty:
-        return Response(status, data, headers or {})
-    return respond_obj(form, decode(data), status, headers)
+    """JSON bytes, pretty if asked for; Table and metadata-only transforms are the caller's, YAML is made by
+    `answers.in_form` at the end."""
+    if form.pretty and form.media_type == JSON:
+        return respond_obj(form, decode(data), status, headers)
+    return Response(status, data, headers or {})
 
 
 def respond_obj(form: Form, obj: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    if form.media_type != "application/json":
-        text = yaml.dump(obj, Dumper=_DUMPER, sort_keys=True, allow_unicode=True, default_flow_style=False)
-        return Response(status, text.encode(), headers or {}, form.media_type)
-    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if form.pretty else 0
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if form.pretty and form.media_type == JSON else 0
     return Response(status, orjson.dumps(obj, option=option), headers or {})
 
 
 def respond_error(error: StatusError) -> Response:
     return Response(error.code, orjson.dumps(error.status()), error.headers)
-
-
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -27,6 +27,7 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.answers import in_form
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
@@ -205,7 +206,8 @@ class ApiServer:
         if request.body:
             request = await as_json(request, core.work)
         call = Call(request, route, verb, kind, user, form_of(request))
-        return await self._handler(call)(call)
+        response = await self._handler(call)(call)
+        return response if call.form.plain else await in_form(core.work, call.form, response)
 
     def _handler(self, call: Call) -> Handler:
         """What answers a call that its kind's table of paths allows."""

@@ -26,13 +26,13 @@ from navarch.api.meta import Obj
 from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
 from navarch.api.schema import Compiled
 from navarch.api.table import INCLUDE_METADATA, include_object
-from navarch.apiserver import decoding
+from navarch.apiserver import answers, decoding
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
-from navarch.apiserver.negotiation import respond, respond_obj
+from navarch.apiserver.negotiation import JSON, respond, respond_obj
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
 from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
 from navarch.apiserver.served import ServedKind
@@ -74,6 +74,8 @@ class Objects:
         listed = await self.reading.items(call.request, kind, call.namespace)
         parts = await self.core.encodings.all(kind, listed.items, self._rendering(call))
         head, name = heading(kind, form, list_metadata(listed))
+        if form.pretty or form.media_type != JSON:
+            return await answers.in_parts(self.core.work, form, head, name, parts)
         return respond(form, orjson.dumps(head)[:-1] + b',"' + name.encode() + b'":[' + b",".join(parts) + b"]}")
 
     async def watch(self, call: Call) -> Response:
@@ -148,7 +150,7 @@ class Objects:
 
     async def create(self, call: Call) -> Response:
         kind, core = call.kind, self.core
-        obj = decoding.decode_object(core, kind, call.request, call.warnings)
+        obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
         if call.route.name:
             decoding.check_name(obj, call.route.name)
@@ -157,7 +159,7 @@ class Objects:
 
     async def update(self, call: Call) -> Response:
         kind, core, name = call.kind, self.core, call.route.name
-        obj = decoding.decode_object(core, kind, call.request, call.warnings)
+        obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
         decoding.check_name(obj, name)
         obj["metadata"].setdefault("name", name)
@@ -191,7 +193,7 @@ class Objects:
         media_type = decoding.media_type_of(call.request)
         if media_type not in PATCH_TYPES:
             raise unsupported_media_type(PATCH_TYPES)
-        body = decoding.parse_patch(call.request)
+        body = await self.core.work.apart(len(call.request.body), decoding.parse_patch, call.request)
         if media_type == decoding.APPLY_YAML:
             written = await self._apply(call, body)
         else:

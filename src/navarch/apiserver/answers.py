@@ -1,0 +1,63 @@
+"""Answers that are more than stored bytes put together, made in steps: indented, or as YAML.
+
+In: what a handler answers in JSON, a list part by part, and the form that the client asked for.  Out: the Response.
+Nothing here holds more than one part as an object; who asks for less meanwhile is answered (`longwork`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import orjson
+
+from navarch.api import yaml_writer
+from navarch.api.meta import Obj
+from navarch.apiserver.codec import decode
+from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.negotiation import JSON, Form
+from navarch.client.transport import Response
+
+
+async def in_parts(work: LongWork, form: Form, head: Obj, name: str, parts: Sequence[bytes]) -> Response:
+    """The object `head` with the list `name` of parts at its end, indented or as YAML."""
+    if form.media_type != JSON:
+        texts: list[str] = []
+        await work.do(_yaml_list(head, name, parts, texts))
+        return Response(200, "".join(texts).encode(), {}, form.media_type)
+    indented: list[bytes] = []
+    await work.do(_indented(parts, indented))
+    start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2] + b',\n  "' + name.encode() + b'": ['
+    end = b"\n  ]\n}\n" if indented else b"]\n}\n"
+    return Response(200, start + b",".join(indented) + end)
+
+
+async def in_form(work: LongWork, form: Form, response: Response) -> Response:
+    """An answer as a handler gives it, in JSON, as the client wants it."""
+    body = response.body
+    if form.media_type == JSON or response.content_type != JSON or not isinstance(body, bytes):
+        return response
+    texts: list[str] = []
+    await work.do(yaml_writer.steps(decode(body), texts))
+    return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)
+
+
+def _indented(parts: Sequence[bytes], indented: list[bytes]) -> Iterator[None]:
+    for part in parts:
+        # In JSON a line break is never part of a text.
+        text = orjson.dumps(decode(part), option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ")
+        indented.append(b"\n    " + text)
+        yield
+
+
+def _yaml_list(head: Obj, name: str, parts: Sequence[bytes], texts: list[str]) -> Iterator[None]:
+    for key in sorted([*head, name]):
+        if key != name:
+            yield from yaml_writer.steps({key: head[key]}, texts)
+            continue
+        before = len(texts)
+        texts.append(f"{name}:\n")
+        for part in parts:
+            yield from yaml_writer.steps(decode(part), texts, "  ", "- ")
+            yield
+        if len(texts) == before + 1:
+            texts[-1] = f"{name}: []\n"

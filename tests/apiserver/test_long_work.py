@@ -1,0 +1,199 @@
+"""Bodies and answers that take long: whoever else asks meanwhile is answered soon."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+from navarch.api import yaml_reader
+from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.server import ApiServer
+from navarch.store.base import Put
+from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
+
+# Seconds of the processor, which others use too, that the server may spend while a small request waits for its turn.
+SOON_S = 0.15
+
+
+class Wire:
+    """One connection to the server, as any client's."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def __aenter__(self) -> Wire:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.close()
+
+    async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+        )
+        return int(head.split(b" ", 2)[1]), await self._reader.readexactly(length)
+
+
+class Others:
+    """A client that reads one small object again and again."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def run(self, port: int) -> None:
+        async with Wire(port) as wire:
+            started = time.process_time()
+            while True:
+                status, _ = await wire.ask("GET", f"{CONFIG_MAPS}/small")
+                # The pause included: this client stands still with the server, whose process it shares.
+                now = time.process_time()
+                self.waits.append(now - started)
+                started = now
+                assert status == 200
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def others(port: int) -> AsyncIterator[Others]:
+    """Others ask while the block runs, and were always answered soon."""
+    asking = Others()
+    task = asyncio.create_task(asking.run(port))
+    await asyncio.sleep(0.05)
+    asking.waits.clear()
+    try:
+        yield asking
+    finally:
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert asking.waits
+    assert max(asking.waits) < SOON_S, f"the longest of {len(asking.waits)} took {max(asking.waits):.2f} s"
+
+
+@pytest.fixture
+async def port(server: ApiServer, api: Api) -> AsyncIterator[int]:
+    await api.ok("POST", CONFIG_MAPS, config_map("small", k="v"))
+    front = HTTPFront(server)
+    yield await front.start("127.0.0.1", 0, None)
+    await front.stop()
+
+
+LONG = b"a: &a " + b"x" * 50_000 + b"\n"
+YAML_BODIES = {
+    "aliases": (LONG + b"b: [" + b",".join([b"*a"] * 20_000) + b"]\n", 400),
+    "keys given again": (b"metadata: {name: k}\ndata:\n" + b"  k: v\n" * 100_000, 201),
+    "a million lines": (b"a:\n" * 1_000_000, 400),
+    "directives": (b"".join(b"%%TAG !%d! x\n" % n for n in range(200_000)) + b"--- a", 400),
+    "nesting": (b"- " * 1_000_000, 400),
+}
+
+
+@pytest.mark.parametrize("what", YAML_BODIES)
+async def test_others_are_served_while_yaml_is_read(port: int, what: str) -> None:
+    body, expected = YAML_BODIES[what]
+    async with Wire(port) as wire, others(port):
+        status, answer = await wire.ask("POST", CONFIG_MAPS, body, Content_Type="application/yaml")
+    assert status == expected, orjson.loads(answer)
+
+
+async def test_others_are_served_while_many_send_yaml_at_once(port: int) -> None:
+    body = b"data:\n" + b"".join(b"  k%d: v\n" % n for n in range(10_000))
+
+    async def send() -> None:
+        async with Wire(port) as wire:
+            assert (await wire.ask("POST", CONFIG_MAPS, body, Content_Type="application/yaml"))[0] == 422
+
+    async with others(port), asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(send())
+
+
+JSON_BODIES = {
+    "unknown fields": (orjson.dumps({"metadata": {"name": "k"}} | {f"f{n}": 1 for n in range(150_000)}), 201),
+    "no JSON": (b'{"a":[' + b"1," * 1_400_000, 400),
+    "very odd JSON": (b'{"metadata":{"name":"k"},"data":{"k":"' + b"\\ud800" * 400_000 + b'"}}', 400),
+    "odd JSON": (b'{"metadata":{"name":"k"},"data":{"k":"' + b"\\ud800" * 10_000 + b'"}}', 201),
+}
+
+
+@pytest.mark.parametrize("what", JSON_BODIES)
+async def test_others_are_served_while_json_is_read(port: int, what: str) -> None:
+    body, expected = JSON_BODIES[what]
+    async with Wire(port) as wire, others(port):
+        status, answer = await wire.ask("POST", CONFIG_MAPS, body, Content_Type="application/json")
+    assert status == expected, orjson.loads(answer)
+
+
+EVENTS = "/api/v1/namespaces/default/events"
+
+
+@pytest.fixture
+async def events(server: ApiServer, api: Api) -> None:
+    """As many as a busy cluster has; put into the store side by side, which is faster than creating them."""
+    labels = {f"label-{n}": "v" for n in range(6)}
+    event = {"metadata": {"name": "event-00000", "labels": labels}, "involvedObject": {"namespace": "default"}}
+    await api.ok("POST", EVENTS, event)
+    store = server.core.caches.store
+    first = (await store.range("/registry/core/events/")).entries[0]
+    names = [f"event-{n:05}" for n in range(1, 12_001)]
+    for start in range(0, len(names), 100):
+        await store.commit(
+            [
+                Put(first.key.replace("event-00000", name), first.value.replace(b"event-00000", name.encode()), 0)
+                for name in names[start : start + 100]
+            ]
+        )
+    await server.core.caches.sync()
+
+
+TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+@pytest.mark.parametrize("accept", [TABLE, METADATA, "application/json"])
+@pytest.mark.parametrize("query", ["", "?pretty=1"])
+async def test_others_are_served_while_long_answers_are_made(port: int, events: None, accept: str, query: str) -> None:
+    async with Wire(port) as wire:
+        plain = orjson.loads((await wire.ask("GET", EVENTS))[1])
+        async with others(port):
+            status, body = await wire.ask("GET", EVENTS + query, Accept=accept)
+
+    answer = orjson.loads(body)
+    assert status == 200
+    assert answer["metadata"] == plain["metadata"]
+    if accept == TABLE:
+        assert [row["object"]["metadata"] for row in answer["rows"]] == [item["metadata"] for item in plain["items"]]
+    elif accept == METADATA:
+        assert [item["metadata"] for item in answer["items"]] == [item["metadata"] for item in plain["items"]]
+    else:
+        assert answer == plain
+    assert (b"\n  " in body) == (query != "")
+
+
+async def test_others_are_served_while_yaml_is_written(port: int, events: None) -> None:
+    async with Wire(port) as wire:
+        plain = orjson.loads((await wire.ask("GET", EVENTS))[1])
+        async with others(port):
+            status, body = await wire.ask("GET", EVENTS, Accept="application/yaml")
+
+    assert status == 200
+    assert body.count(b"\n- apiVersion: v1\n") == len(plain["items"])
+    assert yaml_reader.load(body[: body.index(b"\n- ", 100_000)] + b"\n").value["items"] == plain["items"][:131]
+
+
+async def test_others_are_served_while_one_big_object_is_written_as_yaml(port: int, api: Api) -> None:
+    made = await api.ok("POST", CONFIG_MAPS, config_map("big", **{f"k{n}": "" for n in range(30_000)}))
+    async with Wire(port) as wire, others(port):
+        status, body = await wire.ask("GET", f"{CONFIG_MAPS}/big", Accept="application/yaml")
+    assert status == 200
+    assert yaml_reader.load(body).value == made
