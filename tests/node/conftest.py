@@ -19,7 +19,8 @@ from navarch.node.containerd import ContainerdPaths, running_containerd, unmount
 from navarch.node.engine.kubelet import Kubelet
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, load_image, write_image
 from navarch.node.resources import cgroups
-from navarch.node.runtime.cri import CRIRuntime, RuntimeFailure
+from navarch.node.runtime.base import RuntimeFailure
+from navarch.node.runtime.cri import CRIRuntime
 from tests.node.fake_api import FakeAPI
 
 Obj = dict[str, Any]

@@ -51,7 +51,7 @@ def list_images(name: str, data_dir: str | None, output: str) -> None:
             images = await runtime.list_images()
         finally:
             await runtime.close()
-        return [(tag, image.id, image.size) for image in images for tag in image.repo_tags or [image.id]]
+        return [(tag, image.id, image.size_bytes) for image in images for tag in image.tags or [image.id]]
 
     try:
         rows = sorted(asyncio.run(collect()))

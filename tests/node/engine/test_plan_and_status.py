@@ -7,42 +7,37 @@ from typing import Any
 
 import pytest
 
-from navarch.node.engine.observed import HASH, RESTART_COUNT, ObservedContainer, ObservedPod
+from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.engine.plan import ContainerMemory, make_plan
 from navarch.node.engine.status import StatusInputs, pod_status, status_patch
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import HASH, RESTART_COUNT, ContainerStatus, Sandbox, State
 from navarch.node.spec.podspec import container_hash
 from tests.node.objects import NOW, Obj, pod
 
 
-def instance(name: str, state: int, *, code: int = 0, count: int = 0, sandbox: str = "s1") -> ObservedContainer:
-    status = cri.ContainerStatus(
+def instance(name: str, state: State, *, code: int = 0, count: int = 0, sandbox: str = "s1") -> ObservedContainer:
+    status = ContainerStatus(
         id=f"{name}-{count}",
-        metadata=cri.ContainerMetadata(name=name, attempt=count),
+        name=name,
+        attempt=count,
         state=state,
         exit_code=code,
-        created_at=1,
-        started_at=1_000_000_000,
-        finished_at=2_000_000_000 if state == cri.CONTAINER_EXITED else 0,
+        created_at_ns=1,
+        started_at_ns=1_000_000_000,
+        finished_at_ns=2_000_000_000 if state is State.EXITED else 0,
         annotations={HASH: container_hash({"name": name, "image": "i"}), RESTART_COUNT: str(count)},
     )
     return ObservedContainer(sandbox, status)
 
 
 def observed(*instances: ObservedContainer, ready: bool = True) -> ObservedPod:
-    sandbox = cri.PodSandboxStatus(
-        id="s1",
-        metadata=cri.PodSandboxMetadata(attempt=0),
-        state=cri.SANDBOX_READY if ready else cri.SANDBOX_NOTREADY,
-        network=cri.PodSandboxNetworkStatus(ip="10.0.0.5"),
-    )
     by_name: dict[str, list[ObservedContainer]] = {}
     for one in instances:
         by_name.setdefault(one.name, []).append(one)
-    return ObservedPod([sandbox], by_name)
+    return ObservedPod([Sandbox("s1", ready=ready, ips=("10.0.0.5",))], by_name)
 
 
-RUNNING, EXITED = cri.CONTAINER_RUNNING, cri.CONTAINER_EXITED
+RUNNING, EXITED = State.RUNNING, State.EXITED
 
 
 def starts(obj: Obj, seen: ObservedPod, memory: dict[str, ContainerMemory] | None = None) -> list[str]:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
-from navarch.node.runtime.cri import Runtime, settled_exit
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import ContainerStatus, Runtime, State
+from navarch.node.runtime.cri import settled_exit
 
 
 class Telling:
     """Gives the states of a container one after the other."""
 
-    def __init__(self, *states: int) -> None:
+    def __init__(self, *states: State) -> None:
         self.states = list(states)
 
-    async def container_status(self, container_id: str) -> Any:
-        return cri.ContainerStatus(id=container_id, state=self.states.pop(0))
+    async def container_status(self, container_id: str) -> ContainerStatus:
+        return ContainerStatus(id=container_id, name="c", attempt=0, state=self.states.pop(0))
 
 
 async def test_an_exit_is_waited_for_from_before_the_runtime_says_that_it_runs() -> None:
-    runtime = Telling(cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING, cri.CONTAINER_EXITED, cri.CONTAINER_EXITED)
+    runtime = Telling(State.CREATED, State.RUNNING, State.EXITED, State.EXITED)
 
     await settled_exit(cast(Runtime, runtime), "c")
 
-    assert runtime.states == [cri.CONTAINER_EXITED]
+    assert runtime.states == [State.EXITED]

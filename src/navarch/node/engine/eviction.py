@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from navarch.api import quantity
 from navarch.api.meta import Obj
 from navarch.node.resources.amounts import limits_of, pod_requests, whole
-from navarch.node.runtime.cri import POD_UID, RuntimeFailure
+from navarch.node.runtime.base import POD_UID, RuntimeFailure
 from navarch.node.spec import podspec
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class Evictor:
         """Bytes in use by uid of pod."""
         result: dict[str, int] = {}
         for stats in await self._kubelet.runtime.stats():
-            uid = stats.attributes.labels.get(POD_UID, "")
-            used = stats.memory.working_set_bytes if resource == "memory" else stats.writable_layer.used_bytes
-            result[uid] = result.get(uid, 0) + used.value
+            uid = stats.labels.get(POD_UID, "")
+            used = stats.memory_working_set_bytes if resource == "memory" else stats.layer_used_bytes
+            result[uid] = result.get(uid, 0) + used
         return result
 
     async def check_local_storage(self) -> None:

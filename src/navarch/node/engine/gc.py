@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from navarch.api.meta import uid_of
-from navarch.node.engine.observed import GRACE_PERIOD
 from navarch.node.resources import cgroups
-from navarch.node.runtime.cri import POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure
+from navarch.node.runtime.base import GRACE_PERIOD, POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure, Sandbox
 
 if TYPE_CHECKING:
     from navarch.node.engine.kubelet import Kubelet
@@ -60,7 +59,7 @@ class Sweeper:
             log.info("removing %s (%s), which no longer exists", name, uid)
             await self._remove(sandbox)
 
-    async def _remove(self, sandbox: Any) -> None:
+    async def _remove(self, sandbox: Sandbox) -> None:
         runtime = self._kubelet.runtime
         grace_s = min(int(sandbox.annotations.get(GRACE_PERIOD) or 30), 30)
         labels = {POD_UID: sandbox.labels[POD_UID]}
@@ -110,8 +109,7 @@ class Sweeper:
     async def free_images(self) -> None:
         """Remove the images unused for longest while the disk is fuller than it may be."""
         kubelet = self._kubelet
-        place, _, _ = await kubelet.runtime.image_filesystem()
-        disk = os.statvfs(place)
+        disk = os.statvfs((await kubelet.runtime.image_filesystem()).mountpoint)
         used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)
         if used_percent < kubelet.config.image_gc_high_percent:
             return
@@ -128,13 +126,13 @@ class Sweeper:
         """Remove unused images, those unused for longest first, until `goal` bytes are free; returns how many are."""
         kubelet = self._kubelet
         now = kubelet.clock.now()
-        in_use = {container.image.image for container in await kubelet.runtime.list_containers()}
-        in_use |= {container.image_ref for container in await kubelet.runtime.list_containers()}
+        containers = await kubelet.runtime.list_containers()
+        in_use = {name for container in containers for name in (container.image, container.image_ref)}
         candidates = []
         for image in await kubelet.runtime.list_images():
             seen = self._first_seen.setdefault(image.id, now)
-            names = {image.id, *image.repo_tags, *image.repo_digests}
-            if image.pinned or names & in_use or any("/pause:" in tag for tag in image.repo_tags):
+            names = {image.id, *image.tags, *image.digests}
+            if image.pinned or names & in_use or any("/pause:" in tag for tag in image.tags):
                 continue
             if now - seen >= _MIN_IMAGE_AGE:
                 candidates.append((kubelet.parts.images.last_used.get(image.id, seen), image))
@@ -143,7 +141,7 @@ class Sweeper:
             if freed >= goal:
                 break
             await kubelet.runtime.remove_image(image.id)
-            freed += image.size
+            freed += image.size_bytes
         return freed
 
 

@@ -32,7 +32,8 @@ from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
-from navarch.node.runtime.cri import POD_UID, Runtime, RuntimeFailure, settled_exit
+from navarch.node.runtime.base import POD_UID, Runtime, RuntimeFailure
+from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
 from navarch.node.spec import podspec
 from navarch.node.spec.container import NodeFacts

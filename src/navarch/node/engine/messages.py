@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from navarch.node.engine.observed import MESSAGE_PATH, MESSAGE_POLICY
+from navarch.node.runtime.base import MESSAGE_PATH, MESSAGE_POLICY, ContainerStatus
 
 _FILE_LIMIT: Final = 4096
 _LOG_LIMIT: Final = 2048
 _LOG_LINES: Final = 80
 
 
-def termination_message(status: Any) -> str:
-    """The message of an ended container, from its CRI status; empty where there is none."""
+def termination_message(status: ContainerStatus) -> str:
+    """The message of an ended container, from its status; empty where there is none."""
     wanted = status.annotations.get(MESSAGE_PATH)
     text = ""
     for mount in status.mounts:

@@ -30,7 +30,7 @@ from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
 from navarch.node.resources.amounts import memory_capacity, milli_cpu, pod_requests, whole
 from navarch.node.resources.pressure import Pressure
-from navarch.node.runtime.cri import Runtime, RuntimeFailure
+from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.spec.security import forbidden_sysctl
 
 log = logging.getLogger(__name__)
@@ -388,8 +388,8 @@ class NodeReporter:
             images = await self._runtime.list_images()
         except (RuntimeFailure, ConnectionError):
             return ((self._node or {}).get("status") or {}).get("images") or []
-        largest = sorted(images, key=lambda image: (-image.size, image.id))[:_IMAGES_LISTED]
-        listed = [{"names": [*image.repo_digests, *image.repo_tags][:5], "sizeBytes": image.size} for image in largest]
+        largest = sorted(images, key=lambda image: (-image.size_bytes, image.id))[:_IMAGES_LISTED]
+        listed = [{"names": [*image.digests, *image.tags][:5], "sizeBytes": image.size_bytes} for image in largest]
         return [entry for entry in listed if entry["names"]]
 
     async def _conditions(self, node: Obj | None) -> list[Obj]:
@@ -406,7 +406,7 @@ class NodeReporter:
     async def _ready(self) -> Obj:
         problems = []
         try:
-            status = await self._runtime.status()
+            conditions = await self._runtime.conditions()
         except (RuntimeFailure, ConnectionError) as error:
             # A runtime that is merely restarted leaves its containers alone; taking the node's pods out of their
             # services for that would lose requests.
@@ -414,7 +414,7 @@ class NodeReporter:
                 problems.append(f"container runtime is down: {error}")
         else:
             self._runtime_seen = self._clock.now()
-            for condition in status.conditions:
+            for condition in conditions:
                 if condition.status:
                     continue
                 if condition.type == "NetworkReady":

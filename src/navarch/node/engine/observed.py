@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
 
-from navarch.node.runtime.cri import CONTAINER_NAME, POD_UID, NotFound, Runtime
+from navarch.node.runtime.base import (
+    POD_UID,
+    RESTART_COUNT,
+    Container,
+    ContainerStatus,
+    NotFound,
+    Runtime,
+    Sandbox,
+    State,
+)
 from navarch.node.runtime.oom import KILLED, was_killed_for_memory
-from navarch.node.runtime.proto import cri_pb2 as cri
-
-HASH: Final = "io.kubernetes.container.hash"
-RESTART_COUNT: Final = "io.kubernetes.container.restartCount"
-MESSAGE_PATH: Final = "io.kubernetes.container.terminationMessagePath"
-MESSAGE_POLICY: Final = "io.kubernetes.container.terminationMessagePolicy"
-GRACE_PERIOD: Final = "io.kubernetes.pod.terminationGracePeriod"
 
 
 def moment(nanoseconds: int) -> datetime:
@@ -26,31 +27,31 @@ def moment(nanoseconds: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class ObservedContainer:
-    """One container instance. `status` is CRI's ContainerStatus."""
+    """One container instance."""
 
     sandbox_id: str
-    status: Any
+    status: ContainerStatus
 
     @property
     def id(self) -> str:
-        return str(self.status.id)
+        return self.status.id
 
     @property
     def name(self) -> str:
-        return str(self.status.labels.get(CONTAINER_NAME) or self.status.metadata.name)
+        return self.status.name
 
     @property
     def running(self) -> bool:
-        return bool(self.status.state == cri.CONTAINER_RUNNING)
+        return self.status.state is State.RUNNING
 
     @property
     def created_only(self) -> bool:
         """Made but not started: left by an attempt that was interrupted."""
-        return bool(self.status.state == cri.CONTAINER_CREATED)
+        return self.status.state is State.CREATED
 
     @property
     def exited(self) -> bool:
-        return bool(self.status.state in (cri.CONTAINER_EXITED, cri.CONTAINER_UNKNOWN))
+        return self.status.state in (State.EXITED, State.UNKNOWN)
 
     @property
     def restart_count(self) -> int:
@@ -58,35 +59,32 @@ class ObservedContainer:
 
     @property
     def exit_code(self) -> int:
-        return int(self.status.exit_code)
+        return self.status.exit_code
 
     @property
     def finished_at(self) -> datetime:
-        return moment(self.status.finished_at or self.status.created_at)
+        return moment(self.status.finished_at_ns or self.status.created_at_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedPod:
-    """A pod's sandboxes (CRI's PodSandboxStatus) and container instances by container name."""
+    """A pod's sandboxes and, by container name, its container instances."""
 
-    sandboxes: Sequence[Any] = ()
+    sandboxes: Sequence[Sandbox] = ()
     containers: Mapping[str, Sequence[ObservedContainer]] = field(default_factory=dict)
 
     @property
-    def sandbox(self) -> Any | None:
+    def sandbox(self) -> Sandbox | None:
         """The newest sandbox, ready or not."""
         return self.sandboxes[0] if self.sandboxes else None
 
     @property
     def sandbox_ready(self) -> bool:
-        return bool(self.sandboxes) and self.sandboxes[0].state == cri.SANDBOX_READY
+        return bool(self.sandboxes) and self.sandboxes[0].ready
 
     @property
     def ips(self) -> tuple[str, ...]:
-        if not self.sandbox_ready:
-            return ()
-        network = self.sandboxes[0].network
-        return tuple(ip for ip in (network.ip, *(other.ip for other in network.additional_ips)) if ip)
+        return self.sandboxes[0].ips if self.sandbox_ready else ()
 
     def latest(self, name: str) -> ObservedContainer | None:
         """The newest instance of a container, whatever its sandbox."""
@@ -114,27 +112,27 @@ class Observer:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, ContainerStatus] = {}
 
     async def observe(self, uid: str) -> ObservedPod:
         """The pod with this uid, as the runtime has it now."""
         labels = {POD_UID: uid}
         sandboxes = []
-        for sandbox in sorted(await self._runtime.list_sandboxes(labels), key=lambda s: s.created_at, reverse=True):
+        for sandbox in sorted(await self._runtime.list_sandboxes(labels), key=lambda s: s.created_at_ns, reverse=True):
             try:
                 sandboxes.append(await self._runtime.sandbox_status(sandbox.id))
             except NotFound:
                 continue
         listed = await self._runtime.list_containers(labels)
         containers: dict[str, list[ObservedContainer]] = {}
-        for container in sorted(listed, key=lambda c: (c.metadata.attempt, c.created_at), reverse=True):
+        for container in sorted(listed, key=lambda c: (c.attempt, c.created_at_ns), reverse=True):
             status = await self._details(container)
             if status is not None:
-                observed = ObservedContainer(container.pod_sandbox_id, status)
+                observed = ObservedContainer(container.sandbox_id, status)
                 containers.setdefault(observed.name, []).append(observed)
         return ObservedPod(sandboxes, containers)
 
-    async def _details(self, container: Any) -> Any | None:
+    async def _details(self, container: Container) -> ContainerStatus | None:
         known = self._known.get(container.id)
         if known is not None and known.state == container.state:
             return known
@@ -143,9 +141,9 @@ class Observer:
         except NotFound:
             self._known.pop(container.id, None)
             return None
-        if status.state == cri.CONTAINER_EXITED and status.exit_code == KILLED and status.reason == "Error":
+        if status.state is State.EXITED and status.exit_code == KILLED and status.reason == "Error":
             if await asyncio.to_thread(was_killed_for_memory, container.id):
-                status.reason = "OOMKilled"
+                status = replace(status, reason="OOMKilled")
         self._known[container.id] = status
         return status
 

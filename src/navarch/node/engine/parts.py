@@ -17,7 +17,7 @@ from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
-from navarch.node.runtime.cri import Runtime
+from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
 from navarch.node.spec.fieldref import PodFacts
 from navarch.node.volumes.manager import VolumeManager

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from navarch.api.meta import Obj
-from navarch.node.engine.observed import HASH, ObservedContainer, ObservedPod
+from navarch.node.engine.observed import ObservedContainer, ObservedPod
+from navarch.node.runtime.base import HASH
 from navarch.node.spec import podspec
 
 
@@ -79,7 +80,7 @@ def make_plan(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMem
 
 
 def _new_sandbox(pod: Obj, observed: ObservedPod) -> Plan:
-    attempt = 0 if observed.sandbox is None else observed.sandbox.metadata.attempt + 1
+    attempt = 0 if observed.sandbox is None else observed.sandbox.attempt + 1
     containers = podspec.containers(pod)
     ran = [observed.latest(container["name"]) for container in containers]
     if attempt and any(ran):

@@ -7,13 +7,14 @@ change whose resize policy is RestartContainer restarts the container instead.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from navarch.api.meta import Obj
 from navarch.node.resources import cgroups
 from navarch.node.resources.amounts import container_resources
-from navarch.node.runtime.cri import NotFound, RuntimeFailure
+from navarch.node.runtime.base import NotFound, RuntimeFailure
 from navarch.node.spec import podspec
 from navarch.node.spec.sandbox import cgroup_parent
 
@@ -79,10 +80,10 @@ class Resizer:
             worker.pod, container, memory_capacity=node.memory_capacity, unified=node.unified_cgroups
         )
         # Zero means "as it is": taking a limit away is said with -1.
-        if not wanted.cpu_quota:
-            wanted.cpu_period, wanted.cpu_quota = 100_000, -1
-        if not wanted.memory_limit_in_bytes:
-            wanted.memory_limit_in_bytes = -1
+        if not wanted.cpu_quota_us:
+            wanted = replace(wanted, cpu_period_us=100_000, cpu_quota_us=-1)
+        if not wanted.memory_limit_bytes:
+            wanted = replace(wanted, memory_limit_bytes=-1)
         try:
             await worker.parts.runtime.update_resources(container_id, wanted)
         except NotFound:

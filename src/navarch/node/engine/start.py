@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from navarch.api.meta import Obj
 from navarch.node.engine.backoff import go_duration
@@ -15,7 +15,7 @@ from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.probes.handlers import run_hook
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
-from navarch.node.runtime.cri import NotFound, RuntimeFailure
+from navarch.node.runtime.base import ContainerConfig, Image, NotFound, RuntimeFailure
 from navarch.node.spec import podspec
 from navarch.node.spec.container import ContainerInputs, container_config
 from navarch.node.spec.env import environment
@@ -107,7 +107,7 @@ class Starter:
     def _restarted_when_done(self, container: Obj) -> bool:
         return podspec.should_restart(self._worker.pod, container, 0)
 
-    async def _image(self, container: Obj, attempt: int, state: ContainerMemory) -> Any | None:
+    async def _image(self, container: Obj, attempt: int, state: ContainerMemory) -> Image | None:
         worker = self._worker
         name = container["name"]
 
@@ -127,7 +127,7 @@ class Starter:
                 worker.wake_after(_RETRY)
         return None
 
-    async def volume_image(self, volume: Obj) -> Any:
+    async def volume_image(self, volume: Obj) -> Image:
         """The image of an image volume, pulled as a container's is.  Raises VolumePending until it is there."""
         worker = self._worker
         stated = volume["image"]
@@ -144,7 +144,7 @@ class Starter:
             raise VolumePending(found.reason or "the image is being pulled")
         return found.image
 
-    async def _config(self, container: Obj, attempt: int, image: Any) -> Any:
+    async def _config(self, container: Obj, attempt: int, image: Image) -> ContainerConfig:
         worker = self._worker
         facts = worker.parts.facts(worker.ips())
         env = await environment(
@@ -181,12 +181,13 @@ class Starter:
         self._worker.event("Warning", "Failed", told, container["name"])
         self._worker.wake_after(_RETRY)
 
-    async def _create(self, container: Obj, config: Any, state: ContainerMemory) -> None:
+    async def _create(self, container: Obj, config: ContainerConfig, state: ContainerMemory) -> None:
         worker = self._worker
         runtime = worker.parts.runtime
         name = container["name"]
         sandbox = worker.observed.sandbox
         assert sandbox is not None
+        assert worker.sandbox_config is not None
         try:
             container_id = await runtime.create_container(sandbox.id, config, worker.sandbox_config)
         except RuntimeFailure as error:

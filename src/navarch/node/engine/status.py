@@ -127,7 +127,7 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
     status["imageID"] = instance.status.image_ref
     previous = _previous(inputs, name, instance, old)
     if instance.running and not memory.hook_running:
-        status["state"] = {"running": {"startedAt": format_time(moment(instance.status.started_at))}}
+        status["state"] = {"running": {"startedAt": format_time(moment(instance.status.started_at_ns))}}
         if memory.container_id == instance.id:
             status["started"] = memory.started
             status["ready"] = memory.ready if not init or podspec.is_sidecar(container) else False
@@ -180,7 +180,7 @@ def _waiting(memory: ContainerMemory, default: str) -> Obj:
 
 def _image_name(instance: ObservedContainer, container: Obj) -> str:
     """The name by which the runtime knows the image; where that is only its digest, the one that the user wrote."""
-    image = instance.status.image.image or ""
+    image = instance.status.image
     return container.get("image", "") if not image or image.startswith("sha256:") else image
 
 
@@ -195,16 +195,16 @@ def _mount_status(mount: Obj) -> Obj:
 
 
 def _terminated(inputs: StatusInputs, instance: ObservedContainer) -> Obj:
-    cri_status = instance.status
-    reason = cri_status.reason or ("Completed" if instance.exit_code == 0 else "Error")
+    status = instance.status
+    reason = status.reason or ("Completed" if instance.exit_code == 0 else "Error")
     result: Obj = {
         "exitCode": instance.exit_code,
         "reason": reason,
-        "startedAt": format_time(moment(cri_status.started_at)) if cri_status.started_at else None,
+        "startedAt": format_time(moment(status.started_at_ns)) if status.started_at_ns else None,
         "finishedAt": format_time(instance.finished_at),
         "containerID": f"containerd://{instance.id}",
     }
-    message = inputs.messages.get(instance.id) or cri_status.message
+    message = inputs.messages.get(instance.id) or status.message
     if message:
         result["message"] = message
     return result

@@ -17,7 +17,7 @@ from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import Kill
 from navarch.node.probes.handlers import run_hook
 from navarch.node.probes.prober import termination_grace
-from navarch.node.runtime.cri import NotFound
+from navarch.node.runtime.base import NotFound
 from navarch.node.spec import podspec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
@@ -32,7 +32,7 @@ from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
 from navarch.node.probes.prober import ContainerProbes, ready_without_probe, started_without_probe
 from navarch.node.resources import cgroups
-from navarch.node.runtime.cri import NotFound, RuntimeFailure
+from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig
 from navarch.node.spec import podspec
 from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import cgroup_parent, sandbox_config
@@ -62,7 +62,7 @@ class PodWorker:
         # Nothing will be started any more; True from the moment the pod has ended or is to end.
         self.ending = False
         self.volumes: dict[str, Path] = {}
-        self.sandbox_config: Any = None
+        self.sandbox_config: SandboxConfig | None = None
         self.stopper = Stopper(self)
         self.starter = Starter(self)
         self.resizer = Resizer(self)
@@ -223,7 +223,7 @@ class PodWorker:
         state.hook_running = False
         state.started = bool(told.get("started")) or started_without_probe(container)
         state.ready = bool(told.get("ready")) or (ready_without_probe(container) and state.started)
-        self.start_probes(container, instance.id, moment(instance.status.started_at), adopted=True)
+        self.start_probes(container, instance.id, moment(instance.status.started_at_ns), adopted=True)
 
     def start_probes(self, container: Obj, container_id: str, started_at: datetime, *, adopted: bool = False) -> None:
         """Probe a running instance."""
@@ -341,7 +341,7 @@ class PodWorker:
         """Why no sandbox can get a network now, as after a start of the node; empty where one can."""
         if podspec.host_network(self.pod):
             return ""
-        for condition in (await self.parts.runtime.status()).conditions:
+        for condition in await self.parts.runtime.conditions():
             if condition.type == "NetworkReady" and not condition.status:
                 words = f"reason:{condition.reason} message:{condition.message}"
                 return f"container runtime network not ready: NetworkReady=false {words}"
@@ -359,7 +359,7 @@ class PodWorker:
             raise RuntimeFailure(f'RuntimeClass "{name}" not found')
         return str(found.get("handler") or "")
 
-    def _sandbox_config(self, attempt: int) -> Any:
+    def _sandbox_config(self, attempt: int) -> SandboxConfig:
         config = self.parts.config
         host = read_resolv_conf(config.host_resolv_conf)
         resolver = resolver_of(self.pod, host, config.cluster_dns, config.cluster_domain)
@@ -368,7 +368,8 @@ class PodWorker:
     async def _configure(self) -> bool:
         """Have the sandbox's configuration at hand, also for a sandbox made by an earlier kubelet."""
         if self.sandbox_config is None:
-            self.sandbox_config = self._sandbox_config(self.observed.sandbox.metadata.attempt)  # type: ignore[union-attr]
+            sandbox = self.observed.sandbox
+            self.sandbox_config = self._sandbox_config(sandbox.attempt if sandbox is not None else 0)
         return True
 
     async def _set_up_volumes(self) -> bool:

@@ -10,10 +10,10 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from navarch.api.errors import StatusError
@@ -21,8 +21,7 @@ from navarch.api.meta import Obj
 from navarch.api.time import Clock
 from navarch.node.engine.backoff import Backoff
 from navarch.node.references import ObjectSource
-from navarch.node.runtime.cri import Runtime, RuntimeFailure
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import Image, Login, Runtime, RuntimeFailure
 
 _DEFAULT_REGISTRY: Final = "docker.io"
 _REFERENCE: Final = re.compile(
@@ -40,7 +39,7 @@ Notify = Callable[[str, str, str], None]
 class ImageState:
     """Either the image (with its runtime object), or why the container has to wait."""
 
-    image: Any = None
+    image: Image | None = None
     reason: str = ""
     message: str = ""
     retry_at: datetime | None = None
@@ -182,8 +181,8 @@ class ImageManager:
         async with self._slots:
             began = self._clock.now()
             try:
-                auths = await self._credentials(pod, image)
-                await self._pull_with(image, auths)
+                logins = await self._credentials(pod, image)
+                await self._pull_with(image, logins)
             except (RuntimeFailure, ConnectionError, StatusError) as error:
                 now = self._clock.now()
                 previous = self._failures.get((uid, image))
@@ -198,7 +197,7 @@ class ImageManager:
         self._fresh.add(use)
         present = await self._runtime.image_status(image)
         took, waited = _seconds(began, now), _seconds(queued, now)
-        size = present.size if present is not None else 0
+        size = present.size_bytes if present is not None else 0
         notify(
             "Normal",
             "Pulled",
@@ -206,12 +205,13 @@ class ImageManager:
             f"Image size: {size} bytes.",
         )
 
-    async def _pull_with(self, image: str, auths: Iterable[Any]) -> None:
+    async def _pull_with(self, image: str, logins: Iterable[Login]) -> None:
         """Try each credential, and none at all where there is none; the last failure counts."""
         failure: RuntimeFailure | None = None
-        for auth in list(auths) or [None]:
+        attempts: Sequence[Login | None] = [*logins] or [None]
+        for login in attempts:
             try:
-                await self._runtime.pull_image(image, auth, None)
+                await self._runtime.pull_image(image, login)
             except RuntimeFailure as error:
                 failure = error
             else:
@@ -219,8 +219,8 @@ class ImageManager:
         if failure is not None:
             raise failure
 
-    async def _credentials(self, pod: Obj, image: str) -> list[Any]:
-        found: list[Any] = []
+    async def _credentials(self, pod: Obj, image: str) -> list[Login]:
+        found: list[Login] = []
         for reference in pod["spec"].get("imagePullSecrets") or []:
             secret = await self._source.secret(pod["metadata"]["namespace"], reference.get("name", ""))
             if secret is not None:
@@ -241,7 +241,7 @@ class ImageManager:
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
 
 
-def credentials(secret: Obj, image: str) -> list[Any]:
+def credentials(secret: Obj, image: str) -> list[Login]:
     """The logins of a pull secret that fit the image's registry, the most specific first."""
     data = secret.get("data") or {}
     try:
@@ -254,7 +254,7 @@ def credentials(secret: Obj, image: str) -> list[Any]:
     except ValueError:
         return []
     fitting = sorted((server for server in entries if _fits(server, image)), key=len, reverse=True)
-    return [_auth(entries[server]) for server in fitting]
+    return [_login(entries[server]) for server in fitting]
 
 
 def _fits(server: str, image: str) -> bool:
@@ -272,11 +272,11 @@ def _fits(server: str, image: str) -> bool:
     return repository == path or repository.startswith(path + "/")
 
 
-def _auth(entry: Mapping[str, str]) -> Any:
+def _login(entry: Mapping[str, str]) -> Login:
     user, password = entry.get("username", ""), entry.get("password", "")
     if entry.get("auth") and not user:
         user, _, password = base64.b64decode(entry["auth"]).decode(errors="replace").partition(":")
-    return cri.AuthConfig(
+    return Login(
         username=user,
         password=password.rstrip("\0"),
         identity_token=entry.get("identitytoken", ""),

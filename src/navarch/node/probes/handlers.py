@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from navarch.api.meta import Obj
-from navarch.node.runtime.cri import Runtime, RuntimeFailure, TimedOut
+from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
 from navarch.node.spec import podspec
 
 _BODY_LIMIT: Final = 10 << 10

@@ -18,7 +18,7 @@ import grpc.aio
 from navarch.api.meta import Obj
 from navarch.api.time import Clock
 from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
-from navarch.node.runtime.cri import Runtime, RuntimeFailure, TimedOut
+from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
 
 KINDS: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 _TITLES: Final = {"startupProbe": "Startup", "livenessProbe": "Liveness", "readinessProbe": "Readiness"}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import Resources
 from navarch.node.spec import podspec
 
 _PERIOD_US: Final = 100_000
@@ -86,25 +86,22 @@ def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
     return min(max(score, lowest), _BEST_EFFORT_OOM_SCORE - 1)
 
 
-def container_resources(pod: Obj, container: Obj, *, memory_capacity: int, unified: bool) -> Any:
-    """A container's `LinuxContainerResources`; `unified` where the node has cgroup v2."""
+def container_resources(pod: Obj, container: Obj, *, memory_capacity: int, unified: bool) -> Resources:
+    """What a container gets; `unified` where the node has cgroup v2."""
     requests, limits = requests_of(container), limits_of(container)
     quota = cpu_quota(milli_cpu(limits.get("cpu", 0)))
-    result = cri.LinuxContainerResources(
+    return Resources(
         cpu_shares=cpu_shares(milli_cpu(requests.get("cpu", 0))),
-        cpu_period=_PERIOD_US if quota else 0,
-        cpu_quota=quota,
-        memory_limit_in_bytes=whole(limits.get("memory", 0)),
+        cpu_period_us=_PERIOD_US if quota else 0,
+        cpu_quota_us=quota,
+        memory_limit_bytes=whole(limits.get("memory", 0)),
         oom_score_adj=oom_score_adj(pod, container, memory_capacity),
-    )
-    for name, amount in limits.items():
-        if name.startswith("hugepages-"):
-            result.hugepage_limits.add(page_size=_page_size(name), limit=whole(amount))
-    if unified:
+        hugepage_limits={
+            _page_size(name): whole(amount) for name, amount in limits.items() if name.startswith("hugepages-")
+        },
         # A container whose processes were picked by the OOM killer one by one would limp on; it dies as a whole.
-        result.unified["memory.oom.group"] = "1"
-        result.unified["memory.swap.max"] = "0"
-    return result
+        unified={"memory.oom.group": "1", "memory.swap.max": "0"} if unified else {},
+    )
 
 
 def _page_size(resource: str) -> str:

@@ -1,8 +1,6 @@
-"""`Runtime`: what the kubelet asks of a container runtime, and its implementation over CRI.
+"""`CRIRuntime`: the `Runtime` that is a containerd, over CRI (gRPC on a Unix socket).
 
-Messages of CRI are the data at this seam, so that nothing is translated twice. Every call raises `RuntimeFailure` with
-the runtime's own words, `NotFound` for an id that it does not know, `ConnectionError` where it cannot be reached.
-`events` tells which pods changed, so that nobody has to poll.
+Errors of gRPC become the seam's own; messages are translated in `translate.py` and go no further than this.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 # Children are started by fork and exec at once: gRPC need not prepare for a fork that goes on.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -20,15 +18,32 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import grpc
 import grpc.aio
 
+from navarch.node.runtime import translate
+from navarch.node.runtime.base import (
+    Condition,
+    Container,
+    ContainerConfig,
+    ContainerEvent,
+    ContainerStats,
+    ContainerStatus,
+    ExecResult,
+    Filesystem,
+    Image,
+    Login,
+    NotFound,
+    Resources,
+    Runtime,
+    RuntimeFailure,
+    Sandbox,
+    SandboxConfig,
+    State,
+    Streams,
+    TimedOut,
+)
 from navarch.node.runtime.proto import cri_pb2 as cri
 from navarch.node.runtime.proto import events_pb2 as events
 
 log = logging.getLogger(__name__)
-
-POD_NAME: Final = "io.kubernetes.pod.name"
-POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
-POD_UID: Final = "io.kubernetes.pod.uid"
-CONTAINER_NAME: Final = "io.kubernetes.container.name"
 
 _CALL_TIMEOUT_S: Final = 120.0
 # Pulling is bounded by progress, which only the runtime sees; this is the last resort against one that hangs.
@@ -36,62 +51,6 @@ _PULL_TIMEOUT_S: Final = 3600.0
 _RUNTIME: Final = "/runtime.v1.RuntimeService/"
 _IMAGES: Final = "/runtime.v1.ImageService/"
 _SUBSCRIBE: Final = "/containerd.services.events.v1.Events/Subscribe"
-
-
-class RuntimeFailure(RuntimeError):
-    """The runtime refused or failed; the message is its own."""
-
-
-class NotFound(RuntimeFailure):
-    """The runtime does not know the sandbox, container or image."""
-
-
-class TimedOut(RuntimeFailure):
-    """The call took longer than it may."""
-
-
-class ContainerEvent(NamedTuple):
-    """Something happened to a container or sandbox: `kind` is `start`, `exit`, `oom` or `delete`."""
-
-    container_id: str
-    kind: str
-
-
-class ExecResult(NamedTuple):
-    exit_code: int
-    output: bytes
-
-
-class Runtime(Protocol):
-    """The container runtime, as the kubelet needs it."""
-
-    async def version(self) -> Any: ...
-    async def status(self) -> Any: ...
-    async def run_sandbox(self, config: Any, handler: str = "") -> str: ...
-    async def stop_sandbox(self, sandbox_id: str) -> None: ...
-    async def remove_sandbox(self, sandbox_id: str) -> None: ...
-    async def sandbox_status(self, sandbox_id: str) -> Any: ...
-    async def list_sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]: ...
-    async def create_container(self, sandbox_id: str, config: Any, sandbox_config: Any) -> str: ...
-    async def start_container(self, container_id: str) -> None: ...
-    async def stop_container(self, container_id: str, grace_s: int) -> None: ...
-    async def remove_container(self, container_id: str) -> None: ...
-    async def container_status(self, container_id: str) -> Any: ...
-    async def list_containers(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]: ...
-    async def update_resources(self, container_id: str, resources: Any) -> None: ...
-    async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult: ...
-    async def exec_url(self, request: Any) -> str: ...
-    async def attach_url(self, request: Any) -> str: ...
-    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str: ...
-    async def reopen_log(self, container_id: str) -> None: ...
-    async def stats(self) -> Sequence[Any]: ...
-    async def list_images(self) -> Sequence[Any]: ...
-    async def image_status(self, image: str) -> Any | None: ...
-    async def pull_image(self, image: str, auth: Any | None, sandbox_config: Any | None) -> str: ...
-    async def remove_image(self, image: str) -> None: ...
-    async def image_filesystem(self) -> tuple[str, int, int]: ...
-    def events(self) -> AsyncIterator[ContainerEvent]: ...
-    async def close(self) -> None: ...
 
 
 _KINDS: Final = {
@@ -132,15 +91,18 @@ class CRIRuntime:
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
 
-    async def version(self) -> Any:
-        return await self._call(_RUNTIME, "Version", cri.VersionRequest(version="v1"), timeout_s=5)
+    async def version(self) -> str:
+        """The runtime's own version."""
+        answer = await self._call(_RUNTIME, "Version", cri.VersionRequest(version="v1"), timeout_s=5)
+        return str(answer.runtime_version)
 
-    async def status(self) -> Any:
-        """The runtime's conditions (RuntimeReady, NetworkReady)."""
-        return (await self._call(_RUNTIME, "Status", cri.StatusRequest(), timeout_s=10)).status
+    async def conditions(self) -> Sequence[Condition]:
+        """RuntimeReady and NetworkReady."""
+        status = (await self._call(_RUNTIME, "Status", cri.StatusRequest(), timeout_s=10)).status
+        return [Condition(one.type, one.status, one.reason, one.message) for one in status.conditions]
 
-    async def run_sandbox(self, config: Any, handler: str = "") -> str:
-        request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
+    async def run_sandbox(self, config: SandboxConfig, handler: str = "") -> str:
+        request = cri.RunPodSandboxRequest(config=translate.sandbox_message(config), runtime_handler=handler)
         return str((await self._call(_RUNTIME, "RunPodSandbox", request, timeout_s=240)).pod_sandbox_id)
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
@@ -149,9 +111,9 @@ class CRIRuntime:
     async def remove_sandbox(self, sandbox_id: str) -> None:
         await self._call(_RUNTIME, "RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
 
-    async def sandbox_status(self, sandbox_id: str) -> Any:
+    async def sandbox_status(self, sandbox_id: str) -> Sandbox:
         request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id)
-        return (await self._call(_RUNTIME, "PodSandboxStatus", request)).status
+        return translate.sandbox_of((await self._call(_RUNTIME, "PodSandboxStatus", request)).status)
 
     async def sandbox_info(self, sandbox_id: str) -> Mapping[str, str]:
         """The runtime's own, verbose view of a sandbox (its process, its network namespace)."""
@@ -159,13 +121,16 @@ class CRIRuntime:
         info: Mapping[str, str] = (await self._call(_RUNTIME, "PodSandboxStatus", request)).info
         return info
 
-    async def list_sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]:
+    async def list_sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Sandbox]:
         request = cri.ListPodSandboxRequest(filter=cri.PodSandboxFilter(label_selector=labels or {}))
-        items: Sequence[Any] = (await self._call(_RUNTIME, "ListPodSandbox", request)).items
-        return items
+        return [translate.sandbox_of(item) for item in (await self._call(_RUNTIME, "ListPodSandbox", request)).items]
 
-    async def create_container(self, sandbox_id: str, config: Any, sandbox_config: Any) -> str:
-        request = cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
+    async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox: SandboxConfig) -> str:
+        request = cri.CreateContainerRequest(
+            pod_sandbox_id=sandbox_id,
+            config=translate.container_message(config),
+            sandbox_config=translate.sandbox_message(sandbox),
+        )
         return str((await self._call(_RUNTIME, "CreateContainer", request)).container_id)
 
     async def start_container(self, container_id: str) -> None:
@@ -178,9 +143,9 @@ class CRIRuntime:
     async def remove_container(self, container_id: str) -> None:
         await self._call(_RUNTIME, "RemoveContainer", cri.RemoveContainerRequest(container_id=container_id))
 
-    async def container_status(self, container_id: str) -> Any:
+    async def container_status(self, container_id: str) -> ContainerStatus:
         request = cri.ContainerStatusRequest(container_id=container_id)
-        return (await self._call(_RUNTIME, "ContainerStatus", request)).status
+        return translate.status_of((await self._call(_RUNTIME, "ContainerStatus", request)).status)
 
     async def container_info(self, container_id: str) -> Mapping[str, str]:
         """The runtime's own, verbose view of a container (its process id, its OCI configuration)."""
@@ -188,13 +153,14 @@ class CRIRuntime:
         info: Mapping[str, str] = (await self._call(_RUNTIME, "ContainerStatus", request)).info
         return info
 
-    async def list_containers(self, labels: Mapping[str, str] | None = None) -> Sequence[Any]:
+    async def list_containers(self, labels: Mapping[str, str] | None = None) -> Sequence[Container]:
         request = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector=labels or {}))
-        items: Sequence[Any] = (await self._call(_RUNTIME, "ListContainers", request)).containers
-        return items
+        listed = (await self._call(_RUNTIME, "ListContainers", request)).containers
+        return [translate.container_of(item) for item in listed]
 
-    async def update_resources(self, container_id: str, resources: Any) -> None:
-        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+    async def update_resources(self, container_id: str, resources: Resources) -> None:
+        message = translate.resources_message(resources)
+        request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=message)
         await self._call(_RUNTIME, "UpdateContainerResources", request)
 
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
@@ -202,10 +168,12 @@ class CRIRuntime:
         answer = await self._call(_RUNTIME, "ExecSync", request, timeout_s=timeout_s + 15)
         return ExecResult(answer.exit_code, answer.stdout + answer.stderr)
 
-    async def exec_url(self, request: Any) -> str:
+    async def exec_url(self, container_id: str, command: Sequence[str], streams: Streams) -> str:
+        request = cri.ExecRequest(container_id=container_id, cmd=command, **streams._asdict())
         return str((await self._call(_RUNTIME, "Exec", request)).url)
 
-    async def attach_url(self, request: Any) -> str:
+    async def attach_url(self, container_id: str, streams: Streams) -> str:
+        request = cri.AttachRequest(container_id=container_id, **streams._asdict())
         return str((await self._call(_RUNTIME, "Attach", request)).url)
 
     async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str:
@@ -215,34 +183,35 @@ class CRIRuntime:
     async def reopen_log(self, container_id: str) -> None:
         await self._call(_RUNTIME, "ReopenContainerLog", cri.ReopenContainerLogRequest(container_id=container_id))
 
-    async def stats(self) -> Sequence[Any]:
+    async def stats(self) -> Sequence[ContainerStats]:
         """CPU, memory and writable layer of every running container."""
-        items: Sequence[Any] = (await self._call(_RUNTIME, "ListContainerStats", cri.ListContainerStatsRequest())).stats
-        return items
+        listed = (await self._call(_RUNTIME, "ListContainerStats", cri.ListContainerStatsRequest())).stats
+        return [translate.stats_of(item) for item in listed]
 
-    async def list_images(self) -> Sequence[Any]:
-        items: Sequence[Any] = (await self._call(_IMAGES, "ListImages", cri.ListImagesRequest())).images
-        return items
+    async def list_images(self) -> Sequence[Image]:
+        listed = (await self._call(_IMAGES, "ListImages", cri.ListImagesRequest())).images
+        return [translate.image_of(item) for item in listed]
 
-    async def image_status(self, image: str) -> Any | None:
+    async def image_status(self, image: str) -> Image | None:
         """The image, or None where it is not on the node."""
         answer = await self._call(_IMAGES, "ImageStatus", cri.ImageStatusRequest(image=cri.ImageSpec(image=image)))
-        return answer.image if answer.HasField("image") else None
+        return translate.image_of(answer.image) if answer.HasField("image") else None
 
-    async def pull_image(self, image: str, auth: Any | None, sandbox_config: Any | None) -> str:
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=image), auth=auth, sandbox_config=sandbox_config)
+    async def pull_image(self, image: str, login: Login | None) -> str:
+        auth = translate.login_message(login) if login is not None else None
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=image), auth=auth)
         return str((await self._call(_IMAGES, "PullImage", request, timeout_s=_PULL_TIMEOUT_S)).image_ref)
 
     async def remove_image(self, image: str) -> None:
         await self._call(_IMAGES, "RemoveImage", cri.RemoveImageRequest(image=cri.ImageSpec(image=image)))
 
-    async def image_filesystem(self) -> tuple[str, int, int]:
-        """Where images are kept, the bytes and the inodes that they use."""
+    async def image_filesystem(self) -> Filesystem:
+        """Where images are kept, and what they use there."""
         answer = await self._call(_IMAGES, "ImageFsInfo", cri.ImageFsInfoRequest())
         if not answer.image_filesystems:
-            return "/", 0, 0
+            return Filesystem("/", 0, 0)
         usage = answer.image_filesystems[0]
-        return usage.fs_id.mountpoint or "/", usage.used_bytes.value, usage.inodes_used.value
+        return Filesystem(usage.fs_id.mountpoint or "/", usage.used_bytes.value, usage.inodes_used.value)
 
     async def events(self) -> AsyncIterator[ContainerEvent]:
         """Container events until the connection ends; raises ConnectionError then.
@@ -303,5 +272,5 @@ async def settled_exit(runtime: Runtime, container_id: str) -> None:
             status = await runtime.container_status(container_id)
         except RuntimeFailure:
             return
-        if status.state not in (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING):
+        if status.state not in (State.CREATED, State.RUNNING):
             return

@@ -18,8 +18,7 @@ from navarch.api.meta import Obj
 from navarch.api.time import parse_time
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.worker import PodWorker
-from navarch.node.runtime.cri import RuntimeFailure
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
 from navarch.node.server.logs import LogOptions, read_log
@@ -252,35 +251,31 @@ class KubeletServer:
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         _, _, instance = await self._instance(request)
-        tty = _flag(request, "tty")
-        streams = self._streams(request, tty)
-        demand = cri.ExecRequest(container_id=instance.id, cmd=request.query.getall("command", []), tty=tty, **streams)
-        return await self._remote(request, lambda: self._kubelet.runtime.exec_url(demand), streams, tty)
+        streams = self._streams(request, tty=_flag(request, "tty"))
+        command = request.query.getall("command", [])
+        return await self._remote(request, self._kubelet.runtime.exec_url(instance.id, command, streams), streams)
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         _, container, instance = await self._instance(request)
-        tty = bool(container.get("tty"))
-        streams = self._streams(request, tty)
-        if streams["stdin"] and not container.get("stdin"):
-            streams["stdin"] = False
-        demand = cri.AttachRequest(container_id=instance.id, tty=tty, **streams)
-        return await self._remote(request, lambda: self._kubelet.runtime.attach_url(demand), streams, tty)
+        streams = self._streams(request, tty=bool(container.get("tty")))
+        if not container.get("stdin"):
+            streams = streams._replace(stdin=False)
+        return await self._remote(request, self._kubelet.runtime.attach_url(instance.id, streams), streams)
 
-    def _streams(self, request: web.Request, tty: bool) -> dict[str, bool]:
-        streams = {
-            "stdin": _flag(request, "input", "stdin"),
-            "stdout": _flag(request, "output", "stdout"),
-            "stderr": _flag(request, "error", "stderr") and not tty,
-        }
-        if not any(streams.values()):
+    def _streams(self, request: web.Request, *, tty: bool) -> Streams:
+        streams = Streams(
+            stdin=_flag(request, "input", "stdin"),
+            stdout=_flag(request, "output", "stdout"),
+            stderr=_flag(request, "error", "stderr") and not tty,
+            tty=tty,
+        )
+        if not (streams.stdin or streams.stdout or streams.stderr):
             raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
         return streams
 
-    async def _remote(
-        self, request: web.Request, url: Callable[[], Awaitable[str]], streams: dict[str, bool], tty: bool
-    ) -> web.StreamResponse:
+    async def _remote(self, request: web.Request, url: Awaitable[str], streams: Streams) -> web.StreamResponse:
         try:
-            address = await url()
+            address = await url
         except RuntimeFailure as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
@@ -288,7 +283,7 @@ class KubeletServer:
             return await streaming.bridge_upgrade(request, address, protocols)
         socket = streaming.web_socket(streaming.EXEC_PROTOCOLS)
         await socket.prepare(request)
-        await streaming.bridge_remote(socket, address, **streams, tty=tty)
+        await streaming.bridge_remote(socket, address, streams)
         return socket
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:

@@ -6,13 +6,15 @@ Containers' figures are the runtime's; CPU rates are taken between two readings 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_time
-from navarch.node.runtime.cri import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID, RuntimeFailure
+from navarch.node.engine.observed import moment
+from navarch.node.runtime.base import POD_NAME, POD_NAMESPACE, POD_UID, ContainerStats, RuntimeFailure
 
 if TYPE_CHECKING:
     from navarch.node.engine.kubelet import Kubelet
@@ -35,7 +37,7 @@ class Statistics:
         """The body of `/stats/summary`."""
         pods: dict[str, Obj] = {}
         for stats in await self._containers():
-            labels = stats.attributes.labels
+            labels = stats.labels
             uid = labels.get(POD_UID, "")
             worker = self._kubelet.workers.get(uid)
             if worker is None:
@@ -46,44 +48,42 @@ class Statistics:
             self._add_up(pod)
         return {"node": self._node(), "pods": list(pods.values())}
 
-    async def _containers(self) -> list[Any]:
+    async def _containers(self) -> list[ContainerStats]:
         try:
             return list(await self._kubelet.runtime.stats())
         except (RuntimeFailure, ConnectionError):
             return []
 
-    def _pod(self, pod: Obj, labels: Any) -> Obj:
+    def _pod(self, pod: Obj, labels: Mapping[str, str]) -> Obj:
         reference = {"name": labels.get(POD_NAME), "namespace": labels.get(POD_NAMESPACE), "uid": labels.get(POD_UID)}
         started = (pod.get("status") or {}).get("startTime")
         return {"podRef": reference, "startTime": started, "containers": []}
 
-    def _container(self, stats: Any) -> Obj:
-        cpu, memory, layer = stats.cpu, stats.memory, stats.writable_layer
-        identity = stats.attributes.id
-        rate = self._rate(identity, cpu.timestamp, cpu.usage_core_nano_seconds.value)
+    def _container(self, stats: ContainerStats) -> Obj:
+        rate = self._rate(stats.id, stats.cpu_at_ns, stats.cpu_ns)
         result: Obj = {
-            "name": stats.attributes.labels.get(CONTAINER_NAME) or stats.attributes.metadata.name,
+            "name": stats.name,
             "cpu": {
-                "time": _time(cpu.timestamp),
-                "usageNanoCores": cpu.usage_nano_cores.value or rate,
-                "usageCoreNanoSeconds": cpu.usage_core_nano_seconds.value,
+                "time": _time(stats.cpu_at_ns),
+                "usageNanoCores": stats.cpu_nano_cores or rate,
+                "usageCoreNanoSeconds": stats.cpu_ns,
             },
             "memory": {
-                "time": _time(memory.timestamp),
-                "usageBytes": memory.usage_bytes.value,
-                "workingSetBytes": memory.working_set_bytes.value,
-                "rssBytes": memory.rss_bytes.value,
-                "pageFaults": memory.page_faults.value,
-                "majorPageFaults": memory.major_page_faults.value,
+                "time": _time(stats.memory_at_ns),
+                "usageBytes": stats.memory_used_bytes,
+                "workingSetBytes": stats.memory_working_set_bytes,
+                "rssBytes": stats.memory_rss_bytes,
+                "pageFaults": stats.page_faults,
+                "majorPageFaults": stats.major_page_faults,
             },
             "rootfs": {
-                "time": _time(layer.timestamp),
-                "usedBytes": layer.used_bytes.value,
-                "inodesUsed": layer.inodes_used.value,
+                "time": _time(stats.layer_at_ns),
+                "usedBytes": stats.layer_used_bytes,
+                "inodesUsed": stats.layer_inodes,
             },
         }
-        if memory.available_bytes.value:
-            result["memory"]["availableBytes"] = memory.available_bytes.value
+        if stats.memory_available_bytes:
+            result["memory"]["availableBytes"] = stats.memory_available_bytes
         return result
 
     def _rate(self, identity: str, at_ns: int, cpu_ns: int) -> int:
@@ -189,8 +189,6 @@ class Statistics:
 
 
 def _time(nanoseconds: int) -> str:
-    from navarch.node.engine.observed import moment
-
     return format_time(moment(nanoseconds))
 
 
@@ -219,8 +217,6 @@ def _node_cpu_ns() -> int:
 
 
 def _boot_time() -> datetime:
-    from navarch.node.engine.observed import moment
-
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith("btime "):
             return moment(int(line.split()[1]) * 1_000_000_000)

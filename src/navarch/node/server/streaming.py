@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
+from navarch.node.runtime.base import Streams
 from navarch.node.server import spdy
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
@@ -72,13 +73,11 @@ class _Channels:
         return None
 
 
-async def bridge_remote(
-    socket: web.WebSocketResponse, url: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
-) -> None:
+async def bridge_remote(socket: web.WebSocketResponse, url: str, streams: Streams) -> None:
     """Carry an exec or attach between the client's WebSocket and the runtime's streaming URL, to its end."""
     channels = _Channels(socket)
     # Tells the client that the connection stands, before the program says anything.
-    await channels.send(STDOUT if stdout else STDERR if stderr else ERROR, b"")
+    await channels.send(STDOUT if streams.stdout else STDERR if streams.stderr else ERROR, b"")
     try:
         reader, writer = await spdy.upgrade(url, _REMOTE)
     except spdy.SPDYError as error:
@@ -91,14 +90,14 @@ async def bridge_remote(
         try:
             outcome = await connection.open_stream({"streamType": "error"})
             inputs: dict[int, spdy.Stream] = {}
-            if stdin:
+            if streams.stdin:
                 inputs[STDIN] = await connection.open_stream({"streamType": "stdin"})
             outputs = []
-            if stdout:
+            if streams.stdout:
                 outputs.append((STDOUT, await connection.open_stream({"streamType": "stdout"})))
-            if stderr and not tty:
+            if streams.stderr and not streams.tty:
                 outputs.append((STDERR, await connection.open_stream({"streamType": "stderr"})))
-            if tty:
+            if streams.tty:
                 inputs[RESIZE] = await connection.open_stream({"streamType": "resize"})
             receiving = tasks.create_task(_receive(socket, channels, inputs, running))
             await asyncio.gather(*(_copy_out(stream, channels, channel) for channel, stream in outputs))

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node.config import KubeletConfig
-from navarch.node.engine.observed import GRACE_PERIOD, HASH, MESSAGE_PATH, MESSAGE_POLICY, RESTART_COUNT
 from navarch.node.resources.amounts import container_resources
-from navarch.node.runtime.cri import CONTAINER_NAME
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import (
+    CONTAINER_NAME,
+    GRACE_PERIOD,
+    HASH,
+    MESSAGE_PATH,
+    MESSAGE_POLICY,
+    RESTART_COUNT,
+    ContainerConfig,
+    Image,
+    Mount,
+    Propagation,
+)
 from navarch.node.spec import podspec
 from navarch.node.spec.dns import hosts_file
 from navarch.node.spec.fieldref import PodFacts, expand
@@ -23,9 +32,9 @@ from navarch.node.volumes.sub_path import bind_sub_path
 from navarch.world import MACHINE
 
 _PROPAGATION: Final = {
-    "None": cri.PROPAGATION_PRIVATE,
-    "HostToContainer": cri.PROPAGATION_HOST_TO_CONTAINER,
-    "Bidirectional": cri.PROPAGATION_BIDIRECTIONAL,
+    "None": Propagation.PRIVATE,
+    "HostToContainer": Propagation.HOST_TO_CONTAINER,
+    "Bidirectional": Propagation.BIDIRECTIONAL,
 }
 DEFAULT_MESSAGE_PATH: Final = "/dev/termination-log"
 
@@ -45,7 +54,7 @@ class ContainerInputs:
     pod: Obj
     container: Obj
     attempt: int
-    image: Any
+    image: Image
     env: Mapping[str, str]
     volumes: Mapping[str, Path]
     facts: PodFacts
@@ -53,19 +62,21 @@ class ContainerInputs:
     target_id: str = ""
 
 
-def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Any:
-    """CRI's ContainerConfig. Makes the files that are mounted into the container.
+def container_config(inputs: ContainerInputs, config: KubeletConfig) -> ContainerConfig:
+    """What the runtime is told. Makes the files that are mounted into the container.
 
     Raises ConfigError where the specification cannot be met."""
     pod, container, env = inputs.pod, inputs.container, inputs.env
     name = container["name"]
-    result = cri.ContainerConfig(
-        metadata=cri.ContainerMetadata(name=name, attempt=inputs.attempt),
-        image=cri.ImageSpec(image=inputs.image.id, user_specified_image=container.get("image", "")),
-        command=[expand(word, env) for word in container.get("command") or []],
-        args=[expand(word, env) for word in container.get("args") or []],
+    result = ContainerConfig(
+        name=name,
+        attempt=inputs.attempt,
+        image_id=inputs.image.id,
+        image=container.get("image", ""),
+        command=tuple(expand(word, env) for word in container.get("command") or []),
+        args=tuple(expand(word, env) for word in container.get("args") or []),
         working_dir=container.get("workingDir") or "",
-        envs=[cri.KeyValue(key=key, value=value) for key, value in env.items()],
+        env=env,
         labels={**pod_labels(pod), CONTAINER_NAME: name},
         annotations={
             HASH: podspec.container_hash(container),
@@ -78,23 +89,19 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Any:
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
-        linux=cri.LinuxContainerConfig(
-            resources=container_resources(
-                pod, container, memory_capacity=inputs.node.memory_capacity, unified=inputs.node.unified_cgroups
-            ),
-            security_context=container_security(
-                pod, container, inputs.image, seccomp=config.seccomp, target_id=inputs.target_id
-            ),
+        resources=container_resources(
+            pod, container, memory_capacity=inputs.node.memory_capacity, unified=inputs.node.unified_cgroups
         ),
+        security=container_security(pod, container, inputs.image, seccomp=config.seccomp, target_id=inputs.target_id),
+        mounts=tuple(_mounts(inputs, config)),
     )
-    result.mounts.extend(_mounts(inputs, config))
     metadata = pod["metadata"]
     log_directory = config.log_directory(metadata["namespace"], metadata["name"], metadata["uid"])
     (log_directory / name).mkdir(parents=True, exist_ok=True)
     return result
 
 
-def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
+def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Mount]:
     pod, container = inputs.pod, inputs.container
     own = config.pod_directory(pod["metadata"]["uid"]) / "volume-subpaths"
     mounts = [
@@ -111,18 +118,18 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Any]:
             hosts.write_text(text)
             hosts.chmod(0o644)
         read_only = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
-        mounts.append(cri.Mount(container_path="/etc/hosts", host_path=str(hosts), readonly=read_only))
+        mounts.append(Mount("/etc/hosts", str(hosts), read_only))
     message_path = container.get("terminationMessagePath") or DEFAULT_MESSAGE_PATH
     place = directory / "containers" / container["name"] / f"{MACHINE.unpredictable().getrandbits(32):08x}"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.touch()
     # Whatever user the container runs as may leave its last words.
     place.chmod(0o666)
-    mounts.append(cri.Mount(container_path=message_path, host_path=str(place)))
+    mounts.append(Mount(message_path, str(place)))
     return mounts
 
 
-def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Any:
+def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Mount:
     """`place` is where a part of a volume is put for the container."""
     host = inputs.volumes.get(mount["name"])
     if host is None:
@@ -141,10 +148,10 @@ def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Any:
             ) from error
     path = mount["mountPath"]
     of_image = any(v["name"] == mount["name"] and "image" in v for v in inputs.pod["spec"].get("volumes") or [])
-    return cri.Mount(
+    return Mount(
         container_path=path if path.startswith("/") else f"/{path}",
         host_path=str(host),
-        readonly=bool(mount.get("readOnly")) or of_image,
+        read_only=bool(mount.get("readOnly")) or of_image,
         recursive_read_only=mount.get("recursiveReadOnly") == "Enabled",
         propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
     )

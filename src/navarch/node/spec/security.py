@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.core.sysctls import SAFE_SYSCTLS
-from navarch.node.runtime.proto import cri_pb2 as cri
+from navarch.node.runtime.base import Image, Namespace, Namespaces, Profile, Security, SELinux
 from navarch.node.spec import podspec
 
 _MASKED_PATHS: Final = (
@@ -44,114 +44,116 @@ class ConfigError(Exception):
     """A container cannot be made from what the pod and the objects that it refers to say."""
 
 
-def namespaces(pod: Obj, *, target_id: str = "") -> Any:
+def namespaces(pod: Obj, *, target_id: str = "") -> Namespaces:
     """Which namespaces a pod's containers share; `target_id` joins another container's processes (kubectl debug)."""
     spec = pod["spec"]
-    options = cri.NamespaceOption(pid=cri.CONTAINER)
-    if spec.get("hostNetwork"):
-        options.network = cri.NODE
-    if spec.get("hostIPC"):
-        options.ipc = cri.NODE
+    processes = Namespace.CONTAINER
     if spec.get("hostPID"):
-        options.pid = cri.NODE
+        processes = Namespace.NODE
     elif spec.get("shareProcessNamespace"):
-        options.pid = cri.POD
+        processes = Namespace.POD
     elif target_id:
-        options.pid = cri.TARGET
-        options.target_id = target_id
-    return options
+        processes = Namespace.TARGET
+    return Namespaces(
+        network=Namespace.NODE if spec.get("hostNetwork") else Namespace.POD,
+        processes=processes,
+        ipc=Namespace.NODE if spec.get("hostIPC") else Namespace.POD,
+        target_id=target_id if processes is Namespace.TARGET else "",
+    )
 
 
-def _profile(stated: Obj | None, directory: Path | None) -> Any:
+def _profile(stated: Obj | None, directory: Path | None) -> Profile:
     """A seccomp or AppArmor profile; Kubernetes leaves containers unconfined where none is stated."""
     kind = (stated or {}).get("type", "Unconfined")
-    if kind == "RuntimeDefault":
-        return cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault)
     if kind == "Localhost":
         name = (stated or {}).get("localhostProfile", "")
-        reference = str(directory / name) if directory else name
-        return cri.SecurityProfile(profile_type=cri.SecurityProfile.Localhost, localhost_ref=reference)
-    return cri.SecurityProfile(profile_type=cri.SecurityProfile.Unconfined)
+        return Profile(kind, str(directory / name) if directory else name)
+    return Profile("RuntimeDefault" if kind == "RuntimeDefault" else "Unconfined")
 
 
-def supplemental_groups(pod: Obj) -> list[int]:
+def supplemental_groups(pod: Obj) -> tuple[int, ...]:
     context = pod["spec"].get("securityContext") or {}
     groups = list(context.get("supplementalGroups") or [])
     if context.get("fsGroup") is not None:
         groups.insert(0, context["fsGroup"])
-    return groups
+    return tuple(groups)
 
 
-def sandbox_security(pod: Obj) -> Any:
+def _strict_groups(pod: Obj) -> bool:
+    return bool((pod["spec"].get("securityContext") or {}).get("supplementalGroupsPolicy") == "Strict")
+
+
+def sandbox_security(pod: Obj) -> Security:
     """The sandbox's own security context; it is privileged where any container is."""
     context = pod["spec"].get("securityContext") or {}
-    result = cri.LinuxSandboxSecurityContext(
-        namespace_options=namespaces(pod),
+    user = context.get("runAsUser")
+    return Security(
+        namespaces=namespaces(pod),
         supplemental_groups=supplemental_groups(pod),
+        strict_groups=_strict_groups(pod),
         privileged=any(
             (container.get("securityContext") or {}).get("privileged") for container in podspec.all_containers(pod)
         ),
         # The sandbox runs nothing of the user's: the runtime's default profile always fits it.
-        seccomp=cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault),
+        seccomp=Profile("RuntimeDefault"),
+        run_as_user=user,
+        run_as_group=context.get("runAsGroup") if user is not None else None,
+        selinux=_selinux(context.get("seLinuxOptions")),
     )
-    if context.get("runAsUser") is not None:
-        result.run_as_user.value = context["runAsUser"]
-        if context.get("runAsGroup") is not None:
-            result.run_as_group.value = context["runAsGroup"]
-    if context.get("supplementalGroupsPolicy") == "Strict":
-        result.supplemental_groups_policy = cri.Strict
-    result.selinux_options.CopyFrom(_selinux(context.get("seLinuxOptions")))
-    return result
 
 
-def container_security(pod: Obj, container: Obj, image: Any, *, seccomp: Path, target_id: str = "") -> Any:
-    """A container's security context; `image` is its CRI image, whose user counts where none is stated.
+def container_security(
+    pod: Obj, container: Obj, image: Image | None, *, seccomp: Path, target_id: str = ""
+) -> Security:
+    """A container's security context; `image` says whose user counts where none is stated.
 
     Raises ConfigError where `runAsNonRoot` is broken or cannot be checked."""
     stated = container.get("securityContext") or {}
     uid = podspec.merged_security(pod, container, "runAsUser")
     gid = podspec.merged_security(pod, container, "runAsGroup")
     _check_non_root(pod, container, uid, image)
+    user, username = _user(uid, gid, image)
     capabilities = stated.get("capabilities") or {}
-    result = cri.LinuxContainerSecurityContext(
-        privileged=bool(stated.get("privileged")),
-        namespace_options=namespaces(pod, target_id=target_id),
-        readonly_rootfs=bool(stated.get("readOnlyRootFilesystem")),
-        supplemental_groups=supplemental_groups(pod),
-        no_new_privs=stated.get("allowPrivilegeEscalation") is False,
-        capabilities=cri.Capability(
-            add_capabilities=capabilities.get("add") or [], drop_capabilities=capabilities.get("drop") or []
-        ),
-        seccomp=_profile(podspec.merged_security(pod, container, "seccompProfile"), seccomp),
-        selinux_options=_selinux(podspec.merged_security(pod, container, "seLinuxOptions")),
-    )
     armour = podspec.merged_security(pod, container, "appArmorProfile")
-    if armour:
-        result.apparmor.CopyFrom(_profile(armour, None))
-    if not result.privileged and stated.get("procMount") != "Unmasked":
-        result.masked_paths.extend(_MASKED_PATHS)
-        result.readonly_paths.extend(_READONLY_PATHS)
-    if (pod["spec"].get("securityContext") or {}).get("supplementalGroupsPolicy") == "Strict":
-        result.supplemental_groups_policy = cri.Strict
+    privileged = bool(stated.get("privileged"))
+    masked = not privileged and stated.get("procMount") != "Unmasked"
+    return Security(
+        namespaces=namespaces(pod, target_id=target_id),
+        privileged=privileged,
+        read_only_root=bool(stated.get("readOnlyRootFilesystem")),
+        supplemental_groups=supplemental_groups(pod),
+        strict_groups=_strict_groups(pod),
+        no_new_privileges=stated.get("allowPrivilegeEscalation") is False,
+        added_capabilities=tuple(capabilities.get("add") or ()),
+        dropped_capabilities=tuple(capabilities.get("drop") or ()),
+        seccomp=_profile(podspec.merged_security(pod, container, "seccompProfile"), seccomp),
+        apparmor=_profile(armour, None) if armour else None,
+        selinux=_selinux(podspec.merged_security(pod, container, "seLinuxOptions")),
+        masked_paths=_MASKED_PATHS if masked else (),
+        read_only_paths=_READONLY_PATHS if masked else (),
+        run_as_user=user,
+        run_as_username=username,
+        run_as_group=gid,
+    )
+
+
+def _user(uid: int | None, gid: int | None, image: Image | None) -> tuple[int | None, str]:
+    """Whom a container runs as, by number or by a name that the image knows."""
     if uid is not None:
-        result.run_as_user.value = uid
-    elif image is not None and image.HasField("uid"):
-        result.run_as_user.value = image.uid.value
-    elif image is not None and image.username:
-        result.run_as_username = image.username
-    if gid is not None:
-        result.run_as_group.value = gid
-        # CRI refuses a group without a user.
-        if uid is None and not result.run_as_username and not result.HasField("run_as_user"):
-            result.run_as_user.value = 0
-    return result
+        return uid, ""
+    if image is not None and image.uid is not None:
+        return image.uid, ""
+    if image is not None and image.username:
+        return None, image.username
+    # CRI refuses a group without a user.
+    return (None if gid is None else 0), ""
 
 
-def _selinux(stated: Obj | None) -> Any:
-    return cri.SELinuxOption(**{key: (stated or {}).get(key, "") for key in ("user", "role", "type", "level")})
+def _selinux(stated: Obj | None) -> SELinux:
+    return SELinux(**{key: (stated or {}).get(key) or "" for key in ("user", "role", "type", "level")})
 
 
-def _check_non_root(pod: Obj, container: Obj, uid: int | None, image: Any) -> None:
+def _check_non_root(pod: Obj, container: Obj, uid: int | None, image: Image | None) -> None:
     if not podspec.merged_security(pod, container, "runAsNonRoot"):
         return
     where = f'(pod: "{podspec.quoted(pod)}", container: {container["name"]})'
@@ -161,8 +163,8 @@ def _check_non_root(pod: Obj, container: Obj, uid: int | None, image: Any) -> No
         return
     if image is None:
         return
-    if image.HasField("uid"):
-        if image.uid.value == 0:
+    if image.uid is not None:
+        if image.uid == 0:
             raise ConfigError(f"container has runAsNonRoot and image will run as root {where}")
     elif image.username:
         raise ConfigError(
