@@ -16,8 +16,8 @@ import pytest
 
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import ContainerdPaths, running_containerd, unmount_below, why_unavailable
-from navarch.node.engine.kubelet import Kubelet
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, load_image, write_image
+from navarch.node.kubelet import Kubelet
 from navarch.node.resources import cgroups
 from navarch.node.runtime.base import RuntimeFailure
 from navarch.node.runtime.cri import CRIRuntime

@@ -52,7 +52,7 @@ async def test_a_stopped_containerd_leaves_nothing(tmp_path: Path) -> None:
         pytest.skip(why)
     async with running_containerd(tmp_path) as config:
         runtime = CRIRuntime(config.paths.socket)
-        tags = [tag for image in await runtime.list_images() for tag in image.repo_tags]
+        tags = [tag for image in await runtime.list_images() for tag in image.tags]
         await runtime.close()
         paths = config.paths
 

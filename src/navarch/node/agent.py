@@ -18,7 +18,7 @@ from navarch.client.base import Client
 from navarch.node import networking
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
-from navarch.node.engine.kubelet import Kubelet
+from navarch.node.kubelet import Kubelet
 from navarch.node.memory import limit_arenas, trim_for_ever
 from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.resources import cgroups

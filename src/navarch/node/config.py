@@ -43,6 +43,11 @@ class KubeletConfig:
     system_reserved_memory: int = 0
     eviction_memory_available: int = 100 << 20
     eviction_nodefs_available_percent: int = 5
+    # Static pods: a folder of manifests (or one of them; `<data>/manifests` where None), and a URL.
+    static_pod_path: Path | None = None
+    static_pod_url: str = ""
+    static_pod_check_s: float = 1.0
+    static_pod_url_check_s: float = 20.0
     host_resolv_conf: Path = Path("/etc/resolv.conf")
 
     @property
@@ -53,6 +58,11 @@ class KubeletConfig:
     def logs(self) -> Path:
         """`<namespace>_<name>_<uid>/<container>/<restart>.log`, as below /var/log/pods."""
         return self.data / "logs"
+
+    @property
+    def manifests(self) -> Path:
+        """Where manifests of static pods are looked for."""
+        return self.static_pod_path or self.data / "manifests"
 
     @property
     def seccomp(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from navarch.api import schema
-from navarch.apiserver.auth.references import Reference, first_of_mirror, of_pod, secrets_of_volume
+from navarch.kinds.core.references import Reference, first_of_mirror, of_pod, secrets_of_volume
 
 SCHEMAS = schema.load("1.37")
 # Definitions that are a reference as such, and what a value of them looks like.

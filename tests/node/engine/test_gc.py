@@ -21,7 +21,7 @@ async def test_a_long_log_is_rotated_and_goes_on(node: Node) -> None:
     pod = node.pod("talk", containers=[sh("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done")])
     await node.ready("talk")
     await node.until(lambda: len(node.log("talk").splitlines()) > 20)
-    node.kubelet.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=2)
+    node.kubelet.parts.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=2)
 
     await node.kubelet.sweeper.rotate_logs()
 
@@ -40,7 +40,7 @@ async def test_only_unused_images_are_removed(node: Node, tmp_path: Path, monkey
     monkeypatch.setattr(gc, "_MIN_IMAGE_AGE", timedelta(0))
 
     async def tags() -> set[str]:
-        return {tag for image in await node.runtime.list_images() for tag in image.repo_tags}
+        return {tag for image in await node.runtime.list_images() for tag in image.tags}
 
     await node.until_async(lambda: _contains(node, "navarch.local/spare:1"))
     await node.kubelet.sweeper.remove_unused_images(1 << 40)
@@ -50,7 +50,7 @@ async def test_only_unused_images_are_removed(node: Node, tmp_path: Path, monkey
 
 
 async def _contains(node: Node, tag: str) -> bool:
-    return any(tag in image.repo_tags for image in await node.runtime.list_images())
+    return any(tag in image.tags for image in await node.runtime.list_images())
 
 
 async def test_traces_of_pods_that_have_gone_are_removed(node: Node) -> None:
@@ -59,7 +59,7 @@ async def test_traces_of_pods_that_have_gone_are_removed(node: Node) -> None:
     node.pod("stay", containers=[sh("sleep 1000")])
     await node.ready("stay")
 
-    node.kubelet.sweeper.remove_stale_directories()
+    await node.kubelet.sweeper.remove_stale_directories()
 
     assert len(list(node.config.pods.iterdir())) == 1
     assert [place.name.split("_")[1] for place in node.config.logs.iterdir()] == ["stay"]

@@ -10,8 +10,8 @@ import pytest
 from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.engine.plan import ContainerMemory, make_plan
 from navarch.node.engine.status import StatusInputs, pod_status, status_patch
+from navarch.node.podspec import container_hash
 from navarch.node.runtime.base import HASH, RESTART_COUNT, ContainerStatus, Sandbox, State
-from navarch.node.spec.podspec import container_hash
 from tests.node.objects import NOW, Obj, pod
 
 

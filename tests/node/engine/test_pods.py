@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from navarch.node.engine.eviction import Evictor
 from tests.node.conftest import BUSYBOX, Node
 
 pytestmark = pytest.mark.containers
@@ -43,7 +42,7 @@ async def test_a_deleted_pod_leaves_nothing(node: Node) -> None:
     node.api.delete_gracefully("default", "gone")
 
     await node.until(lambda: node.api.get("pods", "default", "gone") is None)
-    await node.until(lambda: not node.kubelet.workers)
+    await node.until(lambda: not len(node.kubelet.pods))
     assert not node.config.pod_directory(pod["metadata"]["uid"]).exists()
     assert not await node.kubelet.runtime.list_sandboxes()
 
@@ -379,7 +378,8 @@ async def test_a_config_map_volume_follows_its_object(node: Node) -> None:
 
     node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "new"}})
     node.kubelet.parts.source.renewed(pod)
-    worker = node.kubelet.workers[pod["metadata"]["uid"]]
+    worker = node.kubelet.pods.get(pod["metadata"]["uid"])
+    assert worker is not None
     worker.refresh_volumes()
 
     await node.until(lambda: node.log("follow") == "seen")
@@ -608,7 +608,7 @@ async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
     await node.ready("high")
     node.kubelet.node.pressure.memory_available = lambda: 0  # type: ignore[method-assign]
 
-    await Evictor(node.kubelet).look()
+    await node.kubelet.evictor.look()
 
     assert await node.ended("low") == "Failed"
     assert node.status("low")["reason"] == "Evicted"
@@ -628,7 +628,7 @@ async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
     await node.ready("fat")
     await node.until(lambda: "2+0 records out" in node.log("fat"))
 
-    await Evictor(node.kubelet).check_local_storage()
+    await node.kubelet.evictor.check_local_storage()
 
     assert await node.ended("fat") == "Failed"
     assert node.status("fat")["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
@@ -687,7 +687,9 @@ async def test_containers_are_restarted_while_the_api_server_is_away(node: Node)
     await node.ready("away")
 
     node.api.down = True
-    node.kubelet.workers[pod["metadata"]["uid"]].refresh_volumes()
+    worker = node.kubelet.pods.get(pod["metadata"]["uid"])
+    assert worker is not None
+    worker.refresh_volumes()
     (host / "die").touch()
     await node.until(lambda: (host / "log").read_text() == "started v\nstarted v\n")
     node.api.down = False

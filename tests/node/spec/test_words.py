@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from navarch.node.fieldref import expand
+from navarch.node.podspec import should_restart
 from navarch.node.spec.dns import Resolver, resolver_of
 from navarch.node.spec.env import service_variables
-from navarch.node.spec.fieldref import expand
-from navarch.node.spec.podspec import should_restart
 from tests.node.objects import Obj, pod
 
 

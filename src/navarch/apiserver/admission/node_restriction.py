@@ -16,8 +16,8 @@ from navarch.api.meta import Obj, annotations_of, labels_of, owner_references_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
 from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.auth.node import node_of
-from navarch.apiserver.auth.references import first_of_mirror
 from navarch.apiserver.user import User
+from navarch.kinds.core.references import first_of_mirror
 from navarch.kinds.resources import CSI_DRIVERS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
 
 Authorize = Callable[[User, RequestAttributes], Decision]

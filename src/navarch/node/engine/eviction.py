@@ -13,17 +13,18 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
+from navarch.node import podspec
+from navarch.node.engine.gc import Sweeper
+from navarch.node.engine.node_status import NodeReporter
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.pods import Pods
+from navarch.node.engine.worker import PodWorker
 from navarch.node.resources.amounts import limits_of, pod_requests, whole
 from navarch.node.runtime.base import POD_UID, RuntimeFailure
-from navarch.node.spec import podspec
-
-if TYPE_CHECKING:
-    from navarch.node.engine.kubelet import Kubelet
-    from navarch.node.engine.worker import PodWorker
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,13 @@ _CRITICAL_PRIORITY: Final = 2_000_000_000
 
 
 class Evictor:
-    """Owned by the kubelet; a slow loop that reads a few numbers of the kernel's."""
+    """A slow loop that reads a few numbers of the kernel's."""
 
-    def __init__(self, kubelet: Kubelet) -> None:
-        self._kubelet = kubelet
+    def __init__(self, parts: Parts, pods: Pods, node: NodeReporter, sweeper: Sweeper) -> None:
+        self._parts = parts
+        self._pods = pods
+        self._node = node
+        self._sweeper = sweeper
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -50,18 +54,20 @@ class Evictor:
                     await self.check_local_storage()
             except (RuntimeFailure, OSError) as error:
                 log.warning("eviction: %s", error)
+            except Exception as error:
+                self._parts.failures.note("eviction", error)
 
     async def look(self) -> None:
         """Act on pressure, if there is any."""
-        pressure, config = self._kubelet.node.pressure, self._kubelet.config
+        pressure, config = self._node.pressure, self._parts.config
         if pressure.memory_short():
-            self._kubelet.node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim memory")
+            self._node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim memory")
             words = _threshold("memory", config.eviction_memory_available, pressure.memory_available())
             await self._evict_one("memory", words)
         elif pressure.disk_short():
-            self._kubelet.node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage")
+            self._node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage")
             # Images that nobody uses come back by a pull; pods do not.
-            if not await self._kubelet.sweeper.remove_unused_images(1):
+            if not await self._sweeper.remove_unused_images(1):
                 disk = os.statvfs(config.data)
                 threshold = disk.f_blocks * disk.f_frsize * config.eviction_nodefs_available_percent // 100
                 words = _threshold("ephemeral-storage", threshold, disk.f_bavail * disk.f_frsize)
@@ -69,11 +75,7 @@ class Evictor:
 
     async def _evict_one(self, resource: str, words: str) -> None:
         usage = await self._usage(resource)
-        candidates = [
-            worker
-            for worker in self._kubelet.workers.values()
-            if not worker.ending and int(worker.pod["spec"].get("priority") or 0) < _CRITICAL_PRIORITY
-        ]
+        candidates = [worker for worker in self._pods if not worker.ending and not critical(worker)]
         ranked = rank(candidates, resource, usage)
         if ranked:
             evict(ranked[0], f"The node was low on resource: {resource}. {words}")
@@ -81,7 +83,7 @@ class Evictor:
     async def _usage(self, resource: str) -> dict[str, int]:
         """Bytes in use by uid of pod."""
         result: dict[str, int] = {}
-        for stats in await self._kubelet.runtime.stats():
+        for stats in await self._parts.runtime.stats():
             uid = stats.labels.get(POD_UID, "")
             used = stats.memory_working_set_bytes if resource == "memory" else stats.layer_used_bytes
             result[uid] = result.get(uid, 0) + used
@@ -90,12 +92,17 @@ class Evictor:
     async def check_local_storage(self) -> None:
         """Evict pods whose emptyDir volumes, or whose containers' local storage, are larger than their limits."""
         usage = await self._usage("ephemeral-storage")
-        for worker in list(self._kubelet.workers.values()):
+        for worker in self._pods:
             if worker.ending:
                 continue
             complaint = await asyncio.to_thread(over_limit, worker.pod, worker.volumes, usage.get(worker.uid, 0))
             if complaint:
                 evict(worker, complaint)
+
+
+def critical(worker: PodWorker) -> bool:
+    """Whether the node is better off with this pod than with what it would free."""
+    return worker.static or int(worker.pod["spec"].get("priority") or 0) >= _CRITICAL_PRIORITY
 
 
 def rank(workers: Sequence[PodWorker], resource: str, usage: dict[str, int]) -> list[PodWorker]:

@@ -7,16 +7,16 @@ import contextlib
 import logging
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from navarch.api.meta import uid_of
+from navarch.node.engine.node_status import NodeReporter
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.pods import Pods
 from navarch.node.resources import cgroups
 from navarch.node.runtime.base import GRACE_PERIOD, POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure, Sandbox
-
-if TYPE_CHECKING:
-    from navarch.node.engine.kubelet import Kubelet
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,13 @@ _MIN_IMAGE_AGE: Final = timedelta(minutes=2)
 
 
 class Sweeper:
-    """Owned by the kubelet; a slow loop."""
+    """A slow loop. `known` answers the uids of all pods that the node is to have, as its sources say."""
 
-    def __init__(self, kubelet: Kubelet) -> None:
-        self._kubelet = kubelet
+    def __init__(self, parts: Parts, pods: Pods, node: NodeReporter, known: Callable[[], set[str]]) -> None:
+        self._parts = parts
+        self._pods = pods
+        self._node = node
+        self._known = known
         self._first_seen: dict[str, Any] = {}
 
     async def run(self) -> None:
@@ -38,20 +41,26 @@ class Sweeper:
         while True:
             await asyncio.sleep(_PERIOD_S)
             turn += 1
-            try:
-                await self.adopt_orphans()
-                self.remove_stale_directories()
-                await self.rotate_logs()
-                if turn % _IMAGES_EVERY == 0:
-                    await self.free_images()
-            except (RuntimeFailure, OSError) as error:
-                log.warning("sweeping: %s", error)
+            steps: list[Callable[[], Awaitable[None]]] = [
+                self.adopt_orphans,
+                self.remove_stale_directories,
+                self.rotate_logs,
+            ]
+            if turn % _IMAGES_EVERY == 0:
+                steps.append(self.free_images)
+            for step in steps:
+                # One that fails must not keep the others from their work for ever.
+                try:
+                    await step()
+                except (RuntimeFailure, OSError) as error:
+                    log.warning("sweeping: %s", error)
+                except Exception as error:
+                    self._parts.failures.note(f"sweeper: {step.__name__}", error)
 
     async def adopt_orphans(self) -> None:
         """Stop and remove sandboxes whose pod neither the API server nor a worker knows."""
-        kubelet = self._kubelet
-        known = {uid_of(pod) for pod in kubelet.pods.list()} | set(kubelet.workers)
-        for sandbox in await kubelet.runtime.list_sandboxes():
+        known = self._known() | self._pods.uids()
+        for sandbox in await self._parts.runtime.list_sandboxes():
             uid = sandbox.labels.get(POD_UID, "")
             if not uid or uid in known:
                 continue
@@ -60,7 +69,7 @@ class Sweeper:
             await self._remove(sandbox)
 
     async def _remove(self, sandbox: Sandbox) -> None:
-        runtime = self._kubelet.runtime
+        runtime = self._parts.runtime
         grace_s = min(int(sandbox.annotations.get(GRACE_PERIOD) or 30), 30)
         labels = {POD_UID: sandbox.labels[POD_UID]}
         async with asyncio.TaskGroup() as tasks:
@@ -72,26 +81,26 @@ class Sweeper:
 
     async def _stop(self, container_id: str, grace_s: int) -> None:
         with contextlib.suppress(NotFound):
-            await self._kubelet.runtime.stop_container(container_id, grace_s)
+            await self._parts.runtime.stop_container(container_id, grace_s)
 
-    def remove_stale_directories(self) -> None:
+    async def remove_stale_directories(self) -> None:
         """Remove the directories, logs and cgroups of pods that have gone."""
-        kubelet = self._kubelet
-        known = {uid_of(pod) for pod in kubelet.pods.list()} | set(kubelet.workers)
-        for place in _children(kubelet.config.pods):
+        config = self._parts.config
+        known = self._known() | self._pods.uids()
+        for place in _children(config.pods):
             if place.name not in known:
-                kubelet.parts.volumes.tear_down(place.name)
-        for place in _children(kubelet.config.logs):
+                self._parts.volumes.tear_down(place.name)
+        for place in _children(config.logs):
             if place.name.rpartition("_")[2] not in known:
                 shutil.rmtree(place, ignore_errors=True)
-        for uid in cgroups.pod_uids(kubelet.config.cgroup_root) - known:
+        for uid in cgroups.pod_uids(config.cgroup_root) - known:
             for middle in ("", "/burstable", "/besteffort"):
-                cgroups.remove_pod_cgroup(f"{kubelet.config.cgroup_root}{middle}/pod{uid}")
+                cgroups.remove_pod_cgroup(f"{config.cgroup_root}{middle}/pod{uid}")
 
     async def rotate_logs(self) -> None:
         """Rotate the logs of running containers that have grown too long; keep as many old ones as configured."""
-        config = self._kubelet.config
-        for worker in list(self._kubelet.workers.values()):
+        config = self._parts.config
+        for worker in self._pods:
             for container in list(worker.observed.all()):
                 path = Path(container.status.log_path) if container.status.log_path else None
                 if path is None or not container.running:
@@ -99,48 +108,48 @@ class Sweeper:
                 with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_size <= config.container_log_max_bytes:
                         continue
-                    stamp = self._kubelet.clock.now().strftime("%Y%m%d-%H%M%S")
+                    stamp = self._parts.clock.now().strftime("%Y%m%d-%H%M%S")
                     path.rename(path.with_name(f"{path.name}.{stamp}"))
-                    await self._kubelet.runtime.reopen_log(container.id)
+                    await self._parts.runtime.reopen_log(container.id)
                     rotated = sorted(path.parent.glob(f"{path.name}.*"))
                     for old in rotated[: max(len(rotated) - (config.container_log_max_files - 1), 0)]:
                         old.unlink(missing_ok=True)
 
     async def free_images(self) -> None:
         """Remove the images unused for longest while the disk is fuller than it may be."""
-        kubelet = self._kubelet
-        disk = os.statvfs((await kubelet.runtime.image_filesystem()).mountpoint)
+        parts = self._parts
+        disk = os.statvfs((await parts.runtime.image_filesystem()).mountpoint)
         used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)
-        if used_percent < kubelet.config.image_gc_high_percent:
+        if used_percent < parts.config.image_gc_high_percent:
             return
-        goal = (used_percent - kubelet.config.image_gc_low_percent) * disk.f_blocks * disk.f_frsize // 100
+        goal = (used_percent - parts.config.image_gc_low_percent) * disk.f_blocks * disk.f_frsize // 100
         freed = await self.remove_unused_images(goal)
         if freed < goal:
             message = (
                 f"Failed to garbage collect required amount of images. Attempted to free {goal} bytes, "
                 f"but only found {freed} bytes eligible to free."
             )
-            kubelet.node.event("Warning", "FreeDiskSpaceFailed", message)
+            self._node.event("Warning", "FreeDiskSpaceFailed", message)
 
     async def remove_unused_images(self, goal: int) -> int:
         """Remove unused images, those unused for longest first, until `goal` bytes are free; returns how many are."""
-        kubelet = self._kubelet
-        now = kubelet.clock.now()
-        containers = await kubelet.runtime.list_containers()
+        parts = self._parts
+        now = parts.clock.now()
+        containers = await parts.runtime.list_containers()
         in_use = {name for container in containers for name in (container.image, container.image_ref)}
         candidates = []
-        for image in await kubelet.runtime.list_images():
+        for image in await parts.runtime.list_images():
             seen = self._first_seen.setdefault(image.id, now)
             names = {image.id, *image.tags, *image.digests}
             if image.pinned or names & in_use or any("/pause:" in tag for tag in image.tags):
                 continue
             if now - seen >= _MIN_IMAGE_AGE:
-                candidates.append((kubelet.parts.images.last_used.get(image.id, seen), image))
+                candidates.append((parts.images.last_used.get(image.id, seen), image))
         freed = 0
         for _, image in sorted(candidates, key=lambda pair: pair[0]):
             if freed >= goal:
                 break
-            await kubelet.runtime.remove_image(image.id)
+            await parts.runtime.remove_image(image.id)
             freed += image.size_bytes
         return freed
 

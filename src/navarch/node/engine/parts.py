@@ -10,16 +10,17 @@ from navarch.api.meta import Obj
 from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
+from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
-from navarch.node.engine.backoff import Backoff
 from navarch.node.engine.observed import Observer
+from navarch.node.engine.supervision import Failures
+from navarch.node.fieldref import PodFacts
 from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
-from navarch.node.spec.fieldref import PodFacts
 from navarch.node.volumes.manager import VolumeManager
 
 
@@ -46,6 +47,7 @@ class Parts:
     host_ips: Callable[[], Sequence[str]]
     allocatable: Callable[[], Obj]
     owned: Callable[[str, str], None]
+    failures: Failures
 
     def facts(self, pod_ips: Sequence[str]) -> PodFacts:
         return PodFacts(tuple(pod_ips), tuple(self.host_ips()), self.allocatable())

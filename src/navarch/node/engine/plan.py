@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.runtime.base import HASH
-from navarch.node.spec import podspec
 
 
 @dataclass(slots=True)

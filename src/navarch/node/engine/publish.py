@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import is_deleting, revision_of
 from navarch.client.base import PatchKind
 from navarch.client.resources import PODS
-from navarch.node.engine.status import pod_status, status_patch
-from navarch.node.spec import podspec
-
-if TYPE_CHECKING:
-    from navarch.node.engine.worker import PodWorker
+from navarch.node import podspec
+from navarch.node.engine.podstate import PodState
+from navarch.node.engine.status import StatusInputs, pod_status, status_patch
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,9 @@ _LAST_RETRY_S: Final = 10.0
 class Publisher:
     """Owned by a PodWorker; `changed` says that the status may differ now."""
 
-    def __init__(self, worker: PodWorker) -> None:
+    def __init__(self, worker: PodState, inputs: Callable[[], StatusInputs]) -> None:
         self._worker = worker
+        self._inputs = inputs
         self._dirty = asyncio.Event()
         # The status of a stopped pod that is deleted has been taken.
         self.final_published = False
@@ -51,7 +51,10 @@ class Publisher:
                 if isinstance(error, StatusError) and error.code in (404, 409, 410):
                     # Gone, or another pod of that name: the informer will tell. A conflict is computed anew.
                     if error.code != 409:
-                        self._worker.removed()
+                        if self._worker.static:
+                            self._worker.mirror = None
+                        else:
+                            self._worker.object_gone()
                         continue
                 else:
                     log.debug("status of %s: %s", podspec.quoted(self._worker.pod), error)
@@ -65,10 +68,16 @@ class Publisher:
         worker = self._worker
         if worker.gone:
             return
-        metadata = worker.pod["metadata"]
         stopped = worker.ending and not worker.observed.any_running and not worker.observed.sandbox_ready
-        new = pod_status(worker.status_inputs())
-        patch = status_patch(worker.pod.get("status") or {}, new)
+        new = pod_status(self._inputs())
+        if worker.static:
+            # What is remembered of a static pod between two computations is here, whether or not it has a mirror pod.
+            worker.pod = {**worker.pod, "status": new}
+        shown = worker.mirror if worker.static else worker.pod
+        if shown is None:
+            return
+        metadata = shown["metadata"]
+        patch = status_patch(shown.get("status") or {}, new)
         if patch:
             answer = await worker.parts.client.patch(
                 PODS,
@@ -81,7 +90,9 @@ class Publisher:
             answer.setdefault("apiVersion", "v1")
             answer.setdefault("kind", "Pod")
             answer["metadata"].pop("managedFields", None)
-            if revision_of(answer) > revision_of(worker.pod):
+            if worker.static:
+                worker.mirror = answer
+            elif revision_of(answer) > revision_of(worker.pod):
                 worker.pod = answer
                 worker.wake()
         if stopped and is_deleting(worker.pod):

@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
+from navarch.node.engine.podstate import PodState
 from navarch.node.resources import cgroups
 from navarch.node.resources.amounts import container_resources
 from navarch.node.runtime.base import NotFound, RuntimeFailure
-from navarch.node.spec import podspec
 from navarch.node.spec.sandbox import cgroup_parent
-
-if TYPE_CHECKING:
-    from navarch.node.engine.worker import PodWorker
 
 
 class Resizer:
     """Owned by a PodWorker. `given` answers the resources that a container runs with, for its status."""
 
-    def __init__(self, worker: PodWorker) -> None:
+    def __init__(self, worker: PodState) -> None:
         self._worker = worker
         self._given: dict[str, Obj] | None = None
 

@@ -7,23 +7,23 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.node.engine.backoff import go_duration
+from navarch.node import podspec
+from navarch.node.backoff import go_duration
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import ContainerMemory
+from navarch.node.engine.podprobes import PodProbes
+from navarch.node.engine.podstate import PodState
+from navarch.node.engine.resize import Resizer
+from navarch.node.podspec import ConfigError
 from navarch.node.probes.handlers import run_hook
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.runtime.base import ContainerConfig, Image, NotFound, RuntimeFailure
-from navarch.node.spec import podspec
 from navarch.node.spec.container import ContainerInputs, container_config
 from navarch.node.spec.env import environment
-from navarch.node.spec.security import ConfigError
 from navarch.node.volumes.base import VolumePending
-
-if TYPE_CHECKING:
-    from navarch.node.engine.worker import PodWorker
 
 _RETRY: Final = timedelta(seconds=10)
 
@@ -31,8 +31,10 @@ _RETRY: Final = timedelta(seconds=10)
 class Starter:
     """Owned by a PodWorker."""
 
-    def __init__(self, worker: PodWorker) -> None:
+    def __init__(self, worker: PodState, probes: PodProbes, resizer: Resizer) -> None:
         self._worker = worker
+        self._probes = probes
+        self._resizer = resizer
 
     async def start(self, containers: Sequence[Obj]) -> None:
         """Start each that may start now, in order; one whose postStart hook runs holds back those after it."""
@@ -194,7 +196,7 @@ class Starter:
             self._fail(container, state, "CreateContainerError", str(error), f"Error: {error}")
             return
         worker.parts.owned(container_id, worker.uid)
-        worker.resizer.record(container, container_id)
+        self._resizer.record(container, container_id)
         worker.event("Normal", "Created", "Container created", name)
         try:
             await runtime.start_container(container_id)
@@ -232,4 +234,4 @@ class Starter:
         state = self._worker.memory[container["name"]]
         state.started = started_without_probe(container)
         state.ready = state.started and ready_without_probe(container)
-        self._worker.start_probes(container, container_id, self._worker.parts.clock.now())
+        self._probes.start(container, container_id, self._worker.parts.clock.now())

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_time
+from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.resources.amounts import qos_class
-from navarch.node.spec import podspec
 
 _OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import Kill
+from navarch.node.engine.podprobes import PodProbes
+from navarch.node.engine.podstate import PodState
 from navarch.node.probes.handlers import run_hook
 from navarch.node.probes.prober import termination_grace
 from navarch.node.runtime.base import NotFound
-from navarch.node.spec import podspec
-
-if TYPE_CHECKING:
-    from navarch.node.engine.worker import PodWorker
 
 # What is left to a container whose preStop hook used up the grace period.
 _LEAST_GRACE_S: Final = 2
@@ -30,8 +29,9 @@ _LEAST_GRACE_S: Final = 2
 class Stopper:
     """Owned by a PodWorker."""
 
-    def __init__(self, worker: PodWorker) -> None:
+    def __init__(self, worker: PodState, probes: PodProbes) -> None:
         self._worker = worker
+        self._probes = probes
         self._killing: set[str] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._deadline_s = 0.0
@@ -103,7 +103,7 @@ class Stopper:
             return
         self._killing.add(instance.id)
         worker.event("Normal", "Killing", message, name)
-        worker.stop_probes(name)
+        self._probes.stopping(name)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:

@@ -21,19 +21,22 @@ from typing import Final
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
+from navarch.node import podspec
 from navarch.node.engine.messages import termination_message
-from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
+from navarch.node.engine.observed import ObservedContainer, moment
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.plan import ContainerMemory, Plan, make_plan
+from navarch.node.engine.podprobes import PodProbes
+from navarch.node.engine.podstate import PodState
 from navarch.node.engine.publish import Publisher
 from navarch.node.engine.resize import Resizer
 from navarch.node.engine.start import Starter
 from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
-from navarch.node.probes.prober import ContainerProbes, ready_without_probe, started_without_probe
+from navarch.node.engine.supervision import Delay, supervised
+from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.resources import cgroups
 from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig
-from navarch.node.spec import podspec
 from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import cgroup_parent, sandbox_config
 from navarch.node.volumes.base import VolumeError, VolumePending
@@ -43,39 +46,25 @@ log = logging.getLogger(__name__)
 _RETRY: Final = timedelta(seconds=10)
 _SHORT_RETRY: Final = timedelta(seconds=1)
 _SLOW_SYNC: Final = 4
+_LONGEST_MESSAGE: Final = 1000
 
 
-class PodWorker:
-    """One pod's worker. `update` and `removed` bring news of the object, `wake` of everything else; `run` ends when
-    nothing of the pod is left on the node."""
+class PodWorker(PodState):
+    """One pod's worker. `update` and `object_gone` bring news of the object, `wake` of everything else; `run` ends when
+    nothing of the pod is left on the node, and for nothing else: whatever goes wrong in a turn is told, counted, and
+    tried again."""
 
-    def __init__(self, pod: Obj, parts: Parts) -> None:
-        self.pod = pod
-        self.uid: str = pod["metadata"]["uid"]
-        self.parts = parts
-        self.observed = ObservedPod()
-        self.memory: dict[str, ContainerMemory] = {}
-        self.messages: dict[str, str] = {}
-        self.failure: tuple[str, str] = ("", "")
-        self.conditions: list[Obj] = []
-        self.gone = False
-        # Nothing will be started any more; True from the moment the pod has ended or is to end.
-        self.ending = False
-        self.volumes: dict[str, Path] = {}
-        self.sandbox_config: SandboxConfig | None = None
-        self.stopper = Stopper(self)
-        self.starter = Starter(self)
-        self.resizer = Resizer(self)
-        self.publisher = Publisher(self)
-        self._probes: dict[str, ContainerProbes] = {}
-        self._awake = asyncio.Event()
-        self._awake.set()
-        self._next: datetime | None = None
+    def __init__(self, pod: Obj, parts: Parts, *, static: bool = False) -> None:
+        super().__init__(pod, parts, static=static)
+        self._probes = PodProbes(self)
+        self._stopper = Stopper(self, self._probes)
+        self._resizer = Resizer(self)
+        self._starter = Starter(self, self._probes, self._resizer)
+        self.publisher = Publisher(self, self.status_inputs)
         self._refresh_at: datetime | None = None
-        self._cleaned = False
         # The first attempt at a sandbox whose name the runtime has not taken for itself.
         self._free_attempt = 0
-        self.tasks: set[asyncio.Task[None]] = set()
+        self._delay = Delay()
 
     # News.
 
@@ -89,10 +78,14 @@ class PodWorker:
         self.pod = pod
         self.wake()
 
-    def removed(self) -> None:
-        """The object is gone from the API: stop, and write nothing."""
-        self.gone = True
-        self.wake()
+    def mirrored(self, mirror: Obj | None) -> None:
+        """This is the static pod's mirror pod now."""
+        known = (self.pod.get("status") or {}).get("startTime")
+        if mirror is not None and not known and mirror.get("status"):
+            # An earlier kubelet told this of the pod: when it began, how often its containers were started.
+            self.pod = {**self.pod, "status": mirror["status"]}
+        self.mirror = mirror
+        self.publisher.changed()
 
     def fail(self, reason: str, message: str, conditions: Sequence[Obj] = ()) -> None:
         """End the pod as Failed: it is evicted, or its time is over."""
@@ -106,60 +99,22 @@ class PodWorker:
         self._refresh_at = None
         self.wake()
 
-    def wake(self) -> None:
-        self._awake.set()
-
-    def wake_at(self, when: datetime) -> None:
-        """Take a turn at `when` at the latest."""
-        if self._next is None or when < self._next:
-            self._next = when
-
-    def wake_after(self, delay: timedelta) -> None:
-        self.wake_at(self.parts.clock.now() + delay)
-
-    def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
-        """An event about the pod, or about one of its containers."""
-        path = podspec.field_path(self.pod, container) if container else ""
-        self.parts.recorder.event(self.pod, kind, reason, message, field_path=path)
-
-    def spawn(self, task: asyncio.Task[None]) -> None:
-        """Keep a task that runs beside the turns; it is cancelled with the worker, and wakes it when it ends."""
-        self.tasks.add(task)
-
-        def done(ended: asyncio.Task[None]) -> None:
-            self.tasks.discard(ended)
-            if not ended.cancelled() and ended.exception() is not None:
-                log.error("%s: %s", ended.get_name(), ended.exception(), exc_info=ended.exception())
-            self.wake()
-
-        task.add_done_callback(done)
-
     # Running.
 
     async def run(self) -> None:
         """Take turns until the pod has gone from the node."""
-        publishing = asyncio.create_task(self.publisher.run(), name=f"status of {podspec.quoted(self.pod)}")
+        name = f"status of {podspec.quoted(self.pod)}"
+        publishing = asyncio.create_task(supervised(name, self.publisher.run, self.parts.failures), name=name)
         try:
-            while not (self._cleaned and (self.gone or self.publisher.deleted)):
-                await self._wait()
+            while not (self.cleaned and (self.gone or self.publisher.deleted)):
+                await self.woken()
                 await self._guarded_turn()
         finally:
             publishing.cancel()
-            for probes in self._probes.values():
-                probes.stop()
+            self._probes.end_all()
             for task in list(self.tasks):
                 task.cancel()
             await asyncio.gather(publishing, *self.tasks, return_exceptions=True)
-
-    async def _wait(self) -> None:
-        timeout_s = None
-        if self._next is not None:
-            timeout_s = max((self._next - self.parts.clock.now()).total_seconds(), 0.0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._awake.wait()
-        self._awake.clear()
-        self._next = None
 
     async def _guarded_turn(self) -> None:
         try:
@@ -170,6 +125,14 @@ class PodWorker:
         except (RuntimeFailure, OSError) as error:
             log.warning("%s: %s", podspec.quoted(self.pod), error)
             self.wake_after(_RETRY)
+        except Exception as error:
+            # A fault of ours, or of an object that nobody thought of. The next turn may see another one.
+            self.parts.failures.note(f"pod {podspec.quoted(self.pod)}", error)
+            words = f"error syncing pod: {type(error).__name__}: {error}"
+            self.event("Warning", "FailedSync", words[:_LONGEST_MESSAGE])
+            self.wake_after(timedelta(seconds=self._delay.failed()))
+        else:
+            self._delay.succeeded()
 
     async def _turn(self) -> None:
         await self.observe()
@@ -203,8 +166,7 @@ class PodWorker:
         if instance.running:
             if state.container_id != instance.id:
                 self._adopt(container, instance, state)
-        elif name in self._probes:
-            self._probes.pop(name).stop()
+        elif self._probes.end(name):
             state.ready = state.started = False
 
     def _adopt(self, container: Obj, instance: ObservedContainer, state: ContainerMemory) -> None:
@@ -223,58 +185,7 @@ class PodWorker:
         state.hook_running = False
         state.started = bool(told.get("started")) or started_without_probe(container)
         state.ready = bool(told.get("ready")) or (ready_without_probe(container) and state.started)
-        self.start_probes(container, instance.id, moment(instance.status.started_at_ns), adopted=True)
-
-    def start_probes(self, container: Obj, container_id: str, started_at: datetime, *, adopted: bool = False) -> None:
-        """Probe a running instance."""
-        name = container["name"]
-        if name in self._probes:
-            self._probes.pop(name).stop()
-        ip = self.pod_ip()
-        probes = ContainerProbes(
-            self.parts.prober,
-            container,
-            container_id,
-            ip,
-            started_at,
-            self.parts.clock,
-            self.parts.random,
-            verdict=lambda kind, ok, _: self._verdict(container, container_id, kind, ok),
-            unhealthy=lambda message: self.event("Warning", "Unhealthy", message, name),
-        )
-        self._probes[name] = probes
-        probes.start(adopted=adopted, started=self.memory[name].started)
-
-    def stop_probes(self, name: str) -> None:
-        """The container is being stopped: it need not be alive or started any more, only its readiness still counts."""
-        if name in self._probes:
-            self._probes[name].stop(keep_readiness=True)
-
-    def pod_ip(self) -> str:
-        """The address to reach the pod's containers at."""
-        if podspec.host_network(self.pod):
-            return next(iter(self.parts.host_ips()), "127.0.0.1")
-        return next(iter(self.observed.ips), "")
-
-    def _verdict(self, container: Obj, container_id: str, kind: str, ok: bool) -> None:
-        state = self.memory[container["name"]]
-        if state.container_id != container_id:
-            return
-        before = (state.ready, state.started, state.doomed)
-        if kind == "readinessProbe":
-            state.ready = ok
-        elif kind == "startupProbe" and ok:
-            state.started = True
-            state.ready = state.ready or ready_without_probe(container)
-        elif not ok:
-            word = "liveness" if kind == "livenessProbe" else "startup"
-            again = podspec.should_restart(self.pod, container, 137) or podspec.is_sidecar(container)
-            state.doomed = f"Container {container['name']} failed {word} probe" + (
-                ", will be restarted" if again else ""
-            )
-            state.doomed_by = kind
-        if (state.ready, state.started, state.doomed) != before:
-            self.wake()
+        self._probes.start(container, instance.id, moment(instance.status.started_at_ns), adopted=True)
 
     def _check_deadline(self) -> None:
         limit = self.pod["spec"].get("activeDeadlineSeconds")
@@ -292,26 +203,26 @@ class PodWorker:
     # A pod that is to run.
 
     async def _keep(self) -> None:
-        await self.resizer.apply()
+        await self._resizer.apply()
         plan = make_plan(self.pod, self.observed, self.memory)
         if plan.end:
             self.ending = True
             await self._end()
             return
         for kill in plan.kill:
-            self.stopper.kill(kill)
+            self._stopper.kill(kill)
         if plan.create_sandbox:
             await self._make_sandbox(plan)
             return
         if await self._set_up_volumes() and await self._configure():
-            await self.starter.start(plan.start)
+            await self._starter.start(plan.start)
             await self._prune()
         self._schedule_refresh()
 
     async def _make_sandbox(self, plan: Plan) -> None:
         if self.observed.any_running or self.observed.sandbox_ready:
             self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-            await self.stopper.stop_leftovers()
+            await self._stopper.stop_leftovers()
         if not await self._set_up_volumes():
             return
         missing = await self._missing_network()
@@ -377,7 +288,7 @@ class PodWorker:
             return True
         try:
             facts = self.parts.facts(self.ips())
-            self.volumes = await self.parts.volumes.set_up(self.pod, facts, self.starter.volume_image)
+            self.volumes = await self.parts.volumes.set_up(self.pod, facts, self._starter.volume_image)
         except VolumePending:
             return False
         except VolumeError as error:
@@ -394,10 +305,6 @@ class PodWorker:
 
     def _due(self) -> bool:
         return self._refresh_at is None or self.parts.clock.now() >= self._refresh_at
-
-    def ips(self) -> Sequence[str]:
-        """The pod's addresses."""
-        return tuple(self.parts.host_ips()) if podspec.host_network(self.pod) else self.observed.ips
 
     def _schedule_refresh(self) -> None:
         if self.parts.volumes.refreshes(self.pod) and self._refresh_at is not None:
@@ -430,11 +337,9 @@ class PodWorker:
     async def _end(self) -> None:
         """Stop what runs; when nothing does, let go of what the pod holds, and with a deleted pod of everything."""
         if self.observed.any_running or self.observed.sandbox_ready:
-            self.stopper.stop_pod(self._end_grace_s())
+            self._stopper.stop_pod(self._end_grace_s())
             return
-        for probes in self._probes.values():
-            probes.stop()
-        self._probes.clear()
+        self._probes.end_all()
         if not self.gone and not is_deleting(self.pod):
             if self.volumes or self.parts.config.pod_directory(self.uid).exists():
                 self.volumes = {}
@@ -448,13 +353,13 @@ class PodWorker:
     def _end_grace_s(self) -> int:
         if self.failure[0] == "Evicted":
             return min(podspec.grace_period_s(self.pod), 30)
-        if self.gone and not is_deleting(self.pod):
+        if self.gone and not is_deleting(self.pod) and not self.static:
             return max(1, min(podspec.grace_period_s(self.pod), 30))
         return podspec.grace_period_s(self.pod)
 
     async def _clean(self) -> None:
         """Remove containers, sandboxes, volumes, logs and cgroups of a pod that is deleted."""
-        if self._cleaned:
+        if self.cleaned:
             return
         runtime = self.parts.runtime
         self.parts.volumes.tear_down(self.uid)
@@ -472,12 +377,8 @@ class PodWorker:
         self.parts.images.forget_pod(self.uid)
         self.parts.source.forget_pod(self.pod)
         self.parts.backoff.forget(f"{self.uid}/")
-        self._cleaned = True
+        self.cleaned = True
         self.wake()
-
-    @property
-    def cleaned(self) -> bool:
-        return self._cleaned
 
     def status_inputs(self) -> StatusInputs:
         """What the pod's status is computed from, as of now."""
@@ -491,5 +392,5 @@ class PodWorker:
             ending=self.ending,
             failure=self.failure,
             conditions=self.conditions,
-            given=self.resizer.given,
+            given=self._resizer.given,
         )

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.api.time import Clock
-from navarch.node.engine.backoff import Backoff
+from navarch.node.backoff import Backoff
 from navarch.node.references import ObjectSource
 from navarch.node.runtime.base import Image, Login, Runtime, RuntimeFailure
 

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
-from navarch.node.spec import podspec
 
 _BODY_LIMIT: Final = 10 << 10
 _HOOK_TIMEOUT_S: Final = 30.0

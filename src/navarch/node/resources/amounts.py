@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.runtime.base import Resources
-from navarch.node.spec import podspec
 
 _PERIOD_US: Final = 100_000
 _MIN_QUOTA_US: Final = 1_000

@@ -9,24 +9,23 @@ import ssl
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from navarch.api.meta import Obj
 from navarch.api.time import parse_time
+from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.pods import Pods
 from navarch.node.engine.worker import PodWorker
 from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
 from navarch.node.server.logs import LogOptions, read_log
 from navarch.node.server.stats import Statistics
-from navarch.node.spec import podspec
-
-if TYPE_CHECKING:
-    from navarch.node.engine.kubelet import Kubelet
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
@@ -38,14 +37,15 @@ def _flag(request: web.Request, *names: str) -> bool:
 
 
 class KubeletServer:
-    """Serves one kubelet; `async with` runs it. `port` is the one it listens on."""
+    """Serves the pods of one node. `port` is the one it listens on, once started."""
 
-    def __init__(self, kubelet: Kubelet) -> None:
-        self._kubelet = kubelet
-        self._guard = Guard(kubelet.client, kubelet.config.node_name, kubelet.clock)
-        self._statistics = Statistics(kubelet)
+    def __init__(self, parts: Parts, pods: Pods) -> None:
+        self._parts = parts
+        self._pods = pods
+        self._guard = Guard(parts.client, parts.config.node_name, parts.clock)
+        self._statistics = Statistics(parts, pods)
         self._runner: web.AppRunner | None = None
-        self.port = kubelet.config.port
+        self.port = parts.config.port
 
     async def start(self) -> None:
         """Listen; without a serving certificate it listens on loopback in plain HTTP, for tests."""
@@ -53,7 +53,7 @@ class KubeletServer:
         route = app.router.add_route
         route("GET", "/healthz", self._healthz)
         route("GET", "/healthz/{name}", self._healthz)
-        route("GET", "/pods", self._pods)
+        route("GET", "/pods", self._list_pods)
         route("GET", "/runningpods/", self._running_pods)
         route("GET", "/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("GET", "POST"):
@@ -79,17 +79,16 @@ class KubeletServer:
             max_line_size=1 << 20,
         )
         await self._runner.setup()
-        config = self._kubelet.config
+        config = self._parts.config
         tls = self._tls()
         site = web.TCPSite(
             self._runner, config.address if tls else "127.0.0.1", config.port, ssl_context=tls, reuse_address=True
         )
         await site.start()
         self.port = int(self._runner.addresses[0][1])
-        self._kubelet.node.port = self.port
 
     def _tls(self) -> ssl.SSLContext | None:
-        config = self._kubelet.config
+        config = self._parts.config
         if config.serving_cert is None or config.serving_key is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -107,7 +106,7 @@ class KubeletServer:
 
     @web.middleware
     async def _authorise(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        secure = self._kubelet.config.serving_cert is not None
+        secure = self._parts.config.serving_cert is not None
         if secure and request.path != "/healthz":
             refusal = await self._guard.refusal(request)
             if refusal is not None:
@@ -118,7 +117,7 @@ class KubeletServer:
 
     def _worker(self, request: web.Request) -> PodWorker:
         info = request.match_info
-        worker = self._kubelet.find(info["namespace"], info["pod"], info.get("uid", ""))
+        worker = self._pods.find(info["namespace"], info["pod"], info.get("uid", ""))
         if worker is None:
             raise web.HTTPNotFound(text=f'pod "{info["namespace"]}/{info["pod"]}" does not exist')
         return worker
@@ -143,16 +142,16 @@ class KubeletServer:
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
-    async def _pods(self, request: web.Request) -> web.Response:
-        pods = [worker.pod for worker in self._kubelet.workers.values()]
+    async def _list_pods(self, request: web.Request) -> web.Response:
+        pods = [worker.pod for worker in self._pods]
         return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
 
     async def _running_pods(self, request: web.Request) -> web.Response:
-        pods = [worker.pod for worker in self._kubelet.workers.values() if worker.observed.any_running]
+        pods = [worker.pod for worker in self._pods if worker.observed.any_running]
         return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
 
     async def _configz(self, request: web.Request) -> web.Response:
-        config = self._kubelet.config
+        config = self._parts.config
         told = {
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -209,7 +208,7 @@ class KubeletServer:
         try:
             since = parse_time(query["sinceTime"]) if query.get("sinceTime") else None
             if query.get("sinceSeconds"):
-                since = self._kubelet.clock.now() - timedelta(seconds=int(query["sinceSeconds"]))
+                since = self._parts.clock.now() - timedelta(seconds=int(query["sinceSeconds"]))
             return LogOptions(
                 follow=_flag(request, "follow"),
                 timestamps=_flag(request, "timestamps"),
@@ -253,14 +252,14 @@ class KubeletServer:
         _, _, instance = await self._instance(request)
         streams = self._streams(request, tty=_flag(request, "tty"))
         command = request.query.getall("command", [])
-        return await self._remote(request, self._kubelet.runtime.exec_url(instance.id, command, streams), streams)
+        return await self._remote(request, self._parts.runtime.exec_url(instance.id, command, streams), streams)
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         _, container, instance = await self._instance(request)
         streams = self._streams(request, tty=bool(container.get("tty")))
         if not container.get("stdin"):
             streams = streams._replace(stdin=False)
-        return await self._remote(request, self._kubelet.runtime.attach_url(instance.id, streams), streams)
+        return await self._remote(request, self._parts.runtime.attach_url(instance.id, streams), streams)
 
     def _streams(self, request: web.Request, *, tty: bool) -> Streams:
         streams = Streams(
@@ -296,7 +295,7 @@ class KubeletServer:
         stated = [*request.query.getall("port", []), *request.query.getall("ports", [])]
         ports = [_port(port) for text in stated for port in text.split(",")]
         try:
-            url = await self._kubelet.runtime.port_forward_url(sandbox.id, ports)
+            url = await self._parts.runtime.port_forward_url(sandbox.id, ports)
         except RuntimeFailure as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
@@ -313,7 +312,7 @@ class KubeletServer:
         _, _, instance = await self._instance(request)
         command = request.query.get("cmd", "").split() or request.query.getall("command", [])
         try:
-            result = await self._kubelet.runtime.exec_sync(instance.id, command, 3600)
+            result = await self._parts.runtime.exec_sync(instance.id, command, 3600)
         except RuntimeFailure as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         return web.Response(body=result.output, content_type="text/plain")

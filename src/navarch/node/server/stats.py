@@ -9,15 +9,14 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_time
 from navarch.node.engine.observed import moment
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.pods import Pods
 from navarch.node.runtime.base import POD_NAME, POD_NAMESPACE, POD_UID, ContainerStats, RuntimeFailure
-
-if TYPE_CHECKING:
-    from navarch.node.engine.kubelet import Kubelet
 
 
 class _Reading(NamedTuple):
@@ -28,8 +27,9 @@ class _Reading(NamedTuple):
 class Statistics:
     """Owned by the kubelet's server; reads only when somebody asks."""
 
-    def __init__(self, kubelet: Kubelet) -> None:
-        self._kubelet = kubelet
+    def __init__(self, parts: Parts, pods: Pods) -> None:
+        self._parts = parts
+        self._pods = pods
         self._readings: dict[str, _Reading] = {}
         self._rates: dict[str, int] = {}
 
@@ -39,7 +39,7 @@ class Statistics:
         for stats in await self._containers():
             labels = stats.labels
             uid = labels.get(POD_UID, "")
-            worker = self._kubelet.workers.get(uid)
+            worker = self._pods.get(uid)
             if worker is None:
                 continue
             pod = pods.setdefault(uid, self._pod(worker.pod, labels))
@@ -50,7 +50,7 @@ class Statistics:
 
     async def _containers(self) -> list[ContainerStats]:
         try:
-            return list(await self._kubelet.runtime.stats())
+            return list(await self._parts.runtime.stats())
         except (RuntimeFailure, ConnectionError):
             return []
 
@@ -102,16 +102,16 @@ class Statistics:
             latest = max(container[part]["time"] for container in containers)
             pod[part] = {"time": latest, **{f: sum(c[part][f] for c in containers) for f in fields}}
         used = sum(container["rootfs"]["usedBytes"] for container in containers)
-        pod["ephemeral-storage"] = {**_disk(self._kubelet.config.data), "usedBytes": used}
+        pod["ephemeral-storage"] = {**_disk(self._parts.config.data), "usedBytes": used}
 
     def _node(self) -> Obj:
-        now = format_time(self._kubelet.clock.now())
+        now = format_time(self._parts.clock.now())
         memory = _memory()
         cpu_ns = _node_cpu_ns()
-        stamp = int(self._kubelet.clock.now().timestamp() * 1_000_000_000)
+        stamp = int(self._parts.clock.now().timestamp() * 1_000_000_000)
         working_set = max(memory.get("MemTotal", 0) - memory.get("MemAvailable", 0), 0)
         return {
-            "nodeName": self._kubelet.config.node_name,
+            "nodeName": self._parts.config.node_name,
             "startTime": format_time(_boot_time()),
             "cpu": {
                 "time": now,
@@ -125,15 +125,15 @@ class Statistics:
                 "workingSetBytes": working_set,
                 "rssBytes": memory.get("AnonPages", 0),
             },
-            "fs": {"time": now, **_disk(self._kubelet.config.data)},
-            "runtime": {"imageFs": {"time": now, **_disk(self._kubelet.config.data)}},
+            "fs": {"time": now, **_disk(self._parts.config.data)},
+            "runtime": {"imageFs": {"time": now, **_disk(self._parts.config.data)}},
         }
 
     # Prometheus.
 
     async def metrics(self) -> str:
         """The kubelet's own metrics."""
-        workers = list(self._kubelet.workers.values())
+        workers = list(self._pods)
         running = sum(1 for worker in workers if worker.observed.sandbox_ready)
         states = {"running": 0, "exited": 0, "created": 0}
         for worker in workers:
@@ -149,7 +149,10 @@ class Statistics:
             *(f'kubelet_running_containers{{container_state="{k}"}} {v}' for k, v in states.items() if v),
             "# HELP kubelet_node_name The node's name. The count is always 1.",
             "# TYPE kubelet_node_name gauge",
-            f'kubelet_node_name{{node="{self._kubelet.config.node_name}"}} 1',
+            f'kubelet_node_name{{node="{self._parts.config.node_name}"}} 1',
+            "# HELP kubelet_caught_errors_total Errors that nobody foresaw, by kind; what failed was tried again.",
+            "# TYPE kubelet_caught_errors_total counter",
+            *(f'kubelet_caught_errors_total{{kind="{k}"}} {v}' for k, v in sorted(self._parts.failures.counts.items())),
             "# HELP process_resident_memory_bytes Resident memory size in bytes.",
             "# TYPE process_resident_memory_bytes gauge",
             f"process_resident_memory_bytes {_own_memory()}",

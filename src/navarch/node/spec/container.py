@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.config import KubeletConfig
+from navarch.node.fieldref import PodFacts, expand
+from navarch.node.podspec import ConfigError
 from navarch.node.resources.amounts import container_resources
 from navarch.node.runtime.base import (
     CONTAINER_NAME,
@@ -22,11 +25,9 @@ from navarch.node.runtime.base import (
     Mount,
     Propagation,
 )
-from navarch.node.spec import podspec
 from navarch.node.spec.dns import hosts_file
-from navarch.node.spec.fieldref import PodFacts, expand
 from navarch.node.spec.sandbox import pod_labels
-from navarch.node.spec.security import ConfigError, container_security
+from navarch.node.spec.security import container_security
 from navarch.node.volumes.base import VolumeError
 from navarch.node.volumes.sub_path import bind_sub_path
 from navarch.world import MACHINE

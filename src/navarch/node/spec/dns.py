@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.node.spec import podspec
+from navarch.node import podspec
 
 _MAX_SERVERS: Final = 3
 _MAX_SEARCHES: Final = 32

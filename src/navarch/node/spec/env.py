@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node.fieldref import PodFacts, expand, field_value, resource_value
+from navarch.node.podspec import ConfigError
 from navarch.node.references import ObjectSource
-from navarch.node.spec.fieldref import PodFacts, expand, field_value, resource_value
-from navarch.node.spec.security import ConfigError
 
 # What a variable may be called: Kubernetes takes any printable ASCII but "=" since 1.30.
 _ENV_NAME: Final = re.compile(r"^[ -<>-~]+$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from navarch.api.meta import Obj, annotations_of, labels_of
+from navarch.node import podspec
 from navarch.node.config import KubeletConfig
 from navarch.node.resources.amounts import cpu_quota, cpu_shares, pod_totals, qos_class
 from navarch.node.runtime.base import (
@@ -14,7 +15,6 @@ from navarch.node.runtime.base import (
     Resources,
     SandboxConfig,
 )
-from navarch.node.spec import podspec
 from navarch.node.spec.dns import Resolver
 from navarch.node.spec.security import sandbox_security
 

@@ -1,7 +1,4 @@
-"""Security contexts: what a pod's and a container's `securityContext` mean in the runtime's terms. Pure.
-
-`ConfigError` says why a container may not be created as specified (`CreateContainerConfigError`).
-"""
+"""Security contexts: what a pod's and a container's `securityContext` mean in the runtime's terms. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +7,9 @@ from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.core.sysctls import SAFE_SYSCTLS
+from navarch.node import podspec
+from navarch.node.podspec import ConfigError
 from navarch.node.runtime.base import Image, Namespace, Namespaces, Profile, Security, SELinux
-from navarch.node.spec import podspec
 
 _MASKED_PATHS: Final = (
     "/proc/asound",
@@ -38,10 +36,6 @@ def forbidden_sysctl(pod: Obj) -> str:
         if name not in SAFE_SYSCTLS or (name.startswith("net.") and not own_network):
             return str(entry["name"])
     return ""
-
-
-class ConfigError(Exception):
-    """A container cannot be made from what the pod and the objects that it refers to say."""
 
 
 def namespaces(pod: Obj, *, target_id: str = "") -> Namespaces:

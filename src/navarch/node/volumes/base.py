@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from navarch.api.meta import Obj
+from navarch.node.fieldref import PodFacts
 from navarch.node.references import ObjectSource
-from navarch.node.spec.fieldref import PodFacts
 
 ImageSource = Callable[[Obj], Awaitable[Any]]
 

@@ -13,8 +13,8 @@ from navarch.api.meta import Obj
 from navarch.api.time import Clock
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import unmount_below
+from navarch.node.fieldref import PodFacts
 from navarch.node.references import ObjectSource
-from navarch.node.spec.fieldref import PodFacts
 from navarch.node.volumes.base import ImageSource, VolumeContext, VolumeError, VolumePending, VolumeType
 from navarch.node.volumes.claim import Claim
 from navarch.node.volumes.empty_dir import EmptyDir

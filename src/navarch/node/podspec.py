@@ -5,9 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from navarch.api.meta import Obj, annotations_of
+
+CONFIG_SOURCE: Final = "kubernetes.io/config.source"
+CONFIG_HASH: Final = "kubernetes.io/config.hash"
+CONFIG_SEEN: Final = "kubernetes.io/config.seen"
+CONFIG_MIRROR: Final = "kubernetes.io/config.mirror"
+
+
+class ConfigError(Exception):
+    """A container cannot be made from what the pod and the objects that it refers to say
+    (`CreateContainerConfigError`)."""
 
 
 def init_containers(pod: Obj) -> list[Obj]:
@@ -85,7 +95,7 @@ def is_terminal(pod: Obj) -> bool:
 
 def is_mirror(pod: Obj) -> bool:
     """Whether the object only mirrors a static pod."""
-    return "kubernetes.io/config.mirror" in annotations_of(pod)
+    return CONFIG_MIRROR in annotations_of(pod)
 
 
 def hostname(pod: Obj) -> str:

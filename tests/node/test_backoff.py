@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from navarch.node.engine.backoff import Backoff, go_duration
+from navarch.node.backoff import Backoff, go_duration
 from tests.node.objects import NOW
 
 

@@ -1,0 +1,107 @@
+"""`PodState`: what a pod's worker and those that work for it know of the pod, and how they wake it.
+
+The worker owns it; starting, stopping, resizing, probing and publishing read and change it. It imports none of them, so
+that each depends on this and on nothing above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from navarch.api.meta import Obj
+from navarch.node import podspec
+from navarch.node.engine.observed import ObservedPod
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.plan import ContainerMemory
+from navarch.node.runtime.base import SandboxConfig
+
+log = logging.getLogger(__name__)
+
+
+class PodState:
+    """`observed` is what the runtime showed last, `memory` what is known of containers beside it. `ending` says that
+    nothing will be started any more: the pod has ended or is to end; `gone` that its object is."""
+
+    def __init__(self, pod: Obj, parts: Parts, *, static: bool = False) -> None:
+        self.pod = pod
+        # A static pod is no object of the API server's; its mirror pod is, and has its status.
+        self.static = static
+        self.mirror: Obj | None = None
+        self.uid: str = pod["metadata"]["uid"]
+        self.parts = parts
+        self.observed = ObservedPod()
+        self.memory: dict[str, ContainerMemory] = {}
+        self.messages: dict[str, str] = {}
+        self.failure: tuple[str, str] = ("", "")
+        self.conditions: list[Obj] = []
+        self.gone = False
+        self.ending = False
+        # Nothing of the pod is left in the runtime or on disk.
+        self.cleaned = False
+        self.volumes: dict[str, Path] = {}
+        self.sandbox_config: SandboxConfig | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self._next: datetime | None = None
+
+    def wake(self) -> None:
+        """Take a turn now."""
+        self._awake.set()
+
+    def wake_at(self, when: datetime) -> None:
+        """Take a turn at `when` at the latest."""
+        if self._next is None or when < self._next:
+            self._next = when
+
+    def wake_after(self, delay: timedelta) -> None:
+        self.wake_at(self.parts.clock.now() + delay)
+
+    async def woken(self) -> None:
+        """Wait for the next turn."""
+        timeout_s = None
+        if self._next is not None:
+            timeout_s = max((self._next - self.parts.clock.now()).total_seconds(), 0.0)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+        self._awake.clear()
+        self._next = None
+
+    def object_gone(self) -> None:
+        """The object is gone from its source: stop, and write nothing."""
+        self.gone = True
+        self.wake()
+
+    def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        """An event about the pod, or about one of its containers."""
+        path = podspec.field_path(self.pod, container) if container else ""
+        self.parts.recorder.event(self.pod, kind, reason, message, field_path=path)
+
+    def spawn(self, task: asyncio.Task[None]) -> None:
+        """Keep a task that runs beside the turns; it is cancelled with the worker, and wakes it when it ends."""
+        self.tasks.add(task)
+
+        def done(ended: asyncio.Task[None]) -> None:
+            self.tasks.discard(ended)
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                self.parts.failures.note(ended.get_name(), error)
+            self.wake()
+
+        task.add_done_callback(done)
+
+    def ips(self) -> Sequence[str]:
+        """The pod's addresses."""
+        return tuple(self.parts.host_ips()) if podspec.host_network(self.pod) else self.observed.ips
+
+    def pod_ip(self) -> str:
+        """The address to reach the pod's containers at."""
+        if podspec.host_network(self.pod):
+            return next(iter(self.parts.host_ips()), "127.0.0.1")
+        return next(iter(self.observed.ips), "")

@@ -1,0 +1,63 @@
+"""Supervision inside the kubelet: whatever a part raises is logged and counted, and after a growing delay it goes on.
+
+No error is known to be harmless, and none may end what keeps pods running: a bug in one path costs that path a while,
+never the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S: Final = 1.0
+LAST_DELAY_S: Final = 60.0
+
+
+class Failures:
+    """Counts what was caught, by the kind of error: `kubelet_caught_errors_total` in the metrics."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def note(self, where: str, error: BaseException) -> None:
+        """Log an error, with its traceback, and count it."""
+        kind = type(error).__name__
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        log.error("%s: %s: %s", where, kind, error, exc_info=error)
+
+
+class Delay:
+    """Doubles with every failure, and starts over with a success."""
+
+    def __init__(self, first_s: float = FIRST_DELAY_S, last_s: float = LAST_DELAY_S) -> None:
+        self._first_s = first_s
+        self._last_s = last_s
+        self._next_s = first_s
+
+    def failed(self) -> float:
+        """The seconds to wait now."""
+        delay_s = self._next_s
+        self._next_s = min(delay_s * 2, self._last_s)
+        return delay_s
+
+    def succeeded(self) -> None:
+        self._next_s = self._first_s
+
+
+async def supervised(name: str, run: Callable[[], Awaitable[None]], failures: Failures) -> None:
+    """Run what is to run for ever; where it fails or returns, run it again. Ends only by being cancelled."""
+    delay = Delay()
+    loop = asyncio.get_running_loop()
+    while True:
+        began_s = loop.time()
+        try:
+            await run()
+        except Exception as error:
+            failures.note(name, error)
+        if loop.time() - began_s > LAST_DELAY_S:
+            delay.succeeded()
+        await asyncio.sleep(delay.failed())

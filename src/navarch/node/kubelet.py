@@ -1,0 +1,218 @@
+"""`Kubelet`: the node's pods, each with its worker; the runtime's events on their way to them; what is left over
+cleaned up.
+
+In: pods from their sources (the API server, manifests), and the runtime's events. Out: containers, and statuses.
+Everything that is needed to go on after a restart is in these sources and in the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from navarch.api.meta import Obj, uid_of
+from navarch.client.base import Client
+from navarch.client.events import EventRecorder
+from navarch.client.informer import Informer
+from navarch.client.resources import SERVICES
+from navarch.node import podspec
+from navarch.node.backoff import Backoff
+from navarch.node.config import KubeletConfig
+from navarch.node.engine.eviction import Evictor
+from navarch.node.engine.gc import Sweeper
+from navarch.node.engine.mirrors import Mirrors
+from navarch.node.engine.node_status import NodeReporter
+from navarch.node.engine.observed import Observer
+from navarch.node.engine.parts import Parts
+from navarch.node.engine.pods import Pods
+from navarch.node.engine.sources import APIPods, PodSource, slim
+from navarch.node.engine.static_pods import StaticPods
+from navarch.node.engine.static_sources import FilePods, URLPods
+from navarch.node.engine.supervision import Failures, supervised
+from navarch.node.engine.worker import PodWorker
+from navarch.node.images.manager import ImageManager
+from navarch.node.probes.handlers import HTTPCaller
+from navarch.node.probes.prober import Prober
+from navarch.node.references import APISource
+from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
+from navarch.node.runtime.base import Runtime, RuntimeFailure
+from navarch.node.runtime.cri import settled_exit
+from navarch.node.server.app import KubeletServer
+from navarch.node.spec.container import NodeFacts
+from navarch.node.volumes.manager import VolumeManager
+from navarch.world import RealWorld, World
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_S: Final = 0.5
+
+
+class Kubelet:
+    """Runs the pods of one node until cancelled; containers go on running after that."""
+
+    def __init__(self, config: KubeletConfig, client: Client, runtime: Runtime, *, world: World | None = None) -> None:
+        self.config = config
+        self.runtime = runtime
+        world = world or RealWorld()
+        random = world.random("kubelet", config.node_name)
+        self.failures = Failures()
+        self.pods = Pods(self.failures)
+        self.services = Informer(client, SERVICES, transform=slim)
+        self.recorder = EventRecorder(client, "kubelet", host=config.node_name, world=world)
+        self._caller = HTTPCaller()
+        references = APISource(client, world)
+        self.node = NodeReporter(config, client, runtime, world, random, self.recorder)
+        self.parts = Parts(
+            config=config,
+            client=client,
+            runtime=runtime,
+            observer=Observer(runtime),
+            images=ImageManager(runtime, references, world),
+            volumes=VolumeManager(config, references, world),
+            source=references,
+            prober=Prober(runtime, self._caller),
+            caller=self._caller,
+            recorder=self.recorder,
+            clock=world,
+            random=random,
+            backoff=Backoff(),
+            node=NodeFacts(memory_capacity(), has_unified_cgroups()),
+            services=self.services.list,
+            host_ips=self.node.addresses,
+            allocatable=self.node.allocatable,
+            owned=self.pods.owned,
+            failures=self.failures,
+        )
+        mirrors = Mirrors(client, config.node_name, self.failures)
+        self._mirrors = mirrors
+        self._api_pods: PodSource = APIPods(client, config.node_name, mirrors)
+        self._static_pods = StaticPods(mirrors, self._start_static)
+        self._static_sources = static_sources(config, world)
+        self.pods.on_end = self._static_pods.ended
+        self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
+        self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
+        self.server = KubeletServer(self.parts, self.pods)
+
+    def _uids(self) -> set[str]:
+        """Of all pods that the node is to have."""
+        return self._api_pods.uids().union(*(source.uids() for source in self._static_sources))
+
+    async def run(self) -> None:
+        """Run the node's pods until cancelled."""
+        for place in (self.config.pods, self.config.logs):
+            place.mkdir(parents=True, exist_ok=True)
+            # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
+            place.chmod(0o750)
+        try:
+            await self.server.start()
+            self.node.port = self.server.port
+            async with asyncio.TaskGroup() as tasks:
+
+                def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:
+                    tasks.create_task(supervised(name, run, self.failures), name=name)
+
+                keep("events", self.recorder.run)
+                keep("services", self.services.run)
+                keep("node status", self.node.run)
+                keep("runtime events", self._follow_runtime)
+                await self._when_runtime_answers()
+                # These run also where no API server answers.
+                for source in self._static_sources:
+                    keep("static pods", partial(source.run, self._static_pods))
+                await self.services.synced()
+                keep("pods", partial(self._api_pods.run, self))
+                await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
+                keep("mirror pods", self._mirrors.run)
+                keep("sweeper", self.sweeper.run)
+                keep("eviction", self.evictor.run)
+        finally:
+            await self.pods.stop()
+            await self.server.stop()
+            await self.parts.images.close()
+            await self._caller.close()
+
+    async def _when_runtime_answers(self) -> None:
+        while True:
+            with contextlib.suppress(ConnectionError, RuntimeFailure):
+                await self.runtime.version()
+                return
+            await asyncio.sleep(_RECONNECT_S)
+
+    # Pods.
+
+    def pod_set(self, pod: Obj) -> None:
+        """The API server has this pod for the node."""
+        worker = self.pods.get(uid_of(pod))
+        if worker is None:
+            self._start(pod, static=False)
+        else:
+            worker.update(pod)
+
+    def pod_gone(self, pod: Obj) -> None:
+        """The API server has it no longer."""
+        worker = self.pods.get(uid_of(pod))
+        if worker is not None:
+            worker.update(pod)
+            worker.object_gone()
+
+    def _start_static(self, pod: Obj) -> PodWorker:
+        return self._start(pod, static=True)
+
+    def _start(self, pod: Obj, *, static: bool) -> PodWorker:
+        worker = PodWorker(pod, self.parts, static=static)
+        try:
+            refusal = self.node.refusal(pod, [other.pod for other in self.pods if not other.ending])
+        except Exception as error:
+            # Whether it fits cannot be told; what becomes of it shows when its worker tries.
+            self.failures.note(f"admission of {podspec.quoted(pod)}", error)
+            refusal = None
+        if refusal is not None and not podspec.is_terminal(pod):
+            worker.event("Warning", refusal[0], refusal[1])
+            worker.fail(*refusal)
+        self.pods.start(worker)
+        return worker
+
+    # The runtime's events.
+
+    async def _follow_runtime(self) -> None:
+        """Wake the pods whose containers changed; after an interruption all of them."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                try:
+                    async for event in self.runtime.events():
+                        worker = self.pods.owner(event.container_id)
+                        if worker is None or event.kind in ("start", "delete"):
+                            continue
+                        tasks.create_task(self._ended(worker, event.container_id, oom=event.kind == "oom"))
+                except (ConnectionError, RuntimeFailure) as error:
+                    log.debug("runtime events: %s", error)
+                await asyncio.sleep(_RECONNECT_S)
+                for worker in self.pods:
+                    worker.wake()
+
+    async def _ended(self, worker: PodWorker, container_id: str, *, oom: bool) -> None:
+        try:
+            await settled_exit(self.runtime, container_id)
+            if oom:
+                # CRI may write down why a container ended after it wrote down that it did.
+                await asyncio.sleep(_RECONNECT_S)
+                worker.parts.observer.forget(container_id)
+        except ConnectionError:
+            pass
+        except Exception as error:
+            self.failures.note("runtime events", error)
+        worker.wake()
+
+
+def static_sources(config: KubeletConfig, world: World) -> list[PodSource]:
+    """Where this node's static pods come from."""
+    name = config.node_name
+    sources: list[PodSource] = [FilePods(config.manifests, name, world, look_every_s=config.static_pod_check_s)]
+    if config.static_pod_url:
+        period_s = config.static_pod_url_check_s
+        sources.append(URLPods(config.static_pod_url, name, world, look_every_s=period_s))
+    return sources
