@@ -61,7 +61,7 @@ async def test_init_containers_run_one_after_another_before_the_others(node: Nod
 
     await node.ready("init")
 
-    assert node.log("init") == "a\nb"
+    await node.until(lambda: node.log("init") == "a\nb")
     assert [s["state"]["terminated"]["reason"] for s in node.status("init")["initContainerStatuses"]] == [
         "Completed"
     ] * 2
