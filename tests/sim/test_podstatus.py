@@ -49,6 +49,7 @@ def test_a_pod_is_running_and_ready_after_one_write() -> None:
         "Initialized": "True",
         "Ready": "True",
         "ContainersReady": "True",
+        "PodScheduled": "True",
     }
 
 

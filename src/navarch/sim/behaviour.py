@@ -1,14 +1,17 @@
 """What a pod on a simulated node does, and how people say so.
 
-Without annotations a pod starts at once, its probes succeed, and it runs until it is deleted; a Job's pod completes
-after `Latencies.job_s`. Annotations of the pod (durations as `90s`, `1m30s`, `250ms`, or a number of seconds):
+Without annotations a pod starts at once, its probes succeed, and it runs until it is deleted; a Job's pod, and a hook
+or test of a Helm chart, completes after `Latencies.job_s`. Annotations of the pod say otherwise, each below
+`sim.navarch.dev/` (durations as `90s`, `1m30s`, `250ms`, or a number of seconds):
 
-| annotation | meaning | | --- | --- | | `sim.navarch.dev/start-duration` | time from being bound to running (image
-pull, volumes) | | `sim.navarch.dev/run-duration` | the containers exit this long after their start | |
-`sim.navarch.dev/exit-code` | with which code they exit (default 0) | | `sim.navarch.dev/stop-duration` | time that
-they take to stop, at most the grace period | | `sim.navarch.dev/ready` | `false`: readiness probes fail, until the
-annotation changes | | `sim.navarch.dev/waiting-reason` | the containers never start, and wait for this reason
-(`ImagePullBackOff`) |
+- `start-duration`: time from being bound to running (image pull, volumes)
+- `run-duration`: the containers exit this long after their start
+- `exit-code`: with which code they exit (default 0)
+- `stop-duration`: time that they take to stop, at most the grace period
+- `ready`: `false` and readiness probes fail, until the annotation changes
+- `waiting-reason`: the containers never start, and wait for this reason (`ImagePullBackOff`)
+- `logs`: the lines that each container's log has; `logs.NAME` those of the container NAME
+- `exec`: what every command that is run in the pod prints, before it ends well
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from navarch.api.meta import Obj, annotations_of, controller_of
 
 PREFIX = "sim.navarch.dev/"
+_HELM_HOOK = "helm.sh/hook"
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)")
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -51,11 +55,11 @@ def behaviour_of(pod: Obj, latencies: Latencies) -> Behaviour:
     annotations = annotations_of(pod)
 
     def duration(name: str) -> float | None:
-        return parse_duration(annotations.get(PREFIX + name, ""))
+        text = annotations.get(PREFIX + name)
+        return parse_duration(text) if text else None
 
-    owner = controller_of(pod)
     run_s = duration("run-duration")
-    if run_s is None and owner is not None and owner.get("kind") == "Job":
+    if run_s is None and _runs_to_an_end(pod):
         run_s = latencies.job_s
     start_s = duration("start-duration")
     stop_s = duration("stop-duration")
@@ -71,10 +75,20 @@ def behaviour_of(pod: Obj, latencies: Latencies) -> Behaviour:
     )
 
 
+def _runs_to_an_end(pod: Obj) -> bool:
+    """Whether somebody waits for the pod to complete: a Job's, or a hook or test of a Helm chart."""
+    owner = controller_of(pod)
+    if owner is not None:
+        return bool(owner.get("kind") == "Job")
+    return _HELM_HOOK in annotations_of(pod) and (pod["spec"].get("restartPolicy") or "Always") != "Always"
+
+
 def _probe_delay_s(container: Obj) -> float:
     """When the first readiness probe can have succeeded: after both probes' initial delays, one after the other."""
-    probes = (container.get("startupProbe"), container.get("readinessProbe"))
-    return float(sum((probe or {}).get("initialDelaySeconds") or 0 for probe in probes))
+    startup, readiness = container.get("startupProbe"), container.get("readinessProbe")
+    if startup is None and readiness is None:
+        return 0.0
+    return float(sum((probe or {}).get("initialDelaySeconds") or 0 for probe in (startup, readiness)))
 
 
 def parse_duration(text: str) -> float | None:

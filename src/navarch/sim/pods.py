@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Container
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, is_deleting, key_of, uid_of
@@ -20,6 +20,7 @@ from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
 from navarch.client.workqueue import WorkQueue
+from navarch.node.engine.supervision import Failures
 from navarch.sim.addresses import PodAddresses
 from navarch.sim.behaviour import Latencies, behaviour_of
 from navarch.sim.podstatus import shows, status_of, stopped_status
@@ -57,10 +58,13 @@ class PodRunner:
         self._workers = workers
         self._queue: WorkQueue[Key] = WorkQueue(max_delay_s=10.0)
         self._addresses = PodAddresses()
+        self._failures = Failures()
         self._held: dict[str, tuple[str, str]] = {}
         """By pod uid: its node and the address that it has there."""
         self._deleted: dict[str, datetime] = {}
         """By pod uid: when its deletion was seen."""
+        self._level_at: dict[str, tuple[str, datetime | None]] = {}
+        """By pod uid: the revision at which it was level, and until when it stays so."""
         self._stopped: set[str] = set()
 
     async def run(self) -> None:
@@ -100,6 +104,7 @@ class PodRunner:
     def _gone(self, pod: Obj) -> None:
         uid = uid_of(pod)
         self._deleted.pop(uid, None)
+        self._level_at.pop(uid, None)
         self._give_back(uid)
 
     # Working.
@@ -119,6 +124,10 @@ class PodRunner:
             except OSError as error:
                 log.debug("pod %s: %s", key, error)
                 self._queue.add_rate_limited(key)
+            except Exception as error:
+                # An object that nobody thought of: its own pod waits, all others go on.
+                self._failures.note(f"pod {key}", error)
+                self._queue.add_rate_limited(key)
             finally:
                 self._queue.done(key)
 
@@ -129,22 +138,25 @@ class PodRunner:
         if is_deleting(pod):
             await self._stop(pod)
             return
+        uid, revision = uid_of(pod), pod["metadata"]["resourceVersion"]
+        seen, until = self._level_at.get(uid, ("", None))
+        if seen == revision and (until is None or self._clock.now() < until):
+            # The echo of what was written here.
+            return
         current = pod.get("status") or {}
         if current.get("phase") in _ENDED:
-            self._give_back(uid_of(pod))
+            self._give_back(uid)
             return
         node = pod["spec"]["nodeName"]
         now = self._clock.now()
         does = behaviour_of(pod, self._latencies)
         status, next_s = status_of(pod, does, self._address(pod, node), self._address_of(node), now)
-        if status["phase"] == "Pending" and "podIP" not in current:
-            # A pod has no address before its sandbox, unless it is the node's.
-            status.pop("podIP", None)
-            status.pop("podIPs", None)
         if not shows(current, status):
-            await self._write(pod, status)
+            answer = await self._write(pod, status)
+            revision = answer["metadata"]["resourceVersion"]
             if current.get("phase") != "Running" and status["phase"] == "Running":
                 self._tell(pod, status)
+        self._level_at[uid] = (revision, now + timedelta(seconds=next_s) if next_s is not None else None)
         if next_s is not None:
             self._queue.add_after(key, next_s + 0.001)
 
@@ -161,15 +173,20 @@ class PodRunner:
         if pod["metadata"].get("finalizers"):
             # Those who hold the pod (a Job counting its pods) want to see how it ended.
             if (pod.get("status") or {}).get("phase") not in _ENDED:
-                await self._write(pod, stopped_status(pod, now))
+                await self._write(
+                    pod,
+                    stopped_status(
+                        pod, behaviour_of(pod, self._latencies), self._address_of(pod["spec"]["nodeName"]), now
+                    ),
+                )
             if grace_s == 0:
                 return
         await self._client.delete(
             resources.PODS, pod["metadata"]["name"], pod["metadata"]["namespace"], grace_s=0, uid=uid
         )
 
-    async def _write(self, pod: Obj, status: Obj) -> None:
-        await self._client.patch(
+    async def _write(self, pod: Obj, status: Obj) -> Obj:
+        return await self._client.patch(
             resources.PODS,
             pod["metadata"]["name"],
             pod["metadata"]["namespace"],
@@ -202,5 +219,5 @@ class PodRunner:
             image = container.get("image", "")
             text = f'Container image "{image}" already present on machine'
             self._recorder.event(pod, "Normal", "Pulled", text, field_path=path)
-            self._recorder.event(pod, "Normal", "Created", f"Container created: {container['name']}", field_path=path)
-            self._recorder.event(pod, "Normal", "Started", f"Container started: {container['name']}", field_path=path)
+            self._recorder.event(pod, "Normal", "Created", "Container created", field_path=path)
+            self._recorder.event(pod, "Normal", "Started", "Container started", field_path=path)

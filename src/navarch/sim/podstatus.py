@@ -1,20 +1,34 @@
-"""The status of a pod on a simulated node, as a function of what it does and how long ago it began.
+"""The simulated end of a pod's life: what a runtime would show of it, as a function of what it does and of time.
 
-In: the pod, its behaviour, its address, the time.  Out: the status fields that a kubelet would report now, and in how
-many seconds they change by themselves. Pure: a node that is restarted computes the same again from the pod's
-`startTime`.
+In: the pod, its behaviour, its address, the time. Out: an `ObservedPod`, from which the kubelet's own `pod_status`
+makes the status, and in how many seconds it changes by itself. Pure: a node that is restarted computes the same
+again from the pod's `startTime`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.api.time import format_time, parse_time
+from navarch.api.time import parse_time
+from navarch.node import podspec
+from navarch.node.backoff import go_duration
+from navarch.node.engine.observed import ObservedContainer, ObservedPod
+from navarch.node.engine.plan import ContainerMemory
+from navarch.node.engine.status import StatusInputs, pod_status
+from navarch.node.runtime.base import RESTART_COUNT, ContainerStatus, Sandbox, State
 from navarch.sim.behaviour import Behaviour
 
+RUNTIME: Final = "simulated"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_NO_MESSAGES: Final[Mapping[str, str]] = {}
 _FIRST_BACKOFF_S = 10.0
 _LAST_BACKOFF_S = 300.0
 _RESET_AFTER_S = 600.0
@@ -63,23 +77,18 @@ def moment_of(restart_policy: str, does: Behaviour, accepted: datetime, now: dat
 
 
 def status_of(pod: Obj, does: Behaviour, pod_ip: str, host_ip: str, now: datetime) -> tuple[Obj, float | None]:
-    """The status fields that the node owns, and in how many seconds to look again."""
-    spec = pod["spec"]
-    current = pod.get("status") or {}
+    """The status that the node reports, and in how many seconds to look again."""
+    spec, current = pod["spec"], pod.get("status") or {}
     accepted = parse_time(current["startTime"]) if current.get("startTime") else now
     deadline_s = spec.get("activeDeadlineSeconds")
     expires_s = deadline_s - (now - accepted).total_seconds() if deadline_s else None
     moment = moment_of(spec.get("restartPolicy") or "Always", does, accepted, now)
-    status: Obj = {"hostIP": host_ip, "hostIPs": [{"ip": host_ip}], "startTime": format_time(accepted)}
-    if generation := pod["metadata"].get("generation"):
-        status["observedGeneration"] = generation
     if expires_s is not None and expires_s <= 0 and moment.state != "done":
-        message = "Pod was active on the node longer than the specified deadline"
-        ended = Moment("done", moment.restarts, moment.started or now, now, None)
-        status |= _running_part(pod, does, ended, pod_ip, now, ready=False, exit_code=137)
-        return status | {"phase": "Failed", "reason": "DeadlineExceeded", "message": message}, None
+        killed = Moment("done", moment.restarts, moment.started or now, now, None)
+        failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        return _status(pod, does, killed, pod_ip, host_ip, now, exit_code=137, failure=failure), None
     ready, ready_in_s = _readiness(does, moment, now)
-    status |= _running_part(pod, does, moment, pod_ip, now, ready=ready, exit_code=does.exit_code)
+    status = _status(pod, does, moment, pod_ip, host_ip, now, exit_code=does.exit_code, ready=ready)
     times = [time_s for time_s in (moment.next_s, ready_in_s, expires_s) if time_s is not None]
     return status, min(times, default=None)
 
@@ -95,14 +104,12 @@ def shows(current: object, wanted: object) -> bool:
     return current == wanted or (not current and not wanted)
 
 
-def stopped_status(pod: Obj, now: datetime) -> Obj:
+def stopped_status(pod: Obj, does: Behaviour, host_ip: str, now: datetime) -> Obj:
     """What is left to report of a pod that was told to stop: containers ended by SIGTERM, exit code 143."""
     current = pod.get("status") or {}
     started = parse_time(current["startTime"]) if current.get("startTime") else now
-    moment = Moment("done", 0, started, now, None)
-    does = Behaviour(0, 0, 0, 143, 0, False, "")
-    part = _running_part(pod, does, moment, current.get("podIP", ""), now, ready=False, exit_code=143)
-    return part | {"phase": "Failed"}
+    ended = Moment("done", 0, started, now, None)
+    return _status(pod, does, ended, current.get("podIP", ""), host_ip, now, exit_code=143)
 
 
 def _readiness(does: Behaviour, moment: Moment, now: datetime) -> tuple[bool, float | None]:
@@ -114,129 +121,130 @@ def _readiness(does: Behaviour, moment: Moment, now: datetime) -> tuple[bool, fl
     return does.ready, None
 
 
-def _running_part(
-    pod: Obj, does: Behaviour, moment: Moment, pod_ip: str, now: datetime, *, ready: bool, exit_code: int
+def _status(
+    pod: Obj,
+    does: Behaviour,
+    moment: Moment,
+    pod_ip: str,
+    host_ip: str,
+    now: datetime,
+    *,
+    exit_code: int,
+    ready: bool = False,
+    failure: tuple[str, str] = ("", ""),
 ) -> Obj:
-    spec = pod["spec"]
-    done = moment.state == "done"
-    initialized = moment.state != "waiting"
-    phase = "Pending" if not initialized else "Running"
-    if done:
-        phase = "Succeeded" if exit_code == 0 else "Failed"
-    reason = "PodCompleted" if phase == "Succeeded" else "PodFailed" if phase == "Failed" else "ContainersNotReady"
-    names = " ".join(container["name"] for container in spec["containers"])
-    unready = {"reason": reason}
-    if reason == "ContainersNotReady":
-        unready["message"] = f"containers with unready status: [{names}]"
-    uninitialized = {"reason": "ContainersNotInitialized"} if spec.get("initContainers") else {}
-    gates = all(_condition_is_true(pod, gate["conditionType"]) for gate in spec.get("readinessGates") or ())
-    wanted = [
-        ("PodReadyToStartContainers", not done, {}),
-        ("Initialized", initialized or not spec.get("initContainers"), uninitialized),
-        ("Ready", ready and gates, unready if not ready else {"reason": "ReadinessGatesNotReady"}),
-        ("ContainersReady", ready, unready),
-    ]
-    part: Obj = {
-        "phase": phase,
-        "conditions": _conditions(pod, wanted, now),
-        "containerStatuses": [
-            _container(pod, container, does, moment, ready=ready, exit_code=exit_code)
-            for container in spec["containers"]
-        ],
-    }
-    if spec.get("initContainers"):
-        part["initContainerStatuses"] = [_init_container(pod, c, moment) for c in spec["initContainers"]]
-    if pod_ip:
-        part |= {"podIP": pod_ip, "podIPs": [{"ip": pod_ip}]}
-    return part
+    seen, memory = observed(pod, does, moment, pod_ip, exit_code=exit_code, ready=ready)
+    return pod_status(
+        StatusInputs(
+            pod=pod,
+            observed=seen,
+            memory=memory,
+            messages=_NO_MESSAGES,
+            host_ips=(host_ip,),
+            now=now,
+            ending=moment.state == "done",
+            failure=failure,
+            runtime=RUNTIME,
+        )
+    )
 
 
-def _condition_is_true(pod: Obj, kind: str) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(c.get("type") == kind and c.get("status") == "True" for c in conditions)
+def observed(
+    pod: Obj, does: Behaviour, moment: Moment, pod_ip: str, *, exit_code: int, ready: bool
+) -> tuple[ObservedPod, dict[str, ContainerMemory]]:
+    """What a runtime would show of the pod's sandbox and containers, and what a kubelet would know beside it."""
+    memory: dict[str, ContainerMemory] = {}
+    containers: dict[str, tuple[ObservedContainer, ...]] = {}
+    for container in podspec.containers(pod):
+        name = container["name"]
+        instances = _instances(pod, container, moment, exit_code)
+        containers[name] = instances
+        memory[name] = _remembered(pod, name, does, moment, instances, ready)
+    for container in podspec.init_containers(pod):
+        name = container["name"]
+        containers[name] = _init_instances(pod, container, moment)
+        for instance in containers[name]:
+            memory[name] = ContainerMemory(instance.id, instance.running, instance.running)
+    # A pod whose image cannot be had has its sandbox; one that is still on its way has none.
+    made = moment.state != "waiting" or bool(does.waiting_reason)
+    if not made:
+        return ObservedPod((), containers), memory
+    sandbox = Sandbox(pod["metadata"].get("uid", ""), ready=moment.state != "done", ips=(pod_ip,) if pod_ip else ())
+    return ObservedPod((sandbox,), containers), memory
 
 
-def _conditions(pod: Obj, wanted: list[tuple[str, bool, dict[str, str]]], now: datetime) -> list[Obj]:
-    """Our conditions in the kubelet's order, then those of others as they are."""
-    old = {condition["type"]: condition for condition in (pod.get("status") or {}).get("conditions") or ()}
-    ours: list[Obj] = []
-    generation = pod["metadata"].get("generation")
-    for kind, true, why in wanted:
-        before = old.pop(kind, None)
-        status = "True" if true else "False"
-        since = before["lastTransitionTime"] if before and before.get("status") == status else format_time(now)
-        condition: Obj = {"type": kind, "status": status, "lastTransitionTime": since}
-        if generation:
-            condition["observedGeneration"] = generation
-        if not true:
-            condition |= why
-        ours.append(condition)
-    return ours + list(old.values())
-
-
-def _container(pod: Obj, container: Obj, does: Behaviour, moment: Moment, *, ready: bool, exit_code: int) -> Obj:
-    name = container["name"]
-    ended = _terminated(pod, name, moment, exit_code) if moment.ended is not None else None
-    status = _identity(pod, container, moment.restarts if moment.state != "waiting" else None)
-    status |= {"restartCount": moment.restarts, "ready": ready, "started": moment.state == "running"}
+def _remembered(
+    pod: Obj, name: str, does: Behaviour, moment: Moment, instances: Sequence[ObservedContainer], ready: bool
+) -> ContainerMemory:
     if moment.state == "waiting":
-        status["state"] = {"waiting": {"reason": does.waiting_reason or "ContainerCreating"}}
-        status["lastState"] = {}
-    elif moment.state == "running" and moment.started is not None:
-        status["state"] = {"running": {"startedAt": format_time(moment.started)}}
-        status["lastState"] = {"terminated": ended} if ended else {}
-    elif moment.state == "backoff":
+        return ContainerMemory(waiting_reason=does.waiting_reason or "ContainerCreating")
+    if moment.state == "backoff":
         wait_s = min(_FIRST_BACKOFF_S * 2 ** max(moment.restarts - 1, 0), _LAST_BACKOFF_S)
-        metadata = pod["metadata"]
-        which = f"{metadata['name']}_{metadata.get('namespace')}({metadata.get('uid')})"
-        text = f"back-off {wait_s:.0f}s restarting failed container={name} pod={which}"
-        status["state"] = {"waiting": {"reason": "CrashLoopBackOff", "message": text}}
-        status["lastState"] = {"terminated": ended}
-    else:
-        status["state"] = {"terminated": ended}
-        status["lastState"] = {}
-    return status
+        delay = go_duration(timedelta(seconds=wait_s))
+        text = f"back-off {delay} restarting failed container={name} pod={podspec.quoted(pod)}"
+        return ContainerMemory(waiting_reason="CrashLoopBackOff", waiting_message=text)
+    return ContainerMemory(instances[0].id, ready, started=moment.state == "running")
 
 
-def _init_container(pod: Obj, container: Obj, moment: Moment) -> Obj:
-    status = _identity(pod, container, 0 if moment.started is not None else None)
-    sidecar = container.get("restartPolicy") == "Always"
-    status |= {"restartCount": 0, "lastState": {}, "started": False}
+def _instances(pod: Obj, container: Obj, moment: Moment, exit_code: int) -> tuple[ObservedContainer, ...]:
+    """The container's newest instance, and the one before it where that is what ended last."""
     if moment.started is None:
-        return status | {"ready": False, "state": {"waiting": {"reason": "PodInitializing"}}}
-    started = format_time(moment.started)
-    if sidecar and moment.state != "done":
-        return status | {"ready": True, "started": True, "state": {"running": {"startedAt": started}}}
-    ended = {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": started}
-    return status | {"ready": True, "state": {"terminated": ended | {"containerID": status["containerID"]}}}
+        return ()
+    if moment.state == "running":
+        running = _instance(pod, container, moment.restarts, State.RUNNING, moment.started)
+        if moment.ended is None:
+            return (running,)
+        # When the run before began is nobody's concern any more.
+        ended = _instance(pod, container, moment.restarts - 1, State.EXITED, moment.ended, moment.ended, exit_code)
+        return (running, ended)
+    return (_instance(pod, container, moment.restarts, State.EXITED, moment.started, moment.ended, exit_code),)
 
 
-def _identity(pod: Obj, container: Obj, restarts: int | None) -> Obj:
-    image = container.get("image", "")
-    status: Obj = {"name": container["name"], "image": image, "imageID": "", "containerID": ""}
-    if restarts is not None:
-        status["imageID"] = f"{image.split('@')[0]}@sha256:{_digest(image)}"
-        status["containerID"] = _container_id(pod, container["name"], restarts)
-    return status
+def _init_instances(pod: Obj, container: Obj, moment: Moment) -> tuple[ObservedContainer, ...]:
+    """Init containers take no time; sidecars run as long as the pod does."""
+    if moment.started is None:
+        return ()
+    if not podspec.is_sidecar(container):
+        return (_instance(pod, container, 0, State.EXITED, moment.started, moment.started),)
+    if moment.state == "done":
+        return (_instance(pod, container, 0, State.EXITED, moment.started, moment.ended),)
+    return (_instance(pod, container, 0, State.RUNNING, moment.started),)
 
 
-def _container_id(pod: Obj, name: str, restarts: int) -> str:
-    return f"simulated://{_digest(pod['metadata'].get('uid', ''), name, str(restarts))}"
+def _instance(
+    pod: Obj,
+    container: Obj,
+    attempt: int,
+    state: State,
+    started: datetime,
+    ended: datetime | None = None,
+    exit_code: int = 0,
+) -> ObservedContainer:
+    uid, image = pod["metadata"].get("uid", ""), container.get("image", "")
+    started_ns = _nanoseconds(started)
+    status = ContainerStatus(
+        id=_digest(uid, container["name"], str(attempt)),
+        name=container["name"],
+        attempt=attempt,
+        state=state,
+        created_at_ns=started_ns,
+        started_at_ns=started_ns,
+        finished_at_ns=_nanoseconds(ended) if ended is not None else 0,
+        exit_code=exit_code,
+        image=image,
+        image_ref=_image_ref(image),
+        annotations={RESTART_COUNT: str(attempt)},
+    )
+    return ObservedContainer(uid, status)
 
 
-def _terminated(pod: Obj, name: str, moment: Moment, exit_code: int) -> Obj:
-    # While running again, what ended is the run before.
-    run = moment.restarts - 1 if moment.state == "running" else moment.restarts
-    ended = moment.ended
-    assert ended is not None
-    started = moment.started if moment.state != "running" else ended
-    return {
-        "exitCode": exit_code,
-        "reason": "Completed" if exit_code == 0 else "Error",
-        "startedAt": format_time(started or ended),
-        "finishedAt": format_time(ended),
-        "containerID": _container_id(pod, name, run),
-    }
+def _nanoseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND * 1000
+
+
+@lru_cache(maxsize=1024)
+def _image_ref(image: str) -> str:
+    return f"{image.split('@')[0]}@sha256:{_digest(image)}"
 
 
 def _digest(*parts: str) -> str:

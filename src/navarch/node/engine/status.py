@@ -35,6 +35,8 @@ class StatusInputs:
     conditions: Sequence[Obj] = ()
     # What a container was last given of resources, by its name.
     given: Callable[[str], Obj | None] = lambda _: None
+    # Before the ids of its containers.
+    runtime: str = "containerd"
 
 
 def pod_status(inputs: StatusInputs) -> Obj:
@@ -121,7 +123,7 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
     if instance is None:
         _never_made(inputs, status, memory, old)
         return status
-    status["containerID"] = f"containerd://{instance.id}"
+    status["containerID"] = f"{inputs.runtime}://{instance.id}"
     status["restartCount"] = instance.restart_count
     status["image"] = _image_name(instance, container)
     status["imageID"] = instance.status.image_ref
@@ -202,7 +204,7 @@ def _terminated(inputs: StatusInputs, instance: ObservedContainer) -> Obj:
         "reason": reason,
         "startedAt": format_time(moment(status.started_at_ns)) if status.started_at_ns else None,
         "finishedAt": format_time(instance.finished_at),
-        "containerID": f"containerd://{instance.id}",
+        "containerID": f"{inputs.runtime}://{instance.id}",
     }
     message = inputs.messages.get(instance.id) or status.message
     if message:
@@ -218,7 +220,7 @@ def _previous(inputs: StatusInputs, name: str, instance: ObservedContainer, old:
     if instance.restart_count:
         for state in ((old.get("state") or {}), (old.get("lastState") or {})):
             ended: Obj | None = state.get("terminated")
-            if ended and ended.get("containerID") != f"containerd://{instance.id}":
+            if ended and ended.get("containerID") != f"{inputs.runtime}://{instance.id}":
                 return ended
     return None
 
@@ -307,8 +309,9 @@ def _conditions(inputs: StatusInputs, phase: str, init: Sequence[Obj], regular: 
         ("PodScheduled", _true(True)),
     ]
     old = {condition["type"]: condition for condition in (pod.get("status") or {}).get("conditions") or []}
-    result = [_dated(kind, status, old.get(kind), inputs) for kind, status in found]
-    result += [_dated(c["type"], c, old.get(c["type"]), inputs) for c in inputs.conditions]
+    now, generation = format_time(inputs.now), pod["metadata"].get("generation")
+    result = [_dated(kind, status, old.get(kind), now, generation) for kind, status in found]
+    result += [_dated(c["type"], c, old.get(c["type"]), now, generation) for c in inputs.conditions]
     own = {condition["type"] for condition in result}
     return result + [condition for kind, condition in old.items() if kind not in own]
 
@@ -317,16 +320,12 @@ def _true(value: bool) -> Obj:
     return {"status": "True" if value else "False"}
 
 
-def _dated(kind: str, status: Obj, old: Obj | None, inputs: StatusInputs) -> Obj:
-    unchanged = old is not None and old.get("status") == status["status"]
-    since = old["lastTransitionTime"] if unchanged and old and old.get("lastTransitionTime") else None
-    result: Obj = {
-        "type": kind,
-        "lastProbeTime": None,
-        "lastTransitionTime": since or format_time(inputs.now),
-        **{key: value for key, value in status.items() if value and key != "type"},
-    }
-    generation = inputs.pod["metadata"].get("generation")
+def _dated(kind: str, status: Obj, old: Obj | None, now: str, generation: int | None) -> Obj:
+    since = old.get("lastTransitionTime") if old is not None and old.get("status") == status["status"] else None
+    result: Obj = {"type": kind, "lastProbeTime": None, "lastTransitionTime": since or now}
+    for key, value in status.items():
+        if value and key != "type":
+            result[key] = value
     if generation is not None:
         result["observedGeneration"] = generation
     return result
