@@ -63,6 +63,8 @@ def ensure(config: ClusterConfig) -> None:
     if config.node_name:
         own = {"127.0.0.1", host_address()}
         ca.ensure_serving(folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own)
+    if config.nodes:
+        ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
     token_key = folder / "sa.key"
     if not token_key.exists():
         _write(token_key, _pem_key(ec.generate_private_key(ec.SECP256R1())), durable=True)

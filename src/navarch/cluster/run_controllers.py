@@ -15,6 +15,7 @@ from navarch.cluster.config import ClusterConfig
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
+from navarch.sim.kubelet import ServingKeys
 from navarch.sim.nodes import SimulatedNodes
 from navarch.world import RealWorld
 
@@ -48,6 +49,12 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
     )
 
 
+def simulated_serving(config: ClusterConfig) -> ServingKeys:
+    """The keys with which simulated nodes answer the API server."""
+    pki = config.pki
+    return ServingKeys(pki / "simulated-kubelet.crt", pki / "simulated-kubelet.key", pki / "ca.crt")
+
+
 def _client(config: ClusterConfig, component: str, user_agent: str) -> Client:
     return Client(load_kubeconfig(config.component_kubeconfig(component)), user_agent=user_agent)
 
@@ -69,7 +76,9 @@ async def run(config: ClusterConfig) -> None:
             if config.nodes:
                 simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
                 clients.append(simulating)
-                nodes = SimulatedNodes(simulating, config.nodes, informers=informers, world=world)
+                nodes = SimulatedNodes(
+                    simulating, config.nodes, informers=informers, world=world, serving=simulated_serving(config)
+                )
                 tasks.create_task(nodes.run(), name="simulated nodes")
     finally:
         for used in clients:

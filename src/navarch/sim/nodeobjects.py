@@ -14,6 +14,7 @@ from navarch.sim.addresses import NODES
 KUBELET_VERSION = "v1.37.0-navarch"
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_DURATION_S = 40
+_KUBELET_PORT = 10250
 
 DEFAULT_CAPACITY: Mapping[str, str] = {
     "cpu": "8",
@@ -54,9 +55,18 @@ def conditions(now: datetime, transition: Mapping[str, str] | None = None) -> li
 
 
 def node_object(
-    name: str, address: str, capacity: Mapping[str, str], labels: Mapping[str, str], version: str, now: datetime
+    name: str,
+    address: str,
+    capacity: Mapping[str, str],
+    labels: Mapping[str, str],
+    version: str,
+    now: datetime,
+    *,
+    kubelet: tuple[str, int] | None = None,
 ) -> Obj:
-    """A node that is ready from its first moment."""
+    """A node that is ready from its first moment; `kubelet` is the host and port at which its kubelet answers."""
+    host, port = kubelet or ("", _KUBELET_PORT)
+    dialled = [{"type": "InternalDNS", "address": host}] if host else []
     identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.sim.navarch.dev")
     return {
         "apiVersion": "v1",
@@ -78,8 +88,12 @@ def node_object(
             "capacity": dict(capacity),
             "allocatable": dict(capacity),
             "conditions": conditions(now),
-            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+            "addresses": [
+                {"type": "InternalIP", "address": address},
+                {"type": "Hostname", "address": name},
+                *dialled,
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
             "nodeInfo": {
                 "machineID": identity.hex,
                 "systemUUID": str(identity),

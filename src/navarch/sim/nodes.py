@@ -20,6 +20,7 @@ from navarch.client.events import EventRecorder
 from navarch.client.informer import Informers
 from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
+from navarch.sim.kubelet import HOST, ServingKeys, SimulatedKubelet
 from navarch.sim.nodeobjects import DEFAULT_CAPACITY, KUBELET_VERSION, node_address, node_object
 from navarch.sim.pods import PodRunner
 from navarch.world import RealWorld, World
@@ -35,7 +36,8 @@ _NODES_WITH_EVENTS = 20
 class SimulatedNodes:
     """`count` nodes named `<name_prefix>1`, `<name_prefix>2` and so on. With `informers` (run by their owner) the nodes
     share the pods that others watch anyway; without, they keep informers of their own. Where several processes simulate
-    nodes of one cluster, `first_address` keeps the nodes' addresses apart."""
+    nodes of one cluster, `first_address` keeps the nodes' addresses apart. With `serving` they answer the API server
+    where it asks for logs and the like; without, nobody does."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class SimulatedNodes:
         latencies: Latencies | None = None,
         kubelet_version: str = KUBELET_VERSION,
         events: bool | None = None,
+        serving: ServingKeys | None = None,
     ) -> None:
         self._client = client
         self._world = world or RealWorld()
@@ -81,6 +84,10 @@ class SimulatedNodes:
             recorder=self._recorder,
         )
 
+        self._serving = serving
+        self._kubelet = SimulatedKubelet(pods, self._indexes, self._world)
+        self._kubelet_at: tuple[str, int] | None = None
+
     @property
     def names(self) -> list[str]:
         return list(self._indexes)
@@ -88,6 +95,9 @@ class SimulatedNodes:
     async def run(self) -> None:
         """Register the nodes, then run their pods and renew their leases until cancelled."""
         async with AsyncExitStack() as stack:
+            if self._serving is not None:
+                stack.push_async_callback(self._kubelet.stop)
+                self._kubelet_at = (HOST, await self._kubelet.start(self._serving))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             if self._owns_informers:
                 tasks.create_task(self._informers.run(), name="simulated nodes' informers")
@@ -125,7 +135,15 @@ class SimulatedNodes:
         if self._zones:
             labels["topology.kubernetes.io/zone"] = f"zone-{index % self._zones + 1}"
         while True:
-            fresh = node_object(name, self._address(name), self._capacity, labels, self._version, self._world.now())
+            fresh = node_object(
+                name,
+                self._address(name),
+                self._capacity,
+                labels,
+                self._version,
+                self._world.now(),
+                kubelet=self._kubelet_at,
+            )
             try:
                 self._nodes[name] = await self._create_or_adopt(name, fresh)
             except (StatusError, OSError) as error:

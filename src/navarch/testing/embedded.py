@@ -28,7 +28,7 @@ from navarch.cluster import pki
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.lifecycle import is_schedulable
-from navarch.cluster.run_controllers import controller_config
+from navarch.cluster.run_controllers import controller_config, simulated_serving
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
@@ -149,7 +149,9 @@ class EmbeddedCluster:
         scheduler = Scheduler(identities["scheduler"], informers, world=self._world)
         parts = {"informers": informers.run(), "controllers": manager.run(), "scheduler": scheduler.run()}
         if self._nodes:
-            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, world=self._world)
+            # In a world of its own time there are no sockets, and no port that differs from run to run.
+            serving = simulated_serving(self.config) if isinstance(self._world, RealWorld) else None
+            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, world=self._world, serving=serving)
             parts["simulated nodes"] = self.nodes.run()
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
         for task in self._tasks:

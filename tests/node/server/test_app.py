@@ -29,7 +29,7 @@ async def run(
     node: Node, path: str, stdin: bytes | None = None, protocol: str = "v5.channel.k8s.io"
 ) -> tuple[dict[int, bytes], dict[str, Any]]:
     """Exec over WebSocket; returns the output by channel and the final status."""
-    output: dict[int, bytes] = {1: b"", 2: b"", 3: b""}
+    output = {1: bytearray(), 2: bytearray(), 3: bytearray()}
     async with (
         asyncio.timeout(20),
         aiohttp.ClientSession() as session,
@@ -42,7 +42,7 @@ async def run(
             await socket.send_bytes(b"\xff\x00")
         async for message in socket:
             output[message.data[0]] += message.data[1:]
-    return output, json.loads(output[3])
+    return {channel: bytes(data) for channel, data in output.items()}, json.loads(output[3])
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from navarch.api.meta import Obj
 from navarch.apiserver.caches import Caches
 from navarch.kinds.resources import ENDPOINT_SLICES, SERVICES
 
-_ADDRESS_TYPES = ("InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS")
+# Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
+_ADDRESS_TYPES = ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP")
 _KUBELET_PORT = 10250
 _SERVICE_LABEL = "kubernetes.io/service-name"
 

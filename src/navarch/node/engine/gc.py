@@ -36,26 +36,26 @@ class Sweeper:
         self._first_seen: dict[str, Any] = {}
 
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Sweep for ever. To be started once all sources have told of their pods."""
         turn = 0
         while True:
-            await asyncio.sleep(_PERIOD_S)
+            await self._step(self.adopt_orphans)
+            if turn:
+                await self._step(self.remove_stale_directories)
+                await self._step(self.rotate_logs)
+                if turn % _IMAGES_EVERY == 0:
+                    await self._step(self.free_images)
             turn += 1
-            steps: list[Callable[[], Awaitable[None]]] = [
-                self.adopt_orphans,
-                self.remove_stale_directories,
-                self.rotate_logs,
-            ]
-            if turn % _IMAGES_EVERY == 0:
-                steps.append(self.free_images)
-            for step in steps:
-                # One that fails must not keep the others from their work for ever.
-                try:
-                    await step()
-                except (RuntimeFailure, OSError) as error:
-                    log.warning("sweeping: %s", error)
-                except Exception as error:
-                    self._parts.failures.note(f"sweeper: {step.__name__}", error)
+            await asyncio.sleep(_PERIOD_S)
+
+    async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
+        """One that fails must not keep the others from their work."""
+        try:
+            await step()
+        except (RuntimeFailure, OSError) as error:
+            log.warning("sweeping: %s", error)
+        except Exception as error:
+            self._parts.failures.note("sweeper", error)
 
     async def adopt_orphans(self) -> None:
         """Stop and remove sandboxes whose pod neither the API server nor a worker knows."""

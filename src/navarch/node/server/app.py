@@ -6,8 +6,8 @@ The API server is its main client and shows a certificate; paths and parameters 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 
 from navarch.api.meta import Obj
-from navarch.api.time import parse_time
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.parts import Parts
@@ -24,7 +23,7 @@ from navarch.node.engine.worker import PodWorker
 from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
-from navarch.node.server.logs import LogOptions, read_log
+from navarch.node.server.logs import LogOptions, is_true, options_of, read_log
 from navarch.node.server.stats import Statistics
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,7 +32,15 @@ _IDLE_S: Final = 90.0
 
 
 def _flag(request: web.Request, *names: str) -> bool:
-    return any(request.query.get(name, "") in ("1", "true", "True") for name in names)
+    return any(is_true(request.query.get(name, "")) for name in names)
+
+
+def log_options(query: Mapping[str, str], now: datetime) -> LogOptions:
+    """What of a log a request asks for."""
+    try:
+        return options_of(query, now)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"unable to decode query: {error}") from error
 
 
 class KubeletServer:
@@ -181,7 +188,7 @@ class KubeletServer:
         pod_name = request.match_info["pod"]
         if podspec.find_container(worker.pod, name) is None:
             raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{pod_name}"')
-        options = self._log_options(request)
+        options = log_options(request.query, self._parts.clock.now())
         instance = await self._logged_instance(worker, name, previous=_flag(request, "previous"))
         path = Path(instance.status.log_path)
 
@@ -189,36 +196,7 @@ class KubeletServer:
             latest = worker.observed.containers.get(name) or ()
             return any(one.id == instance.id and one.running for one in latest)
 
-        chunks = read_log(path, options, running)
-        response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-store"})
-        await response.prepare(request)
-        try:
-            async for chunk in chunks:
-                await response.write(chunk)
-        except FileNotFoundError:
-            # The container has written nothing yet, or its log has been removed with it.
-            pass
-        except ConnectionError:
-            return response
-        await response.write_eof()
-        return response
-
-    def _log_options(self, request: web.Request) -> LogOptions:
-        query = request.query
-        try:
-            since = parse_time(query["sinceTime"]) if query.get("sinceTime") else None
-            if query.get("sinceSeconds"):
-                since = self._parts.clock.now() - timedelta(seconds=int(query["sinceSeconds"]))
-            return LogOptions(
-                follow=_flag(request, "follow"),
-                timestamps=_flag(request, "timestamps"),
-                since=since,
-                tail_lines=int(query["tailLines"]) if query.get("tailLines") else None,
-                limit_bytes=int(query["limitBytes"]) if query.get("limitBytes") else None,
-                stream=query.get("stream") or "All",
-            )
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=f"unable to decode query: {error}") from error
+        return await streaming.send_chunks(request, read_log(path, options, running))
 
     async def _logged_instance(self, worker: PodWorker, name: str, *, previous: bool) -> ObservedContainer:
         """The instance whose log is asked for; says why there is none as Kubernetes does."""

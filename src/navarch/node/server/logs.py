@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,6 +27,25 @@ class LogOptions:
     tail_lines: int | None = None
     limit_bytes: int | None = None
     stream: str = "All"
+
+
+def is_true(text: str) -> bool:
+    return text in ("1", "true", "True")
+
+
+def options_of(query: Mapping[str, str], now: datetime) -> LogOptions:
+    """From the parameters of a request.  Raises ValueError."""
+    since = parse_time(query["sinceTime"]) if query.get("sinceTime") else None
+    if query.get("sinceSeconds"):
+        since = now - timedelta(seconds=int(query["sinceSeconds"]))
+    return LogOptions(
+        follow=is_true(query.get("follow", "")),
+        timestamps=is_true(query.get("timestamps", "")),
+        since=since,
+        tail_lines=int(query["tailLines"]) if query.get("tailLines") else None,
+        limit_bytes=int(query["limitBytes"]) if query.get("limitBytes") else None,
+        stream=query.get("stream") or "All",
+    )
 
 
 def tail_offset(file: BinaryIO, lines: int) -> int:

@@ -13,7 +13,7 @@ import base64
 import contextlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from aiohttp import WSMsgType, web
@@ -33,6 +33,9 @@ EXEC_PROTOCOLS: Final = (
 )
 TUNNEL_PROTOCOLS: Final = ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io")
 FORWARD_PROTOCOLS: Final = (*TUNNEL_PROTOCOLS, "v4.channel.k8s.io", "v4.base64.channel.k8s.io")
+SUCCESS: Final = b'{"metadata":{},"status":"Success"}'
+# What a log is read in.
+READER_PROTOCOLS: Final = ("binary.k8s.io", "base64.binary.k8s.io")
 _REMOTE: Final = ("v4.channel.k8s.io",)
 _PORT_FORWARD: Final = ("portforward.k8s.io",)
 _HEARTBEAT_S: Final = 30.0
@@ -61,6 +64,13 @@ class _Channels:
             else:
                 await self._socket.send_bytes(bytes((channel,)) + data)
 
+    async def end(self, status: bytes) -> None:
+        """Say how it ended: a Status where the protocol has it; else the words of a failure, and of success nothing."""
+        if (self._socket.ws_protocol or "").startswith(("v4.", "v5.")):
+            await self.send(ERROR, status)
+        elif words := _words_of_failure(status):
+            await self.send(ERROR, words)
+
     def parse(self, message: Any) -> tuple[int, bytes] | None:
         """Channel and data of a received message; None for one that is neither."""
         if message.type == WSMsgType.BINARY and message.data:
@@ -81,7 +91,7 @@ async def bridge_remote(socket: web.WebSocketResponse, url: str, streams: Stream
     try:
         reader, writer = await spdy.upgrade(url, _REMOTE)
     except spdy.SPDYError as error:
-        await channels.send(ERROR, failure(str(error)))
+        await channels.end(failure(str(error)))
         await socket.close()
         return
     connection = spdy.Connection(reader, writer)
@@ -101,15 +111,63 @@ async def bridge_remote(socket: web.WebSocketResponse, url: str, streams: Stream
                 inputs[RESIZE] = await connection.open_stream({"streamType": "resize"})
             receiving = tasks.create_task(_receive(socket, channels, inputs, running))
             await asyncio.gather(*(_copy_out(stream, channels, channel) for channel, stream in outputs))
-            said = await outcome.read_all()
-            await channels.send(ERROR, said or b'{"metadata":{},"status":"Success"}')
+            await channels.end(await outcome.read_all() or SUCCESS)
             receiving.cancel()
         except spdy.SPDYError as error:
-            await channels.send(ERROR, failure(str(error)))
+            await channels.end(failure(str(error)))
         finally:
             running.cancel()
             await connection.close()
             await socket.close()
+
+
+async def send_chunks(request: web.Request, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
+    """What is read one way, as a log is: in the answer's body, or in messages where a WebSocket is asked for. Ends
+    where the file is not there (yet) or the client has gone."""
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return await _send_messages(request, chunks)
+    response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    try:
+        async for chunk in chunks:
+            await response.write(chunk)
+    except FileNotFoundError:
+        pass
+    except ConnectionError:
+        return response
+    await response.write_eof()
+    return response
+
+
+async def _send_messages(request: web.Request, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
+    socket = web_socket(READER_PROTOCOLS)
+    await socket.prepare(request)
+    encoded = (socket.ws_protocol or "").startswith("base64.")
+
+    async def send() -> None:
+        with contextlib.suppress(FileNotFoundError, ConnectionError):
+            async for chunk in chunks:
+                if encoded:
+                    await socket.send_str(base64.b64encode(chunk).decode())
+                else:
+                    await socket.send_bytes(chunk)
+
+    # The client says nothing but that it goes, which nobody else would notice while a container says nothing.
+    sending = asyncio.create_task(send(), name="log over WebSocket")
+    receiving = asyncio.create_task(_until_closed(socket), name="log over WebSocket")
+    try:
+        await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        receiving.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)
+        await socket.close()
+    return socket
+
+
+async def _until_closed(socket: web.WebSocketResponse) -> None:
+    async for _ in socket:
+        pass
 
 
 async def _copy_out(stream: spdy.Stream, channels: _Channels, channel: int) -> None:
@@ -139,6 +197,27 @@ async def _receive(
         with contextlib.suppress(spdy.SPDYError):
             await inputs[STDIN].close_write()
     running.cancel()
+
+
+def _words_of_failure(status: bytes) -> bytes:
+    """The message of a Status that says Failure; empty for one that says Success."""
+    try:
+        stated = json.loads(status)
+    except ValueError:
+        return status
+    if not isinstance(stated, dict) or stated.get("status") == "Success":
+        return b""
+    return str(stated.get("message") or "the command failed").encode()
+
+
+async def say(socket: web.WebSocketResponse, said: bytes) -> None:
+    """Answer an exec without a process: `said` is its output, and it ends well."""
+    channels = _Channels(socket)
+    await channels.send(STDOUT, b"")
+    if said:
+        await channels.send(STDOUT, said)
+    await channels.end(SUCCESS)
+    await socket.close()
 
 
 def failure(message: str) -> bytes:
