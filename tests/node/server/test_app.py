@@ -81,6 +81,44 @@ async def test_exec_ends_standard_input_alone(node: Node, shell: str) -> None:
     assert output[1].strip() == b"3000000"
 
 
+@pytest.mark.parametrize(("protocol", "plain"), [("channel.k8s.io", True), ("v4.channel.k8s.io", False)])
+async def test_how_a_command_ended_is_a_status_only_where_the_protocol_has_one(
+    node: Node, shell: str, protocol: str, plain: bool
+) -> None:
+    ends = {}
+    for code in (0, 3):
+        path = f"/exec/default/shell/c?command=sh&command=-c&command=exit+{code}&output=1"
+        said = b""
+        async with (
+            asyncio.timeout(20),
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url(node, path), protocols=[protocol]) as socket,
+        ):
+            async for message in socket:
+                if message.data[0] == 3:
+                    said += message.data[1:]
+        ends[code] = said.decode()
+
+    words = "command terminated with non-zero exit code"
+    if plain:
+        assert ends[0] == ""
+        assert ends[3].startswith(words)
+    else:
+        assert json.loads(ends[0])["status"] == "Success"
+        assert json.loads(ends[3])["message"].startswith(words)
+
+
+async def test_a_log_over_websocket_comes_in_messages(node: Node, shell: str) -> None:
+    async with (
+        asyncio.timeout(20),
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url(node, "/containerLogs/default/shell/c"), protocols=["binary.k8s.io"]) as socket,
+    ):
+        said = [message.data async for message in socket]
+
+    assert b"".join(said) == b"one\ntwo\nthree\n"
+
+
 async def test_exec_carries_much_output(node: Node, shell: str) -> None:
     output, _ = await run(
         node, "/exec/default/shell/c?command=dd&command=if=/dev/zero&command=bs=1M&command=count=20&output=1"

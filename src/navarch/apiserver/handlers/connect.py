@@ -20,7 +20,7 @@ from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
-from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, service_target
+from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
@@ -154,8 +154,10 @@ class Connect:
         cached = self._core.caches.of(PODS).get(call.namespace, name)
         if cached is None:
             raise not_found("pods", "", name)
-        await self._admit(call, cached.obj())
-        return await self._proxied(call, pod_target(cached.obj(), call.route.name))
+        pod = cached.obj()
+        await self._admit(call, pod)
+        refuse_simulated(self._core.caches, (pod.get("spec") or {}).get("nodeName") or "", name)
+        return await self._proxied(call, pod_target(pod, call.route.name))
 
     async def service_proxy(self, call: Call) -> Response:
         await self._core.caches.sync()

@@ -9,11 +9,12 @@ from ipaddress import ip_address
 from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import Caches
-from navarch.kinds.resources import ENDPOINT_SLICES, SERVICES
+from navarch.kinds.resources import ENDPOINT_SLICES, NODES, SERVICES
 
 # Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
 _ADDRESS_TYPES = ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP")
 _KUBELET_PORT = 10250
+_SIMULATED = "sim.navarch.dev/node"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 
 
@@ -68,6 +69,15 @@ def _checked(address: str) -> str:
     return address
 
 
+def refuse_simulated(caches: Caches, node_name: str, pod_name: str) -> None:
+    """A pod on a simulated node has an address that means nothing: what is sent there would leave the machine.
+
+    Raises StatusError 503."""
+    node = caches.of(NODES).get("", node_name) if node_name else None
+    if node is not None and _SIMULATED in (node.obj()["metadata"].get("annotations") or {}):
+        raise unavailable(f'pod "{pod_name}" runs on the simulated node "{node_name}" and has no containers')
+
+
 def _split(text: str) -> tuple[str, str, str]:
     """`[scheme:]name[:port]` to its parts.  Raises StatusError 400."""
     parts = text.split(":")
@@ -114,6 +124,8 @@ def service_target(caches: Caches, namespace: str, text: str) -> Target:
         )
         for endpoint in endpoint_slice.get("endpoints") or ():
             if number and (endpoint.get("conditions") or {}).get("ready", True):
+                behind = (endpoint.get("targetRef") or {}).get("name") or name
+                refuse_simulated(caches, endpoint.get("nodeName") or "", behind)
                 tls = unverified_tls() if scheme == "https" else None
                 return Target(_checked(str(endpoint["addresses"][0])), int(number), tls)
     raise unavailable(f'no endpoints available for service "{text}"')
