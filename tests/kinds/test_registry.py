@@ -72,13 +72,11 @@ def test_an_older_version_serves_only_what_it_knew() -> None:
 
 def test_a_kind_can_be_added_and_removed(registry: Registry) -> None:
     crontab = Resource("stable.example.com", "v1", "crontabs", "CronTab", True)
-    grown = Registry(registry.kinds())
-    grown.add(Kind(crontab, "crontab", Strategy()))
+    grown = registry.replaced([Kind(crontab, "crontab", Strategy())])
 
     assert grown.by_path("stable.example.com", "v1", "crontabs") is not None
     assert registry.by_path("stable.example.com", "v1", "crontabs") is None
-    grown.remove(crontab)
-    assert grown.by_kind("stable.example.com", "v1", "CronTab") is None
+    assert grown.without("stable.example.com", "crontabs").by_kind("stable.example.com", "v1", "CronTab") is None
 
 
 def test_a_kind_without_strategy_gets_the_plain_one() -> None:
@@ -202,8 +200,7 @@ def test_operation_ids_are_unique(registry: Registry) -> None:
 
 def test_the_index_hash_follows_what_is_served(registry: Registry) -> None:
     schemas = schema.load()
-    grown = Registry(registry.kinds())
-    grown.add(Kind(Resource("apps", "v1", "extras", "Extra", True), "extra", Strategy()))
+    grown = registry.replaced([Kind(Resource("apps", "v1", "extras", "Extra", True), "extra", Strategy())])
     before, after = (orjson.loads(openapi.openapi_v3_index(r, schemas))["paths"] for r in (registry, grown))
     assert before["apis/apps/v1"] != after["apis/apps/v1"]
     assert before["api/v1"] == after["api/v1"]

@@ -6,6 +6,7 @@ object's metadata, the whole object or nothing. The list's own metadata is the c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -14,7 +15,9 @@ from typing import Any, Final, Protocol
 import orjson
 
 from navarch.api.errors import bad_request
+from navarch.api.jsonpath import Find, compile_path
 from navarch.api.meta import Obj
+from navarch.api.time import human_duration, parse_time
 
 INCLUDE_METADATA: Final = "Metadata"
 INCLUDE_OBJECT: Final = "Object"
@@ -38,6 +41,8 @@ class Column(Protocol):
     def description(self) -> str: ...
     @property
     def none(self) -> bool: ...
+    @property
+    def typed(self) -> bool: ...
 
 
 def include_object(parameter: str) -> str:
@@ -113,6 +118,10 @@ def _cell_function(column: Column) -> Callable[[Obj, datetime], Any]:
             return missing if cell is None else cell
 
         return computed_cell
+    if column.typed:
+        return _typed_cell(compile_path(value), column.type)
+    if _PLAIN_PATH.fullmatch(value) is None:
+        return _found_cell(compile_path(value), missing)
     steps = _steps(value)
 
     def path_cell(obj: Obj, now: datetime) -> Any:
@@ -126,6 +135,59 @@ def _cell_function(column: Column) -> Callable[[Obj, datetime], Any]:
         return at
 
     return path_cell
+
+
+def _found_cell(find: Find, missing: str) -> Callable[[Obj, datetime], Any]:
+    def cell(obj: Obj, now: datetime) -> Any:
+        found = find(obj)
+        return found[0] if found and found[0] is not None else missing
+
+    return cell
+
+
+def _typed_cell(find: Find, type_: str) -> Callable[[Obj, datetime], Any]:
+    convert = _CELLS.get(type_, _text_cell)
+
+    def cell(obj: Obj, now: datetime) -> Any:
+        found = find(obj)
+        return convert(found[0], now) if found and found[0] is not None else None
+
+    return cell
+
+
+def _text_cell(value: Any, now: datetime) -> Any:
+    """Text as it is, everything else as Go prints it or as JSON."""
+    if isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()
+
+
+def _integer_cell(value: Any, now: datetime) -> Any:
+    return int(value) if type(value) in (int, float) else None
+
+
+def _number_cell(value: Any, now: datetime) -> Any:
+    return value if type(value) in (int, float) else None
+
+
+def _boolean_cell(value: Any, now: datetime) -> Any:
+    return value if type(value) is bool else None
+
+
+def _date_cell(value: Any, now: datetime) -> Any:
+    try:
+        return human_duration(now - parse_time(value))
+    except (ValueError, TypeError, AttributeError):
+        return "<invalid>"
+
+
+_CELLS: Final[dict[str, Callable[[Any, datetime], Any]]] = {
+    "integer": _integer_cell,
+    "number": _number_cell,
+    "boolean": _boolean_cell,
+    "date": _date_cell,
+}
+_PLAIN_PATH: Final = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 @lru_cache(maxsize=1024)

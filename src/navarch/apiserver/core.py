@@ -18,6 +18,8 @@ from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served, ServedKind
+from navarch.apiserver.user import User
+from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 from navarch.world import World
@@ -56,6 +58,14 @@ class NoAdmission:
         return
 
 
+class Delegate(Protocol):
+    """Answers for what this server does not serve itself: the API servers behind it (aggregation)."""
+
+    async def handle(self, request: Request, route: Route, user: User) -> Response | None:
+        """Whoever may ask has been found out. None where it is nobody's: 404 then.  Raises StatusError."""
+        ...
+
+
 @dataclass(slots=True)
 class Core:
     """Assembled once by `ApiServer`; every handler holds on to it."""
@@ -74,6 +84,8 @@ class Core:
     work: LongWork = field(init=False)
     encodings: Encodings = field(init=False)
     on_bookmark_s: float = 60.0
+    # Who answers for groups and versions that are not served here.
+    delegate: Delegate | None = None
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
 

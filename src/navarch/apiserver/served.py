@@ -10,7 +10,7 @@ Invariant: nothing here is shared between servers but schemas of a Kubernetes ve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from navarch.api.meta import Obj, Resource
@@ -107,25 +107,37 @@ class ServedKind(Kind):
 class Served:
     """The snapshot. Look-ups are on every request's path."""
 
-    __slots__ = ("_by_kind", "_by_path", "registry", "schemas")
+    __slots__ = ("_all", "_by_kind", "_by_path", "everything", "registry", "schemas")
 
     def __init__(self, registry: Registry, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> None:
         """`caches` by group and plural of the resources that objects are stored as."""
         self.schemas = schemas
         families: dict[tuple[str, str], dict[str, ServedKind]] = {}
         kinds = [_served(kind, schemas, caches, families) for kind in registry.kinds()]
+        # Also those that nobody can ask for, but that objects may be stored as.
+        self._all = kinds
+        self.everything = Registry(kinds)
+        kinds = [kind for kind in kinds if kind.served]
         self.registry = Registry(kinds)
         self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in kinds}
         self._by_kind = {(kind.resource.group, kind.resource.version, kind.resource.kind): kind for kind in kinds}
 
     def kinds(self) -> Iterable[ServedKind]:
-        return self._by_path.values()
+        return self._all
+
+    def of_resource(self, group: str, plural: str) -> list[ServedKind]:
+        """A resource in all its versions."""
+        return [kind for kind in self._all if (kind.resource.group, kind.resource.plural) == (group, plural)]
 
     def by_path(self, group: str, version: str, plural: str) -> ServedKind | None:
         return self._by_path.get((group, version, plural))
 
     def by_kind(self, group: str, version: str, kind: str) -> ServedKind | None:
         return self._by_kind.get((group, version, kind))
+
+    def versions(self, group: str) -> Sequence[str]:
+        """Those of a group, the preferred one first."""
+        return self.registry.versions().get(group, ())
 
     def of_route(self, route: Route) -> ServedKind | None:
         """The kind that a path is one of; None where the path leads nowhere."""

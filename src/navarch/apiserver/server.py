@@ -31,7 +31,7 @@ from navarch.apiserver.answers import in_form
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
-from navarch.apiserver.core import AdmissionChain, Core
+from navarch.apiserver.core import AdmissionChain, Core, Delegate
 from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
@@ -42,9 +42,11 @@ from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.negotiation import form_of, respond_error
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.served import ServedKind, served_by
+from navarch.apiserver.serving import Serving, Stored
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
+from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
 from navarch.store.base import Store, StoreUnavailable
 from navarch.world import RealWorld, World
@@ -95,6 +97,7 @@ class ApiServer:
         self._subresources = Subresources(self.core, self.objects)
         self._virtual = Virtual(self.core, self.objects, self._subresources.bind)
         self._paths = Paths(self.core)
+        self._serving = Serving(self.core)
         self._verbs: dict[str, Handler] = {
             "get": self.objects.get,
             "list": self.objects.list,
@@ -115,6 +118,7 @@ class ApiServer:
         token_issuer: TokenIssuer | None = None,
         admission: AdmissionChain | None = None,
         kubelet_tls: ssl.SSLContext | None = None,
+        delegate: Delegate | None = None,
     ) -> None:
         """Set the far end of a seam that itself needs this server's `reader` or `writer`; before `start`."""
         if authenticator is not None:
@@ -127,6 +131,8 @@ class ApiServer:
             self.core.admission = admission
         if kubelet_tls is not None:
             self.core.kubelet_tls = kubelet_tls
+        if delegate is not None:
+            self.core.delegate = delegate
 
     async def start(self) -> None:
         """Open the store and fill the caches."""
@@ -151,6 +157,17 @@ class ApiServer:
         for cache in self.core.caches.all():
             for watcher in cache.watchers():
                 watcher.close()
+
+    # What is served
+
+    async def serve(self, *kinds: Kind) -> None:
+        """Serve resources, or what has become of them: the kinds given are all versions of their resources. See
+        `Serving.serve`."""
+        await self._serving.serve(kinds)
+
+    async def withdraw(self, group: str, plural: str, *, stored: Stored) -> None:
+        """Serve a resource no longer; its stored objects are kept or deleted. See `Serving.withdraw`."""
+        await self._serving.withdraw(group, plural, stored=stored)
 
     # Requests
 
@@ -200,7 +217,7 @@ class ApiServer:
             return await self._paths.handle(request, route, user)
         kind = core.served.of_route(route)
         if kind is None:
-            raise unknown_path()
+            return await self._elsewhere(request, route, user)
         if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()
         if request.body:
@@ -208,6 +225,16 @@ class ApiServer:
         call = Call(request, route, verb, kind, user, form_of(request))
         response = await self._handler(call)(call)
         return response if call.form.plain else await in_form(core.work, call.form, response)
+
+    async def _elsewhere(self, request: Request, route: Route, user: User) -> Response:
+        """What is not served here: another server's, where there is one for its group and version.  Raises StatusError
+        404."""
+        delegate, served = self.core.delegate, self.core.served
+        if delegate is not None and not route.odd and route.version not in served.versions(route.group):
+            response = await delegate.handle(request, route, user)
+            if response is not None:
+                return response
+        raise unknown_path()
 
     def _handler(self, call: Call) -> Handler:
         """What answers a call that its kind's table of paths allows."""

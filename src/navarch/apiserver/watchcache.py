@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import Codec, canonical, decode
 from navarch.kinds.base import Strategy
@@ -250,9 +251,12 @@ class WatchCache:
     def __init__(self, codec: Codec, strategy: Strategy) -> None:
         self.codec = codec
         self.selectable = tuple(strategy.selectable)
-        self._selected = strategy.selected
+        self._selected: Callable[[Obj], Mapping[str, str]] = strategy.selected
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
+        # Its resource is served no more: what is being written is refused, what is being watched ends.
+        self.closed = False
+        self._settled: asyncio.Future[None] | None = None
         # Whether there are bytes in another version than the one that is stored now.
         self.mixed = False
         # Why, by key.
@@ -293,7 +297,10 @@ class WatchCache:
                     listener(Change(self.codec, key, revision, old, new, 0.0))
 
     def expect(self, key: str, value: bytes, obj: Obj) -> None:
-        """Tell what a value about to be committed will index as, which saves decoding it when its event arrives."""
+        """Tell what a value about to be committed will index as, which saves decoding it when its event arrives.
+        Raises StatusError 404 where the resource is served no more."""
+        if self.closed:
+            raise unknown_path()
         self._hints[key] = (value, obj["metadata"].get("labels") or _NO_LABELS, self.fields_of(obj))
 
     def forget(self, key: str, value: bytes) -> None:
@@ -301,6 +308,46 @@ class WatchCache:
         hint = self._hints.get(key)
         if hint is not None and hint[0] is value:
             del self._hints[key]
+            self._settle()
+
+    # The end, and changes of the index
+
+    def close(self) -> None:
+        """The resource is served no more."""
+        self.closed = True
+        for watcher in self.watchers():
+            watcher.close()
+
+    async def settled(self) -> None:
+        """Until no write is under way any more; after `close`."""
+        while self._hints:
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+
+    def _settle(self) -> None:
+        if self._settled is not None and not self._settled.done() and not self._hints:
+            self._settled.set_result(None)
+
+    def reindexed(self, selectable: Sequence[str], selected: Callable[[Obj], Mapping[str, str]]) -> Iterator[None]:
+        """Index by other fields, in steps between which the cache is used as before; watches there end, since what they
+        look at is not what they looked at."""
+        made: dict[str, tuple[Cached, Mapping[str, str]]] = {}
+        while True:
+            todo = [cached for cached in self._entries.values() if made.get(cached.key, (None,))[0] is not cached]
+            if not todo:
+                break
+            for cached in todo:
+                made[cached.key] = (cached, selected(decode(cached.data)))
+                yield
+        self.selectable, self._selected = tuple(selectable), selected
+        for cached, fields in made.values():
+            cached.fields = fields
+        # What is being written was looked at with the old fields.
+        self._hints = dict.fromkeys(self._hints, (b"", _NO_LABELS, _NO_FIELDS))
+        self._ring.clear()
+        self.oldest = max(self.oldest, self.last_change)
+        for watcher in self.watchers():
+            watcher.close()
 
     def fields_of(self, obj: Obj) -> Mapping[str, str]:
         if not self.selectable:
@@ -314,6 +361,8 @@ class WatchCache:
             self.mixed = self.mixed or not value.startswith(self.codec.head)
         data = self.codec.stamp(value, revision)
         hint = self._hints.pop(key, None)
+        if self.closed:
+            self._settle()
         if hint is not None and hint[0] is value:
             return Cached(key, namespace, name, revision, data, hint[1], hint[2])
         obj = decode(value)
@@ -385,6 +434,8 @@ class WatchCache:
     def watch(self, watcher: Watcher) -> None:
         """Start a watch: changes since its revision that are still in the ring, then live ones. The caller has made
         sure that `watcher.since` is not below `oldest`."""
+        if self.closed:
+            watcher.close()
         if watcher.since < self.last_change:
             for change in self.changes_since(watcher.since):
                 if in_scope(change, watcher.scope):

@@ -310,7 +310,7 @@ class Writing:
     ) -> Written:
         """Encode and commit; what is stored already is not written again."""
         cache = kind.cache
-        codec, encodings = cache.codec, self._core.encodings
+        codec, encodings = kind.storage_kind.codec, self._core.encodings
         stored = obj if kind.is_storage else await encodings.stored(kind, obj)
         value = codec.encode(stored)
         metadata = obj["metadata"]

@@ -20,16 +20,17 @@ from typing import Any, ClassVar, Protocol
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj, Resource
-from navarch.api.schema import SchemaSet
+from navarch.api.structural import StructuralSchemas
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of kubectl's table.
 
-    `value` is either a dotted path (`.spec.type`) or a function `(obj, now) -> cell`, whose cell is a JSON value. A
+    `value` is either a JSONPath (`.spec.type`) or a function `(obj, now) -> cell`, whose cell is a JSON value. A
     missing path gives an empty cell, or `<none>` where `none` is set. `wide` columns show with `-o wide`
-    (priority 1).
+    (priority 1). `typed` cells are what printer columns of custom kinds are: the first value found, as the column's
+    type (a date is an age), null for what is none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Column:
     wide: bool = False
     description: str = ""
     none: bool = False
+    typed: bool = False
 
 
 def age_cell(obj: Obj, now: datetime) -> str:
@@ -197,7 +199,9 @@ class Kind:
     to_storage: Callable[[Obj], Obj] | None = None
     from_storage: Callable[[Obj], Obj] | None = None
     converter: Converter | None = None
-    own_schemas: SchemaSet | None = None
+    own_schemas: StructuralSchemas | None = None
+    # False for a version that objects may be stored in, but that nobody can ask for.
+    served: bool = True
 
     @property
     def stored_resource(self) -> Resource:

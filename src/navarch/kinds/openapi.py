@@ -26,6 +26,7 @@ from navarch.api.openapi import (
     Operation,
     Parameter,
     Version,
+    for_version_2,
     reachable,
     render_definition,
 )
@@ -130,6 +131,8 @@ def openapi_v3_hash(registry: Registry, schemas: SchemaSet, group: str, version:
     digest = hashlib.sha512(schemas.version.encode())
     for kind in registry.of_version(group, version):
         digest.update(repr((kind.resource, kind.definition, kind.verbs, list(subresources_of(kind)))).encode())
+        if kind.own_schemas is not None:
+            digest.update(kind.own_schemas.digest)
     return digest.hexdigest().upper()
 
 
@@ -171,13 +174,33 @@ def openapi_v2_protobuf(registry: Registry, schemas: SchemaSet) -> bytes:
 
 def _definitions(kinds: list[Kind], schemas: SchemaSet, version: Version) -> Obj:
     documented = schemas.documented()
+    for kind in kinds:
+        if kind.own_schemas is not None:
+            documented |= {name: _stated(kind, name, own) for name, own in kind.own_schemas.own.items()}
     wanted = {PATCH_DEFINITION, DELETE_OPTIONS, STATUS, "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent"}
     for kind in kinds:
         if kind.definition is not None:
             wanted |= {kind.definition, _list_definition(kind)}
         wanted.update(definition_name(*response) for _, response, _ in subresources_of(kind))
     names = reachable(documented, wanted)
-    return {name: render_definition(name, documented[name], version, schemas.stated_defaults(name)) for name in names}
+    own = {name for kind in kinds if kind.own_schemas is not None for name in kind.own_schemas.own}
+    return {
+        name: render_definition(
+            name,
+            for_version_2(documented[name]) if version == 2 and name in own else documented[name],
+            version,
+            schemas.stated_defaults(name),
+        )
+        for name in names
+    }
+
+
+def _stated(kind: Kind, name: str, definition: Obj) -> Obj:
+    """A custom kind's definition with what clients find it by."""
+    resource = kind.resource
+    shown = resource.kind if name == kind.definition else kind.list_kind
+    gvk = {"group": resource.group, "version": resource.version, "kind": shown}
+    return {**definition, "x-kubernetes-group-version-kind": [gvk]}
 
 
 def _list_definition(kind: Kind) -> str:

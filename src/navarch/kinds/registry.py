@@ -182,24 +182,34 @@ def definition_name(group: str, version: str, kind: str) -> str:
 
 
 class Registry:
-    """Kinds by path and by name, in the order in which they were added. Lookups are on every request's path."""
+    """Kinds by path and by name, in the order in which they were given; never changed. Of two with the same group,
+    version and plural the later one counts."""
 
     def __init__(self, kinds: Iterable[Kind] = ()) -> None:
         self._by_path: dict[tuple[str, str, str], Kind] = {}
         self._by_kind: dict[tuple[str, str, str], Kind] = {}
         for kind in kinds:
-            self.add(kind)
+            resource = kind.resource
+            self._by_path[resource.group, resource.version, resource.plural] = kind
+            self._by_kind[resource.group, resource.version, resource.kind] = kind
 
-    def add(self, kind: Kind) -> None:
-        """Serve a kind; one with the same group, version and plural is replaced."""
-        resource = kind.resource
-        self._by_path[resource.group, resource.version, resource.plural] = kind
-        self._by_kind[resource.group, resource.version, resource.kind] = kind
+    def replaced(self, kinds: Iterable[Kind]) -> Registry:
+        """A registry in which these kinds are all that there is of their resources, in the place of what was."""
+        kinds = list(kinds)
+        names = {(kind.resource.group, kind.resource.plural) for kind in kinds}
+        first: list[Kind] = []
+        later: list[Kind] = []
+        found = first
+        for kind in self.kinds():
+            if (kind.resource.group, kind.resource.plural) in names:
+                found = later
+            else:
+                found.append(kind)
+        return Registry([*first, *kinds, *later])
 
-    def remove(self, resource: Resource) -> None:
-        """Serve the kind no longer."""
-        self._by_path.pop((resource.group, resource.version, resource.plural), None)
-        self._by_kind.pop((resource.group, resource.version, resource.kind), None)
+    def without(self, group: str, plural: str) -> Registry:
+        """A registry that does not have the resource, in any version."""
+        return Registry(kind for kind in self.kinds() if (kind.resource.group, kind.resource.plural) != (group, plural))
 
     def kinds(self) -> list[Kind]:
         return list(self._by_path.values())
@@ -237,13 +247,13 @@ def _import_kind_modules() -> None:
 def builtin(definitions: Container[str] | None = None) -> Registry:
     """A registry of every built-in kind; given the definitions of a Kubernetes version, of those that it has."""
     _import_kind_modules()
-    registry = Registry()
+    kinds: list[Kind] = []
     for resource, traits in _table():
         group, version, _, kind, _ = resource
         if definitions is not None and definition_name(group, version, kind) not in definitions:
             continue
         stored: Resource = traits.get("storage", resource)
-        registry.add(
+        kinds.append(
             Kind(
                 resource=resource,
                 singular=kind.lower(),
@@ -254,4 +264,4 @@ def builtin(definitions: Container[str] | None = None) -> Registry:
                 **traits,
             )
         )
-    return registry
+    return Registry(kinds)

@@ -18,6 +18,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
 from navarch.apiserver.memory import give_back
 from navarch.apiserver.routes import Route
+from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
 from navarch.kinds import discovery_docs as discovery
 from navarch.kinds import openapi
@@ -26,19 +27,28 @@ _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
 
 
 class Documents:
-    """Every document by what it was made for."""
+    """The documents of whatever is served at the time."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._current = DocumentsOf(core.served)
+
+    async def handle(self, request: Request, route: Route) -> Response:
+        """Raises StatusError 404, 406."""
+        if self._current.served is not self._core.served:
+            self._current = DocumentsOf(self._core.served)
+        return await self._current.handle(request, route)
+
+
+class DocumentsOf:
+    """Every document of one snapshot, by what it was made for."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
         self._made: dict[tuple[str, ...], tuple[bytes, str]] = {}
         # OpenAPI documents, compressed: megabytes that a client reads once and then knows by their ETag.
         self._packed: dict[tuple[str, ...], tuple[bytes, str]] = {}
         self._making: dict[tuple[str, ...], asyncio.Task[tuple[bytes, str]]] = {}
-
-    def forget(self) -> None:
-        """The set of served kinds has changed."""
-        self._made.clear()
-        self._packed.clear()
 
     async def handle(self, request: Request, route: Route) -> Response:
         """Raises StatusError 404, 406."""
@@ -48,7 +58,7 @@ class Documents:
         return self._discovery(request, parts)
 
     def _discovery(self, request: Request, parts: list[str]) -> Response:
-        registry = self._core.registry
+        registry = self.served.registry
         if len(parts) == 1:
             version = _aggregated_version(request.headers.get("accept", ""))
             if version:
@@ -80,7 +90,7 @@ class Documents:
         return made
 
     async def _openapi(self, request: Request, parts: list[str]) -> Response:
-        registry, schemas = self._core.registry, self._core.schemas
+        registry, schemas = self.served.registry, self.served.schemas
         accept, known = request.headers.get("accept", ""), request.headers.get("if-none-match", "")
         if parts == ["v2"] and _OPENAPI_V2_PROTOBUF in accept and "json" not in accept and "*/*" not in accept:
             key = ("openapi", "v2", "protobuf")

@@ -45,6 +45,8 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)
+# Custom kinds state no patch strategies.
+CUSTOM_PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, decoding.APPLY_YAML)
 _DELETE_AT_ONCE = 100
 
 
@@ -191,8 +193,9 @@ class Objects:
 
     async def patch(self, call: Call) -> Response:
         media_type = decoding.media_type_of(call.request)
-        if media_type not in PATCH_TYPES:
-            raise unsupported_media_type(PATCH_TYPES)
+        offered = PATCH_TYPES if call.kind.own_schemas is None else CUSTOM_PATCH_TYPES
+        if media_type not in offered:
+            raise unsupported_media_type(offered)
         body = await self.core.work.apart(len(call.request.body), decoding.parse_patch, call.request)
         if media_type == decoding.APPLY_YAML:
             written = await self._apply(call, body)
