@@ -1,7 +1,9 @@
-"""The supervisor with small processes of the test's own: restart, orderly stop, and taking over from a killed one."""
+"""The supervisor with small processes of the test's own: restart, orderly stop, taking over from a killed one, and what
+becomes of processes when it fails or dies between any two of its steps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,19 +14,29 @@ from pathlib import Path
 
 import pytest
 
+from navarch.cluster import locks
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.state import ClusterState, alive, is_alive, start_ticks
 
+_BODY = """
+import signal, sys, time
+from pathlib import Path
+from navarch.cluster import gate
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+try:
+    gate.enter(Path(sys.argv[1], "run"), sys.argv[2])
+except gate.NotAdmitted as error:
+    sys.exit(str(error))
+time.sleep(600)
+"""
 _RUN = """
 import sys
-from pathlib import Path
 from navarch.cluster import processes, supervisor
 from navarch.cluster.processes import ProcessSpec
-names = sys.argv[2].split(",")
-body = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)"
-def specs(config):
-    return [ProcessSpec(name, (sys.executable, "-c", "import sys; sys.stdin.readline(); " + body)) for name in names]
-supervisor.specs = specs
+root, names, steady_s, body = sys.argv[1:5]
+argv = lambda name: (sys.executable, "-c", body, root, name)
+supervisor.specs = lambda config: [ProcessSpec(name, argv(name)) for name in names.split(",")]
+supervisor._STEADY_S = float(steady_s)
 sys.exit(supervisor.main(sys.argv))
 """
 
@@ -37,11 +49,35 @@ class Supervised:
         self.config.save()
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, names: str = "one,two") -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", _RUN, str(self.config.root), names])
+    def spawn(self, names: str = "one,two", failpoints: str = "", steady_s: float = 10.0) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", _RUN, str(self.config.root), names, str(steady_s), _BODY]
+        process = subprocess.Popen(command, env={**os.environ, "NAVARCH_FAILPOINTS": failpoints})
         self.started.append(process)
-        self.wait(lambda state: state.supervisor_pid == process.pid and self.pids(state) != [])
         return process
+
+    def start(self, names: str = "one,two", failpoints: str = "", steady_s: float = 10.0) -> subprocess.Popen[bytes]:
+        """A supervisor that has all of its processes alive."""
+        process = self.spawn(names, failpoints, steady_s)
+        wanted = len(names.split(","))
+        self.wait(lambda state: state.supervisor_pid == process.pid and len(self.living(state)) == wanted)
+        return process
+
+    def living(self, state: ClusterState | None = None) -> list[int]:
+        """Those that have passed their gates."""
+        state = state or self.state()
+        return [one.pid for name, one in state.components.items() if locks.holder(self.config.run, name) == one.pid]
+
+    def on_machine(self) -> list[int]:
+        """Every process that a supervisor of this world has started, whatever is written down."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                    if len(arguments) > 4 and arguments[1] == b"-c" and arguments[3] == str(self.config.root).encode():
+                        if arguments[4] in (b"one", b"two") and start_ticks(int(entry.name)):
+                            found.append(int(entry.name))
+        return found
 
     def state(self) -> ClusterState:
         return ClusterState.load(self.config.run)
@@ -59,12 +95,19 @@ class Supervised:
             time.sleep(0.02)
         raise AssertionError(f"did not happen; the state is {self.state()}")
 
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        give_up_s = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < give_up_s, f"{what}: {self.on_machine()}, {self.state()}"
+            time.sleep(0.02)
+
     def close(self) -> None:
         for process in self.started:
             process.kill()
             process.wait()
-        for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+        for pid in {*self.pids(), *self.on_machine()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -114,7 +157,7 @@ def test_a_new_supervisor_takes_over_from_a_killed_one(supervised: Supervised) -
 def test_a_second_supervisor_leaves_the_first_alone(supervised: Supervised) -> None:
     first = supervised.start()
     other = subprocess.run(
-        [sys.executable, "-c", _RUN, str(supervised.config.root), "one,two"], check=False, timeout=20
+        [sys.executable, "-c", _RUN, str(supervised.config.root), "one,two", "10", _BODY], check=False, timeout=20
     )
 
     assert other.returncode == 0
@@ -127,3 +170,147 @@ def test_a_reused_pid_is_not_mistaken_for_the_process() -> None:
     assert is_alive(os.getpid(), ticks)
     assert not is_alive(os.getpid(), ticks - 1)
     assert not is_alive(0, 0)
+
+
+@pytest.mark.parametrize("place", ["started", "recorded", "gate"])
+def test_a_supervisor_killed_while_it_starts_processes_leaves_none_that_is_alone(
+    supervised: Supervised, place: str
+) -> None:
+    supervised.spawn(failpoints=f"supervisor.{place}=kill").wait(timeout=20)
+
+    supervised.until(lambda: supervised.on_machine() == [], "what had not been let in ended by itself")
+    assert supervised.living() == []
+    supervised.start()
+    assert len(supervised.on_machine()) == 2
+
+
+def test_a_supervisor_that_fails_after_a_start_takes_the_process_with_it(supervised: Supervised) -> None:
+    assert supervised.spawn(failpoints="supervisor.started=full").wait(timeout=20) == 1
+
+    assert supervised.on_machine() == []
+    assert not supervised.state().supervisor_alive
+
+
+@pytest.mark.parametrize("obstacle", ["disk", "folder", "state"])
+def test_a_supervisor_that_cannot_write_supervises_and_is_known(supervised: Supervised, obstacle: str) -> None:
+    supervised.config.run.mkdir()
+    if obstacle == "folder":
+        (supervised.config.run / "state.json.partial").mkdir()
+    if obstacle == "state":
+        (supervised.config.run / "state.json").mkdir()
+    failpoints = "state.save=full" if obstacle == "disk" else ""
+    first = supervised.start(failpoints=failpoints)
+    victim = supervised.state().components["one"].pid
+
+    os.kill(victim, signal.SIGKILL)
+
+    supervised.wait(lambda state: len(self_living := supervised.living(state)) == 2 and victim not in self_living)
+    before = supervised.living()
+    first.kill()
+    first.wait()
+    assert not supervised.state().supervisor_alive
+    assert supervised.living() == before, "unsupervised, and known"
+    second = supervised.start(failpoints=failpoints)
+    assert supervised.living() == before, "taken over, though nothing was written down"
+    second.terminate()
+    assert second.wait(timeout=20) == 0
+    assert supervised.on_machine() == []
+
+
+def test_what_could_not_be_written_is_written_later(supervised: Supervised) -> None:
+    supervised.config.run.mkdir()
+    obstacle = supervised.config.run / "state.json.partial"
+    obstacle.mkdir()
+    process = supervised.start()
+    assert not (supervised.config.run / "state.json").exists()
+
+    obstacle.rmdir()
+
+    supervised.until((supervised.config.run / "state.json").exists, "the state is written")
+    assert supervised.state().supervisor_pid == process.pid
+
+
+def test_a_lost_record_loses_no_process(supervised: Supervised) -> None:
+    supervised.start().kill()
+    before = supervised.living()
+    (supervised.config.run / "state.json").unlink()
+
+    supervised.start()
+
+    assert supervised.living() == before
+    assert sorted(supervised.on_machine()) == sorted(before)
+
+
+def test_nobody_lives_twice(supervised: Supervised) -> None:
+    supervised.start()
+    command = [sys.executable, "-c", _BODY, str(supervised.config.root), "one"]
+
+    second = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, capture_output=True, check=False, timeout=20)
+
+    assert second.returncode == 1
+    assert f"another one of this cluster lives: process {supervised.state().components['one'].pid}" in second.stderr
+
+
+def test_the_delay_grows_with_failures_and_begins_anew_after_health(supervised: Supervised) -> None:
+    supervised.start("one", steady_s=1.5)
+    for failures in (1, 2, 3, 4):
+        kill_one(supervised)
+        assert supervised.state().components["one"].failures == failures
+    began_s = supervised.state().components["one"].since
+    supervised.until(lambda: time.time() - began_s > 1.6, "a while of health")
+
+    took_s = kill_one(supervised)
+
+    component = supervised.state().components["one"]
+    assert component.failures == 1
+    assert component.restarts == 5
+    assert took_s < 1.2, "the fifth delay in a row would have been 1.6 s"
+
+
+def kill_one(supervised: Supervised) -> float:
+    """How long it took until it lived again."""
+    victim = supervised.living()[0]
+    began_s = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    supervised.wait(lambda state: supervised.living(state) not in ([], [victim]))
+    return time.monotonic() - began_s
+
+
+def test_while_the_cluster_is_taken_down_no_supervisor_starts(supervised: Supervised) -> None:
+    locks.hold(supervised.config.run, locks.SUPERVISOR, locks.STOPPING)
+    try:
+        assert supervised.spawn().wait(timeout=20) == 0
+        assert supervised.on_machine() == []
+    finally:
+        locks.release(supervised.config.run, locks.SUPERVISOR, locks.STOPPING)
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from navarch.cluster import locks
+run = Path(sys.argv[1])
+locks.hold(run, "x")
+print(locks.holder(run, "x"), flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == process.pid
+    assert locks.holder(tmp_path, "x") == process.pid
+    with pytest.raises(locks.HeldError) as refused:
+        locks.hold(tmp_path, "x")
+    assert refused.value.pid == process.pid
+
+    process.kill()
+    process.wait()
+
+    assert locks.holder(tmp_path, "x") == 0
+    locks.hold(tmp_path, "x")
+    assert locks.holder(tmp_path, "x") == os.getpid(), "asking does not lose one's own lock"
+    assert locks.holder(tmp_path, "x") == os.getpid()
+    locks.release(tmp_path, "x")
+    assert locks.holder(tmp_path, "x") == 0

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from navarch.node.cni import CniConfig, bridge_name
+from navarch.node.cni import CniConfig
 from navarch.node.host_ports import elements_script, host_ports_of
+from navarch.node.names import HostNames
 from navarch.node.network import PodNetwork, in_thread, route_of
 from navarch.node.proxy.nftables import apply_script, listed
 from tests.node.proxy.netlab import NetLab
@@ -40,15 +41,6 @@ def with_pods(lab: NetLab) -> NetLab:
     return lab
 
 
-def test_bridge_names_fit_and_differ() -> None:
-    names = ["demo", "default", "a" * 32, "a" * 31 + "b", "twelve-chars", "thirteen-char"]
-
-    devices = [bridge_name(name) for name in names]
-
-    assert all(len(device) <= 15 for device in devices)
-    assert len(set(devices)) == len(names)
-
-
 def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
     config = CniConfig("navarch-demo", "nv-demo", "10.42.3.0/24", tmp_path / "ipam", mtu=1400)
 
@@ -62,7 +54,7 @@ def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
 
 def test_a_pod_range_outside_of_the_clusters_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not within"):
-        PodNetwork("demo", tmp_path).write_cni_config("10.99.0.0/24", "10.42.0.0/16")
+        PodNetwork(HostNames("demo", "n1"), tmp_path).write_cni_config("10.99.0.0/24", "10.42.0.0/16")
 
 
 def test_a_nodes_route_is_its_range_by_its_address() -> None:
@@ -76,7 +68,7 @@ def test_a_nodes_route_is_its_range_by_its_address() -> None:
 @pytest.mark.containers
 @needs_root
 async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: Path) -> None:
-    network = PodNetwork("t-net", tmp_path)
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path)
     before = await in_thread(_state)
 
     for _ in range(2):
@@ -99,7 +91,7 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
 @pytest.mark.containers
 @needs_root
 async def test_routes_to_other_nodes_follow_the_nodes(lab: NetLab, tmp_path: Path) -> None:
-    network = PodNetwork("t-net", tmp_path)
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path)
     await network.setup("10.42.3.0/24", "10.42.0.0/16")
     write: Callable[..., Any] = network._write_routes
 
@@ -135,7 +127,7 @@ def test_of_two_pods_with_one_host_port_the_one_that_stays_has_it() -> None:
 @needs_root
 async def test_host_ports_reach_the_pod_from_outside_the_node_and_itself(with_pods: NetLab, tmp_path: Path) -> None:
     lab = with_pods
-    network = PodNetwork("t-net", tmp_path)
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path)
     await apply_script(network.rules("10.42.0.0/16", "10.42.0.0/16"))
     pods = [pod("a", "10.42.3.130", 8088), pod("b", "10.42.4.130", 8088, hostIP="192.168.9.1")]
 

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from aiohttp import HttpVersion11, web
@@ -70,29 +70,31 @@ class HTTPFront:
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
         )
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
 
-    async def start(
-        self, host: str, port: int, tls: ssl.SSLContext | None, *, sock: socket.socket | None = None
-    ) -> int:
-        """Listen, on `sock` if one is handed over; returns the port (of use where 0 was asked for)."""
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Listen; returns the port (of use where 0 was asked for)."""
         loop = asyncio.get_running_loop()
-        if sock is not None:
-            self._listening = await loop.create_server(self._web, sock=sock, ssl=tls, backlog=4096)
-        else:
-            self._listening = await loop.create_server(self._web, host, port, ssl=tls, backlog=1024, reuse_address=True)
-        return int(self._listening.sockets[0].getsockname()[1])
+        server = await loop.create_server(self._web, host, port, ssl=tls, backlog=1024, reuse_address=True)
+        self._listening.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def serve(self, listeners: Iterable[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Take the connections of sockets that listen already."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            self._listening.append(await loop.create_server(self._web, sock=listener, ssl=tls, backlog=4096))
 
     async def stop(self) -> None:
         """Take no more connections, end the watches, let running requests finish for a moment."""
-        if self._listening is not None:
-            self._listening.close()
+        for listening in self._listening:
+            listening.close()
         self._server.drain()
         await self._web.shutdown(_SHUTDOWN_S)
-        if self._listening is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SHUTDOWN_S):
-                    await self._listening.wait_closed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_S):
+                for listening in self._listening:
+                    await listening.wait_closed()
 
     async def _answer(self, request: Request, certificate: bytes | None) -> Response:
         """What a plain request gets, over `connection`."""

@@ -10,7 +10,7 @@ import click
 
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import step
-from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.config import ClusterConfig, ConfigError, flags_of
 from navarch.cluster.state import ClusterState
 
 
@@ -70,5 +70,5 @@ def _with_containers(name: str, data_dir: str | None) -> ClusterConfig:
         raise ConfigError(f"cluster {config.name!r} has simulated nodes, which need no images")
     # The socket's file outlives a containerd that was killed.
     if not (config.run / "containerd.sock").exists() or not ClusterState.load(config.run).supervisor_alive:
-        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up --name {config.name}`")
+        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up{flags_of(config)}`")
     return config

@@ -12,7 +12,7 @@ import click
 
 from navarch.cli.options import load_cluster
 from navarch.cli.steps import say
-from navarch.cluster.config import DEFAULT_NAME, ConfigError
+from navarch.cluster.config import DEFAULT_NAME, ConfigError, flags_of
 from navarch.cluster.state import ClusterState
 
 
@@ -22,27 +22,28 @@ from navarch.cluster.state import ClusterState
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(arguments: tuple[str, ...]) -> None:
-    """Run kubectl against a cluster: `navarch kubectl [--name NAME] ARGUMENTS…`.
+    """Run kubectl against a cluster: `navarch kubectl [--name NAME] [--data-dir FOLDER] ARGUMENTS…`.
 
-    `--name` counts only as the first argument; everything after it is kubectl's.
+    These two count only before all other arguments; everything after them is kubectl's.
     """
     run_kubectl(list(arguments))
 
 
 def run_kubectl(rest: list[str]) -> NoReturn:
     """Become kubectl with these arguments.  Raises ConfigError where there is no such cluster or no kubectl."""
-    name = os.environ.get("NAVARCH_NAME", DEFAULT_NAME)
-    if rest and rest[0].startswith("--name="):
-        name = rest.pop(0).removeprefix("--name=")
-    elif len(rest) > 1 and rest[0] == "--name":
-        name = rest[1]
-        rest = rest[2:]
+    chosen = {"--name": os.environ.get("NAVARCH_NAME", DEFAULT_NAME), "--data-dir": os.environ.get("NAVARCH_DATA_DIR")}
+    while rest and (flag := rest[0].partition("=")[0]) in chosen:
+        word = rest.pop(0)
+        if "=" in word:
+            chosen[flag] = word.partition("=")[2]
+        elif rest:
+            chosen[flag] = rest.pop(0)
     if rest[:1] == ["--"]:
         rest = rest[1:]
-    config = load_cluster(name, os.environ.get("NAVARCH_DATA_DIR"))
+    config = load_cluster(str(chosen["--name"]), chosen["--data-dir"])
     program = find_kubectl()
     if not ClusterState.load(config.run).supervisor_alive:
-        say(f"navarch: cluster {config.name!r} is not running; `navarch up --name {config.name}` starts it")
+        say(f"navarch: cluster {config.name!r} is not running; `navarch up{flags_of(config)}` starts it")
     os.environ["KUBECONFIG"] = str(config.admin_kubeconfig)
     os.execv(program, ["kubectl", *rest])
 

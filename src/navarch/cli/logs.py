@@ -11,7 +11,7 @@ import click
 
 from navarch.cli.options import cluster_options, load_cluster
 from navarch.cli.steps import say
-from navarch.cluster.config import ConfigError
+from navarch.cluster.config import ConfigError, flags_of
 from navarch.world import MACHINE
 
 
@@ -30,7 +30,7 @@ def logs(process: str | None, name: str, data_dir: str | None, follow: bool, tai
         if not files:
             raise ConfigError(f"there is no log of {process!r}; there are {', '.join(names) or 'none yet'}")
     if not files:
-        say(f"There are no logs yet; `navarch up --name {config.name}` starts the cluster.")
+        say(f"There are no logs yet; `navarch up{flags_of(config)}` starts the cluster.")
     prefix = len(files) > 1
     positions: dict[Path, int] = {}
     for file in files:

@@ -13,7 +13,7 @@ import click
 from navarch.api.time import human_duration
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import say
-from navarch.cluster.config import ClusterConfig, known_clusters
+from navarch.cluster.config import ClusterConfig, flags_of, known_clusters
 from navarch.cluster.lifecycle import Probe
 from navarch.cluster.state import ClusterState, ComponentState, alive
 from navarch.world import MACHINE
@@ -31,9 +31,12 @@ def status(name: str, data_dir: str | None, output: str) -> None:
     else:
         _print(config, report)
         if not report["running"]:
-            say(f"It is not running; `navarch up --name {config.name}` starts it.")
+            say(f"It is not running; `navarch up{flags_of(config)}` starts it.")
+        elif not report["supervised"]:
+            flags = flags_of(config)
+            say(f"Nobody watches its processes; `navarch up{flags}` does so, `navarch down{flags}` ends them.")
         elif not report["ready"]:
-            say(f"`navarch logs --name {config.name}` shows what its processes say.")
+            say(f"`navarch logs{flags_of(config)}` shows what its processes say.")
     sys.exit(0 if report["ready"] else 1)
 
 
@@ -43,7 +46,8 @@ def ls(output: str) -> None:
     """List the clusters of this machine."""
     rows: list[dict[str, Any]] = []
     for config in known_clusters():
-        running = ClusterState.load(config.run).supervisor_alive
+        state = ClusterState.load(config.run)
+        running = state.supervisor_alive or bool(state.living)
         rows.append({"name": config.name, "running": running, "server": config.server_url, "runtime": config.runtime})
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
@@ -60,7 +64,8 @@ def ls(output: str) -> None:
 def _report(config: ClusterConfig) -> dict[str, Any]:
     state = ClusterState.load(config.run)
     probe = Probe(config)
-    healthy = state.supervisor_alive and probe.healthy()
+    running = state.supervisor_alive or bool(state.living)
+    healthy = running and probe.healthy()
     nodes_ready = nodes = 0
     if healthy:
         nodes_ready, nodes = probe.nodes()
@@ -71,7 +76,8 @@ def _report(config: ClusterConfig) -> dict[str, Any]:
     processes = {"supervisor": supervisor, **state.components}
     return {
         "name": config.name,
-        "running": state.supervisor_alive,
+        "running": running,
+        "supervised": state.supervisor_alive,
         "ready": healthy and nodes_ready == nodes,
         "server": config.server_url,
         "kubernetesVersion": config.kubernetes_version,

@@ -9,7 +9,7 @@ import click
 
 from navarch.cli.kubectl import find_kubectl
 from navarch.cli.options import cluster_options, load_cluster
-from navarch.cluster.config import ConfigError
+from navarch.cluster.config import ConfigError, flags_of
 from navarch.cluster.lifecycle import StartError
 from navarch.cluster.state import ClusterState
 
@@ -28,7 +28,7 @@ def create(name: str, data_dir: str | None, account: str, role: str, duration: s
     """Print a token of a service account, which is made and bound to a cluster role if need be."""
     config = load_cluster(name, data_dir)
     if not ClusterState.load(config.run).supervisor_alive:
-        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up --name {config.name}`")
+        raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up{flags_of(config)}`")
     kubectl = [find_kubectl(), "--kubeconfig", str(config.admin_kubeconfig), "--namespace", "kube-system"]
     subject = {"kind": "ServiceAccount", "name": account, "namespace": "kube-system"}
     group = "rbac.authorization.k8s.io"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -19,11 +20,11 @@ from click.core import ParameterSource
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
-from navarch.cluster.config import ClusterConfig, ConfigError, planning
+from navarch.cluster.config import DEFAULT_NAME, ClusterConfig, ConfigError, flags_of, planning
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
-_SETTINGS = ("nodes", "store", "kubernetes_version", "port", "kubeconfig", "seed")
+_SETTINGS = ("nodes", "store", "kubernetes_version", "port", "bind_address", "kubeconfig", "seed")
 _SUCCESSOR_S = 30.0
 _STOP_S = 60.0
 _PORT_ATTEMPTS = 4
@@ -62,6 +63,12 @@ _PORT_ATTEMPTS = 4
     envvar="NAVARCH_PORT",
     type=click.IntRange(1, 65535),
     help="The API server's port.  [default: 6443 or the next free]",
+)
+@click.option(
+    "--bind-address",
+    envvar="NAVARCH_BIND_ADDRESS",
+    metavar="ADDRESS",
+    help="Listen for the API at this address, too; 0.0.0.0 for every one.  [default: loopback, and where pods need it]",
 )
 @data_dir_option
 @click.option(
@@ -187,7 +194,7 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
         if process is not None and process.poll() is not None:
             raise
         raise lifecycle.StartError(
-            f"{error}\nIt goes on in the background; `navarch down --name {config.name}` ends it."
+            f"{error}\nIt goes on in the background; `navarch down{flags_of(config)}` ends it."
         ) from None
     say(f"Ready at {config.server_url} ({MACHINE.monotonic() - started_s:.1f} s)")
 
@@ -218,6 +225,11 @@ def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, An
 
 
 def _check(changes: dict[str, Any]) -> None:
+    if bind := changes.get("bind_address"):
+        try:
+            changes["bind_address"] = str(ip_address(str(bind)))
+        except ValueError:
+            raise ConfigError(f"invalid address {bind!r}: write it like 192.168.1.20; 0.0.0.0 is every one") from None
     store = str(changes.get("store", "sqlite"))
     if store.startswith("etcd"):
         raise ConfigError("etcd is not supported as a store yet; use sqlite or memory")
@@ -247,7 +259,7 @@ def _introduce(config: ClusterConfig, path: str, output: str) -> None:
         click.echo(json.dumps(described))
         return
     say(f"Context {config.context!r} is current in {path}. Try:")
-    suffix = "" if config.name == "default" else f" --name {config.name}"
+    suffix = flags_of(config).removeprefix(f" --name {DEFAULT_NAME}")
     say(f"  navarch kubectl{suffix} get nodes     (or plain kubectl)")
     say(f"  navarch status{suffix}")
 
@@ -276,9 +288,9 @@ def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
         pid = successor
     # As `down` does: a context whose server is gone is in the way.
     kubeconfig.remove(config)
-    say(f"Stopped. Its data stay in {config.root}; `navarch up --name {config.name}` starts it again.")
+    say(f"Stopped. Its data stay in {config.root}; `navarch up{flags_of(config)}` starts it again.")
     if config.runtime == "containerd":
-        say(f"Its containers stay, too; `navarch down --name {config.name}` removes them.")
+        say(f"Its containers stay, too; `navarch down{flags_of(config)}` removes them.")
     return 0
 
 

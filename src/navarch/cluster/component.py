@@ -1,6 +1,6 @@
 """One process of a cluster: `python -m navarch.cluster.component NAME DATA_DIR`, started by the supervisor.
 
-Everything heavy is imported first; then the process waits for the byte on its standard input that says that the
+Everything heavy is imported first; then the process waits at its gate (`gate.py`) until it is recorded and the
 cluster's keys are there, and runs until SIGTERM, which ends it in order.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from navarch.cluster import gate, logfiles
 from navarch.cluster.config import ClusterConfig
 
 log = logging.getLogger("navarch.component")
@@ -39,6 +40,7 @@ def _exec_containerd(config: ClusterConfig) -> None:
 
     paths = ContainerdPaths(data=config.root / "node", run=config.run)
     ContainerdConfig.of_this_machine(paths).write()
+    gate.enter(config.run, "containerd", inheritable=True)
     argv = command(paths)
     os.execvpe(argv[0], argv, environment())
 
@@ -54,12 +56,6 @@ def _load(name: str) -> _Component:
         del os.environ["SSL_CERT_FILE"]
         if before is not None:
             os.environ["SSL_CERT_FILE"] = before
-
-
-def _await_gate() -> None:
-    """Block until the supervisor says go; a closed pipe (started by hand) counts as go."""
-    with contextlib.suppress(OSError):
-        os.read(0, 1)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -97,12 +93,15 @@ def _tune_collector() -> None:
 
 def main(argv: list[str]) -> int:
     name, config = argv[1], ClusterConfig.load(Path(argv[2]))
-    level = os.environ.get("NAVARCH_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if name == "containerd":
-        _exec_containerd(config)
-    component = _load(name)
-    _await_gate()
+    logfiles.log_to(config.logs / f"{name}.log", os.environ.get("NAVARCH_LOG_LEVEL", "INFO").upper())
+    try:
+        if name == "containerd":
+            _exec_containerd(config)
+        component = _load(name)
+        gate.enter(config.run, name)
+    except gate.NotAdmitted as error:
+        log.error("%s", error)
+        return 1
     _tune_collector()
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         try:

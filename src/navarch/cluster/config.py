@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ class ConfigError(Exception):
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """One cluster. `index` tells clusters on one machine apart and picks their networks; `nodes` counts the simulated
-    ones; `store` is `sqlite`, `memory` or an etcd URL."""
+    ones; without a `bind_address` the API server listens where its clients need it and nowhere else; `store` is
+    `sqlite`, `memory` or an etcd URL."""
 
     name: str
     data_dir: str
     index: int = 0
     port: int = DEFAULT_PORT
-    bind_address: str = "0.0.0.0"
+    bind_address: str = ""
     advertise_address: str = "127.0.0.1"
     runtime: str = "simulated"
     nodes: int = 0
@@ -78,6 +79,29 @@ class ClusterConfig:
         return self.root / "containerd"
 
     @property
+    def listens_everywhere(self) -> bool:
+        return self.bind_address in ("0.0.0.0", "::")
+
+    @property
+    def listen_addresses(self) -> list[str]:
+        """Where the API server listens: on loopback always (the cluster's own kubeconfigs say so), and where asked,
+        else with real containers at the pod network's address of this machine."""
+        if self.listens_everywhere:
+            return [self.bind_address]
+        further = self.bind_address or (self.advertise_address if self.runtime == "containerd" else "")
+        return ["127.0.0.1", *([further] if further not in ("", "127.0.0.1") else [])]
+
+    @property
+    def on_pod_network(self) -> bool:
+        """Whether pods and the API server reach this machine at an address that it has for them alone."""
+        return ip_address(self.advertise_address) in ip_network(self.pod_cidr)
+
+    @property
+    def node_ip(self) -> str:
+        """This machine's address as a node."""
+        return self.advertise_address if self.on_pod_network else host_address()
+
+    @property
     def server_url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
@@ -95,7 +119,7 @@ class ClusterConfig:
 
     def save(self) -> None:
         """Write `cluster.json`, atomically."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = self.root / "cluster.json"
         partial = target.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -151,7 +175,42 @@ def base_dir() -> Path:
 
 
 def data_dir_of(name: str, data_dir: str | None = None) -> Path:
-    return Path(data_dir).absolute() if data_dir else base_dir() / check_name(name)
+    """Where a cluster lives: where it is said to, else where it was put when it was made, else below `base_dir`."""
+    if data_dir:
+        return Path(data_dir).absolute()
+    place = base_dir() / check_name(name)
+    return place.resolve() if place.is_symlink() else place
+
+
+def remember(config: ClusterConfig) -> None:
+    """Have a cluster that lives elsewhere found by its name: a link below `base_dir`, made anew whenever it comes up.
+
+    Where it cannot be made, `--data-dir` finds the cluster.
+    """
+    link = base_dir() / config.name
+    if link.resolve() == config.root.resolve() or (link.exists() and (link / "cluster.json").exists()):
+        return
+    with contextlib.suppress(OSError):
+        base_dir().mkdir(parents=True, exist_ok=True, mode=0o700)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(config.root.resolve(), target_is_directory=True)
+
+
+def forget(config: ClusterConfig) -> None:
+    link = base_dir() / config.name
+    if link.is_symlink() and link.resolve() == config.root.resolve():
+        link.unlink()
+
+
+def flags_of(config: ClusterConfig) -> str:
+    """How commands name this cluster: ` --name N`, and ` --data-dir D` where it is not found without."""
+    try:
+        if data_dir_of(config.name).resolve() == config.root.resolve():
+            return f" --name {config.name}"
+    except OSError:
+        pass
+    return f" --name {config.name} --data-dir {config.root}"
 
 
 def known_clusters() -> list[ClusterConfig]:
@@ -160,7 +219,7 @@ def known_clusters() -> list[ClusterConfig]:
     folder = base_dir()
     for path in sorted(folder.glob("*/cluster.json")) if folder.is_dir() else []:
         try:
-            found.append(ClusterConfig.load(path.parent))
+            found.append(ClusterConfig.load(path.parent.resolve() if path.parent.is_symlink() else path.parent))
         except ConfigError:
             continue
     return found

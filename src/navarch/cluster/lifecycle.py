@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 from navarch.cluster import config as settings
+from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import ClusterState, alive
 from navarch.cluster.supervisor import spawn
@@ -25,6 +25,9 @@ _LOOK_EVERY_S = 0.02
 _GIVE_UP_AFTER = 5
 _MANY_NODES = 200
 _SETTLE_S = 1.5
+_TAKEN_DOWN_S = 90.0
+_STRAY_GRACE_S = 10.0
+_ROUNDS = 5
 
 
 class StartError(Exception):
@@ -60,6 +63,10 @@ def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[Clus
     folder = settings.data_dir_of(settings.check_name(name), data_dir)
     if (folder / "cluster.json").exists():
         return _changed(ClusterConfig.load(folder), changes), False
+    known = settings.data_dir_of(name)
+    if (known / "cluster.json").exists():
+        # What a cluster has on this machine is named after it.
+        raise ConfigError(f"there is a cluster {name!r} already, in {known}; another --name makes a second one")
     return _fresh(name, folder, changes), True
 
 
@@ -70,20 +77,21 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             flag = "--" + key.replace("_", "-")
             raise ConfigError(
                 f"cluster {existing.name!r} exists with {flag} {getattr(existing, key)}; "
-                f"`navarch down --name {existing.name} --purge` deletes it, another --name makes a second one"
+                f"`navarch down{settings.flags_of(existing)} --purge` deletes it, another --name makes a second one"
             )
     runtime = changes.get("runtime", existing.runtime)
     if runtime != existing.runtime:
         raise ConfigError(
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
-    kept = {key: changes[key] for key in ("nodes", "port", "kubeconfig") if key in changes}
+    kept = {key: changes[key] for key in ("nodes", "port", "bind_address", "kubeconfig") if key in changes}
     if ClusterState.load(existing.run).supervisor_alive:
-        for key in ("nodes", "port"):
+        for key in ("nodes", "port", "bind_address"):
             if key in kept and kept[key] != getattr(existing, key):
+                flag = "--" + key.replace("_", "-")
                 raise ConfigError(
-                    f"cluster {existing.name!r} is running with --{key} {getattr(existing, key)}; stop it first: "
-                    f"`navarch down --name {existing.name}`"
+                    f"cluster {existing.name!r} is running with {flag} {getattr(existing, key) or 'unset'}; "
+                    f"stop it first: `navarch down{settings.flags_of(existing)}`"
                 )
     return replace(existing, **kept)
 
@@ -104,19 +112,19 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
         values.update(_wide_network(values["nodes"]))
     values.setdefault("advertise_address", _advertised(values))
     if "service_cidr" in changes:
-        from ipaddress import ip_network
-
         values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
     return ClusterConfig(name=name, data_dir=str(folder), index=index, **values)
 
 
 def _advertised(values: dict[str, Any]) -> str:
-    """Where pods reach the API server: this machine's address, or where it has none the pod network's gateway."""
+    """Where pods reach the API server: with real containers at this machine's address on the pod network, which no
+    other machine reaches and which stays the same; where it is to listen elsewhere, at that address."""
+    bind = values.get("bind_address", "")
+    if bind and bind not in ("0.0.0.0", "::"):
+        return str(bind)
     address = settings.host_address()
-    if address != "127.0.0.1" or values["runtime"] != "containerd":
+    if values["runtime"] != "containerd" or (bind and address != "127.0.0.1"):
         return address
-    from ipaddress import ip_network
-
     return str(ip_network(values["pod_cidr"])[1])
 
 
@@ -137,24 +145,39 @@ def with_another_port(config: ClusterConfig) -> ClusterConfig:
 
 
 def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
-    """Start the supervisor; None where one runs already."""
+    """Start the supervisor; None where one runs already.  Raises StartError."""
+    _wait_until_down(config)
     state = ClusterState.load(config.run)
     if state.supervisor_alive:
         return None
-    if not any(alive(component) for component in state.components.values()) and (taken := _port_taken(config)):
-        # Perhaps by a supervisor of this very cluster that has not written down yet that it is there.
-        give_up_s = MACHINE.monotonic() + _SETTLE_S
-        while MACHINE.monotonic() < give_up_s:
-            if ClusterState.load(config.run).supervisor_alive:
-                return None
-            MACHINE.pause(_LOOK_EVERY_S)
-        raise PortTaken(f"cannot listen on port {config.port}: {taken}; choose another with --port")
+    # Perhaps by a supervisor of this very cluster that has not come far, or by what one that was killed has left.
+    give_up_s = MACHINE.monotonic() + _SETTLE_S
+    while not ClusterState.load(config.run).living and (taken := _port_taken(config)):
+        if ClusterState.load(config.run).supervisor_alive:
+            return None
+        if strays.processes_of(config.root):
+            break
+        if MACHINE.monotonic() > give_up_s:
+            raise PortTaken(f"cannot listen on port {config.port}: {taken}; choose another with --port")
+        MACHINE.pause(_LOOK_EVERY_S)
     try:
         config.save()
+        settings.remember(config)
         return spawn(config)
     except OSError as error:
         why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
         raise StartError(f"cannot write to {config.root}: {why}; choose another folder with --data-dir") from None
+
+
+def _wait_until_down(config: ClusterConfig) -> None:
+    """Raises StartError where somebody who takes the cluster down does not get done."""
+    give_up_s = MACHINE.monotonic() + _TAKEN_DOWN_S
+    while pid := locks.holder(config.run, locks.SUPERVISOR, locks.STOPPING):
+        if MACHINE.monotonic() > give_up_s:
+            raise StartError(
+                f"cluster {config.name!r} is being taken down by process {pid}; try again when it has ended"
+            )
+        MACHINE.pause(_LOOK_EVERY_S)
 
 
 def _port_taken(config: ClusterConfig) -> str:
@@ -162,7 +185,7 @@ def _port_taken(config: ClusterConfig) -> str:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.bind_address, config.port))
+            probe.bind((config.bind_address if config.listens_everywhere else "127.0.0.1", config.port))
         except OSError as error:
             return str(error.strerror)
     return ""
@@ -267,8 +290,8 @@ def wait_ready(
         if MACHINE.monotonic() > give_up_s:
             raise StartError(
                 f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
-                f"`navarch status --name {config.name}` shows the processes, "
-                f"`navarch logs --name {config.name}` what they say"
+                f"`navarch status{settings.flags_of(config)}` shows the processes, "
+                f"`navarch logs{settings.flags_of(config)}` what they say"
             )
         MACHINE.pause(_LOOK_EVERY_S)
 
@@ -280,7 +303,7 @@ def _refuse_hopeless(config: ClusterConfig) -> None:
         # What is written there is from an earlier run.
         return
     for name, component in state.components.items():
-        if component.restarts - component.restarts_before >= _GIVE_UP_AFTER and not alive(component):
+        if component.failures >= _GIVE_UP_AFTER and not alive(component):
             raise StartError(
                 f"{name} keeps ending ({component.last_exit}); its last words in {_last_words(config, name)}"
             )
@@ -292,35 +315,91 @@ def _last_words(config: ClusterConfig, name: str, lines: int = 1) -> str:
     return "\n  ".join([f"{log}:", *said[-lines:]])
 
 
+@contextlib.contextmanager
+def taking_down(config: ClusterConfig) -> Iterator[None]:
+    """While this is held no supervisor of the cluster starts.  Raises StartError where another process holds it."""
+    if not config.run.is_dir():
+        # It was never started, or somebody has removed what tells.
+        yield
+        return
+    give_up_s = MACHINE.monotonic() + _TAKEN_DOWN_S
+    while True:
+        try:
+            locks.hold(config.run, locks.SUPERVISOR, locks.STOPPING)
+            break
+        except locks.HeldError as error:
+            if MACHINE.monotonic() > give_up_s:
+                raise StartError(f"cluster {config.name!r} is being taken down by another process: {error}") from None
+            MACHINE.pause(_LOOK_EVERY_S)
+        except OSError:
+            # A full disk. What runs is ended all the same; should a supervisor start meanwhile, so is that.
+            yield
+            return
+    try:
+        yield
+    finally:
+        locks.release(config.run, locks.SUPERVISOR, locks.STOPPING)
+
+
 def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
-    """Stop the supervisor and with it the processes; False where nothing ran."""
+    """Stop the supervisor and with it the processes, and whatever else of the cluster runs; False where nothing ran.
+
+    Raises StartError where a process does not end.
+    """
+    with taking_down(config):
+        state = ClusterState.load(config.run)
+        ran = state.supervisor_alive or bool(state.living)
+        if state.supervisor_alive:
+            supervisor = strays.Stray(locks.SUPERVISOR, state.supervisor_pid, state.supervisor_ticks)
+            strays.end([supervisor], grace_s=timeout_s)
+        _say_stopping(config)
+        left: list[strays.Stray] = []
+        for _ in range(_ROUNDS):
+            # Each look may find a process that one of those before has started.
+            found = running(config)
+            if not found:
+                return ran
+            ran = True
+            left = strays.end(found, grace_s=_STRAY_GRACE_S)
+        left = left or running(config)
+        if left:
+            raise StartError("; ".join(f"{stray.name}, process {stray.pid}, does not end" for stray in left))
+        return ran
+
+
+def running(config: ClusterConfig) -> list[strays.Stray]:
+    """What of the cluster runs: by its record, by the locks, and by the command lines of the machine's processes."""
     state = ClusterState.load(config.run)
-    ran = state.supervisor_alive or any(alive(component) for component in state.components.values())
-    give_up_s = MACHINE.monotonic() + timeout_s
+    known = {strays.Stray(name, one.pid, one.start_ticks) for name, one in state.living.items()}
     if state.supervisor_alive:
-        os.kill(state.supervisor_pid, signal.SIGTERM)
-        while state.supervisor_alive and MACHINE.monotonic() < give_up_s:
-            MACHINE.pause(0.05)
-    # Left over from a supervisor that was killed and not replaced: told to stop first, so that none starts another.
+        known.add(strays.Stray(locks.SUPERVISOR, state.supervisor_pid, state.supervisor_ticks))
+    return sorted(known | set(strays.processes_of(config.root)))
+
+
+def _say_stopping(config: ClusterConfig) -> None:
+    """Written down, so that no process that is left starts another supervisor."""
     state = ClusterState.load(config.run)
     state.stopping = True
     if config.run.is_dir():
         # On a full disk the processes are ended all the same.
         with contextlib.suppress(OSError):
             state.save(config.run)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        left = [component for component in state.components.values() if alive(component)]
-        for component in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(component.pid, number)
-        while any(alive(component) for component in left) and MACHINE.monotonic() < give_up_s:
-            MACHINE.pause(0.05)
-    return ran
 
 
 def delete(config: ClusterConfig) -> None:
-    """Remove the stopped cluster's folder and its entries in the user's kubeconfig."""
+    """Remove the stopped cluster's folder and its entries in the user's kubeconfig.
+
+    Raises StartError, with nothing removed, while anybody uses what is in the folder.
+    """
     from navarch.cluster import kubeconfig
 
+    if users := running(config):
+        raise StartError(
+            f"nothing was deleted: {users[0].name}, process {users[0].pid}, of cluster {config.name!r} still runs"
+        )
+    if pid := locks.flock_holder(config.root / "state.db.lock"):
+        who = f"process {pid}" if pid > 0 else "another process"
+        raise StartError(f"nothing was deleted: {who} has {config.root / 'state.db'} open")
     kubeconfig.remove(config)
+    settings.forget(config)
     shutil.rmtree(config.root, ignore_errors=False)

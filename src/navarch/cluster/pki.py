@@ -61,7 +61,7 @@ def ensure(config: ClusterConfig) -> None:
     names, addresses = _serving_names(config)
     ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
     if config.node_name:
-        own = {"127.0.0.1", host_address()}
+        own = {"127.0.0.1", config.node_ip}
         ca.ensure_serving(folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own)
     if config.nodes:
         ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
@@ -135,9 +135,15 @@ def sign_request(
 
 def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
     domain = config.cluster_domain
-    names = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host_name()}
+    names = {"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
     names.add(f"kubernetes.default.svc.{domain}")
-    addresses = {"127.0.0.1", "::1", host_address(), config.advertise_address}
+    addresses = {"127.0.0.1", *config.listen_addresses} - {"0.0.0.0", "::"}
+    if config.bind_address:
+        # Reachable from elsewhere, by whatever name this machine has there.
+        names.add(host_name())
+        addresses |= {host_address(), config.advertise_address}
+    if config.listens_everywhere:
+        addresses.add("::1")
     # The virtual IP of the service `kubernetes`.
     addresses.add(str(ip_network(config.service_cidr)[1]))
     return names, addresses

@@ -11,14 +11,15 @@ from navarch.cluster.config import ClusterConfig
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """`listens`: gets the API port's listening socket as a descriptor; `waits`: reads one byte from its standard input
-    before it uses the cluster's keys."""
+    """`listens`: gets the API port's listening sockets as descriptors; `needs_keys`: may not live before the cluster's
+    keys are there; `piped`: cannot rotate its own log."""
 
     name: str
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     listens: bool = False
-    waits: bool = True
+    needs_keys: bool = True
+    piped: bool = False
 
 
 def component_argv(name: str, data_dir: Path) -> tuple[str, ...]:
@@ -32,6 +33,6 @@ def specs(config: ClusterConfig) -> list[ProcessSpec]:
     ]
     if config.runtime == "containerd":
         # Not the binary itself: its configuration depends on the machine and is written right before it starts.
-        found.append(ProcessSpec("containerd", component_argv("containerd", config.root), waits=False))
+        found.append(ProcessSpec("containerd", component_argv("containerd", config.root), needs_keys=False, piped=True))
         found.append(ProcessSpec("node", component_argv("node", config.root)))
     return found

@@ -11,7 +11,8 @@ from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront, tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
-from navarch.cluster.supervisor import LISTEN_FD
+from navarch.cluster.listening import listen
+from navarch.cluster.supervisor import LISTEN_FDS
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ async def run(config: ClusterConfig) -> None:
     front = HTTPFront(server)
     pki = config.pki
     tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
-    await front.start(config.bind_address, config.port, tls, sock=_handed_over())
+    await front.serve(_handed_over() or listen(config.listen_addresses, config.port), tls)
     log.info("serving Kubernetes v%s on %s", config.kubernetes_version, config.server_url)
     try:
         await asyncio.Event().wait()
@@ -34,7 +35,7 @@ async def run(config: ClusterConfig) -> None:
         await server.stop()
 
 
-def _handed_over() -> socket.socket | None:
-    """The listening socket that the supervisor holds open across our restarts."""
-    descriptor = os.environ.pop(LISTEN_FD, "")
-    return socket.socket(fileno=int(descriptor)) if descriptor else None
+def _handed_over() -> list[socket.socket]:
+    """The listening sockets that the supervisor holds open across our restarts."""
+    descriptors = os.environ.pop(LISTEN_FDS, "")
+    return [socket.socket(fileno=int(descriptor)) for descriptor in descriptors.split(",") if descriptor]

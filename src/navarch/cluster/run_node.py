@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
-from navarch.cluster.config import ClusterConfig, host_address
+from navarch.cluster.config import ClusterConfig
 from navarch.node.agent import AgentConfig, NodeAgent
 
 
@@ -19,7 +19,9 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         service_cidr=config.service_cidr,
         cluster_dns=config.cluster_dns,
         cluster_domain=config.cluster_domain,
-        node_ip=host_address(),
+        node_ip=config.node_ip,
+        kubelet_addresses=("0.0.0.0",) if config.listens_everywhere else ("127.0.0.1", config.node_ip),
+        network_address=config.node_ip if config.on_pod_network else "",
         kubelet_port=config.kubelet_port,
         serving_cert=pki / "kubelet-serving.crt",
         serving_key=pki / "kubelet-serving.key",

@@ -1,25 +1,37 @@
 """What runs now: `run/state.json`, written by the supervisor at each change, read by `status`, `down` and by a
-supervisor that takes over. A process is known by its pid and its start time, so that a reused pid is not mistaken."""
+supervisor that takes over. A process is known by its pid and its start time, so that a reused pid is not mistaken.
+
+The file may be missing, old or impossible to write; the locks that the processes hold are not. `ClusterState.load`
+reads the file and then believes the locks, so that whoever asks is told the truth.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
+
+from navarch.cluster import failpoints, locks
 
 
 @dataclass(slots=True)
 class ComponentState:
-    """`state` is starting, running, backoff or stopped; `since` and times are Unix seconds; `restarts_before` are
-    those under earlier supervisors."""
+    """`state` is starting, running, backoff or stopped; `since` and times are Unix seconds; `failures` counts the ends
+    since it was last well for a while."""
 
     pid: int = 0
     start_ticks: int = 0
     state: str = "stopped"
     restarts: int = 0
-    restarts_before: int = 0
+    failures: int = 0
     since: float = 0.0
     last_exit: str = ""
+
+    def become(self, pid: int) -> None:
+        """It is the living process `pid`, whatever was known of it."""
+        self.pid, self.start_ticks, self.state, self.since = pid, start_ticks(pid), "running", started_at(pid)
 
 
 @dataclass(slots=True)
@@ -31,34 +43,78 @@ class ClusterState:
     components: dict[str, ComponentState] = field(default_factory=dict)
 
     def save(self, run: Path) -> None:
-        run.mkdir(parents=True, exist_ok=True)
+        """Raises OSError; the file is then as it was."""
+        failpoints.reach("state.save")
+        run.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = run / "state.json.partial"
         partial.write_text(json.dumps(asdict(self)))
         partial.replace(run / "state.json")
 
     @classmethod
     def load(cls, run: Path) -> ClusterState:
-        """The last state written; an empty one where there is none."""
+        """The last state written, and what has become of it since; an empty one where there is nothing."""
+        state = cls._read(run)
+        state._believe_locks(run)
+        return state
+
+    @classmethod
+    def _read(cls, run: Path) -> ClusterState:
         try:
             stored = json.loads((run / "state.json").read_text())
-            components = {name: ComponentState(**entry) for name, entry in stored.pop("components").items()}
-            return cls(**stored, components=components)
-        except (OSError, ValueError, TypeError, KeyError):
+            components = {name: ComponentState(**_known(ComponentState, entry))
+                          for name, entry in stored.pop("components").items()}  # fmt: skip
+            return cls(**_known(cls, stored), components=components)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
+
+    def _believe_locks(self, run: Path) -> None:
+        pid = locks.holder(run, locks.SUPERVISOR)
+        if pid > 0 and pid != self.supervisor_pid:
+            # What the file says is of an earlier one.
+            self.supervisor_pid, self.supervisor_ticks, self.started = pid, start_ticks(pid), started_at(pid)
+            self.stopping = False
+        if locks.holder(run, locks.SUPERVISOR, locks.STOPPING):
+            self.stopping = True
+        for name in locks.names(run):
+            pid = locks.holder(run, name)
+            if pid > 0 and (pid != self.components.get(name, _NOTHING).pid or not alive(self.components[name])):
+                self.components.setdefault(name, ComponentState()).become(pid)
 
     @property
     def supervisor_alive(self) -> bool:
         return is_alive(self.supervisor_pid, self.supervisor_ticks)
+
+    @property
+    def living(self) -> dict[str, ComponentState]:
+        """The components that live, supervised or not."""
+        return {name: component for name, component in self.components.items() if alive(component)}
+
+
+_NOTHING = ComponentState()
+
+
+def _known(kind: Any, entry: dict[str, Any]) -> dict[str, Any]:
+    """Without what another version wrote."""
+    names = {one.name for one in fields(kind)}
+    return {key: value for key, value in entry.items() if key in names}
 
 
 def start_ticks(pid: int) -> int:
     """When the process started, in clock ticks since boot; 0 where there is no such process (or a zombie)."""
     try:
         # The command's name may hold blanks and parentheses, so fields are counted after the last one.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] == "Z" else int(fields[19])
+    return 0 if stat[0] in "ZX" else int(stat[19])
+
+
+def started_at(pid: int) -> float:
+    """When the process started, in Unix seconds; 0 where there is none."""
+    try:
+        return os.stat(f"/proc/{pid}").st_ctime
+    except OSError:
+        return 0.0
 
 
 def is_alive(pid: int, ticks: int) -> bool:

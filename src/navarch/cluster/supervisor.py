@@ -1,15 +1,17 @@
 """The supervisor: starts a cluster's processes, restarts those that die with a growing delay, stops them on SIGTERM.
 
 It is one small loop over process descriptors, signals and timers, on the standard library alone, so that it costs
-next to nothing. It holds the API port's listening socket: while the API server restarts, connections wait instead of
+next to nothing. It holds the API port's listening sockets: while the API server restarts, connections wait instead of
 being refused. Its own death harms nothing: processes go on, and the first of them to notice starts another, which
-takes them over by the pids in `run/state.json` (one at a time holds the lock `run/supervisor.lock`).
+takes them over.
+
+Invariants: a process is written down before it may live (it waits at its gate, `gate.py`); one that lives holds its
+lock (`locks.py`), so that it is found although nothing could be written; nobody lives twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import selectors
@@ -17,9 +19,13 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+from navarch.cluster import failpoints, locks, logfiles, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.gate import GATE
+from navarch.cluster.listening import listen
 from navarch.cluster.processes import ProcessSpec, specs
 from navarch.cluster.state import ClusterState, ComponentState, alive, start_ticks
 from navarch.world import MACHINE
@@ -28,9 +34,12 @@ log = logging.getLogger("navarch.supervisor")
 
 _FIRST_DELAY_S = 0.1
 _LAST_DELAY_S = 30.0
-_STEADY_S = 60.0
+# A process that has lived this long was well.
+_STEADY_S = 10.0
 _STOP_GRACE_S = 15.0
-LISTEN_FD = "NAVARCH_LISTEN_FD"
+_SAVE_AGAIN_S = 2.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+LISTEN_FDS = "NAVARCH_LISTEN_FDS"
 
 
 class _Process:
@@ -41,9 +50,11 @@ class _Process:
         self.state = state
         self.child: subprocess.Popen[bytes] | None = None
         self.pidfd = -1
+        self.gate = -1
+        self.began_s = 0.0
         self.restart_at_s = 0.0
         self.delay_s = _FIRST_DELAY_S
-        self.gate: int = -1
+        self.output: logfiles.PipeLog | None = None
 
 
 class Supervisor:
@@ -55,12 +66,12 @@ class Supervisor:
         self.processes: list[_Process] = []
         for spec in specs(config):
             known = before.components.get(spec.name, ComponentState())
-            known.restarts_before = known.restarts
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._kill_at_s = 0.0
+        self._save_at_s = 0.0
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT has stopped everything."""
@@ -68,36 +79,77 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        self.selector.register(wake_read, selectors.EVENT_READ, None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        self.selector.register(wake_read, selectors.EVENT_READ, partial(self._take_signals, wake_read))
         self._begin()
         while not (self.stopping and all(process.pidfd < 0 for process in self.processes)):
             for key, _ in self.selector.select(self._next_timer_s()):
-                if key.data is None:
-                    self._take_signals(wake_read)
-                else:
-                    self._ended(key.data)
+                key.data()
             self._restart_due()
             self._kill_late()
+            if self._save_at_s and MACHINE.monotonic() >= self._save_at_s:
+                self._save()
         self.state.stopping = True
         self._save()
+        for process in self.processes:
+            if process.output is not None:
+                process.output.close()
         log.info("stopped")
         return 0
 
+    # Beginning
+
     def _begin(self) -> None:
+        logfiles.secure(self.config.logs)
+        self._end_strays()
         adopted = [process for process in self.processes if alive(process.state)]
         for process in adopted:
-            log.info("took over %s, pid %d", process.spec.name, process.state.pid)
-            self._watch(process)
+            self._adopt(process)
         fresh = [process for process in self.processes if process not in adopted]
-        if any(process.spec.listens for process in fresh):
-            self._listen()
+        try:
+            if any(process.spec.listens for process in fresh):
+                self._listen()
+            for process in fresh:
+                self._start(process)
+        except OSError as error:
+            if not adopted:
+                raise
+            # What lives needs a supervisor all the same; the others are tried again.
+            log.error("cannot start everything: %s", error)
+            for process in fresh:
+                if process.child is None:
+                    self._back_off(process)
+        self._save()
+        failpoints.reach("supervisor.recorded")
         for process in fresh:
-            self._start(process)
+            if not process.spec.needs_keys:
+                self._open_gate(process)
         if any(process.gate >= 0 for process in fresh):
             self._make_keys()
         for process in fresh:
             self._open_gate(process)
-        self._save()
+
+    def _end_strays(self) -> None:
+        """End what is of this cluster and was not recorded: whoever it was started by has died over it."""
+        known = {(state.pid, state.start_ticks) for state in self.state.components.values()}
+        found = [
+            stray
+            for stray in strays.processes_of(self.config.root)
+            if stray.name != locks.SUPERVISOR and (stray.pid, stray.ticks) not in known
+        ]
+        for stray in found:
+            log.warning("ending %s, pid %d, which nobody knows", stray.name, stray.pid)
+        for stray in strays.end(found):
+            log.error("%s, pid %d, does not end", stray.name, stray.pid)
+
+    def _adopt(self, process: _Process) -> None:
+        log.info("took over %s, pid %d", process.spec.name, process.state.pid)
+        lived_s = max(MACHINE.now().timestamp() - process.state.since, 0.0)
+        process.began_s = MACHINE.monotonic() - lived_s
+        process.state.state = "running"
+        if process.spec.piped:
+            self._open_output(process)
+        self._watch(process)
 
     def _make_keys(self) -> None:
         """In a child, so that the memory that cryptography takes goes away with it; the components load meanwhile."""
@@ -118,27 +170,32 @@ class Supervisor:
             raise SystemExit("the cluster's keys could not be made; the log says why")
 
     def _listen(self) -> None:
-        listener = socket.create_server((self.config.bind_address, self.config.port), backlog=4096, reuse_port=False)
-        listener.setblocking(False)
-        self._listener = listener
+        self._listeners = listen(self.config.listen_addresses, self.config.port)
+
+    # One process
 
     def _start(self, process: _Process) -> None:
+        """Start a process, which then waits at its gate.  Raises OSError, with nothing started."""
         spec = process.spec
-        descriptors: list[int] = []
+        if (pid := locks.holder(self.config.run, spec.name)) > 0:
+            # It lives; only that it could not be written down.
+            process.state.become(pid)
+            self._adopt(process)
+            return
         # Two arenas are enough for a loop and its few threads; each further one holds megabytes that are never used.
-        env = {**os.environ, **spec.env, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
+        env = {**os.environ, **spec.env, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", GATE: "1"}
+        descriptors: list[int] = []
         if spec.listens:
-            if self._listener is None:
+            if not self._listeners:
                 self._listen()
-            assert self._listener is not None
-            env[LISTEN_FD] = str(self._listener.fileno())
-            descriptors.append(self._listener.fileno())
-        self.config.logs.mkdir(parents=True, exist_ok=True)
-        gate_read, gate_write = os.pipe()
-        with open(self.config.logs / f"{spec.name}.log", "ab") as output:
+            descriptors = [listener.fileno() for listener in self._listeners]
+            env[LISTEN_FDS] = ",".join(map(str, descriptors))
+        output = self._output_for(process)
+        gate_read, process.gate = os.pipe2(os.O_CLOEXEC)
+        try:
             process.child = subprocess.Popen(
                 spec.argv,
-                stdin=gate_read if spec.waits else subprocess.DEVNULL,
+                stdin=gate_read,
                 stdout=output,
                 stderr=output,
                 env=env,
@@ -146,18 +203,53 @@ class Supervisor:
                 # A Ctrl-C in the terminal is the supervisor's to act on, in its order.
                 start_new_session=True,
             )
-        os.close(gate_read)
-        process.gate = gate_write
+            failpoints.reach("supervisor.started")
+            self._record(process, process.child.pid)
+        except BaseException:
+            self._undo(process)
+            raise
+        finally:
+            os.close(gate_read)
+            if output >= 0:
+                os.close(output)
+
+    def _record(self, process: _Process, pid: int) -> None:
         state = process.state
-        state.pid = process.child.pid
-        state.start_ticks = start_ticks(process.child.pid)
-        state.state = "running"
+        state.pid, state.start_ticks, state.state = pid, start_ticks(pid), "running"
         state.since = MACHINE.now().timestamp()
-        log.info("started %s, pid %d", spec.name, state.pid)
+        process.began_s = MACHINE.monotonic()
+        log.info("started %s, pid %d", process.spec.name, pid)
         self._watch(process)
+
+    def _undo(self, process: _Process) -> None:
+        os.close(process.gate)
+        process.gate = -1
+        if process.child is not None:
+            process.child.kill()
+            process.child.wait()
+            process.child = None
+
+    def _output_for(self, process: _Process) -> int:
+        """Where its output goes; on a full disk nowhere, which is no reason not to run it."""
+        try:
+            if process.spec.piped:
+                return self._open_output(process).writing_end()
+            return logfiles.open_log(self.config.logs / f"{process.spec.name}.log")
+        except OSError as error:
+            log.error("no log of %s: %s", process.spec.name, error)
+            return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+    def _open_output(self, process: _Process) -> logfiles.PipeLog:
+        if process.output is None:
+            name = process.spec.name
+            made = logfiles.PipeLog(self.config.run / f"{name}.output", self.config.logs / f"{name}.log")
+            process.output = made
+            self.selector.register(made.descriptor, selectors.EVENT_READ, made.pump)
+        return process.output
 
     def _open_gate(self, process: _Process) -> None:
         if process.gate >= 0:
+            failpoints.reach("supervisor.gate")
             with contextlib.suppress(BrokenPipeError):
                 os.write(process.gate, b"\n")
             os.close(process.gate)
@@ -171,7 +263,7 @@ class Supervisor:
             process.pidfd = -1
             self._ended(process)
             return
-        self.selector.register(process.pidfd, selectors.EVENT_READ, process)
+        self.selector.register(process.pidfd, selectors.EVENT_READ, partial(self._ended, process))
 
     def _ended(self, process: _Process) -> None:
         if process.pidfd >= 0:
@@ -180,20 +272,27 @@ class Supervisor:
             process.pidfd = -1
         code = process.child.wait() if process.child is not None else None
         process.child = None
+        if process.output is not None:
+            process.output.pump()
         state = process.state
         state.last_exit = _exit_text(code)
         if self.stopping:
             state.state = "stopped"
             self._stop_next()
         else:
-            if MACHINE.now().timestamp() - state.since > _STEADY_S:
+            if MACHINE.monotonic() - process.began_s >= _STEADY_S:
                 process.delay_s = _FIRST_DELAY_S
-            process.restart_at_s = MACHINE.monotonic() + process.delay_s
+                state.failures = 0
             log.warning("%s ended (%s), restarting in %.1f s", process.spec.name, state.last_exit, process.delay_s)
-            process.delay_s = min(process.delay_s * 2, _LAST_DELAY_S)
-            state.state = "backoff"
             state.restarts += 1
+            state.failures += 1
+            self._back_off(process)
         self._save()
+
+    def _back_off(self, process: _Process) -> None:
+        process.state.state = "backoff"
+        process.restart_at_s = MACHINE.monotonic() + process.delay_s
+        process.delay_s = min(process.delay_s * 2, _LAST_DELAY_S)
 
     def _restart_due(self) -> None:
         now_s = MACHINE.monotonic()
@@ -204,21 +303,23 @@ class Supervisor:
                     self._start(process)
                 except OSError as error:
                     log.error("cannot start %s: %s", process.spec.name, error)
-                    process.restart_at_s = now_s + process.delay_s
-                    process.delay_s = min(process.delay_s * 2, _LAST_DELAY_S)
-                else:
-                    self._open_gate(process)
+                    self._back_off(process)
                 self._save()
+                self._open_gate(process)
 
     def _next_timer_s(self) -> float | None:
         due = [process.restart_at_s for process in self.processes if process.restart_at_s]
         if self.stopping:
             due.append(self._kill_at_s)
+        if self._save_at_s:
+            due.append(self._save_at_s)
         return max(0.0, min(due) - MACHINE.monotonic()) if due else None
+
+    # Stopping
 
     def _take_signals(self, wake_read: int) -> None:
         numbers = set(os.read(wake_read, 512))
-        if numbers & {signal.SIGTERM, signal.SIGINT} and not self.stopping:
+        if not numbers.isdisjoint(_STOPS) and not self.stopping:
             log.info("stopping")
             self.stopping = True
             self.state.stopping = True
@@ -247,7 +348,14 @@ class Supervisor:
                     return
 
     def _save(self) -> None:
-        self.state.save(self.config.run)
+        """Write down what is. Where that cannot be (a full disk), the locks tell, and it is tried again."""
+        try:
+            self.state.save(self.config.run)
+            self._save_at_s = 0.0
+        except OSError as error:
+            if not self._save_at_s:
+                log.error("cannot write down what runs, going on all the same: %s", error)
+            self._save_at_s = MACHINE.monotonic() + _SAVE_AGAIN_S
 
 
 def _exit_text(code: int | None) -> str:
@@ -256,22 +364,17 @@ def _exit_text(code: int | None) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def take_lock(run: Path) -> int:
-    """The descriptor of the held lock.  Raises BlockingIOError while another supervisor has it."""
-    run.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def spawn(config: ClusterConfig) -> subprocess.Popen[bytes]:
-    """Start a supervisor in the background; one that finds another at work ends at once."""
-    config.logs.mkdir(parents=True, exist_ok=True)
-    with open(config.logs / "supervisor.log", "ab") as output:
+    """Start a supervisor in the background; one that finds another at work ends at once.  Raises OSError."""
+    logfiles.secure(config.logs)
+    try:
+        output = logfiles.open_log(log_path(config))
+    except OSError as error:
+        if not log_path(config).parent.is_dir():
+            raise
+        log.error("no log of the supervisor: %s", error)
+        output = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
         return subprocess.Popen(
             (sys.executable, "-m", "navarch.cluster.supervisor", str(config.root)),
             stdin=subprocess.DEVNULL,
@@ -280,26 +383,36 @@ def spawn(config: ClusterConfig) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd="/",
         )
+    finally:
+        os.close(output)
+
+
+def log_path(config: ClusterConfig) -> Path:
+    return config.logs / f"{locks.SUPERVISOR}.log"
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = ClusterConfig.load(Path(argv[1]))
-        lock = take_lock(config.run)
     except ConfigError as error:
+        logging.basicConfig(format=logfiles.FORMAT)
         log.error("%s", error)
         return 2
-    except BlockingIOError:
+    logfiles.log_to(log_path(config))
+    # Whoever sees the lock held may ask to stop, and is heard once everything is ready to listen.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        locks.hold(config.run, locks.SUPERVISOR)
+        if locks.holder(config.run, locks.SUPERVISOR, locks.STOPPING):
+            log.info("the cluster is being taken down")
+            return 0
+        return Supervisor(config).run()
+    except locks.HeldError:
         log.info("another supervisor is at work")
         return 0
-    try:
-        return Supervisor(config).run()
     except OSError as error:
         log.error("%s", error)
         return 1
-    finally:
-        os.close(lock)
 
 
 if __name__ == "__main__":

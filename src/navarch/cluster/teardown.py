@@ -7,12 +7,13 @@ from pathlib import Path
 from navarch.cluster.config import ClusterConfig, ConfigError
 
 
-def remove_traces(config: ClusterConfig, *, keep_images: bool = False) -> None:
-    """Idempotent; the cluster's processes must have ended. `keep_images` is for a cluster that is to come back."""
+def remove_traces(config: ClusterConfig, *, keep_images: bool = False, grace_s: float = 10.0) -> None:
+    """Idempotent; the cluster's processes must have ended. Pods are given their grace period to end, `grace_s` at most.
+    `keep_images` is for a cluster that is to come back."""
     from navarch.cluster.run_node import agent_config
     from navarch.node.agent import purge_node
 
-    purge_node(agent_config(config), keep_images=keep_images)
+    purge_node(agent_config(config), keep_images=keep_images, grace_s=grace_s)
     left = _mounted_below(config.root)
     if left and not keep_images:
         # The folder is removed next, and what is mounted in it may be somebody else's data.

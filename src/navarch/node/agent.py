@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from navarch.client.base import Client
-from navarch.node import networking
+from navarch.node import cni, networking
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
+from navarch.node.ending import end_pods
 from navarch.node.kubelet import Kubelet
 from navarch.node.memory import limit_arenas, trim_for_ever
+from navarch.node.names import HostNames
 from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.resources import cgroups
 from navarch.node.runtime.cri import CRIRuntime
@@ -32,8 +34,9 @@ _RETRY_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """What a node agent is told. `data` and `run` are the directories of the node's containerd (`ContainerdPaths`);
-    `cluster` names the network devices, rules and cgroups of this cluster on this machine."""
+    """What a node agent is told. `data` and `run` are the directories of the node's containerd (`ContainerdPaths`).
+    With a `network_address` the node has that one on the pod network, too, whatever its range: its own address, at
+    which pods reach it and the API server beside it."""
 
     cluster: str
     node_name: str
@@ -44,7 +47,9 @@ class AgentConfig:
     cluster_dns: str = "10.43.0.10"
     cluster_domain: str = "cluster.local"
     node_ip: str = ""
+    network_address: str = ""
     kubelet_port: int = 10250
+    kubelet_addresses: tuple[str, ...] = ("0.0.0.0",)
     serving_cert: Path | None = None
     serving_key: Path | None = None
     client_ca: Path | None = None
@@ -56,8 +61,8 @@ class AgentConfig:
         return ContainerdPaths(self.data, self.run)
 
     @property
-    def cgroup_root(self) -> str:
-        return f"/navarch-{self.cluster}"
+    def names(self) -> HostNames:
+        return HostNames(self.cluster, self.node_name)
 
     def kubelet(self) -> KubeletConfig:
         """The kubelet's part."""
@@ -65,9 +70,10 @@ class AgentConfig:
             node_name=self.node_name,
             data=self.data / "kubelet",
             runtime_socket=self.containerd.socket,
-            cgroup_root=self.cgroup_root,
+            cgroup_root=self.names.cgroup_root,
             node_ip=self.node_ip,
             port=self.kubelet_port,
+            addresses=self.kubelet_addresses,
             serving_cert=self.serving_cert,
             serving_key=self.serving_key,
             client_ca=self.client_ca,
@@ -83,6 +89,7 @@ class AgentConfig:
             cluster=self.cluster,
             node_name=self.node_name,
             state_dir=self.data,
+            address=self.network_address,
             pod_cidr=self.pod_cidr,
             service_cidr=self.service_cidr,
             cluster_dns=self.cluster_dns,
@@ -138,8 +145,11 @@ class NodeAgent:
                 await asyncio.sleep(_RETRY_S)
 
 
-def purge_node(config: AgentConfig, *, keep_images: bool = False) -> None:
-    """Remove what the containers of a node leave on the machine once its processes have ended. Idempotent."""
+def purge_node(config: AgentConfig, *, keep_images: bool = False, grace_s: float = 0.0) -> None:
+    """End the pods of a node whose processes have ended, within their grace periods or `grace_s`, and remove what they
+    leave on the machine. Idempotent."""
+    asyncio.run(end_pods(config.containerd, grace_s))
+    cni.forget(config.names.cni_network, [config.data, config.run])
     purge(config.containerd, keep_images=keep_images)
-    networking.cleanup(config.cluster, config.data, config.pod_cidr)
-    cgroups.remove_root(config.cgroup_root)
+    networking.cleanup(config.names, config.data, config.pod_cidr)
+    cgroups.remove_root(config.names.cgroup_root)

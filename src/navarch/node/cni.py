@@ -1,4 +1,5 @@
-"""The CNI configuration that containerd reads: which plugins wire a pod, with which addresses. Pure but for the file.
+"""CNI: the configuration that containerd reads (which plugins wire a pod, with which addresses), and taking down what
+the plugins made for pods that nobody has ended in order.
 
 Pods hang on a bridge of the cluster's own. Where the kernel cannot pass bridged packets through the rules (no
 br_netfilter), an answer from a pod to its neighbour by way of a service would bypass the rewriting; there each pod gets
@@ -7,23 +8,23 @@ a routed link of its own (`ptp`) instead.
 
 from __future__ import annotations
 
-import hashlib
+import base64
+import contextlib
+import ctypes
 import json
+import logging
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
-_INTERFACE_MAX: Final = 15
+log = logging.getLogger(__name__)
+
+DIRECTORIES: Final = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 _VERSION: Final = "0.4.0"
-
-
-def bridge_name(cluster: str) -> str:
-    """The network device of a cluster: at most 15 characters, distinct for distinct names."""
-    plain = f"nv-{cluster}"
-    if len(plain) <= _INTERFACE_MAX:
-        return plain
-    return f"nv-{cluster[:5]}-{hashlib.sha1(cluster.encode(), usedforsecurity=False).hexdigest()[:6]}"
 
 
 def gateway_of(pod_cidr: str) -> str:
@@ -77,3 +78,82 @@ class CniConfig:
         partial.write_text(json.dumps(self.render(), indent=2) + "\n")
         partial.replace(target)
         return target
+
+
+# Where libcni writes down what it made; the path is its own, whoever uses it.
+_RESULTS: Final = Path("/var/lib/cni/results")
+_PLUGIN_LIMIT_S: Final = 20.0
+_MNT_DETACH: Final = 2
+
+
+def forget(network: str, places: Sequence[Path], *, results: Path = _RESULTS) -> None:
+    """Undo what is left of a network, or of pods whose network namespace is in `places`, once the pods are gone: the
+    plugins are told to delete it, the namespaces are unmounted, libcni's memory of it is removed. Idempotent."""
+    for file in sorted(results.glob("*")) if results.is_dir() else ():
+        made = _read_result(file)
+        if made is None:
+            continue
+        spaces = [
+            Path(each["sandbox"]) for each in (made.get("result") or {}).get("interfaces") or () if each.get("sandbox")
+        ]
+        below = any(str(space).startswith(f"{place.resolve()}/") for space in spaces for place in places)
+        if made.get("networkName") == network or below:
+            _delete(made)
+            for space in spaces:
+                _remove_namespace(space)
+            file.unlink(missing_ok=True)
+
+
+def _read_result(file: Path) -> dict[str, Any] | None:
+    try:
+        made = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return made if isinstance(made, dict) and made.get("kind") == "cniCacheV1" else None
+
+
+def _delete(made: Mapping[str, Any]) -> None:
+    """Call the plugins as the runtime would, the last first."""
+    binaries = directory()
+    try:
+        config = json.loads(base64.b64decode(made["config"]))
+        plugins = config.get("plugins") or [config]
+        environment = {
+            **os.environ,
+            "CNI_COMMAND": "DEL",
+            "CNI_CONTAINERID": made["containerId"],
+            "CNI_IFNAME": made["ifName"],
+            "CNI_NETNS": "",
+            "CNI_PATH": str(binaries),
+            "CNI_ARGS": ";".join("=".join(pair) for pair in made.get("cniArgs") or ()),
+        }
+        if binaries is None:
+            raise FileNotFoundError("the CNI plugins are not installed")
+        head = {"cniVersion": config["cniVersion"], "name": config["name"]}
+        for plugin in reversed(plugins):
+            told = {**head, **plugin, "prevResult": made.get("result")}
+            subprocess.run(
+                [binaries / Path(plugin["type"]).name],
+                input=json.dumps(told),
+                env=environment,
+                text=True,
+                capture_output=True,
+                check=False,
+                timeout=_PLUGIN_LIMIT_S,
+            )
+    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+        log.warning("the network of %s could not be taken down: %s", made.get("containerId"), error)
+
+
+def _remove_namespace(space: Path) -> None:
+    """Only what a runtime made for a pod; a process in it would have to be gone."""
+    if space.name.startswith("cni-"):
+        ctypes.CDLL(None).umount2(str(space).encode(), _MNT_DETACH)
+        with contextlib.suppress(OSError):
+            space.unlink(missing_ok=True)
+
+
+def directory() -> Path | None:
+    """Where the CNI plugins are: the first of the usual places that has `host-local`."""
+    places = [os.environ["CNI_BIN_DIR"]] if os.environ.get("CNI_BIN_DIR") else DIRECTORIES
+    return next((Path(place) for place in places if (Path(place) / "host-local").exists()), None)

@@ -22,7 +22,7 @@ class KubeletConfig:
     cgroup_root: str = "/navarch"
     node_ip: str = ""
     port: int = 10250
-    address: str = "0.0.0.0"
+    addresses: tuple[str, ...] = ("0.0.0.0",)
     serving_cert: Path | None = None
     serving_key: Path | None = None
     client_ca: Path | None = None

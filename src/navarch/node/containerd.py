@@ -17,16 +17,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from navarch.node import cni
 from navarch.node.images.archives import load_image
 from navarch.node.pause import PAUSE_IMAGE, write_pause_image
 
-_CNI_DIRECTORIES: Final = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 _CAP_SYS_RESOURCE: Final = 24
 _MNT_DETACH: Final = 2
 # Plugins that a node of ours never uses; each costs start-up time, and some log errors where the kernel lacks them.
@@ -94,17 +94,11 @@ def why_unavailable() -> str:
     for program in ("containerd", "ctr", "runc"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
-    if cni_directory() is None:
-        return "the CNI plugins are not installed (looked in " + ", ".join(_CNI_DIRECTORIES) + ")"
+    if cni.directory() is None:
+        return "the CNI plugins are not installed (looked in " + ", ".join(cni.DIRECTORIES) + ")"
     if not any(Path("/sys/fs/cgroup").iterdir()):
         return "no cgroups are mounted at /sys/fs/cgroup"
     return ""
-
-
-def cni_directory() -> Path | None:
-    """Where the CNI plugins are: the first of the usual places that has `bridge` or `host-local`."""
-    places = [os.environ["CNI_BIN_DIR"]] if os.environ.get("CNI_BIN_DIR") else _CNI_DIRECTORIES
-    return next((Path(place) for place in places if (Path(place) / "host-local").exists()), None)
 
 
 def may_lower_oom_score() -> bool:
@@ -149,7 +143,7 @@ class ContainerdConfig:
             version=containerd_version(),
             snapshotter=pick_snapshotter(paths.data),
             restrict_oom_score=not may_lower_oom_score(),
-            cni_bin=cni_directory() or Path(_CNI_DIRECTORIES[0]),
+            cni_bin=cni.directory() or Path(cni.DIRECTORIES[0]),
         )
 
     def text(self) -> str:
@@ -176,6 +170,7 @@ disabled_plugins = [{unused}]
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{self.sandbox_image}"
   restrict_oom_score_adj = {_toml(self.restrict_oom_score)}
+  netns_mounts_under_state_dir = true
   disable_apparmor = {_toml(not _has_apparmor())}
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
@@ -218,6 +213,7 @@ disabled_plugins = [{unused}]
 
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = {_toml(self.restrict_oom_score)}
+  netns_mounts_under_state_dir = true
   disable_apparmor = {_toml(not _has_apparmor())}
   tolerate_missing_hugetlb_controller = true
   max_container_log_line_size = 16384
@@ -282,17 +278,23 @@ _KEPT_ENVIRONMENT: Final = frozenset(
 )
 
 
-async def wait_ready(paths: ContainerdPaths, *, timeout_s: float = 30.0) -> None:
-    """Wait until the CRI plugin answers.  Raises TimeoutError."""
+async def wait_ready(
+    paths: ContainerdPaths, *, timeout_s: float = 30.0, process: asyncio.subprocess.Process | None = None
+) -> None:
+    """Wait until the CRI plugin answers.  Raises TimeoutError, and ConnectionError where `process` has ended."""
+    from navarch.node.runtime.base import RuntimeFailure
     from navarch.node.runtime.cri import CRIRuntime
 
     async with asyncio.timeout(timeout_s):
         while True:
+            if process is not None and process.returncode is not None:
+                raise ConnectionError(f"containerd ended with {process.returncode}")
             if paths.socket.exists():
                 runtime = CRIRuntime(paths.socket)
                 try:
-                    await runtime.version()
-                except ConnectionError:
+                    # Its version it tells before it can do anything.
+                    await runtime.status()
+                except (ConnectionError, RuntimeFailure):
                     pass
                 else:
                     return
@@ -312,20 +314,35 @@ async def ensure_pause_image(paths: ContainerdPaths, *, snapshotter: str = "over
 @asynccontextmanager
 async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]:
     """A containerd of its own below `directory`, with the pause image; nothing of it is left afterwards."""
+    from navarch.node.ending import end_pods_of
+
     paths = ContainerdPaths(directory / "data", directory / "run")
     config = ContainerdConfig.of_this_machine(paths)
     config.write()
-    with (directory / "containerd.log").open("wb") as log:
+    try:
+        async with started(paths, directory / "containerd.log"):
+            await ensure_pause_image(paths, snapshotter=config.snapshotter)
+            try:
+                yield config
+            finally:
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await end_pods_of(paths.socket, 0)
+    finally:
+        purge(paths)
+
+
+@asynccontextmanager
+async def started(paths: ContainerdPaths, output: Path) -> AsyncIterator[None]:
+    """A containerd that runs for the time of the block, by the configuration that is there.  Raises TimeoutError where
+    it does not get ready, and OSError where it cannot be started."""
+    with output.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command(paths), env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        await wait_ready(paths)
-        await ensure_pause_image(paths, snapshotter=config.snapshotter)
-        yield config
+        await wait_ready(paths, process=process)
+        yield
     finally:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            await remove_all_pods(paths)
         if process.returncode is None:
             process.terminate()
             try:
@@ -333,22 +350,6 @@ async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        purge(paths)
-
-
-async def remove_all_pods(paths: ContainerdPaths) -> None:
-    """Stop and remove every sandbox, and with it its containers and its network."""
-    from navarch.node.runtime.cri import CRIRuntime
-
-    runtime = CRIRuntime(paths.socket)
-    try:
-        sandboxes = await runtime.list_sandboxes()
-        for sandbox in sandboxes:
-            with contextlib.suppress(RuntimeError):
-                await runtime.stop_sandbox(sandbox.id)
-                await runtime.remove_sandbox(sandbox.id)
-    finally:
-        await runtime.close()
 
 
 def shims_of(paths: ContainerdPaths) -> list[int]:
@@ -373,11 +374,21 @@ def purge(paths: ContainerdPaths, *, keep_images: bool = False) -> None:
         for process in [*_descendants(shim), shim]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+    for address in _shim_addresses(paths):
+        address.unlink(missing_ok=True)
     unmount_below([paths.data, paths.run])
     for place in (paths.state, paths.run / "runc", *(() if keep_images else (paths.root,))):
         shutil.rmtree(place, ignore_errors=True)
     for socket in (paths.socket, Path(f"{paths.socket}.ttrpc")):
         socket.unlink(missing_ok=True)
+
+
+def _shim_addresses(paths: ContainerdPaths) -> Iterator[Path]:
+    """The sockets of this containerd's shims, which lie beside those of every other: their bundles say where."""
+    for file in (*paths.state.glob("*/*/*/address"), *paths.state.glob("*/*/*/bootstrap.json")):
+        with contextlib.suppress(OSError):
+            for found in re.findall(r"/run/containerd/s/[0-9a-f]{64}", file.read_text(errors="replace")):
+                yield Path(found)
 
 
 def _descendants(ancestor: int) -> list[int]:

@@ -3,8 +3,8 @@ the routes to the pods of other nodes.
 
 In: the node's pod range (from its Node object) and the cluster's ranges. Out: devices, sysctls, one nftables table, and
 at last the CNI configuration, whose appearance is what makes the runtime report a ready network.
-Invariant: everything is named after the cluster, so that several clusters live on one machine and `cleanup` finds its
-own things alone.
+Invariant: everything is named after cluster and node (`names.py`), so that several live on one machine and `cleanup`
+finds its own things alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import NODES
 from navarch.node import host_ports
-from navarch.node.cni import CniConfig, bridge_name, gateway_of
+from navarch.node.cni import CniConfig, gateway_of
+from navarch.node.names import HostNames
 from navarch.node.proxy.nftables import NFT_LIMIT_S, apply_script
-from navarch.node.proxy.rules import table_name
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PodNetwork:
-    """`name` is the cluster's; `state_dir` survives reboots; the CNI configuration goes to `conf_dir`."""
+    """`state_dir` survives reboots; the CNI configuration goes to `conf_dir`. The node's own address is the first of
+    its range and `address`, where that is another one."""
 
-    def __init__(self, name: str, state_dir: Path, conf_dir: Path | None = None) -> None:
-        self.name = name
-        self.bridge = bridge_name(name)
-        self.table = f"{table_name(name)}-net"
+    def __init__(self, names: HostNames, state_dir: Path, conf_dir: Path | None = None, *, address: str = "") -> None:
+        self.names = names
+        self.bridge = names.bridge
+        self.table = names.network_table
+        self.address = address
         self.ipam_dir = state_dir / "ipam"
         self.conf_dir = conf_dir or state_dir / "cni"
         self._bridged = True
@@ -79,7 +81,7 @@ class PodNetwork:
         """Write the configuration alone; the network must have been set up."""
         self.check(pod_cidr, cluster_cidr)
         config = CniConfig(
-            network=table_name(self.name),
+            network=self.names.cni_network,
             bridge=self.bridge,
             pod_cidr=pod_cidr,
             ipam_dir=self.ipam_dir,
@@ -123,13 +125,16 @@ class PodNetwork:
                 found = ip.link_lookup(ifname=self.bridge)
             index = found[0]
             ip.link("set", index=index, mtu=mtu, state="up")
-            wanted = (gateway, length)
+            wanted = {(gateway, length)}
+            if self.address not in ("", gateway):
+                wanted.add((self.address, 32))
             for address in ip.get_addr(index=index, family=socket.AF_INET):
                 have = (address.get_attr("IFA_ADDRESS"), address["prefixlen"])
-                if have != wanted:
+                if have not in wanted:
                     ip.addr("del", index=index, address=have[0], prefixlen=have[1])
-            with _but_for(errno.EEXIST):
-                ip.addr("add", index=index, address=gateway, prefixlen=length)
+            for own, own_length in sorted(wanted):
+                with _but_for(errno.EEXIST):
+                    ip.addr("add", index=index, address=own, prefixlen=own_length)
             if service_cidr:
                 ip.route("replace", dst=service_cidr, oif=index, scope="link", proto=_ROUTE_PROTOCOL)
         return mtu
@@ -208,7 +213,7 @@ class PodNetwork:
         _nft([f"add table ip {self.table}", f"delete table ip {self.table}"])
         with ThreadPoolExecutor(1) as executor:
             executor.submit(self._remove_device, cluster_cidr).result()
-        (self.conf_dir / f"10-{table_name(self.name)}.conflist").unlink(missing_ok=True)
+        (self.conf_dir / f"10-{self.names.cni_network}.conflist").unlink(missing_ok=True)
         shutil.rmtree(self.ipam_dir, ignore_errors=True)
 
     def _remove_device(self, cluster_cidr: str) -> None:

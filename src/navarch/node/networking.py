@@ -15,6 +15,7 @@ from pathlib import Path
 from navarch.client.base import Client
 from navarch.node import dns, host_ports, proxy
 from navarch.node.cni import gateway_of
+from navarch.node.names import HostNames
 from navarch.node.network import PodNetwork
 from navarch.node.proxy.nftables import NftError
 
@@ -35,6 +36,11 @@ class NetworkingConfig:
     cluster_domain: str = "cluster.local"
     resolv_conf: Path = Path("/etc/resolv.conf")
     proxy_health_port: int = 0
+    address: str = ""
+
+    @property
+    def names(self) -> HostNames:
+        return HostNames(self.cluster, self.node_name)
 
 
 class NodeNetworking:
@@ -43,7 +49,7 @@ class NodeNetworking:
 
     def __init__(self, config: NetworkingConfig, client: Client, proxy_client: Client, dns_client: Client) -> None:
         self.config = config
-        self.network = PodNetwork(config.cluster, config.state_dir)
+        self.network = PodNetwork(config.names, config.state_dir, address=config.address)
         self._client = client
         self._proxy_client = proxy_client
         self._dns_client = dns_client
@@ -100,14 +106,14 @@ class NodeNetworking:
             retry_s = min(retry_s * 2, 30.0)
 
 
-def cleanup(cluster: str, state_dir: Path, pod_cidr: str = "") -> None:
-    """Remove every trace of a cluster's network from this machine; its processes and pods must be gone. Idempotent."""
-    asyncio.run(_remove_rules(cluster))
-    PodNetwork(cluster, state_dir).cleanup(pod_cidr)
+def cleanup(names: HostNames, state_dir: Path, pod_cidr: str = "") -> None:
+    """Remove every trace of a node's network from this machine; its processes and pods must be gone. Idempotent."""
+    asyncio.run(_remove_rules(names))
+    PodNetwork(names, state_dir).cleanup(pod_cidr)
 
 
-async def _remove_rules(cluster: str) -> None:
+async def _remove_rules(names: HostNames) -> None:
     try:
-        await proxy.cleanup(cluster)
+        await proxy.cleanup(names)
     except (OSError, NftError) as error:
-        log.warning("service rules of %s: %s", cluster, error)
+        log.warning("service rules of %s: %s", names.whole, error)

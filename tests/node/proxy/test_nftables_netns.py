@@ -15,7 +15,7 @@ import pytest
 from navarch.api.meta import Key
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.nftables import NftablesProxier, listed
-from navarch.node.proxy.rules import TableConfig, table_name
+from navarch.node.proxy.rules import TableConfig
 from navarch.node.proxy.services import Place, endpoints_of, service_ports
 from tests.node.proxy.netlab import NetLab, say
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
@@ -51,7 +51,7 @@ class World:
     """What the proxy is told, changed step by step."""
 
     def __init__(self) -> None:
-        table = TableConfig(table_name(f"t{uuid.uuid4().hex[:8]}"), "10.42.0.0/16", "10.43.0.0/16")
+        table = TableConfig(f"navarch-t{uuid.uuid4().hex[:8]}", "10.42.0.0/16", "10.43.0.0/16")
         self.proxier = NftablesProxier(table)
         self.services: dict[Any, Any] = {}
         self.endpoints: dict[Any, Any] = {}

@@ -57,13 +57,6 @@ class PortRules:
     affinity: dict[str, int] = field(default_factory=dict)
 
 
-def table_name(cluster: str) -> str:
-    """`navarch-<cluster>`. Raises ValueError for a name that would not be one word of the rules' language."""
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", cluster) or len(cluster) > 63:
-        raise ValueError(f"invalid cluster name {cluster!r}")
-    return f"navarch-{cluster}"
-
-
 def base_rules(table: TableConfig) -> list[str]:
     """The script that replaces the table by one without services, in one transaction with whatever follows it."""
     ip, name = table.ip, f"{table.ip} {table.name}"

@@ -18,11 +18,12 @@ from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES, SERVICES
+from navarch.node.names import HostNames
 from navarch.node.proxy.base import Endpoint, PortName, Proxier, ServicePort
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.health import Health, ServiceHealth, serve_json
 from navarch.node.proxy.nftables import NftablesProxier, NftError
-from navarch.node.proxy.rules import TableConfig, table_name
+from navarch.node.proxy.rules import TableConfig
 from navarch.node.proxy.services import HEADLESS, PROXY_NAME, Place, choose, endpoints_of, service_of, service_ports
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class ProxyConfig:
 
     @property
     def table(self) -> TableConfig:
-        return TableConfig(table_name(self.cluster_name), self.pod_cidr, self.service_cidr, self.family)
+        names = HostNames(self.cluster_name, self.node_name)
+        return TableConfig(names.services_table, self.pod_cidr, self.service_cidr, self.family)
 
 
 class ServiceProxy:
@@ -244,7 +246,7 @@ async def run(client: Client, config: ProxyConfig) -> None:
     await ServiceProxy(client, config).run()
 
 
-async def cleanup(cluster_name: str) -> None:
-    """Remove the rules of a cluster, of both IP families."""
+async def cleanup(names: HostNames) -> None:
+    """Remove the rules of a node, of both IP families."""
     for family in (4, 6):
-        await NftablesProxier(TableConfig(table_name(cluster_name), family=family)).cleanup()
+        await NftablesProxier(TableConfig(names.services_table, family=family)).cleanup()

@@ -23,6 +23,8 @@ RESTART_COUNT: Final = "io.kubernetes.container.restartCount"
 MESSAGE_PATH: Final = "io.kubernetes.container.terminationMessagePath"
 MESSAGE_POLICY: Final = "io.kubernetes.container.terminationMessagePolicy"
 GRACE_PERIOD: Final = "io.kubernetes.pod.terminationGracePeriod"
+PRE_STOP: Final = "io.kubernetes.container.preStopHandler"
+PORTS: Final = "io.kubernetes.container.ports"
 
 
 class RuntimeFailure(RuntimeError):

@@ -5,8 +5,9 @@ The API server is its main client and shows a certificate; paths and parameters 
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ from navarch.node.server.stats import Statistics
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
 _IDLE_S: Final = 90.0
+# <linux/in.h>; the socket module does not name it.
+_IP_FREEBIND: Final = 15
 
 
 def _flag(request: web.Request, *names: str) -> bool:
@@ -88,10 +91,8 @@ class KubeletServer:
         await self._runner.setup()
         config = self._parts.config
         tls = self._tls()
-        site = web.TCPSite(
-            self._runner, config.address if tls else "127.0.0.1", config.port, ssl_context=tls, reuse_address=True
-        )
-        await site.start()
+        for listener in _listeners(config.addresses if tls else ("127.0.0.1",), config.port):
+            await web.SockSite(self._runner, listener, ssl_context=tls).start()
         self.port = int(self._runner.addresses[0][1])
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -310,3 +311,20 @@ def _offered(request: web.Request) -> list[str]:
 
 def _json(value: Any) -> web.Response:
     return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+
+def _listeners(addresses: Iterable[str], port: int) -> list[socket.socket]:
+    """Bound sockets, also for an address that the node is yet to be given.  Raises OSError."""
+    made: list[socket.socket] = []
+    try:
+        for address in addresses:
+            listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            made.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            listener.bind((address, port))
+    except OSError:
+        for listener in made:
+            listener.close()
+        raise
+    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from navarch.node.runtime.base import (
     HASH,
     MESSAGE_PATH,
     MESSAGE_POLICY,
+    PORTS,
+    PRE_STOP,
     RESTART_COUNT,
     ContainerConfig,
     Image,
@@ -85,6 +88,7 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
             MESSAGE_PATH: container.get("terminationMessagePath") or DEFAULT_MESSAGE_PATH,
             MESSAGE_POLICY: container.get("terminationMessagePolicy") or "File",
             GRACE_PERIOD: str(podspec.grace_period_s(pod)),
+            **_pre_stop(container),
         },
         log_path=f"{name}/{inputs.attempt}.log",
         stdin=bool(container.get("stdin")),
