@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from navarch.cluster import kubeconfig, lifecycle, teardown
-from navarch.cluster.config import known_clusters
+from navarch.cluster.config import ConfigError, known_clusters
 
 
 def main() -> int:
@@ -13,11 +13,12 @@ def main() -> int:
     for config in known_clusters():
         print(f"Removing cluster {config.name!r}", file=sys.stderr)
         try:
-            lifecycle.stop(config)
-            if config.runtime == "containerd":
-                teardown.remove_traces(config)
-            lifecycle.delete(config)
-        except (OSError, RuntimeError, kubeconfig.KubeconfigError) as error:
+            with lifecycle.taking_down(config):
+                lifecycle.stop(config)
+                if config.runtime == "containerd":
+                    teardown.remove_traces(config)
+                lifecycle.delete(config)
+        except (OSError, RuntimeError, ConfigError, lifecycle.StartError, kubeconfig.KubeconfigError) as error:
             print(f"  {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0

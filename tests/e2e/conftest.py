@@ -101,7 +101,7 @@ def _running(name: str, home: Path, *flags: str) -> Iterator[Cluster]:
         yield cluster
     finally:
         if (home / name / "cluster.json").exists():
-            cluster.navarch("down", "--name", name, "--purge")
+            cluster.navarch("down", "--name", name, "--purge", "--grace", "1s")
 
 
 @pytest.fixture(scope="session")

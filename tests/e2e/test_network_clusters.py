@@ -33,8 +33,8 @@ def traces(name: str, home: Path) -> list[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
     mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(home / name) in line]
-    tables = [line for line in lines("nft", "list", "tables") if f"navarch-{name}" in line]
-    cgroups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"navarch-{name}")]
+    tables = [line for line in lines("nft", "list", "tables") if f"navarch-{name}_" in line]
+    cgroups = [str(path) for path in Path("/sys/fs/cgroup").rglob(f"navarch-{name}_*")]
     processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -17,7 +17,14 @@ from typing import Final
 from navarch.client.base import Client
 from navarch.node import cni, networking
 from navarch.node.config import KubeletConfig
-from navarch.node.containerd import ContainerdPaths, ensure_pause_image, pick_snapshotter, purge, wait_ready
+from navarch.node.containerd import (
+    ContainerdPaths,
+    ensure_pause_image,
+    pick_snapshotter,
+    purge,
+    shim_sockets,
+    wait_ready,
+)
 from navarch.node.ending import end_pods
 from navarch.node.kubelet import Kubelet
 from navarch.node.memory import limit_arenas, trim_for_ever
@@ -148,8 +155,11 @@ class NodeAgent:
 def purge_node(config: AgentConfig, *, keep_images: bool = False, grace_s: float = 0.0) -> None:
     """End the pods of a node whose processes have ended, within their grace periods or `grace_s`, and remove what they
     leave on the machine. Idempotent."""
+    sockets = shim_sockets(config.containerd)
     asyncio.run(end_pods(config.containerd, grace_s))
     cni.forget(config.names.cni_network, [config.data, config.run])
     purge(config.containerd, keep_images=keep_images)
+    for socket in sockets:
+        socket.unlink(missing_ok=True)
     networking.cleanup(config.names, config.data, config.pod_cidr)
     cgroups.remove_root(config.names.cgroup_root)

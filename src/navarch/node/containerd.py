@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,11 @@ from typing import Final
 from navarch.node import cni
 from navarch.node.images.archives import load_image
 from navarch.node.pause import PAUSE_IMAGE, write_pause_image
+from navarch.world import MACHINE
 
 _CAP_SYS_RESOURCE: Final = 24
 _MNT_DETACH: Final = 2
+_KILL_LIMIT_S: Final = 10.0
 # Plugins that a node of ours never uses; each costs start-up time, and some log errors where the kernel lacks them.
 _UNUSED_PLUGINS: Final = (
     "io.containerd.snapshotter.v1.aufs",
@@ -370,11 +372,12 @@ def purge(paths: ContainerdPaths, *, keep_images: bool = False) -> None:
     """Remove what a stopped containerd left: shims with their containers, mounts, files. Idempotent.
 
     With `keep_images` it finds itself as after a reboot: images are there, and containers that have ended."""
-    for shim in shims_of(paths):
-        for process in [*_descendants(shim), shim]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    for address in _shim_addresses(paths):
+    killed = [process for shim in shims_of(paths) for process in [*_descendants(shim), shim]]
+    for process in killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    _await_end(killed)
+    for address in shim_sockets(paths):
         address.unlink(missing_ok=True)
     unmount_below([paths.data, paths.run])
     for place in (paths.state, paths.run / "runc", *(() if keep_images else (paths.root,))):
@@ -383,12 +386,28 @@ def purge(paths: ContainerdPaths, *, keep_images: bool = False) -> None:
         socket.unlink(missing_ok=True)
 
 
-def _shim_addresses(paths: ContainerdPaths) -> Iterator[Path]:
-    """The sockets of this containerd's shims, which lie beside those of every other: their bundles say where."""
+def _await_end(processes: Sequence[int]) -> None:
+    """What they have mounted and hold open is free only when the kernel is done with them."""
+    give_up_s = MACHINE.monotonic() + _KILL_LIMIT_S
+    while any(_lives(process) for process in processes) and MACHINE.monotonic() < give_up_s:
+        MACHINE.pause(0.01)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
+
+
+def shim_sockets(paths: ContainerdPaths) -> set[Path]:
+    """The sockets of this containerd's shims, which lie beside those of every other. Their bundles say where; these go
+    when the shims do, and when a containerd that starts finds them dead."""
+    found: set[str] = set()
     for file in (*paths.state.glob("*/*/*/address"), *paths.state.glob("*/*/*/bootstrap.json")):
         with contextlib.suppress(OSError):
-            for found in re.findall(r"/run/containerd/s/[0-9a-f]{64}", file.read_text(errors="replace")):
-                yield Path(found)
+            found |= set(re.findall(r"/run/containerd/s/[0-9a-f]{64}", file.read_text(errors="replace")))
+    return {Path(path) for path in found}
 
 
 def _descendants(ancestor: int) -> list[int]:
