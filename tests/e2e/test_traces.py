@@ -24,8 +24,8 @@ from navarch.cluster.state import start_ticks
 from navarch.node.containerd import ContainerdPaths, shims_of, why_unavailable
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 from navarch.node.names import HostNames
+from navarch.node.runtime.base import State
 from navarch.node.runtime.cri import CRIRuntime
-from navarch.node.runtime.proto import cri_pb2 as cri
 
 from .conftest import Cluster, _running
 from .objects import BUSYBOX
@@ -104,7 +104,7 @@ async def _ids(socket: Path) -> tuple[set[str], set[str]]:
     runtime = CRIRuntime(socket)
     try:
         pods, containers = await runtime.list_sandboxes(), await runtime.list_containers()
-        running = {container.id for container in containers if container.state == cri.CONTAINER_RUNNING}
+        running = {container.id for container in containers if container.state == State.RUNNING}
         return {pod.id for pod in pods}, running
     finally:
         await runtime.close()

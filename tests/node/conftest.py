@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from navarch.node.config import KubeletConfig
-from navarch.node.containerd import ContainerdPaths, running_containerd, unmount_below, why_unavailable
+from navarch.node.containerd import ContainerdPaths, unmount_below, why_unavailable
+from navarch.node.ending import running_containerd
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, load_image, write_image
 from navarch.node.kubelet import Kubelet
 from navarch.node.resources import cgroups

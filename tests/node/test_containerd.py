@@ -10,11 +10,11 @@ import pytest
 from navarch.node.containerd import (
     ContainerdConfig,
     ContainerdPaths,
-    running_containerd,
     shims_of,
     unmount_below,
     why_unavailable,
 )
+from navarch.node.ending import running_containerd
 from navarch.node.runtime.cri import CRIRuntime
 
 

@@ -295,7 +295,7 @@ async def wait_ready(
                 runtime = CRIRuntime(paths.socket)
                 try:
                     # Its version it tells before it can do anything.
-                    await runtime.status()
+                    await runtime.conditions()
                 except (ConnectionError, RuntimeFailure):
                     pass
                 else:
@@ -311,26 +311,6 @@ async def ensure_pause_image(paths: ContainerdPaths, *, snapshotter: str = "over
         archive = Path(place) / "pause.tar"
         write_pause_image(archive)
         await load_image(paths.socket, archive, snapshotter=snapshotter)
-
-
-@asynccontextmanager
-async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]:
-    """A containerd of its own below `directory`, with the pause image; nothing of it is left afterwards."""
-    from navarch.node.ending import end_pods_of
-
-    paths = ContainerdPaths(directory / "data", directory / "run")
-    config = ContainerdConfig.of_this_machine(paths)
-    config.write()
-    try:
-        async with started(paths, directory / "containerd.log"):
-            await ensure_pause_image(paths, snapshotter=config.snapshotter)
-            try:
-                yield config
-            finally:
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    await end_pods_of(paths.socket, 0)
-    finally:
-        purge(paths)
 
 
 @asynccontextmanager

@@ -11,10 +11,19 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from navarch.node.containerd import ContainerdConfig, ContainerdPaths, shims_of, started
+from navarch.node.containerd import (
+    ContainerdConfig,
+    ContainerdPaths,
+    ensure_pause_image,
+    purge,
+    shims_of,
+    started,
+)
 from navarch.node.probes.handlers import HTTPCaller, run_hook
 from navarch.node.runtime.base import (
     CONTAINER_NAME,
@@ -119,3 +128,21 @@ async def _end_container(
     except (RuntimeFailure, ConnectionError) as error:
         # Its sandbox is stopped all the same, which kills what is in it.
         log.warning("container %s: %s", container.id, error)
+
+
+@asynccontextmanager
+async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]:
+    """A containerd of its own below `directory`, with the pause image; nothing of it is left afterwards."""
+    paths = ContainerdPaths(directory / "data", directory / "run")
+    config = ContainerdConfig.of_this_machine(paths)
+    config.write()
+    try:
+        async with started(paths, directory / "containerd.log"):
+            await ensure_pause_image(paths, snapshotter=config.snapshotter)
+            try:
+                yield config
+            finally:
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await end_pods_of(paths.socket, 0)
+    finally:
+        purge(paths)

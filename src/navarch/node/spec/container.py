@@ -106,6 +106,14 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
     return result
 
 
+def _pre_stop(container: Obj) -> dict[str, str]:
+    """Who ends the container may know nothing of its pod but this."""
+    hook = (container.get("lifecycle") or {}).get("preStop")
+    if not hook:
+        return {}
+    return {PRE_STOP: json.dumps(hook), PORTS: json.dumps(container.get("ports") or [])}
+
+
 def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Mount]:
     pod, container = inputs.pod, inputs.container
     own = config.pod_directory(pod["metadata"]["uid"]) / "volume-subpaths"
