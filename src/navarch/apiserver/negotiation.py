@@ -6,7 +6,7 @@ the common case and is never decoded here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,18 @@ def respond(form: Form, data: bytes, status: int = 200, headers: Mapping[str, st
 def respond_obj(form: Form, obj: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE if form.pretty and form.media_type == JSON else 0
     return Response(status, orjson.dumps(obj, option=option), headers or {})
+
+
+async def without_body(response: Response) -> Response:
+    """The answer to a HEAD: what the GET would be answered with, but for its body. A stream is not begun."""
+    body = response.body
+    if isinstance(body, bytes):
+        headers = {**response.headers, "Content-Length": str(len(body))} if body else response.headers
+        return Response(response.status, b"", headers, response.content_type)
+    if isinstance(body, AsyncGenerator):
+        await body.aclose()
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "transfer-encoding"}
+    return Response(response.status, b"", headers, response.content_type)
 
 
 def respond_error(error: StatusError) -> Response:

@@ -39,7 +39,7 @@ from navarch.apiserver.handlers.subresources import Subresources
 from navarch.apiserver.handlers.virtual import Virtual
 from navarch.apiserver.housekeeping import Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
-from navarch.apiserver.negotiation import form_of, respond_error
+from navarch.apiserver.negotiation import form_of, respond_error, without_body
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
@@ -201,7 +201,7 @@ class ApiServer:
             response = respond_error(internal(str(error)))
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         self.core.metrics.request(verb, self.core.label_of(route), response.status, seconds)
-        return response
+        return response if request.method != "HEAD" else await without_body(response)
 
     async def _respond(self, request: Request, route: Route, verb: str, user: User) -> Response:
         core = self.core
