@@ -11,6 +11,7 @@ import pytest
 from navarch.cluster import config as settings
 from navarch.cluster import lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.run_node import agent_config
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +68,9 @@ def test_many_simulated_nodes_get_a_range_each() -> None:
     config, _ = lifecycle.plan("big", None, {"runtime": "simulated", "nodes": 100_000})
 
     assert 2 ** (config.node_cidr_mask - ip_network(config.pod_cidr).prefixlen) >= 100_000
+
+
+def test_a_node_is_of_the_version_that_its_cluster_serves(tmp_path: Path) -> None:
+    config = ClusterConfig("old", str(tmp_path), kubernetes_version="1.33")
+
+    assert agent_config(config).kubelet().kubernetes_version == "1.33"

@@ -117,3 +117,12 @@ async def test_an_error_in_the_block_leaves_nothing_running() -> None:
             raise ZeroDivisionError
 
     assert asyncio.all_tasks() == before
+
+
+async def test_nodes_are_of_the_version_that_is_served() -> None:
+    async with EmbeddedCluster(nodes=1, kubernetes_version="1.33") as older:
+        async with asyncio.timeout(20):
+            while not (found := (await older.client.list(NODES)).items):
+                await asyncio.sleep(0.05)
+
+    assert found[0]["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.33.")

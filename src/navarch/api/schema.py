@@ -18,6 +18,8 @@ import orjson
 from navarch.api.errors import Obj
 from navarch.api.schema_decode import DecodeError, Decoders, decode_failure
 
+# The version of Kubernetes that is served unless another is asked for.
+DEFAULT_VERSION: Final = "1.37"
 _FOLDER: Final = Path(__file__).parent / "_schemas"
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -301,7 +303,7 @@ def versions() -> list[str]:
 
 
 @lru_cache(maxsize=2)
-def load(version: str = "1.37") -> SchemaSet:
+def load(version: str = DEFAULT_VERSION) -> SchemaSet:
     """The schemas of a Kubernetes version (`1.37`); shared.  Raises FileNotFoundError where the package has none."""
     path = _FOLDER / f"v{version}.structure"
     return SchemaSet(version, orjson.loads(zlib.decompress(path.read_bytes())))

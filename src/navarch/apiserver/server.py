@@ -66,7 +66,7 @@ class ApiServer:
         store: Store,
         *,
         registry: Registry | None = None,
-        kubernetes_version: str = "1.37",
+        kubernetes_version: str = schema.DEFAULT_VERSION,
         authenticator: Authenticator | None = None,
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,

@@ -234,6 +234,7 @@ class Writing:
         if cached.namespace:
             metadata["namespace"] = cached.namespace
         objectmeta.keep_on_update(obj, old, kind)
+        strategy.complete(obj)
         metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
         if how.direct:
             return
@@ -311,6 +312,8 @@ class Writing:
         """Encode and commit; what is stored already is not written again."""
         cache = kind.cache
         codec, encodings = kind.storage_kind.codec, self._core.encodings
+        if kind.strategy.nulls:
+            kind.strategy.complete(obj)
         stored = obj if kind.is_storage else await encodings.stored(kind, obj)
         value = codec.encode(stored)
         metadata = obj["metadata"]

@@ -17,6 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from navarch.api.schema import DEFAULT_VERSION
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
@@ -55,7 +56,7 @@ _PORT_ATTEMPTS = 4
 @click.option(
     "--kubernetes-version",
     envvar="NAVARCH_KUBERNETES_VERSION",
-    metavar="1.37",
+    metavar=DEFAULT_VERSION,
     help="The Kubernetes API version to serve.",
 )
 @click.option(
@@ -235,7 +236,7 @@ def _check(changes: dict[str, Any]) -> None:
         raise ConfigError("etcd is not supported as a store yet; use sqlite or memory")
     if store not in ("sqlite", "memory"):
         raise ConfigError(f"unknown store {store!r}: sqlite or memory")
-    version = str(changes.get("kubernetes_version", "1.37")).removeprefix("v")
+    version = str(changes.get("kubernetes_version", DEFAULT_VERSION)).removeprefix("v")
     if "kubernetes_version" in changes:
         from navarch.api.schema import versions
 

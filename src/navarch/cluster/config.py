@@ -17,9 +17,10 @@ from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from navarch.api.schema import DEFAULT_VERSION
+
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
-DEFAULT_VERSION = "1.37"
 RUNTIMES = ("containerd", "simulated")
 _PLAIN: dict[str, type] = {"str": str, "int": int}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")

@@ -77,7 +77,12 @@ async def run(config: ClusterConfig) -> None:
                 simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
                 clients.append(simulating)
                 nodes = SimulatedNodes(
-                    simulating, config.nodes, informers=informers, world=world, serving=simulated_serving(config)
+                    simulating,
+                    config.nodes,
+                    informers=informers,
+                    world=world,
+                    serving=simulated_serving(config),
+                    kubelet_version=f"v{config.kubernetes_version}.0-navarch",
                 )
                 tasks.create_task(nodes.run(), name="simulated nodes")
     finally:

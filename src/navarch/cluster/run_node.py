@@ -15,6 +15,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         node_name=config.node_name,
         data=config.root / "node",
         run=config.run,
+        kubernetes_version=config.kubernetes_version,
         pod_cidr=config.pod_cidr,
         service_cidr=config.service_cidr,
         cluster_dns=config.cluster_dns,

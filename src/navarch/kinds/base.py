@@ -74,10 +74,23 @@ class Strategy:
     allow_unconditional_update: ClassVar[bool] = True
     # A delete answers with the object rather than with a Status (Pod, Service, PersistentVolume, ServiceAccount …).
     returns_deleted: ClassVar[bool] = False
+    # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
+    # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
+    nulls: ClassVar[Sequence[str]] = ()
 
     def defaults(self, obj: Obj) -> None:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
         before this runs)."""
+
+    def complete(self, obj: Obj) -> None:
+        """The last touch before an object is stored: what is there though nobody said so."""
+        for path in self.nulls:
+            at = obj
+            *parents, last = path.split(".")
+            for parent in parents:
+                at = at.setdefault(parent, {})
+            if not at.get(last):
+                at[last] = None
 
     def prepare_create(self, obj: Obj) -> None:
         """Clear what a client may not set on create; by default `status`."""

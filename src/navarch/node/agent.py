@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from navarch.api.schema import DEFAULT_VERSION
 from navarch.client.base import Client
 from navarch.node import cni, networking
 from navarch.node.config import KubeletConfig
@@ -62,6 +63,7 @@ class AgentConfig:
     client_ca: Path | None = None
     node_labels: Mapping[str, str] = field(default_factory=dict)
     max_pods: int = 110
+    kubernetes_version: str = DEFAULT_VERSION
 
     @property
     def containerd(self) -> ContainerdPaths:
@@ -88,6 +90,7 @@ class AgentConfig:
             cluster_domain=self.cluster_domain,
             max_pods=self.max_pods,
             node_labels=self.node_labels,
+            kubernetes_version=self.kubernetes_version,
         )
 
     def networking(self) -> NetworkingConfig:
@@ -156,7 +159,7 @@ def purge_node(config: AgentConfig, *, keep_images: bool = False, grace_s: float
     """End the pods of a node whose processes have ended, within their grace periods or `grace_s`, and remove what they
     leave on the machine. Idempotent."""
     sockets = shim_sockets(config.containerd)
-    asyncio.run(end_pods(config.containerd, grace_s))
+    asyncio.run(end_pods(config.containerd, grace_s, config.kubernetes_version))
     cni.forget(config.names.cni_network, [config.data, config.run])
     purge(config.containerd, keep_images=keep_images)
     for socket in sockets:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from navarch.api.schema import DEFAULT_VERSION
+
 
 @dataclass(frozen=True, slots=True)
 class KubeletConfig:
@@ -48,6 +50,8 @@ class KubeletConfig:
     static_pod_url: str = ""
     static_pod_check_s: float = 1.0
     static_pod_url_check_s: float = 20.0
+    # The version of Kubernetes that the node says it is of: the cluster's.
+    kubernetes_version: str = DEFAULT_VERSION
     host_resolv_conf: Path = Path("/etc/resolv.conf")
 
     @property

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from navarch.api.schema import DEFAULT_VERSION
 from navarch.node.containerd import (
     ContainerdConfig,
     ContainerdPaths,
@@ -48,7 +49,7 @@ _DEFAULT_GRACE_S: Final = 30
 _LEAST_GRACE_S: Final = 2.0
 
 
-async def end_pods(paths: ContainerdPaths, grace_s: float) -> None:
+async def end_pods(paths: ContainerdPaths, grace_s: float, version: str) -> None:
     """End every pod, each within its own grace period and `grace_s` at most. What could not be ended in order is logged
     and left to who removes the rest."""
     if not _anything_left(paths):
@@ -58,7 +59,7 @@ async def end_pods(paths: ContainerdPaths, grace_s: float) -> None:
             # Written anew: an older version may have left it.
             await asyncio.to_thread(ContainerdConfig.of_this_machine(paths).write)
             async with started(paths, paths.run / "ending.log"):
-                await end_pods_of(paths.socket, grace_s)
+                await end_pods_of(paths.socket, grace_s, version)
     except (OSError, TimeoutError, RuntimeFailure) as error:
         log.warning("pods could not be ended in order: %s", error or "it took too long")
 
@@ -68,9 +69,9 @@ def _anything_left(paths: ContainerdPaths) -> bool:
     return bool(shims_of(paths)) or (sandboxes.is_dir() and any(sandboxes.iterdir()))
 
 
-async def end_pods_of(socket: Path, grace_s: float) -> None:
+async def end_pods_of(socket: Path, grace_s: float, version: str) -> None:
     """The same where a containerd listens.  Raises ConnectionError."""
-    runtime, caller = CRIRuntime(socket), HTTPCaller()
+    runtime, caller = CRIRuntime(socket), HTTPCaller(version)
     try:
         containers: dict[str, list[Container]] = {}
         for container in await runtime.list_containers():
@@ -143,6 +144,6 @@ async def running_containerd(directory: Path) -> AsyncIterator[ContainerdConfig]
                 yield config
             finally:
                 with contextlib.suppress(ConnectionError, TimeoutError):
-                    await end_pods_of(paths.socket, 0)
+                    await end_pods_of(paths.socket, 0, DEFAULT_VERSION)
     finally:
         purge(paths)

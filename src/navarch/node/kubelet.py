@@ -63,7 +63,7 @@ class Kubelet:
         self.pods = Pods(self.failures)
         self.services = Informer(client, SERVICES, transform=slim)
         self.recorder = EventRecorder(client, "kubelet", host=config.node_name, world=world)
-        self._caller = HTTPCaller()
+        self._caller = HTTPCaller(config.kubernetes_version)
         references = APISource(client, world)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder)
         self.parts = Parts(

@@ -8,10 +8,11 @@ from datetime import datetime
 from ipaddress import ip_address
 
 from navarch.api.meta import Obj
+from navarch.api.schema import DEFAULT_VERSION
 from navarch.api.time import format_micro_time, format_time
 from navarch.sim.addresses import NODES
 
-KUBELET_VERSION = "v1.37.0-navarch"
+KUBELET_VERSION = f"v{DEFAULT_VERSION}.0-navarch"
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_DURATION_S = 40
 _KUBELET_PORT = 10250

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from navarch.api.schema import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront, tls_context
 from navarch.apiserver.server import ApiServer
@@ -66,7 +67,7 @@ class EmbeddedCluster:
         self,
         *,
         nodes: int = 1,
-        kubernetes_version: str = "1.37",
+        kubernetes_version: str = DEFAULT_VERSION,
         seed: int | None = None,
         controllers: bool = True,
         world: World | None = None,
@@ -151,7 +152,13 @@ class EmbeddedCluster:
         if self._nodes:
             # In a world of its own time there are no sockets, and no port that differs from run to run.
             serving = simulated_serving(self.config) if isinstance(self._world, RealWorld) else None
-            self.nodes = SimulatedNodes(identities["nodes"], self._nodes, world=self._world, serving=serving)
+            self.nodes = SimulatedNodes(
+                identities["nodes"],
+                self._nodes,
+                world=self._world,
+                serving=serving,
+                kubelet_version=f"v{self.config.kubernetes_version}.0-navarch",
+            )
             parts["simulated nodes"] = self.nodes.run()
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
         for task in self._tasks:

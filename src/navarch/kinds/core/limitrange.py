@@ -22,6 +22,7 @@ from navarch.kinds.strategies import strategy
 @strategy("", "LimitRange")
 class LimitRangeStrategy(Strategy):
     columns = (NAME, CREATED_AT)
+    nulls = ("spec.limits",)
     allow_create_on_update = True
 
     def defaults(self, obj: Obj) -> None:

@@ -44,6 +44,7 @@ def _endpoints_cell(obj: Obj, now: datetime) -> str:
 @strategy("discovery.k8s.io", "EndpointSlice")
 class EndpointSliceStrategy(Strategy):
     has_generation = True
+    nulls = ("endpoints", "ports")
     columns = (
         NAME,
         Column("AddressType", ".addressType"),

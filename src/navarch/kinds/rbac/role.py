@@ -36,6 +36,7 @@ class RoleStrategy(Strategy):
     name_rule = "path"
     allow_create_on_update = True
     columns = (NAME, _CREATED)
+    nulls = ("rules",)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         for index, rule in enumerate(obj.get("rules") or ()):
@@ -47,6 +48,7 @@ class ClusterRoleStrategy(Strategy):
     name_rule = "path"
     allow_create_on_update = True
     columns = (NAME, _CREATED)
+    nulls = ("rules",)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         for index, rule in enumerate(obj.get("rules") or ()):

@@ -77,6 +77,7 @@ class CSIDriverStrategy(Strategy):
 @strategy("storage.k8s.io", "CSINode")
 class CSINodeStrategy(Strategy):
     allow_unconditional_update = False
+    nulls = ("spec.drivers",)
     columns = (
         NAME,
         Column("Drivers", lambda obj, now: len(get_path(obj, "spec.drivers") or ()), type="integer"),

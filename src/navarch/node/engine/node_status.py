@@ -42,7 +42,6 @@ _IMAGES_LISTED: Final = 50
 _RUNTIME_AWAY: Final = timedelta(seconds=30)
 _SHORT: Final = "Pod was rejected: Node didn't have enough"
 _UNFIT: Final = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-_KUBELET_VERSION: Final = "v1.37.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +375,7 @@ class NodeReporter:
                 "kernelVersion": machine.kernel,
                 "osImage": machine.os_image,
                 "containerRuntimeVersion": machine.runtime,
-                "kubeletVersion": _KUBELET_VERSION,
+                "kubeletVersion": f"v{self._config.kubernetes_version}.0",
                 "kubeProxyVersion": "",
                 "operatingSystem": "linux",
                 "architecture": machine.architecture,

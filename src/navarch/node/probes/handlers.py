@@ -41,7 +41,9 @@ def port_number(container: Obj, port: object) -> int:
 class HTTPCaller:
     """One HTTP client for all probes and hooks: certificates are not verified, as probes are not, nothing is reused."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str) -> None:
+        """`version` of Kubernetes is what the other end is told that it is asked by."""
+        self.version = version
         self._session: aiohttp.ClientSession | None = None
         self._insecure = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._insecure.check_hostname = False
@@ -131,7 +133,7 @@ async def run_hook(
         return Outcome(True)
     if hook.get("httpGet"):
         try:
-            url, headers = http_request(container, hook["httpGet"], pod_ip, "kube-lifecycle/1.37")
+            url, headers = http_request(container, hook["httpGet"], pod_ip, f"kube-lifecycle/{caller.version}")
         except ValueError as error:
             return Outcome(False, str(error))
         return await caller.get(url, headers, _HOOK_TIMEOUT_S)

@@ -50,7 +50,7 @@ class Prober:
             if probe.get("exec"):
                 return await self._exec(probe["exec"].get("command") or [], container_id, timeout_s)
             if probe.get("httpGet"):
-                url, headers = http_request(container, probe["httpGet"], pod_ip, "kube-probe/1.37")
+                url, headers = http_request(container, probe["httpGet"], pod_ip, f"kube-probe/{self._caller.version}")
                 return await self._caller.get(url, headers, timeout_s)
             if probe.get("tcpSocket"):
                 host = probe["tcpSocket"].get("host") or pod_ip
