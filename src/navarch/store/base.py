@@ -133,6 +133,10 @@ class Store(Protocol):
         """The store's newest revision, linearizable: no commit acknowledged before the call has a greater one."""
         ...
 
+    async def check(self) -> None:
+        """Raises StoreUnavailable where the store would take no write now."""
+        ...
+
     async def compact(self, revision: int) -> None:
         """Forget history before `revision`; current values stay."""
         ...

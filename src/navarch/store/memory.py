@@ -144,6 +144,9 @@ class MemoryStore:
     async def revision(self) -> int:
         return self._revision
 
+    async def check(self) -> None:
+        return
+
     async def expire(self) -> int:
         expired = 0
         for key, revision in self._deadlines.over(self._clock.now().timestamp()):

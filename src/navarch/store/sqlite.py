@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
+import logging
 import queue
 import sqlite3
 import threading
@@ -26,10 +25,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from navarch.api.time import Clock, SystemClock
-from navarch.store import sqlite_file
+from navarch.store import failpoints, sqlite_file
 from navarch.store.base import (
     MAX_OPS,
     Compacted,
@@ -45,8 +44,12 @@ from navarch.store.base import (
 )
 from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
+from navarch.store.lock import FileLock
 from navarch.store.outcome import Outcome, settle
 from navarch.store.sqlite_file import Loaded, Standing, first_position
+from navarch.store.sqlite_open import HOW_TO_GO_ON, open_database, record_path
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -55,6 +58,12 @@ _BATCH_STEP = 64
 _BATCH_MAX = 1024
 _COMPACT_STEP = 5_000
 _WATCH_PAGE = 1_000
+_SYNC_EVERY_S = 1.0
+
+_WRITE_BEFORE = failpoints.Point("sqlite.write.before")
+_WRITE_AFTER = failpoints.Point("sqlite.write.after")
+_NOTE_BEFORE = failpoints.Point("sqlite.note.before")
+_NOTE_AFTER = failpoints.Point("sqlite.note.after")
 # A failed batch is at most this much late.
 _LATE_MAX = _BATCH_MAX + 2 * MAX_OPS
 _ROW = "(" + ",".join("?" * sqlite_file.COLUMNS) + ")"
@@ -87,10 +96,12 @@ class _Batch:
 
 
 class SQLiteStore:
-    """`path` is the database file, made if missing; a lock file beside it keeps a second process out."""
+    """`path` is the database file, made if missing; a lock file beside it keeps a second process out. `record` is where
+    is noted how far it has come: best kept where it is not lost together with the database."""
 
-    def __init__(self, path: str | Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, path: str | Path, *, record: str | Path = "", clock: Clock | None = None) -> None:
         self._path = Path(path)
+        self._record_path = Path(record) if record else record_path(self._path)
         self._clock = clock or SystemClock()
         self._feed = Feed()
         self._index: dict[str, Standing] = {}
@@ -105,49 +116,37 @@ class SQLiteStore:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = asyncio.Event()
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="store-read")
-        self._lock_file: IO[str] | None = None
+        self._lock = FileLock(self._path)
+        self._users = 0
+        self._syncing = False
+        # Why the last write failed.
+        self._refusing = ""
 
     # Opening and closing
 
     async def open(self) -> None:
+        self._users += 1
+        if self._users > 1:
+            return
         self._loop = asyncio.get_running_loop()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock()
         try:
-            await self._loop.run_in_executor(self._reads, self._open_files)
-        except sqlite3.Error as error:
-            self._unlock()
-            raise StoreUnavailable(f"cannot open {self._path}: {error}") from error
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.take()
+            opened = await self._loop.run_in_executor(self._reads, open_database, self._path, self._record_path)
+        except (sqlite3.Error, OSError) as error:
+            self._users -= 1
+            self._lock.give()
+            raise StoreUnavailable(f"cannot open {self._path}: {error}. {HOW_TO_GO_ON}") from error
+        except BaseException:
+            self._users -= 1
+            self._lock.give()
+            raise
+        if opened.remark:
+            log.warning("%s", opened.remark)
+        self._writer, self._reader, self._record = opened.writer, opened.reader, opened.record
+        self._adopt(opened.loaded)
         self._thread = threading.Thread(target=self._work, name="store-write", daemon=True)
         self._thread.start()
-
-    def _lock(self) -> None:
-        lock_file = open(self._path.with_name(self._path.name + ".lock"), "w")  # noqa: SIM115 - held until close
-        try:
-            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock_file.close()
-            raise StoreUnavailable(f"{self._path} is in use by another process") from error
-        self._lock_file = lock_file
-
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
-
-    def _open_files(self) -> None:
-        self._hide()
-        self._writer = sqlite_file.connect(self._path)
-        sqlite_file.prepare(self._writer)
-        self._reader = sqlite_file.connect(self._path)
-        self._adopt(sqlite_file.load(self._reader))
-
-    def _hide(self) -> None:
-        """Secrets are in it: the file is its owner's alone, and SQLite gives its companions the mode that it has."""
-        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600))
-        for name in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(self._path.with_name(self._path.name + name), 0o600)
 
     def _adopt(self, loaded: Loaded) -> None:
         self._index = loaded.index
@@ -158,7 +157,10 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """Finish what has been handed in, then close the files."""
-        if self._closing or self._lock_file is None:
+        if self._closing or not self._users:
+            return
+        self._users -= 1
+        if self._users:
             return
         self._closing = True
         if self._busy or self._waiting:
@@ -167,13 +169,15 @@ class SQLiteStore:
         await self._loop.run_in_executor(None, self._thread.join)
         await self._loop.run_in_executor(self._reads, self._close_files)
         self._reads.shutdown()
-        self._unlock()
+        self._lock.give()
 
     def _close_files(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._reader.close()
         self._writer.close()
+        self._record.sync()
+        self._record.close()
 
     # Writing
 
@@ -266,7 +270,9 @@ class SQLiteStore:
         for key, revision, expires in batch.expiring:
             self._deadlines.add(key, revision, expires)
         if batch.events:
+            self._refusing = ""
             self._revision = batch.events[-1].revision
+            self._note()
             self._feed.publish(batch.events, self._revision)
         for done, revision in batch.acknowledged:
             if not done.done():
@@ -274,6 +280,29 @@ class SQLiteStore:
         for refused in batch.refused:
             self._refuse(refused)
         self._start_batch()
+
+    def _note(self) -> None:
+        """Before anybody is told of the batch, it is on record; about once a second the record is synced."""
+        if failpoints.armed:
+            _NOTE_BEFORE.visit()
+        self._record.note(self._revision)
+        if failpoints.armed:
+            _NOTE_AFTER.visit()
+        if not self._syncing:
+            self._syncing = True
+            self._loop.call_later(_SYNC_EVERY_S, self._sync_record)
+
+    def _sync_record(self) -> None:
+        if self._closing:
+            return
+        syncing = self._loop.run_in_executor(self._reads, self._record.sync)
+
+        def synced(done: asyncio.Future[None]) -> None:
+            self._syncing = False
+            if error := done.exception():
+                log.warning("cannot sync %s: %s", self._record_path, error)
+
+        syncing.add_done_callback(synced)
 
     def _refuse(self, refused: _Refused) -> None:
         """A failed precondition is answered with what the key holds, which only the file knows."""
@@ -294,6 +323,7 @@ class SQLiteStore:
 
     def _fail_batch(self, batch: _Batch, error: BaseException) -> None:
         self._needs_reload = True
+        self._refusing = str(error)
         failure = [done for done, _ in batch.acknowledged] + [refused.done for refused in batch.refused]
         for done in failure:
             if not done.done():
@@ -311,6 +341,7 @@ class SQLiteStore:
         """A write whose commit reported an error may have become durable all the same; watchers must see it then."""
         self._needs_reload = False
         self._adopt(loaded)
+        self._note()
         if late:
             self._feed.publish(late, self._revision)
         self._start_batch()
@@ -324,7 +355,11 @@ class SQLiteStore:
     def _write(self, batch: _Batch) -> None:
         statement = f"INSERT INTO log VALUES {_ROW}" + f",{_ROW}" * (len(batch.events) - 1)
         try:
+            if failpoints.armed:
+                _WRITE_BEFORE.visit()
             self._writer.execute(statement, batch.rows)
+            if failpoints.armed:
+                _WRITE_AFTER.visit()
         except Exception as error:
             # Not only sqlite3.Error: whatever went wrong, somebody waits for an answer.
             self._call(self._fail_batch, batch, error)
@@ -356,6 +391,8 @@ class SQLiteStore:
             return await self._loop.run_in_executor(self._reads, function, *args)
         except sqlite3.Error as error:
             raise _unavailable(error) from error
+        except RuntimeError as error:  # the threads are gone
+            raise StoreUnavailable("the store is closed") from error
 
     async def get(self, key: str) -> Entry | None:
         return await self._read(self._read_one, key) if key in self._index else None
@@ -395,6 +432,12 @@ class SQLiteStore:
     async def revision(self) -> int:
         return self._revision
 
+    async def check(self) -> None:
+        if self._refusing:
+            # Whether it still is so only a write can tell.
+            await self._on_writer(lambda: sqlite_file.touch(self._writer))
+            self._refusing = ""
+
     # Expiry and compaction
 
     async def expire(self) -> int:
@@ -422,6 +465,12 @@ class SQLiteStore:
             await self._compact_step(start, min(start + _COMPACT_STEP, revision))
 
     async def _compact_step(self, after: int, until: int) -> None:
+        await self._on_writer(lambda: sqlite_file.forget(self._writer, after, until))
+
+    async def _on_writer(self, function: Callable[[], None]) -> None:
+        """Call it on the writer's thread, between two batches."""
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
         done: asyncio.Future[None] = self._loop.create_future()
 
         def settle(error: BaseException | None) -> None:
@@ -430,7 +479,7 @@ class SQLiteStore:
 
         def work() -> None:
             try:
-                sqlite_file.forget(self._writer, after, until)
+                function()
             except Exception as error:
                 self._call(settle, error)
             else:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from navarch.store.base import Entry, Event, Page
+from navarch.store import failpoints
+from navarch.store.base import Entry, Event, Page, StoreUnavailable
+
+_COMPACT_BEFORE = failpoints.Point("sqlite.compact.before")
+_COMPACT_AFTER = failpoints.Point("sqlite.compact.after")
 
 # One row of `log`: position, key, value, create_revision, previous (position), expires.
 COLUMNS: Final = 6
@@ -77,6 +82,11 @@ class Loaded:
     newest: int
     compacted: int
 
+    @property
+    def revision(self) -> int:
+        """The newest that was given out."""
+        return max(self.newest, self.compacted)
+
 
 def first_position(revision: int) -> int:
     """That of a commit's first operation; the others follow it one by one."""
@@ -90,6 +100,30 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
     connection.execute("PRAGMA cache_size = -8000")
     return connection
+
+
+def renew(path: Path) -> None:
+    """Bring a database of an older format up to date; one of today's is not touched.  Raises sqlite3.Error."""
+    with contextlib.closing(look(path)) as connection:
+        current = connection.execute("PRAGMA user_version").fetchone()[0] == _FORMAT
+        empty = not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone()
+    if not current and not empty:
+        with contextlib.closing(connect(path)) as connection:
+            prepare(connection)
+
+
+def inspect(path: Path) -> tuple[str, int]:
+    """Generation (empty if it has none) and newest revision, without a change to any file.  Raises sqlite3.Error."""
+    with contextlib.closing(look(path)) as connection:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+            return "", 0
+        return generation(connection), max(_newest(connection), _compacted(connection))
+
+
+def look(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; nor does SQLite tidy up when it is closed, as it does otherwise: it ends a
+    damaged write-ahead log where the damage begins, and deletes it."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=10)
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -113,8 +147,71 @@ def load(connection: sqlite3.Connection) -> Loaded:
         index[key] = standing = Standing(create, position)
         if expires is not None:
             expiring.append((expires, key, standing.mod))
-    compacted = connection.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
-    return Loaded(index, expiring, _newest(connection), compacted[0] if compacted else 0)
+    return Loaded(index, expiring, _newest(connection), _compacted(connection))
+
+
+def _compacted(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'compacted'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def generation(connection: sqlite3.Connection) -> str:
+    """Which database this is; empty for one that has not been told yet."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
+    return str(row[0])[1:] if row else ""
+
+
+def set_generation(connection: sqlite3.Connection, generation: str) -> None:
+    # The letter keeps SQLite from reading a number.
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('generation', ?)", (f"g{generation}",))
+
+
+def set_compacted(connection: sqlite3.Connection, revision: int) -> None:
+    """Nothing before this revision can be asked for, and none up to it is given out."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (revision,))
+
+
+Row = tuple[int, str, bytes, int, int, float | None]
+"""A row of `log`."""
+
+
+def salvage(connection: sqlite3.Connection) -> Iterator[tuple[str, Row | None]]:
+    """Every key that can still be found, with its current row, or None where that cannot be read."""
+    for key, position, create, expires in _readable_keys(connection):
+        row: Row | None = None
+        with contextlib.suppress(sqlite3.DatabaseError):
+            found = connection.execute("SELECT value FROM log WHERE position = ?", (position,)).fetchone()
+            if found is not None and found[0] is not None:
+                row = (position, key, found[0], create, 0, expires)
+        yield key, row
+
+
+def _readable_keys(connection: sqlite3.Connection) -> Iterator[tuple[str, int, int, float | None]]:
+    """From `current`; where that is damaged, from the log, up to where that is."""
+    query = "SELECT key, position, create_revision, expires FROM current"
+    with contextlib.suppress(sqlite3.DatabaseError):
+        yield from connection.execute(query).fetchall()
+        return
+    latest: dict[str, tuple[int, int, float | None] | None] = {}
+    with contextlib.suppress(sqlite3.DatabaseError):
+        for key, position, create, gone, expires in connection.execute(
+            "SELECT key, position, create_revision, value IS NULL, expires FROM log ORDER BY position"
+        ):
+            latest[key] = None if gone else (position, create, expires)
+    yield from ((key, *known) for key, known in latest.items() if known is not None)
+
+
+def insert(connection: sqlite3.Connection, row: Row) -> None:
+    connection.execute("INSERT INTO log VALUES (?,?,?,?,?,?)", row)
+
+
+def revision_of(row: Row) -> int:
+    return row[0] >> _PLACE_BITS
+
+
+def touch(connection: sqlite3.Connection) -> None:
+    """A write that changes nothing.  Raises sqlite3.Error where none is possible."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('touched', 1)")
 
 
 def _newest(connection: sqlite3.Connection) -> int:
@@ -173,14 +270,27 @@ def read_range(
         remaining = len(positions) - len(wanted)
         return Page(entries, revision or newest, remaining > 0, remaining)
     finally:
-        connection.execute("COMMIT")
+        # Where a page is damaged, COMMIT would fail, too.
+        connection.execute("ROLLBACK")
 
 
 def _entry_at(connection: sqlite3.Connection, position: int) -> Entry:
-    row = connection.execute(
-        "SELECT key, value, create_revision, position FROM log WHERE position = ?", (position,)
-    ).fetchone()
+    try:
+        row = connection.execute(
+            "SELECT key, value, create_revision, position FROM log WHERE position = ?", (position,)
+        ).fetchone()
+    except sqlite3.DatabaseError as error:
+        raise _damaged(connection, position, str(error)) from error
+    if row is None:
+        raise _damaged(connection, position, "it is missing")
     return _entry(row)
+
+
+def _damaged(connection: sqlite3.Connection, position: int, why: str) -> StoreUnavailable:
+    """The database cannot give a value back: whose."""
+    row = connection.execute("SELECT key FROM current WHERE position = ?", (position,)).fetchone()
+    key = row[0] if row else "a past value"
+    return StoreUnavailable(f"the value of {key} (revision {position >> _PLACE_BITS}) is damaged: {why}")
 
 
 def _positions_at(connection: sqlite3.Connection, revision: int, low: str, high: str, after: str) -> list[int]:
@@ -226,8 +336,12 @@ def forget(connection: sqlite3.Connection, after: int, until: int) -> None:
             "AND position < (SELECT max(position) FROM log)",
             span,
         )
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (until,))
+        set_compacted(connection, until)
+        if failpoints.armed:
+            _COMPACT_BEFORE.visit()
         connection.execute("COMMIT")
+        if failpoints.armed:
+            _COMPACT_AFTER.visit()
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")

@@ -10,9 +10,12 @@ import asyncio
 import math
 from typing import Final, NamedTuple
 
+from navarch.store import failpoints
 from navarch.store.etcd.client import Client
 from navarch.store.etcd.proto import rpc_pb2 as rpc
 from navarch.world import Clock
+
+_GRANTED = failpoints.Point("etcd.lease.granted")
 
 _SHARED_S: Final = 60.0
 _SHARED_PART: Final = 0.05
@@ -44,6 +47,8 @@ class Leases:
             until_s = self._now_s() + shared_s
             request = rpc.LeaseGrantRequest(TTL=math.ceil(ttl_s + shared_s))
             answer = await self._client.call("Lease/LeaseGrant", request)
+            if failpoints.armed:
+                _GRANTED.visit()
             self._known = {ttl: lease for ttl, lease in self._known.items() if lease.shared_until_s > self._now_s()}
             self._known[ttl_s] = _Lease(answer.ID, until_s, 1)
             return int(answer.ID)

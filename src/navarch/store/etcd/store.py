@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
+from navarch.store import failpoints
 from navarch.store.base import (
     Compacted,
     Conflict,
@@ -32,6 +33,9 @@ from navarch.store.etcd.target import Target
 from navarch.store.etcd.watching import Watch, after
 from navarch.store.outcome import Outcome, settle
 from navarch.world import Clock, SystemClock
+
+_COMMIT_BEFORE = failpoints.Point("etcd.commit.before")
+_COMMIT_AFTER = failpoints.Point("etcd.commit.after")
 
 _PAGE: Final = 1_000
 _RANGE_ATTEMPTS: Final = 3
@@ -193,7 +197,11 @@ class EtcdStore:
         sent = False
         while True:
             try:
+                if failpoints.armed:
+                    _COMMIT_BEFORE.visit()
                 answer = await self._client.attempt("KV/Txn", request, give_up_s)
+                if failpoints.armed:
+                    _COMMIT_AFTER.visit()
                 break
             except LeaseGone:
                 self._leases.forget()
@@ -268,6 +276,12 @@ class EtcdStore:
             self._watches.discard(watch)
 
     # Housekeeping
+
+    async def check(self) -> None:
+        status = await self._client.call("Maintenance/Status", rpc.StatusRequest())
+        if status.errors:
+            raise self._client.unavailable("; ".join(status.errors))
+        await self.revision()
 
     async def compact(self, revision: int) -> None:
         revision = min(revision, await self.revision())
