@@ -1,5 +1,5 @@
 """Fixtures: a containerd of its own with a pod network and a busybox image, shared by the tests of a session, and a
-kubelet on it with an API server in memory."""
+kubelet on it with an API server in the same process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from navarch.node.kubelet import Kubelet
 from navarch.node.resources import cgroups
 from navarch.node.runtime.base import RuntimeFailure
 from navarch.node.runtime.cri import CRIRuntime
-from tests.node.fake_api import FakeAPI
+from navarch.testing.embedded import EmbeddedCluster
+from tests.node.api import API
 
 Obj = dict[str, Any]
 BUSYBOX = "navarch.local/busybox:1"
@@ -110,8 +111,8 @@ def _delete_bridge() -> None:
 class Node:
     """A kubelet under test and what it talks to; it can be stopped and started again over the same containers."""
 
-    def __init__(self, config: KubeletConfig) -> None:
-        self.api = FakeAPI()
+    def __init__(self, config: KubeletConfig, api: API) -> None:
+        self.api = api
         self.config = config
         self.runtime = CRIRuntime(config.runtime_socket)
         self.kubelet = Kubelet(config, self.api.client(), self.runtime)
@@ -133,7 +134,7 @@ class Node:
         await self.start_kubelet()
 
     async def delete(self, name: str) -> None:
-        self.api.delete_gracefully("default", name)
+        await self.api.delete_gracefully("default", name)
         await self.until(lambda: self.api.get("pods", "default", name) is None)
 
     async def no_sandboxes(self) -> bool:
@@ -144,7 +145,7 @@ class Node:
             while not await check():
                 await asyncio.sleep(0.05)
 
-    def pod(self, name: str, **spec: Any) -> Obj:
+    async def pod(self, name: str, **spec: Any) -> Obj:
         """Create a pod on the node; `spec` as in the API, with one busybox container by default."""
         metadata = {"name": name, "namespace": "default", **spec.pop("metadata", {})}
         spec.setdefault("terminationGracePeriodSeconds", 1)
@@ -152,7 +153,7 @@ class Node:
             container.setdefault("image", BUSYBOX)
             container.setdefault("imagePullPolicy", "IfNotPresent")
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"nodeName": "n1", **spec}}
-        return self.api.put("pods", body)
+        return await self.api.put("pods", body)
 
     def status(self, name: str) -> Obj:
         pod = self.api.get("pods", "default", name)
@@ -173,11 +174,9 @@ class Node:
                     await asyncio.sleep(0.02)
                 return value
         except TimeoutError:
-            pods = {key: pod.get("status") for key, pod in self.api.objects.get("pods", {}).items()}
+            pods = [pod.get("status") for pod in self.api.list("pods")]
             events = [f"{e['reason']}: {e['message']}" for e in self.api.events()]
-            raise AssertionError(
-                f"never came true; pods: {json.dumps(list(pods.values()), indent=1)}\n{events}"
-            ) from None
+            raise AssertionError(f"never came true; pods: {json.dumps(pods, indent=1)}\n{events}") from None
 
     async def ready(self, name: str) -> None:
         await self.until(lambda: self.condition(name, "Ready") == "True")
@@ -218,14 +217,16 @@ async def node(containerd: ContainerdPaths, tmp_path: Path) -> AsyncIterator[Nod
     config = KubeletConfig(
         node_name="n1", data=tmp_path / "kubelet", runtime_socket=containerd.socket, cgroup_root="/nvtest", port=0
     )
-    node = Node(config)
-    await node.start_kubelet()
-    try:
-        yield node
-    finally:
+    async with EmbeddedCluster(controllers=False) as cluster:
+        node = Node(config, API(cluster))
+        await node.api.prepare()
+        await node.start_kubelet()
         try:
-            await node.stop_kubelet()
+            yield node
         finally:
-            await _remove_sandboxes(node.runtime)
-            unmount_below([config.data])
-            await node.runtime.close()
+            try:
+                await node.stop_kubelet()
+            finally:
+                await _remove_sandboxes(node.runtime)
+                unmount_below([config.data])
+                await node.runtime.close()

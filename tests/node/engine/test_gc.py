@@ -18,7 +18,7 @@ pytestmark = pytest.mark.containers
 
 
 async def test_a_long_log_is_rotated_and_goes_on(node: Node) -> None:
-    pod = node.pod("talk", containers=[sh("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done")])
+    pod = await node.pod("talk", containers=[sh("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done")])
     await node.ready("talk")
     await node.until(lambda: len(node.log("talk").splitlines()) > 20)
     node.kubelet.parts.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=2)
@@ -35,7 +35,7 @@ async def test_only_unused_images_are_removed(node: Node, tmp_path: Path, monkey
     archive = tmp_path / "spare.tar"
     write_image(archive, "navarch.local/spare:1", [Platform(host_architecture(), [LayerFile("f", b"x" * 1000)])])
     await load_image(node.config.runtime_socket, archive)
-    node.pod("user", containers=[sh("sleep 1000")])
+    await node.pod("user", containers=[sh("sleep 1000")])
     await node.ready("user")
     monkeypatch.setattr(gc, "_MIN_IMAGE_AGE", timedelta(0))
 
@@ -56,7 +56,7 @@ async def _contains(node: Node, tag: str) -> bool:
 async def test_traces_of_pods_that_have_gone_are_removed(node: Node) -> None:
     (node.config.pods / "old-uid" / "volumes").mkdir(parents=True)
     (node.config.logs / "default_old_old-uid").mkdir(parents=True)
-    node.pod("stay", containers=[sh("sleep 1000")])
+    await node.pod("stay", containers=[sh("sleep 1000")])
     await node.ready("stay")
 
     await node.kubelet.sweeper.remove_stale_directories()

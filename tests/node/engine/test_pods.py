@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 
@@ -17,7 +16,7 @@ def sh(script: str, **more: object) -> dict[str, object]:
 
 
 async def test_a_pod_runs_and_becomes_ready(node: Node) -> None:
-    node.pod("web", containers=[sh("echo hello; exec sleep 1000")])
+    await node.pod("web", containers=[sh("echo hello; exec sleep 1000")])
 
     await node.ready("web")
 
@@ -29,17 +28,17 @@ async def test_a_pod_runs_and_becomes_ready(node: Node) -> None:
 
 
 async def test_a_pod_that_ends_well_has_succeeded(node: Node) -> None:
-    node.pod("job", restartPolicy="Never", containers=[sh("exit 0")])
+    await node.pod("job", restartPolicy="Never", containers=[sh("exit 0")])
 
     assert await node.ended("job") == "Succeeded"
     assert node.container("job")["state"]["terminated"]["reason"] == "Completed"
 
 
 async def test_a_deleted_pod_leaves_nothing(node: Node) -> None:
-    pod = node.pod("gone", containers=[sh("sleep 1000")])
+    pod = await node.pod("gone", containers=[sh("sleep 1000")])
     await node.ready("gone")
 
-    node.api.delete_gracefully("default", "gone")
+    await node.api.delete_gracefully("default", "gone")
 
     await node.until(lambda: node.api.get("pods", "default", "gone") is None)
     await node.until(lambda: not len(node.kubelet.pods))
@@ -49,7 +48,7 @@ async def test_a_deleted_pod_leaves_nothing(node: Node) -> None:
 
 async def test_init_containers_run_one_after_another_before_the_others(node: Node) -> None:
     write = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
-    node.pod(
+    await node.pod(
         "init",
         volumes=[{"name": "v", "emptyDir": {}}],
         initContainers=[
@@ -68,7 +67,7 @@ async def test_init_containers_run_one_after_another_before_the_others(node: Nod
 
 
 async def test_a_failing_init_container_keeps_the_pod_pending(node: Node) -> None:
-    node.pod("stuck", initContainers=[{"name": "a", "command": ["false"]}], containers=[sh("sleep 1000")])
+    await node.pod("stuck", initContainers=[{"name": "a", "command": ["false"]}], containers=[sh("sleep 1000")])
 
     await node.until(
         lambda: (
@@ -83,7 +82,7 @@ async def test_a_failing_init_container_keeps_the_pod_pending(node: Node) -> Non
 
 
 async def test_a_failing_init_container_fails_a_pod_that_is_never_restarted(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "fail", restartPolicy="Never", initContainers=[{"name": "a", "command": ["false"]}], containers=[sh("true")]
     )
 
@@ -94,7 +93,7 @@ async def test_a_sidecar_starts_first_and_ends_last(node: Node) -> None:
     mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
     last = "echo side >> /v/log; cat /v/log > /dev/termination-log; exit 0"
     trap = f"trap '{last}' TERM; touch /v/up; while :; do sleep 0.1; done"
-    node.pod(
+    await node.pod(
         "car",
         restartPolicy="Never",
         terminationGracePeriodSeconds=10,
@@ -117,7 +116,7 @@ async def test_a_sidecar_starts_first_and_ends_last(node: Node) -> None:
 
 
 async def test_a_crashing_container_backs_off_and_is_restarted(node: Node) -> None:
-    node.pod("crash", containers=[sh("echo last words > /dev/termination-log; exit 3")])
+    await node.pod("crash", containers=[sh("echo last words > /dev/termination-log; exit 3")])
 
     await node.until(
         lambda: node.container("crash").get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff"
@@ -134,7 +133,7 @@ async def test_a_crashing_container_backs_off_and_is_restarted(node: Node) -> No
 
 
 async def test_a_failing_pod_says_what_its_log_ends_with(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "logs",
         restartPolicy="Never",
         containers=[sh("echo why; exit 1", terminationMessagePolicy="FallbackToLogsOnError")],
@@ -146,7 +145,7 @@ async def test_a_failing_pod_says_what_its_log_ends_with(node: Node) -> None:
 
 async def test_a_container_over_its_memory_is_oom_killed(node: Node) -> None:
     hog = "head -c 200m /dev/zero | tail"
-    node.pod(
+    await node.pod(
         "oom", restartPolicy="Never", containers=[sh(f"exec sh -c '{hog}'", resources={"limits": {"memory": "20Mi"}})]
     )
 
@@ -157,7 +156,7 @@ async def test_a_container_over_its_memory_is_oom_killed(node: Node) -> None:
 async def test_limits_reach_the_cgroup(node: Node) -> None:
     files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
     shares = "/sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu.weight"
-    node.pod(
+    await node.pod(
         "lim",
         containers=[
             sh(
@@ -175,9 +174,11 @@ async def test_limits_reach_the_cgroup(node: Node) -> None:
 
 
 async def test_environment_from_everywhere(node: Node) -> None:
-    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v1", "j": "v2"}})
-    node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "c2VjcmV0"}})
-    node.api.put(
+    await node.api.put(
+        "configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v1", "j": "v2"}}
+    )
+    await node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "c2VjcmV0"}})
+    await node.api.put(
         "services",
         {
             "metadata": {"name": "my-db", "namespace": "default"},
@@ -194,7 +195,7 @@ async def test_environment_from_everywhere(node: Node) -> None:
         {"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}},
         {"name": "O", "valueFrom": {"secretKeyRef": {"name": "gone", "key": "p", "optional": True}}},
     ]
-    node.pod(
+    await node.pod(
         "env",
         restartPolicy="Never",
         containers=[
@@ -232,7 +233,7 @@ async def test_environment_from_everywhere(node: Node) -> None:
 
 async def test_a_missing_config_map_is_named(node: Node) -> None:
     env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "k"}}}]
-    node.pod("miss", containers=[sh("true", env=env)])
+    await node.pod("miss", containers=[sh("true", env=env)])
 
     waiting = await node.until(
         lambda: (
@@ -246,7 +247,7 @@ async def test_a_missing_config_map_is_named(node: Node) -> None:
 
 async def test_liveness_failure_restarts_the_container(node: Node) -> None:
     probe = {"exec": {"command": ["test", "!", "-e", "/tmp/bad"]}, "periodSeconds": 1, "failureThreshold": 1}
-    node.pod("live", containers=[sh("sleep 1; touch /tmp/bad; sleep 1000", livenessProbe=probe)])
+    await node.pod("live", containers=[sh("sleep 1; touch /tmp/bad; sleep 1000", livenessProbe=probe)])
 
     await node.until(lambda: node.container("live").get("restartCount") == 1)
 
@@ -257,7 +258,7 @@ async def test_liveness_failure_restarts_the_container(node: Node) -> None:
 
 async def test_readiness_follows_its_probe(node: Node) -> None:
     probe = {"exec": {"command": ["test", "-e", "/tmp/ok"]}, "periodSeconds": 1}
-    node.pod(
+    await node.pod(
         "rdy",
         containers=[
             sh(
@@ -277,7 +278,7 @@ async def test_readiness_follows_its_probe(node: Node) -> None:
 async def test_http_tcp_and_startup_probes(node: Node) -> None:
     ports = [{"name": "web", "containerPort": 8080}]
     script = "mkdir /w; echo hi > /w/index.html; sleep 0.5; exec httpd -f -p 8080 -h /w"
-    node.pod(
+    await node.pod(
         "http",
         containers=[
             sh(
@@ -301,7 +302,7 @@ async def test_hooks_run_after_start_and_before_stop(node: Node) -> None:
         "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /v/log; sleep 0.3"]}},
     }
     host = node.config.data / "shared"
-    node.pod(
+    await node.pod(
         "hook",
         volumes=[{"name": "v", "hostPath": {"path": str(host), "type": "DirectoryOrCreate"}}],
         terminationGracePeriodSeconds=5,
@@ -309,22 +310,22 @@ async def test_hooks_run_after_start_and_before_stop(node: Node) -> None:
     )
     await node.ready("hook")
 
-    node.api.delete_gracefully("default", "hook")
+    await node.api.delete_gracefully("default", "hook")
     await node.until(lambda: node.api.get("pods", "default", "hook") is None)
 
     assert (host / "log").read_text() == "post\npre\nterm\n"
 
 
 async def test_a_failing_post_start_hook_kills_the_container(node: Node) -> None:
-    node.pod("bad", containers=[sh("sleep 1000", lifecycle={"postStart": {"exec": {"command": ["false"]}}})])
+    await node.pod("bad", containers=[sh("sleep 1000", lifecycle={"postStart": {"exec": {"command": ["false"]}}})])
 
     await node.until(lambda: "FailedPostStartHook" in node.reasons("bad"))
     await node.until(lambda: node.container("bad").get("restartCount", 0) >= 1)
 
 
 async def test_volumes_of_every_kind(node: Node) -> None:
-    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v", "l": "w"}})
-    node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "cXE="}})
+    await node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v", "l": "w"}})
+    await node.api.put("secrets", {"metadata": {"name": "s", "namespace": "default"}, "data": {"p": "cXE="}})
     volumes = [
         {"name": "cm", "configMap": {"name": "cm", "items": [{"key": "k", "path": "deep/er", "mode": 0o400}]}},
         {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o440}},
@@ -349,7 +350,7 @@ async def test_volumes_of_every_kind(node: Node) -> None:
         "cut -c1-6 /p/token; cat /p/l; "
         "echo; cat /p/ns; echo; grep -c '/m tmpfs' /proc/mounts; ls /o; cat /one/file"
     )
-    node.pod(
+    await node.pod(
         "vol",
         restartPolicy="Never",
         metadata={"labels": {"a": "b"}},
@@ -363,8 +364,8 @@ async def test_volumes_of_every_kind(node: Node) -> None:
 
 
 async def test_a_config_map_volume_follows_its_object(node: Node) -> None:
-    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "old"}})
-    pod = node.pod(
+    await node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "old"}})
+    pod = await node.pod(
         "follow",
         volumes=[{"name": "cm", "configMap": {"name": "cm"}}],
         containers=[
@@ -376,7 +377,7 @@ async def test_a_config_map_volume_follows_its_object(node: Node) -> None:
     )
     await node.ready("follow")
 
-    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "new"}})
+    await node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "new"}})
     node.kubelet.parts.source.renewed(pod)
     worker = node.kubelet.pods.get(pod["metadata"]["uid"])
     assert worker is not None
@@ -386,7 +387,7 @@ async def test_a_config_map_volume_follows_its_object(node: Node) -> None:
 
 
 async def test_security_context_reaches_the_process(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "sec",
         restartPolicy="Never",
         securityContext={"runAsUser": 1000, "runAsGroup": 2000, "fsGroup": 3000, "supplementalGroups": [4000]},
@@ -417,7 +418,7 @@ async def test_security_context_reaches_the_process(node: Node) -> None:
 
 
 async def test_run_as_non_root_refuses_root(node: Node) -> None:
-    node.pod("root", containers=[sh("true", securityContext={"runAsNonRoot": True})])
+    await node.pod("root", containers=[sh("true", securityContext={"runAsNonRoot": True})])
 
     await node.until(
         lambda: node.container("root").get("state", {}).get("waiting", {}).get("reason") == "CreateContainerConfigError"
@@ -429,7 +430,7 @@ async def test_run_as_non_root_refuses_root(node: Node) -> None:
 
 
 async def test_names_inside_the_pod(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "names",
         restartPolicy="Never",
         hostname="box",
@@ -453,7 +454,7 @@ async def test_names_inside_the_pod(node: Node) -> None:
 
 
 async def test_host_network_has_the_nodes_address(node: Node) -> None:
-    node.pod("host", hostNetwork=True, dnsPolicy="ClusterFirst", containers=[sh("sleep 1000")])
+    await node.pod("host", hostNetwork=True, dnsPolicy="ClusterFirst", containers=[sh("sleep 1000")])
 
     await node.ready("host")
 
@@ -461,7 +462,7 @@ async def test_host_network_has_the_nodes_address(node: Node) -> None:
 
 
 async def test_containers_share_processes_when_asked(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "share",
         shareProcessNamespace=True,
         containers=[sh("sleep 4321"), {"name": "d", "command": ["sh", "-c", "sleep 0.5; ps; sleep 1000"]}],
@@ -474,27 +475,24 @@ async def test_containers_share_processes_when_asked(node: Node) -> None:
 
 
 async def test_an_ephemeral_container_joins_a_running_pod(node: Node) -> None:
-    pod = node.pod("dbg", containers=[sh("sleep 4321")])
+    pod = await node.pod("dbg", containers=[sh("sleep 4321")])
     await node.ready("dbg")
 
-    fresh = json.loads(json.dumps(node.api.get("pods", "default", "dbg")))
-    fresh["spec"]["ephemeralContainers"] = [
-        {
-            "name": "e",
-            "image": pod["spec"]["containers"][0]["image"],
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["sh", "-c", "ps; sleep 1000"],
-            "targetContainerName": "c",
-        }
-    ]
-    node.api.put("pods", fresh)
+    debugger = {
+        "name": "e",
+        "image": pod["spec"]["containers"][0]["image"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", "ps; sleep 1000"],
+        "targetContainerName": "c",
+    }
+    await node.api.patch_pod("dbg", {"spec": {"ephemeralContainers": [debugger]}}, "ephemeralcontainers")
 
     await node.until(lambda: node.container("dbg", field="ephemeralContainerStatuses").get("state", {}).get("running"))
     await node.until(lambda: "sleep 4321" in node.log("dbg", "e"))
 
 
 async def test_the_deadline_fails_the_pod(node: Node) -> None:
-    node.pod("late", activeDeadlineSeconds=1, containers=[sh("sleep 1000")])
+    await node.pod("late", activeDeadlineSeconds=1, containers=[sh("sleep 1000")])
 
     assert await node.ended("late") == "Failed"
     assert node.status("late")["reason"] == "DeadlineExceeded"
@@ -502,7 +500,7 @@ async def test_the_deadline_fails_the_pod(node: Node) -> None:
 
 async def test_restart_on_failure_ends_with_success(node: Node) -> None:
     mount = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
-    node.pod(
+    await node.pod(
         "again",
         restartPolicy="OnFailure",
         volumes=[{"name": "v", "emptyDir": {}}],
@@ -514,18 +512,17 @@ async def test_restart_on_failure_ends_with_success(node: Node) -> None:
 
 
 async def test_a_changed_image_restarts_the_container(node: Node) -> None:
-    node.pod("image", containers=[sh("sleep 1000")])
+    await node.pod("image", containers=[sh("sleep 1000")])
     await node.ready("image")
 
-    fresh = json.loads(json.dumps(node.api.get("pods", "default", "image")))
-    fresh["spec"]["containers"][0]["image"] = "docker.io/navarch.local/busybox:none"
-    node.api.put("pods", fresh)
+    image = "docker.io/navarch.local/busybox:none"
+    await node.api.patch_pod("image", {"spec": {"containers": [{"name": "c", "image": image}]}})
 
     await node.until(lambda: any("definition changed, will be restarted" in e["message"] for e in node.api.events()))
 
 
 async def test_a_dead_sandbox_is_replaced(node: Node) -> None:
-    node.pod("box", containers=[sh("sleep 1000")])
+    await node.pod("box", containers=[sh("sleep 1000")])
     await node.ready("box")
     sandbox = (await node.kubelet.runtime.list_sandboxes())[0]
 
@@ -536,7 +533,7 @@ async def test_a_dead_sandbox_is_replaced(node: Node) -> None:
 
 
 async def test_a_restarted_kubelet_adopts_what_runs(node: Node) -> None:
-    node.pod("keep", containers=[sh("echo started; exec sleep 1000")])
+    await node.pod("keep", containers=[sh("echo started; exec sleep 1000")])
     await node.ready("keep")
     before = node.container("keep")["containerID"]
 
@@ -550,23 +547,25 @@ async def test_a_restarted_kubelet_adopts_what_runs(node: Node) -> None:
 
 
 async def test_a_pod_deleted_while_the_kubelet_was_away_is_stopped(node: Node) -> None:
-    node.pod("away", containers=[sh("sleep 1000")])
+    await node.pod("away", containers=[sh("sleep 1000")])
     await node.ready("away")
 
     await node.stop_kubelet()
-    node.api.remove("pods", "default", "away")
+    await node.api.remove("default", "away")
     await node.start_kubelet()
 
     await node.until_async(lambda: node.no_sandboxes())
 
 
 async def test_a_pod_is_stopped_at_once_with_less_grace(node: Node) -> None:
-    node.pod("slow", terminationGracePeriodSeconds=60, containers=[sh("trap '' TERM; while :; do sleep 0.1; done")])
+    await node.pod(
+        "slow", terminationGracePeriodSeconds=60, containers=[sh("trap '' TERM; while :; do sleep 0.1; done")]
+    )
     await node.ready("slow")
-    node.api.delete_gracefully("default", "slow")
+    await node.api.delete_gracefully("default", "slow")
     await node.until(lambda: "Killing" in node.reasons("slow"))
 
-    node.api.delete_gracefully("default", "slow", 1)
+    await node.api.delete_gracefully("default", "slow", 1)
 
     await node.until(lambda: node.api.get("pods", "default", "slow") is None, 8)
 
@@ -589,13 +588,11 @@ async def test_the_node_is_registered_with_a_lease(node: Node) -> None:
 async def test_a_container_is_resized_in_place(node: Node) -> None:
     files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
     resources = {"limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"memory": "64Mi", "cpu": "500m"}}
-    node.pod("big", containers=[sh(f"while :; do cat {files} 2>/dev/null; sleep 0.2; done", resources=resources)])
+    await node.pod("big", containers=[sh(f"while :; do cat {files} 2>/dev/null; sleep 0.2; done", resources=resources)])
     await node.ready("big")
 
-    fresh = json.loads(json.dumps(node.api.get("pods", "default", "big")))
     larger = {"limits": {"memory": "128Mi", "cpu": "1"}, "requests": {"memory": "128Mi", "cpu": "1"}}
-    fresh["spec"]["containers"][0]["resources"] = larger
-    node.api.put("pods", fresh)
+    await node.api.patch_pod("big", {"spec": {"containers": [{"name": "c", "resources": larger}]}}, "resize")
 
     await node.until(lambda: node.log("big").split()[-1] == str(128 << 20))
     await node.until(lambda: node.container("big")["resources"] == larger)
@@ -603,8 +600,10 @@ async def test_a_container_is_resized_in_place(node: Node) -> None:
 
 
 async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
-    node.pod("low", containers=[sh("sleep 1000")], priority=1)
-    node.pod("high", containers=[sh("sleep 1000")], priority=2)
+    await node.api.priority_class("a", 1)
+    await node.api.priority_class("b", 2)
+    await node.pod("low", containers=[sh("sleep 1000")], priorityClassName="a")
+    await node.pod("high", containers=[sh("sleep 1000")], priorityClassName="b")
     await node.ready("low")
     await node.ready("high")
     node.kubelet.node.pressure.memory_available = lambda: 0  # type: ignore[method-assign]
@@ -619,7 +618,7 @@ async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
 
 
 async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "fat",
         volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
         containers=[
@@ -640,13 +639,13 @@ async def test_safe_sysctls_are_set_and_others_refused(node: Node) -> None:
         return {"sysctls": [{"name": name, "value": value}]}
 
     script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"
-    node.pod(
+    await node.pod(
         "safe",
         restartPolicy="Never",
         securityContext=context("net.ipv4.ip_unprivileged_port_start", "77"),
         containers=[sh(script)],
     )
-    node.pod("unsafe", securityContext=context("kernel.msgmax", "1"), containers=[sh("true")])
+    await node.pod("unsafe", securityContext=context("kernel.msgmax", "1"), containers=[sh("true")])
 
     assert await node.ended("safe") == "Succeeded"
     assert await node.ended("unsafe") == "Failed"
@@ -655,14 +654,14 @@ async def test_safe_sysctls_are_set_and_others_refused(node: Node) -> None:
 
 
 async def test_a_pod_too_large_for_the_node_is_refused(node: Node) -> None:
-    node.pod("huge", containers=[sh("true", resources={"requests": {"cpu": "1000"}})])
+    await node.pod("huge", containers=[sh("true", resources={"requests": {"cpu": "1000"}})])
 
     assert await node.ended("huge") == "Failed"
     assert node.status("huge")["reason"] == "OutOfcpu"
 
 
 async def test_an_image_is_mounted_as_a_volume(node: Node) -> None:
-    node.pod(
+    await node.pod(
         "pic",
         restartPolicy="Never",
         volumes=[{"name": "v", "image": {"reference": BUSYBOX, "pullPolicy": "IfNotPresent"}}],
@@ -678,13 +677,13 @@ async def test_an_image_is_mounted_as_a_volume(node: Node) -> None:
 
 
 async def test_containers_are_restarted_while_the_api_server_is_away(node: Node) -> None:
-    node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v"}})
+    await node.api.put("configmaps", {"metadata": {"name": "cm", "namespace": "default"}, "data": {"k": "v"}})
     host = node.config.data / "shared"
     volumes = [{"name": "cm", "configMap": {"name": "cm"}}, {"name": "h", "hostPath": {"path": str(host)}}]
     mounts = [{"name": "cm", "mountPath": "/cm"}, {"name": "h", "mountPath": "/h"}]
     env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]
     script = "echo started $K >> /h/log; while [ ! -e /h/die ]; do sleep 0.1; done; rm /h/die; exit 1"
-    pod = node.pod("away", volumes=volumes, containers=[sh(script, volumeMounts=mounts, env=env)])
+    pod = await node.pod("away", volumes=volumes, containers=[sh(script, volumeMounts=mounts, env=env)])
     await node.ready("away")
 
     node.api.down = True
@@ -701,7 +700,7 @@ async def test_containers_are_restarted_while_the_api_server_is_away(node: Node)
 async def test_a_downward_volume_follows_the_pods_labels(node: Node) -> None:
     volumes = [{"name": "d", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]
     script = "until grep -q new /d/l; do sleep 0.1; done; echo seen; sleep 1000"
-    node.pod(
+    await node.pod(
         "down",
         metadata={"labels": {"a": "old"}},
         volumes=volumes,
@@ -709,8 +708,6 @@ async def test_a_downward_volume_follows_the_pods_labels(node: Node) -> None:
     )
     await node.ready("down")
 
-    fresh = json.loads(json.dumps(node.api.get("pods", "default", "down")))
-    fresh["metadata"]["labels"] = {"a": "new"}
-    node.api.put("pods", fresh)
+    await node.api.patch_pod("down", {"metadata": {"labels": {"a": "new"}}})
 
     await node.until(lambda: node.log("down") == "seen")

@@ -160,7 +160,7 @@ async def test_an_image_is_pulled_from_a_plain_registry_on_loopback(
 ) -> None:
     await registry.push(_archive(tmp_path), "team/app", "1")
 
-    node.pod("pull", restartPolicy="Never", containers=[sh("echo pulled", image=f"{registry.host}/team/app:1")])
+    await node.pod("pull", restartPolicy="Never", containers=[sh("echo pulled", image=f"{registry.host}/team/app:1")])
 
     assert await node.ended("pull") == "Succeeded"
     assert node.log("pull") == "pulled"
@@ -170,7 +170,7 @@ async def test_an_image_is_pulled_from_a_plain_registry_on_loopback(
 
 @pytest.mark.containers
 async def test_a_missing_image_backs_off(node: Node, registry: Registry) -> None:
-    node.pod("miss", containers=[sh("true", image=f"{registry.host}/none:1")])
+    await node.pod("miss", containers=[sh("true", image=f"{registry.host}/none:1")])
 
     def reason() -> str:
         return str(node.container("miss").get("state", {}).get("waiting", {}).get("reason"))
@@ -191,7 +191,7 @@ async def test_a_pull_secret_opens_a_private_registry(node: Node, containerd: Co
     try:
         await registry.push(_archive(tmp_path), "private", "1", "user:secret")
         text = json.dumps({"auths": {registry.host: {"username": "user", "password": "secret"}}})
-        node.api.put(
+        await node.api.put(
             "secrets",
             {
                 "metadata": {"name": "login", "namespace": "default"},
@@ -199,7 +199,7 @@ async def test_a_pull_secret_opens_a_private_registry(node: Node, containerd: Co
             },
         )
 
-        node.pod(
+        await node.pod(
             "private",
             restartPolicy="Never",
             imagePullSecrets=[{"name": "login"}],

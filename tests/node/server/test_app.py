@@ -48,7 +48,7 @@ async def run(
 @pytest.fixture
 async def shell(node: Node) -> str:
     """A running pod named shell."""
-    node.pod(
+    await node.pod(
         "shell",
         containers=[sh("echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; exec sleep 1000", stdin=True)],
     )
@@ -151,7 +151,7 @@ async def test_exec_in_an_unknown_container_fails(node: Node, shell: str) -> Non
 
 
 async def test_attach_reaches_the_main_process(node: Node) -> None:
-    node.pod("cat", containers=[sh("read line; echo got $line; exec sleep 1000", stdin=True)])
+    await node.pod("cat", containers=[sh("read line; echo got $line; exec sleep 1000", stdin=True)])
     await node.ready("cat")
     async with (
         asyncio.timeout(20),
@@ -185,7 +185,7 @@ async def test_logs_by_lines_streams_and_limits(node: Node, shell: str) -> None:
 
 
 async def test_following_a_log_ends_with_the_container(node: Node) -> None:
-    node.pod("talk", restartPolicy="Never", containers=[sh("for i in 1 2 3; do echo $i; sleep 0.3; done")])
+    await node.pod("talk", restartPolicy="Never", containers=[sh("for i in 1 2 3; do echo $i; sleep 0.3; done")])
     await node.until(lambda: node.container("talk").get("state", {}).get("running"))
 
     async with asyncio.timeout(10):
@@ -193,7 +193,7 @@ async def test_following_a_log_ends_with_the_container(node: Node) -> None:
 
 
 async def test_the_log_of_the_instance_before(node: Node) -> None:
-    node.pod("crash", containers=[sh("echo $$ started; test -e /tmp/x && sleep 1000; exit 1")])
+    await node.pod("crash", containers=[sh("echo $$ started; test -e /tmp/x && sleep 1000; exit 1")])
     await node.until(lambda: node.container("crash").get("restartCount", 0) >= 1)
 
     status, text = await get(node, "/containerLogs/default/crash/c?previous=true")
@@ -203,7 +203,7 @@ async def test_the_log_of_the_instance_before(node: Node) -> None:
 
 
 async def test_logs_of_a_container_that_waits_say_why(node: Node) -> None:
-    node.pod("never", containers=[sh("true", image="navarch.local/none:1", imagePullPolicy="Never")])
+    await node.pod("never", containers=[sh("true", image="navarch.local/none:1", imagePullPolicy="Never")])
     await node.until(
         lambda: node.container("never").get("state", {}).get("waiting", {}).get("reason") == "ErrImageNeverPull"
     )
@@ -215,7 +215,7 @@ async def test_logs_of_a_container_that_waits_say_why(node: Node) -> None:
 
 
 async def _echo_pod(node: Node) -> None:
-    node.pod("echo", containers=[sh("exec nc -ll -p 7777 -e cat", ports=[{"containerPort": 7777}])])
+    await node.pod("echo", containers=[sh("exec nc -ll -p 7777 -e cat", ports=[{"containerPort": 7777}])])
     await node.ready("echo")
     await asyncio.sleep(0.3)
 
