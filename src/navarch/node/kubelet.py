@@ -18,10 +18,11 @@ from navarch.api.meta import Obj, uid_of
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
-from navarch.client.resources import SERVICES
+from navarch.client.resources import NODES, SERVICES
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
+from navarch.node.engine.admission import Host, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.mirrors import Mirrors
@@ -49,6 +50,7 @@ from navarch.world import RealWorld, World
 log = logging.getLogger(__name__)
 
 _RECONNECT_S: Final = 0.5
+_LOOK_AGAIN_S: Final = 0.05
 
 
 class Kubelet:
@@ -63,6 +65,7 @@ class Kubelet:
         self.pods = Pods(self.failures)
         self.services = Informer(client, SERVICES, transform=slim)
         self.recorder = EventRecorder(client, "kubelet", host=config.node_name, world=world)
+        self._own_node = Informer(client, NODES, fields=f"metadata.name={config.node_name}", transform=slim)
         self._caller = HTTPCaller(config.kubernetes_version)
         references = APISource(client, world)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder)
@@ -117,6 +120,7 @@ class Kubelet:
 
                 keep("events", self.recorder.run)
                 keep("services", self.services.run)
+                keep("own node", self._own_node.run)
                 keep("node status", self.node.run)
                 keep("runtime events", self._follow_runtime)
                 await self._when_runtime_answers()
@@ -124,6 +128,7 @@ class Kubelet:
                 for source in self._static_sources:
                     keep("static pods", partial(source.run, self._static_pods))
                 await self.services.synced()
+                await self._registered()
                 keep("pods", partial(self._api_pods.run, self))
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
                 keep("mirror pods", self._mirrors.run)
@@ -141,6 +146,12 @@ class Kubelet:
                 await self.runtime.version()
                 return
             await asyncio.sleep(_RECONNECT_S)
+
+    async def _registered(self) -> None:
+        """Wait until the node is there: what it says of itself decides which pods it takes."""
+        await self._own_node.synced()
+        while not len(self._own_node):  # noqa: ASYNC110 - once in the life of a node
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     # Pods.
 
@@ -165,16 +176,26 @@ class Kubelet:
     def _start(self, pod: Obj, *, static: bool) -> PodWorker:
         worker = PodWorker(pod, self.parts, static=static)
         try:
-            refusal = self.node.refusal(pod, [other.pod for other in self.pods if not other.ending])
+            refused = None if _was_admitted(pod) else refusal(pod, self._host(), static=static)
         except Exception as error:
             # Whether it fits cannot be told; what becomes of it shows when its worker tries.
             self.failures.note(f"admission of {podspec.quoted(pod)}", error)
-            refusal = None
-        if refusal is not None and not podspec.is_terminal(pod):
-            worker.event("Warning", refusal[0], refusal[1])
-            worker.fail(*refusal)
+            refused = None
+        if refused is not None:
+            worker.event("Warning", refused.reason, refused.message)
+            worker.fail(refused.reason, refused.told)
         self.pods.start(worker)
         return worker
+
+    def _host(self) -> Host:
+        """The node as a pod that comes to it finds it."""
+        found = self._own_node.list()
+        return Host(
+            found[0] if found else None,
+            self.node.allocatable(),
+            self.node.pressures(),
+            [worker.pod for worker in self.pods if worker.takes_room],
+        )
 
     # The runtime's events.
 
@@ -206,6 +227,11 @@ class Kubelet:
         except Exception as error:
             self.failures.note("runtime events", error)
         worker.wake()
+
+
+def _was_admitted(pod: Obj) -> bool:
+    """Whether the pod has been here before: an earlier kubelet took it, or refused it, or it has ended."""
+    return bool((pod.get("status") or {}).get("startTime")) or podspec.is_terminal(pod)
 
 
 def static_sources(config: KubeletConfig, world: World) -> list[PodSource]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj, annotations_of
 
+_SYSTEM_CRITICAL: Final = 2_000_000_000
 CONFIG_SOURCE: Final = "kubernetes.io/config.source"
 CONFIG_HASH: Final = "kubernetes.io/config.hash"
 CONFIG_SEEN: Final = "kubernetes.io/config.seen"
@@ -96,6 +97,11 @@ def is_terminal(pod: Obj) -> bool:
 def is_mirror(pod: Obj) -> bool:
     """Whether the object only mirrors a static pod."""
     return CONFIG_MIRROR in annotations_of(pod)
+
+
+def is_critical(pod: Obj) -> bool:
+    """Whether the system needs the pod more than the room that it takes (`system-cluster-critical` and above)."""
+    return int(pod["spec"].get("priority") or 0) >= _SYSTEM_CRITICAL
 
 
 def hostname(pod: Obj) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from navarch.api.meta import Obj, labels_of, name_of
+from navarch.api.meta import Obj, name_of
 from navarch.controllers.nodes import taints
+from navarch.kinds.core.node_match import REQUIRED, matches_node, untolerated
 
 _ADDED_TOLERATIONS = (
     ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -19,7 +20,6 @@ _ADDED_TOLERATIONS = (
     ("node.kubernetes.io/pid-pressure", "NoSchedule"),
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 )
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 class Fit(NamedTuple):
@@ -48,49 +48,9 @@ def fit(daemon_set: Obj, node: Obj) -> Fit:
     if not node_taints:
         return Fit(True, True)
     tolerations = tolerations_of(spec)
-    if taints.untolerated(node_taints, tolerations, ("NoSchedule", "NoExecute")) is None:
+    if untolerated(node_taints, tolerations, ("NoSchedule", "NoExecute")) is None:
         return Fit(True, True)
-    return Fit(False, taints.untolerated(node_taints, tolerations, ("NoExecute",)) is None)
-
-
-def matches_node(spec: Obj, node: Obj) -> bool:
-    """`nodeSelector` and required node affinity."""
-    labels = labels_of(node)
-    if any(labels.get(name) != value for name, value in (spec.get("nodeSelector") or {}).items()):
-        return False
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED)
-    if affinity is None:
-        return True
-    return any(_matches_term(term, node) for term in affinity.get("nodeSelectorTerms") or ())
-
-
-def _matches_term(term: Obj, node: Obj) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    labels = labels_of(node)
-    named = {"metadata.name": name_of(node)}
-    return all(_meets(e, labels.get(e["key"])) for e in expressions) and all(
-        _meets(f, named.get(f["key"])) for f in fields
-    )
-
-
-def _meets(requirement: Obj, value: str | None) -> bool:
-    operator, values = requirement.get("operator"), requirement.get("values") or []
-    if operator == "In":
-        return value is not None and value in values
-    if operator == "NotIn":
-        return value is None or value not in values
-    if operator == "Exists":
-        return value is not None
-    if operator == "DoesNotExist":
-        return value is None
-    if value is None or not values:
-        return False
-    try:
-        return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
-    except ValueError:
-        return False
+    return Fit(False, untolerated(node_taints, tolerations, ("NoExecute",)) is None)
 
 
 def tie_to(pod: Obj, node_name: str) -> None:
@@ -100,7 +60,7 @@ def tie_to(pod: Obj, node_name: str) -> None:
     field = {"key": "metadata.name", "operator": "In", "values": [node_name]}
     affinity["nodeAffinity"] = {
         **(affinity.get("nodeAffinity") or {}),
-        _REQUIRED: {"nodeSelectorTerms": [{"matchFields": [field]}]},
+        REQUIRED: {"nodeSelectorTerms": [{"matchFields": [field]}]},
     }
     spec["affinity"] = affinity
     spec["tolerations"] = tolerations_of(spec)
@@ -112,7 +72,7 @@ def node_of(pod: Obj) -> str:
     spec = pod["spec"]
     if spec.get("nodeName"):
         return str(spec["nodeName"])
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED) or {}
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
     for term in affinity.get("nodeSelectorTerms") or ():
         for field in term.get("matchFields") or ():
             if field.get("key") == "metadata.name" and field.get("values"):

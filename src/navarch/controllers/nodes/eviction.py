@@ -20,6 +20,7 @@ from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.nodes import taints
 from navarch.controllers.nodes.lifecycle import index_by_node
 from navarch.controllers.pods import created_at
+from navarch.kinds.core.node_match import tolerates
 
 Identity = tuple[str, str, str]
 """Of a taint: key, value, effect."""
@@ -122,7 +123,7 @@ def eviction_time(pod: Obj, node: Obj, now: datetime, first_seen: Mapping[Identi
     tolerations = pod["spec"].get("tolerations") or []
     due: datetime | None = None
     for taint in _no_execute(node):
-        met = [toleration for toleration in tolerations if taints.tolerates(toleration, taint)]
+        met = [toleration for toleration in tolerations if tolerates(toleration, taint)]
         if not met:
             return now
         bounded = [max(int(t["tolerationSeconds"]), 0) for t in met if t.get("tolerationSeconds") is not None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from navarch.api.meta import Obj
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -63,29 +61,3 @@ def wanted(node: Obj, no_execute: str | None, now: str) -> list[Obj]:
     if no_execute and (no_execute, "NoExecute") not in seen:
         kept.append({"key": no_execute, "effect": "NoExecute", "timeAdded": now})
     return kept
-
-
-def tolerates(toleration: Obj, taint: Obj) -> bool:
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    operator = toleration.get("operator") or "Equal"
-    if operator == "Exists":
-        return True
-    value, other = taint.get("value") or "", toleration.get("value") or ""
-    if operator in ("Gt", "Lt"):
-        if not (value.lstrip("-").isdigit() and other.lstrip("-").isdigit()):
-            return False
-        return int(value) > int(other) if operator == "Gt" else int(value) < int(other)
-    return bool(toleration.get("key")) and value == other
-
-
-def untolerated(taints: Iterable[Obj], tolerations: Iterable[Obj], effects: Iterable[str]) -> Obj | None:
-    """The first taint with one of `effects` that no toleration meets."""
-    listed = list(tolerations)
-    wanted_effects = set(effects)
-    for taint in taints:
-        if taint.get("effect") in wanted_effects and not any(tolerates(t, taint) for t in listed):
-            return taint
-    return None

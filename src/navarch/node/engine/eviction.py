@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 10.0
 _STORAGE_EVERY: Final = 6
-_CRITICAL_PRIORITY: Final = 2_000_000_000
 
 
 class Evictor:
@@ -102,7 +101,7 @@ class Evictor:
 
 def critical(worker: PodWorker) -> bool:
     """Whether the node is better off with this pod than with what it would free."""
-    return worker.static or int(worker.pod["spec"].get("priority") or 0) >= _CRITICAL_PRIORITY
+    return worker.static or podspec.is_critical(worker.pod)
 
 
 def rank(workers: Sequence[PodWorker], resource: str, usage: dict[str, int]) -> list[PodWorker]:

@@ -28,10 +28,9 @@ from navarch.client.events import EventRecorder
 from navarch.client.resources import LEASES, NODES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
-from navarch.node.resources.amounts import memory_capacity, milli_cpu, pod_requests, whole
+from navarch.node.resources.amounts import memory_capacity, whole
 from navarch.node.resources.pressure import Pressure
 from navarch.node.runtime.base import Runtime, RuntimeFailure
-from navarch.node.spec.security import forbidden_sysctl
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,6 @@ _LOOK_EVERY_S: Final = 10.0
 _RETRY_S: Final = 1.0
 _IMAGES_LISTED: Final = 50
 _RUNTIME_AWAY: Final = timedelta(seconds=30)
-_SHORT: Final = "Pod was rejected: Node didn't have enough"
-_UNFIT: Final = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +130,10 @@ class NodeReporter:
         """The node's addresses, the main one first."""
         return (self._address,)
 
+    def pressures(self) -> list[str]:
+        """The conditions of pressure that the node has."""
+        return [condition["type"] for condition in self.pressure.conditions() if condition["status"] == "True"]
+
     def event(self, kind: str, reason: str, message: str) -> None:
         """An event about the node."""
         name = self._config.node_name
@@ -164,33 +165,6 @@ class NodeReporter:
             "memory": f"{max(memory, 0) // 1024}Ki",
             "ephemeral-storage": str(disk),
         }
-
-    def refusal(self, pod: Obj, others: Sequence[Obj]) -> tuple[str, str] | None:
-        """Why the node cannot take a pod that was bound to it (a reason and a message); None where it can.
-
-        The scheduler has checked all of this; pods that name their node themselves come unchecked."""
-        sysctl = forbidden_sysctl(pod)
-        if sysctl:
-            return "SysctlForbidden", f'Pod was rejected: forbidden sysctl: "{sysctl}" not allowlisted'
-        allocatable = self.allocatable()
-        most = int(allocatable["pods"])
-        if len(others) + 1 > most:
-            return "OutOfpods", f"{_SHORT} resource: pods, requested: 1, used: {len(others)}, capacity: {most}"
-        if self._node is not None:
-            labels = labels_of(self._node)
-            selector = pod["spec"].get("nodeSelector") or {}
-            if any(labels.get(key) != value for key, value in selector.items()):
-                return "NodeAffinity", _UNFIT
-        critical = int(pod["spec"].get("priority") or 0) >= 2_000_000_000
-        for resource, wanted in () if critical else pod_requests(pod).items():
-            if resource not in ("cpu", "memory") or not wanted:
-                continue
-            used = sum(pod_requests(other).get(resource, 0) for other in others)
-            capacity = milli_cpu(allocatable[resource]) if resource == "cpu" else whole(allocatable[resource])
-            if wanted + used > capacity:
-                words = f"resource: {resource}, requested: {wanted}, used: {used}, capacity: {capacity}"
-                return f"OutOf{resource}", f"{_SHORT} {words}"
-        return None
 
     # The loop.
 

@@ -49,6 +49,13 @@ class PodState:
         self._awake.set()
         self._next: datetime | None = None
 
+    @property
+    def takes_room(self) -> bool:
+        """Whether the pod holds its resources and ports: until nothing of it runs any more, though it is to end."""
+        if self.observed.any_running or self.observed.sandbox_ready:
+            return True
+        return not (self.ending or self.failure[0] or podspec.is_terminal(self.pod))
+
     def wake(self) -> None:
         """Take a turn now."""
         self._awake.set()

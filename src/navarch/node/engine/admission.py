@@ -1,0 +1,150 @@
+"""The kubelet's own admission: whether a pod that was bound to this node may run here. Pure.
+
+The scheduler has checked all of this, but not for pods that name their node themselves, and not in the same instant as
+other schedulers. A pod that is refused ends as Failed at once, with Kubernetes' reason and words, so that whoever owns
+it makes another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from navarch.api.meta import Obj, labels_of, name_of
+from navarch.kinds.core.node_match import matches_node, tolerates, untolerated
+from navarch.node import podspec
+from navarch.node.resources.amounts import milli_cpu, pod_requests, qos_class, whole
+from navarch.node.spec.security import forbidden_sysctl
+
+_AFFINITY: Final = "node(s) didn't match Pod's node affinity/selector"
+_NAME: Final = "node(s) didn't match the requested node name"
+_PORTS: Final = "node(s) didn't have free ports for the requested pod ports"
+_TAINTS: Final = "node(s) had taints that the pod didn't tolerate"
+_OTHER_SYSTEM: Final = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
+_MEMORY_TAINT: Final = {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}
+_EVERY_ADDRESS: Final = ("", "0.0.0.0")
+
+
+class Refusal(NamedTuple):
+    """Why a pod may not run here: the reason of its status and the words of the event."""
+
+    reason: str
+    message: str
+
+    @property
+    def told(self) -> str:
+        """The message of the pod's status."""
+        return f"Pod was rejected: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is asked of the node: its object (None where it is not known yet), what it can give, the conditions of
+    pressure that it has, and the pods that it has already."""
+
+    node: Obj | None
+    allocatable: Obj
+    pressures: Sequence[str]
+    pods: Sequence[Obj]
+
+
+def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
+    """Why the node cannot take the pod; None where it can. Kubernetes' order of checks."""
+    important = static or podspec.is_critical(pod)
+    found = None if important else _under_pressure(pod, host.pressures)
+    found = found or _sysctls(pod) or _system(pod, host.node)
+    if found is None and not important:
+        found = _resources(pod, host)
+    return found or _places(pod, host, static=static)
+
+
+def _under_pressure(pod: Obj, pressures: Sequence[str]) -> Refusal | None:
+    """A node that is short of memory takes pods that asked for some; one that is short of anything else takes none."""
+    if not pressures:
+        return None
+    if list(pressures) == ["MemoryPressure"]:
+        tolerations = pod["spec"].get("tolerations") or ()
+        if qos_class(pod) != "BestEffort" or any(tolerates(one, _MEMORY_TAINT) for one in tolerations):
+            return None
+    return Refusal("Evicted", f"The node had condition: [{' '.join(pressures)}]. ")
+
+
+def _sysctls(pod: Obj) -> Refusal | None:
+    sysctl = forbidden_sysctl(pod)
+    return Refusal("SysctlForbidden", f'forbidden sysctl: "{sysctl}" not allowlisted') if sysctl else None
+
+
+def _system(pod: Obj, node: Obj | None) -> Refusal | None:
+    asked = (pod["spec"].get("os") or {}).get("name") or (pod["spec"].get("nodeSelector") or {}).get("kubernetes.io/os")
+    if asked and node is not None and asked != labels_of(node).get("kubernetes.io/os", "linux"):
+        return Refusal("PodOSSelectorNodeLabelDoesNotMatch", _OTHER_SYSTEM)
+    return None
+
+
+def _resources(pod: Obj, host: Host) -> Refusal | None:
+    most = int(host.allocatable["pods"])
+    if len(host.pods) + 1 > most:
+        return _short("pods", 1, len(host.pods), most)
+    held = [pod_requests(other) for other in host.pods]
+    wanted = pod_requests(pod)
+    for resource in sorted(wanted, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)):
+        if not wanted[resource] or resource not in host.allocatable:
+            # What the node says nothing of (an extended resource that has gone) is not its to count.
+            continue
+        read = milli_cpu if resource == "cpu" else whole
+        used, capacity = sum(one.get(resource, 0) for one in held), read(host.allocatable[resource])
+        if wanted[resource] + used > capacity:
+            return _short(resource, wanted[resource], used, capacity)
+    return None
+
+
+_ORDER: Final = {"cpu": 0, "memory": 1, "ephemeral-storage": 2}
+
+
+def _short(resource: str, requested: int, used: int, capacity: int) -> Refusal:
+    words = f"requested: {requested}, used: {used}, capacity: {capacity}"
+    return Refusal(f"OutOf{resource}", f"Node didn't have enough resource: {resource}, {words}")
+
+
+def _places(pod: Obj, host: Host, *, static: bool) -> Refusal | None:
+    """Node affinity, name, host ports, and taints that would have the pod leave again."""
+    node = host.node
+    if node is not None and not matches_node(pod["spec"], node):
+        return _predicate("NodeAffinity", _AFFINITY)
+    if node is not None and pod["spec"].get("nodeName") != name_of(node):
+        return _predicate("NodeName", _NAME)
+    taken = [port for other in host.pods for port in host_ports(other)]
+    if any(_collide(port, other) for port in host_ports(pod) for other in taken):
+        return _predicate("NodePorts", _PORTS)
+    taints = ((node or {}).get("spec") or {}).get("taints") or ()
+    if not static and untolerated(taints, pod["spec"].get("tolerations") or (), ("NoExecute",)) is not None:
+        return _predicate("TaintToleration", _TAINTS)
+    return None
+
+
+def _predicate(name: str, words: str) -> Refusal:
+    return Refusal(name, f"Predicate {name} failed: {words}")
+
+
+class HostPort(NamedTuple):
+    address: str
+    protocol: str
+    number: int
+
+
+def host_ports(pod: Obj) -> Iterable[HostPort]:
+    """The ports of the host that a pod takes; on the host's network these are its containers' own."""
+    on_host = podspec.host_network(pod)
+    sidecars = [container for container in podspec.init_containers(pod) if podspec.is_sidecar(container)]
+    for container in [*sidecars, *podspec.containers(pod)]:
+        for port in container.get("ports") or ():
+            number = port.get("hostPort") or (port.get("containerPort") if on_host else 0)
+            if number:
+                yield HostPort(port.get("hostIP") or "", port.get("protocol") or "TCP", int(number))
+
+
+def _collide(one: HostPort, other: HostPort) -> bool:
+    if (one.number, one.protocol) != (other.number, other.protocol):
+        return False
+    return one.address == other.address or one.address in _EVERY_ADDRESS or other.address in _EVERY_ADDRESS
