@@ -64,6 +64,8 @@ class AgentConfig:
     node_labels: Mapping[str, str] = field(default_factory=dict)
     max_pods: int = 110
     kubernetes_version: str = DEFAULT_VERSION
+    static_pod_path: Path | None = None
+    static_pod_url: str = ""
 
     @property
     def containerd(self) -> ContainerdPaths:
@@ -91,6 +93,8 @@ class AgentConfig:
             max_pods=self.max_pods,
             node_labels=self.node_labels,
             kubernetes_version=self.kubernetes_version,
+            static_pod_path=self.static_pod_path,
+            static_pod_url=self.static_pod_url,
         )
 
     def networking(self) -> NetworkingConfig:

@@ -19,7 +19,7 @@ from navarch.api.meta import Obj, annotations_of, uid_of
 from navarch.api.time import format_micro_time, parse_time
 from navarch.client.informer import Informer
 from navarch.node import podspec
-from navarch.node.server.logs import LogOptions, render
+from navarch.node.runtime.logs import LogOptions, render
 from navarch.sim.behaviour import PREFIX
 from navarch.world import Clock
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.node.runtime.base import MESSAGE_PATH, MESSAGE_POLICY, ContainerStatus
+from navarch.node.runtime.logs import LogOptions, render, tail_offset
 
 _FILE_LIMIT: Final = 4096
 _LOG_LIMIT: Final = 2048
@@ -33,13 +34,12 @@ def _head(path: Path) -> str:
 
 
 def _log_tail(path: Path) -> str:
-    """The last lines of a log in CRI's format, without the times and stream names before each."""
+    """The last lines of a log, as people read it; one that the container did not end has no end here either."""
     try:
         with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(file.tell() - 8 * _LOG_LIMIT, 0))
-            lines = file.read().splitlines()[-_LOG_LINES:]
+            file.seek(tail_offset(file, _LOG_LINES))
+            lines = file.read().split(b"\n")
     except OSError:
         return ""
-    said = [line.split(b" ", 3)[3] + b"\n" for line in lines if line.count(b" ") >= 3]
-    return b"".join(said)[-_LOG_LIMIT:].decode(errors="replace")
+    said = b"".join(render(line, LogOptions()) for line in lines)
+    return said[-_LOG_LIMIT:].decode(errors="replace")

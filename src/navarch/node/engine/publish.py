@@ -58,11 +58,18 @@ class Publisher:
                         continue
                 else:
                     log.debug("status of %s: %s", podspec.quoted(self._worker.pod), error)
-                await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, _LAST_RETRY_S)
-                self._dirty.set()
+                retry_s = await self._again_after(retry_s)
+            except Exception as error:
+                self._worker.parts.failures.note(f"status of {podspec.quoted(self._worker.pod)}", error)
+                retry_s = await self._again_after(retry_s)
             else:
                 retry_s = _FIRST_RETRY_S
+
+    async def _again_after(self, retry_s: float) -> float:
+        """Publish again in a while; answers how long to wait the next time."""
+        await asyncio.sleep(retry_s)
+        self._dirty.set()
+        return min(retry_s * 2, _LAST_RETRY_S)
 
     async def _publish(self) -> None:
         worker = self._worker

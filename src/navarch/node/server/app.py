@@ -22,9 +22,9 @@ from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
 from navarch.node.engine.worker import PodWorker
 from navarch.node.runtime.base import RuntimeFailure, Streams
+from navarch.node.runtime.logs import LogOptions, is_true, options_of, read_log
 from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
-from navarch.node.server.logs import LogOptions, is_true, options_of, read_log
 from navarch.node.server.stats import Statistics
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.node.server.logs import LogOptions, read_log, render, tail_offset
+from navarch.node.runtime.logs import LogOptions, read_log, render, tail_offset
 
 LINE = "2026-01-01T00:00:00.123456789Z stdout F text\n"
 

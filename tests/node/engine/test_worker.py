@@ -1,0 +1,138 @@
+"""What a pod's worker does whatever goes wrong, over simulated containers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from navarch.node.engine.supervision import Delay
+from navarch.node.runtime.simulated import Life
+from tests.node.engine.conftest import Simulated
+
+
+@pytest.mark.parametrize("error", [KeyError("field"), TypeError("no such thing"), RecursionError(), Exception("?")])
+async def test_no_error_of_a_turn_is_the_end_of_the_worker(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    run_sandbox, failing = simulated.runtime.run_sandbox, [error]
+
+    async def broken(*arguments: Any) -> str:
+        if failing:
+            raise failing.pop()
+        return await run_sandbox(*arguments)
+
+    monkeypatch.setattr(simulated.runtime, "run_sandbox", broken)
+    with caplog.at_level(logging.ERROR):
+        await simulated.pod("unlucky")
+
+        await simulated.running("unlucky")
+
+    kind = type(error).__name__
+    told = [event["message"] for event in simulated.api.events() if event["reason"] == "FailedSync"]
+    assert told == [f"error syncing pod: {kind}: {error}"]
+    assert simulated.kubelet.failures.counts == {kind: 1}
+    assert kind in caplog.text
+
+
+async def test_an_error_of_the_status_is_tried_again(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    from navarch.node.engine import publish
+
+    pod_status, failing = publish.pod_status, [ZeroDivisionError("status")]
+
+    def broken(inputs: Any) -> Any:
+        if failing:
+            raise failing.pop()
+        return pod_status(inputs)
+
+    monkeypatch.setattr(publish, "pod_status", broken)
+    await simulated.pod("unlucky")
+
+    await simulated.running("unlucky")
+    assert simulated.kubelet.failures.counts == {"ZeroDivisionError": 1}
+
+
+async def test_an_error_of_one_pod_is_nothing_to_another(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_sandbox = simulated.runtime.run_sandbox
+
+    async def broken(config: Any, handler: str = "") -> str:
+        if config.name == "cursed":
+            raise AssertionError("always")
+        return await run_sandbox(config, handler)
+
+    monkeypatch.setattr(simulated.runtime, "run_sandbox", broken)
+    await simulated.pod("cursed")
+    await simulated.pod("blessed")
+
+    await simulated.running("blessed")
+    await simulated.until(lambda: "FailedSync" in simulated.reasons("cursed"))
+    assert simulated.phase("cursed") == "Pending"
+    # It can still be deleted.
+    await simulated.api.delete_gracefully("default", "cursed")
+    await simulated.until(lambda: simulated.shown("cursed") is None)
+
+
+def test_the_delay_grows_with_failures_and_starts_over_with_a_success() -> None:
+    delay = Delay(1.0, 5.0)
+
+    waits = [delay.failed() for _ in range(4)]
+    delay.succeeded()
+
+    assert (waits, delay.failed()) == ([1.0, 2.0, 4.0, 5.0], 1.0)
+
+
+async def test_a_pod_whose_host_port_is_taken_fails_at_once(simulated: Simulated) -> None:
+    port = {"containerPort": 80, "hostPort": 8080}
+    await simulated.pod("first", {"name": "c", "ports": [port]})
+    await simulated.running("first")
+
+    await simulated.pod("second", {"name": "c", "ports": [port]})
+
+    await simulated.until(lambda: simulated.phase("second") == "Failed")
+    status = simulated.shown("second")["status"]
+    words = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    assert (status["reason"], status["message"]) == ("NodePorts", f"Pod was rejected: {words}")
+    told = [event["message"] for event in simulated.api.events() if event["reason"] == "NodePorts"]
+    assert told == [words]
+    assert len(await simulated.runtime.list_sandboxes()) == 1
+
+
+async def test_a_pod_that_runs_is_not_refused_by_a_restarted_kubelet(simulated: Simulated) -> None:
+    await simulated.pod("steady")
+    await simulated.running("steady")
+    await simulated.stop()
+    taints = {"spec": {"taints": [{"key": "new", "effect": "NoExecute"}]}}
+    await simulated.api.patch_node("n1", taints)
+
+    await simulated.start_again()
+    await simulated.pod("late")
+
+    await simulated.until(lambda: simulated.phase("late") == "Failed")
+    assert simulated.shown("late")["status"]["reason"] == "TaintToleration"
+    assert simulated.phase("steady") == "Running"
+
+
+async def test_a_pod_runs_to_its_end(simulated: Simulated) -> None:
+    simulated.lives = {"good": Life(run_s=0.05), "bad": Life(run_s=0.05, exit_code=3)}
+
+    await simulated.pod("well", {"name": "good"}, restartPolicy="Never")
+    await simulated.pod("ill", {"name": "bad"}, restartPolicy="Never")
+
+    await simulated.until(lambda: simulated.phase("well") == "Succeeded")
+    await simulated.until(lambda: simulated.phase("ill") == "Failed")
+    ended = simulated.shown("ill")["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (3, "Error")
+
+
+async def test_a_container_that_keeps_exiting_backs_off(simulated: Simulated) -> None:
+    simulated.lives = {"c": Life(run_s=0.05, exit_code=1)}
+
+    await simulated.pod("crash")
+
+    def waits() -> str:
+        statuses = (simulated.shown("crash").get("status") or {}).get("containerStatuses") or [{}]
+        return str((statuses[0].get("state") or {}).get("waiting", {}).get("reason"))
+
+    await simulated.until(lambda: waits() == "CrashLoopBackOff")
+    assert simulated.phase("crash") == "Running"
