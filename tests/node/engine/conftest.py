@@ -13,7 +13,9 @@ import pytest
 
 from navarch.api.meta import Obj
 from navarch.node.config import KubeletConfig
+from navarch.node.containerd import unmount_below
 from navarch.node.kubelet import Kubelet
+from navarch.node.resources import cgroups
 from navarch.node.runtime.base import ContainerConfig
 from navarch.node.runtime.simulated import FOREVER, Life, SimulatedRuntime
 from navarch.testing.embedded import EmbeddedCluster
@@ -119,3 +121,5 @@ async def simulated(tmp_path: Path) -> AsyncIterator[Simulated]:
             yield node
         finally:
             await node.stop()
+            unmount_below([config.data])
+            cgroups.remove_root(config.cgroup_root)
