@@ -107,7 +107,8 @@ class PaperKubelet:
 class Cluster:
     """What a test does to a cluster, and waits to see in it."""
 
-    def __init__(self, client: Client, manager: ControllerManager, kubelet: PaperKubelet) -> None:
+    def __init__(self, server: ApiServer, client: Client, manager: ControllerManager, kubelet: PaperKubelet) -> None:
+        self.server = server
         self.client = client
         self.manager = manager
         self.kubelet = kubelet
@@ -195,7 +196,7 @@ async def running(
         tasks = [asyncio.create_task(manager.run())]
         if kubelet:
             tasks.append(asyncio.create_task(paper.run()))
-        cluster = Cluster(client, manager, paper)
+        cluster = Cluster(server, client, manager, paper)
         try:
             yield cluster
         finally:

@@ -77,6 +77,18 @@ class Client:
             raise error_of(response.status, data)
         return data
 
+    async def get_newer(self, path: str, tag: str, *, accept: str = "application/json") -> tuple[bytes | None, str]:
+        """GET a document unless it is still the one that `tag` (an ETag; empty for none) stands for: None then. Also
+        the tag of what there is now."""
+        sent = {**self._headers, "accept": accept, **({"if-none-match": tag} if tag else {})}
+        response = await self.transport.send(Request("GET", path, (), sent))
+        data = await read_body(response)
+        if response.status == 304:
+            return None, tag
+        if response.status >= 400:
+            raise error_of(response.status, data)
+        return data, next((value for name, value in response.headers.items() if name.lower() == "etag"), "")
+
     async def _object(self, method: str, path: str, **kwargs: Any) -> Obj:
         return cast(Obj, orjson.loads(await self.request(method, path, **kwargs)))
 

@@ -65,6 +65,7 @@ class ControllerConfig:
     node_monitor_period_s: float = 5.0
     terminated_pod_threshold: int = 12500
     garbage_collector_delay_s: float = 0.0
+    discovery_interval_s: float = 30.0
     disabled: frozenset[str] = frozenset()
 
 

@@ -1,7 +1,8 @@
 """What an API server serves: every resource in its preferred version, with its verbs.
 
-The namespace controller empties namespaces of all of it, the garbage collector watches all of it. Asks for aggregated
-discovery and falls back to group by group, so that any Kubernetes API server will do.
+The namespace controller empties namespaces of all of it, the garbage collector watches all of it. Resources come and go
+while a cluster runs, so each of them asks again: for aggregated discovery, by its ETag; group by group where a server
+has no such form, so that any Kubernetes API server will do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 
 
+_ROOTS = ("/api", "/apis")
+
+
 class Served(NamedTuple):
     """A resource and what can be done with it (`verbs`)."""
 
@@ -28,24 +32,57 @@ class Served(NamedTuple):
     verbs: frozenset[str]
 
 
-async def discover(client: Client) -> list[Served]:
-    """All resources, each in the version that its group prefers; a group that does not answer is left out."""
-    found: list[Served] = []
-    for root in ("/api", "/apis"):
-        answer = orjson.loads(await client.request("GET", root, headers={"accept": _AGGREGATED}))
+class Discovery:
+    """What is served, asked for again and again: a document that is still the same is neither sent nor read again."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, tuple[str, list[Served], frozenset[str]]] = {}
+
+    async def served(self) -> list[Served]:
+        """All resources, each in the version that its group prefers; a group that does not answer is left out.  Raises
+        StatusError, OSError."""
+        return [served for root in _ROOTS for served in (await self._of(root))[0]]
+
+    def uncertain(self) -> frozenset[str]:
+        """The groups about which the last answers say nothing, since who serves them does not answer."""
+        return frozenset().union(*(groups for _, _, groups in self._known.values()))
+
+    async def _of(self, root: str) -> tuple[list[Served], frozenset[str]]:
+        tag, found, silent = self._known.get(root, ("", [], frozenset()))
+        data, new_tag = await self._client.get_newer(root, tag, accept=_AGGREGATED)
+        if data is None:
+            return found, silent
+        answer = orjson.loads(data)
         if answer.get("kind") == "APIGroupDiscoveryList":
-            found += _aggregated(answer)
-        elif root == "/api":
-            found += await _one_version(client, "", (answer.get("versions") or ["v1"])[0])
+            found = list(_aggregated(answer))
+            silent = frozenset(_stale(answer))
         else:
-            for group in answer.get("groups") or ():
-                seen: set[str] = set()
-                for version in _preferred_first(group):
-                    fresh = [s for s in await _one_version(client, group["name"], version)
-                             if s.resource.plural not in seen]  # fmt: skip
-                    seen |= {s.resource.plural for s in fresh}
-                    found += fresh
+            # The list of groups may stay the same when a group does not.
+            found, new_tag = await _by_group(self._client, root, answer), ""
+            silent = frozenset()
+        self._known[root] = (new_tag, found, silent)
+        return found, silent
+
+
+async def _by_group(client: Client, root: str, answer: dict[str, Any]) -> list[Served]:
+    """From a server that has no aggregated form."""
+    if root == "/api":
+        return await _one_version(client, "", (answer.get("versions") or ["v1"])[0])
+    found: list[Served] = []
+    for group in answer.get("groups") or ():
+        seen: set[str] = set()
+        for version in _preferred_first(group):
+            fresh = [s for s in await _one_version(client, group["name"], version) if s.resource.plural not in seen]
+            seen |= {s.resource.plural for s in fresh}
+            found += fresh
     return found
+
+
+def _stale(answer: dict[str, Any]) -> Iterable[str]:
+    for group in answer.get("items") or ():
+        if any(version.get("freshness") == "Stale" for version in group.get("versions") or ()):
+            yield (group.get("metadata") or {}).get("name") or ""
 
 
 def _preferred_first(group: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from navarch.client.resources import (
     STATEFUL_SETS,
 )
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.discovery import discover
+from navarch.controllers.discovery import Discovery
 from navarch.controllers.endpoints.addresses import index_by_label
 from navarch.controllers.pods import int_or_percent, is_finished, is_ready, same_semantics
 
@@ -39,6 +39,7 @@ class DisruptionController(Controller):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._discovery = Discovery(self.client)
         self._budgets = self.watch_primary(POD_DISRUPTION_BUDGETS)
         self._pods = self.informer(PODS)
         index_by_label(self._pods)
@@ -154,7 +155,7 @@ class DisruptionController(Controller):
                 return await self._controller_scale(namespace, above)
             return uid_of(owner), int(owner["spec"].get("replicas", 1))
         group = reference["apiVersion"].rpartition("/")[0]
-        for resource, _ in await discover(self.client):
+        for resource, _ in await self._discovery.served():
             if (resource.group, resource.kind) == (group, kind):
                 try:
                     scale = await self.client.get(resource, reference["name"], namespace, "scale")

@@ -17,7 +17,7 @@ from navarch.api.meta import Key, Obj, Resource, is_deleting, name_of
 from navarch.api.time import format_time
 from navarch.client.resources import NAMESPACES, PODS
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.discovery import Served, discover
+from navarch.controllers.discovery import Discovery, Served
 
 _FINALIZER = "kubernetes"
 _LAST_LOOK_S = 5.0
@@ -50,6 +50,7 @@ class NamespaceController(Controller):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._namespaces = self.watch_primary(NAMESPACES, is_deleting)
+        self._discovery = Discovery(self.client)
         self._served: list[Served] = []
         self._passes: dict[Key, int] = {}
 
@@ -86,7 +87,7 @@ class NamespaceController(Controller):
     async def _empty(self, namespace: str) -> _Remaining:
         remaining = _Remaining()
         try:
-            self._served = await discover(self.client)
+            self._served = await self._discovery.served()
         except StatusError as error:
             remaining.discovery_failure = error.message
         wanted = [s for s in self._served if s.resource.namespaced and {"delete", "list"} <= s.verbs]

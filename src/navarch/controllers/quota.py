@@ -22,7 +22,7 @@ from navarch.client.resources import (
     SERVICES,
 )
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.discovery import discover
+from navarch.controllers.discovery import Discovery
 from navarch.controllers.pods import is_finished, same_semantics
 from navarch.kinds.core.quota_usage import covers, usage_of
 
@@ -42,7 +42,7 @@ class ResourceQuotaController(Controller):
         self._sources = {resource: self.informer(resource) for resource in _WATCHED}
         for resource, informer in self._sources.items():
             informer.add_handler(updated=self._pod_updated if resource == PODS else None, deleted=self._gone)
-        self._counted: dict[str, Resource] = {}
+        self._discovery = Discovery(self.client)
         self._wrong: dict[Key, str] = {}
         """By quota: the revision that a recount did not agree with."""
 
@@ -101,10 +101,10 @@ class ResourceQuotaController(Controller):
         """The resources whose objects count for any of the names."""
         found: set[Resource] = set()
         counted = [name.removeprefix("count/") for name in hard if name.startswith("count/")]
-        if any(name not in self._counted for name in counted):
-            for served in await discover(self.client):
-                self._counted[served.resource.group_resource] = served.resource
-        found.update(self._counted[name] for name in counted if name in self._counted)
+        if counted:
+            # Asked each time: what is served, and in which version, may have changed.
+            served = {each.resource.group_resource: each.resource for each in await self._discovery.served()}
+            found.update(served[name] for name in counted if name in served)
         for name in hard:
             if name.startswith("count/"):
                 continue

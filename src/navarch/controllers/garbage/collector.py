@@ -9,6 +9,7 @@ decided on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from navarch.api.meta import Key, Obj, Resource, is_deleting, owner_references_o
 from navarch.client.base import PatchKind
 from navarch.client.informer import Informer
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.discovery import discover
+from navarch.controllers.discovery import Discovery
 from navarch.controllers.garbage.graph import FOREGROUND, ORPHAN, Changes, Graph, Node
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _ORPHAN = "orphan"
 _IGNORED = {("", "events"), ("events.k8s.io", "events")}
 _DEFINITIONS = "customresourcedefinitions"
 _REDISCOVER_S = 1.0
+_SYNC_S = 30.0
 
 
 class GarbageCollector(Controller):
@@ -40,6 +42,9 @@ class GarbageCollector(Controller):
         self._informers_by_resource: dict[Resource, Informer] = {}
         self._by_kind: dict[tuple[str, str], Resource] = {}
         self._rediscover = asyncio.Event()
+        self._discovery = Discovery(self.client)
+        # Informers of resources that nobody else here watches.
+        self._running: dict[Resource, asyncio.Task[None]] = {}
         self._recorder = context.recorder("garbage-collector-controller")
 
     # Watching everything.
@@ -52,23 +57,27 @@ class GarbageCollector(Controller):
             await self._watch_all(tasks)
             tasks.create_task(super().run(), name=self.name)
             while True:
-                await self._rediscover.wait()
-                await asyncio.sleep(_REDISCOVER_S)
+                # Definitions say at once that something has changed; whatever else may, is found out in time.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.context.config.discovery_interval_s):
+                        await self._rediscover.wait()
+                        await asyncio.sleep(_REDISCOVER_S)
                 self._rediscover.clear()
                 await self._watch_all(tasks)
 
     async def _watch_all(self, tasks: asyncio.TaskGroup) -> None:
-        """Start watching what is newly served. Resources that are no longer served give errors that back off."""
+        """Watch what is served, and no longer what is not."""
         retry_s = 0.1
         while True:
             try:
-                served = await discover(self.client)
+                served = await self._discovery.served()
                 break
             except (StatusError, OSError) as error:
                 log.debug("discovery: %s", error)
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, 10)
         fresh: list[Informer] = []
+        self._drop({each.resource for each in served})
         for resource, verbs in served:
             self._by_kind.setdefault((resource.group, resource.kind), resource)
             if resource in self._informers_by_resource or (resource.group, resource.plural) in _IGNORED:
@@ -82,15 +91,38 @@ class GarbageCollector(Controller):
                 informer.add_handler(
                     added=self._definition_changed, updated=lambda _old, new: self._definition_changed(new)
                 )
-        for informer in fresh:
-            await informer.synced()
+        with contextlib.suppress(TimeoutError):
+            # A resource may go before all of it has come.
+            async with asyncio.timeout(_SYNC_S):
+                for informer in fresh:
+                    await informer.synced()
+        if fresh:
+            # Owners of a kind that was not known can be looked for now.
+            for node in list(self.graph.nodes.values()):
+                if node.virtual:
+                    self.enqueue(Key(_EXAMINE, node.uid))
+
+    def _drop(self, served: set[Resource]) -> None:
+        """Forget what is served no longer. That its objects cannot be asked for does not mean that they are gone: as
+        owners they are in doubt, and nothing is deleted on a guess."""
+        silent = self._discovery.uncertain()
+        for resource in [each for each in self._informers_by_resource if each not in served]:
+            if resource.group in silent or resource in self.context.shared:
+                continue
+            del self._informers_by_resource[resource]
+            if self._by_kind.get((resource.group, resource.kind)) == resource:
+                del self._by_kind[resource.group, resource.kind]
+            if (task := self._running.pop(resource, None)) is not None:
+                task.cancel()
+            self.graph.doubt(resource)
 
     def _informer_of(self, resource: Resource, tasks: asyncio.TaskGroup) -> Informer:
         if resource in self.context.shared:
             informer = self.context.informers.get(resource)
         else:
             informer = Informer(self.client, resource, transform=_lean)
-            tasks.create_task(informer.run(), name=f"metadata of {resource.group_resource}")
+            name = f"metadata of {resource.group_resource}"
+            self._running[resource] = tasks.create_task(informer.run(), name=name)
 
         def observe(obj: Obj) -> None:
             self._take(self.graph.observe(resource, obj))

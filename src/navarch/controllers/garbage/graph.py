@@ -146,3 +146,14 @@ class Graph:
             ghost = self.nodes[uid] = Node(uid, node.namespace, node.name, node.resource, node.api_version, node.kind)
             ghost.dependents = node.dependents
         return changes
+
+    def doubt(self, resource: Resource) -> None:
+        """Objects of the resource can no longer be followed: those that are named as owners must be looked up again
+        before anything is concluded from them, the others are nobody's business."""
+        ignored = Changes()
+        for node in [node for node in self.nodes.values() if node.resource == resource and not node.virtual]:
+            for reference in node.owners:
+                self._unlink(node, reference["uid"], ignored)
+            node.owners, node.finalizers, node.deleting, node.virtual = (), (), False, True
+            if not node.dependents:
+                self.nodes.pop(node.uid, None)
