@@ -10,6 +10,7 @@ Invariant: a pod is in exactly one place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -155,10 +156,9 @@ class SchedulingQueue:
             if pod is not None:
                 return pod
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._next_timer_s())
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._next_timer_s()):
+                    await self._wake.wait()
 
     def pop_now(self) -> PodInfo | None:
         """The next pod if one is ready."""

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
+from navarch.api.validation import validate_dns_label
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
+from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
 from navarch.kinds.rollout import (
     WorkloadStrategy,
     validate_at_most_all,
@@ -77,11 +79,17 @@ class StatefulSetStrategy(WorkloadStrategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         yield from _validate_policies(spec)
+        # Neither the service's name nor the claims can change: what was once accepted stays.
+        if old is None and spec.get("serviceName"):
+            yield from validate_dns_label(spec["serviceName"], "spec.serviceName")
         yield from validate_counts(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit"))
         if (start := (spec.get("ordinals") or {}).get("start")) is not None and start < 0:
             yield invalid_value("spec.ordinals.start", start, "must be greater than or equal to 0")
+        if old is None:
+            for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+                yield from validate_claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
         yield from validate_selector(spec, "statefulset")
-        yield from validate_template(spec, "StatefulSet")
+        yield from validate_template(_with_claims_as_volumes(spec), "StatefulSet")
         if old is not None and _fixed_part(spec) != _fixed_part(old["spec"]):
             yield forbidden_field("spec", _UPDATE_REFUSED)
 
@@ -90,6 +98,19 @@ class StatefulSetStrategy(WorkloadStrategy):
         parts = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
         status = obj.get("status") or {}
         yield from validate_status_counts(status, (*names, "observedGeneration"), at_most=("replicas", parts))
+
+
+def _with_claims_as_volumes(spec: Obj) -> Obj:
+    """The spec as its pods will have it: each claim template is a volume of its name, before and instead of others."""
+    claims = spec.get("volumeClaimTemplates")
+    template = spec.get("template") or {}
+    if not claims:
+        return spec
+    names = list(dict.fromkeys((claim.get("metadata") or {}).get("name") or "" for claim in claims))
+    pod = template.get("spec") or {}
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    volumes += [volume for volume in pod.get("volumes") or () if volume.get("name") not in names]
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": volumes}}}
 
 
 def _fixed_part(spec: Obj) -> Obj:

@@ -11,8 +11,8 @@ from navarch.api.meta import Obj, get_path
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.batch.cron import schedule_problem
+from navarch.kinds.batch.job import default_job_parts
 from navarch.kinds.batch.job_validation import validate_job_spec
-from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.rollout import WorkloadStrategy, validate_counts
 from navarch.kinds.strategies import strategy
 
@@ -53,7 +53,7 @@ class CronJobStrategy(WorkloadStrategy):
         spec.setdefault("successfulJobsHistoryLimit", 3)
         spec.setdefault("failedJobsHistoryLimit", 1)
         job = spec.setdefault("jobTemplate", {})
-        default_pod_template(job.setdefault("spec", {}).setdefault("template", {}))
+        default_job_parts(job.setdefault("spec", {}))
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}

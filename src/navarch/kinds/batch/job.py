@@ -40,6 +40,11 @@ def default_job_spec(spec: Obj) -> None:
     default("suspend", False)
     default("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
     default("manualSelector", False)
+    default_job_parts(spec)
+
+
+def default_job_parts(spec: Obj) -> None:
+    """The defaults inside a Job's spec, which a CronJob's template has as well."""
     for rule in (spec.get("podFailurePolicy") or {}).get("rules") or ():
         for pattern in rule.get("onPodConditions") or ():
             pattern.setdefault("status", "True")
