@@ -191,7 +191,7 @@ async def test_nesting_put_together_by_a_patch(api: Api) -> None:
 @pytest.mark.parametrize(
     ("patch", "code"),
     [
-        ({"metadata": {"uid": "other"}}, 409),
+        ({"metadata": {"uid": "other"}}, 422),
         ({"metadata": {"resourceVersion": "1"}}, 409),
         ({"metadata": {"resourceVersion": "9" * 5000}}, 400),
         ({"metadata": {"resourceVersion": "x"}}, 400),

@@ -325,3 +325,13 @@ async def test_a_kind_is_served_in_two_versions(api: Api) -> None:
     assert as_v2["apiVersion"] == "autoscaling/v2"
     assert as_v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 50
     assert listed["items"][0]["spec"]["targetCPUUtilizationPercentage"] == 50
+
+
+async def test_nor_does_one_that_says_the_same_in_another_order(api: Api) -> None:
+    made = await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+    turned = {name: made[name] for name in reversed(made)}
+    turned["metadata"] = {name: made["metadata"][name] for name in reversed(made["metadata"])}
+
+    again = await api.ok("PUT", f"{CONFIG_MAPS}/a", turned)
+
+    assert again["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]

@@ -14,6 +14,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, is_deleting, name_of, namespace_of
 from navarch.api.time import format_time
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.base import Client, PatchKind
@@ -182,7 +183,10 @@ async def running(
 ) -> AsyncIterator[Cluster]:
     """A cluster with controllers, while the context lasts."""
     server = ApiServer(MemoryStore())
-    server.use(admission=default_chain(server.reader, server.writer, AdmissionConfig(), RealWorld(2)))
+    server.use(
+        admission=default_chain(server.reader, server.writer, AdmissionConfig(), RealWorld(2)),
+        allocation=AllocationConfig(),
+    )
     await server.start()
     client = Client(LocalTransport(server.as_user(_ADMIN)))
     async with AsyncExitStack() as stack:

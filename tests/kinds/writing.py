@@ -33,15 +33,9 @@ def updated(group: str, kind: str, old: Any, new: Any, subresource: str = "") ->
     strategy = lookup(group, kind)
     new = copy.deepcopy(new)
     strategy.defaults(new)
-    if subresource == "status":
-        strategy.prepare_status(new, old)
-        errors = strategy.validate_status(new, old)
-    elif subresource:
-        strategy.prepare_subresource(subresource, new, old)
-        errors = strategy.validate_subresource(subresource, new, old)
-    else:
-        strategy.prepare_update(new, old)
-        errors = strategy.validate(new, old)
+    through = strategy.through(subresource)
+    through.prepare(strategy, new, old)
+    errors = through.validate(strategy, new, old)
     return new, [str(error) for error in errors]
 
 

@@ -102,6 +102,18 @@ def update_managed_fields(
     _write(metadata, _cap(_take_over(managers, changes, me, now)))
 
 
+def readable(entries: Any) -> bool:
+    """Whether managedFields are what they should be; none are."""
+    if not entries:
+        return True
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return False
+    words = ("manager", "operation", "apiVersion", "subresource", "time")
+    if not all(isinstance(entry.get(word, ""), str) for entry in entries for word in words):
+        return False
+    return len(_decode(entries)) == len(entries)
+
+
 def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[_Managers, bool]:
     """The managers before an update, and whether the object's fields are tracked at all.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from navarch.api.meta import Obj, Resource
+from navarch.api.meta import Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.time import format_time
-from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.admitting import Chain, NoAdmission
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.companions import Companion
 from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
@@ -23,39 +25,6 @@ from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 from navarch.world import World
-
-
-class AdmissionChain(Protocol):
-    """The admission plugins in their order (`admission.chain.Chain`)."""
-
-    def concerns(self, kind: Kind, operation: str) -> bool: ...
-
-    async def mutate(self, attributes: Attributes) -> None: ...
-
-    async def validate(self, attributes: Attributes) -> None: ...
-
-    async def committed(self, attributes: Attributes, stored: Obj) -> None: ...
-
-    async def rolled_back(self, attributes: Attributes) -> None: ...
-
-
-class NoAdmission:
-    """The chain without plugins."""
-
-    def concerns(self, kind: Kind, operation: str) -> bool:
-        return False
-
-    async def mutate(self, attributes: Attributes) -> None:
-        return
-
-    async def validate(self, attributes: Attributes) -> None:
-        return
-
-    async def committed(self, attributes: Attributes, stored: Obj) -> None:
-        return
-
-    async def rolled_back(self, attributes: Attributes) -> None:
-        return
 
 
 class Delegate(Protocol):
@@ -76,7 +45,9 @@ class Core:
     authenticator: Authenticator
     authorizer: Authorizer
     world: World
-    admission: AdmissionChain = field(default_factory=NoAdmission)
+    admission: Chain = field(default_factory=NoAdmission)
+    # What is written in the same commit as objects of a kind.
+    companions: Mapping[Resource, Companion] = field(default_factory=dict)
     token_issuer: TokenIssuer | None = None
     # How to reach kubelets; None: any certificate will do, and none is shown.
     kubelet_tls: ssl.SSLContext | None = None

@@ -15,7 +15,7 @@ import orjson
 from navarch.api.errors import StatusError, bad_request, conflict, invalid, invalid_value, not_found, not_supported
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
-from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
 from navarch.apiserver.core import Core
 from navarch.apiserver.decoding import parsed
 from navarch.apiserver.reading import whole_number
@@ -138,55 +138,54 @@ class Deleting:
         self._writing = writing
 
     async def delete(
-        self, kind: ServedKind, namespace: str, name: str, options: DeleteOptions, origin: Origin
+        self,
+        kind: ServedKind,
+        namespace: str,
+        name: str,
+        options: DeleteOptions,
+        origin: Origin,
+        *,
+        admit: bool = True,
     ) -> Deleted:
-        """Raises StatusError 404, 409."""
+        """`admit` is off for what was admitted as something else: an Eviction.  Raises StatusError 404, 409."""
         core, resource = self._core, kind.resource
         cache = kind.cache
         await core.caches.sync()
-        admitted = False
         for _ in range(_ATTEMPTS):
             cached = cache.get(namespace, name)
             if cached is None:
                 raise not_found(resource.plural, resource.group, name)
             obj = await core.encodings.obj(kind, cached)
             objectmeta.check_preconditions(obj, kind, options.uid, options.revision)
-            attributes = self._attributes(kind, cached, obj, options, origin)
-            if not admitted and core.admission.concerns(kind, "DELETE"):
-                await core.admission.mutate(attributes)
-                await core.admission.validate(attributes)
-                admitted = True
             try:
-                deleted = await self._attempt(kind, cached, obj, options, origin)
+                return await self._admitted(kind, cached, obj, options, origin, admit=admit)
             except Conflict as lost:
                 await self._writing.catch_up(lost)
-                continue
-            if admitted and deleted.gone and not origin.dry_run:
-                await core.admission.committed(attributes, deleted.obj)
-            return deleted
         raise conflict(resource.plural, resource.group, name)
 
-    def _attributes(
-        self, kind: ServedKind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin
-    ) -> Attributes:
-        return Attributes(
-            kind,
-            "DELETE",
-            cached.namespace,
-            cached.name,
-            "",
-            None,
-            obj,
-            origin.user,
-            origin.dry_run,
-            options.raw,
-            origin.warnings,
-        )
-
-    async def _attempt(
-        self, kind: ServedKind, cached: Cached, stored: Obj, options: DeleteOptions, origin: Origin
+    async def _admitted(
+        self, kind: ServedKind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin, *, admit: bool
     ) -> Deleted:
         """One try against one stored state.  Raises Conflict."""
+        admitted = NOT_ADMITTED
+        if admit:
+            admitted = admission(
+                self._core.admission, origin, kind, DELETE, namespace=cached.namespace, name=cached.name, old=obj
+            )
+        async with admitted:
+            await admitted.mutate(None)
+            await admitted.validate(None)
+            return await self._attempt(kind, cached, obj, options, origin, admitted)
+
+    async def _attempt(
+        self,
+        kind: ServedKind,
+        cached: Cached,
+        stored: Obj,
+        options: DeleteOptions,
+        origin: Origin,
+        admitted: Admission,
+    ) -> Deleted:
         obj = orjson.loads(orjson.dumps(stored))
         metadata = obj["metadata"]
         grace_s = kind.strategy.delete_grace_s(obj, options.grace_s)
@@ -204,7 +203,7 @@ class Deleting:
                 objectmeta.mark_deleting(obj, kind, self._core.now(), 0 if running else grace_s)
         if not held:
             # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
-            revision = await self._writing.remove(cached, dry_run=origin.dry_run)
+            revision = await self._writing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
             stored["metadata"]["resourceVersion"] = str(revision)
             return Deleted(stored, True)
         written = await self._writing.put_deleting(kind, obj, cached, origin)

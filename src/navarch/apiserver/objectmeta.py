@@ -10,16 +10,20 @@ from navarch.api.meta import Obj, new_uid
 from navarch.api.time import format_time, parse_time
 from navarch.kinds.base import Kind
 
-_KEPT = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName")
+_KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "generation")
 _LONGEST_GRACE_S = 100 * 365 * 86_400
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status"})
 
 
-def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random) -> None:
-    """Give a new object its identity.  Raises StatusError for what a client may not state."""
-    metadata = obj["metadata"]
-    if metadata.get("resourceVersion"):
+def refuse_revision(obj: Obj) -> None:
+    """What is new has no revision yet.  Raises StatusError 400."""
+    if obj["metadata"].get("resourceVersion"):
         raise bad_request("resourceVersion should not be set on objects to be created")
+
+
+def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random) -> None:
+    """Give a new object its identity, whatever it says of it."""
+    metadata = obj["metadata"]
     for name in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
         metadata.pop(name, None)
     metadata["uid"] = new_uid(source)
@@ -28,24 +32,25 @@ def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random) -> Non
         metadata["generation"] = 1
 
 
-def keep_on_update(obj: Obj, old: Obj, kind: Kind) -> None:
-    """What a client does not change comes from the stored object; a stated uid must be the stored one's."""
-    metadata, was = obj["metadata"], old["metadata"]
-    stated_uid = metadata.get("uid")
-    if stated_uid and stated_uid != was.get("uid"):
+def check_uid(obj: Obj, old: Obj, kind: Kind) -> None:
+    """Who replaces an object may say which one he means by its uid.  Raises StatusError 409."""
+    stated, uid = obj["metadata"].get("uid"), old["metadata"].get("uid", "")
+    if stated and stated != uid:
         resource = kind.resource
-        why = f"Precondition failed: UID in precondition: {stated_uid}, UID in object meta: {was.get('uid', '')}"
-        raise conflict(resource.plural, resource.group, was["name"], why)
+        why = f"Precondition failed: UID in precondition: {stated}, UID in object meta: {uid}"
+        raise conflict(resource.plural, resource.group, old["metadata"]["name"], why)
+
+
+def keep_on_update(obj: Obj, old: Obj) -> None:
+    """What nobody changes by an update comes from the stored object. Another uid is left, for validation to refuse."""
+    metadata, was = obj["metadata"], old["metadata"]
     metadata.pop("selfLink", None)
-    for name in _KEPT:
+    kept = _KEPT if metadata.get("uid") else ("uid", *_KEPT)
+    for name in kept:
         if name in was:
             metadata[name] = was[name]
         else:
             metadata.pop(name, None)
-    if "generation" in was:
-        metadata["generation"] = was["generation"]
-    else:
-        metadata.pop("generation", None)
 
 
 def bump_generation(obj: Obj, old: Obj, kind: Kind) -> None:

@@ -19,25 +19,31 @@ from navarch.api import schema
 from navarch.api.errors import (
     StatusError,
     bad_request,
-    forbidden,
     internal,
     method_not_allowed,
     too_large,
+    unavailable,
     unknown_path,
 )
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.admitting import Chain
+from navarch.apiserver.allocation.keys import NODE_PORTS_KIND
+from navarch.apiserver.allocation.repair import EVERY_S as REPAIR_EVERY_S
+from navarch.apiserver.allocation.repair import Repair
+from navarch.apiserver.allocation.services import AllocationConfig, ServiceAllocation
 from navarch.apiserver.answers import in_form
-from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
+from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, TokenIssuer
+from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
-from navarch.apiserver.core import AdmissionChain, Core, Delegate
+from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
 from navarch.apiserver.handlers.virtual import Virtual
-from navarch.apiserver.housekeeping import Housekeeping, chores_of
+from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.negotiation import form_of, respond_error, without_body
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
@@ -48,6 +54,7 @@ from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
+from navarch.kinds.resources import SERVICES
 from navarch.store.base import Store, StoreUnavailable
 from navarch.world import RealWorld, World
 
@@ -70,13 +77,13 @@ class ApiServer:
         authenticator: Authenticator | None = None,
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,
-        admission: AdmissionChain | None = None,
+        admission: Chain | None = None,
         world: World | None = None,
         bookmark_s: float = 60.0,
         event_ttl_s: float = 3600.0,
     ) -> None:
         registry = registry or builtin()
-        caches = Caches(store, registry.kinds())
+        caches = Caches(store, [*registry.kinds(), NODE_PORTS_KIND])
         everyone = EveryoneIsAdmin()
         self.store = store
         self.core = Core(
@@ -109,6 +116,7 @@ class ApiServer:
             "deletecollection": self.objects.delete_collection,
         }
         self._housekeeping: Housekeeping | None = None
+        self._repair: Repair | None = None
 
     def use(
         self,
@@ -116,7 +124,8 @@ class ApiServer:
         authenticator: Authenticator | None = None,
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,
-        admission: AdmissionChain | None = None,
+        admission: Chain | None = None,
+        allocation: AllocationConfig | None = None,
         kubelet_tls: ssl.SSLContext | None = None,
         delegate: Delegate | None = None,
     ) -> None:
@@ -129,6 +138,10 @@ class ApiServer:
             self.core.token_issuer = token_issuer
         if admission is not None:
             self.core.admission = admission
+        if allocation is not None:
+            services = ServiceAllocation(self.core.caches, self.core.world, allocation)
+            self.core.companions = {**self.core.companions, SERVICES: services}
+            self._repair = Repair(services)
         if kubelet_tls is not None:
             self.core.kubelet_tls = kubelet_tls
         if delegate is not None:
@@ -139,7 +152,12 @@ class ApiServer:
         await self.store.open()
         await self.core.caches.start()
         self.core.world.incarnate(self.core.caches.revision)
-        self._housekeeping = Housekeeping(chores_of(self.core.caches), self.core.metrics.chore_failed)
+        chores = chores_of(self.core.caches)
+        if self._repair is not None:
+            # Before the first service: what is stored may be older than the keys that hold its addresses.
+            await self._repair()
+            chores.append(Chore("repair of addresses and node ports", REPAIR_EVERY_S, self._repair))
+        self._housekeeping = Housekeeping(chores, self.core.metrics.chore_failed)
         self._housekeeping.start()
         self._paths.ready = True
 
@@ -188,17 +206,8 @@ class ApiServer:
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
             response = await self._respond(request, route, verb, user)
-        except StatusError as error:
-            response = respond_error(error)
-        except StoreUnavailable as error:
-            response = respond_error(StatusError(503, "ServiceUnavailable", str(error)))
-        except (RecursionError, orjson.JSONEncodeError) as error:
-            # The client's own nesting, put together by a patch.
-            log.warning("%s %s: %s", request.method, request.path, error)
-            response = respond_error(bad_request("exceeded max depth"))
         except Exception as error:
-            log.exception("%s %s failed", request.method, request.path)
-            response = respond_error(internal(str(error)))
+            response = respond_error(_status_of(error, request))
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         self.core.metrics.request(verb, self.core.label_of(route), response.status, seconds)
         return response if request.method != "HEAD" else await without_body(response)
@@ -249,20 +258,22 @@ class ApiServer:
         return handler
 
 
-def refusal(user: User, attributes: RequestAttributes, reason: str) -> StatusError:
-    """403 in Kubernetes' words."""
-    if not attributes.is_resource:
-        message = f'forbidden: User "{user.name}" cannot {attributes.verb} path "{attributes.path}"'
-        return StatusError(403, "Forbidden", f"{message}: {reason}" if reason else message, details={})
-    resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")
-    why = f'User "{user.name}" cannot {attributes.verb} resource "{resource}" in API group "{attributes.group}"'
-    if (attributes.namespace and attributes.resource != "namespaces") or attributes.namespace:
-        why += f' in the namespace "{attributes.namespace}"'
-    else:
-        why += " at the cluster scope"
-    if reason:
-        why += f": {reason}"
-    return forbidden(attributes.resource, attributes.group, attributes.name, why)
+def _status_of(error: BaseException, request: Request) -> StatusError:
+    """What the client is told of whatever ended its request."""
+    while isinstance(error, BaseExceptionGroup):
+        # Of several that failed side by side, what says most: a refusal, else that the store is away, else the first.
+        refused, away = error.subgroup(StatusError), error.subgroup(StoreUnavailable)
+        error = (refused or away or error).exceptions[0]
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, StoreUnavailable):
+        return unavailable(str(error))
+    if isinstance(error, (RecursionError, orjson.JSONEncodeError)):
+        # The client's own nesting, put together by a patch.
+        log.warning("%s %s: %s", request.method, request.path, error)
+        return bad_request("exceeded max depth")
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return internal(str(error))
 
 
 class ServerWriter:

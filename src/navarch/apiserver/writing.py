@@ -4,37 +4,42 @@ itself.
 Only kinds as they are stored come this way; who serves another version converts before and after.
 
 In: an object (create) or a function from the stored object to the wanted one (modify).  Out: what is stored now. The
-steps, in this order: system metadata, defaults, the kind's strategy, managed fields, admission, validation, canonical
-bytes, commit. A modify whose commit loses a race starts over from the newer object unless the request named the
-revision it wants to replace; one that changes nothing writes nothing.
+steps, in Kubernetes' order: defaults, managed fields, mutating admission (defaults again for what it added), then the
+kind's preparation (uid, times, generation, status: whatever a client or a plugin said of them), validation, validating
+admission, canonical bytes, commit. What was reserved on the way is given back on every way out but the commit. A modify
+whose commit loses a race starts over from the newer object unless the request named the revision it wants to replace;
+one that changes nothing writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
+import orjson
+
 from navarch.api import apply as managed
-from navarch.api.errors import FieldError, already_exists, conflict, invalid, not_found, unavailable
+from navarch.api.errors import FieldError, already_exists, conflict, internal, invalid, not_found, unavailable
 from navarch.api.errors import timeout as timed_out
 from navarch.api.meta import Obj, generated_name
 from navarch.api.validation import validate_object_meta, validate_object_meta_update
 from navarch.apiserver import objectmeta
-from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
 from navarch.apiserver.codec import decode
+from navarch.apiserver.companions import NOTHING, Holding
 from navarch.apiserver.core import Core
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.apiserver.watchcache import Cached
+from navarch.kinds.base import Requester, Subresource
 from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
 
 _MODIFY_ATTEMPTS = 50
 _NAME_ATTEMPTS = 8
+_HOLDING_ATTEMPTS = 100
 _ERRORS_SHOWN = 1000
-# Writes that change what an update of the object itself may change.
-_LIKE_MAIN = frozenset({"", "scale"})
 
 
 @dataclass(slots=True)
@@ -46,6 +51,14 @@ class Origin:
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    def requester(self) -> Requester:
+        user = self.user
+        return Requester(user.name, tuple(user.groups), user.uid, user.extra)
+
+    def creating(self) -> Origin:
+        """The same, for an update that turns out to create."""
+        return replace(self, options={**self.options, "kind": "CreateOptions"})
 
 
 @dataclass(slots=True)
@@ -62,17 +75,36 @@ class Written:
         return decode(self.data)
 
 
+class View(Protocol):
+    """An object as a subresource of another kind shows it."""
+
+    def of(self, obj: Obj) -> Obj: ...
+
+    def put(self, obj: Obj, shown: Obj) -> None:
+        """Make the object say what is shown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What goes with a commit: who is told that it happened, and what is written beside the object."""
+
+    admitted: Admission = NOT_ADMITTED
+    holding: Holding = NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class How:
     """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side
-    apply does that itself); whether it is `direct`, the server's own (a binding), which the kind's hooks do not look
-    at; whether `wanted` is a function of what is stored (`patch`), so that losing a race means doing it again: the
-    revision that such a change carries is the stored one, unless it states another."""
+    apply does that itself); whether admission looks at it here (what a Binding does to a pod was admitted as such), and
+    as what (`view`: a Scale); whether `wanted` is a function of what is stored (`patch`), so that losing a race means
+    doing it again: the revision that such a change carries is the stored one, unless it states another."""
 
     subresource: str = ""
     manage: bool = True
-    direct: bool = False
+    admit: bool = True
     patch: bool = False
+    view: View | None = None
 
 
 MAIN = How()
@@ -94,53 +126,56 @@ class Writing:
 
     async def create(self, kind: ServedKind, obj: Obj, origin: Origin) -> Written:
         """`obj` belongs to the pipeline from here on; its namespace is set."""
-        core = self._core
-        strategy = kind.strategy
+        core, strategy = self._core, kind.strategy
+        objectmeta.refuse_revision(obj)
         metadata = obj["metadata"]
+        namespace, now = metadata.get("namespace") or "", core.now_text()
+        strategy.defaults(obj)
+        self._manage(kind, None, obj, origin, "", now)
+        name = metadata.get("name") or ""
+        async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
+            if admitted.mutates:
+                await self._mutate(kind, admitted, obj)
+            base = self._prepare_new(kind, obj, origin, namespace, now)
+            holding = self._take(kind, obj, None)
+            origin.warnings.extend(strategy.warnings(obj, None))
+            self._refuse_invalid(kind, obj, self._create_errors(kind, obj))
+            await admitted.validate(obj)
+            return await self._commit_new(kind, obj, origin, base, Commit(admitted, holding))
+
+    def _prepare_new(self, kind: ServedKind, obj: Obj, origin: Origin, namespace: str, now: str) -> str:
+        """What the server says of a new object, whoever said something else before. Returns what the name was generated
+        from; empty for one that was stated."""
+        core, strategy = self._core, kind.strategy
+        metadata = obj["metadata"]
+        if namespace:
+            metadata["namespace"] = namespace
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         if base:
             metadata["name"] = generated_name(base, core.world.identities("names", kind.resource.plural))
-        now = core.now_text()
         objectmeta.fill_on_create(obj, kind, now, core.world.identities("uids", kind.resource.plural))
-        strategy.defaults(obj)
-        # Before the server adds what is its own (a Job's selector): that belongs to nobody who might drop it again.
-        self._manage(kind, None, obj, origin, "", now)
         strategy.prepare_create(obj)
+        strategy.name_requester(obj, origin.requester())
         if "status" not in obj and (status := kind.first_status()) is not None:
             obj["status"] = status
         for finalizer in strategy.finalizers_on_create(obj):
             if finalizer not in metadata.setdefault("finalizers", []):
                 metadata["finalizers"].append(finalizer)
-        attributes = self._attributes(kind, "CREATE", obj, None, origin, "")
-        admitted = core.admission.concerns(kind, "CREATE")
-        try:
-            if admitted:
-                await core.admission.mutate(attributes)
-                obj = attributes.obj or obj
-                strategy.defaults(obj)
-            origin.warnings.extend(strategy.warnings(obj, None))
-            self._refuse_invalid(kind, obj, self._create_errors(kind, obj))
-            if admitted:
-                await core.admission.validate(attributes)
-            written = await self._commit_new(kind, obj, origin, base)
-        except BaseException:
-            if admitted:
-                await core.admission.rolled_back(attributes)
-            raise
-        if admitted and not origin.dry_run:
-            await core.admission.committed(attributes, obj)
-        return written
+        if entries := metadata.pop("managedFields", None):
+            # Last, as an update leaves them, so that one that changes nothing gives the same bytes.
+            metadata["managedFields"] = entries
+        return base
 
     def _create_errors(self, kind: ServedKind, obj: Obj) -> Iterable[FieldError]:
         yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=kind.strategy.name_rule)
         yield from kind.strategy.validate(obj, None)
 
-    async def _commit_new(self, kind: ServedKind, obj: Obj, origin: Origin, base: str) -> Written:
+    async def _commit_new(self, kind: ServedKind, obj: Obj, origin: Origin, base: str, how: Commit) -> Written:
         resource = kind.resource
         metadata = obj["metadata"]
         for attempt in range(_NAME_ATTEMPTS):
             try:
-                return await self._put(kind, obj, 0, origin)
+                return await self._put(kind, obj, 0, origin, how)
             except Conflict:
                 if not base:
                     raise already_exists(resource.plural, resource.group, metadata["name"]) from None
@@ -173,12 +208,14 @@ class Writing:
             if cached is None:
                 if missing is None:
                     raise not_found(resource.plural, resource.group, name)
-                return await self.create(kind, missing(), origin)
+                return await self.create(kind, missing(), origin.creating())
             old = await core.encodings.obj(kind, cached)
             obj = wanted(old)
             revision = objectmeta.requested_revision(obj)
             if revision and revision != cached.revision:
                 raise conflict(resource.plural, resource.group, name)
+            if not how.patch:
+                objectmeta.check_uid(obj, old, kind)
             if not revision and not kind.strategy.allow_unconditional_update and how == MAIN:
                 error = FieldError(
                     "FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0
@@ -194,88 +231,129 @@ class Writing:
 
     async def _replace(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
-        core, strategy = self._core, kind.strategy
-        self._prepare(kind, obj, old, cached, how)
+        strategy, through = kind.strategy, kind.strategy.through(how.subresource)
+        if not through.trusted:
+            strategy.defaults(obj)
+        # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
+        self._prepare(kind, through, obj, old, cached)
         if how.manage:
-            self._manage(kind, old, obj, origin, how.subresource, core.now_text())
-        attributes = self._attributes(kind, "UPDATE", obj, old, origin, how.subresource)
-        admitted = core.admission.concerns(kind, "UPDATE")
-        try:
-            if admitted:
-                await core.admission.mutate(attributes)
-                obj = attributes.obj or obj
-                if not how.direct:
-                    strategy.defaults(obj)
-            if not how.direct:
+            self._manage(kind, old, obj, origin, how.subresource, self._core.now_text())
+        async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
+            if admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how):
+                self._prepare(kind, through, obj, old, cached)
+            holding = NOTHING if through.trusted else self._take(kind, obj, old)
+            if not through.trusted:
                 objectmeta.bump_generation(obj, old, kind)
-            if not how.subresource:
-                origin.warnings.extend(strategy.warnings(obj, old))
-            if not how.direct:
-                self._refuse_invalid(kind, obj, self._update_errors(kind, obj, old, how.subresource))
-            if admitted:
-                await core.admission.validate(attributes)
-            if how.subresource != "status" and objectmeta.may_go(obj, kind):
-                written = await self._remove(kind, obj, cached, origin)
-            else:
-                written = await self._put(kind, obj, cached.revision, origin, cached)
-        except BaseException:
-            if admitted:
-                await core.admission.rolled_back(attributes)
-            raise
-        if admitted and not origin.dry_run:
-            await core.admission.committed(attributes, obj)
-        return written
+                if not how.subresource:
+                    origin.warnings.extend(strategy.warnings(obj, old))
+                self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old))
+            await admitted.validate(obj if how.view is None else how.view.of(obj))
+            if through.ends_deletion and objectmeta.may_go(obj, kind):
+                return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
+            return await self._put(kind, obj, cached.revision, origin, Commit(admitted, holding), cached)
 
-    def _prepare(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, how: How) -> None:
+    def _take(self, kind: ServedKind, obj: Obj, old: Obj | None) -> Holding:
+        companion = self._core.companions.get(kind.resource)
+        return NOTHING if companion is None else companion.take(obj, old)
+
+    def _release(self, kind: ServedKind, old: Obj) -> Holding:
+        companion = self._core.companions.get(kind.resource)
+        return NOTHING if companion is None else companion.release(old)
+
+    def _admit_update(
+        self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How
+    ) -> Admission:
+        if not how.admit:
+            return NOT_ADMITTED
+        view = how.view
+        return self._admission(
+            origin,
+            kind,
+            UPDATE,
+            cached.namespace,
+            cached.name,
+            how.subresource,
+            obj if view is None else None,
+            old if view is None else view.of(old),
+        )
+
+    async def _mutate_update(self, kind: ServedKind, admitted: Admission, obj: Obj, old: Obj, how: How) -> bool:
+        """Whether admission changed anything."""
+        view = how.view
+        if view is None:
+            return await self._mutate(kind, admitted, obj)
+        shown = view.of(obj)
+        before = orjson.dumps(shown)
+        await admitted.mutate(shown)
+        if orjson.dumps(shown) == before:
+            return False
+        view.put(obj, shown)
+        return True
+
+    def _prepare(self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj, cached: Cached) -> None:
         """Restore what this kind of write may not change."""
-        strategy = kind.strategy
         metadata = obj["metadata"]
         metadata["name"] = cached.name
         if cached.namespace:
             metadata["namespace"] = cached.namespace
-        objectmeta.keep_on_update(obj, old, kind)
-        strategy.complete(obj)
+        objectmeta.keep_on_update(obj, old)
+        kind.strategy.complete(obj)
         metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
-        if how.direct:
-            return
-        strategy.defaults(obj)
-        if how.subresource == "status":
-            strategy.prepare_status(obj, old)
-        elif how.subresource not in _LIKE_MAIN:
-            strategy.prepare_subresource(how.subresource, obj, old)
-        else:
-            strategy.prepare_update(obj, old)
+        through.prepare(kind.strategy, obj, old)
 
-    def _update_errors(self, kind: ServedKind, obj: Obj, old: Obj, subresource: str) -> Iterable[FieldError]:
+    def _update_errors(self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj) -> Iterable[FieldError]:
         strategy = kind.strategy
-        yield from validate_object_meta_update(obj, old)
-        yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
-        if subresource == "status":
-            yield from strategy.validate_status(obj, old)
-        elif subresource not in _LIKE_MAIN:
-            yield from strategy.validate_subresource(subresource, obj, old)
-        else:
-            yield from strategy.validate(obj, old)
+        # Kubernetes looks at the metadata before and in the kind's own validation, and says so twice.
+        wrong = list(validate_object_meta_update(obj, old))
+        wrong += validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
+        yield from wrong
+        yield from wrong
+        yield from through.validate(strategy, obj, old)
 
     # What both share
 
-    def _attributes(
-        self, kind: ServedKind, operation: str, obj: Obj, old: Obj | None, origin: Origin, subresource: str
-    ) -> Attributes:
-        metadata = obj["metadata"]
-        return Attributes(
+    def _admission(
+        self,
+        origin: Origin,
+        kind: ServedKind,
+        operation: str,
+        namespace: str,
+        name: str,
+        subresource: str = "",
+        obj: Obj | None = None,
+        old: Obj | None = None,
+    ) -> Admission:
+        return admission(
+            self._core.admission,
+            origin,
             kind,
             operation,
-            metadata.get("namespace") or "",
-            metadata.get("name") or "",
-            subresource,
-            obj,
-            old,
-            origin.user,
-            origin.dry_run,
-            origin.options,
-            origin.warnings,
+            namespace=namespace,
+            name=name,
+            subresource=subresource,
+            obj=obj,
+            old=old,
         )
+
+    async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj) -> bool:
+        """Let admission change the object in place, with defaults for what it added; whether it changed anything."""
+        before = orjson.dumps(obj)
+        mutated = await admitted.mutate(obj)
+        if mutated is not None and mutated is not obj:
+            obj.clear()
+            obj.update(mutated)
+        if orjson.dumps(obj) == before:
+            return False
+        metadata = obj.get("metadata")
+        if not isinstance(metadata, dict):
+            raise internal("admission left an object without metadata")
+        if not managed.readable(metadata.get("managedFields")):
+            # Who owns what is not lost because a plugin could not write it down.
+            metadata["managedFields"] = decode(before)["metadata"].get("managedFields") or []
+        if (compiled := kind.compiled) is not None:
+            compiled.default(obj)
+        kind.strategy.defaults(obj)
+        return True
 
     def _manage(self, kind: ServedKind, old: Obj | None, obj: Obj, origin: Origin, subresource: str, now: str) -> None:
         if not origin.manager:
@@ -307,58 +385,81 @@ class Writing:
             raise invalid(kind.resource.kind, kind.resource.group, name, found)
 
     async def _put(
-        self, kind: ServedKind, obj: Obj, expected: int, origin: Origin, cached: Cached | None = None
+        self, kind: ServedKind, obj: Obj, expected: int, origin: Origin, how: Commit, cached: Cached | None = None
     ) -> Written:
         """Encode and commit; what is stored already is not written again."""
-        cache = kind.cache
-        codec, encodings = kind.storage_kind.codec, self._core.encodings
+        cache, encodings = kind.cache, self._core.encodings
+        codec = kind.storage_kind.codec
         if kind.strategy.nulls:
             kind.strategy.complete(obj)
-        stored = obj if kind.is_storage else await encodings.stored(kind, obj)
-        value = codec.encode(stored)
-        metadata = obj["metadata"]
-        key = codec.key(metadata.get("namespace") or "", metadata["name"])
-        if cached is not None and value == codec.unstamp(cached.data, cached.revision):
-            return Written(await encodings.one(kind, cached), cached.revision)
-        if origin.dry_run:
-            if expected == 0 and cache.by_key(key) is not None:
-                raise Conflict(None)
-            data = codec.stamp(value, cached.revision) if cached is not None else value
-            return Written(await encodings.data(kind, data), cached.revision if cached else 0, created=not expected)
-        cache.expect(key, value, stored)
-        try:
-            ttl_s = self._core.event_ttl_s if kind.strategy.expires else None
-            revision = await self._commit(Put(key, value, expected, ttl_s))
-        except BaseException:
-            cache.forget(key, value)
-            raise
-        entry = cache.by_key(key)
-        data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
-        return Written(await encodings.data(kind, data), revision, created=not expected)
+        for _ in range(_HOLDING_ATTEMPTS):
+            stored = obj if kind.is_storage else await encodings.stored(kind, obj)
+            value = codec.encode(stored)
+            metadata = obj["metadata"]
+            key = codec.key(metadata.get("namespace") or "", metadata["name"])
+            if cached is not None and _is_same(value, codec.unstamp(cached.data, cached.revision)):
+                how.admitted.landed(obj)
+                return Written(await encodings.one(kind, cached), cached.revision)
+            if origin.dry_run:
+                if expected == 0 and cache.by_key(key) is not None:
+                    raise Conflict(None, key)
+                data = codec.stamp(value, cached.revision) if cached is not None else value
+                return Written(await encodings.data(kind, data), cached.revision if cached else 0, created=not expected)
+            cache.expect(key, value, stored)
+            try:
+                ttl_s = self._core.event_ttl_s if kind.strategy.expires else None
+                revision = await self._commit(Put(key, value, expected, ttl_s), obj, how)
+            except BaseException as error:
+                cache.forget(key, value)
+                if not isinstance(error, Conflict) or error.key == key:
+                    raise
+                await how.holding.lost(error)
+                continue
+            entry = cache.by_key(key)
+            data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
+            return Written(await encodings.data(kind, data), revision, created=not expected)
+        raise timed_out(f"what {metadata['name']} needs is being taken by others too often; try again")
 
-    async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
+    async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:
         """The last finalizer is gone: the object goes."""
         codec = kind.codec
         revision = cached.revision
         if not origin.dry_run:
-            revision = await self._commit(Delete(cached.key, cached.revision))
+            revision = await self._delete(cached, obj, how)
         return Written(codec.stamp(codec.encode(obj), revision), revision, gone=True)
 
-    async def remove(self, cached: Cached, *, dry_run: bool = False) -> int:
+    async def remove(
+        self, kind: ServedKind, obj: Obj, cached: Cached, admitted: Admission, *, dry_run: bool = False
+    ) -> int:
         """Delete what is stored at exactly this revision.  Raises Conflict, StatusError."""
-        return cached.revision if dry_run else await self._commit(Delete(cached.key, cached.revision))
+        if dry_run:
+            return cached.revision
+        return await self._delete(cached, obj, Commit(admitted, self._release(kind, obj)))
+
+    async def _delete(self, cached: Cached, obj: Obj, how: Commit) -> int:
+        """Raises Conflict, StatusError."""
+        for _ in range(_HOLDING_ATTEMPTS):
+            try:
+                return await self._commit(Delete(cached.key, cached.revision), obj, how)
+            except Conflict as error:
+                if error.key == cached.key:
+                    raise
+                await how.holding.lost(error)
+        raise timed_out(f"what {cached.name} had is being changed by others too often; try again")
 
     async def put_deleting(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
         """Store an object whose deletion has begun, without the hooks of an update.  Raises Conflict."""
-        return await self._put(kind, obj, cached.revision, origin, cached)
+        return await self._put(kind, obj, cached.revision, origin, Commit(), cached)
 
-    async def _commit(self, op: Put | Delete) -> int:
+    async def _commit(self, op: Put | Delete, obj: Obj, how: Commit) -> int:
         """Raises Conflict, StatusError 503. When it returns, the caches have the revision."""
         caches = self._core.caches
         try:
-            revision = await caches.store.commit((op,))
+            # The object first: who sees what it holds shall see it too.
+            revision = await caches.store.commit((op, *how.holding.operations()))
         except StoreUnavailable as error:
             raise unavailable(str(error)) from error
+        how.admitted.landed(obj)
         if caches.revision < revision:
             await caches.wait(revision)
         return revision
@@ -369,3 +470,8 @@ class Writing:
             await self._core.caches.wait(lost.current.mod_revision)
         else:
             await self._core.caches.sync()
+
+
+def _is_same(value: bytes, stored: bytes) -> bool:
+    """Whether two encodings say the same, in whichever order."""
+    return value == stored or (len(value) == len(stored) and decode(value) == decode(stored))

@@ -11,6 +11,7 @@ from navarch.api import schema
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
 from navarch.apiserver.auth.node import NodeAuthorizer
@@ -67,9 +68,9 @@ def offline_tokens(config: ClusterConfig) -> ServiceAccountTokens:
     return make_tokens(config, _NothingStored(), RealWorld())
 
 
-def admission_config(config: ClusterConfig) -> AdmissionConfig:
+def allocation_config(config: ClusterConfig) -> AllocationConfig:
     first, last = (int(part) for part in config.node_port_range.split("-"))
-    return AdmissionConfig(
+    return AllocationConfig(
         service_cidr=config.service_cidr,
         node_ports=range(first, last + 1),
         cluster_dns=config.cluster_dns,
@@ -113,12 +114,13 @@ def make_server(
     tokens = make_tokens(config, server.reader, world)
     server.use(
         kubelet_tls=_kubelet_tls(config),
+        allocation=allocation_config(config),
         authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
         token_issuer=tokens,
         admission=default_chain(
             server.reader,
             server.writer,
-            admission_config(config),
+            AdmissionConfig(),
             world,
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),

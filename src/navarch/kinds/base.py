@@ -2,9 +2,13 @@
 
 The API server runs every write through these hooks in a fixed order:
 
-    create  defaults → prepare_create → (admission, defaults) → validate(obj) → canonical bytes
-    update  defaults → prepare_update(obj, old) → (admission, defaults) → validate(obj, old)
-    status  defaults → prepare_status(obj, old) → validate_status(obj, old)
+    create  defaults → (admission, defaults) → prepare_create → validate(obj) → canonical bytes
+    update  defaults → (admission, defaults) → prepare_update(obj, old) → validate(obj, old)
+    status  defaults → (admission, defaults) → prepare_status(obj, old) → validate_status(obj, old)
+
+Other subresources of the object's own kind (`resize`, `approval` …) take the place of the last two hooks with those of
+their own `Subresource`. An update may be prepared more than once (before its fields' owners are recorded, and again
+after admission changed it), so preparing what is prepared changes nothing.
 
 Hooks are pure functions over JSON objects; those that return None change `obj` in place (it is the request's own copy,
 never shared); `old` is never changed. What needs the rest of the cluster (quotas, allocation of addresses) is the
@@ -55,6 +59,59 @@ NAME = Column("Name", ".metadata.name", format="name", description="Name of the 
 AGE = Column("Age", age_cell, description="Time since the object was created")
 
 
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks, as far as an object may say so."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Subresource:
+    """What a write through a subresource of the object's own kind may change, and what is wrong with it."""
+
+    # Whether an update through it can be the one that lets a deletion finish.
+    ends_deletion: ClassVar[bool] = True
+    # The server's own doing: nothing is defaulted, counted as a generation, or looked at for mistakes.
+    trusted: ClassVar[bool] = False
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        """Restore what such a write may not change."""
+        raise NotImplementedError
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        raise NotImplementedError
+
+
+class Main(Subresource):
+    """The object itself; and its scale, which changes what an update of the object may change."""
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        strategy.prepare_update(obj, old)
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return strategy.validate(obj, old)
+
+
+class Status(Subresource):
+    """`/status`."""
+
+    ends_deletion = False
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        strategy.prepare_status(obj, old)
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return strategy.validate_status(obj, old)
+
+
+MAIN = Main()
+STATUS = Status()
+_SUBRESOURCES: Mapping[str, Subresource] = {"": MAIN, "scale": MAIN, "status": STATUS}
+
+
 class Strategy:
     """What is special about one kind; a kind without a strategy of its own uses this one as it is."""
 
@@ -77,6 +134,8 @@ class Strategy:
     # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
     # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
     nulls: ClassVar[Sequence[str]] = ()
+    # The subresources of the kind's own type beyond `status` and `scale`, by name.
+    subresources: ClassVar[Mapping[str, Subresource]] = {}
 
     def defaults(self, obj: Obj) -> None:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
@@ -124,14 +183,13 @@ class Strategy:
         """Texts for the response's `Warning` headers."""
         yield from ()
 
-    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
-        """Restore what a write through a subresource of the object's own kind (`ephemeralcontainers`, `resize`,
-        `approval`, `finalize` …) may not change; by default it may change what `/status` may."""
-        self.prepare_status(obj, old)
+    def through(self, subresource: str) -> Subresource:
+        """How a write through a subresource (empty: of the object itself) goes.  Raises KeyError."""
+        own = self.subresources.get(subresource)
+        return own if own is not None else _SUBRESOURCES[subresource]
 
-    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        """What is wrong with a write through such a subresource."""
-        yield from self.validate_status(obj, old)
+    def name_requester(self, obj: Obj, requester: Requester) -> None:
+        """Write down who asks for a new object, where the kind does that (after `prepare_create`)."""
 
     def selected(self, obj: Obj) -> dict[str, str]:
         """The `field_value` of all `selectable` paths."""

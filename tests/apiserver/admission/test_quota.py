@@ -10,17 +10,17 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.kinds import resources as r
-from tests.apiserver.admission.fakes import FakeCluster, asking, pod, service
+from tests.apiserver.admission.cluster import Cluster, asking, pod, service
 
 
-async def cluster_with(hard: Obj, **spec: Any) -> FakeCluster:
-    cluster = FakeCluster()
+async def cluster_with(hard: Obj, **spec: Any) -> Cluster:
+    cluster = Cluster()
     quota = {"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": hard, **spec}}
     await cluster.create(r.RESOURCE_QUOTAS, quota)
     return cluster
 
 
-def used(cluster: FakeCluster) -> Obj:
+def used(cluster: Cluster) -> Obj:
     quota = cluster.get(r.RESOURCE_QUOTAS, "default", "q")
     assert quota is not None
     found: Obj = quota["status"]["used"]
@@ -40,7 +40,7 @@ async def test_the_third_pod_of_two_is_refused() -> None:
 
 
 async def test_a_new_quota_counts_what_is_there() -> None:
-    cluster = FakeCluster()
+    cluster = Cluster()
     await cluster.create(r.PODS, pod("a", containers=[asking({"cpu": "250m"})]))
     quota = {"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": {"pods": "5", "requests.cpu": "1"}}}
     await cluster.create(r.RESOURCE_QUOTAS, quota)
@@ -101,7 +101,8 @@ async def test_many_at_once_never_pass_the_limit() -> None:
 
 async def test_another_server_counting_meanwhile_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = await cluster_with({"pods": "1"})
-    update, stolen = cluster.update, False
+    writer = cluster.server.writer
+    update, stolen = writer.update, False
 
     async def racing(resource: Any, obj: Obj, subresource: str = "") -> Obj:
         nonlocal stolen
@@ -110,10 +111,10 @@ async def test_another_server_counting_meanwhile_is_noticed(monkeypatch: pytest.
             quota = cluster.get(r.RESOURCE_QUOTAS, "default", "q")
             assert quota is not None
             quota["status"]["used"] = {"pods": "1"}
-            cluster.put(r.RESOURCE_QUOTAS, quota)
+            await cluster.put(r.RESOURCE_QUOTAS, quota)
         return await update(resource, obj, subresource)
 
-    monkeypatch.setattr(cluster, "update", racing)
+    monkeypatch.setattr(writer, "update", racing)
     with pytest.raises(StatusError, match="exceeded quota"):
         await cluster.create(r.PODS, pod())
 

@@ -262,19 +262,21 @@ class TestUpdate:
         new = copy.deepcopy(old)
         new["spec"]["ephemeralContainers"] = [debug]
         new["spec"]["nodeName"] = "elsewhere"
-        STRATEGY.prepare_subresource("ephemeralcontainers", new, old)
+        STRATEGY.through("ephemeralcontainers").prepare(STRATEGY, new, old)
         assert "nodeName" not in new["spec"]
-        assert texts(STRATEGY.validate_subresource("ephemeralcontainers", new, old)) == []
-        assert texts(STRATEGY.validate_subresource("ephemeralcontainers", old, new)) != []
+        assert texts(STRATEGY.through("ephemeralcontainers").validate(STRATEGY, new, old)) == []
+        assert texts(STRATEGY.through("ephemeralcontainers").validate(STRATEGY, old, new)) != []
 
     def test_a_resize_may_not_change_the_quality_of_service(self) -> None:
         old = pod(containers=[container(resources={"requests": {"cpu": "100m"}})])
         new = copy.deepcopy(old)
         new["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "200m"}}
-        assert texts(STRATEGY.validate_subresource("resize", new, old)) == []
+        assert texts(STRATEGY.through("resize").validate(STRATEGY, new, old)) == []
         new["spec"]["containers"][0]["resources"]["limits"] = {"cpu": "200m", "memory": "1Gi"}
         new["spec"]["containers"][0]["resources"]["requests"]["memory"] = "1Gi"
-        assert any("QOS Class may not change" in t for t in texts(STRATEGY.validate_subresource("resize", new, old)))
+        assert any(
+            "QOS Class may not change" in t for t in texts(STRATEGY.through("resize").validate(STRATEGY, new, old))
+        )
 
 
 class TestLife:
@@ -343,7 +345,7 @@ class TestLife:
         new = copy.deepcopy(old)
         new["status"][statuses][0]["state"] = {"running": {}}
 
-        refused = texts(STRATEGY.validate_subresource("status", new, old))
+        refused = texts(STRATEGY.through("status").validate(STRATEGY, new, old))
 
         assert any("may not be transitioned to non-terminated state" in text for text in refused) == stays
 

@@ -1,14 +1,15 @@
 """Admission: what may still change or refuse a write after authorization.
 
-Plugins run in a fixed order, first every `mutate`, then (after validation of the object) every `validate`. They see the
-cluster through `Reader`, the API server's own up-to-date cache.
+Plugins run in a fixed order: every `mutate` on the object as it was asked for, then, when the kind has prepared and
+validated it, every `validate` on what would be stored. They see the cluster through `Reader`, the API server's own
+up-to-date cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError, forbidden
 from navarch.api.meta import Obj, Resource
@@ -34,8 +35,10 @@ class Writer(Protocol):
 
 @dataclass(slots=True)
 class Attributes:
-    """One write on its way in. `operation` is CREATE, UPDATE, DELETE or CONNECT; `obj` is None for DELETE and may be
-    changed by `mutate`; `old` is None for CREATE and never changed."""
+    """One write on its way in. `operation` is CREATE, UPDATE, DELETE or CONNECT. `obj` is what is written: for CONNECT
+    and for subresources of another kind their own object (a Binding, a Scale, PodExecOptions); None for DELETE; changed
+    by `mutate`. `old` is what is stored: None for CREATE and CONNECT, never changed. `name` is empty while it is still
+    to be generated."""
 
     kind: Kind
     operation: str
@@ -67,12 +70,16 @@ class Plugin:
     # Which (group, plural) this plugin wants to see; empty: all.
     resources: frozenset[tuple[str, str]] = frozenset()
     operations: frozenset[str] = frozenset({"CREATE", "UPDATE"})
+    # Which subresources; the empty one is the object itself. None: whichever.
+    subresources: frozenset[str] | None = frozenset({""})
 
-    def concerns(self, kind: Kind, operation: str) -> bool:
-        """Whether this plugin wants to see such writes at all; asked once per kind and operation."""
+    def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
+        """Whether this plugin wants to see such writes at all; asked once per kind, operation and subresource."""
         resource = kind.resource
-        return operation in self.operations and (
-            not self.resources or (resource.group, resource.plural) in self.resources
+        return (
+            operation in self.operations
+            and (self.subresources is None or subresource in self.subresources)
+            and (not self.resources or (resource.group, resource.plural) in self.resources)
         )
 
     async def mutate(self, attributes: Attributes) -> None:
@@ -85,11 +92,17 @@ class Plugin:
         """The write has happened; `stored` is what was stored."""
 
     async def rolled_back(self, attributes: Attributes) -> None:
-        """The write has not happened although `mutate` or `validate` ran."""
+        """The write has not happened; `mutate` and `validate` may not have been reached either, so what is to be undone
+        is kept in `Attributes.state`."""
 
 
-def interested(plugins: Iterable[Plugin], attributes: Attributes) -> Iterator[Plugin]:
-    """Those of the plugins that want to see this write."""
-    for plugin in plugins:
-        if plugin.concerns(attributes.kind, attributes.operation):
-            yield plugin
+class Interested(NamedTuple):
+    """The plugins that want to see a write, by the hooks that they have."""
+
+    mutate: tuple[Plugin, ...]
+    validate: tuple[Plugin, ...]
+    committed: tuple[Plugin, ...]
+    rolled_back: tuple[Plugin, ...]
+
+
+NOBODY: Final = Interested((), (), (), ())

@@ -1,8 +1,7 @@
-"""Certificate admission: who asks, who may approve and sign for a signer, and what no request may ask for.
+"""Certificate admission: who may approve and sign for a signer, and what no request may ask for.
 
-`CertificateRequester` writes down who asks; `CertificateApproval` and `CertificateSigning` ask the cluster's authorizer
-for the verbs `approve` and `sign` on the signer's name (or on its domain's `*`); `CertificateSubjectRestriction` keeps
-everyone from asking for `system:masters`.
+`CertificateApproval` and `CertificateSigning` ask the cluster's authorizer for the verbs `approve` and `sign` on the
+signer's name (or on its domain's `*`); `CertificateSubjectRestriction` keeps everyone from asking for `system:masters`.
 """
 
 from __future__ import annotations
@@ -47,18 +46,19 @@ class _SignerCheck(Plugin):
 class CertificateApproval(_SignerCheck):
     name = "CertificateApproval"
     verb = "approve"
+    subresources = frozenset({"approval"})
 
     async def validate(self, attributes: Attributes) -> None:
-        if attributes.subresource == "approval":
-            self._check(attributes)
+        self._check(attributes)
 
 
 class CertificateSigning(_SignerCheck):
     name = "CertificateSigning"
     verb = "sign"
+    subresources = frozenset({"status"})
 
     async def validate(self, attributes: Attributes) -> None:
-        if attributes.subresource != "status" or attributes.obj is None or attributes.old is None:
+        if attributes.obj is None or attributes.old is None:
             return
         new, old = attributes.obj.get("status") or {}, attributes.old.get("status") or {}
         if new.get("certificate") == old.get("certificate") and _failed(new) == _failed(old):
@@ -71,36 +71,13 @@ def _failed(status: dict[str, object]) -> bool:
     return isinstance(conditions, list) and any(condition.get("type") == "Failed" for condition in conditions)
 
 
-class CertificateRequester(Plugin):
-    """Writes down who asks: signers and approvers go by it."""
-
-    name = "CertificateRequester"
-    resources = _RESOURCES
-    operations = frozenset({"CREATE"})
-
-    async def mutate(self, attributes: Attributes) -> None:
-        if attributes.obj is None or attributes.subresource:
-            return
-        user = attributes.user
-        spec = attributes.obj.setdefault("spec", {})
-        spec["username"] = user.name
-        if user.uid:
-            spec["uid"] = user.uid
-        if user.groups:
-            spec["groups"] = list(user.groups)
-        if user.extra:
-            spec["extra"] = {name: list(values) for name, values in user.extra.items()}
-
-
 class CertificateSubjectRestriction(Plugin):
     name = "CertificateSubjectRestriction"
     resources = _RESOURCES
     operations = frozenset({"CREATE"})
 
     async def validate(self, attributes: Attributes) -> None:
-        if attributes.obj is None or attributes.subresource:
-            return
-        spec = attributes.obj.get("spec") or {}
+        spec = (attributes.obj or {}).get("spec") or {}
         if spec.get("signerName") != _CLIENT_SIGNER:
             return
         # Imported here: requests are rare, and the library is the slowest part of a start-up.

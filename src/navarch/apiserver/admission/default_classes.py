@@ -27,7 +27,7 @@ class DefaultStorageClass(Plugin):
 
     async def mutate(self, attributes: Attributes) -> None:
         claim = attributes.obj
-        if claim is None or attributes.subresource:
+        if claim is None:
             return
         if "volume.beta.kubernetes.io/storage-class" in annotations_of(claim):
             return
@@ -53,7 +53,7 @@ class DefaultIngressClass(Plugin):
 
     async def mutate(self, attributes: Attributes) -> None:
         ingress = attributes.obj
-        if ingress is None or attributes.subresource:
+        if ingress is None:
             return
         spec = ingress.setdefault("spec", {})
         if spec.get("ingressClassName") is not None or "kubernetes.io/ingress.class" in annotations_of(ingress):

@@ -21,14 +21,13 @@ Amounts = Mapping[str, Any]
 class LimitRanger(Plugin):
     name = "LimitRanger"
     resources = frozenset({("", "pods"), ("", "persistentvolumeclaims")})
+    subresources = frozenset({"", "resize"})
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     def _items(self, attributes: Attributes) -> list[Obj]:
         """The limits that hold in the namespace."""
-        if attributes.subresource not in ("", "resize"):
-            return []
         if attributes.operation == "UPDATE" and not attributes.subresource:
             if attributes.kind.resource.plural == "pods":
                 return []  # a pod's amounts change through `resize` only

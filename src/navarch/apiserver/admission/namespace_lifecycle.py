@@ -29,7 +29,7 @@ class NamespaceLifecycle(Plugin):
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def concerns(self, kind: Kind, operation: str) -> bool:
+    def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         resource = kind.resource
         if resource.plural == "namespaces" and not resource.group:
             return operation == "DELETE"

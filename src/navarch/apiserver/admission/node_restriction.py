@@ -51,6 +51,7 @@ _TRUST_DOMAIN: Final = "node-restriction.kubernetes.io"
 class NodeRestriction(Plugin):
     name = "NodeRestriction"
     operations = frozenset({"CREATE", "UPDATE", "DELETE"})
+    subresources = None
 
     def __init__(self, reader: Reader, authorize: Authorize | None = None) -> None:
         self._reader = reader

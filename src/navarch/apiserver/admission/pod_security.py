@@ -35,6 +35,7 @@ _MOST_PODS: Final = 3000
 class PodSecurity(Plugin):
     name = "PodSecurity"
     resources = frozenset({("", "pods"), ("", "namespaces"), *_TEMPLATES})
+    subresources = frozenset({"", "ephemeralcontainers"})
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -45,12 +46,12 @@ class PodSecurity(Plugin):
             return
         resource = attributes.kind.resource
         if resource.plural == "namespaces":
-            if not attributes.subresource:
-                self._check_namespace(attributes, obj)
+            self._check_namespace(attributes, obj)
         elif resource.plural == "pods":
-            if attributes.subresource == ("" if attributes.operation == "CREATE" else "ephemeralcontainers"):
+            # What an update of the pod itself can change says nothing of its security.
+            if attributes.operation == "CREATE" or attributes.subresource:
                 self._check_pod(attributes, obj)
-        elif not attributes.subresource:
+        else:
             self._check_template(attributes, obj, _TEMPLATES[resource.group, resource.plural])
 
     def _policy(self, attributes: Attributes) -> dict[str, tuple[str, str]]:

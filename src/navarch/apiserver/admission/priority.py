@@ -22,7 +22,7 @@ class Priority(Plugin):
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
-        if attributes.kind.resource.plural != "pods" or attributes.subresource or pod is None:
+        if attributes.kind.resource.plural != "pods" or pod is None:
             return
         spec = pod["spec"]
         if attributes.operation == "UPDATE":

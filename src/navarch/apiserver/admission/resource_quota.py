@@ -28,6 +28,8 @@ _STATE: Final = "ResourceQuota"
 _ATTEMPTS: Final = 20
 _IGNORED: Final = frozenset({("", "events"), ("events.k8s.io", "events"), ("", "bindings")})
 _CHANGEABLE: Final = frozenset({("", "pods"), ("", "services"), ("", "persistentvolumeclaims"), ("", "resourcequotas")})
+# A pod's size changes through `resize`, and it ends through its status.
+_SUBRESOURCES: Final = {("", "pods"): ("", "resize", "status")}
 # What is counted when a quota is new, besides whatever `count/…` names.
 _COUNTED: Final = {
     each.plural: each
@@ -51,7 +53,7 @@ class ResourceQuota(Plugin):
         self._writer = writer
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def concerns(self, kind: Kind, operation: str) -> bool:
+    def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         resource = kind.resource
         key = (resource.group, resource.plural)
         if (
@@ -59,6 +61,7 @@ class ResourceQuota(Plugin):
             or kind.virtual
             or key in _IGNORED
             or operation not in ("CREATE", "UPDATE", "DELETE")
+            or subresource not in _SUBRESOURCES.get(key, ("",))
         ):
             return False
         return operation != "UPDATE" or key in _CHANGEABLE
@@ -67,7 +70,7 @@ class ResourceQuota(Plugin):
 
     async def validate(self, attributes: Attributes) -> None:
         obj = attributes.obj
-        if attributes.operation == "DELETE" or obj is None or attributes.subresource not in ("", "resize"):
+        if attributes.operation == "DELETE" or obj is None or attributes.subresource == "status":
             return
         quotas = self._quotas(attributes.namespace)
         if not quotas:
@@ -90,7 +93,9 @@ class ResourceQuota(Plugin):
             if attributes.old is None or old_hard != (stored.get("spec") or {}).get("hard"):
                 async with self._lock(namespace):
                     await self._recount(namespace, name_of(stored))
-        if attributes.old is None or not self._quotas(namespace):
+        if attributes.old is None or (attributes.subresource == "status" and not _ended(stored)):
+            return
+        if not self._quotas(namespace):
             return
         was = usage_of(resource, attributes.old)
         left: Amounts = {} if attributes.operation == "DELETE" or _finished(stored) else usage_of(resource, stored)
@@ -301,6 +306,10 @@ def _minus(more: Mapping[str, Fraction], less: Mapping[str, Fraction], *, only_g
 
 def _show(amounts: Mapping[str, Fraction], likes: Mapping[str, str]) -> str:
     return ",".join(f"{name}={format_amount(amount, likes[name])}" for name, amount in sorted(amounts.items()))
+
+
+def _ended(pod: Obj) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _finished(obj: Obj) -> bool:

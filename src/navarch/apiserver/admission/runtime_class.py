@@ -16,7 +16,7 @@ class RuntimeClass(Plugin):
         self._reader = reader
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.subresource or attributes.obj is None:
+        if attributes.obj is None:
             return
         spec = attributes.obj["spec"]
         name = spec.get("runtimeClassName")

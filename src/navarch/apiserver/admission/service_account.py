@@ -52,7 +52,7 @@ class ServiceAccount(Plugin):
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
-        if attributes.subresource or pod is None:
+        if pod is None:
             return
         spec = pod["spec"]
         if _MIRROR in annotations_of(pod):

@@ -18,7 +18,7 @@ class StorageObjectInUseProtection(Plugin):
     operations = frozenset({"CREATE"})
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.obj is None or attributes.subresource:
+        if attributes.obj is None:
             return
         finalizers = attributes.obj["metadata"].setdefault("finalizers", [])
         finalizer = _FINALIZERS[attributes.kind.resource.plural]

@@ -15,7 +15,7 @@ class TaintNodesByCondition(Plugin):
     operations = frozenset({"CREATE"})
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.obj is None or attributes.subresource:
+        if attributes.obj is None:
             return
         spec = attributes.obj.setdefault("spec", {})
         taints = spec.setdefault("taints", [])

@@ -15,7 +15,7 @@ class DefaultTolerationSeconds(Plugin):
     resources = frozenset({("", "pods")})
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.subresource or attributes.obj is None:
+        if attributes.obj is None:
             return
         spec = attributes.obj["spec"]
         tolerations = spec.get("tolerations") or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from navarch.api.errors import bad_request, unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver import decoding
-from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.admitting import CREATE, admission
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
@@ -32,32 +32,25 @@ class Accounts:
         if stated.get("name") and stated["name"] != name:
             raise bad_request(f"metadata.name: Invalid value: {stated['name']!r}: must match the service account name")
         cached = await self._objects.reading.get(call.kind, call.namespace, name)
-        spec = request.get("spec") or {}
-        await self._admit(call, request)
-        status = await issuer.issue(cached.obj(), spec)
-        answer: Obj = {
-            "kind": "TokenRequest",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": name, "namespace": call.namespace, "creationTimestamp": self._core.now_text()},
-            "spec": spec,
-            "status": status,
-        }
-        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
-
-    async def _admit(self, call: Call, request: Obj) -> None:
-        """A kubelet gets tokens for its own pods alone, which admission sees to."""
-        admission = self._core.admission
-        attributes = Attributes(
+        async with admission(
+            self._core.admission,
+            call.origin(),
             call.kind,
-            "CREATE",
-            call.namespace,
-            call.route.name,
-            "token",
-            request,
-            None,
-            call.user,
-            warnings=call.warnings,
-        )
-        if admission.concerns(call.kind, "CREATE"):
-            await admission.mutate(attributes)
-            await admission.validate(attributes)
+            CREATE,
+            namespace=call.namespace,
+            name=name,
+            subresource=call.route.subresource,
+            obj=request,
+        ) as admitted:
+            request = await admitted.mutate(request) or request
+            await admitted.validate(request)
+            spec = request.get("spec") or {}
+            answer: Obj = {
+                "kind": "TokenRequest",
+                "apiVersion": "authentication.k8s.io/v1",
+                "metadata": {"name": name, "namespace": call.namespace, "creationTimestamp": self._core.now_text()},
+                "spec": spec,
+                "status": await issuer.issue(cached.obj(), spec),
+            }
+            admitted.landed(answer)
+        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))

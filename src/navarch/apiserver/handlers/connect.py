@@ -7,7 +7,7 @@ the HTTP front joins the two connections byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from urllib.parse import urlencode
 
 import aiohttp
@@ -15,13 +15,15 @@ from yarl import URL
 
 from navarch.api.errors import StatusError, bad_request, forbidden, not_found, unavailable
 from navarch.api.meta import Obj
-from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.admitting import CONNECT, admission
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
+from navarch.apiserver.handlers.connect_options import kubelet_request, options_of
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
+from navarch.apiserver.writing import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
 
@@ -40,7 +42,6 @@ _HOP_BY_HOP = frozenset(
         "authorization",
     }
 )
-_STREAM_OPTIONS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
 _LOG_OPTIONS = (
     "follow",
     "previous",
@@ -85,26 +86,39 @@ class Connect:
     async def pod_stream(self, call: Call) -> Response:
         """exec, attach, portforward."""
         self._authorize_upgrade(call)
+        return await self._admitted(call, self._stream)
+
+    async def _stream(self, call: Call, options: Obj) -> Response:
         pod = await self._pod(call)
-        await self._admit(call, pod)
         name, subresource = call.route.name, call.route.subresource
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             raise bad_request(f"pod {name} does not have a host assigned")
         target = await self._kubelet(str(node))
-        if subresource == "portforward":
-            query = [("port", value) for key, value in call.request.query if key in ("ports", "port")]
-            path = f"/portForward/{call.namespace}/{name}"
-        else:
-            container = _container(pod, call.request.arg("container"), name, ephemeral=True)
-            path = f"/{subresource}/{call.namespace}/{name}/{container}"
-            query = [("command", value) for key, value in call.request.query if key == "command"]
-            if subresource == "exec" and not query:
-                raise bad_request("you must specify at least 1 command for the container")
-            for option, parameter in _STREAM_OPTIONS.items():
-                if call.request.arg(option) in ("true", "1"):
-                    query.append((parameter, "1"))
+        container = ""
+        if subresource != "portforward":
+            container = _container(pod, options.get("container") or "", name, ephemeral=True)
+        path, query = kubelet_request(subresource, call.namespace, name, container, options)
         return await self._forward(call, target, path, query)
+
+    async def _admitted(self, call: Call, connect: Callable[[Call, Obj], Awaitable[Response]]) -> Response:
+        """A connection is admitted as Kubernetes does it: operation CONNECT, the object being its options."""
+        options = options_of(call)
+        async with admission(
+            self._core.admission,
+            Origin(call.user, "", warnings=call.warnings),
+            call.kind,
+            CONNECT,
+            namespace=call.namespace,
+            name=call.route.name,
+            subresource=call.route.subresource,
+            obj=options,
+        ) as admitted:
+            options = await admitted.mutate(options) or options
+            await admitted.validate(options)
+            response = await connect(call, options)
+            admitted.landed(options)
+        return response
 
     def _authorize_upgrade(self, call: Call) -> None:
         """A WebSocket begins with a GET, but who may only read may not run commands by it.  Raises StatusError 403."""
@@ -127,44 +141,33 @@ class Connect:
             (await self._objects.reading.get(self._core.kind_of(NODES), "", node)).obj(), self._core.kubelet_tls
         )
 
-    async def _admit(self, call: Call, obj: Obj) -> None:
-        admission = self._core.admission
-        if not admission.concerns(call.kind, "CONNECT"):
-            return
-        attributes = Attributes(
-            call.kind,
-            "CONNECT",
-            call.namespace,
-            call.route.name,
-            call.route.subresource,
-            None,
-            obj,
-            call.user,
-            False,
-            dict(call.request.query),
-            call.warnings,
-        )
-        await admission.mutate(attributes)
-        await admission.validate(attributes)
-
     # Proxies
 
     async def pod_proxy(self, call: Call) -> Response:
+        return await self._admitted(call, self._to_pod)
+
+    async def service_proxy(self, call: Call) -> Response:
+        return await self._admitted(call, self._to_service)
+
+    async def node_proxy(self, call: Call) -> Response:
+        return await self._admitted(call, self._to_node)
+
+    async def _to_pod(self, call: Call, options: Obj) -> Response:
         name = call.route.name.split(":")[-2 if call.route.name.count(":") else 0]
+        await self._core.caches.sync()
         cached = self._core.caches.of(PODS).get(call.namespace, name)
         if cached is None:
             raise not_found("pods", "", name)
         pod = cached.obj()
-        await self._admit(call, pod)
         refuse_simulated(self._core.caches, (pod.get("spec") or {}).get("nodeName") or "", name)
         return await self._proxied(call, pod_target(pod, call.route.name))
 
-    async def service_proxy(self, call: Call) -> Response:
+    async def _to_service(self, call: Call, options: Obj) -> Response:
         await self._core.caches.sync()
         target = service_target(self._core.caches, call.namespace, call.route.name)
         return await self._proxied(call, target)
 
-    async def node_proxy(self, call: Call) -> Response:
+    async def _to_node(self, call: Call, options: Obj) -> Response:
         name = call.route.name.split(":")[0 if call.route.name.count(":") < 2 else 1]
         return await self._proxied(call, await self._kubelet(name))
 

@@ -27,10 +27,12 @@ from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
 from navarch.api.schema import Compiled
 from navarch.api.table import INCLUDE_METADATA, include_object
 from navarch.apiserver import answers, decoding
+from navarch.apiserver.auth.base import RequestAttributes
+from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
-from navarch.apiserver.deleting import Deleting, delete_options_of, success
+from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
 from navarch.apiserver.negotiation import JSON, respond, respond_obj
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
@@ -182,6 +184,7 @@ class Objects:
             return stated()
 
         def missing() -> Obj:
+            self._authorize_create(call)
             new = stated()
             for name in ("resourceVersion", "uid"):
                 new["metadata"].pop(name, None)
@@ -287,6 +290,10 @@ class Objects:
             compiled.default(obj)
             return obj
 
+        def created() -> Obj:
+            self._authorize_create(call)
+            return applied(None)
+
         origin = call.origin()
         origin.manager = ""
         return await self.modify(
@@ -295,12 +302,20 @@ class Objects:
             origin=origin,
             manage=False,
             patch=True,
-            missing=None if subresource else lambda: applied(None),
+            missing=None if subresource else created,
         )
+
+    def _authorize_create(self, call: Call) -> None:
+        """Who may update or patch may not therefore create.  Raises StatusError 403."""
+        route = call.route
+        asked = RequestAttributes("create", route.group, route.version, route.plural, "", route.namespace, route.name)
+        decision = self.core.authorizer.authorize(call.user, asked)
+        if not decision.allowed:
+            raise refusal(call.user, asked, decision.reason)
 
     async def delete(self, call: Call) -> Response:
         options = delete_options_of(call.request)
-        origin = self._delete_origin(call, options.dry_run)
+        origin = self._delete_origin(call, options)
         stored = call.kind.pipeline_kind
         deleted = await self.deleting.delete(stored, call.namespace, call.route.name, options, origin)
         headers = warning_headers(call.warnings)
@@ -309,22 +324,24 @@ class Objects:
             return respond_obj(call.form, success(call.kind, deleted), status, headers)
         return self.answer(call, self._from_stored(call.kind, orjson.dumps(deleted.obj)), status)
 
-    def _delete_origin(self, call: Call, dry_run: bool) -> Origin:
-        return Origin(call.user, "", dry_run or call.dry_run, {}, call.warnings)
+    def _delete_origin(self, call: Call, options: DeleteOptions) -> Origin:
+        shown = {**options.raw, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
+        return Origin(call.user, "", options.dry_run or call.dry_run, shown, call.warnings)
 
     async def delete_collection(self, call: Call) -> Response:
         options = delete_options_of(call.request)
-        origin = self._delete_origin(call, options.dry_run)
+        origin = self._delete_origin(call, options)
         listed = await self.reading.items(call.request, call.kind, call.namespace)
         stored = call.kind.pipeline_kind
         gone: list[Obj] = []
+        failed: list[StatusError] = []
 
         async def one(cached: Cached) -> None:
             try:
                 deleted = await self.deleting.delete(stored, cached.namespace, cached.name, options, origin)
             except StatusError as error:
                 if error.code != 404:
-                    raise
+                    failed.append(error)
             else:
                 gone.append(deleted.obj)
 
@@ -332,6 +349,9 @@ class Objects:
             async with asyncio.TaskGroup() as group:
                 for cached in listed.items[start : start + _DELETE_AT_ONCE]:
                     group.create_task(one(cached))
+            if failed:
+                # As in Kubernetes, the answer is the first mistake; what is deleted by then is deleted.
+                raise failed[0]
         header = list_header(call.kind, Listed([], listed.revision, listed.token, listed.remaining))
         return respond(
             call.form, header + b",".join(map(orjson.dumps, gone)) + b"]}", 200, warning_headers(call.warnings)

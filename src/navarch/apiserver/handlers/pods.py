@@ -6,6 +6,7 @@ budgets that select it allow one more disruption.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from navarch.api.errors import (
@@ -23,6 +24,7 @@ from navarch.api.errors import (
 from navarch.api.meta import Obj
 from navarch.api.selectors import label_selector_of
 from navarch.apiserver import decoding
+from navarch.apiserver.admitting import CREATE, admission
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, options_from
@@ -60,18 +62,31 @@ class PodActions:
         stated = metadata.get("namespace")
         if stated and stated != call.namespace:
             raise bad_request("namespace in URL does not match namespace in Binding object")
-        target = binding.get("target") or {}
-        self._check_target(name, target)
         pods = self._core.kind_of(PODS)
-        origin = Origin(call.user, "", call.dry_run, {}, call.warnings)
-        await self._objects.writing.modify(
-            pods,
-            call.namespace,
-            name,
-            lambda old: _bound(old, binding, target["name"], self._core.now_text()),
+        origin = replace(call.origin(), manager="")
+        async with admission(
+            self._core.admission,
             origin,
-            how=How("binding", manage=False, direct=True, patch=True),
-        )
+            call.kind,
+            CREATE,
+            namespace=call.namespace,
+            name=name,
+            subresource=call.route.subresource,
+            obj=binding,
+        ) as admitted:
+            binding = await admitted.mutate(binding) or binding
+            target = binding.get("target") or {}
+            self._check_target(name, target)
+            await admitted.validate(binding)
+            await self._objects.writing.modify(
+                pods,
+                call.namespace,
+                name,
+                lambda old: _bound(old, binding, target["name"], self._core.now_text()),
+                origin,
+                how=How("binding", manage=False, admit=False, patch=True),
+            )
+            admitted.landed(binding)
         return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
 
     def _check_target(self, name: str, target: Any) -> None:
@@ -96,9 +111,28 @@ class PodActions:
         name = call.route.name
         if metadata.get("name") and metadata["name"] != name:
             raise bad_request(f"name in URL does not match name in Eviction object: {name} != {metadata['name']}")
-        options = options_from(eviction.get("deleteOptions") or {})
-        dry_run = options.dry_run or call.dry_run
         core = self._core
+        options = options_from(eviction.get("deleteOptions") or {})
+        origin = replace(call.origin(), manager="", dry_run=options.dry_run or call.dry_run)
+        async with admission(
+            core.admission,
+            origin,
+            call.kind,
+            CREATE,
+            namespace=call.namespace,
+            name=name,
+            subresource=call.route.subresource,
+            obj=eviction,
+        ) as admitted:
+            eviction = await admitted.mutate(eviction) or eviction
+            options = options_from(eviction.get("deleteOptions") or {})
+            await admitted.validate(eviction)
+            await self._evict(call, options, origin)
+            admitted.landed(eviction)
+        return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
+
+    async def _evict(self, call: Call, options: DeleteOptions, origin: Origin) -> None:
+        core, name = self._core, call.route.name
         await core.caches.sync()
         cached = core.caches.of(PODS).get(call.namespace, name)
         if cached is None:
@@ -107,11 +141,9 @@ class PodActions:
         if not _may_skip_budget(pod):
             budget = self._budget_of(pod)
             if budget is not None and not self._unready_may_go(pod, budget):
-                await self._spend(pod, budget["metadata"]["name"], dry_run)
+                await self._spend(pod, budget["metadata"]["name"], origin.dry_run)
                 options = self._pinned(pod, options)
-        origin = Origin(call.user, "", dry_run, {}, call.warnings)
-        await self._objects.deleting.delete(core.kind_of(PODS), call.namespace, name, options, origin)
-        return respond_obj(call.form, success(), 201, warning_headers(call.warnings))
+        await self._objects.deleting.delete(core.kind_of(PODS), call.namespace, name, options, origin, admit=False)
 
     def _pinned(self, pod: Obj, options: DeleteOptions) -> DeleteOptions:
         """What was counted against the budget is this very pod."""

@@ -106,9 +106,24 @@ class Scaling:
             call.route.name,
             scaled,
             call.origin(),
-            how=How("scale", patch=patch),
+            how=How("scale", patch=patch, view=_ScaleView(call.kind)),
         )
         return respond_obj(call.form, scale_of(call.kind, written.obj()), 200, warning_headers(call.warnings))
+
+
+class _ScaleView:
+    """A scalable object as admission sees a change of its scale."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    def of(self, obj: Obj) -> Obj:
+        return scale_of(self._kind, obj)
+
+    def put(self, obj: Obj, shown: Obj) -> None:
+        paths = self._kind.scale
+        assert paths is not None
+        _set(obj, paths.replicas, (shown.get("spec") or {}).get("replicas") or 0)
 
 
 def scale_of(kind: Kind, obj: Obj) -> Obj:

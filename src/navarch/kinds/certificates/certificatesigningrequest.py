@@ -1,6 +1,6 @@
 """CertificateSigningRequest, with its approval and status subresources, and ClusterTrustBundle.
 
-Who asks is filled in by admission from the request's user; from then on the spec never changes. Approvers write only
+Who asks is the request's user, whatever the object says; from then on the spec never changes. Approvers write only
 conditions through `/approval`; signers write certificate and the Failed condition through `/status`.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.time import human_duration
 from navarch.api.validation import dns_subdomain_problems, path_segment_problems
 from navarch.kinds import columns
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column, Requester, Strategy, Subresource
 from navarch.kinds.strategies import strategy
 
 _MIN_DURATION_S: Final = 600
@@ -51,10 +51,25 @@ def _duration_cell(obj: Obj, now: datetime) -> str:
     return "<none>" if seconds is None else human_duration(timedelta(seconds=seconds))
 
 
+class Approval(Subresource):
+    """`/approval`: an approver writes conditions and nothing else."""
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        stated = (obj.get("status") or {}).get("conditions") or []
+        Strategy.prepare_status(strategy, obj, old)
+        obj["status"] = dict(old.get("status") or {})
+        _set_conditions(obj["status"], stated)
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from _validate_conditions(obj)
+        yield from _validate_kept(obj, old)
+
+
 @strategy("certificates.k8s.io", "CertificateSigningRequest")
 class CertificateSigningRequestStrategy(Strategy):
     name_rule = "path"
     selectable = ("spec.signerName",)
+    subresources: ClassVar[Mapping[str, Subresource]] = {"approval": Approval()}
     columns = (
         NAME,
         AGE,
@@ -77,6 +92,17 @@ class CertificateSigningRequestStrategy(Strategy):
             # Only the server says who asks.
             obj["spec"].pop(name, None)
 
+    def name_requester(self, obj: Obj, requester: Requester) -> None:
+        """Signers and approvers go by it."""
+        spec = obj["spec"]
+        spec["username"] = requester.name
+        if requester.uid:
+            spec["uid"] = requester.uid
+        if requester.groups:
+            spec["groups"] = list(requester.groups)
+        if requester.extra:
+            spec["extra"] = {name: list(values) for name, values in requester.extra.items()}
+
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
         obj["spec"] = old["spec"]
@@ -88,15 +114,6 @@ class CertificateSigningRequestStrategy(Strategy):
         mine = [c for c in status.get("conditions") or () if c.get("type") not in _DECISIONS]
         kept = [c for c in (old.get("status") or {}).get("conditions") or () if c.get("type") in _DECISIONS]
         _set_conditions(status, kept + mine)
-
-    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
-        if subresource != "approval":
-            super().prepare_subresource(subresource, obj, old)
-            return
-        super().prepare_status(obj, old)
-        stated = (obj.get("status") or {}).get("conditions") or []
-        obj["status"] = {**(old.get("status") or {})}
-        _set_conditions(obj["status"], stated)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
@@ -118,27 +135,24 @@ class CertificateSigningRequestStrategy(Strategy):
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from _validate_conditions(obj)
-        was, is_now = get_path(old, "status.certificate"), get_path(obj, "status.certificate")
-        if was and was != is_now:
-            yield forbidden_field("status.certificate", "updates may not change an existing certificate")
-        elif is_now and was != is_now:
-            yield from _validate_certificate(is_now)
-        for name in ("Failed",):
-            if name in _conditions(old) and name not in _conditions(obj):
-                yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
+        yield from _validate_kept(obj, old)
+        yield from _validate_issued(obj, old)
 
-    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        if subresource != "approval":
-            yield from super().validate_subresource(subresource, obj, old)
-            return
-        yield from _validate_conditions(obj)
-        before, after = _conditions(old), _conditions(obj)
-        for name in before:
-            if name not in after:
-                yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
-        for name in after:
-            if name not in before and name not in _DECISIONS:
-                yield forbidden_field("status.conditions", f'updates may not add a condition of type "{name}"')
+
+def _validate_issued(obj: Obj, old: Obj) -> Iterator[FieldError]:
+    was, is_now = get_path(old, "status.certificate"), get_path(obj, "status.certificate")
+    if was and was != is_now:
+        yield forbidden_field("status.certificate", "updates may not change an existing certificate")
+    elif is_now and was != is_now:
+        yield from _validate_certificate(is_now)
+
+
+def _validate_kept(obj: Obj, old: Obj) -> Iterator[FieldError]:
+    """What was decided, or failed, stays so; other conditions come and go."""
+    before, after = _conditions(old), _conditions(obj)
+    for name in (*_DECISIONS, "Failed"):
+        if name in before and name not in after:
+            yield forbidden_field("status.conditions", f'updates may not remove a condition of type "{name}"')
 
 
 def _set_conditions(status: Obj, conditions: list[Obj]) -> None:

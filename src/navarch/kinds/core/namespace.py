@@ -6,15 +6,26 @@ them through `/finalize` once nothing lives in it any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from navarch.api.errors import FieldError, invalid_value
 from navarch.api.meta import Obj
 from navarch.api.validation import qualified_name_problems
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, Column, Strategy, Subresource
 from navarch.kinds.strategies import strategy
 
 NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+class Finalize(Subresource):
+    """`/finalize` changes the finalizers and nothing else."""
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        obj["status"] = old.get("status", {})
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return strategy.validate(obj, old)
 
 
 @strategy("", "Namespace")
@@ -22,6 +33,7 @@ class NamespaceStrategy(Strategy):
     columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
     selectable = ("status.phase", "name")
     name_rule = "label"
+    subresources: ClassVar[Mapping[str, Subresource]] = {"finalize": Finalize()}
 
     def defaults(self, obj: Obj) -> None:
         metadata = obj["metadata"]
@@ -36,6 +48,9 @@ class NamespaceStrategy(Strategy):
         return super().field_value(obj, path)
 
     def prepare_create(self, obj: Obj) -> None:
+        metadata = obj["metadata"]
+        # A generated name is known only now.
+        metadata["labels"] = {**(metadata.get("labels") or {}), NAME_LABEL: metadata["name"]}
         obj["status"] = {"phase": "Active"}
         finalizers = obj["spec"].setdefault("finalizers", [])
         if "kubernetes" not in finalizers:
@@ -43,10 +58,6 @@ class NamespaceStrategy(Strategy):
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         obj["spec"], obj["status"] = old.get("spec", {}), old.get("status", {})
-
-    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
-        """`/finalize` changes the finalizers and nothing else."""
-        obj["status"] = old.get("status", {})
 
     def prepare_delete(self, obj: Obj) -> None:
         obj.setdefault("status", {})["phase"] = "Terminating"
@@ -67,6 +78,3 @@ class NamespaceStrategy(Strategy):
                 yield invalid_value("status.Phase", phase, detail)
         elif phase != "Active":
             yield invalid_value("status.Phase", phase, "may only be 'Active' if `deletionTimestamp` is empty")
-
-    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        yield from self.validate(obj, old)

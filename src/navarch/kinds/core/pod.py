@@ -6,15 +6,17 @@ The pieces are modules of their own, because workloads share them: `pod_defaults
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value
 from navarch.api.meta import Obj
-from navarch.kinds.base import Strategy
+from navarch.kinds.base import Strategy, Subresource
 from navarch.kinds.core.pod_columns import POD_COLUMNS
 from navarch.kinds.core.pod_defaults import containers_of, default_pod
 from navarch.kinds.core.pod_sound import SoundSpecs
 from navarch.kinds.core.pod_update import (
+    resized,
     validate_ephemeral_update,
     validate_pod_status_update,
     validate_pod_update,
@@ -34,6 +36,51 @@ _GATED = {
 _SOUND = SoundSpecs()
 
 
+class Binding(Subresource):
+    """`/binding`: the server itself writes the node's name and nothing else."""
+
+    trusted = True
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        pass
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return iter(())
+
+
+class EphemeralContainers(Subresource):
+    """`/ephemeralcontainers`: more of them."""
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        added = (obj.get("spec") or {}).get("ephemeralContainers")
+        obj["spec"] = {**old["spec"], "ephemeralContainers": added or []}
+        if not added:
+            del obj["spec"]["ephemeralContainers"]
+        _keep_status(obj, old)
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return validate_ephemeral_update(obj, old)
+
+
+class Resize(Subresource):
+    """`/resize`: the amounts of CPU and memory, and what a change of them does to a container. Whatever else the pod
+    says is not looked at: who replaces it may have an older one in hand."""
+
+    def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
+        obj["spec"] = resized(obj.get("spec") or {}, old["spec"])
+        _keep_status(obj, old)
+
+    def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return validate_resize(obj, old)
+
+
+def _keep_status(obj: Obj, old: Obj) -> None:
+    if "status" in old:
+        obj["status"] = old["status"]
+    else:
+        obj.pop("status", None)
+
+
 @strategy("", "Pod")
 class PodStrategy(Strategy):
     returns_deleted = True
@@ -49,6 +96,11 @@ class PodStrategy(Strategy):
         "status.nominatedNodeName",
     )
     has_generation = True
+    subresources: ClassVar[Mapping[str, Subresource]] = {
+        "binding": Binding(),
+        "ephemeralcontainers": EphemeralContainers(),
+        "resize": Resize(),
+    }
 
     def defaults(self, obj: Obj) -> None:
         default_pod(obj)
@@ -93,23 +145,6 @@ class PodStrategy(Strategy):
         for single, listed in (("podIP", "podIPs"), ("hostIP", "hostIPs")):
             _agree(status, single, listed)
 
-    def prepare_subresource(self, subresource: str, obj: Obj, old: Obj) -> None:
-        new = obj.get("spec") or {}
-        obj["spec"] = dict(old["spec"])
-        if "status" in old:
-            obj["status"] = old["status"]
-        if subresource == "ephemeralcontainers":
-            fields: tuple[str, ...] = ("ephemeralContainers",)
-        elif subresource == "resize":
-            fields = ("containers", "initContainers", "resources")
-        else:
-            fields = ()
-        for field in fields:
-            if field in new:
-                obj["spec"][field] = new[field]
-            else:
-                obj["spec"].pop(field, None)
-
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         changed = old is None or spec != old["spec"]
@@ -131,14 +166,6 @@ class PodStrategy(Strategy):
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from validate_pod_status_update(obj, old)
-
-    def validate_subresource(self, subresource: str, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        if subresource == "ephemeralcontainers":
-            yield from validate_ephemeral_update(obj, old)
-        elif subresource == "resize":
-            yield from validate_resize(obj, old)
-        else:
-            yield from self.validate_status(obj, old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         yield from _SOUND.warnings(obj["spec"])

@@ -220,6 +220,29 @@ def validate_ephemeral_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
             yield forbidden_field(at, detail + _difference(before, after, f"{at}[{index}]"))
 
 
+def resized(spec: Obj, old: Obj) -> Obj:
+    """The specification that a write to `/resize` asks for: the old one with the new one's amounts. Containers that the
+    old one does not have stay as they are stated, for validation to refuse."""
+    wanted = dict(old)
+    for field in ("containers", "initContainers"):
+        stated = spec.get(field) or []
+        known = {container["name"]: container for container in old.get(field) or ()}
+        if stated or known:
+            wanted[field] = [_with_amounts(known.get(container.get("name")), container) for container in stated]
+    if "resources" in spec or "resources" in old:
+        _take(wanted, spec, "resources")
+    return wanted
+
+
+def _with_amounts(known: Obj | None, stated: Obj) -> Obj:
+    if known is None:
+        return stated
+    container = dict(known)
+    for field in ("resources", "resizePolicy"):
+        _take(container, stated, field)
+    return container
+
+
 def validate_resize(pod: Obj, old: Obj) -> Iterator[FieldError]:
     """A write to `/resize`: amounts of CPU and memory, without leaving the pod's quality of service."""
     yield from validate_pod_spec(pod["spec"])
