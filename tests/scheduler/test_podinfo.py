@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from navarch.scheduler.podinfo import PodParser, pod_requests
+from navarch.kinds.core.resource_lists import pod_requests
+from navarch.scheduler.podinfo import PodParser
 
 
 def _container(name: str, **requests: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from navarch.client.resources import (
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery
 from navarch.controllers.endpoints.addresses import index_by_label
-from navarch.controllers.pods import int_or_percent, is_finished, is_ready, same_semantics
+from navarch.controllers.pods import int_or_percent, same_semantics
+from navarch.kinds.core.pod_state import is_finished, is_ready
 
 _DISRUPTION_TIMEOUT = timedelta(minutes=2)
 

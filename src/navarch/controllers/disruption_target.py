@@ -7,7 +7,7 @@ from navarch.api.meta import Obj, name_of, namespace_of, uid_of
 from navarch.api.time import format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.resources import PODS
-from navarch.controllers.pods import condition_of, is_finished
+from navarch.kinds.core.pod_state import condition_of, is_finished
 from navarch.world import Clock
 
 

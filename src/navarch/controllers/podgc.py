@@ -16,7 +16,8 @@ from navarch.controllers import disruption_target
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.nodes import taints
 from navarch.controllers.nodes.lifecycle import index_by_node
-from navarch.controllers.pods import created_at, is_finished
+from navarch.controllers.pods import created_at
+from navarch.kinds.core.pod_state import is_finished
 
 _QUARANTINE_S = 40.0
 _SETTLE_S = 2.0

@@ -1,8 +1,5 @@
-"""What controllers ask about a pod: is it active, ready, available, and which one is missed least. Pure.
-
-Ready is the Ready condition; available is ready for at least `minReadySeconds`; active is neither finished nor being
-deleted.
-"""
+"""What controllers ask about pods besides `kinds.core.pod_state`: since when they are ready, whether that makes them
+available (ready for at least `minReadySeconds`), and which one is missed least. Pure."""
 
 from __future__ import annotations
 
@@ -10,38 +7,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from navarch.api.meta import Obj, annotations_of, is_deleting
+from navarch.api.meta import Obj, annotations_of
 from navarch.api.time import parse_time
+from navarch.kinds.core.pod_state import condition_of, is_ready, phase_of
 
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _EPOCH = parse_time("1970-01-01T00:00:00Z")
-
-
-def phase_of(pod: Obj) -> str:
-    return str((pod.get("status") or {}).get("phase") or "")
-
-
-def is_finished(pod: Obj) -> bool:
-    return phase_of(pod) in ("Succeeded", "Failed")
-
-
-def is_active(pod: Obj) -> bool:
-    return not is_finished(pod) and not is_deleting(pod)
-
-
-def condition_of(obj: Obj, type: str) -> Obj | None:
-    """The status condition of one type."""
-    for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == type:
-            return dict(condition)
-    return None
-
-
-def is_ready(pod: Obj) -> bool:
-    for condition in (pod.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Ready":
-            return bool(condition.get("status") == "True")
-    return False
 
 
 def ready_since(pod: Obj) -> datetime | None:

@@ -23,7 +23,8 @@ from navarch.client.resources import (
 )
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery
-from navarch.controllers.pods import is_finished, same_semantics
+from navarch.controllers.pods import same_semantics
+from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.quota_usage import covers, usage_of
 
 _WATCHED = (PODS, SERVICES, PERSISTENT_VOLUME_CLAIMS, SECRETS, CONFIG_MAPS, REPLICATION_CONTROLLERS)

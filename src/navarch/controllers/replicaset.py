@@ -27,16 +27,8 @@ from navarch.controllers.adoption import Claimer
 from navarch.controllers.base import Context, Requeue, index_by_controller
 from navarch.controllers.pod_control import BatchError
 from navarch.controllers.pod_owner import PodOwner
-from navarch.controllers.pods import (
-    condition_of,
-    deletion_order,
-    is_active,
-    is_available,
-    is_finished,
-    is_ready,
-    next_available_s,
-    same_semantics,
-)
+from navarch.controllers.pods import deletion_order, is_available, next_available_s, same_semantics
+from navarch.kinds.core.pod_state import condition_of, is_active, is_finished, is_ready
 
 _BURST = 500
 """Pods created or deleted in one go, so that the status keeps up with a large scale-up."""

@@ -17,7 +17,7 @@ from navarch.client.base import PatchKind
 from navarch.client.resources import IP_ADDRESSES, SERVICE_CIDRS, SERVICES
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.endpoints.addresses import family_of
-from navarch.controllers.pods import condition_of
+from navarch.kinds.core.pod_state import condition_of
 
 _MANAGED_BY = "ipaddress.kubernetes.io/managed-by"
 _FAMILY = "ipaddress.kubernetes.io/ip-family"

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj, annotations_of, labels_of
+from navarch.kinds.core.resource_lists import requests_of
 from navarch.node import podspec
 from navarch.node.podspec import ConfigError
-from navarch.node.resources.amounts import milli_cpu, requests_of, whole
+from navarch.node.resources.amounts import milli_cpu, whole
 
 _SUBSCRIPT: Final = re.compile(r"^metadata\.(labels|annotations)\['(.*)'\]$")
 

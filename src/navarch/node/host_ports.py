@@ -16,6 +16,7 @@ from navarch.api.meta import Obj, is_deleting
 from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import PODS
+from navarch.kinds.core.pod_state import is_finished
 from navarch.node.proxy.nftables import NftError, apply_script
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 ANYWHERE: Final = "host-ports"
 AT_ADDRESS: Final = "host-ports-at"
 HAIRPINS: Final = "host-port-hairpins"
-_FINISHED: Final = ("Succeeded", "Failed")
 
 
 class HostPorts(NamedTuple):
@@ -42,7 +42,7 @@ def host_ports_of(pods: Iterable[Obj]) -> HostPorts:
     for pod in ordered:
         spec, status = pod.get("spec") or {}, pod.get("status") or {}
         address = status.get("podIP") or ""
-        if spec.get("hostNetwork") or not address or ":" in address or status.get("phase") in _FINISHED:
+        if spec.get("hostNetwork") or not address or ":" in address or is_finished(pod):
             continue
         for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
             for port in container.get("ports") or ():

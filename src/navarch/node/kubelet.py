@@ -233,7 +233,7 @@ class Kubelet:
 
 def _was_admitted(pod: Obj) -> bool:
     """Whether the pod has been here before: an earlier kubelet took it, or refused it, or it has ended."""
-    return bool((pod.get("status") or {}).get("startTime")) or podspec.is_terminal(pod)
+    return bool((pod.get("status") or {}).get("startTime")) or podspec.is_finished(pod)
 
 
 def static_sources(config: KubeletConfig, world: World) -> list[PodSource]:

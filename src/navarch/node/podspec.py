@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from navarch.api.meta import Obj, annotations_of
+from navarch.kinds.core.pod_state import is_finished as is_finished
+from navarch.kinds.core.pod_state import is_sidecar as is_sidecar
+from navarch.kinds.core.pod_state import phase_of as phase_of
 
 _SYSTEM_CRITICAL: Final = 2_000_000_000
 CONFIG_SOURCE: Final = "kubernetes.io/config.source"
@@ -44,11 +47,6 @@ def find_container(pod: Obj, name: str) -> Obj | None:
     return next((container for container in all_containers(pod) if container["name"] == name), None)
 
 
-def is_sidecar(init_container: Obj) -> bool:
-    """A restartable init container: it keeps running beside the regular ones."""
-    return init_container.get("restartPolicy") == "Always"
-
-
 def restart_policy(pod: Obj) -> str:
     return str(pod["spec"].get("restartPolicy") or "Always")
 
@@ -83,15 +81,6 @@ def grace_period_s(pod: Obj) -> int:
         return int(deletion)
     period = pod["spec"].get("terminationGracePeriodSeconds")
     return 30 if period is None else int(period)
-
-
-def phase(pod: Obj) -> str:
-    return str((pod.get("status") or {}).get("phase") or "")
-
-
-def is_terminal(pod: Obj) -> bool:
-    """Whether the API already says that the pod has ended for good."""
-    return phase(pod) in ("Succeeded", "Failed")
 
 
 def is_mirror(pod: Obj) -> bool:

@@ -8,10 +8,9 @@ Invariant: each pod is counted on at most one node, whichever of decision, confi
 from __future__ import annotations
 
 from navarch.api.meta import Obj, name_of, uid_of
+from navarch.kinds.core.pod_state import is_finished
 from navarch.scheduler.columns import NodeColumns
 from navarch.scheduler.podinfo import PodInfo, PodParser
-
-ENDED = ("Succeeded", "Failed")
 
 
 class SchedulerCache:
@@ -52,8 +51,7 @@ class SchedulerCache:
     def set_pod(self, obj: Obj) -> PodInfo | None:
         """Take over a pod that has a node. Returns what is known of it now, None where it has ended."""
         uid = uid_of(obj)
-        status = obj.get("status") or {}
-        if status.get("phase") in ENDED:
+        if is_finished(obj):
             self.remove_pod(obj)
             return None
         self._assumed.discard(uid)

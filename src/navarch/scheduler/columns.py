@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from navarch.api.meta import Obj, labels_of, name_of
-from navarch.scheduler.podinfo import HostPort, PodInfo, Traits, amounts
+from navarch.kinds.core.resource_lists import units
+from navarch.scheduler.podinfo import HostPort, PodInfo, Traits
 from navarch.scheduler.terms import AffinityTerm
 
 BoolArray = NDArray[np.bool_]
@@ -181,7 +182,7 @@ class NodeColumns:
         self.taint_set[row] = self.taint_sets.id(
             tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or ())
         )
-        self._set_allocatable(row, amounts(status.get("allocatable") or status.get("capacity")))
+        self._set_allocatable(row, units(status.get("allocatable") or status.get("capacity")))
         labels = labels_of(node)
         for key, column in self.labels.items():
             column.set(row, labels.get(key))

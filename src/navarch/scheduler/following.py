@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from navarch.api.meta import Obj, labels_of, uid_of
 from navarch.client.informer import Informer
-from navarch.scheduler.cache import ENDED, SchedulerCache
+from navarch.kinds.core.pod_state import is_active
+from navarch.scheduler.cache import SchedulerCache
 from navarch.scheduler.framework import Change, ClusterEvent
 from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodInfo, PodParser
@@ -129,7 +130,7 @@ class Follower:
     def _is_ours(self, pod: Obj) -> bool:
         if (pod["spec"].get("schedulerName") or "default-scheduler") not in self._names:
             return False
-        return "deletionTimestamp" not in pod["metadata"] and (pod.get("status") or {}).get("phase") not in ENDED
+        return is_active(pod)
 
 
 def _placement_part(node: Obj) -> tuple[object, ...]:

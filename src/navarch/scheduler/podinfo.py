@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from navarch.api import quantity
 from navarch.api.meta import Key, Obj, controller_of, key_of
+from navarch.kinds.core.pod_state import is_sidecar
+from navarch.kinds.core.resource_lists import pod_requests
 from navarch.scheduler.terms import AffinityTerm, affinity_term, canonical, pod_selector, with_label_keys
 
 # Pods that request nothing still count this much when nodes are scored, or they would all pile up on one node.
@@ -241,75 +242,9 @@ def _spread(constraint: Obj, namespace: str, labels: Mapping[str, str]) -> Sprea
 
 
 def _host_ports(spec: Obj) -> Iterable[HostPort]:
-    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    sidecars = [c for c in spec.get("initContainers") or () if is_sidecar(c)]
     for container in [*spec["containers"], *sidecars]:
         for port in container.get("ports") or ():
             number = port.get("hostPort") or (port.get("containerPort") if spec.get("hostNetwork") else 0)
             if number:
                 yield HostPort(port.get("protocol") or "TCP", port.get("hostIP") or "0.0.0.0", number)
-
-
-# Requests.
-
-
-def amount(resource: str, text: Any) -> int:
-    """A quantity in the scheduler's integer unit: thousandths for CPU, whole units (bytes, devices) for the rest."""
-    return quantity.milli(text) if resource == "cpu" else quantity.value(text)
-
-
-def amounts(resources: Mapping[str, Any] | None) -> dict[str, int]:
-    return {name: amount(name, text) for name, text in (resources or {}).items()}
-
-
-def pod_requests(pod: Obj, *, defaults: Mapping[str, int] | None = None) -> dict[str, int]:
-    """What the pod needs of its node: its containers and sidecars together, or the largest init container with the
-    sidecars started before it, whichever is more; pod-level resources win; overhead comes on top. `defaults` stand in
-    for what a container does not request."""
-    spec = pod["spec"]
-    allocated = _allocated(pod)
-    total: dict[str, int] = {}
-    for container in spec["containers"]:
-        _add(total, _container_requests(container, allocated, defaults))
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
-        wanted = _container_requests(container, allocated, defaults)
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, wanted)
-            _raise_to(peak, sidecars)
-        else:
-            _add(wanted, sidecars)
-            _raise_to(peak, wanted)
-    _add(total, sidecars)
-    _raise_to(total, peak)
-    total.update(amounts((spec.get("resources") or {}).get("requests")))
-    _add(total, amounts(spec.get("overhead")))
-    return total
-
-
-def _container_requests(
-    container: Obj, allocated: Mapping[str, Obj], defaults: Mapping[str, int] | None
-) -> dict[str, int]:
-    wanted = amounts((container.get("resources") or {}).get("requests"))
-    # While a resize is under way the node must have room for the larger of both.
-    _raise_to(wanted, amounts(allocated.get(container.get("name", ""))))
-    for name, least in (defaults or {}).items():
-        if name not in wanted:
-            wanted[name] = least
-    return wanted
-
-
-def _allocated(pod: Obj) -> dict[str, Obj]:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return {s["name"]: s["allocatedResources"] for s in statuses if "allocatedResources" in s}
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, value in more.items():
-        total[name] = total.get(name, 0) + value
-
-
-def _raise_to(total: dict[str, int], least: Mapping[str, int]) -> None:
-    for name, value in least.items():
-        if value > total.get(name, 0):
-            total[name] = value

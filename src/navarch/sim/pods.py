@@ -20,6 +20,7 @@ from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
 from navarch.client.workqueue import WorkQueue
+from navarch.kinds.core.pod_state import is_finished
 from navarch.node.engine.supervision import Failures
 from navarch.sim.addresses import PodAddresses
 from navarch.sim.behaviour import Latencies, behaviour_of
@@ -27,8 +28,6 @@ from navarch.sim.podstatus import shows, status_of, stopped_status
 from navarch.world import Clock
 
 log = logging.getLogger(__name__)
-
-_ENDED = ("Succeeded", "Failed")
 
 
 class PodRunner:
@@ -144,7 +143,7 @@ class PodRunner:
             # The echo of what was written here.
             return
         current = pod.get("status") or {}
-        if current.get("phase") in _ENDED:
+        if is_finished(pod):
             self._give_back(uid)
             return
         node = pod["spec"]["nodeName"]
@@ -172,7 +171,7 @@ class PodRunner:
             return
         if pod["metadata"].get("finalizers"):
             # Those who hold the pod (a Job counting its pods) want to see how it ended.
-            if (pod.get("status") or {}).get("phase") not in _ENDED:
+            if not is_finished(pod):
                 await self._write(
                     pod,
                     stopped_status(

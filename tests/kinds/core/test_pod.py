@@ -13,7 +13,7 @@ from navarch.kinds.core.pod import PodStrategy
 from navarch.kinds.core.pod_columns import summarize
 from navarch.kinds.core.pod_defaults import default_pod, default_pod_spec, pull_policy_of
 from navarch.kinds.core.pod_validation import validate_pod_spec, validate_pod_template_spec
-from navarch.kinds.core.resource_lists import pod_requests, qos_class
+from navarch.kinds.core.resource_lists import qos_class, request_quantities
 
 Obj = dict[str, Any]
 STRATEGY = PodStrategy()
@@ -376,7 +376,7 @@ class TestResources:
             ],
             overhead={"cpu": "50m"},
         )["spec"]
-        assert pod_requests(spec)["cpu"] == "2050m"
+        assert request_quantities(spec)["cpu"] == "2050m"
 
 
 def status_of(**status: Any) -> Obj:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from navarch.node.resources.amounts import cpu_quota, cpu_shares, oom_score_adj, pod_requests, pod_totals, qos_class
+from navarch.kinds.core.resource_lists import pod_requests, qos_class
+from navarch.node.resources.amounts import cpu_quota, cpu_shares, oom_score_adj, pod_totals
 from tests.node.objects import Obj, pod, resources
 
 
@@ -20,7 +21,7 @@ from tests.node.objects import Obj, pod, resources
     ],
 )
 def test_quality_of_service(container: Obj, qos: str) -> None:
-    assert qos_class(pod(container)) == qos
+    assert qos_class(pod(container)["spec"]) == qos
 
 
 def test_shares_quota_and_oom_score() -> None:

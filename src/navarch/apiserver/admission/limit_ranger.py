@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
-from navarch.kinds.core.resource_lists import amount_of, format_amount, is_sidecar
+from navarch.kinds.core.pod_state import is_sidecar
+from navarch.kinds.core.resource_lists import amount_of, format_amount
 from navarch.kinds.resources import LIMIT_RANGES
 
 _ANNOTATION: Final = "kubernetes.io/limit-ranger"

@@ -32,6 +32,7 @@ from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.negotiation import respond_obj
 from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Response
+from navarch.kinds.core.pod_state import is_active, is_ready, phase_of
 from navarch.kinds.resources import POD_DISRUPTION_BUDGETS, PODS
 
 _DISRUPTED_MAX = 2000
@@ -163,7 +164,7 @@ class PodActions:
         return found[0] if found else None
 
     def _unready_may_go(self, pod: Obj, budget: Obj) -> bool:
-        if _is_ready(pod):
+        if is_ready(pod):
             return False
         if (budget.get("spec") or {}).get("unhealthyPodEvictionPolicy") == _HEALTHY_ENOUGH:
             return True
@@ -227,18 +228,12 @@ def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
 
 def _may_skip_budget(pod: Obj) -> bool:
     """Pods that are over or were never started count for no budget."""
-    phase = (pod.get("status") or {}).get("phase")
-    return phase in ("Succeeded", "Failed", "Pending") or bool(pod["metadata"].get("deletionTimestamp"))
+    return not is_active(pod) or phase_of(pod) == "Pending"
 
 
 def _selects(budget: Obj, labels: Obj) -> bool:
     selector = (budget.get("spec") or {}).get("selector")
     return selector is not None and label_selector_of(selector).matches(labels)
-
-
-def _is_ready(pod: Obj) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in conditions)
 
 
 def _check_budget(budget: Obj) -> None:

@@ -29,15 +29,8 @@ from navarch.controllers.daemonset import placement, update
 from navarch.controllers.history import Collision, History, Revisions
 from navarch.controllers.pod_control import BatchError
 from navarch.controllers.pod_owner import PodOwner
-from navarch.controllers.pods import (
-    created_at,
-    is_available,
-    is_finished,
-    is_ready,
-    next_available_s,
-    phase_of,
-    same_semantics,
-)
+from navarch.controllers.pods import created_at, is_available, next_available_s, same_semantics
+from navarch.kinds.core.pod_state import is_finished, is_ready, phase_of
 
 _BURST = 250
 _GENERATION = "deprecated.daemonset.template.generation"

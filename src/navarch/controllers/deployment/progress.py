@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from navarch.api.meta import Obj, name_of
 from navarch.api.time import format_time, parse_time
 from navarch.controllers.deployment.revisions import replicas, surge_and_unavailable
-from navarch.controllers.pods import condition_of
+from navarch.kinds.core.pod_state import condition_of
 
 _NO_DEADLINE = 2**31 - 1
 

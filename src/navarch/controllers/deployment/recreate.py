@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from navarch.api.meta import Obj
-from navarch.controllers.pods import is_finished
+from navarch.kinds.core.pod_state import is_finished
 
 
 def old_pods_remain(old: Sequence[Obj], pods_of_old: Iterable[Obj]) -> bool:

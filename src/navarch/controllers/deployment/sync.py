@@ -28,7 +28,8 @@ from navarch.controllers.adoption import Claimer, candidates_for, manager_of
 from navarch.controllers.base import Context, Controller, Requeue, index_by_controller, is_namespace_terminating
 from navarch.controllers.deployment import progress, recreate, revisions, rollback, rolling, scaling
 from navarch.controllers.deployment.revisions import replicas
-from navarch.controllers.pods import condition_of, same_semantics
+from navarch.controllers.pods import same_semantics
+from navarch.kinds.core.pod_state import condition_of
 
 
 class DeploymentController(Controller):

@@ -12,7 +12,7 @@ from typing import Any
 from navarch.api.meta import Obj, is_deleting, labels_of, name_of, namespace_of, uid_of
 from navarch.api.selectors import LabelSelector, from_map
 from navarch.client.informer import Informer
-from navarch.controllers.pods import is_finished, is_ready
+from navarch.kinds.core.pod_state import is_finished, is_ready, is_sidecar
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _SAME_NODE = "PreferSameNode"
@@ -101,7 +101,7 @@ def target_port(service_port: Obj, pod: Obj) -> int | None:
         return int(wanted)
     protocol = service_port.get("protocol", "TCP")
     spec = pod.get("spec") or {}
-    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    sidecars = [c for c in spec.get("initContainers") or () if is_sidecar(c)]
     for container in [*(spec.get("containers") or ()), *sidecars]:
         for port in container.get("ports") or ():
             if port.get("name") == wanted and port.get("protocol", "TCP") == protocol:

@@ -17,7 +17,8 @@ from navarch.api.time import format_time, parse_time
 from navarch.client.resources import ENDPOINTS, PODS, SERVICES
 from navarch.controllers.base import Context, Controller, Requeue, is_namespace_terminating
 from navarch.controllers.endpoints import addresses
-from navarch.controllers.pods import condition_of, is_ready, same_semantics
+from navarch.controllers.pods import same_semantics
+from navarch.kinds.core.pod_state import condition_of, is_ready
 
 _LIMIT = 1000
 _OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"

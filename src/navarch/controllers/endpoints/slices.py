@@ -29,7 +29,7 @@ from navarch.controllers.base import Context, Requeue, is_namespace_terminating
 from navarch.controllers.endpoints import addresses
 from navarch.controllers.endpoints.legacy import ServicePodsController, last_change
 from navarch.controllers.endpoints.reconciliation import Changes, Wanted, plan, port_identity
-from navarch.controllers.pods import is_ready
+from navarch.kinds.core.pod_state import is_ready
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from navarch.api.meta import Obj, is_deleting, uid_of
 from navarch.controllers.job import failure, indexes
 from navarch.controllers.job.conditions import of_type
-from navarch.controllers.pods import is_active, is_finished, is_ready, phase_of
+from navarch.kinds.core.pod_state import is_active, is_finished, is_ready, phase_of
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 

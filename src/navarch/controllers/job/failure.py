@@ -14,7 +14,8 @@ from typing import NamedTuple
 from navarch.api.meta import Obj, is_deleting, name_of, namespace_of, uid_of
 from navarch.api.time import parse_time
 from navarch.controllers.job import indexes
-from navarch.controllers.pods import created_at, phase_of
+from navarch.controllers.pods import created_at
+from navarch.kinds.core.pod_state import phase_of
 
 _BACKOFF_S = 10.0
 _LONGEST_BACKOFF_S = 600.0

@@ -22,7 +22,8 @@ from navarch.controllers.job import conditions, failure, indexes
 from navarch.controllers.job.counting import FINALIZER, Tally, is_tracked, tally
 from navarch.controllers.pod_control import BatchError, all_at_once, slow_start
 from navarch.controllers.pod_owner import PodOwner
-from navarch.controllers.pods import deletion_order, is_active, is_finished, same_semantics
+from navarch.controllers.pods import deletion_order, same_semantics
+from navarch.kinds.core.pod_state import is_active, is_finished
 
 _BURST = 500
 

@@ -21,7 +21,8 @@ from navarch.client.resources import LEASES, NODES, PODS
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.nodes import taints
 from navarch.controllers.nodes.zones import EvictionLimits, zone_of
-from navarch.controllers.pods import created_at, is_ready
+from navarch.controllers.pods import created_at
+from navarch.kinds.core.pod_state import is_ready
 
 _LEASE_NAMESPACE = "kube-node-lease"
 _MONITORED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")

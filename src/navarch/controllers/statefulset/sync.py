@@ -23,17 +23,10 @@ from navarch.controllers.base import (
 )
 from navarch.controllers.history import Collision, History, Revisions
 from navarch.controllers.pod_control import all_at_once
-from navarch.controllers.pods import (
-    int_or_percent,
-    is_available,
-    is_finished,
-    is_ready,
-    next_available_s,
-    phase_of,
-    same_semantics,
-)
+from navarch.controllers.pods import int_or_percent, is_available, next_available_s, same_semantics
 from navarch.controllers.statefulset import identity
 from navarch.controllers.statefulset.claims import Claims
+from navarch.kinds.core.pod_state import is_finished, is_ready, phase_of
 
 _HASH_LABEL = "controller.kubernetes.io/hash"
 

@@ -13,7 +13,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, controller_of, controller_reference, is_deleting, key_of, name_of, uid_of
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS
 from navarch.controllers.base import Context, Controller, Requeue, is_namespace_terminating
-from navarch.controllers.pods import is_finished
+from navarch.kinds.core.pod_state import is_finished
 
 
 class EphemeralVolumeController(Controller):

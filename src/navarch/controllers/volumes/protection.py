@@ -13,7 +13,7 @@ from navarch.api.meta import Key, Obj, Resource, is_deleting, name_of, namespace
 from navarch.client.informer import Informer
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.pods import is_finished
+from navarch.kinds.core.pod_state import is_finished
 
 _CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 _VOLUME_FINALIZER = "kubernetes.io/pv-protection"

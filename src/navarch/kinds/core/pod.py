@@ -15,6 +15,7 @@ from navarch.kinds.base import Strategy, Subresource
 from navarch.kinds.core.pod_columns import POD_COLUMNS
 from navarch.kinds.core.pod_defaults import containers_of, default_pod
 from navarch.kinds.core.pod_sound import SoundSpecs
+from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_update import (
     resized,
     validate_ephemeral_update,
@@ -175,7 +176,7 @@ class PodStrategy(Strategy):
         seconds = requested_s
         if seconds is None:
             seconds = spec.get("terminationGracePeriodSeconds") or 0
-        if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        if not spec.get("nodeName") or is_finished(obj):
             # No kubelet holds anything of the pod that would have to be stopped first.
             return 0
         return max(seconds, 1) if seconds else 0

@@ -14,7 +14,7 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.api.time import human_duration, parse_time
 from navarch.kinds.base import AGE, NAME, Column
-from navarch.kinds.core.resource_lists import is_sidecar
+from navarch.kinds.core.pod_state import ENDED, is_sidecar
 
 _NONE: Final = "<none>"
 
@@ -92,7 +92,7 @@ def summarize(pod: Obj) -> PodSummary:
     if pod["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             reason = "Unknown"
-        elif status.get("phase") not in ("Succeeded", "Failed"):
+        elif status.get("phase") not in ENDED:
             reason = "Terminating"
     return PodSummary(ready, total, reason, restarts.count, restarts.last)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import pod_level_resource, pod_requests
+from navarch.kinds.core.resource_lists import pod_level_resource, request_quantities
 
 DEFAULT_SCHEDULER: Final = "default-scheduler"
 DEFAULT_GRACE_S: Final = 30
@@ -156,7 +156,7 @@ def _default_pod_resources(spec: Obj) -> None:
     if not limits:
         return
     requests = resources.setdefault("requests", {})
-    asked = pod_requests({**spec, "resources": {}})
+    asked = request_quantities({**spec, "resources": {}})
     for name, limit in limits.items():
         if name in requests or not pod_level_resource(name):
             continue

@@ -20,12 +20,12 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj
 from navarch.api.validation import port_name_problems, port_number_problems, validate_dns_label
+from navarch.kinds.core.pod_state import is_sidecar
 from navarch.kinds.core.pod_validation_env import validate_env, validate_env_from
 from navarch.kinds.core.pod_validation_probes import validate_lifecycle, validate_probes
 from navarch.kinds.core.pod_validation_resources import validate_resize_policy, validate_resource_requirements
 from navarch.kinds.core.pod_validation_security import validate_container_security_context
 from navarch.kinds.core.pod_validation_volumes import validate_volume_mounts
-from navarch.kinds.core.resource_lists import is_sidecar
 
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES: Final = ("FallbackToLogsOnError", "File")

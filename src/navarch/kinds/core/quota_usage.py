@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from navarch.api.meta import Obj, Resource
+from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_validation_resources import is_hugepage, is_native_resource
 from navarch.kinds.core.resource_lists import amount_of, pod_amounts, qos_class
 from navarch.kinds.core.service import needs_node_ports
@@ -32,7 +33,7 @@ def usage_of(resource: Resource, obj: Obj) -> Amounts:
         return usage
     plural = resource.plural
     if plural == "pods":
-        if (obj.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+        if not is_finished(obj):
             usage["pods"] = one
             usage.update(_pod_usage(obj["spec"]))
         return usage

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.kinds.core.node_match import matches_node, tolerates, untolerated
+from navarch.kinds.core.resource_lists import pod_requests, qos_class
 from navarch.node import podspec
-from navarch.node.resources.amounts import milli_cpu, pod_requests, qos_class, whole
+from navarch.node.resources.amounts import milli_cpu, whole
 from navarch.node.spec.security import forbidden_sysctl
 
 _AFFINITY: Final = "node(s) didn't match Pod's node affinity/selector"

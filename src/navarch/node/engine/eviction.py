@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
+from navarch.kinds.core.resource_lists import limits_of, pod_requests
 from navarch.node import podspec
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
 from navarch.node.engine.worker import PodWorker
-from navarch.node.resources.amounts import limits_of, pod_requests, whole
+from navarch.node.resources.amounts import whole
 from navarch.node.runtime.base import POD_UID, RuntimeFailure
 
 log = logging.getLogger(__name__)

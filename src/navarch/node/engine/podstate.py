@@ -54,7 +54,7 @@ class PodState:
         """Whether the pod holds its resources and ports: until nothing of it runs any more, though it is to end."""
         if self.observed.any_running or self.observed.sandbox_ready:
             return True
-        return not (self.ending or self.failure[0] or podspec.is_terminal(self.pod))
+        return not (self.ending or self.failure[0] or podspec.is_finished(self.pod))
 
     def wake(self) -> None:
         """Take a turn now."""

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_time
+from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
 from navarch.node.engine.plan import ContainerMemory
-from navarch.node.resources.amounts import qos_class
 
 _OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
 
@@ -51,7 +51,7 @@ def pod_status(inputs: StatusInputs) -> Obj:
         status["ready"] = status["ready"] and phase == "Running"
     result: Obj = {
         "phase": phase,
-        "qosClass": old.get("qosClass") or qos_class(pod),
+        "qosClass": old.get("qosClass") or qos_class(pod["spec"]),
         "startTime": old.get("startTime") or format_time(inputs.now),
         "hostIP": next(iter(inputs.host_ips), ""),
         "hostIPs": [{"ip": address} for address in inputs.host_ips],
@@ -229,8 +229,8 @@ def _previous(inputs: StatusInputs, name: str, instance: ObservedContainer, old:
 
 
 def _phase(inputs: StatusInputs, init: Sequence[Obj], regular: Sequence[Obj]) -> str:
-    old = podspec.phase(inputs.pod)
-    if old in ("Succeeded", "Failed"):
+    old = podspec.phase_of(inputs.pod)
+    if podspec.is_finished(inputs.pod):
         return old
     if inputs.failure[0]:
         return "Failed"
@@ -271,7 +271,7 @@ def _count(ended: Obj, failed: int, succeeded: int) -> tuple[int, int]:
 def _phase_of_counts(inputs: StatusInputs, waiting: int, running: int, failed: int, succeeded: int) -> str:
     if inputs.ending and not inputs.observed.any_running:
         if waiting and not failed and not succeeded:
-            return "Failed" if podspec.phase(inputs.pod) == "Running" else "Pending"
+            return "Failed" if podspec.phase_of(inputs.pod) == "Running" else "Pending"
         return "Failed" if failed or waiting else "Succeeded"
     if waiting:
         return "Pending"

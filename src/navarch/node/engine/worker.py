@@ -137,7 +137,7 @@ class PodWorker(PodState):
     async def _turn(self) -> None:
         await self.observe()
         self._check_deadline()
-        if self.gone or is_deleting(self.pod) or self.failure[0] or podspec.is_terminal(self.pod):
+        if self.gone or is_deleting(self.pod) or self.failure[0] or podspec.is_finished(self.pod):
             self.ending = True
         if self.ending:
             await self._end()

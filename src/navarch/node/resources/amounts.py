@@ -5,13 +5,12 @@ Pure. Works the same on cgroup v1 and v2: the runtime converts shares to weights
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
-from navarch.node import podspec
+from navarch.kinds.core.resource_lists import limits_of, pod_limits, pod_requests, qos_class, requests_of
 from navarch.node.runtime.base import Resources
 
 _PERIOD_US: Final = 100_000
@@ -31,37 +30,6 @@ def whole(amount: Any) -> int:
     return quantity.value(quantity.parse(amount))
 
 
-def requests_of(container: Obj) -> dict[str, Any]:
-    """Requests, with limits for what has no request."""
-    resources = container.get("resources") or {}
-    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-
-
-def limits_of(container: Obj) -> dict[str, Any]:
-    return (container.get("resources") or {}).get("limits") or {}
-
-
-def qos_class(pod: Obj) -> str:
-    """Guaranteed, Burstable or BestEffort, from CPU and memory of all containers, or the pod's own where stated."""
-    counted = (
-        [pod["spec"]] if pod["spec"].get("resources") else [*podspec.init_containers(pod), *podspec.containers(pod)]
-    )
-    any_stated = False
-    guaranteed = True
-    for container in counted:
-        resources = container.get("resources") or {}
-        limits = {k: v for k, v in (resources.get("limits") or {}).items() if k in ("cpu", "memory")}
-        requests = {k: v for k, v in (resources.get("requests") or {}).items() if k in ("cpu", "memory")}
-        limits = {k: v for k, v in limits.items() if milli_cpu(v) > 0}
-        requests = {k: v for k, v in requests.items() if milli_cpu(v) > 0}
-        any_stated = any_stated or bool(limits or requests)
-        even = all(milli_cpu(requests.get(name, limit)) == milli_cpu(limit) for name, limit in limits.items())
-        guaranteed = guaranteed and even and set(limits) == {"cpu", "memory"}
-    if not any_stated:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"
-
-
 def cpu_shares(milli: int) -> int:
     return min(max(milli * 1024 // 1000, _MIN_SHARES), _MAX_SHARES) if milli else _MIN_SHARES
 
@@ -75,7 +43,7 @@ def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
     """How eagerly the kernel's OOM killer takes this container: the more it requested of the node, the less."""
     if int(pod["spec"].get("priority") or 0) >= 2_000_001_000:
         return _GUARANTEED_OOM_SCORE
-    qos = qos_class(pod)
+    qos = qos_class(pod["spec"])
     if qos == "Guaranteed":
         return _GUARANTEED_OOM_SCORE
     if qos == "BestEffort":
@@ -109,51 +77,9 @@ def _page_size(resource: str) -> str:
     return resource.removeprefix("hugepages-").replace("i", "") + "B"
 
 
-def _peak(pod: Obj, amount: Callable[[Obj], int]) -> int:
-    """What a pod needs at most at one time. Init containers run before the others, so that the largest of them counts,
-    with the sidecars started before it."""
-    sidecars = peak = 0
-    for container in podspec.init_containers(pod):
-        if podspec.is_sidecar(container):
-            sidecars += amount(container)
-            peak = max(peak, sidecars)
-        else:
-            peak = max(peak, sidecars + amount(container))
-    return max(peak, sidecars + sum(amount(container) for container in podspec.containers(pod)))
-
-
-def pod_requests(pod: Obj) -> dict[str, int]:
-    """A pod's requests: CPU in milli-cores, all else in whole units."""
-    every = [*podspec.init_containers(pod), *podspec.containers(pod)]
-    overhead = pod["spec"].get("overhead") or {}
-    stated = pod["spec"].get("resources") or {}
-    whole_pod = {**(stated.get("limits") or {}), **(stated.get("requests") or {})}
-    names = dict.fromkeys([name for container in every for name in requests_of(container)] + [*overhead, *whole_pod])
-    result = {}
-    for name in names:
-        read = milli_cpu if name == "cpu" else whole
-        if name in whole_pod:
-            result[name] = read(whole_pod[name])
-        else:
-            result[name] = _peak(pod, lambda container: read(requests_of(container).get(name, 0)))  # noqa: B023
-        result[name] += read(overhead.get(name, 0))
-    return result
-
-
 def pod_totals(pod: Obj) -> tuple[int, int, int]:
     """A pod's CPU request and limit in milli-cores, and memory limit in bytes; 0 where some container has no limit."""
-    stated_limits = (pod["spec"].get("resources") or {}).get("limits") or {}
-    overhead = pod["spec"].get("overhead") or {}
-
-    def limit(resource: str, read: Callable[[Any], int]) -> int:
-        if resource in stated_limits:
-            return read(stated_limits[resource])
-        every = [*podspec.init_containers(pod), *podspec.containers(pod)]
-        if any(not read(limits_of(container).get(resource, 0)) for container in every):
-            return 0
-        return _peak(pod, lambda container: read(limits_of(container)[resource])) + read(overhead.get(resource, 0))
-
-    return pod_requests(pod).get("cpu", 0), limit("cpu", milli_cpu), limit("memory", whole)
+    return pod_requests(pod).get("cpu", 0), pod_limits(pod, "cpu"), pod_limits(pod, "memory")
 
 
 def has_unified_cgroups() -> bool:

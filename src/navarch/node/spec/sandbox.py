@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from navarch.api.meta import Obj, annotations_of, labels_of
+from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
 from navarch.node.config import KubeletConfig
-from navarch.node.resources.amounts import cpu_quota, cpu_shares, pod_totals, qos_class
+from navarch.node.resources.amounts import cpu_quota, cpu_shares, pod_totals
 from navarch.node.runtime.base import (
     GRACE_PERIOD,
     POD_NAME,
@@ -27,7 +28,7 @@ def pod_labels(pod: Obj) -> dict[str, str]:
 
 def cgroup_parent(pod: Obj, config: KubeletConfig) -> str:
     """`<root>/burstable/pod<uid>`; guaranteed pods are directly below the root."""
-    qos = qos_class(pod)
+    qos = qos_class(pod["spec"])
     middle = "" if qos == "Guaranteed" else f"/{qos.lower()}"
     return f"{config.cgroup_root}{middle}/pod{pod['metadata']['uid']}"
 

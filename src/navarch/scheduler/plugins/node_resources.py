@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from navarch.kinds.core.resource_lists import units
 from navarch.scheduler.columns import CPU, MEMORY, PODS, BoolArray, FloatArray, IntArray
 from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal, Scope
-from navarch.scheduler.podinfo import PodInfo, amounts
+from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
 
 
@@ -49,11 +50,11 @@ class NodeResourcesFit(Plugin):
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.new is not None and event.change in (Change.NODE_ADDED, Change.NODE_UPDATED):
-            new = amounts((event.new.get("status") or {}).get("allocatable"))
+            new = units((event.new.get("status") or {}).get("allocatable"))
             if any(new.get(name, 0) < wanted for name, wanted in pod.traits.requests.items() if wanted > 0):
                 return False
             if event.change is Change.NODE_UPDATED and event.old is not None:
-                old = amounts((event.old.get("status") or {}).get("allocatable"))
+                old = units((event.old.get("status") or {}).get("allocatable"))
                 return any(new.get(name, 0) > old.get(name, 0) for name in [*pod.traits.requests, PODS])
         return True
 
