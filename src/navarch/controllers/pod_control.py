@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, controller_reference, name_of, namespace_of, uid_of
@@ -23,12 +23,25 @@ from navarch.controllers.base import is_namespace_terminating
 MAX_IN_FLIGHT = 500
 
 
+class Words(NamedTuple):
+    """What events say; `{pod}` and `{owner}` are names, `{error}` what the API server answered."""
+
+    created: str
+    not_created: str
+    deleted: str
+    not_deleted: str
+
+
+PLAIN = Words("Created pod: {pod}", "Error creating: {error}", "Deleted pod: {pod}", "Error deleting: {error}")
+
+
 class PodControl:
     """Acts for one component, whose name events carry."""
 
-    def __init__(self, client: Client, recorder: EventRecorder) -> None:
+    def __init__(self, client: Client, recorder: EventRecorder, words: Words = PLAIN) -> None:
         self._client = client
         self._recorder = recorder
+        self._words = words
 
     async def create(
         self,
@@ -50,13 +63,19 @@ class PodControl:
         if change_spec is not None:
             pod["spec"] = copy.deepcopy(pod["spec"])
             change_spec(pod)
+        return await self.send(owner, pod)
+
+    async def send(self, owner: Obj, pod: Obj) -> Obj:
+        """Create one pod as it is; raises StatusError, after saying so in an event."""
         try:
             created = await self._client.create(PODS, pod)
         except StatusError as error:
-            if not is_namespace_terminating(error):
-                self._recorder.event(owner, "Warning", "FailedCreate", f"Error creating: {error.message}")
+            # Of a fixed name that is taken nothing is told: it may be one's own, which the informer will show.
+            if not is_namespace_terminating(error) and error.reason != "AlreadyExists":
+                name = pod["metadata"].get("name") or ""
+                self._tell(owner, "Warning", "FailedCreate", self._words.not_created, name, error.message)
             raise
-        self._recorder.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {name_of(created)}")
+        self._tell(owner, "Normal", "SuccessfulCreate", self._words.created, name_of(created))
         return created
 
     async def delete(self, owner: Obj, pod: Obj) -> None:
@@ -70,9 +89,12 @@ class PodControl:
             if error.code == 409:
                 # Another pod has taken the name; the one that was meant is gone.
                 return
-            self._recorder.event(owner, "Warning", "FailedDelete", f"Error deleting: {error.message}")
+            self._tell(owner, "Warning", "FailedDelete", self._words.not_deleted, name, error.message)
             raise
-        self._recorder.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")
+        self._tell(owner, "Normal", "SuccessfulDelete", self._words.deleted, name)
+
+    def _tell(self, owner: Obj, type: str, reason: str, words: str, pod: str, error: str = "") -> None:
+        self._recorder.event(owner, type, reason, words.format(pod=pod, owner=name_of(owner), error=error))
 
 
 def pod_from_template(

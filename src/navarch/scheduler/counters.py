@@ -7,16 +7,13 @@ one pod costs one addition. Invariant: after `counts(selector)` the array equals
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from navarch.scheduler.columns import IntArray, NodeColumns, PodChange
+from navarch.scheduler.environment import Environment
+from navarch.scheduler.podinfo import PodInfo, Traits
 from navarch.scheduler.terms import PodSelector
-
-if TYPE_CHECKING:
-    from navarch.scheduler.environment import Environment
-    from navarch.scheduler.podinfo import PodInfo, Traits
 
 _LIMIT = 512
 

@@ -10,7 +10,7 @@ from navarch.api.meta import Obj, labels_of, name_of
 from navarch.client import resources
 from navarch.client.base import Client
 from navarch.client.informer import Informers
-from navarch.scheduler.framework import Change, ClusterEvent
+from navarch.scheduler.changes import Change, ClusterEvent
 
 _SPREAD_OWNERS = {
     "ReplicationController": resources.REPLICATION_CONTROLLERS,

@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from navarch.api.meta import Obj
+from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.columns import BoolArray, FloatArray
+from navarch.scheduler.environment import Environment
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
-
-if TYPE_CHECKING:
-    from navarch.scheduler.environment import Environment
 
 __all__ = ["BoolArray", "Change", "ClusterEvent", "FloatArray", "Plugin", "PodInfo", "Refusal", "Scope", "scaled"]
 
@@ -31,28 +29,6 @@ class Scope(Enum):
     NODE = "the Node object"
     ROW = "the Node object and the pods on that node"
     CLUSTER = "pods on other nodes too"
-
-
-class Change(Enum):
-    """Events in the cluster that may make a refused pod schedulable."""
-
-    NODE_ADDED = "node added"
-    NODE_UPDATED = "node updated"
-    POD_ADDED = "assigned pod added"
-    POD_UPDATED = "assigned pod updated"
-    POD_DELETED = "assigned pod deleted"
-    VOLUMES = "claim, volume or storage class changed"
-    NAMESPACE = "namespace labels changed"
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterEvent:
-    """Something happened; `old` and `new` are the objects where there are such, `pod` the parsed pod."""
-
-    change: Change
-    old: Obj | None = None
-    new: Obj | None = None
-    pod: PodInfo | None = None
 
 
 @dataclass(slots=True)

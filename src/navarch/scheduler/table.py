@@ -7,17 +7,14 @@ Arrays are read-only by convention: they may be the storage itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from navarch.api.meta import Obj
 from navarch.scheduler.columns import BoolArray, IntArray, NodeColumns, Taint
 from navarch.scheduler.counters import PodCounters
-
-if TYPE_CHECKING:
-    from navarch.scheduler.environment import Environment
-    from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.environment import Environment
+from navarch.scheduler.podinfo import PodInfo
 
 Rows = slice | IntArray
 

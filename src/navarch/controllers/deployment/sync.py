@@ -13,87 +13,64 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import (
     Key,
     Obj,
+    Resource,
     annotations_of,
     controller_of,
     is_deleting,
     key_of,
-    labels_of,
     name_of,
     namespace_of,
     uid_of,
 )
-from navarch.api.selectors import LabelSelector, label_selector_of
+from navarch.api.selectors import label_selector_of
 from navarch.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS
-from navarch.controllers.adoption import Claimer, candidates_for, manager_of
-from navarch.controllers.base import Context, Controller, Requeue, index_by_controller, is_namespace_terminating
+from navarch.controllers.adoption import Claimer
+from navarch.controllers.base import Context, Requeue, index_by_controller, is_namespace_terminating
 from navarch.controllers.deployment import progress, recreate, revisions, rollback, rolling, scaling
 from navarch.controllers.deployment.revisions import replicas
+from navarch.controllers.owner import Owner
 from navarch.controllers.pods import same_semantics
 from navarch.kinds.core.pod_state import condition_of
 
 
-class DeploymentController(Controller):
+class DeploymentController(Owner):
     name: ClassVar[str] = "deployment"
+    component: ClassVar[str] = "deployment-controller"
+    resource: ClassVar[Resource] = DEPLOYMENTS
+    owned: ClassVar[Resource] = REPLICA_SETS
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._deployments = self.watch_primary(DEPLOYMENTS)
-        self._sets = self.informer(REPLICA_SETS)
-        index_by_controller(self._sets)
-        self._sets.add_handler(self._set_added, self._set_updated, self._set_deleted)
         self._pods = self.informer(PODS)
         index_by_controller(self._pods)
         self._pods.add_handler(deleted=self._pod_deleted)
-        self._recorder = context.recorder("deployment-controller")
-
-    # ReplicaSet and pod events.
-
-    def _owner_of(self, rs: Obj) -> Obj | None:
-        return manager_of(self._deployments, DEPLOYMENTS, rs)
-
-    def _set_added(self, rs: Obj) -> None:
-        owner = self._owner_of(rs)
-        for deployment in [owner] if owner else candidates_for(self._deployments, rs, _selector):
-            self.enqueue(key_of(deployment))
-
-    def _set_updated(self, old: Obj, rs: Obj) -> None:
-        former = self._owner_of(old)
-        if former is not None and controller_of(old) != controller_of(rs):
-            self.enqueue(key_of(former))
-        if controller_of(rs) is not None or labels_of(old) != labels_of(rs) or controller_of(old) is not None:
-            self._set_added(rs)
-
-    def _set_deleted(self, rs: Obj) -> None:
-        owner = self._owner_of(rs)
-        if owner is not None:
-            self.enqueue(key_of(owner))
 
     def _pod_deleted(self, pod: Obj) -> None:
         """The last pod of an old revision is gone: Recreate may go on."""
         reference = controller_of(pod)
         if reference is None or reference["kind"] != "ReplicaSet":
             return
-        rs = self._sets.get(namespace_of(pod), reference["name"])
-        owner = self._owner_of(rs) if rs is not None else None
+        rs = self.dependents.get(namespace_of(pod), reference["name"])
+        owner = self.owner_of(rs) if rs is not None else None
         if owner is not None and (owner["spec"].get("strategy") or {}).get("type") == "Recreate":
             self.enqueue(key_of(owner))
 
     # Reconciling.
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        cached = self._deployments.get(*key)
+        cached = self.owners.get(*key)
         if cached is None:
             return None
         deployment = self.newest(DEPLOYMENTS, cached)
         selector = deployment["spec"].get("selector") or {}
         if not selector.get("matchLabels") and not selector.get("matchExpressions"):
             message = "This deployment is selecting all pods. A non-empty selector is required."
-            self._recorder.event(deployment, "Warning", "SelectingAll", message)
+            self.recorder.event(deployment, "Warning", "SelectingAll", message)
             return None
         claimer = Claimer(self.client, DEPLOYMENTS, deployment, REPLICA_SETS, label_selector_of(selector))
         claimed = await claimer.claim(
-            self._sets.by_index("controller", uid_of(deployment)),
-            self._sets.by_index("orphan", key.namespace),
+            self.dependents.by_index("controller", uid_of(deployment)),
+            self.dependents.by_index("orphan", key.namespace),
         )
         sets = [self.newest(REPLICA_SETS, rs) for rs in claimed]
         if is_deleting(deployment):
@@ -104,7 +81,7 @@ class DeploymentController(Controller):
         if rollback.wanted(deployment):
             outcome = rollback.roll_back(deployment, sets)
             await self.write(DEPLOYMENTS, outcome.deployment)
-            self._recorder.event(deployment, *outcome.event)
+            self.recorder.event(deployment, *outcome.event)
             return None
         if scaling.is_scaling(deployment, sets):
             return await self._resize(deployment, sets)
@@ -243,11 +220,11 @@ class DeploymentController(Controller):
                 message = f'Failed to create new replica set "{name_of(made)}": {error.message}'
                 if progress.has_deadline(deployment):
                     await self._tell_progress(deployment, "False", "ReplicaSetCreateError", message)
-                self._recorder.event(deployment, "Warning", "ReplicaSetCreateError", message)
+                self.recorder.event(deployment, "Warning", "ReplicaSetCreateError", message)
             raise
         if size > 0:
             message = f"Scaled up replica set {name_of(new)} from 0 to {size}"
-            self._recorder.event(deployment, "Normal", "ScalingReplicaSet", message)
+            self.recorder.event(deployment, "Normal", "ScalingReplicaSet", message)
         deployment = await self._note_revision(deployment, new)
         if progress.has_deadline(deployment):
             message = f'Created new replica set "{name_of(new)}"'
@@ -285,7 +262,7 @@ class DeploymentController(Controller):
         if size != before:
             direction = "up" if size > before else "down"
             message = f"Scaled {direction} replica set {name_of(rs)} from {before} to {size}"
-            self._recorder.event(deployment, "Normal", "ScalingReplicaSet", message)
+            self.recorder.event(deployment, "Normal", "ScalingReplicaSet", message)
         return written
 
     async def _clean_up(self, deployment: Obj, old: Sequence[Obj]) -> None:
@@ -321,7 +298,3 @@ class DeploymentController(Controller):
             await self.write_status(DEPLOYMENTS, deployment, status)
         wait_s = progress.deadline_wait_s(deployment, status, now)
         return Requeue(wait_s) if wait_s is not None else None
-
-
-def _selector(deployment: Obj) -> LabelSelector:
-    return label_selector_of(deployment["spec"].get("selector"))

@@ -8,61 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, labels_of, name_of, namespace_of
-from navarch.api.time import format_time, parse_time
-from navarch.client.resources import ENDPOINTS, PODS, SERVICES
-from navarch.controllers.base import Context, Controller, Requeue, is_namespace_terminating
+from navarch.api.time import format_time
+from navarch.client.resources import ENDPOINTS
+from navarch.controllers.base import Context, Requeue, is_namespace_terminating
 from navarch.controllers.endpoints import addresses
+from navarch.controllers.endpoints.service_pods import ServicePodsController, last_change
 from navarch.controllers.pods import same_semantics
-from navarch.kinds.core.pod_state import condition_of, is_ready
+from navarch.kinds.core.pod_state import is_ready
 
 _LIMIT = 1000
 _OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 _TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 _MANAGED_BY = "endpoints.kubernetes.io/managed-by"
-_BATCH_S = 0.05
-_PODS_PER_S = 3000
-_LONGEST_BATCH_S = 1.0
-
-
-class ServicePodsController(Controller):
-    """What both controllers of endpoints share: a Service is looked at when it or a pod that it selects changes."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._services = self.watch_primary(SERVICES)
-        self._sizes: dict[Key, int] = {}
-        self._pods = self.informer(PODS)
-        addresses.index_by_label(self._pods)
-        self._pods.add_handler(self._pod_changed, self._pod_updated, self._pod_changed)
-
-    def _pod_changed(self, pod: Obj) -> None:
-        if addresses.counts(pod):
-            self._enqueue_services(pod)
-
-    def _pod_updated(self, old: Obj, new: Obj) -> None:
-        if addresses.matters(old, new):
-            self._enqueue_services(new)
-            if labels_of(old) != labels_of(new):
-                self._enqueue_services(old)
-
-    def _enqueue_services(self, pod: Obj) -> None:
-        # A Service of thousands is looked at and rewritten as a whole, so the more pods it has, the more changes
-        # go into one pass; that an endpoint must no longer be used is told sooner than that there is one more.
-        joins = is_ready(pod) and not is_deleting(pod)
-        for service in addresses.services_of(self._services, pod):
-            batch_s = min(self._sizes.get(key_of(service), 0) / _PODS_PER_S, _LONGEST_BATCH_S)
-            self.enqueue(key_of(service), max(batch_s, _BATCH_S) if joins else batch_s / 5)
-
-    def pods_of(self, service: Obj) -> list[Obj]:
-        """The Service's pods that count as endpoints."""
-        pods = [pod for pod in addresses.selected_pods(self._pods, service) if addresses.counts(pod)]
-        self._sizes[key_of(service)] = len(pods)
-        return pods
 
 
 class EndpointsController(ServicePodsController):
@@ -153,14 +114,6 @@ class EndpointsController(ServicePodsController):
         except StatusError as error:
             if error.code != 404:
                 raise
-
-
-def last_change(service: Obj, pods: Iterable[Obj]) -> datetime | None:
-    """The latest of what the endpoints follow from: the Service made, a pod's readiness turned."""
-    stamps = [service["metadata"].get("creationTimestamp")]
-    stamps += [(condition_of(pod, "Ready") or {}).get("lastTransitionTime") for pod in pods]
-    latest = max((stamp for stamp in stamps if stamp), default=None)
-    return parse_time(latest) if latest else None
 
 
 def make_subsets(service: Obj, pods: Iterable[Obj]) -> list[Obj]:

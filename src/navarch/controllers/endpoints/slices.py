@@ -27,8 +27,8 @@ from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES
 from navarch.controllers.base import Context, Requeue, is_namespace_terminating
 from navarch.controllers.endpoints import addresses
-from navarch.controllers.endpoints.legacy import ServicePodsController, last_change
 from navarch.controllers.endpoints.reconciliation import Changes, Wanted, plan, port_identity
+from navarch.controllers.endpoints.service_pods import ServicePodsController, last_change
 from navarch.kinds.core.pod_state import is_ready
 
 SERVICE_NAME = "kubernetes.io/service-name"

@@ -10,19 +10,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, name_of, namespace_of, uid_of
-from navarch.api.selectors import LabelSelector, label_selector_of
+from navarch.api.meta import Key, Obj, Resource, is_deleting, key_of, name_of, uid_of
 from navarch.client.resources import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
-from navarch.controllers.adoption import Claimer, candidates_for
+from navarch.controllers.adoption import Claimer
 from navarch.controllers.base import (
     Context,
-    Controller,
     Requeue,
     index_by_controller,
     is_namespace_terminating,
 )
 from navarch.controllers.history import Collision, History, Revisions
-from navarch.controllers.pod_control import all_at_once
+from navarch.controllers.pod_control import BatchError, Words, all_at_once
+from navarch.controllers.pod_owner import PodOwner
 from navarch.controllers.pods import int_or_percent, is_available, next_available_s, same_semantics
 from navarch.controllers.statefulset import identity
 from navarch.controllers.statefulset.claims import Claims
@@ -31,46 +30,36 @@ from navarch.kinds.core.pod_state import is_finished, is_ready, phase_of
 _HASH_LABEL = "controller.kubernetes.io/hash"
 
 
-class StatefulSetController(Controller):
+class StatefulSetController(PodOwner):
     name: ClassVar[str] = "statefulset"
+    component: ClassVar[str] = "statefulset-controller"
+    resource: ClassVar[Resource] = STATEFUL_SETS
+    words: ClassVar[Words] = Words(
+        "create Pod {pod} in StatefulSet {owner} successful",
+        "create Pod {pod} in StatefulSet {owner} failed error: {error}",
+        "delete Pod {pod} in StatefulSet {owner} successful",
+        "delete Pod {pod} in StatefulSet {owner} failed error: {error}",
+    )
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._sets = self.watch_primary(STATEFUL_SETS)
         self._revisions = self.informer(CONTROLLER_REVISIONS)
         index_by_controller(self._revisions)
-        self._pods = self.informer(PODS)
-        index_by_controller(self._pods)
-        self._pods.add_handler(self._pod_changed, self._pod_updated, self._pod_changed)
-        self._recorder = context.recorder("statefulset-controller")
-        self._claims = Claims(self.client, self.informer(PERSISTENT_VOLUME_CLAIMS), self._recorder)
+        self._claims = Claims(self.client, self.informer(PERSISTENT_VOLUME_CLAIMS), self.recorder)
         self._history = History(self.client, self._revisions, STATEFUL_SETS, _HASH_LABEL)
 
-    def _pod_changed(self, pod: Obj) -> None:
-        reference = controller_of(pod)
-        if reference is not None:
-            if reference["kind"] == "StatefulSet":
-                self.enqueue(Key(namespace_of(pod), reference["name"]))
-        else:
-            for stateful_set in candidates_for(self._sets, pod, _selector):
-                self.enqueue(key_of(stateful_set))
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        before = controller_of(old)
-        if before is not None and before != controller_of(pod) and before["kind"] == "StatefulSet":
-            self.enqueue(Key(namespace_of(old), before["name"]))
-        self._pod_changed(pod)
-
     async def reconcile(self, key: Key) -> Requeue | None:
-        cached = self._sets.get(*key)
+        cached = self.owners.get(*key)
         if cached is None:
+            self.expectations.forget(key)
             return None
+        may_manage = self.expectations.satisfied(key)
         stateful_set = self.newest(STATEFUL_SETS, cached)
-        selector = _selector(stateful_set)
+        selector = self.selector(stateful_set)
         claimer = Claimer(self.client, STATEFUL_SETS, stateful_set, PODS, selector)
         pods = await claimer.claim(
-            self._pods.by_index("controller", uid_of(stateful_set)),
-            self._pods.by_index("orphan", key.namespace),
+            self.pods.by_index("controller", uid_of(stateful_set)),
+            self.pods.by_index("orphan", key.namespace),
             lambda pod: identity.ordinal_of(stateful_set, pod) is not None,
         )
         status = stateful_set.get("status") or {}
@@ -82,8 +71,10 @@ class StatefulSetController(Controller):
         sync = _Sync(self, stateful_set, revisions, pods)
         failure: Exception | None = None
         try:
-            if not is_deleting(stateful_set):
+            if may_manage and not is_deleting(stateful_set):
                 await sync.act()
+        except BatchError as error:
+            failure = error.cause
         except StatusError as error:
             failure = error
         finally:
@@ -104,51 +95,39 @@ class StatefulSetController(Controller):
     async def create_pod(self, stateful_set: Obj, template: Obj, revision: str, ordinal: int) -> Obj | None:
         await self._claims.ensure(stateful_set, ordinal)
         pod = identity.make_pod(stateful_set, template, revision, ordinal)
-        what = f"create Pod {name_of(pod)} in StatefulSet {name_of(stateful_set)}"
+        created: list[Obj] = []
+
+        async def create(_number: int) -> None:
+            created.append(await self.control.send(stateful_set, pod))
+
         try:
-            created = await self.client.create(PODS, pod)
-        except StatusError as error:
-            if is_namespace_terminating(error):
+            # A name that is taken is tried again: no event tells when another's pod goes.
+            await self.create_pods(key_of(stateful_set), 1, create)
+        except BatchError as error:
+            if isinstance(error.cause, StatusError) and is_namespace_terminating(error.cause):
                 return None
-            if error.reason == "AlreadyExists":
-                # Ours, which the informer will show, or another's: no event tells when that goes, so it is tried again.
-                raise
-            self._recorder.event(stateful_set, "Warning", "FailedCreate", f"{what} failed error: {error.message}")
             raise
-        self._recorder.event(stateful_set, "Normal", "SuccessfulCreate", f"{what} successful")
-        await self._claims.sync_owners(stateful_set, ordinal, created, condemned=False)
-        return created
+        await self._claims.sync_owners(stateful_set, ordinal, created[0], condemned=False)
+        return created[0]
 
     async def delete_pod(self, stateful_set: Obj, pod: Obj) -> None:
-        what = f"delete Pod {name_of(pod)} in StatefulSet {name_of(stateful_set)}"
-        try:
-            await self.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
-        except StatusError as error:
-            if error.code in (404, 409):
-                return
-            self._recorder.event(stateful_set, "Warning", "FailedDelete", f"{what} failed error: {error.message}")
-            raise
-        self._recorder.event(stateful_set, "Normal", "SuccessfulDelete", f"{what} successful")
+        await self.delete_pods(key_of(stateful_set), stateful_set, [pod])
 
     async def recreate(self, stateful_set: Obj, pod: Obj) -> None:
         """A pod that has ended is deleted, so that another can take its name."""
         name, own = name_of(pod), key_of(stateful_set)
         if phase_of(pod) == "Failed":
             message = f"StatefulSet {own} is recreating failed Pod {name}"
-            self._recorder.event(stateful_set, "Warning", "RecreatingFailedPod", message)
+            self.recorder.event(stateful_set, "Warning", "RecreatingFailedPod", message)
         else:
             message = f"StatefulSet {own} is recreating terminated Pod {name}"
-            self._recorder.event(stateful_set, "Normal", "RecreatingTerminatedPod", message)
+            self.recorder.event(stateful_set, "Normal", "RecreatingTerminatedPod", message)
         await self.delete_pod(stateful_set, pod)
 
     async def sync_claims(self, stateful_set: Obj, ordinal: int, pod: Obj, *, condemned: bool) -> None:
         if phase_of(pod) == "Pending" and not condemned:
             await self._claims.ensure(stateful_set, ordinal)
         await self._claims.sync_owners(stateful_set, ordinal, pod, condemned=condemned)
-
-
-def _selector(stateful_set: Obj) -> LabelSelector:
-    return label_selector_of(stateful_set["spec"].get("selector"))
 
 
 class _Sync:

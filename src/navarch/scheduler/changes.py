@@ -1,0 +1,31 @@
+"""Events in the cluster that may make a refused pod schedulable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from navarch.api.meta import Obj
+from navarch.scheduler.podinfo import PodInfo
+
+
+class Change(Enum):
+    """Events in the cluster that may make a refused pod schedulable."""
+
+    NODE_ADDED = "node added"
+    NODE_UPDATED = "node updated"
+    POD_ADDED = "assigned pod added"
+    POD_UPDATED = "assigned pod updated"
+    POD_DELETED = "assigned pod deleted"
+    VOLUMES = "claim, volume or storage class changed"
+    NAMESPACE = "namespace labels changed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterEvent:
+    """Something happened; `old` and `new` are the objects where there are such, `pod` the parsed pod."""
+
+    change: Change
+    old: Obj | None = None
+    new: Obj | None = None
+    pod: PodInfo | None = None
