@@ -61,7 +61,10 @@ def test_without_a_cluster_the_message_says_how_to_make_one(command: list[str]) 
     ("arguments", "message"),
     [
         (["up", "--name", "../x"], "invalid cluster name"),
-        (["up", "--store", "etcd://127.0.0.1:2379"], "etcd is not supported"),
+        (["up", "--store", "etcd://"], "names at least one host"),
+        (["up", "--store", "etcd://127.0.0.1:port"], "is no host:port"),
+        (["up", "--store", "etcd://127.0.0.1?cert=a.crt"], "cert and key of an etcd URL go together"),
+        (["up", "--event-ttl", "0s"], "at least a second"),
         (["up", "--store", "paper"], "unknown store 'paper'"),
         (["up", "--wait", "soon"], "invalid duration 'soon'"),
         (["up", "--kubernetes-version", "1.2"], "unknown Kubernetes version '1.2'"),

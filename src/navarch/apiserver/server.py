@@ -55,7 +55,7 @@ from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
 from navarch.kinds.resources import SERVICES
-from navarch.store.base import Store, StoreUnavailable
+from navarch.store.base import Store, StoreUnavailable, TooLarge
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -268,6 +268,8 @@ def _status_of(error: BaseException, request: Request) -> StatusError:
         return error
     if isinstance(error, StoreUnavailable):
         return unavailable(str(error))
+    if isinstance(error, TooLarge):
+        return StatusError(413, "RequestEntityTooLarge", str(error))
     if isinstance(error, (RecursionError, orjson.JSONEncodeError)):
         # The client's own nesting, put together by a patch.
         log.warning("%s %s: %s", request.method, request.path, error)

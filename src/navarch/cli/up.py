@@ -50,8 +50,14 @@ _PORT_ATTEMPTS = 4
 @click.option(
     "--store",
     envvar="NAVARCH_STORE",
-    metavar="sqlite|memory",
+    metavar="sqlite|memory|etcd://HOST:PORT[,…]",
     help="Where the cluster's state lives.  [default: sqlite]",
+)
+@click.option(
+    "--event-ttl",
+    envvar="NAVARCH_EVENT_TTL",
+    metavar="DURATION",
+    help="How long events are kept after they were last written.  [default: 1h]",
 )
 @click.option(
     "--kubernetes-version",
@@ -79,6 +85,7 @@ _PORT_ATTEMPTS = 4
     help="Merge into this file.  [default: as kubectl]",
 )
 @click.option("--seed", envvar="NAVARCH_SEED", type=int, help="Make random choices (names, placements) repeatable.")
+@click.option("--accept-loss", is_flag=True, help="Go on with what is left of a damaged or incomplete database.")
 @click.option("--detach", "-d", is_flag=True, help="Return when ready and leave the cluster running.")
 @click.option(
     "--wait",
@@ -119,6 +126,10 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
     changes: dict[str, Any] = {key: from_file[key] for key in (*_SETTINGS, "pod_cidr", "service_cidr")
                                if key in from_file}  # fmt: skip
     changes.update({key: options[key] for key in _SETTINGS if stated(key, options.get(key))})
+    if event_ttl := options["event_ttl"] or from_file.get("event_ttl"):
+        changes["event_ttl_s"] = round(duration_s(str(event_ttl)))
+        if changes["event_ttl_s"] < 1:
+            raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
@@ -126,6 +137,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         choosing.enter_context(planning())
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
         kubeconfig.check(config)
+        if options["accept_loss"]:
+            _accept_loss(config)
         _bring_up(config, reason, timeout_s, detach, output, stated_port="port" in changes, chosen=choosing.close)
 
 
@@ -232,10 +245,15 @@ def _check(changes: dict[str, Any]) -> None:
         except ValueError:
             raise ConfigError(f"invalid address {bind!r}: write it like 192.168.1.20; 0.0.0.0 is every one") from None
     store = str(changes.get("store", "sqlite"))
-    if store.startswith("etcd"):
-        raise ConfigError("etcd is not supported as a store yet; use sqlite or memory")
-    if store not in ("sqlite", "memory"):
-        raise ConfigError(f"unknown store {store!r}: sqlite or memory")
+    if store.startswith("etcd:"):
+        from navarch.store.etcd.target import TargetError, parse
+
+        try:
+            parse(store)
+        except TargetError as error:
+            raise ConfigError(str(error)) from error
+    elif store not in ("sqlite", "memory"):
+        raise ConfigError(f"unknown store {store!r}: sqlite, memory or etcd://HOST:PORT[,…]")
     version = str(changes.get("kubernetes_version", DEFAULT_VERSION)).removeprefix("v")
     if "kubernetes_version" in changes:
         from navarch.api.schema import versions
@@ -244,6 +262,26 @@ def _check(changes: dict[str, Any]) -> None:
         if version not in versions():
             raise ConfigError(f"unknown Kubernetes version {version!r}: this package has {', '.join(versions())}")
         changes["kubernetes_version"] = version
+
+
+def _accept_loss(config: ClusterConfig) -> None:
+    """Go on with what is left of the cluster's data, and say what is not.  Raises ConfigError."""
+    from navarch.store.base import StoreUnavailable
+    from navarch.store.recovery import accept_loss
+
+    if config.store != "sqlite":
+        # etcd keeps what it has; what was known of it is forgotten.
+        config.store_record.unlink(missing_ok=True)
+        return
+    try:
+        report = accept_loss(config.database, config.store_record)
+    except (StoreUnavailable, OSError) as error:
+        raise ConfigError(f"{error}; stop the cluster first: `navarch down{flags_of(config)}`") from error
+    if report.last_lost:
+        say(f"Lost: what was written from revision {report.first_lost} to {report.last_lost}.")
+    for key in report.lost:
+        say(f"Lost: {key}, which cannot be read.")
+    say(f"Kept: {report.kept} objects." + (f" The files as they were: {report.aside}" if report.aside else ""))
 
 
 def _introduce(config: ClusterConfig, path: str, output: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from ipaddress import ip_network
 
 from navarch.api import schema
@@ -37,9 +38,19 @@ def make_store(config: ClusterConfig, world: World) -> Store:
         from navarch.store.memory import MemoryStore
 
         return MemoryStore(clock=world)
+    if config.store.startswith("etcd:"):
+        from navarch.store.etcd.store import EtcdStore
+        from navarch.store.etcd.target import parse
+
+        return EtcdStore(parse(config.store), owner=_owner(config), record=config.store_record, clock=world)
     from navarch.store.sqlite import SQLiteStore
 
-    return SQLiteStore(config.root / "state.db", clock=world)
+    return SQLiteStore(config.database, record=config.store_record, clock=world)
+
+
+def _owner(config: ClusterConfig) -> str:
+    """What marks the objects of this cluster as its own: all its API servers have the same authority."""
+    return f"{config.name} {sha256((config.pki / 'ca.crt').read_bytes()).hexdigest()[:32]}"
 
 
 def issuer_of(config: ClusterConfig) -> str:
@@ -110,6 +121,7 @@ def make_server(
         registry=builtin(schema.load(version)),
         kubernetes_version=version,
         world=world,
+        event_ttl_s=config.event_ttl_s,
     )
     tokens = make_tokens(config, server.reader, world)
     server.use(

@@ -45,6 +45,7 @@ class ClusterConfig:
     runtime: str = "simulated"
     nodes: int = 0
     store: str = "sqlite"
+    event_ttl_s: int = 3600
     kubernetes_version: str = DEFAULT_VERSION
     pod_cidr: str = "10.42.0.0/16"
     node_cidr_mask: int = 24
@@ -65,6 +66,16 @@ class ClusterConfig:
     @property
     def pki(self) -> Path:
         return self.root / "pki"
+
+    @property
+    def database(self) -> Path:
+        """SQLite's file."""
+        return self.root / "state.db"
+
+    @property
+    def store_record(self) -> Path:
+        """How far the store has come, kept beside the keys: with these alone, the cluster is not a new one."""
+        return self.pki / "store.record"
 
     @property
     def logs(self) -> Path:

@@ -72,8 +72,10 @@ def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[Clus
 
 def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
     fixed = ("store", "pod_cidr", "service_cidr", "kubernetes_version")
+    etcd = _same_etcd(str(changes.get("store", "")), existing.store)
     for key in fixed:
-        if key in changes and changes[key] != getattr(existing, key):
+        # The members of an etcd change; that it is the same one is checked when it is opened.
+        if key in changes and changes[key] != getattr(existing, key) and not (key == "store" and etcd):
             flag = "--" + key.replace("_", "-")
             raise ConfigError(
                 f"cluster {existing.name!r} exists with {flag} {getattr(existing, key)}; "
@@ -84,7 +86,10 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         raise ConfigError(
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
-    kept = {key: changes[key] for key in ("nodes", "port", "bind_address", "kubeconfig") if key in changes}
+    changeable = ("nodes", "port", "bind_address", "kubeconfig", "event_ttl_s")
+    kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
+    if etcd:
+        kept["store"] = changes["store"]
     if ClusterState.load(existing.run).supervisor_alive:
         for key in ("nodes", "port", "bind_address"):
             if key in kept and kept[key] != getattr(existing, key):
@@ -94,6 +99,15 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
                     f"stop it first: `navarch down{settings.flags_of(existing)}`"
                 )
     return replace(existing, **kept)
+
+
+def _same_etcd(one: str, other: str) -> bool:
+    """Whether the URLs may name the same objects; the store itself looks whether they do."""
+    if not (one.startswith("etcd:") and other.startswith("etcd:")):
+        return False
+    from navarch.store.etcd.target import parse
+
+    return parse(one).prefix == parse(other).prefix
 
 
 def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:

@@ -73,6 +73,7 @@ class Paths:
     async def _health(self, which: str, rest: list[str], request: Request) -> Response:
         results = {check: await self._check(check) for check in _CHECKS}
         if which == "readyz":
+            results["etcd-readiness"] = await self._check("etcd-readiness")
             results["shutdown"] = "" if self.ready else "the server is starting or stopping"
         wanted = "/".join(rest)
         excluded = {value for name, value in request.query if name == "exclude"}
@@ -99,6 +100,11 @@ class Paths:
         if check == "etcd":
             try:
                 await self._core.caches.store.revision()
+            except StoreUnavailable as error:
+                return str(error)
+        if check == "etcd-readiness":
+            try:
+                await self._core.caches.store.check()
             except StoreUnavailable as error:
                 return str(error)
         if check == "informer-sync" and not self._core.caches.following:

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Final
 
-from navarch.store import failpoints
+from navarch.store import failpoints, record
 from navarch.store.base import (
     Compacted,
     Conflict,
@@ -32,11 +33,14 @@ from navarch.store.etcd.proto import rpc_pb2 as rpc
 from navarch.store.etcd.target import Target
 from navarch.store.etcd.watching import Watch, after
 from navarch.store.outcome import Outcome, settle
+from navarch.store.record import Noted, Record
+from navarch.store.sqlite_open import HOW_TO_GO_ON
 from navarch.world import Clock, SystemClock
 
 _COMMIT_BEFORE = failpoints.Point("etcd.commit.before")
 _COMMIT_AFTER = failpoints.Point("etcd.commit.after")
 
+_OWNER: Final = "/navarch.dev/cluster"
 _PAGE: Final = 1_000
 _RANGE_ATTEMPTS: Final = 3
 _COMMIT_TIMEOUT_S: Final = 10.0
@@ -45,8 +49,16 @@ _OLDEST_TIMEOUT_S: Final = 5.0
 
 
 class EtcdStore:
-    def __init__(self, target: Target, *, clock: Clock | None = None) -> None:
+    """`owner` names the cluster whose objects these are: another one's are not touched. `record` is a file in which is
+    noted which etcd it is and how far it has come, so that another or an older one is not taken for it."""
+
+    def __init__(
+        self, target: Target, *, owner: str = "", record: Path | None = None, clock: Clock | None = None
+    ) -> None:
         self._target = target
+        self._owner = owner
+        self._record_path = record
+        self._record: Record | None = None
         self._root = target.prefix
         self._client = Client(target)
         self._leases = Leases(self._client, clock or SystemClock())
@@ -68,7 +80,8 @@ class EtcdStore:
             status = await self._client.call("Maintenance/Status", rpc.StatusRequest())
             self._cluster = status.header.cluster_id
             self._asks = tells_progress(status.version)
-            await self.revision()
+            self._compare_with_record(await self.revision())
+            await self._claim()
         except BaseException:
             self._users -= 1
             await self._client.close()
@@ -81,6 +94,50 @@ class EtcdStore:
             if self._writing:
                 await asyncio.wait(self._writing)
             await self._client.close()
+            if self._record is not None:
+                self._record.sync()
+                self._record.close()
+                self._record = None
+
+    def _compare_with_record(self, revision: int) -> None:
+        """Raises StoreUnavailable where this is not the etcd that was used before, or an older state of it."""
+        if self._record_path is None:
+            return
+        generation = f"{self._cluster:032x}"
+        try:
+            noted = record.read(self._record_path)
+        except ValueError as error:
+            raise StoreUnavailable(f"{error}. {HOW_TO_GO_ON}") from error
+        if noted is None:
+            self._record_path.parent.mkdir(parents=True, exist_ok=True)
+            record.create(self._record_path, Noted(generation, revision))
+        elif noted.generation != generation:
+            raise StoreUnavailable(
+                f"{self._target} is another etcd (cluster id {self._cluster:x}) than the one that this cluster is in "
+                f"({int(noted.generation, 16):x}), or that one was restored from a snapshot. {HOW_TO_GO_ON}"
+            )
+        elif revision < noted.revision:
+            raise StoreUnavailable(
+                f"{self._target} is at revision {revision}, and had been at {noted.revision}: it has lost its newest "
+                f"state. {HOW_TO_GO_ON}"
+            )
+        self._record = Record(self._record_path, generation)
+        self._record.note(revision)
+
+    async def _claim(self) -> None:
+        """Raises StoreUnavailable where the objects there are another cluster's."""
+        if not self._owner:
+            return
+        try:
+            await self.commit((Put(_OWNER, self._owner.encode(), expected=0),))
+        except Conflict as conflict:
+            found = conflict.current.value.decode(errors="replace") if conflict.current else ""
+            if found != self._owner:
+                raise StoreUnavailable(
+                    f"what is in {self._target} belongs to the cluster {found.partition(' ')[0]!r} with another "
+                    "authority; give this one a part of its own, such as "
+                    f"etcd://{','.join(self._target.endpoints)}/{self._owner.partition(' ')[0]}"
+                ) from None
 
     def _bytes(self, key: str) -> bytes:
         return (self._root + key).encode()
@@ -169,6 +226,8 @@ class EtcdStore:
                 "API servers to go on with what it has now"
             )
         self._newest = header.revision
+        if self._record is not None:
+            self._record.note(self._newest)
         return self._newest
 
     # Writing
