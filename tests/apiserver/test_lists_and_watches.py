@@ -216,7 +216,8 @@ async def test_a_watch_from_too_far_back_is_expired(api: Api, monkeypatch: pytes
 
 
 async def test_a_reader_that_falls_too_far_behind_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchcache, "WATCHER_BACKLOG_MAX", 3)
+    monkeypatch.setattr(watchcache, "RING_MIN", 0)
+    monkeypatch.setattr(watchcache, "RING_MAX", 5)
     stream = await api.send("GET", f"{CONFIG_MAPS}?watch=true")
     await fill(api, "a")
     await events(stream, 1)
@@ -224,8 +225,34 @@ async def test_a_reader_that_falls_too_far_behind_is_cut_off(api: Api, monkeypat
     await fill(api, *(f"x{i}" for i in range(10)))
 
     async with asyncio.timeout(3):
-        rest = b"".join([chunk async for chunk in stream.body])  # type: ignore[union-attr]
-    assert len(rest.splitlines()) == 4
+        assert [chunk async for chunk in stream.body] == []  # type: ignore[union-attr]
+
+
+async def test_of_all_readers_the_slowest_are_cut_off_first(api: Api) -> None:
+    api.server.core.caches.backlogs.limit = 30
+    slow = await api.send("GET", f"{CONFIG_MAPS}?watch=true")
+    slower = await api.send("GET", f"{CONFIG_MAPS}?watch=true&labelSelector=!none")
+    other = await api.send("GET", f"{PODS}?watch=true")
+    await fill(api, "first")
+    for stream in (slow, slower):
+        await events(stream, 1)
+    await api.ok("POST", PODS, pod("p"))
+    await events(other, 1)
+
+    for n in range(12):
+        await fill(api, f"x{n}")
+        await events(slow, 1)
+    await fill(api, *(f"y{n}" for n in range(20)))
+    await api.ok("POST", PODS, pod("q"))
+
+    async with asyncio.timeout(3):
+        assert [chunk async for chunk in slower.body] == []  # type: ignore[union-attr]
+    assert len(await events(slow, 20)) == 20
+    assert len(await events(other, 1)) == 1
+    assert api.server.core.caches.backlogs.cut == 1
+    for stream in (slow, other):
+        await stream.body.aclose()  # type: ignore[union-attr]
+    assert api.server.core.caches.backlogs.waiting == 0
 
 
 async def test_a_watch_ends_at_its_timeout(api: Api) -> None:

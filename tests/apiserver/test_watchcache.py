@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from navarch.apiserver import watchcache
 from navarch.apiserver.codec import Codec
-from navarch.apiserver.watchcache import Cached, SortedKeys, WatchCache, Watcher
+from navarch.apiserver.watchcache import Cached, SortedKeys, WatchCache
+from navarch.apiserver.watchers import Watcher
 from navarch.kinds.base import Strategy
 from navarch.kinds.resources import CONFIG_MAPS
 from navarch.store.base import Event

@@ -19,6 +19,7 @@ from navarch.api.errors import StatusError, expired, timeout, too_large_resource
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import WatchCache
+from navarch.apiserver.watchers import Backlogs
 from navarch.kinds import resources as r
 from navarch.kinds.base import Kind
 from navarch.store.base import Entry, Event, Progress, Store
@@ -38,6 +39,7 @@ class Caches:
 
     def __init__(self, store: Store, kinds: Iterable[Kind]) -> None:
         self.store = store
+        self.backlogs = Backlogs()
         self.revision = 0
         # How often something went wrong, and what is wrong now.
         self.failures = 0
@@ -61,7 +63,7 @@ class Caches:
             return self._register(kind)
         if prefix in self._loading:
             raise RuntimeError(f"{prefix} is being loaded already")
-        cache = WatchCache(Codec(kind.stored_resource), kind.strategy)
+        cache = WatchCache(Codec(kind.stored_resource), kind.strategy, self.backlogs)
         try:
             await self._load(prefix, cache)
         finally:
@@ -103,7 +105,7 @@ class Caches:
         known = self._by_resource.get(_name(resource))
         if known is None:
             codec = Codec(resource)
-            known = WatchCache(codec, kind.strategy)
+            known = WatchCache(codec, kind.strategy, self.backlogs)
             self._by_prefix[codec.prefix] = known
             self._by_resource[_name(resource)] = known
         self._by_resource[_name(kind.resource)] = known

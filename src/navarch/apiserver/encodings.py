@@ -23,7 +23,7 @@ import orjson
 
 from navarch.api.errors import internal
 from navarch.api.meta import Obj
-from navarch.apiserver.codec import decode, rewritten, version_of
+from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import Cached, Kept
@@ -178,7 +178,7 @@ class Encodings:
         kept = cached.kept
         if kept is None:
             kept = cached.kept = {}
-        kept[key] = data
+        data = kept[key] = exact(data)
         size = len(data) + _OVERHEAD
         self._hot.append((kept, key, size))
         self.size += size

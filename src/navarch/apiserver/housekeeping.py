@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 COMPACT_EVERY_S: Final = 300.0
 EXPIRE_EVERY_S: Final = 30.0
+TRIM_EVERY_S: Final = 20.0
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 
@@ -75,11 +76,16 @@ class Compaction:
         self._caches.trim()
         await self._caches.store.compact(self._before)
         self._before = self._caches.revision
-        await asyncio.to_thread(memory.trim)
+
+
+async def trim() -> None:
+    """What watchers and long answers took goes back to the system soon after they are gone."""
+    await asyncio.to_thread(memory.trim)
 
 
 def chores_of(caches: Caches) -> list[Chore]:
     return [
         Chore("compaction", COMPACT_EVERY_S, Compaction(caches)),
+        Chore("memory", TRIM_EVERY_S, trim),
         Chore("expiry", EXPIRE_EVERY_S, caches.store.expire),
     ]

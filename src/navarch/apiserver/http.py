@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _GZIP_FROM = 128 * 1024
 _WRITE_AT_ONCE = 1 << 20
 _STALLED_S = 30.0
+_STREAM_BUFFER = 64 << 10
 _SHUTDOWN_S = 3.0
 _quiet = log.getChild("connections")
 # What is no HTTP is answered with 400; a traceback for each would only fill the disk.
@@ -248,6 +249,9 @@ async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIter
         answer.enable_chunked_encoding()
     try:
         await answer.prepare(incoming)
+        if incoming.transport is not None:
+            # What a reader does not read waits as objects, which all readers share, not as bytes of its own.
+            incoming.transport.set_write_buffer_limits(_STREAM_BUFFER)
         async for chunk in body:
             # A timer of its own costs a tenth of `asyncio.timeout`, and most chunks are written at once.
             stalled = loop.call_later(_STALLED_S, _cut_off, incoming)
@@ -255,7 +259,11 @@ async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIter
                 await answer.write(chunk)
             finally:
                 stalled.cancel()
-        await answer.write_eof()
+        stalled = loop.call_later(_STALLED_S, _cut_off, incoming)
+        try:
+            await answer.write_eof()
+        finally:
+            stalled.cancel()
     except ConnectionError:
         # The client is gone or does not read; there is nobody to tell.
         _cut_off(incoming)

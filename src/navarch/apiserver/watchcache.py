@@ -20,6 +20,7 @@ from typing import Final
 from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import Codec, canonical, decode
+from navarch.apiserver.watchers import ADDED, DELETED, MODIFIED, Backlogs, Notice, Watcher
 from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
 
@@ -28,12 +29,8 @@ log = logging.getLogger(__name__)
 RING_MAX: Final = 20_000
 RING_MIN: Final = 100
 RING_AGE_S: Final = 75.0
-WATCHER_BACKLOG_MAX: Final = 50_000
-
-ADDED: Final = "ADDED"
-MODIFIED: Final = "MODIFIED"
-DELETED: Final = "DELETED"
-BOOKMARK: Final = "BOOKMARK"
+# Of all changes in the ring; a few stay whatever their size.
+RING_BYTES: Final = 128 << 20
 
 _NO_LABELS: Mapping[str, str] = {}
 _NO_FIELDS: Mapping[str, str] = {}
@@ -88,13 +85,10 @@ class Cached:
         return self._shared
 
 
-Wanted = Callable[[Cached], bool]
-
-
 class Change:
     """One commit to one object. Its wire forms are made when first asked for, once for all watchers."""
 
-    __slots__ = ("_codec", "_lines", "_removed", "key", "new", "old", "revision", "time", "type")
+    __slots__ = ("_codec", "_lines", "_notices", "_removed", "key", "new", "old", "revision", "size", "time", "type")
 
     def __init__(
         self, codec: Codec, key: str, revision: int, old: Cached | None, new: Cached | None, time: float
@@ -106,8 +100,22 @@ class Change:
         self.new = new
         self.time = time
         self.type = DELETED if new is None else ADDED if old is None else MODIFIED
+        # About the bytes of its line.
+        self.size = len(new.data if new is not None else old.data if old is not None else b"") + 50
         self._lines: dict[str, bytes] = {}
+        self._notices: dict[str, Notice] = {}
         self._removed: Cached | None = None
+
+    def notice(self, type_: str) -> Notice:
+        """One object for all watchers to which this is a change of this type: what waits for them is a reference."""
+        notice = self._notices.get(type_)
+        if notice is None:
+            notice = self._notices[type_] = Notice(type_, self, self.revision, self.size)
+        return notice
+
+    def release(self) -> None:
+        """Nobody asks for its notices any more: they and the change hold each other."""
+        self._notices.clear()
 
     def shown(self, type_: str) -> Cached:
         """The object that an event of this type shows: a removal shows the last state with the removal's revision."""
@@ -131,82 +139,6 @@ class Change:
 
 def watch_line(type_: str, data: bytes) -> bytes:
     return b'{"type":"' + type_.encode() + b'","object":' + data + b"}\n"
-
-
-class Notice:
-    """What a watcher is handed: a change with the type it has for this watcher, or a bookmark (no change)."""
-
-    __slots__ = ("change", "revision", "type")
-
-    def __init__(self, type_: str, change: Change | None, revision: int) -> None:
-        self.type = type_
-        self.change = change
-        self.revision = revision
-
-
-class Watcher:
-    """One watch: the changes that it still has to send. `wanted` None wants everything in its scope."""
-
-    __slots__ = ("_pending", "_waiter", "closed", "scope", "since", "wanted")
-
-    def __init__(self, scope: tuple[str, str], wanted: Wanted | None, since: int) -> None:
-        self.scope = scope
-        self.wanted = wanted
-        self.since = since
-        self.closed = False
-        self._pending: list[Notice] = []
-        self._waiter: asyncio.Future[None] | None = None
-
-    def offer(self, change: Change) -> None:
-        """Queue the change if its object is, or was, one that this watch shows."""
-        if change.revision <= self.since:
-            return
-        wanted = self.wanted
-        if wanted is None:
-            type_ = change.type
-        else:
-            before = change.old is not None and wanted(change.old)
-            after = change.new is not None and wanted(change.new)
-            if after:
-                type_ = MODIFIED if before else ADDED
-            elif before:
-                type_ = DELETED
-            else:
-                return
-        self._push(Notice(type_, change, change.revision))
-
-    def bookmark(self, revision: int) -> None:
-        self._push(Notice(BOOKMARK, None, revision))
-
-    def _push(self, notice: Notice) -> None:
-        if self.closed:
-            return
-        self._pending.append(notice)
-        if len(self._pending) > WATCHER_BACKLOG_MAX:
-            # Too slow a reader: it is told to start again rather than buffered for without end.
-            self.close()
-        else:
-            self._wake()
-
-    def close(self) -> None:
-        self.closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def take(self) -> Sequence[Notice]:
-        """What has come since the last call, at least one notice; nothing when the watch is over."""
-        while not self._pending and not self.closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        taken, self._pending = self._pending, []
-        return taken
 
 
 class SortedKeys:
@@ -248,8 +180,9 @@ class SortedKeys:
 class WatchCache:
     """The cache of one stored resource; its strategy says which fields selectors may use beyond the name."""
 
-    def __init__(self, codec: Codec, strategy: Strategy) -> None:
+    def __init__(self, codec: Codec, strategy: Strategy, backlogs: Backlogs | None = None) -> None:
         self.codec = codec
+        self.backlogs = backlogs if backlogs is not None else Backlogs()
         self.selectable = tuple(strategy.selectable)
         self._selected: Callable[[Obj], Mapping[str, str]] = strategy.selected
         self.listeners: list[Callable[[Change], None]] = []
@@ -264,6 +197,7 @@ class WatchCache:
         self._entries: dict[str, Cached] = {}
         self._keys = SortedKeys()
         self._ring: deque[Change] = deque()
+        self._ring_bytes = 0
         # Changes with a greater revision than this are all in the ring.
         self.oldest = 0
         self.last_change = 0
@@ -282,6 +216,7 @@ class WatchCache:
             watcher.close()
         self._watchers.clear()
         self._ring.clear()
+        self._ring_bytes = 0
         self._hints.clear()
         before = self._entries
         self.undecodable.clear()
@@ -397,6 +332,7 @@ class WatchCache:
                 self._keys.add(key)
         change = Change(self.codec, key, event.revision, old, new, now)
         self._ring.append(change)
+        self._ring_bytes += change.size
         self.last_change = event.revision
         self.events_total += 1
         self._dispatch(change)
@@ -408,8 +344,13 @@ class WatchCache:
     def trim(self, now: float) -> None:
         """Drop changes that are too old or too many."""
         ring = self._ring
-        while len(ring) > RING_MAX or (len(ring) > RING_MIN and ring[0].time < now - RING_AGE_S):
-            self.oldest = ring.popleft().revision
+        while len(ring) > RING_MAX or (
+            len(ring) > RING_MIN and (ring[0].time < now - RING_AGE_S or self._ring_bytes > RING_BYTES)
+        ):
+            dropped = ring.popleft()
+            dropped.release()
+            self._ring_bytes -= dropped.size
+            self.oldest = dropped.revision
 
     # Watching
 
@@ -428,21 +369,23 @@ class WatchCache:
         for scope in scopes:
             found = watchers.get(scope)
             if found:
-                for watcher in found:
-                    watcher.offer(change)
+                for watcher in tuple(found):
+                    watcher.offer(change, self.oldest)
 
     def watch(self, watcher: Watcher) -> None:
         """Start a watch: changes since its revision that are still in the ring, then live ones. The caller has made
         sure that `watcher.since` is not below `oldest`."""
+        watcher.join(self.backlogs)
         if self.closed:
             watcher.close()
         if watcher.since < self.last_change:
             for change in self.changes_since(watcher.since):
                 if in_scope(change, watcher.scope):
-                    watcher.offer(change)
+                    watcher.offer(change, self.oldest)
         self._watchers.setdefault(watcher.scope, {})[watcher] = None
 
     def unwatch(self, watcher: Watcher) -> None:
+        watcher.leave()
         found = self._watchers.get(watcher.scope)
         if found is not None:
             found.pop(watcher, None)

@@ -22,7 +22,8 @@ from navarch.apiserver.reading import Selection, revision_argument, selection_of
 from navarch.apiserver.renderings import enclosed
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import ADDED, BOOKMARK, Cached, Notice, WatchCache, Watcher, watch_line
+from navarch.apiserver.watchcache import Cached, WatchCache, watch_line
+from navarch.apiserver.watchers import ADDED, BOOKMARK, Notice, Watcher
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 
@@ -114,8 +115,6 @@ class Watching:
         lines: Lines,
     ) -> AsyncIterator[bytes]:
         core, resource = self._core, kind.resource
-        loop = asyncio.get_running_loop()
-        timers: list[asyncio.TimerHandle] = []
         if since < cache.oldest:
             yield error_line(too_old(since, cache.oldest))
             return
@@ -123,18 +122,7 @@ class Watching:
         watcher = Watcher(options.selection.scope, options.selection.wanted, since)
         cache.watch(watcher)
         core.metrics.watches += 1
-
-        def bookmark() -> None:
-            watcher.bookmark(core.caches.revision)
-            timers[0] = loop.call_later(core.on_bookmark_s, bookmark)
-
-        def finish() -> None:
-            if options.bookmarks:
-                watcher.bookmark(core.caches.revision)
-            watcher.close()
-
-        timers.append(loop.call_later(core.on_bookmark_s, bookmark) if options.bookmarks else loop.call_later(0, int))
-        timers.append(loop.call_later(options.timeout_s, finish))
+        timers = _Timers(core, watcher, options)
         try:
             for start in range(0, len(initial), _INITIAL_CHUNK):
                 yield await lines.of_objects(ADDED, initial[start : start + _INITIAL_CHUNK])
@@ -151,10 +139,36 @@ class Watching:
             # What cannot be converted cannot be left out either.
             yield error_line(error)
         finally:
-            for timer in timers:
-                timer.cancel()
+            timers.stop()
             cache.unwatch(watcher)
             core.metrics.watches -= 1
+
+
+class _Timers:
+    """A watch's bookmarks, and its end. No closures: those that hold themselves would keep all of a watch until the
+    collector comes by."""
+
+    def __init__(self, core: Core, watcher: Watcher, options: WatchOptions) -> None:
+        self._core = core
+        self._watcher = watcher
+        self._bookmarks = options.bookmarks
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(core.on_bookmark_s, self._bookmark) if options.bookmarks else None
+        self._end = self._loop.call_later(options.timeout_s, self._finish)
+
+    def _bookmark(self) -> None:
+        self._watcher.bookmark(self._core.caches.revision)
+        self._next = self._loop.call_later(self._core.on_bookmark_s, self._bookmark)
+
+    def _finish(self) -> None:
+        if self._bookmarks:
+            self._watcher.bookmark(self._core.caches.revision)
+        self._watcher.close()
+
+    def stop(self) -> None:
+        self._end.cancel()
+        if self._next is not None:
+            self._next.cancel()
 
 
 class Lines:

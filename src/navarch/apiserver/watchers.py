@@ -1,0 +1,171 @@
+"""What waits for each watcher: references to changes, one object per change for all watchers, within one bound for all.
+
+In: changes, from `watchcache`, in revision order.  Out: notices, from which `watching` makes the lines of a stream, so
+many at a time as a chunk may have bytes.
+
+Who does not keep up is cut off, the slowest first: when a change that still waits for a watcher has left the ring of
+recent changes (nobody else remembers it), and when more waits for all watchers of a server together than `limit`.
+What was waiting is forgotten at once; the client lists and watches again, as after any watch that ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from navarch.apiserver.watchcache import Cached, Change
+
+    Wanted = Callable[[Cached], bool]
+
+ADDED: Final = "ADDED"
+MODIFIED: Final = "MODIFIED"
+DELETED: Final = "DELETED"
+BOOKMARK: Final = "BOOKMARK"
+
+# References that wait for all watchers together, eight bytes each.
+BACKLOG_MAX: Final = 2_000_000
+# What is left after some have been cut off.
+_AFTER_CUT: Final = 0.75
+CHUNK_BYTES: Final = 64 << 10
+
+
+class Notice:
+    """What a watcher is handed: a change with the type it has for this watcher, or a bookmark (no change)."""
+
+    __slots__ = ("change", "revision", "size", "type")
+
+    def __init__(self, type_: str, change: Change | None, revision: int, size: int = 200) -> None:
+        self.type = type_
+        self.change = change
+        self.revision = revision
+        self.size = size
+
+
+class Backlogs:
+    """What waits for all of a server's watchers together."""
+
+    def __init__(self, limit: int = BACKLOG_MAX) -> None:
+        self.limit = limit
+        self.waiting = 0
+        self.cut = 0
+        self._watchers: set[Watcher] = set()
+
+    def add(self, watcher: Watcher) -> None:
+        self._watchers.add(watcher)
+
+    def discard(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+
+    def cut_slowest(self) -> None:
+        for watcher in sorted(self._watchers, key=Watcher.backlog, reverse=True):
+            if self.waiting <= self.limit * _AFTER_CUT:
+                return
+            watcher.cut()
+
+
+class Watcher:
+    """One watch: the changes that it still has to send. `wanted` None wants everything in its scope."""
+
+    __slots__ = ("_backlogs", "_pending", "_waiter", "closed", "scope", "since", "wanted")
+
+    def __init__(self, scope: tuple[str, str], wanted: Wanted | None, since: int) -> None:
+        self.scope = scope
+        self.wanted = wanted
+        self.since = since
+        self.closed = False
+        self._backlogs = Backlogs()
+        self._pending: list[Notice] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def join(self, backlogs: Backlogs) -> None:
+        self._backlogs = backlogs
+        backlogs.add(self)
+
+    def leave(self) -> None:
+        """The watch is over, whatever still waits."""
+        self.closed = True
+        self._forget()
+        self._backlogs.discard(self)
+
+    def backlog(self) -> int:
+        return len(self._pending)
+
+    def offer(self, change: Change, oldest: int = 0) -> None:
+        """Queue the change if its object is, or was, one that this watch shows. Changes up to `oldest` have left the
+        ring."""
+        if change.revision <= self.since:
+            return
+        wanted = self.wanted
+        if wanted is None:
+            type_ = change.type
+        else:
+            before = change.old is not None and wanted(change.old)
+            after = change.new is not None and wanted(change.new)
+            if after:
+                type_ = MODIFIED if before else ADDED
+            elif before:
+                type_ = DELETED
+            else:
+                return
+        if self._pending and self._pending[0].revision <= oldest:
+            self.cut()
+        else:
+            self._push(change.notice(type_))
+
+    def bookmark(self, revision: int) -> None:
+        self._push(Notice(BOOKMARK, None, revision))
+
+    def _push(self, notice: Notice) -> None:
+        if self.closed:
+            return
+        self._pending.append(notice)
+        backlogs = self._backlogs
+        backlogs.waiting += 1
+        if backlogs.waiting > backlogs.limit:
+            backlogs.cut_slowest()
+        self._wake()
+
+    def close(self) -> None:
+        """End the watch after what waits."""
+        self.closed = True
+        self._wake()
+
+    def cut(self) -> None:
+        """End the watch of a reader that is too slow: it is told to start again rather than waited for."""
+        if not self.closed:
+            self._backlogs.cut += 1
+        self._forget()
+        self.close()
+
+    def _forget(self) -> None:
+        self._backlogs.waiting -= len(self._pending)
+        self._pending = []
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self) -> Sequence[Notice]:
+        """What has come since the last call, at least one notice but no more than a chunk; nothing when the watch is
+        over."""
+        while not self._pending and not self.closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        pending = self._pending
+        size = 0
+        for index, notice in enumerate(pending):
+            size += notice.size
+            if size > CHUNK_BYTES and index:
+                taken = pending[:index]
+                del pending[:index]
+                break
+        else:
+            taken, self._pending = pending, []
+        self._backlogs.waiting -= len(taken)
+        return taken
