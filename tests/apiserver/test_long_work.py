@@ -95,6 +95,7 @@ async def port(server: ApiServer, api: Api) -> AsyncIterator[int]:
 
 LONG = b"a: &a " + b"x" * 50_000 + b"\n"
 YAML_BODIES = {
+    "keys": (b"metadata: {name: k}\ndata:\n" + b"".join(b"  k%d: v\n" % n for n in range(100_000)), 201),
     "aliases": (LONG + b"b: [" + b",".join([b"*a"] * 20_000) + b"]\n", 400),
     "keys given again": (b"metadata: {name: k}\ndata:\n" + b"  k: v\n" * 100_000, 201),
     "a million lines": (b"a:\n" * 1_000_000, 400),
@@ -124,6 +125,8 @@ async def test_others_are_served_while_many_send_yaml_at_once(port: int) -> None
 
 
 JSON_BODIES = {
+    "keys": (orjson.dumps(config_map("k", **{f"k{n}": "" for n in range(150_000)})), 201),
+    "labels": (orjson.dumps({"metadata": {"name": "k", "labels": {f"k{n}": "" for n in range(100_000)}}}), 201),
     "unknown fields": (orjson.dumps({"metadata": {"name": "k"}} | {f"f{n}": 1 for n in range(150_000)}), 201),
     "no JSON": (b'{"a":[' + b"1," * 1_400_000, 400),
     "very odd JSON": (b'{"metadata":{"name":"k"},"data":{"k":"' + b"\\ud800" * 400_000 + b'"}}', 400),
@@ -202,3 +205,20 @@ async def test_others_are_served_while_one_big_object_is_written_as_yaml(port: i
         status, body = await wire.ask("GET", f"{CONFIG_MAPS}/big", Accept="application/yaml")
     assert status == 200
     assert yaml_reader.load(body).value == made
+
+
+PATCHES = {
+    "application/merge-patch+json": b'{"data":{"new":"v"}}',
+    "application/strategic-merge-patch+json": b'{"data":{"new":"v"}}',
+    "application/json-patch+json": b'[{"op":"add","path":"/data/new","value":"v"}]',
+    "application/apply-patch+yaml": b"apiVersion: v1\nkind: ConfigMap\ndata: {new: v}\n",
+}
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+async def test_others_are_served_while_something_big_is_patched(port: int, api: Api, kind: str) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("big", **{f"k{n}": "" for n in range(60_000)}))
+    async with Wire(port) as wire, others(port):
+        path = f"{CONFIG_MAPS}/big?fieldManager=m"
+        status, body = await wire.ask("PATCH", path, PATCHES[kind], Content_Type=kind)
+    assert (status, orjson.loads(body)["data"]["new"]) == (200, "v")

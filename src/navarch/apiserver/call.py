@@ -83,7 +83,7 @@ class Call:
             field_validation_of(self.request, options["kind"])
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
-        return Origin(self.user, self.manager, dry_run, options, self.warnings)
+        return Origin(self.user, self.manager, dry_run, options, self.warnings, len(self.request.body))
 
 
 def warning_headers(warnings: list[str]) -> Mapping[str, str]:

@@ -51,6 +51,8 @@ class Origin:
     dry_run: bool = False
     options: Obj = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    # Bytes that the request states: big objects are looked at beside the event loop.
+    size: int = 0
 
     def requester(self) -> Requester:
         user = self.user
@@ -130,8 +132,9 @@ class Writing:
         objectmeta.refuse_revision(obj)
         metadata = obj["metadata"]
         namespace, now = metadata.get("namespace") or "", core.now_text()
+        apart, size = core.work.apart, origin.size
         strategy.defaults(obj)
-        self._manage(kind, None, obj, origin, "", now)
+        await apart(size, self._manage, kind, None, obj, origin, "", now)
         name = metadata.get("name") or ""
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
             if admitted.mutates:
@@ -139,7 +142,7 @@ class Writing:
             base = self._prepare_new(kind, obj, origin, namespace, now)
             holding = self._take(kind, obj, None)
             origin.warnings.extend(strategy.warnings(obj, None))
-            self._refuse_invalid(kind, obj, self._create_errors(kind, obj))
+            await apart(size, self._refuse_invalid, kind, obj, self._create_errors(kind, obj))
             await admitted.validate(obj)
             return await self._commit_new(kind, obj, origin, base, Commit(admitted, holding))
 
@@ -210,7 +213,7 @@ class Writing:
                     raise not_found(resource.plural, resource.group, name)
                 return await self.create(kind, missing(), origin.creating())
             old = await core.encodings.obj(kind, cached)
-            obj = wanted(old)
+            obj = await core.work.apart(origin.size + len(cached.data), wanted, old)
             revision = objectmeta.requested_revision(obj)
             if revision and revision != cached.revision:
                 raise conflict(resource.plural, resource.group, name)
@@ -232,12 +235,13 @@ class Writing:
     async def _replace(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
+        apart, size = self._core.work.apart, origin.size + len(cached.data)
         if not through.trusted:
             strategy.defaults(obj)
         # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
         self._prepare(kind, through, obj, old, cached)
         if how.manage:
-            self._manage(kind, old, obj, origin, how.subresource, self._core.now_text())
+            await apart(size, self._manage, kind, old, obj, origin, how.subresource, self._core.now_text())
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
             if admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how):
                 self._prepare(kind, through, obj, old, cached)
@@ -246,7 +250,7 @@ class Writing:
                 objectmeta.bump_generation(obj, old, kind)
                 if not how.subresource:
                     origin.warnings.extend(strategy.warnings(obj, old))
-                self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old))
+                await apart(size, self._refuse_invalid, kind, obj, self._update_errors(kind, through, obj, old))
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
                 return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
