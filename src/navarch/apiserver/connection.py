@@ -25,6 +25,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from navarch.api.memo import memo
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.routes import parse, verb_of
+from navarch.apiserver.tls import peer_certificate
 from navarch.client.transport import Request, Response
 
 # Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
@@ -266,10 +267,9 @@ class Connection(web.RequestHandler):
                     await self._drain_helper()
 
     def _certificate(self) -> bytes | None:
-        """The verified client certificate in DER form, the same for all of a connection."""
+        """The client's certificate, as `tls` has it, the same for all of a connection."""
         if not self._peer_known:
-            tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
-            self._peer = tls.getpeercert(binary_form=True) if tls is not None else None
+            self._peer = peer_certificate(self.transport)
             self._peer_known = True
         return self._peer
 

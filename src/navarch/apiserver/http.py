@@ -14,7 +14,6 @@ import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http import HttpProcessingError
@@ -25,6 +24,7 @@ from navarch.apiserver import connection
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.tls import peer_certificate
 from navarch.apiserver.tunnel import Tunnel, join
 from navarch.client.transport import Request, Response
 
@@ -40,17 +40,6 @@ _quiet = log.getChild("connections")
 _quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _HEAD_MAX = 1 << 20
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-
-def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """A server context that takes client certificates of `client_ca` and does without them."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(client_ca)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class HTTPFront:
@@ -110,7 +99,7 @@ class HTTPFront:
             request = await _request_of(incoming)
         except StatusError as error:
             return _finished(respond_error(error))
-        answering = self._server.handle(request, None, _peer_certificate(incoming))
+        answering = self._server.handle(request, None, peer_certificate(incoming.transport))
         if request.method in _WRITES and "upgrade" not in request.headers:
             # A write that has begun goes on when its client hangs up: whoever undid what admission did for it, while
             # its commit is under way, would be wrong half of the time.
@@ -177,13 +166,6 @@ def _decompressed(body: bytes, encoding: str) -> bytes:
     if not unzip.eof:
         raise bad_request("unable to decompress the request body: unexpected end of the data")
     return body
-
-
-def _peer_certificate(incoming: web.BaseRequest) -> bytes | None:
-    """The verified client certificate in DER form."""
-    transport = incoming.transport
-    tls = transport.get_extra_info("ssl_object") if transport is not None else None
-    return tls.getpeercert(binary_form=True) if tls is not None else None
 
 
 def _finished(response: Response) -> web.Response:

@@ -127,7 +127,7 @@ def make_server(
     server.use(
         kubelet_tls=_kubelet_tls(config),
         allocation=allocation_config(config),
-        authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens),
+        authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens, clock=world),
         token_issuer=tokens,
         admission=default_chain(
             server.reader,

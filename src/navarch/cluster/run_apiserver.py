@@ -8,7 +8,8 @@ import os
 import socket
 
 from navarch.apiserver.bootstrap import bootstrap
-from navarch.apiserver.http import HTTPFront, tls_context
+from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.tls import tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.listening import listen

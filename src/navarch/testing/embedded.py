@@ -18,8 +18,9 @@ from types import TracebackType
 
 from navarch.api.schema import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
-from navarch.apiserver.http import HTTPFront, tls_context
+from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.tls import tls_context
 from navarch.apiserver.user import User
 from navarch.client.base import Client
 from navarch.client.informer import Informers

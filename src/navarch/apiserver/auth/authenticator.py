@@ -1,6 +1,7 @@
 """Authentication: a request's client certificate or bearer token becomes a `User`.
 
-A certificate that the cluster's CA signed names the user in its common name and the groups in its organizations. A
+A certificate that the cluster's CA signed and that is valid now names the user in its common name and the groups in its
+organizations. A
 bearer token is a service account's, or one of the static tokens that the cluster was started with. Without credentials
 the user is anonymous; with wrong ones the request is refused.
 """
@@ -9,13 +10,17 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from navarch.api.errors import unauthorized
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
+from navarch.world import Clock, SystemClock
 
+UNTRUSTED: Final = b"untrusted"
+"""Stands for a client certificate that nobody here has signed."""
 _AUTHENTICATED = "system:authenticated"
 _CACHE_LIMIT = 1024
 
@@ -29,25 +34,29 @@ class ClusterAuthenticator:
         *,
         static_tokens: Mapping[str, User] | None = None,
         anonymous: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         self._tokens = tokens
         self._static = {token.encode(): user for token, user in (static_tokens or {}).items()}
         self._anonymous = anonymous
-        self._certificates: dict[bytes, User] = {}
+        self._clock = clock or SystemClock()
+        self._certificates: dict[bytes, _Certified] = {}
 
     async def authenticate(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User:
         """Raises StatusError 401."""
+        refused = False
         if peer_cert:
-            user = self._certificate_user(peer_cert)
-            if user is not None:
-                return user
+            certified = self._certified(peer_cert)
+            refused = certified is None or not certified.is_valid(self._clock)
+            if certified is not None and not refused and certified.user.name:
+                return certified.user
         header = request.headers.get("authorization", "")
         if not header:
             token = _websocket_token(request)
             if token:
                 _hide_token(request)
                 return (await self.review_token(token, ()))[0]
-            if not self._anonymous:
+            if refused or not self._anonymous:
                 raise unauthorized()
             return ANONYMOUS
         scheme, _, token = header.partition(" ")
@@ -67,16 +76,33 @@ class ClusterAuthenticator:
         """Something that tokens may be bound to was deleted."""
         self._tokens.forget()
 
-    def _certificate_user(self, peer_cert: Mapping[str, Any] | bytes) -> User | None:
-        if isinstance(peer_cert, bytes):
-            known = self._certificates.get(peer_cert)
-            if known is None:
-                if len(self._certificates) >= _CACHE_LIMIT:
-                    self._certificates.clear()
-                known = self._certificates[peer_cert] = _user_of_names(*_names_of_der(peer_cert))
-        else:
-            known = _user_of_names(*_names_of_mapping(peer_cert))
-        return known if known.name else None
+    def _certified(self, peer_cert: Mapping[str, Any] | bytes) -> _Certified | None:
+        """None for one that cannot be trusted or read."""
+        if peer_cert is UNTRUSTED:
+            return None
+        if not isinstance(peer_cert, bytes):
+            return _Certified(_user_of_names(*_names_of_mapping(peer_cert)))
+        known = self._certificates.get(peer_cert)
+        if known is None:
+            try:
+                known = _certified_by_der(peer_cert)
+            except ValueError:
+                return None
+            if len(self._certificates) >= _CACHE_LIMIT:
+                self._certificates.clear()
+            self._certificates[peer_cert] = known
+        return known
+
+
+class _Certified(NamedTuple):
+    """Whom a certificate names, and from when until when."""
+
+    user: User
+    not_before: datetime = datetime.min.replace(tzinfo=UTC)
+    not_after: datetime = datetime.max.replace(tzinfo=UTC)
+
+    def is_valid(self, clock: Clock) -> bool:
+        return self.not_before <= clock.now() <= self.not_after
 
 
 def _user_of_names(common_name: str, organizations: tuple[str, ...]) -> User:
@@ -90,14 +116,17 @@ def _names_of_mapping(certificate: Mapping[str, Any]) -> tuple[str, tuple[str, .
     return common_name, tuple(value for key, value in names if key == "organizationName")
 
 
-def _names_of_der(der: bytes) -> tuple[str, tuple[str, ...]]:
+def _certified_by_der(der: bytes) -> _Certified:
+    """Raises ValueError."""
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 
-    subject = x509.load_der_x509_certificate(der).subject
-    common = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    organizations = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return (str(common[0].value) if common else ""), tuple(str(attribute.value) for attribute in organizations)
+    certificate = x509.load_der_x509_certificate(der)
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    name = str(common[0].value) if common else ""
+    user = _user_of_names(name, tuple(str(attribute.value) for attribute in organizations))
+    return _Certified(user, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 _TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."

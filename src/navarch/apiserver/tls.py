@@ -1,0 +1,168 @@
+"""TLS for the API server: a client's certificate that is no good is answered with 401, not with a closed connection.
+
+`ssl` ends the handshake where a certificate does not verify, before there is anybody to tell. So two things are moved:
+
+- Whether it is valid today is asked by the authenticator at each request, as Kubernetes does, not in the handshake.
+- One that nobody here has signed is let through the handshake by a context of its own, in which that certificate alone
+  is trusted, and which marks the connection: its certificate counts as `UNTRUSTED` and names nobody. To learn of it in
+  time, the strict context looks at the messages of the handshake (`_msg_callback`, which CPython has for debugging; a
+  test pins it). Where a Python has it not, such a client's connection is closed; so is that of a client that shows a
+  forgery together with the certificate of the CA that it says has signed it.
+
+Invariant: a certificate names somebody only where OpenSSL itself has verified it against the cluster's CA on this very
+connection: what is looked at in the messages only ever takes that away. After the handshake nothing is looked at any
+more, so that a request costs what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from navarch.apiserver.auth.authenticator import UNTRUSTED
+
+# X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for.
+_NO_CHECK_TIME: Final = 0x200000
+_TLS_1_3: Final = 0x0304
+_HANDSHAKE: Final = 22
+_CERTIFICATE: Final = 11
+_FINISHED: Final = 20
+_CHAIN_MAX: Final = 5
+
+
+class _StrangersContext(ssl.SSLContext):
+    """Marks the connections of those whose certificate nobody here has signed."""
+
+
+class _KnownContext(ssl.SSLContext):
+    """Trusts the cluster's CA and nobody else."""
+
+    authority: x509.Certificate
+
+
+class _StrictContext(_KnownContext):
+    """Looks at the messages of handshakes; `quiet` is the same without."""
+
+    quiet: _KnownContext
+
+
+def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
+    """A server context that takes client certificates of `client_ca` and does without them."""
+    context = _StrictContext(ssl.PROTOCOL_TLS_SERVER)
+    context.quiet = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = x509.load_pem_x509_certificate(client_ca.read_bytes())
+    for each in (context, context.quiet):
+        each.authority = authority
+        each.load_cert_chain(certificate, key)
+        each.load_verify_locations(client_ca)
+        _settle(each)
+    _look_at_messages(context)
+    return context
+
+
+def _settle(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # The strangers' certificates are not their own issuers'.
+    context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN)
+    # A resumed session has the certificate of the one before, whoever verified it then.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+
+
+def peer_certificate(transport: asyncio.BaseTransport | None) -> bytes | None:
+    """The verified client certificate in DER form; None where there is none, UNTRUSTED for one that is no good."""
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    if tls is None:
+        return None
+    found: bytes | None = tls.getpeercert(binary_form=True)
+    if found is None:
+        return None
+    context = tls.context
+    if not isinstance(context, _KnownContext):
+        return UNTRUSTED
+    if tls.session_reused and not _is_ours(context.authority, (found,)):
+        # It was not shown on this connection, and may have been a stranger's on that one.
+        return UNTRUSTED
+    return found
+
+
+def _look_at_messages(context: _StrictContext) -> None:
+    with contextlib.suppress(AttributeError):
+        # Past `ssl.SSLContext`, which would make enumeration members of each of forty messages and records.
+        plain: Any = ssl.SSLContext.__bases__[0]
+        plain._msg_callback.__set__(context, _look)
+
+
+def _look(tls: ssl.SSLObject, direction: str, version: int, content: int, kind: int, data: bytes) -> None:
+    """Called for each message of a handshake; what it raised would end the connection."""
+    if direction != "read" or content != _HANDSHAKE or kind not in (_CERTIFICATE, _FINISHED):
+        return
+    context = tls.context
+    if not isinstance(context, _StrictContext):
+        return
+    if kind == _FINISHED:
+        # Verified by now. From here on nobody looks.
+        tls.context = context.quiet
+        return
+    with contextlib.suppress(ValueError, IndexError):
+        chain = _chain(data, version)
+        if chain and not _is_ours(context.authority, chain):
+            tls.context = _strangers_context(chain[0])
+
+
+def _chain(message: bytes, version: int) -> tuple[bytes, ...]:
+    """The certificates of a Certificate message, the client's own first."""
+    at = 4
+    if version == _TLS_1_3:
+        at += 1 + message[at]
+    end = at + 3 + int.from_bytes(message[at : at + 3], "big")
+    at += 3
+    found: list[bytes] = []
+    while at < min(end, len(message)) and len(found) < _CHAIN_MAX:
+        length = int.from_bytes(message[at : at + 3], "big")
+        found.append(bytes(message[at + 3 : at + 3 + length]))
+        at += 3 + length
+        if version == _TLS_1_3:
+            at += 2 + int.from_bytes(message[at : at + 2], "big")
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _is_ours(authority: x509.Certificate, chain: tuple[bytes, ...]) -> bool:
+    """Whether it is worth while to let OpenSSL verify it."""
+    current = x509.load_der_x509_certificate(chain[0])
+    for der in (*chain[1:], None):
+        if _issued(authority, current):
+            return True
+        if der is None:
+            return False
+        following = x509.load_der_x509_certificate(der)
+        if not _issued(following, current):
+            return False
+        current = following
+    return False
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _strangers_context(certificate: bytes) -> ssl.SSLContext:
+    context = _StrangersContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_verify_locations(cadata=certificate)
+    _settle(context)
+    return context
