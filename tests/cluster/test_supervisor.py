@@ -185,21 +185,20 @@ def test_a_supervisor_killed_while_it_starts_processes_leaves_none_that_is_alone
 
 
 def test_a_supervisor_that_fails_after_a_start_takes_the_process_with_it(supervised: Supervised) -> None:
-    assert supervised.spawn(failpoints="supervisor.started=full").wait(timeout=20) == 1
+    assert supervised.spawn(failpoints="supervisor.started=error").wait(timeout=20) == 1
 
     assert supervised.on_machine() == []
     assert not supervised.state().supervisor_alive
 
 
-@pytest.mark.parametrize("obstacle", ["disk", "folder", "state"])
+@pytest.mark.parametrize("obstacle", ["folder", "state"])
 def test_a_supervisor_that_cannot_write_supervises_and_is_known(supervised: Supervised, obstacle: str) -> None:
     supervised.config.run.mkdir()
     if obstacle == "folder":
         (supervised.config.run / "state.json.partial").mkdir()
     if obstacle == "state":
         (supervised.config.run / "state.json").mkdir()
-    failpoints = "state.save=full" if obstacle == "disk" else ""
-    first = supervised.start(failpoints=failpoints)
+    first = supervised.start()
     victim = supervised.state().components["one"].pid
 
     os.kill(victim, signal.SIGKILL)
@@ -210,7 +209,7 @@ def test_a_supervisor_that_cannot_write_supervises_and_is_known(supervised: Supe
     first.wait()
     assert not supervised.state().supervisor_alive
     assert supervised.living() == before, "unsupervised, and known"
-    second = supervised.start(failpoints=failpoints)
+    second = supervised.start()
     assert supervised.living() == before, "taken over, though nothing was written down"
     second.terminate()
     assert second.wait(timeout=20) == 0

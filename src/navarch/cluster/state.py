@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from navarch.cluster import failpoints, locks
+from navarch.cluster import locks
 
 
 @dataclass(slots=True)
@@ -44,7 +44,6 @@ class ClusterState:
 
     def save(self, run: Path) -> None:
         """Raises OSError; the file is then as it was."""
-        failpoints.reach("state.save")
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = run / "state.json.partial"
         partial.write_text(json.dumps(asdict(self)))

@@ -22,12 +22,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from navarch.cluster import failpoints, locks, logfiles, strays
+from navarch.cluster import locks, logfiles, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.gate import GATE
 from navarch.cluster.listening import listen
 from navarch.cluster.processes import ProcessSpec, specs
 from navarch.cluster.state import ClusterState, ComponentState, alive, start_ticks
+from navarch.store import failpoints
 from navarch.world import MACHINE
 
 log = logging.getLogger("navarch.supervisor")
@@ -38,6 +39,9 @@ _LAST_DELAY_S = 30.0
 _STEADY_S = 10.0
 _STOP_GRACE_S = 15.0
 _SAVE_AGAIN_S = 2.0
+_STARTED = failpoints.Point("supervisor.started")
+_RECORDED = failpoints.Point("supervisor.recorded")
+_GATE_OPEN = failpoints.Point("supervisor.gate")
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 LISTEN_FDS = "NAVARCH_LISTEN_FDS"
 
@@ -120,7 +124,8 @@ class Supervisor:
                 if process.child is None:
                     self._back_off(process)
         self._save()
-        failpoints.reach("supervisor.recorded")
+        if failpoints.armed:
+            _RECORDED.visit()
         for process in fresh:
             if not process.spec.needs_keys:
                 self._open_gate(process)
@@ -203,7 +208,8 @@ class Supervisor:
                 # A Ctrl-C in the terminal is the supervisor's to act on, in its order.
                 start_new_session=True,
             )
-            failpoints.reach("supervisor.started")
+            if failpoints.armed:
+                _STARTED.visit()
             self._record(process, process.child.pid)
         except BaseException:
             self._undo(process)
@@ -249,7 +255,8 @@ class Supervisor:
 
     def _open_gate(self, process: _Process) -> None:
         if process.gate >= 0:
-            failpoints.reach("supervisor.gate")
+            if failpoints.armed:
+                _GATE_OPEN.visit()
             with contextlib.suppress(BrokenPipeError):
                 os.write(process.gate, b"\n")
             os.close(process.gate)
