@@ -17,7 +17,7 @@ from navarch.apiserver.caches import Caches
 from navarch.apiserver.companions import Companion
 from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.longwork import LongWork
-from navarch.apiserver.metrics import NOTHING_SERVED, Metrics, ServedLabel
+from navarch.apiserver.metrics import Metrics
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served, ServedKind
 from navarch.apiserver.user import User
@@ -72,12 +72,6 @@ class Core:
     def schemas(self) -> SchemaSet:
         """The definitions of the served version of Kubernetes."""
         return self.served.schemas
-
-    def label_of(self, route: Route) -> ServedLabel:
-        """What metrics call a path: what is served there, never what a client wrote."""
-        if self.served.of_route(route) is None:
-            return NOTHING_SERVED
-        return (route.group, route.version, route.plural, route.subresource)
 
     def stored_kind(self, kind: Kind) -> ServedKind:
         """The kind under which objects of this one are stored: itself, or another version."""

@@ -55,6 +55,9 @@ class Route:
     rest: str = ""
     shape: Shape = _NO_SHAPE
     odd: bool = False
+    # Group, version and plural; and with the subresource, as metrics call it. Made once for all look-ups.
+    key: tuple[str, str, str] = ("", "", "")
+    label: tuple[str, str, str, str] = ("", "", "", "")
 
 
 @memo(_ROUTES_KEPT)
@@ -96,6 +99,8 @@ def parse(path: str) -> Route:
         "/".join(path.split("/")[-(len(rest) - 3) :]) if tail else "",
         Shape(inside, bool(name), subresource, watching, tail),
         odd,
+        (group, version, plural),
+        (group, version, plural, subresource),
     )
 
 

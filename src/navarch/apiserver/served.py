@@ -141,7 +141,7 @@ class Served:
 
     def of_route(self, route: Route) -> ServedKind | None:
         """The kind that a path is one of; None where the path leads nowhere."""
-        kind = self._by_path.get((route.group, route.version, route.plural))
+        kind = self._by_path.get(route.key)
         return None if kind is None or route.odd or route.shape not in kind.methods else kind
 
     def of(self, resource: Resource) -> ServedKind:

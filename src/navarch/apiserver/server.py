@@ -45,6 +45,7 @@ from navarch.apiserver.handlers.subresources import Subresources
 from navarch.apiserver.handlers.virtual import Virtual
 from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
+from navarch.apiserver.metrics import NOTHING_SERVED
 from navarch.apiserver.negotiation import form_of, respond_error, without_body
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.served import ServedKind, served_by
@@ -201,21 +202,28 @@ class ApiServer:
         """Answer a request; `user` None means that its credentials decide."""
         route = parse(request.path)
         verb = verb_of(request, route)
+        # What is asked for, as it is served now: what changes from here on is of no concern to this request.
+        kind = self.core.served.of_route(route)
         started = self.core.world.monotonic()
         try:
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
-            response = await self._respond(request, route, verb, user)
+            response = await self._respond(request, route, verb, user, kind)
         except Exception as error:
             response = respond_error(_status_of(error, request))
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
-        self.core.metrics.request(verb, self.core.label_of(route), response.status, seconds)
+        label = NOTHING_SERVED if kind is None else route.label
+        self.core.metrics.request(verb, label, response.status, seconds)
         return response if request.method != "HEAD" else await without_body(response)
 
-    async def _respond(self, request: Request, route: Route, verb: str, user: User) -> Response:
+    async def _respond(
+        self, request: Request, route: Route, verb: str, user: User, kind: ServedKind | None
+    ) -> Response:
         core = self.core
-        if any(name.startswith("impersonate-") for name in request.headers):
-            user = impersonated(request, user, core.authorizer)
+        for name in request.headers:
+            if name.startswith("impersonate-"):
+                user = impersonated(request, user, core.authorizer)
+                break
         attributes = attributes_of(request, route, verb)
         decision = core.authorizer.authorize(user, attributes)
         if not decision.allowed:
@@ -224,7 +232,6 @@ class ApiServer:
             raise too_large(MAX_BODY)
         if not route.plural:
             return await self._paths.handle(request, route, user)
-        kind = core.served.of_route(route)
         if kind is None:
             return await self._elsewhere(request, route, user)
         if request.method not in kind.methods[route.shape]:

@@ -421,7 +421,9 @@ class Writing:
                 continue
             entry = cache.by_key(key)
             data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
-            return Written(await encodings.data(kind, data), revision, created=not expected)
+            if not data.startswith(kind.head):
+                data = await encodings.data(kind, data)
+            return Written(data, revision, created=not expected)
         raise timed_out(f"what {metadata['name']} needs is being taken by others too often; try again")
 
     async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:

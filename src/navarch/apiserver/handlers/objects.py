@@ -141,8 +141,7 @@ class Objects:
         """One object in the form asked for, with the warnings gathered on the way."""
         form = call.form
         headers = warning_headers(call.warnings)
-        rendering = self._rendering(call)
-        if rendering is None:
+        if not form.transform or (rendering := self._rendering(call)) is None:
             return respond(form, data, status, headers)
         part = rendering.make(data)
         if form.transform == TABLE:
