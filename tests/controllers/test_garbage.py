@@ -50,7 +50,7 @@ def test_the_end_of_an_owner_concerns_its_dependents() -> None:
     changes = graph.remove("parent")
 
     assert changes.examine == ["child"]
-    assert graph.is_absent("default", "parent")
+    assert graph.is_gone("parent")
     assert graph.observe(CONFIG_MAPS, observed("late", "parent")).examine == ["late"]
 
 

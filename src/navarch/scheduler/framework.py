@@ -70,6 +70,10 @@ class Plugin:
         """Whether `score` can tell nodes apart for this kind of pod."""
         return type(self).score is not Plugin.score
 
+    def depends_on_pods(self, pod: PodInfo, nodes: NodeTable) -> bool:
+        """Whether pods that come or go could change what `filter` says of a node for this pod."""
+        return self.scope is not Scope.NODE and self.filters(pod)
+
     def reject(self, pod: PodInfo, environment: Environment) -> str | None:
         """Why the pod cannot be scheduled anywhere at present, or None."""
         return None

@@ -77,6 +77,7 @@ class Scheduler:
         self._preemptor = Preemptor(
             self.columns, self.environment, self.nominator, world.random("scheduler", "preemption")
         )
+        self._preempting = asyncio.Lock()
         self._pods = informers.get(resources.PODS)
         self._nodes = informers.get(resources.NODES)
         self._follower = Follower(self.cache, self.queue, self.nominator, parser, frozenset(self._profiles))
@@ -200,13 +201,23 @@ class Scheduler:
 
     async def _preempt(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
         """Make room for the pod if that is possible. Returns what to say, and the node that is promised to it."""
-        outcome = self._preemptor.find(pod, diagnosis, evaluator)
+        waits = self._preempting.locked()
+        async with self._preempting:
+            # One after the other, so that each sees the promises made before, and with a turn for all others between.
+            await asyncio.sleep(0)
+            if waits:
+                if choose(pod, evaluator, self.columns, self.nominator, self._ties) is not None:
+                    # Room has come meanwhile; what brought it wakes the pod.
+                    return "", None
+                diagnosis = explain(pod, evaluator, self.columns, self.nominator)
+            outcome = await self._preemptor.find(pod, diagnosis, evaluator)
+            if outcome.node_name is not None:
+                self.nominator.set(pod, outcome.node_name)
         if outcome.node_name is None:
             if outcome.keeps_nomination or not self.nominator.node_of(pod.uid):
                 return outcome.message, None
             self.nominator.remove(pod.uid)
             return outcome.message, ""
-        self.nominator.set(pod, outcome.node_name)
         for victim in outcome.victims:
             await self._writer.evict(victim, evaluator.profile.name)
             text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"

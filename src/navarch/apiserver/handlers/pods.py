@@ -144,7 +144,29 @@ class PodActions:
             if budget is not None and not self._unready_may_go(pod, budget):
                 await self._spend(pod, budget["metadata"]["name"], origin.dry_run)
                 options = self._pinned(pod, options)
+        if not origin.dry_run:
+            options = await self._tell_why(pod, options)
         await self._objects.deleting.delete(core.kind_of(PODS), call.namespace, name, options, origin, admit=False)
+
+    async def _tell_why(self, pod: Obj, options: DeleteOptions) -> DeleteOptions:
+        """The pod's own condition says that it is evicted, for those who judge afterwards how it ended. Preconditions
+        are those of the pod as it was before."""
+        core = self._core
+        now = core.now_text()
+
+        def told(old: Obj) -> Obj:
+            stated = {"UID": (options.uid, "uid"), "ResourceVersion": (options.revision, "resourceVersion")}
+            for what, (wanted, field) in stated.items():
+                if wanted and wanted != old["metadata"][field]:
+                    why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: "
+                    raise conflict("pods", "", old["metadata"]["name"], why + old["metadata"][field])
+            return {**old, "status": _with_disruption(old, now)}
+
+        origin = Origin(manager="kube-apiserver")
+        where = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        how = How("status", patch=True)
+        written = await self._objects.writing.modify(core.kind_of(PODS), *where, told, origin, how=how)
+        return replace(options, revision=str(written.revision)) if options.revision else options
 
     def _pinned(self, pod: Obj, options: DeleteOptions) -> DeleteOptions:
         """What was counted against the budget is this very pod."""
@@ -193,6 +215,26 @@ class PodActions:
         except StatusError as error:
             if error.code != 404:
                 raise
+
+
+def _with_disruption(pod: Obj, now: str) -> Obj:
+    """The status of a pod that the eviction API is about to delete."""
+    status = pod.get("status") or {}
+    conditions = status.get("conditions") or []
+    before: Obj = next((condition for condition in conditions if condition.get("type") == "DisruptionTarget"), {})
+    since = before.get("lastTransitionTime") if before.get("status") == "True" else now
+    told = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": since,
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    if generation := pod["metadata"].get("generation"):
+        told["observedGeneration"] = generation
+    others = [condition for condition in conditions if condition.get("type") != "DisruptionTarget"]
+    return {**status, "conditions": [*others, told]}
 
 
 def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:

@@ -148,6 +148,16 @@ class GarbageCollector(Controller):
             self.enqueue(Key(_EXAMINE, uid))
         for uid in changes.orphan:
             self.enqueue(Key(_ORPHAN, uid))
+        for dependent, owner in changes.foreign:
+            self._tell_foreign(dependent, owner)
+
+    def _tell_foreign(self, dependent: Node, owner: Node) -> None:
+        for reference in dependent.owners:
+            if reference["uid"] == owner.uid:
+                named = f"{reference['apiVersion']}/{reference['kind']}, namespace: {dependent.namespace}"
+                what = f"[{named}, name: {reference['name']}, uid: {owner.uid}]"
+                message = f'ownerRef {what} does not exist in namespace "{dependent.namespace}"'
+                self._recorder.event(_reference_to(dependent), "Warning", "OwnerRefInvalidNamespace", message)
 
     # Working.
 
@@ -168,7 +178,7 @@ class GarbageCollector(Controller):
 
     async def _verify(self, node: Node) -> Requeue | None:
         """Is there such an owner? Its dependents live in the namespaces that it must be looked for in."""
-        if self.graph.is_absent("", node.uid):
+        if self.graph.is_gone(node.uid):
             self._forget(node)
             return None
         for namespace in dict.fromkeys(dependent.namespace for dependent in node.dependents.values()):
@@ -176,27 +186,20 @@ class GarbageCollector(Controller):
             if found is None:
                 return Requeue(30.0)
             if not found:
-                self.graph.note_absent(node.uid, namespace)
-                self._tell_other_namespace(node, namespace)
+                self.graph.note_absent(namespace, node.reference)
         if node.virtual:
-            for uid in node.dependents:
-                if self.graph.is_absent(self.graph.nodes[uid].namespace, node.uid):
-                    self.enqueue(Key(_EXAMINE, uid))
+            for dependent in node.dependents.values():
+                references = [ref for ref in dependent.owners if ref["uid"] == node.uid]
+                # One that says something else of the owner is looked up by itself.
+                if any(
+                    self.graph.is_absent(dependent.namespace, ref) or not node.is_named_by(ref) for ref in references
+                ):
+                    self.enqueue(Key(_EXAMINE, dependent.uid))
         return None
 
     def _forget(self, node: Node) -> None:
         for uid in list(node.dependents):
             self.enqueue(Key(_EXAMINE, uid))
-
-    def _tell_other_namespace(self, owner: Node, namespace: str) -> None:
-        real = self.graph.nodes.get(owner.uid)
-        if real is None or real.virtual or real.namespace == namespace:
-            return
-        for dependent in owner.dependents.values():
-            if dependent.namespace == namespace:
-                message = f"ownerRef [{owner.api_version}/{owner.kind}, namespace: {namespace}, name: {owner.name}, "
-                message += f"uid: {owner.uid}] does not exist in namespace {namespace!r}".replace("'", '"')
-                self._recorder.event(_reference_to(dependent), "Warning", "OwnerRefInvalidNamespace", message)
 
     async def _exists(self, api_version: str, kind: str, name: str, uid: str, namespace: str) -> bool | None:
         """None where that cannot be told, as the kind is not known."""
@@ -248,14 +251,14 @@ class GarbageCollector(Controller):
 
     async def _owner_state(self, node: Node, reference: Obj, owner: Node | None) -> bool | None:
         uid = reference["uid"]
-        if self.graph.is_absent(node.namespace, uid):
+        if self.graph.is_absent(node.namespace, reference):
             return False
         if owner is not None and not owner.virtual and owner.namespace in ("", node.namespace):
-            if owner.name == reference["name"] and owner.kind == reference["kind"]:
+            if owner.is_named_by(reference):
                 return True
         exists = await self._exists(reference["apiVersion"], reference["kind"], reference["name"], uid, node.namespace)
         if exists is False:
-            self.graph.note_absent(uid, node.namespace)
+            self.graph.note_absent(node.namespace, reference)
         return exists
 
     async def _delete(self, node: Node, propagation: str) -> None:

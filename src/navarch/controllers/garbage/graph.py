@@ -44,33 +44,61 @@ class Node:
     def orphans_dependents(self) -> bool:
         return self.deleting and ORPHAN in self.finalizers
 
+    def is_named_by(self, reference: Obj) -> bool:
+        """Whether an owner reference says of this object what it is."""
+        return _coordinates(reference) == _coordinates(self.reference)
+
+    @property
+    def reference(self) -> Obj:
+        """An owner reference to it."""
+        return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": self.uid}
+
     def blocks(self, owner: Node) -> bool:
         """Whether the owner's foreground deletion has to wait for this one."""
         return any(ref["uid"] == owner.uid and ref.get("blockOwnerDeletion") for ref in self.owners)
 
 
+def _coordinates(reference: Obj) -> tuple[str, str, str, str]:
+    """What an owner reference says of its owner; in which version does not matter."""
+    return reference["apiVersion"].rpartition("/")[0], reference["kind"], reference["name"], reference["uid"]
+
+
 @dataclass(slots=True)
 class Changes:
-    """Nodes to look at again: to delete or unblock, to orphan the dependents of."""
+    """Nodes to look at again, to delete or unblock, or to orphan the dependents of; and dependents with an owner that
+    lives in another namespace."""
 
     examine: list[str] = field(default_factory=list)
     orphan: list[str] = field(default_factory=list)
+    foreign: list[tuple[Node, Node]] = field(default_factory=list)
 
 
 class Graph:
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._absent: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._absent: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
-    def is_absent(self, namespace: str, uid: str) -> bool:
-        """Whether the owner is known not to exist for dependents in `namespace`."""
-        return ("", uid) in self._absent or (namespace, uid) in self._absent
+    def is_gone(self, uid: str) -> bool:
+        """Whether the object was seen to go."""
+        return uid in self._gone
 
-    def note_absent(self, uid: str, namespace: str = "") -> None:
-        """A uid never comes back, so that absence may be remembered; with `namespace`, for dependents there only."""
-        self._absent[namespace, uid] = None
+    def is_absent(self, namespace: str, reference: Obj) -> bool:
+        """Whether what an owner reference of an object in `namespace` names is known not to exist."""
+        return reference["uid"] in self._gone or (namespace, *_coordinates(reference)) in self._absent
+
+    def note_absent(self, namespace: str, reference: Obj) -> None:
+        """What the reference names was looked for in vain. That another one, which says something else of the same
+        uid, names nothing either does not follow."""
+        self._absent[namespace, *_coordinates(reference)] = None
         if len(self._absent) > _REMEMBERED_ABSENT:
             self._absent.popitem(last=False)
+
+    def _note_gone(self, uid: str) -> None:
+        # A uid never comes back.
+        self._gone[uid] = None
+        if len(self._gone) > _REMEMBERED_ABSENT:
+            self._gone.popitem(last=False)
 
     def observe(self, resource: Resource, obj: Obj) -> Changes:
         """An object was added or changed."""
@@ -80,6 +108,7 @@ class Graph:
         node = self.nodes.get(uid)
         if node is None:
             node = self.nodes[uid] = Node(uid)
+        was_virtual = node.virtual
         was_waiting, was_orphaning, before = node.waits_for_dependents, node.orphans_dependents, node.owners
         node.virtual = False
         node.resource, node.api_version, node.kind = resource, resource.api_version, resource.kind
@@ -90,6 +119,9 @@ class Graph:
         node.deleting = bool(metadata.get("deletionTimestamp"))
         if node.owners != before:
             self._relink(node, before, changes)
+        if was_virtual:
+            for dependent in node.dependents.values():
+                self._check(dependent, node, changes)
         if node.orphans_dependents and not was_orphaning:
             changes.orphan.append(uid)
         if node.waits_for_dependents and not was_waiting:
@@ -118,8 +150,20 @@ class Graph:
             if known is not None and known.get("blockOwnerDeletion") and not reference.get("blockOwnerDeletion"):
                 if owner.waits_for_dependents:
                     changes.examine.append(uid)
-            if known is None and self.is_absent(node.namespace, uid):
-                changes.examine.append(node.uid)
+            if known is None:
+                if self.is_absent(node.namespace, reference):
+                    changes.examine.append(node.uid)
+                self._check(node, owner, changes)
+
+    def _check(self, dependent: Node, owner: Node, changes: Changes) -> None:
+        """A reference that says something else of the owner than an informer has shown, or than another dependent says,
+        may name nothing that exists."""
+        if owner.namespace not in ("", dependent.namespace):
+            changes.examine.append(dependent.uid)
+            if not owner.virtual:
+                changes.foreign.append((dependent, owner))
+        elif not all(owner.is_named_by(ref) for ref in dependent.owners if ref["uid"] == owner.uid):
+            changes.examine.append(dependent.uid)
 
     def _unlink(self, node: Node, owner_uid: str, changes: Changes) -> None:
         owner = self.nodes.get(owner_uid)
@@ -135,7 +179,7 @@ class Graph:
         """An object is gone."""
         changes = Changes()
         node = self.nodes.pop(uid, None)
-        self.note_absent(uid)
+        self._note_gone(uid)
         if node is None:
             return changes
         for reference in node.owners:

@@ -41,11 +41,14 @@ class InterPodAffinity(Plugin):
         }
     )
 
-    def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
+    def depends_on_pods(self, pod: PodInfo, nodes: NodeTable) -> bool:
         traits = pod.traits
-        holders = nodes.columns.term_holders["anti_affinity"]
-        if not (traits.affinity or traits.anti_affinity or holders):
+        return bool(traits.affinity or traits.anti_affinity or nodes.columns.term_holders["anti_affinity"])
+
+    def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
+        if not self.depends_on_pods(pod, nodes):
             return np.ones(len(nodes), np.bool_)
+        traits = pod.traits
         whole = nodes.all()
         good = _affine(traits, whole) & ~_repelled(traits, whole) & ~_repelled_by_others(traits, whole)
         return good[nodes.rows]
