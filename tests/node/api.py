@@ -84,8 +84,8 @@ class API:
     async def patch_pod(self, name: str, patch: Obj, subresource: str = "") -> Obj:
         return await self.admin.patch(PODS, name, "default", patch, kind=PatchKind.STRATEGIC, subresource=subresource)
 
-    async def patch_node(self, name: str, patch: Obj) -> Obj:
-        return await self.admin.patch(NODES, name, "", patch)
+    async def patch_node(self, name: str, patch: Obj, subresource: str = "") -> Obj:
+        return await self.admin.patch(NODES, name, "", patch, subresource=subresource)
 
     async def delete_gracefully(self, namespace: str, name: str, grace_s: int | None = None) -> None:
         await self.admin.delete(PODS, name, namespace, grace_s=grace_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -40,6 +40,7 @@ from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
+from navarch.node.resources.capacity import Provider
 from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
@@ -56,7 +57,15 @@ _LOOK_AGAIN_S: Final = 0.05
 class Kubelet:
     """Runs the pods of one node until cancelled; containers go on running after that."""
 
-    def __init__(self, config: KubeletConfig, client: Client, runtime: Runtime, *, world: World | None = None) -> None:
+    def __init__(
+        self,
+        config: KubeletConfig,
+        client: Client,
+        runtime: Runtime,
+        *,
+        world: World | None = None,
+        devices: Sequence[Provider] = (),
+    ) -> None:
         self.config = config
         self.runtime = runtime
         world = world or RealWorld()
@@ -68,7 +77,7 @@ class Kubelet:
         self._own_node = Informer(client, NODES, fields=f"metadata.name={config.node_name}", transform=slim)
         self._caller = HTTPCaller(config.kubernetes_version)
         references = APISource(client, world)
-        self.node = NodeReporter(config, client, runtime, world, random, self.recorder)
+        self.node = NodeReporter(config, client, runtime, world, random, self.recorder, devices)
         self.parts = Parts(
             config=config,
             client=client,
@@ -194,7 +203,7 @@ class Kubelet:
         found = self._own_node.list()
         return Host(
             found[0] if found else None,
-            self.node.allocatable(),
+            {**(((found[0].get("status") or {}).get("allocatable") or {}) if found else {}), **self.node.allocatable()},
             self.node.pressures(),
             [worker.pod for worker in self.pods if worker.takes_room],
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from navarch.node.config import KubeletConfig
 from navarch.node.containerd import unmount_below
 from navarch.node.kubelet import Kubelet
 from navarch.node.resources import cgroups
+from navarch.node.resources.capacity import Provider
 from navarch.node.runtime.base import ContainerConfig
 from navarch.node.runtime.simulated import FOREVER, Life, SimulatedRuntime
 from navarch.testing.embedded import EmbeddedCluster
@@ -47,9 +48,9 @@ class Simulated:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    async def start_again(self, **config: Any) -> None:
+    async def start_again(self, devices: Sequence[Provider] = (), **config: Any) -> None:
         self.config = replace(self.config, **config)
-        self.kubelet = Kubelet(self.config, self.api.client(), self.runtime, world=self.world)
+        self.kubelet = Kubelet(self.config, self.api.client(), self.runtime, world=self.world, devices=devices)
         await self.start()
 
     async def restart(self, **config: Any) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from navarch.node.engine.supervision import Delay
+from navarch.node.resources.capacity import Amount
 from navarch.node.runtime.simulated import Life
 from tests.node.engine.conftest import Simulated
+
+
+class Gpus:
+    """One device."""
+
+    def amounts(self) -> dict[str, Amount]:
+        return {"example.com/gpu": Amount(Fraction(1))}
 
 
 @pytest.mark.parametrize("error", [KeyError("field"), TypeError("no such thing"), RecursionError(), Exception("?")])
@@ -136,3 +145,30 @@ async def test_a_container_that_keeps_exiting_backs_off(simulated: Simulated) ->
 
     await simulated.until(lambda: waits() == "CrashLoopBackOff")
     assert simulated.phase("crash") == "Running"
+
+
+async def test_devices_are_given_out_once(simulated: Simulated) -> None:
+    await simulated.stop()
+    await simulated.start_again(devices=[Gpus()])
+    await simulated.until(
+        lambda: simulated.api.get("nodes", "", "n1")["status"]["allocatable"].get("example.com/gpu") == "1"
+    )
+    asking = {"name": "c", "resources": {"limits": {"example.com/gpu": "1"}}}
+
+    await simulated.pod("first", asking)
+    await simulated.running("first")
+    await simulated.pod("second", asking)
+
+    await simulated.until(lambda: simulated.phase("second") == "Failed")
+    assert simulated.shown("second")["status"]["reason"] == "OutOfexample.com/gpu"
+
+
+async def test_what_others_say_that_the_node_has_stays(simulated: Simulated) -> None:
+    await simulated.until(lambda: simulated.api.get("nodes", "", "n1"))
+    await simulated.api.patch_node("n1", {"status": {"capacity": {"example.com/dongle": "3"}}}, "status")
+
+    simulated.kubelet.node.look_again()
+    await simulated.pod("any")
+    await simulated.running("any")
+
+    assert simulated.api.get("nodes", "", "n1")["status"]["capacity"]["example.com/dongle"] == "3"

@@ -19,7 +19,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from navarch.api import quantity
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, labels_of
 from navarch.api.time import Clock, format_micro_time, format_time
@@ -28,7 +27,8 @@ from navarch.client.events import EventRecorder
 from navarch.client.resources import LEASES, NODES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
-from navarch.node.resources.amounts import memory_capacity, whole
+from navarch.node.resources.amounts import memory_capacity
+from navarch.node.resources.capacity import Capacity, Provider, providers_of
 from navarch.node.resources.pressure import Pressure
 from navarch.node.runtime.base import Runtime, RuntimeFailure
 
@@ -96,7 +96,8 @@ def default_address() -> str:
 
 
 class NodeReporter:
-    """Owned by the kubelet. `on_pod_cidr` is called with the node's pod CIDR once it has one."""
+    """Owned by the kubelet. `devices` provide what the machine has beside CPU, memory and disk. `on_pod_cidr` is called
+    with the node's pod CIDR once it has one."""
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class NodeReporter:
         clock: Clock,
         source: random.Random,
         recorder: EventRecorder,
+        devices: Sequence[Provider] = (),
     ) -> None:
         self._config = config
         self._client = client
@@ -114,6 +116,8 @@ class NodeReporter:
         self._random = source
         self._recorder = recorder
         self._machine = this_machine()
+        own = providers_of(config, self._machine.cpus, self._machine.memory)
+        self._capacity = Capacity([*own, *devices])
         self._address = config.node_ip or default_address()
         self._node: Obj | None = None
         self.pressure = Pressure(config, clock)
@@ -142,29 +146,11 @@ class NodeReporter:
         self._recorder.event(reference, kind, reason, message)
 
     def capacity(self) -> Obj:
-        machine, config = self._machine, self._config
-        disk = os.statvfs(config.data if config.data.exists() else "/")
-        return {
-            "cpu": str(machine.cpus),
-            "memory": f"{machine.memory // 1024}Ki",
-            "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
-            "hugepages-1Gi": "0",
-            "hugepages-2Mi": "0",
-            "pods": str(config.max_pods),
-        }
+        return self._capacity.capacity()
 
     def allocatable(self) -> Obj:
         """Capacity less what is reserved for the system and for eviction."""
-        config, capacity = self._config, self.capacity()
-        cpu = self._machine.cpus * 1000 - config.system_reserved_milli_cpu
-        memory = self._machine.memory - config.system_reserved_memory - config.eviction_memory_available
-        disk = whole(capacity["ephemeral-storage"]) * (100 - config.eviction_nodefs_available_percent) // 100
-        return {
-            **capacity,
-            "cpu": quantity.canonical(f"{cpu}m"),
-            "memory": f"{max(memory, 0) // 1024}Ki",
-            "ephemeral-storage": str(disk),
-        }
+        return self._capacity.allocatable()
 
     # The loop.
 
@@ -337,8 +323,8 @@ class NodeReporter:
                 {"type": "InternalIP", "address": self._address},
                 {"type": "Hostname", "address": self._config.node_name},
             ],
-            "capacity": self.capacity(),
-            "allocatable": self.allocatable(),
+            "capacity": _with_foreign(node, "capacity", self.capacity()),
+            "allocatable": _with_foreign(node, "allocatable", self.allocatable()),
             "conditions": await self._conditions(node),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
             "images": await self._images(),
@@ -404,6 +390,12 @@ class NodeReporter:
             "reason": "KubeletReady",
             "message": "kubelet is posting ready status",
         }
+
+
+def _with_foreign(node: Obj | None, field: str, own: Obj) -> Obj:
+    """What the node has, with what others say that it has: extended resources are anybody's to add."""
+    stated = ((node or {}).get("status") or {}).get(field) or {}
+    return {**stated, **own}
 
 
 def _essence(status: Obj) -> Any:
