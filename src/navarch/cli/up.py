@@ -25,7 +25,7 @@ from navarch.cluster.config import DEFAULT_NAME, ClusterConfig, ConfigError, fla
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
-_SETTINGS = ("nodes", "store", "kubernetes_version", "port", "bind_address", "kubeconfig", "seed")
+_SETTINGS = ("nodes", "store", "kubernetes_version", "port", "bind_address", "static_pods", "kubeconfig", "seed")
 _SUCCESSOR_S = 30.0
 _STOP_S = 60.0
 _PORT_ATTEMPTS = 4
@@ -76,6 +76,13 @@ _PORT_ATTEMPTS = 4
     envvar="NAVARCH_BIND_ADDRESS",
     metavar="ADDRESS",
     help="Listen for the API at this address, too; 0.0.0.0 for every one.  [default: loopback, and where pods need it]",
+)
+@click.option(
+    "--static-pods",
+    envvar="NAVARCH_STATIC_PODS",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, resolve_path=True),
+    help="Manifests of pods that the node runs by itself.  [default: manifests in the cluster's folder]",
 )
 @data_dir_option
 @click.option(

@@ -57,6 +57,7 @@ class ClusterConfig:
     node_name: str = ""
     seed: int | None = None
     kubeconfig: str = ""
+    static_pods: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -80,6 +81,11 @@ class ClusterConfig:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def manifests(self) -> Path:
+        """Where the real node finds its static pods."""
+        return Path(self.static_pods) if self.static_pods else self.root / "manifests"
 
     @property
     def run(self) -> Path:

@@ -24,6 +24,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         kubelet_addresses=("0.0.0.0",) if config.listens_everywhere else ("127.0.0.1", config.node_ip),
         network_address=config.node_ip if config.on_pod_network else "",
         kubelet_port=config.kubelet_port,
+        static_pod_path=config.manifests,
         serving_cert=pki / "kubelet-serving.crt",
         serving_key=pki / "kubelet-serving.key",
         client_ca=pki / "ca.crt",

@@ -119,7 +119,8 @@ class Kubelet:
             place.mkdir(parents=True, exist_ok=True)
             # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
             place.chmod(0o750)
-        if self.config.static_pod_path is None:
+        # Where it is to be a file that comes later, it comes into a folder that is there.
+        with contextlib.suppress(OSError):
             self.config.manifests.mkdir(mode=0o700, exist_ok=True)
         try:
             await self.server.start()
