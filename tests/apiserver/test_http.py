@@ -143,19 +143,28 @@ async def test_a_long_command_fits_into_the_url(front: str, session: aiohttp.Cli
 
 async def test_a_write_goes_on_when_its_client_hangs_up(front: str, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = api.server.store.commit
+    begun, gone, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slowly(op: object) -> int:
-        await asyncio.sleep(0.1)
-        return await commit(op)  # type: ignore[arg-type]
+        begun.set()
+        await gone.wait()
+        try:
+            return await commit(op)  # type: ignore[arg-type]
+        finally:
+            done.set()
 
     monkeypatch.setattr(api.server.store, "commit", slowly)
     body = orjson.dumps(config_map("late"))
     _, writer = await asyncio.open_connection("127.0.0.1", int(front.rsplit(":", 1)[1]))
     head = f"POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
-    await writer.drain()
-    await asyncio.sleep(0.05)
-    writer.close()
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(20):
+        await begun.wait()
+        writer.close()
+        await writer.wait_closed()
+        # The server learns of it, too, before the commit goes on.
+        await asyncio.sleep(0.05)
+        gone.set()
+        await done.wait()
 
     assert (await api("GET", "/api/v1/namespaces/default/configmaps/late"))[0] == 200

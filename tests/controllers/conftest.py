@@ -44,6 +44,8 @@ class PaperKubelet:
         self._todo: asyncio.Queue[Obj] = asyncio.Queue()
         self._pods.add_handler(self._todo.put_nowait, lambda _old, new: self._todo.put_nowait(new))
         self._count = 0
+        # What a test says of a pod stays; an older look at it must not speak against it.
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -73,13 +75,14 @@ class PaperKubelet:
                     subresource="binding", name=name,
                 )  # fmt: skip
                 return
-        if (pod.get("status") or {}).get("phase", "Pending") != "Pending":
+        if (pod.get("status") or {}).get("phase", "Pending") != "Pending" or pod["metadata"]["uid"] in self._reported:
             return
         image = pod["spec"]["containers"][0]["image"]
         await self.report(pod, self.outcomes.get(image), ready=image not in self.unready_images)
 
     async def report(self, pod: Obj, exit_code: int | None = None, *, ready: bool = True) -> None:
         """Write a status: running, or ended with an exit code."""
+        self._reported.add(pod["metadata"]["uid"])
         now = format_time(SystemClock().now())
         phase = "Running" if exit_code is None else ("Succeeded" if exit_code == 0 else "Failed")
         self._count += 1
@@ -127,7 +130,7 @@ class Cluster:
     async def patch(self, resource: Resource, name: str, patch: Any, namespace: str = "default") -> Obj:
         return await self.client.patch(resource, name, namespace if resource.namespaced else "", patch)
 
-    async def until(self, check: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    async def until(self, check: Callable[[], Any], timeout_s: float = 30.0) -> Any:
         """Wait for an async `check` to give something true, and return it."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 from tests.controllers.conftest import Cluster
@@ -38,12 +36,16 @@ async def test_the_next_pod_waits_for_the_one_before(cluster: Cluster) -> None:
     cluster.kubelet.unready_images.add("db:1")
     await cluster.create(STATEFUL_SETS, stateful_set())
     [first] = await cluster.until_count(PODS, 1)
-    await asyncio.sleep(0.2)
-    assert await names(cluster) == ["db-0"]
+    # What happened before another set got its pod has been dealt with.
+    cluster.kubelet.unready_images.add("later:1")
+    await cluster.create(STATEFUL_SETS, stateful_set("later", image="later:1"))
+    await cluster.until_count(PODS, 2)
+    assert await names(cluster) == ["db-0", "later-0"]
 
     await cluster.kubelet.report(first)
 
-    await cluster.until_count(PODS, 2)
+    await cluster.until_count(PODS, 3)
+    assert await names(cluster) == ["db-0", "db-1", "later-0"]
 
 
 async def test_parallel_pods_do_not_wait(cluster: Cluster) -> None:

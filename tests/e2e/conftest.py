@@ -26,6 +26,14 @@ BUSYBOX = "localhost/busybox:1"
 NAVARCH = [sys.executable, "-m", "navarch.cli.main"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder drives running clusters."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
 class KubectlError(AssertionError):
     """kubectl failed; the message is what it said."""
 

@@ -31,7 +31,9 @@ def config_map(name: str, labels: dict[str, str] | None = None, **data: str) -> 
 
 
 def test_every_group_prefers_one_of_its_versions(rest: Rest) -> None:
-    for group in rest.ok("GET", "/apis")["groups"]:
+    groups = rest.ok("GET", "/apis")["groups"]
+    assert {"apps", "batch", "rbac.authorization.k8s.io"} <= {group["name"] for group in groups}
+    for group in groups:
         assert group["preferredVersion"] in group["versions"]
         assert group["preferredVersion"]["groupVersion"] == f"{group['name']}/{group['preferredVersion']['version']}"
         assert rest.ok("GET", f"/apis/{group['name']}")["preferredVersion"] == group["preferredVersion"]

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,23 @@ def pause(tmp_path: Path) -> Path:
     return path
 
 
+def _listens(pid: int) -> bool:
+    """Whether the process has arrived where it waits for signals (rt_sigtimedwait)."""
+    number = {"x86_64": "128", "aarch64": "137"}[platform.machine()]
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0] == number
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_waits_and_ends_when_told(pause: Path, number: signal.Signals) -> None:
     with subprocess.Popen([pause]) as process:
-        time.sleep(0.1)
+        _until(lambda: _listens(process.pid))
         assert process.poll() is None
         process.send_signal(number)
         assert process.wait(5) == 0

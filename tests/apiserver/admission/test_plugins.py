@@ -272,7 +272,9 @@ class TestPodSecurity:
             securityContext={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             containers=[{"name": "c", "image": "nginx:1", "securityContext": context}],
         )
-        await (await self.cluster(enforce="restricted")).create(r.PODS, made)
+        stored = await (await self.cluster(enforce="restricted")).create(r.PODS, made)
+
+        assert stored["spec"]["containers"][0]["securityContext"] == context
 
     @pytest.mark.parametrize(
         ("spec", "text"),

@@ -60,14 +60,20 @@ async def test_a_deleted_services_address_can_be_had_again() -> None:
     cluster = Cluster()
     await cluster.create(r.SERVICES, service("a", clusterIP="10.43.0.20"))
     await cluster.delete(r.SERVICES, "a", "default")
-    await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    again = await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    assert again["spec"]["clusterIP"] == "10.43.0.20"
 
 
 async def test_a_service_that_left_unnoticed_blocks_nothing() -> None:
     cluster = Cluster()
     await cluster.create(r.SERVICES, service("a", clusterIP="10.43.0.20"))
     await cluster.lose(r.SERVICES, "default", "a")
-    await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    again = await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    assert again["spec"]["clusterIP"] == "10.43.0.20"
 
 
 async def test_a_refused_write_gives_back_what_it_took() -> None:
@@ -84,7 +90,10 @@ async def test_a_refused_write_gives_back_what_it_took() -> None:
 async def test_a_dry_run_takes_nothing() -> None:
     cluster = Cluster()
     await cluster.create(r.SERVICES, service("a", clusterIP="10.43.0.20"), dry_run=True)
-    await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    stored = await cluster.create(r.SERVICES, service("b", clusterIP="10.43.0.20"))
+
+    assert stored["spec"]["clusterIP"] == "10.43.0.20"
 
 
 async def test_headless_and_external_name_services_have_no_address() -> None:

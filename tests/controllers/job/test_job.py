@@ -40,8 +40,11 @@ async def test_a_job_runs_to_its_completions(cluster: Cluster) -> None:
     pods = await cluster.list(PODS)
     assert len(pods) == 5
     assert all(not pod["metadata"].get("finalizers") for pod in pods)
-    await cluster.until(lambda: cluster.events("work"))
-    assert ("Completed", "Job completed") in await cluster.events("work")
+
+    async def told() -> bool:
+        return ("Completed", "Job completed") in await cluster.events("work")
+
+    await cluster.until(told)
 
 
 async def test_indexed_pods_know_their_index(cluster: Cluster) -> None:
