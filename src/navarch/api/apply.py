@@ -111,7 +111,14 @@ def readable(entries: Any) -> bool:
     words = ("manager", "operation", "apiVersion", "subresource", "time")
     if not all(isinstance(entry.get(word, ""), str) for entry in entries for word in words):
         return False
-    return len(_decode(entries)) == len(entries)
+    return len(_decode(entries)) == len(entries) and all(_is_tree(entry["fieldsV1"]) for entry in entries)
+
+
+def _is_tree(owned: Any) -> bool:
+    """Whether a set of fields is one: objects all the way down."""
+    return isinstance(owned, dict) and all(
+        (key == "." or key[1:2] == ":") and _is_tree(below) for key, below in owned.items()
+    )
 
 
 def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[_Managers, bool]:
@@ -125,9 +132,8 @@ def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[_Managers
     if not subresource and given and given != before:
         if len(given) == 1 and not given[0]:
             return {}, False
-        decoded = _decode(given)
-        if decoded:
-            return decoded, True
+        if readable(given):
+            return _decode(given), True
     managers = _decode(before or [])
     return managers, bool(managers)
 

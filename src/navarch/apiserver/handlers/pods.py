@@ -49,11 +49,17 @@ class PodActions:
         self._core = core
         self._objects = objects
 
+    def _read(self, call: Call, kind_name: str, definition: str) -> Obj:
+        """The body, whose types are those of its kind.  Raises StatusError 400."""
+        body = decoding.parse_body(call.request, kind_name)
+        self._core.schemas.compile(definition).decode(body)
+        return body
+
     # Binding
 
     async def bind(self, call: Call) -> Response:
         """`POST …/pods/<name>/binding`, or `POST …/bindings` with the pod's name inside."""
-        binding = decoding.parse_body(call.request, "Binding")
+        binding = self._read(call, "Binding", "io.k8s.api.core.v1.Binding")
         if binding.get("kind") not in (None, "", "Binding"):
             raise bad_request(f"{binding['kind']} cannot be handled as a Binding")
         metadata = binding.get("metadata") or {}
@@ -107,7 +113,7 @@ class PodActions:
 
     async def evict(self, call: Call) -> Response:
         """`POST …/pods/<name>/eviction`.  Raises StatusError 429 where a budget forbids it."""
-        eviction = decoding.parse_body(call.request, "Eviction")
+        eviction = self._read(call, "Eviction", "io.k8s.api.policy.v1.Eviction")
         metadata = eviction.get("metadata") or {}
         name = call.route.name
         if metadata.get("name") and metadata["name"] != name:

@@ -66,7 +66,12 @@ class Scaling:
             raise bad_request("error decoding YAML: the configuration to apply must be an object")
         if not call.request.arg("fieldManager"):
             raise invalid("PatchOptions", "meta.k8s.io", "", [required("fieldManager", "is required for apply patch")])
-        root = self._core.schemas.compile(_DEFINITION).root
+        compiled = self._core.schemas.compile(_DEFINITION)
+        unknown = compiled.decode(body)
+        if unknown:
+            shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
+            raise bad_request(f"failed to create typed patch object (autoscaling/v1, Kind=Scale): {shown}")
+        root = compiled.root
         return apply(
             current,
             body,
