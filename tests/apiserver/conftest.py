@@ -10,7 +10,7 @@ import pytest
 
 from navarch.api.meta import Obj
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.user import LOOPBACK
+from navarch.apiserver.user import LOOPBACK, User
 from navarch.client.transport import Request, Response
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
@@ -19,8 +19,9 @@ from navarch.world import RealWorld
 class Api:
     """Requests as a user writes them; answers as (status, object)."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, user: User = LOOPBACK) -> None:
         self.server = server
+        self.user = user
         self.headers: dict[str, str] = {}
 
     async def send(
@@ -32,7 +33,7 @@ class Api:
         if accept:
             headers["accept"] = accept
         data = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
-        return await self.server.handle(Request(method, path, query, headers, data), LOOPBACK)
+        return await self.server.handle(Request(method, path, query, headers, data), self.user)
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         response = await self.send(method, path, body, **options)

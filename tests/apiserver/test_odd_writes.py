@@ -14,6 +14,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import User
 from tests.apiserver.conftest import Api
 
 # An object of nearly every kind, by the collection that it is created in.
@@ -146,3 +147,100 @@ async def test_a_collection_is_not_deleted_against_another_uid(whole: Api) -> No
     assert (status, answer["reason"]) == (409, "Conflict")
     assert "Precondition failed: UID in precondition: another" in answer["message"]
     assert len((await whole.ok("GET", collection))["items"]) == 1
+
+
+async def test_who_deletes_a_job_and_says_nothing_of_its_pods_is_warned(whole: Api) -> None:
+    collection = "/apis/batch/v1/namespaces/default/jobs"
+    name = (await whole.ok("POST", collection, SAMPLES[collection]))["metadata"]["name"]
+
+    silent = await whole.send("DELETE", f"{collection}/{name}?dryRun=All")
+    decided = await whole.send("DELETE", f"{collection}/{name}?dryRun=All&propagationPolicy=Orphan")
+    all_of_them = await whole.send("DELETE", f"{collection}?dryRun=All")
+
+    warning = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove "
+    assert warning in silent.headers["Warning"]
+    assert warning in all_of_them.headers["Warning"]
+    assert "Warning" not in decided.headers
+
+
+async def test_an_apply_names_the_object_that_it_means(whole: Api) -> None:
+    url = "/api/v1/namespaces/default/configmaps/c?fieldManager=x"
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "uid": "another"}}
+
+    status, answer = await whole.patch(url, config, "apply")
+    assert (status, answer["message"]) == (
+        409,
+        'Operation cannot be fulfilled on configmaps "c": uid mismatch: the provided object specified uid another, '
+        "and no existing object was found",
+    )
+
+    await whole.ok("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "c"}})
+    status, answer = await whole.patch(url, config, "apply")
+    assert status == 422
+    assert answer["message"] == 'ConfigMap "c" is invalid: metadata.uid: Invalid value: "another": field is immutable'
+
+
+async def test_amounts_of_resources_are_rounded_up_to_thousandths(whole: Api) -> None:
+    await whole.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    resources = {"requests": {"cpu": "0.1m", "memory": "64Mi"}, "limits": {"cpu": "1.0001", "memory": "0.1Gi"}}
+    container = {"name": "c", "image": "i", "resources": resources}
+
+    made = await whole.ok(
+        "POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}, "spec": {"containers": [container]}}
+    )
+
+    stored = made["spec"]["containers"][0]["resources"]
+    assert stored == {
+        "requests": {"cpu": "1m", "memory": "64Mi"},
+        "limits": {"cpu": "1001m", "memory": "107374182400m"},
+    }
+
+
+async def test_a_request_for_a_certificate_says_who_asks_and_nothing_else(server: ApiServer, whole: Api) -> None:
+    collection = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    forged = {"username": "forged", "uid": "f", "groups": ["system:masters"], "extra": {"a": ["b"]}}
+    body = {**SAMPLES[collection], "spec": {**SAMPLES[collection]["spec"], **forged}}
+    asking = Api(server, User("jane", ("dev",), "u-1", {"scopes": ("s",)}))
+
+    spec = (await asking.ok("POST", collection, body))["spec"]
+
+    assert (spec["username"], spec["uid"], spec["groups"]) == ("jane", "u-1", ["dev"])
+    assert spec["extra"] == {"scopes": ["s"]}
+    plain = Api(server, User("joe"))
+    named = {**body, "metadata": {"name": "joes"}}
+    spec = (await plain.ok("POST", collection, named))["spec"]
+    assert spec["username"] == "joe"
+    assert not {"uid", "groups", "extra"} & spec.keys()
+
+
+async def test_a_request_for_a_certificate_takes_conditions_of_other_types(whole: Api) -> None:
+    collection = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+    await whole.ok("POST", collection, SAMPLES[collection])
+    approved = {"type": "Approved", "status": "True", "reason": "r"}
+    seen = {"type": "Seen", "status": "True", "reason": "r"}
+
+    await whole.ok(
+        "PUT",
+        f"{collection}/obj/approval",
+        {**(await whole.ok("GET", f"{collection}/obj")), "status": {"conditions": [approved, seen]}},
+    )
+    status, told = await whole.patch(
+        f"{collection}/obj/status", {"status": {"conditions": [{**seen, "type": "Custom"}]}}
+    )
+
+    assert status == 200
+    assert [condition["type"] for condition in told["status"]["conditions"]] == ["Approved", "Custom"]
+
+
+async def test_a_pod_put_at_its_resize_gets_its_amounts_and_keeps_the_rest(whole: Api) -> None:
+    await whole.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+    pods = "/api/v1/namespaces/default/pods"
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}}}
+    made = await whole.ok("POST", pods, {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
+
+    stated = {**container, "image": "other", "resources": {"requests": {"cpu": "150m"}}}
+    put = await whole.ok("PUT", f"{pods}/p/resize", {"metadata": {"name": "p"}, "spec": {"containers": [stated]}})
+
+    expected = {**made["spec"]["containers"][0], "resources": {"requests": {"cpu": "150m"}}}
+    assert put["spec"] == {**made["spec"], "containers": [expected]}
+    assert put["metadata"]["generation"] == made["metadata"]["generation"] + 1

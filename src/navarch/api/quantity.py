@@ -110,6 +110,20 @@ def canonical(quantity: Quantity) -> str:
     return _canonical_text(_text(quantity))
 
 
+@memo(8192)
+def _resource_text(text: str) -> str:
+    number = _parse_text(text)
+    if (number * 1000).denominator != 1:
+        number = Fraction(_away_from_zero(number * 1000), 1000)
+    return _spell(number, _split(text)[1])
+
+
+def canonical_resource(quantity: Quantity) -> str:
+    """The same for an amount of a resource, which is rounded away from zero to thousandths: `0.1m` → `1m`.  Raises
+    ValueError."""
+    return _resource_text(_text(quantity))
+
+
 def _spell(number: Fraction, form: str) -> str:
     """`number` with the largest suffix of its format that leaves an integer; binary suffixes only from 1Ki on."""
     if number == 0:

@@ -111,6 +111,16 @@ def _quantity(value: Any) -> Any:
         raise DecodeError(value, "", str(error)) from None
 
 
+def _resource_amount(value: Any) -> Any:
+    """A quantity in a list of resources."""
+    if type(value) is not str and type(value) is not int and type(value) is not float:
+        raise DecodeError(value, "", quantity.WRONG_FORMAT)
+    try:
+        return quantity.canonical_resource(value)
+    except ValueError as error:
+        raise DecodeError(value, "", str(error)) from None
+
+
 def _text_scalar(convert: Callable[[str], str]) -> Scalar:
     """A scalar that is a JSON string with a format of its own."""
 
@@ -239,6 +249,8 @@ class Decoders:
     def _map_of(self, values: Obj) -> Decoder:
         go_type = "v1.ResourceList" if values.get("$ref") == _QUANTITY else f"map[string]{self.go_type(values)}"
         zero = _ZERO.get(self._resolve(values).get("type", ""), lambda: "0")
+        if values.get("$ref") == _QUANTITY:
+            return _scalar_map(_resource_amount, go_type, zero)
         if (plain := self._plain(values)) is not None:
             return _plain_map(plain, go_type, zero)
         if (scalar := self._scalar(values)) is not None:

@@ -210,6 +210,10 @@ class Strategy:
         """What a delete without `propagationPolicy` does: `Background`, `Foreground` or `Orphan`."""
         return "Background"
 
+    def delete_warnings(self) -> Iterator[str]:
+        """Texts for who deletes without saying what shall become of dependents."""
+        yield from ()
+
     def prepare_delete(self, obj: Obj) -> None:
         """Change what a beginning deletion changes besides metadata (a Namespace's phase)."""
 

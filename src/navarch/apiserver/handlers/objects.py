@@ -16,6 +16,7 @@ from navarch.api.errors import (
     FieldError,
     StatusError,
     bad_request,
+    conflict,
     forbidden_field,
     invalid,
     invalid_value,
@@ -290,6 +291,9 @@ class Objects:
             return obj
 
         def created() -> Obj:
+            if uid := config["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(kind.resource.plural, kind.resource.group, name, why)
             self._authorize_create(call)
             return applied(None)
 
@@ -324,6 +328,8 @@ class Objects:
         return self.answer(call, self._from_stored(call.kind, orjson.dumps(deleted.obj)), status)
 
     def _delete_origin(self, call: Call, options: DeleteOptions) -> Origin:
+        if not options.propagation:
+            call.warnings.extend(call.kind.strategy.delete_warnings())
         shown = {**options.raw, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
         return Origin(call.user, "", options.dry_run or call.dry_run, shown, call.warnings)
 

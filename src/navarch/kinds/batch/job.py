@@ -129,6 +129,12 @@ class JobStrategy(WorkloadStrategy):
                 "indexes fail"
             )
 
+    def delete_warnings(self) -> Iterator[str]:
+        yield (
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove "
+            "them or set propagationPolicy=Orphan to suppress this warning"
+        )
+
     def default_propagation(self) -> str:
         # Kept by Kubernetes for clients of old: a Job deleted without a policy leaves its pods behind.
         return "Orphan"
