@@ -19,6 +19,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, object_reference
 from navarch.api.time import format_time
 from navarch.client.base import Client, PatchKind
+from navarch.client.supervision import Failures
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class EventRecorder:
         self._world = world or RealWorld()
         # Names carry the time; where two components speak of one object at one instant, chance tells them apart.
         self._random = self._world.random("events", f"{component}\0{host}")
+        self._failures = Failures()
         self._queue: asyncio.Queue[Obj | tuple[_Sent, Obj]] = asyncio.Queue(_QUEUE_LIMIT)
         self._sent: OrderedDict[tuple[_Series, str], _Sent] = OrderedDict()
         self._similar: OrderedDict[_Series, _Similar] = OrderedDict()
@@ -165,17 +167,22 @@ class EventRecorder:
         while True:
             item = await self._queue.get()
             try:
-                if isinstance(item, tuple):
-                    sent, patch = item
-                    await self._client.patch(_EVENTS, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
-                else:
-                    await self._client.create(_EVENTS, item)
+                await self._send(item)
             except StatusError as error:
                 # The namespace went away, or the event itself expired: there is nobody left to tell.
                 log.debug("event not written: %s", error)
             except OSError as error:
                 log.debug("event not written, the server is away: %s", error)
                 await asyncio.sleep(1)
+            except Exception as error:
+                self._failures.note("sending an event", error)
+
+    async def _send(self, item: Obj | tuple[_Sent, Obj]) -> None:
+        if isinstance(item, tuple):
+            sent, patch = item
+            await self._client.patch(_EVENTS, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
+        else:
+            await self._client.create(_EVENTS, item)
 
 
 def _trim(known: OrderedDict) -> None:  # type: ignore[type-arg]

@@ -63,7 +63,8 @@ class Claimer:
         self._resource = resource
         self._selector = selector
         self._finalizers = list(finalizers)
-        self._may_adopt: asyncio.Future[bool] | None = None
+        self._checking = asyncio.Lock()
+        self._may_adopt: bool | None = None
 
     async def claim(
         self,
@@ -129,9 +130,11 @@ class Claimer:
         )
 
     async def _check_owner(self) -> None:
-        if self._may_adopt is None:
-            self._may_adopt = asyncio.ensure_future(self._owner_lives())
-        if not await self._may_adopt:
+        async with self._checking:
+            # Asked once for all that are claimed side by side.
+            if self._may_adopt is None:
+                self._may_adopt = await self._owner_lives()
+        if not self._may_adopt:
             raise conflict(
                 self._owner_resource.plural, self._owner_resource.group, name_of(self._owner),
                 "it is being deleted and adopts nothing",

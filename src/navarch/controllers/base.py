@@ -19,6 +19,7 @@ from navarch.api.meta import Key, Obj, Resource, controller_of, key_of, revision
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, Informers
+from navarch.client.supervision import Failures, until_done
 from navarch.client.workqueue import WorkQueue
 from navarch.world import Clock, World
 
@@ -91,6 +92,7 @@ class Context:
     config: ControllerConfig = field(default_factory=ControllerConfig)
     recorders: dict[str, EventRecorder] = field(default_factory=dict)
     shared: set[Resource] = field(default_factory=set)
+    failures: Failures = field(default_factory=Failures)
 
     def recorder(self, component: str) -> EventRecorder:
         """The event recorder of one component; one for all who speak in its name."""
@@ -204,7 +206,8 @@ class Controller:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(self.workers):
                     tasks.create_task(self._work(), name=f"{self.name} worker {number}")
-                tasks.create_task(self.background(), name=f"{self.name} background")
+                what = f"{self.name} background"
+                tasks.create_task(until_done(what, self.background, self.context.failures), name=what)
         finally:
             self.queue.close()
 

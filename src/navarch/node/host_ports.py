@@ -7,17 +7,17 @@ sandboxes, survive a restart of the agent, and go with the cluster.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from navarch.api.meta import Obj, is_deleting
 from navarch.client.base import Client
+from navarch.client.following import follow
 from navarch.client.informer import Informer
 from navarch.client.resources import PODS
 from navarch.kinds.core.pod_state import is_finished
-from navarch.node.proxy.nftables import NftError, apply_script
+from navarch.node.proxy.nftables import apply_script
 
 log = logging.getLogger(__name__)
 
@@ -107,26 +107,16 @@ def elements_script(table: str, wanted: HostPorts) -> list[str]:
 async def run(client: Client, node_name: str, table: str) -> None:
     """Keep the maps in line with the node's pods until cancelled."""
     informer = Informer(client, PODS, fields=f"spec.nodeName={node_name}", transform=_slim)
-    wake = asyncio.Event()
-    informer.add_handler(lambda _: wake.set(), lambda _old, _new: wake.set(), lambda _: wake.set())
     written: HostPorts | None = None
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(informer.run())
-        await informer.synced()
-        wake.set()
-        while True:
-            await wake.wait()
-            wake.clear()
-            wanted = host_ports_of(informer.list())
-            if wanted == written:
-                continue
-            try:
-                await apply_script(elements_script(table, wanted))
-                written = wanted
-            except (NftError, OSError) as error:
-                log.error("host ports could not be written: %s", error)
-                await asyncio.sleep(1)
-                wake.set()
+
+    async def write() -> None:
+        nonlocal written
+        wanted = host_ports_of(informer.list())
+        if wanted != written:
+            await apply_script(elements_script(table, wanted))
+            written = wanted
+
+    await follow("host ports", [informer], write)
 
 
 def _slim(pod: Obj) -> Obj:

@@ -19,6 +19,7 @@ from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
 from navarch.client.resources import NODES, SERVICES
+from navarch.client.supervision import Failures, supervised
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
@@ -33,7 +34,6 @@ from navarch.node.engine.pods import Pods
 from navarch.node.engine.sources import APIPods, PodSource, slim
 from navarch.node.engine.static_pods import StaticPods
 from navarch.node.engine.static_sources import FilePods, URLPods
-from navarch.node.engine.supervision import Failures, supervised
 from navarch.node.engine.worker import PodWorker
 from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller

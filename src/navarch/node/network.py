@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 from navarch.api.meta import Obj, name_of
 from navarch.client.base import Client
+from navarch.client.following import follow
 from navarch.client.informer import Informer
 from navarch.client.resources import NODES
 from navarch.node import host_ports
@@ -154,25 +155,19 @@ class PodNetwork:
         """Keep routes to the pods of all other nodes until cancelled (they are next to us, or reached by a router
         that knows them)."""
         informer = Informer(client, NODES, transform=_slim_node)
-        wake = asyncio.Event()
-        informer.add_handler(
-            lambda _: wake.set(), lambda old, new: wake.set() if route_of(old) != route_of(new) else None,
-            lambda _: wake.set(),
-        )  # fmt: skip
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(informer.run())
-            await informer.synced()
-            wake.set()
-            while True:
-                await wake.wait()
-                wake.clear()
-                routes = dict(filter(None, (route_of(node) for node in informer.list() if name_of(node) != node_name)))
-                try:
-                    reached = await in_thread(self._write_routes, routes, cluster_cidr)
-                    await self._write_nodes(reached)
-                except OSError as error:
-                    log.warning("routes to other nodes: %s", error)
-                await asyncio.sleep(0.5)
+
+        async def write() -> None:
+            routes = dict(filter(None, (route_of(node) for node in informer.list() if name_of(node) != node_name)))
+            reached = await in_thread(self._write_routes, routes, cluster_cidr)
+            await self._write_nodes(reached)
+
+        await follow(
+            "routes to other nodes",
+            [informer],
+            write,
+            matters=lambda old, new: route_of(old) != route_of(new),
+            calm_s=0.5,
+        )
 
     def _write_routes(self, routes: Mapping[str, str], cluster_cidr: str) -> set[str]:
         """Make the routes to other nodes' pods exactly `routes` (pod range to node address); the node addresses that

@@ -15,6 +15,7 @@ from navarch.api.meta import Obj
 from navarch.api.time import format_micro_time
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
+from navarch.client.supervision import Failures
 from navarch.sim.nodeobjects import LEASE_NAMESPACE, conditions, lease_object
 from navarch.world import Clock
 
@@ -42,6 +43,7 @@ class Heartbeats:
         self._names: list[str] = []
         self._leased: set[str] = set()
         self._silent: set[str] = set()
+        self._failures = Failures()
 
     def add(self, name: str) -> None:
         self._names.append(name)
@@ -100,6 +102,8 @@ class Heartbeats:
                 await self._report(name, node)
         except (StatusError, OSError) as error:
             log.debug("lease of %s: %s", name, error)
+        except Exception as error:
+            self._failures.note(f"lease of {name}", error)
 
     async def _renew(self, name: str) -> bool:
         patch = {"spec": {"renewTime": format_micro_time(self._clock.now())}}

@@ -19,9 +19,9 @@ from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
+from navarch.client.supervision import Failures
 from navarch.client.workqueue import WorkQueue
 from navarch.kinds.core.pod_state import is_finished
-from navarch.node.engine.supervision import Failures
 from navarch.sim.addresses import PodAddresses
 from navarch.sim.behaviour import Latencies, behaviour_of
 from navarch.sim.podstatus import shows, status_of, stopped_status

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from navarch.node.engine.supervision import Delay
+from navarch.client.supervision import Delay
 from navarch.node.resources.capacity import Amount
 from navarch.node.runtime.simulated import Life
 from tests.node.engine.conftest import Simulated

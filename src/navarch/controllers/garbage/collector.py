@@ -17,6 +17,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, is_deleting, owner_references_of, uid_of
 from navarch.client.base import PatchKind
 from navarch.client.informer import Informer
+from navarch.client.supervision import until_done
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery
 from navarch.controllers.garbage.graph import FOREGROUND, ORPHAN, Changes, Graph, Node
@@ -54,7 +55,8 @@ class GarbageCollector(Controller):
             # Everybody else first: collecting is never urgent while a cluster starts.
             await self.context.informers.synced()
             await asyncio.sleep(self.context.config.garbage_collector_delay_s)
-            await self._watch_all(tasks)
+            failures = self.context.failures
+            await until_done("discovery", lambda: self._watch_all(tasks), failures)
             tasks.create_task(super().run(), name=self.name)
             while True:
                 # Definitions say at once that something has changed; whatever else may, is found out in time.
@@ -63,7 +65,7 @@ class GarbageCollector(Controller):
                         await self._rediscover.wait()
                         await asyncio.sleep(_REDISCOVER_S)
                 self._rediscover.clear()
-                await self._watch_all(tasks)
+                await until_done("discovery", lambda: self._watch_all(tasks), failures)
 
     async def _watch_all(self, tasks: asyncio.TaskGroup) -> None:
         """Watch what is served, and no longer what is not."""

@@ -11,10 +11,10 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.client.base import Client
 from navarch.client.resources import ENDPOINT_SLICES, SERVICES
+from navarch.client.supervision import Delay, Failures
 
 log = logging.getLogger(__name__)
 
@@ -110,19 +110,19 @@ async def publish(client: Client, published: Published) -> bool:
     return True
 
 
-async def keep_published(client: Client, published: Published) -> None:
+async def keep_published(client: Client, published: Published, failures: Failures) -> None:
     """Publish, again after any failure (the namespace may not be there yet), and look after it until cancelled."""
-    retry_s = 0.1
+    delay = Delay(0.1, 10.0)
     while True:
         try:
             if not await publish(client, published):
                 log.info("service %s/%s has a selector; leaving DNS to it", NAMESPACE, SERVICE)
-            retry_s = 0.1
+        except Exception as error:
+            failures.note("publishing cluster DNS", error)
+            await asyncio.sleep(delay.failed())
+        else:
+            delay.succeeded()
             await asyncio.sleep(_REFRESH_S)
-        except (StatusError, OSError) as error:
-            log.log(logging.INFO if retry_s < 2 else logging.WARNING, "publishing cluster DNS: %s", error)
-            await asyncio.sleep(retry_s)
-            retry_s = min(retry_s * 2, 10.0)
 
 
 def _ports(service: Obj) -> list[tuple[str, int, str]]:

@@ -13,6 +13,7 @@ from navarch.api.meta import Obj
 from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, SERVICES
+from navarch.client.supervision import Failures, supervised
 from navarch.node.dns.publish import Published, keep_published
 from navarch.node.dns.records import (
     ADDRESS_INDEX,
@@ -72,6 +73,7 @@ class ClusterDns:
         self.server = DnsServer(records, Upstream(UpstreamConfig(config.resolv_conf, own=own)))
         self._keeper = Keeper(config.keep) if config.keep is not None else None
         self.port = 0
+        self._failures = Failures()
         self._started = asyncio.Event()
 
     async def run(self) -> None:
@@ -85,8 +87,8 @@ class ClusterDns:
         metrics: asyncio.Server | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._services.run())
-                tasks.create_task(self._slices.run())
+                for informer in (self._services, self._slices):
+                    tasks.create_task(supervised("cluster DNS", informer.run, self._failures))
                 await asyncio.gather(self._services.synced(), self._slices.synced())
                 self.port = await self._bind()
                 metrics, metrics_port = await self._serve_metrics()
@@ -96,7 +98,7 @@ class ClusterDns:
                     where = Published(
                         self.config.node_name, self.config.cluster_ip, self.config.address, self.port, metrics_port
                     )
-                    tasks.create_task(keep_published(self._client, where))
+                    tasks.create_task(keep_published(self._client, where, self._failures))
         finally:
             if metrics is not None:
                 metrics.close()

@@ -16,8 +16,8 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, uid_of
 from navarch.client.base import Client
 from navarch.client.resources import NODES, PODS
+from navarch.client.supervision import Failures
 from navarch.client.workqueue import WorkQueue
-from navarch.node.engine.supervision import Failures
 from navarch.node.podspec import CONFIG_HASH, CONFIG_MIRROR
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from navarch.api.meta import Obj
 from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
+from navarch.client.supervision import Failures
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
 from navarch.node.engine.observed import Observer
-from navarch.node.engine.supervision import Failures
 from navarch.node.fieldref import PodFacts
 from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller

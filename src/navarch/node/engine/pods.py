@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from navarch.client.supervision import Failures
 from navarch.node import podspec
-from navarch.node.engine.supervision import Failures
 from navarch.node.engine.worker import PodWorker
 
 

@@ -21,6 +21,7 @@ from typing import Final
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
+from navarch.client.supervision import Delay, supervised
 from navarch.node import podspec
 from navarch.node.engine.messages import termination_message
 from navarch.node.engine.observed import ObservedContainer, moment
@@ -33,7 +34,6 @@ from navarch.node.engine.resize import Resizer
 from navarch.node.engine.start import Starter
 from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
-from navarch.node.engine.supervision import Delay, supervised
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.resources import cgroups
 from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig

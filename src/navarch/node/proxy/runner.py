@@ -16,13 +16,15 @@ from typing import Final
 from navarch.api.meta import Key, Obj, key_of, labels_of
 from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
+from navarch.client.following import Applier, run_with
 from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES, SERVICES
+from navarch.client.supervision import Failures
 from navarch.node.names import HostNames
 from navarch.node.proxy.base import Endpoint, PortName, Proxier, ServicePort
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.health import Health, ServiceHealth, serve_json
-from navarch.node.proxy.nftables import NftablesProxier, NftError
+from navarch.node.proxy.nftables import NftablesProxier
 from navarch.node.proxy.rules import TableConfig
 from navarch.node.proxy.services import HEADLESS, PROXY_NAME, Place, choose, endpoints_of, service_of, service_ports
 
@@ -67,8 +69,16 @@ class ServiceProxy:
         self._services: dict[Key, tuple[ServicePort, ...]] = {}
         self._endpoints: dict[Key, dict[PortName, tuple[Endpoint, ...]]] = {}
         self._dirty: set[Key] = set()
-        self._everything = False
-        self._wake = asyncio.Event()
+        self._everything = True
+        self._failures = Failures()
+        self._applier = Applier(
+            "service rules",
+            self._write,
+            self._failures,
+            calm_s=config.min_interval_s,
+            check=self._look,
+            check_every_s=_VERIFY_S,
+        )
         self._written = asyncio.Event()
         self._service_informer = Informer(client, SERVICES, labels=f"!{PROXY_NAME}", transform=_slim)
         self._slice_informer = Informer(
@@ -93,10 +103,8 @@ class ServiceProxy:
         try:
             if self.config.health_port:
                 server = await serve_json(self.config.health_port, self.config.health_address, self.health.answer)
-            async with asyncio.TaskGroup() as tasks:
-                for informer in (self._service_informer, self._slice_informer, self._node_informer):
-                    tasks.create_task(informer.run())
-                tasks.create_task(self._loop())
+            informers = (self._service_informer, self._slice_informer, self._node_informer)
+            await run_with(informers, self._applier, self._failures)
         finally:
             self._service_health.close()
             if server is not None:
@@ -111,7 +119,7 @@ class ServiceProxy:
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)
         self.health.queued()
-        self._wake.set()
+        self._applier.changed()
 
     def _slice_changed(self, obj: Obj) -> None:
         key = service_of(obj)
@@ -128,45 +136,28 @@ class ServiceProxy:
         if zone != self._place.zone:
             self._place = Place(self.config.node_name, zone, self.config.family)
             self._everything = True
-            self._wake.set()
+            self._applier.changed()
 
     # The loop.
 
-    async def _loop(self) -> None:
-        await asyncio.gather(self._service_informer.synced(), self._slice_informer.synced())
-        self._everything = True
-        retry_s = 0.1
-        while True:
-            try:
-                await self._sync()
-                retry_s = 0.1
-            except (NftError, OSError) as error:
-                log.error("service rules could not be written: %s", error)
-                self._everything = True
-                self._wake.set()
-                await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, 30.0)
-            else:
-                await asyncio.sleep(self.config.min_interval_s)
-            await self._wait()
+    async def _look(self) -> None:
+        """Now and then: is the table still there?"""
+        if isinstance(self.proxier, NftablesProxier) and not await self.proxier.intact():
+            log.warning("the table %s is gone, writing it anew", self.proxier.table.name)
+            self._everything = True
+            self._applier.changed()
 
-    async def _wait(self) -> None:
-        """Until something changed; now and then look whether the table is still there."""
-        while True:
-            try:
-                async with asyncio.timeout(_VERIFY_S):
-                    await self._wake.wait()
-                return
-            except TimeoutError:
-                if isinstance(self.proxier, NftablesProxier) and not await self.proxier.intact():
-                    log.warning("the table %s is gone, writing it anew", self.proxier.table.name)
-                    self._everything = True
-                    return
+    async def _write(self) -> None:
+        try:
+            await self._sync()
+        except BaseException:
+            # What of it is in the kernel now is not known.
+            self._everything = True
+            raise
 
     async def _sync(self) -> None:
         everything, self._everything = self._everything, False
         changed, self._dirty = self._dirty, set()
-        self._wake.clear()
         if everything:
             self._services.clear()
             self._endpoints.clear()

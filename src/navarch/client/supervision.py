@@ -1,7 +1,7 @@
-"""Supervision inside the kubelet: whatever a part raises is logged and counted, and after a growing delay it goes on.
+"""One policy for errors in loops: whatever a part raises is logged and counted, and after a growing delay it goes on.
 
-No error is known to be harmless, and none may end what keeps pods running: a bug in one path costs that path a while,
-never the node.
+No error is known to be harmless, and none may end what keeps a cluster running: a bug in one path costs that path a
+while, never the process. What runs beside others belongs to a task group whose tasks are made here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from navarch.api.errors import StatusError
+
 log = logging.getLogger(__name__)
 
 FIRST_DELAY_S: Final = 1.0
@@ -18,16 +20,17 @@ LAST_DELAY_S: Final = 60.0
 
 
 class Failures:
-    """Counts what was caught, by the kind of error: `kubelet_caught_errors_total` in the metrics."""
+    """Counts what was caught, by the kind of error; a kubelet shows it as `kubelet_caught_errors_total`."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def note(self, where: str, error: BaseException) -> None:
-        """Log an error, with its traceback, and count it."""
+        """Log an error and count it. What the network or the server said needs no traceback."""
         kind = type(error).__name__
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        log.error("%s: %s: %s", where, kind, error, exc_info=error)
+        trace = None if isinstance(error, OSError | StatusError) else error
+        log.error("%s: %s: %s", where, kind, error, exc_info=trace)
 
 
 class Delay:
@@ -46,6 +49,22 @@ class Delay:
 
     def succeeded(self) -> None:
         self._next_s = self._first_s
+
+
+async def until_done(name: str, run: Callable[[], Awaitable[None]], failures: Failures) -> None:
+    """Run it, again where it fails, until it returns; one that worked for a while before is run again soon."""
+    delay = Delay()
+    loop = asyncio.get_running_loop()
+    while True:
+        began_s = loop.time()
+        try:
+            await run()
+            return
+        except Exception as error:
+            failures.note(name, error)
+        if loop.time() - began_s > LAST_DELAY_S:
+            delay.succeeded()
+        await asyncio.sleep(delay.failed())
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], failures: Failures) -> None:
