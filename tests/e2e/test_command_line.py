@@ -163,7 +163,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing_running(user: User) -> None:
 
     foreground.press_ctrl_c()
 
-    assert foreground.exit_code() == 130
+    assert foreground.exit_code() == 130, foreground.screen
     assert "Interrupted" in foreground.screen
     assert not user.status()["running"]
 

@@ -14,8 +14,8 @@ from navarch.api.time import human_duration
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, flags_of, known_clusters
-from navarch.cluster.lifecycle import Probe
-from navarch.cluster.state import ClusterState, ComponentState, alive
+from navarch.cluster.lifecycle import Probe, current
+from navarch.cluster.state import ComponentState, alive
 from navarch.world import MACHINE
 
 
@@ -46,7 +46,7 @@ def ls(output: str) -> None:
     """List the clusters of this machine."""
     rows: list[dict[str, Any]] = []
     for config in known_clusters():
-        state = ClusterState.load(config.run)
+        state = current(config)
         running = state.supervisor_alive or bool(state.living)
         rows.append({"name": config.name, "running": running, "server": config.server_url, "runtime": config.runtime})
     if output == "json":
@@ -62,7 +62,7 @@ def ls(output: str) -> None:
 
 
 def _report(config: ClusterConfig) -> dict[str, Any]:
-    state = ClusterState.load(config.run)
+    state = current(config)
     probe = Probe(config)
     running = state.supervisor_alive or bool(state.living)
     healthy = running and probe.healthy()

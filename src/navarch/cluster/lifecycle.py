@@ -17,7 +17,7 @@ from typing import Any
 from navarch.cluster import config as settings
 from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
-from navarch.cluster.state import ClusterState, alive
+from navarch.cluster.state import ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
 from navarch.world import MACHINE
 
@@ -361,7 +361,7 @@ def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
     Raises StartError where a process does not end.
     """
     with taking_down(config):
-        state = ClusterState.load(config.run)
+        state = current(config)
         ran = state.supervisor_alive or bool(state.living)
         if state.supervisor_alive:
             supervisor = strays.Stray(locks.SUPERVISOR, state.supervisor_pid, state.supervisor_ticks)
@@ -381,9 +381,22 @@ def stop(config: ClusterConfig, timeout_s: float = 60.0) -> bool:
         return ran
 
 
-def running(config: ClusterConfig) -> list[strays.Stray]:
+def current(config: ClusterConfig) -> ClusterState:
     """What of the cluster runs: by its record, by the locks, and by the command lines of the machine's processes."""
     state = ClusterState.load(config.run)
+    for stray in strays.processes_of(config.root):
+        if stray.name == locks.SUPERVISOR:
+            if not state.supervisor_alive:
+                state.supervisor_pid, state.supervisor_ticks = stray.pid, stray.ticks
+                state.started = started_at(stray.pid)
+        elif stray.name not in state.living:
+            state.components.setdefault(stray.name, ComponentState()).become(stray.pid)
+    return state
+
+
+def running(config: ClusterConfig) -> list[strays.Stray]:
+    """The same as a list of processes, those that are there twice included."""
+    state = current(config)
     known = {strays.Stray(name, one.pid, one.start_ticks) for name, one in state.living.items()}
     if state.supervisor_alive:
         known.add(strays.Stray(locks.SUPERVISOR, state.supervisor_pid, state.supervisor_ticks))

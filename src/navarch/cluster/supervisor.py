@@ -135,13 +135,12 @@ class Supervisor:
             self._open_gate(process)
 
     def _end_strays(self) -> None:
-        """End what is of this cluster and was not recorded: whoever it was started by has died over it."""
+        """End what is of this cluster and was not recorded: whoever it was started by has died over it, or has lost its
+        lock with the file (there may be one supervisor, and this one holds the lock)."""
         known = {(state.pid, state.start_ticks) for state in self.state.components.values()}
-        found = [
-            stray
-            for stray in strays.processes_of(self.config.root)
-            if stray.name != locks.SUPERVISOR and (stray.pid, stray.ticks) not in known
-        ]
+        found = [stray for stray in strays.processes_of(self.config.root) if (stray.pid, stray.ticks) not in known]
+        # First who would start the others anew.
+        found.sort(key=lambda stray: stray.name != locks.SUPERVISOR)
         for stray in found:
             log.warning("ending %s, pid %d, which nobody knows", stray.name, stray.pid)
         for stray in strays.end(found):
