@@ -23,7 +23,7 @@ from navarch.store.base import Compacted, StoreUnavailable, TooLarge
 from navarch.store.etcd.proto import rpc_pb2 as rpc
 from navarch.store.etcd.target import Target
 
-CALL_TIMEOUT_S: Final = 10.0
+CALL_TIMEOUT_S = 10.0
 _ATTEMPT_TIMEOUT_S: Final = 4.0
 _PAUSE_S: Final = 0.1
 
@@ -82,9 +82,8 @@ class LeaseGone(Exception):
 class Client:
     """All calls to one etcd cluster."""
 
-    def __init__(self, target: Target, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._timeout_s = timeout_s
         self._channels: list[grpc.aio.Channel] = []
         self._current = 0
         self._methods: dict[tuple[int, str], Any] = {}
@@ -115,10 +114,10 @@ class Client:
 
     # Calls
 
-    async def call(self, method: str, request: Any, *, timeout_s: float = 0.0) -> Any:
+    async def call(self, method: str, request: Any) -> Any:
         """A call that may be made twice: reads.  Raises StoreUnavailable and what `attempt` raises."""
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + (timeout_s or self._timeout_s)
+        give_up_s = loop.time() + CALL_TIMEOUT_S
         while True:
             try:
                 return await self.attempt(method, request, give_up_s)
@@ -248,8 +247,8 @@ def _plain(details: str) -> str:
     """gRPC's message without its nesting; what a failed handshake means in words."""
     if "CERTIFICATE_VERIFY_FAILED" in details or "certificate verify failed" in details:
         return f"its certificate does not check against the given CA ({details[:200]})"
-    if "Ssl handshake failed" in details or "SSL" in details or "tls" in details.lower():
-        return f"TLS handshake failed: does it speak TLS, and does it know the client's certificate? ({details[:200]})"
+    if any(word in details for word in ("SSL", "Ssl", "TSI_", "TLS", "tls")):
+        return f"TLS failed: does it speak TLS, and does it ask for a client's certificate? ({details[:200]})"
     if details == "Deadline Exceeded":
         return "no answer in time (no quorum?)"
     return details[:300]

@@ -43,7 +43,7 @@ _COMMIT_AFTER = failpoints.Point("etcd.commit.after")
 _OWNER: Final = "/navarch.dev/cluster"
 _PAGE: Final = 1_000
 _RANGE_ATTEMPTS: Final = 3
-_COMMIT_TIMEOUT_S: Final = 10.0
+_COMMIT_TIMEOUT_S = 10.0
 _COMMIT_PAUSE_S: Final = 0.1
 _OLDEST_TIMEOUT_S: Final = 5.0
 
