@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from typing import Any
 
 import orjson
 import pytest
 
+from navarch.apiserver.auth.rbac import RBACAuthorizer
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
@@ -313,6 +315,37 @@ async def test_bytes_of_another_server_need_not_be_canonical(server: ApiServer, 
     assert int(found["metadata"]["resourceVersion"]) > 0
 
 
+async def test_objects_may_be_stored_in_a_version_that_nobody_can_ask_for(server: ApiServer, api: Api) -> None:
+    converter = Renaming()
+    hidden = [dataclasses.replace(kind, served=kind.resource.version == "v1") for kind in widgets(converter=converter)]
+    await server.serve(*hidden)
+    made = await api.ok("POST", WIDGETS_V1, widget("a", "v1", count=3))
+
+    assert made["spec"]["count"] == 3
+    entry = (await server.store.range("/registry/example.com/widgets/")).entries[0]
+    assert orjson.loads(entry.value)["spec"]["size"] == 3
+    assert (await api("GET", WIDGETS_V2))[0] == 404
+    group = await api.ok("GET", "/apis/example.com")
+    assert [version["version"] for version in group["versions"]] == ["v1"]
+    assert (await api.patch(f"{WIDGETS_V1}/a", {"spec": {"count": 4}}))[1]["spec"]["count"] == 4
+
+
+async def test_roles_name_new_kinds_like_any_other(served: Api, server: ApiServer) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    rule = {"verbs": ["get", "list"], "apiGroups": ["example.com"], "resources": ["widgets"]}
+    await served.ok("POST", f"{rbac}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    await served.ok("POST", f"{rbac}/rolebindings", {"metadata": {"name": "b"}, "roleRef": reference,
+                                                     "subjects": [subject]})  # fmt: skip
+    server.use(authorizer=RBACAuthorizer(server.reader))
+    jane = User("jane", ("system:authenticated",))
+
+    assert (await server.handle(Request("GET", WIDGETS_V2), jane)).status == 200
+    assert (await server.handle(Request("DELETE", f"{WIDGETS_V2}/a"), jane)).status == 403
+    assert (await server.handle(Request("GET", f"{V2}/widgets"), jane)).status == 403
+
+
 @pytest.fixture
 async def converted(server: ApiServer, api: Api) -> tuple[Api, Renaming]:
     converter = Renaming()
@@ -400,6 +433,19 @@ async def test_what_is_kept_is_bounded(server: ApiServer, api: Api) -> None:
     for accept in (TABLE, METADATA_LIST):
         assert (await api.send("GET", CONFIG_MAPS, accept=accept)).status == 200
         assert 0 < encodings.size <= 20_000
+
+
+async def test_a_kind_that_changes_is_shown_anew_and_others_keep_what_was_made(server: ApiServer, api: Api) -> None:
+    converter = Renaming()
+    await server.serve(*widgets(converter=converter))
+    await api.ok("POST", WIDGETS_V2, widget("a", size=3))
+    await api.ok("POST", CONFIG_MAPS, config_map("c"))
+    assert (await api.ok("GET", WIDGETS_V1))["items"][0]["spec"]["count"] == 3
+    pods = server.core.served.by_path("", "v1", "pods")
+    await server.serve(*widgets())
+
+    assert (await api.ok("GET", WIDGETS_V1))["items"][0]["spec"]["size"] == 3
+    assert server.core.served.by_path("", "v1", "pods") is pods
 
 
 # Under load

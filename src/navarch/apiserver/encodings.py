@@ -2,7 +2,7 @@
 
 In: objects as the caches have them, the kind (which says the version) and a `Rendering` (a row of a Table, metadata
 only; none for the object itself).  Out: their bytes, in order. What was made is kept with the object that it was made
-of, by version and rendering, while it is hot: however many watchers and lists ask for a form of an event or an object,
+of, by kind and rendering, while it is hot: however many watchers and lists ask for a form of an event or an object,
 it is made once. Reading in the stored version with no rendering, nearly every request, makes nothing.
 
 An object whose bytes are in another version is converted: built-in kinds by functions, others by rewriting apiVersion
@@ -29,6 +29,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import Cached, Kept
 
 LIMIT = 32 << 20
+_Key = tuple[ServedKind, str]
 # What an entry costs beside its bytes.
 _OVERHEAD = 200
 
@@ -47,7 +48,7 @@ class Encodings:
     def __init__(self, work: LongWork, limit: int = LIMIT) -> None:
         self._work = work
         self._limit = limit
-        self._hot: deque[tuple[Kept, str, int]] = deque()
+        self._hot: deque[tuple[Kept, _Key, int]] = deque()
         self.size = 0
 
     # Reading
@@ -122,12 +123,12 @@ class Encodings:
                 found.append(known if isinstance(known, bytes) else await self._once_more(kind, cached))
         return found
 
-    def _convert_here(self, kind: ServedKind, items: Sequence[Cached], key: str) -> Iterator[None]:
+    def _convert_here(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> Iterator[None]:
         for cached in items:
             self._keep(cached, key, convert(kind, cached.data))
             yield
 
-    def _convert_there(self, kind: ServedKind, items: Sequence[Cached], key: str) -> asyncio.Task[None]:
+    def _convert_there(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> asyncio.Task[None]:
         task = asyncio.create_task(self._ask(kind, items, key), name=f"convert-{kind.resource.group_resource}")
         for cached in items:
             if cached.kept is None:
@@ -136,7 +137,7 @@ class Encodings:
         task.add_done_callback(_seen)
         return task
 
-    async def _ask(self, kind: ServedKind, items: Sequence[Cached], key: str) -> None:
+    async def _ask(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> None:
         try:
             made = await _ask_converter(kind, [cached.data for cached in items])
         except BaseException:
@@ -174,7 +175,7 @@ class Encodings:
 
     # What is kept
 
-    def _keep(self, cached: Cached, key: str, data: bytes) -> None:
+    def _keep(self, cached: Cached, key: _Key, data: bytes) -> None:
         kept = cached.kept
         if kept is None:
             kept = cached.kept = {}
@@ -188,9 +189,9 @@ class Encodings:
             self.size -= old_size
 
 
-def _key(kind: ServedKind, rendering: Rendering | None) -> str:
-    version = kind.resource.api_version
-    return version if rendering is None else f"{version} {rendering.key}"
+def _key(kind: ServedKind, rendering: Rendering | None) -> _Key:
+    """The kind itself, not its name: when a kind changes, what was made for it as it was is of no use."""
+    return (kind, "" if rendering is None else rendering.key)
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -37,7 +37,7 @@ class _Compiling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedKind(Kind):
-    """A kind as one server serves it."""
+    """A kind as one server serves it; equal to nothing but itself."""
 
     schemas: SchemaSet | None = None
     # Encodes objects in its own version, which canonical bytes begin with as `head` says.
@@ -56,6 +56,12 @@ class ServedKind(Kind):
         cache = self.watch_cache
         assert cache is not None
         return cache
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     @property
     def is_storage(self) -> bool:
@@ -112,8 +118,16 @@ class Served:
     def __init__(self, registry: Registry, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> None:
         """`caches` by group and plural of the resources that objects are stored as."""
         self.schemas = schemas
+        given = registry.kinds()
+        # A resource that has not changed keeps what was worked out for it, and the forms that were made of its objects.
+        changed = {_stored_name(kind) for kind in given if not isinstance(kind, ServedKind)}
         families: dict[tuple[str, str], dict[str, ServedKind]] = {}
-        kinds = [_served(kind, schemas, caches, families) for kind in registry.kinds()]
+        kinds = [
+            kind
+            if isinstance(kind, ServedKind) and _stored_name(kind) not in changed
+            else _served(kind, schemas, caches, families)
+            for kind in given
+        ]
         # Also those that nobody can ask for, but that objects may be stored as.
         self._all = kinds
         self.everything = Registry(kinds)
@@ -152,23 +166,28 @@ class Served:
         return kind
 
 
+def _stored_name(kind: Kind) -> tuple[str, str]:
+    stored = kind.stored_resource
+    return (stored.group, stored.plural)
+
+
 def _served(
     kind: Kind,
     schemas: SchemaSet,
     caches: Mapping[tuple[str, str], WatchCache],
     families: dict[tuple[str, str], dict[str, ServedKind]],
 ) -> ServedKind:
-    stored = kind.stored_resource
+    name = _stored_name(kind)
     same = {each.name: getattr(kind, each.name) for each in fields(Kind)}
     # One dictionary for all versions of a resource, which is complete before anybody sees the snapshot.
-    versions = families.setdefault((stored.group, stored.plural), {})
+    versions = families.setdefault(name, {})
     made = ServedKind(
         **same,
         schemas=kind.own_schemas or schemas,
         codec=Codec(kind.resource),
         head=head_of(kind.resource),
         versions=versions,
-        watch_cache=None if kind.virtual else caches[stored.group, stored.plural],
+        watch_cache=None if kind.virtual else caches[name],
         methods=methods_of(kind),
     )
     versions[kind.resource.api_version] = made

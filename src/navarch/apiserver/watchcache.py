@@ -36,8 +36,8 @@ _NO_LABELS: Mapping[str, str] = {}
 _NO_FIELDS: Mapping[str, str] = {}
 
 
-# Forms of an object by name; what is still being made is a task.
-Kept = dict[str, "bytes | asyncio.Task[None]"]
+# Forms of an object by the kind that it is shown as and the form's name; what is still being made is a task.
+Kept = dict[tuple[object, str], "bytes | asyncio.Task[None]"]
 
 
 class Cached:
