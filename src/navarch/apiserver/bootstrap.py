@@ -1,8 +1,9 @@
 """What a cluster has before anybody asks for it: namespaces, default roles, priority classes, the `kubernetes` service.
 
 Created at the first start, all at once so that the store commits them together; at later starts what is missing comes
-back and what moved (the API server's address) is corrected. Objects that people changed are left alone, but default
-roles get back the rules that they lack, as in Kubernetes (annotation `rbac.authorization.kubernetes.io/autoupdate`).
+back. Another API server may be at it at the same time: what it was quicker to write is looked at again. Objects that
+people changed are left alone, but default roles get back the rules that they lack, as in Kubernetes (annotation
+`rbac.authorization.kubernetes.io/autoupdate`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.auth import bootstrap as rbac
 from navarch.apiserver.auth.roles import GROUP as RBAC_GROUP
+from navarch.apiserver.presence import Place
 from navarch.apiserver.server import ApiServer
 from navarch.kinds import resources
 
@@ -24,6 +26,7 @@ _NODE_CRITICAL = "Used for system critical pods that must not be moved from thei
 _CLUSTER_CRITICAL = (
     "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
 )
+_ATTEMPTS = 10
 _PRIORITIES = (
     ("system-node-critical", 2000001000, _NODE_CRITICAL),
     ("system-cluster-critical", 2000000000, _CLUSTER_CRITICAL),
@@ -44,6 +47,28 @@ class BootstrapConfig:
 
 async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
     """Bring the started server's store to where a cluster can begin.  Raises StatusError where it refuses a write."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            await _bring_up(server, config)
+            break
+        except* StatusError as errors:
+            if attempt + 1 == _ATTEMPTS or not _are_races(errors):
+                raise
+            await server.core.caches.sync()
+    if not ip_address(config.advertise_address).is_loopback:
+        await server.appear(Place(config.port, config.advertise_address))
+
+
+def _are_races(errors: BaseExceptionGroup[StatusError]) -> bool:
+    """Whether all that went wrong is that another server was quicker (to take the service's address, too)."""
+    return errors.split(_is_race)[1] is None
+
+
+def _is_race(error: BaseException) -> bool:
+    return isinstance(error, StatusError) and (error.code == 409 or "is already allocated" in error.message)
+
+
+async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     reader, writer = server.reader, server.writer
     # Namespaces first: nothing can be created in one that is not there.
     await writer.create_all(_missing(server, ((resources.NAMESPACES, _named(name)) for name in _NAMESPACES)))
@@ -59,7 +84,6 @@ async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
     async with asyncio.TaskGroup() as tasks:
         for resource, obj in stale:
             tasks.create_task(writer.update(resource, obj))
-        tasks.create_task(_correct_address(server, config))
 
 
 def _missing(server: ApiServer, objects: Iterable[tuple[Resource, Obj]]) -> list[tuple[Resource, Obj]]:
@@ -107,10 +131,11 @@ def _client_ca(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
 
 
 def _network(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
-    """The service `kubernetes` in the namespace default, and where it leads."""
+    """The service `kubernetes` in the namespace default, and the range that service addresses come from."""
     labels = {"component": "apiserver", "provider": "kubernetes"}
     metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
-    yield resources.SERVICE_CIDRS, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr]}}
+    cidrs = [part.strip() for part in config.service_cidr.split(",")]
+    yield resources.SERVICE_CIDRS, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs}}
     yield (
         resources.SERVICES,
         {
@@ -119,52 +144,10 @@ def _network(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
                 "type": "ClusterIP",
                 "clusterIP": config.service_address,
                 "clusterIPs": [config.service_address],
-                "ipFamilies": ["IPv4"],
+                "ipFamilies": [f"IPv{ip_address(config.service_address).version}"],
                 "ipFamilyPolicy": "SingleStack",
                 "sessionAffinity": "None",
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.port}],
             },
         },
     )
-    if not ip_address(config.advertise_address).is_loopback:
-        yield resources.ENDPOINTS, _endpoints(config)
-        yield resources.ENDPOINT_SLICES, _slice(config)
-
-
-def _endpoints(config: BootstrapConfig) -> Obj:
-    ports = [{"name": "https", "port": config.port, "protocol": "TCP"}]
-    labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
-    return {
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-        "subsets": [{"addresses": [{"ip": config.advertise_address}], "ports": ports}],
-    }
-
-
-def _slice(config: BootstrapConfig) -> Obj:
-    return {
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": config.port, "protocol": "TCP"}],
-    }
-
-
-async def _correct_address(server: ApiServer, config: BootstrapConfig) -> None:
-    """The machine may have another address than at the last start."""
-    for resource, wanted, part in (
-        (resources.ENDPOINTS, _endpoints(config), ("subsets",)),
-        (resources.ENDPOINT_SLICES, _slice(config), ("endpoints", "ports")),
-    ):
-        stored = server.reader.get(resource, "default", "kubernetes")
-        if stored is None:
-            continue
-        changed = {**stored, **{name: wanted[name] for name in part}}
-        try:
-            await server.writer.update(resource, changed)
-        except StatusError as error:
-            if error.code != 409:
-                raise

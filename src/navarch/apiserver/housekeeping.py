@@ -43,6 +43,10 @@ class Housekeeping:
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep(chore), name=f"chore {chore.name}") for chore in self._chores]
 
+    def add(self, chore: Chore) -> None:
+        """One more, while the others run."""
+        self._tasks.append(asyncio.create_task(self._keep(chore), name=f"chore {chore.name}"))
+
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()

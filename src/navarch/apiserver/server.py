@@ -39,6 +39,7 @@ from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.decoding import MAX_BODY, as_json
+from navarch.apiserver.deleting import DeleteOptions
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
@@ -47,6 +48,8 @@ from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.metrics import NOTHING_SERVED
 from navarch.apiserver.negotiation import form_of, respond_error, without_body
+from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
+from navarch.apiserver.presence import Place, Presence
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
@@ -118,6 +121,7 @@ class ApiServer:
         }
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
+        self._presence: Presence | None = None
 
     def use(
         self,
@@ -162,10 +166,23 @@ class ApiServer:
         self._housekeeping.start()
         self._paths.ready = True
 
+    async def appear(self, place: Place) -> None:
+        """Be found at an address by those who ask for the service `kubernetes`, until `stop`."""
+        assert self._housekeeping is not None
+        self._presence = Presence(self.core.caches, self.reader, self.writer, place)
+        await self._presence.renew()
+        self._housekeeping.add(Chore("presence", PRESENCE_EVERY_S, self._presence.renew))
+
     async def stop(self) -> None:
         self._paths.ready = False
         if self._housekeeping is not None:
             await self._housekeeping.stop()
+        if self._presence is not None:
+            try:
+                await self._presence.leave()
+            except (StatusError, StoreUnavailable):
+                # Its key expires by itself.
+                log.warning("this API server could not say that it leaves", exc_info=True)
         await self._subresources.close()
         await self.core.caches.stop()
         await self.store.close()
@@ -315,6 +332,15 @@ class ServerWriter:
             how=How(subresource),
         )
         return written.obj()
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """What is gone already is left so."""
+        kind = self._kind(resource)
+        try:
+            await self._objects.deleting.delete(kind, namespace, name, DeleteOptions(), Origin(LOOPBACK, ""))
+        except StatusError as error:
+            if error.code != 404:
+                raise
 
     async def create_all(self, objects: Iterable[tuple[Resource, Obj]]) -> None:
         """Create at once, so that the store commits them together; those that exist are left as they are."""

@@ -163,4 +163,4 @@ def _forget(authenticator: ClusterAuthenticator, change: Change) -> None:
 
 def first_service_address(config: ClusterConfig) -> str:
     """The cluster IP of the Service `kubernetes`."""
-    return str(ip_network(config.service_cidr)[1])
+    return str(ip_network(config.service_cidr.split(",")[0].strip())[1])

@@ -27,7 +27,7 @@ from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleControlle
 from navarch.controllers.podgc import PodGarbageCollector
 from navarch.controllers.quota import ResourceQuotaController
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
-from navarch.controllers.service_addresses import IPAddressController, ServiceCIDRController
+from navarch.controllers.service_cidr import ServiceCIDRController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
 from navarch.controllers.statefulset import StatefulSetController
 from navarch.controllers.volumes import (
@@ -48,7 +48,6 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointSliceController,
     EndpointsController,
     EndpointSliceMirroringController,
-    IPAddressController,
     ServiceCIDRController,
     DaemonSetController,
     StatefulSetController,
