@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from navarch.client.upgrade import switch
+
 _SYN_STREAM, _SYN_REPLY, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _HEADERS = 1, 2, 3, 4, 6, 7, 8
 _FIN: Final = 1
 _VERSION: Final = 0x8003
@@ -200,20 +202,14 @@ async def upgrade(
     Raises SPDYError."""
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"Host: {parts.netloc}", "Connection: Upgrade", f"Upgrade: {upgrade_to}", "Content-Length: 0"]
+    lines += [f"X-Stream-Protocol-Version: {protocol}" for protocol in protocols]
     try:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
-        lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: Upgrade", f"Upgrade: {upgrade_to}"]
-        lines += [f"X-Stream-Protocol-Version: {protocol}" for protocol in protocols]
-        writer.write("\r\n".join([*lines, "Content-Length: 0", "", ""]).encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace")
-    except (OSError, asyncio.IncompleteReadError) as error:
-        raise SPDYError(f"error dialing backend: {error}") from error
-    status = head.split("\r\n", 1)[0]
-    if " 101 " not in status:
-        body = b""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                body = await reader.read(1024)
-        writer.close()
-        raise SPDYError(f"unable to upgrade connection: {body.decode(errors='replace').strip() or status}")
-    return reader, writer
+        answer = await switch(parts.hostname or "127.0.0.1", parts.port or 80, f"POST {path} HTTP/1.1", lines)
+    except (OSError, TimeoutError) as error:
+        raise SPDYError(f"error dialing backend: {error or 'timed out'}") from error
+    if answer.status != 101:
+        status = answer.head.split(b"\r\n", 1)[0].decode("latin-1")
+        said = (await answer.refusal()).decode(errors="replace").strip()
+        raise SPDYError(f"unable to upgrade connection: {said or status}")
+    return answer.reader, answer.writer

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
+from navarch.client.upgrade import pump
 from navarch.node.runtime.base import Streams
 from navarch.node.server import spdy
 
@@ -40,7 +41,6 @@ _REMOTE: Final = ("v4.channel.k8s.io",)
 _PORT_FORWARD: Final = ("portforward.k8s.io",)
 _HEARTBEAT_S: Final = 30.0
 _STDIN_BUFFER: Final = 64
-_JOINT_BUFFER: Final = 64 << 10
 
 
 def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
@@ -303,54 +303,5 @@ async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str
     assert transport is not None
     head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
     head += f"X-Stream-Protocol-Version: {protocols[0]}\r\n\r\n"
-    transport.write(head.encode())
-    joint = _Joint(writer, transport)
-    transport.set_protocol(joint)
-    joint.connection_made(transport)
-    try:
-        while chunk := await reader.read(64 << 10):
-            await joint.writable.wait()
-            if transport.is_closing():
-                break
-            transport.write(chunk)
-    finally:
-        writer.close()
-        transport.close()
+    await pump(reader, writer, transport, greeting=head.encode())
     raise asyncio.CancelledError
-
-
-class _Joint(asyncio.Protocol):
-    """What comes from the client goes to the runtime."""
-
-    def __init__(self, writer: asyncio.StreamWriter, transport: asyncio.Transport) -> None:
-        self._writer = writer
-        self._transport = transport
-        self._draining: asyncio.Task[None] | None = None
-        self._lost = False
-        self.writable = asyncio.Event()
-        self.writable.set()
-
-    def data_received(self, data: bytes) -> None:
-        self._writer.write(data)
-        if self._draining is None and self._writer.transport.get_write_buffer_size() > _JOINT_BUFFER:
-            # The container does not read as fast as the client writes: the client has to wait, not we to keep it.
-            self._transport.pause_reading()
-            self._draining = asyncio.ensure_future(self._drain())
-
-    async def _drain(self) -> None:
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
-        self._draining = None
-        if not self._lost:
-            self._transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        self.writable.set()
-        self._writer.close()
-
-    def pause_writing(self) -> None:
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        self.writable.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from navarch.node.server.streaming import _Joint
+from navarch.client.upgrade import Inlet
 
 
 class _Client(asyncio.Transport):
@@ -27,11 +27,11 @@ async def test_a_client_waits_for_a_container_that_does_not_read() -> None:
     _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     container, container_writer = await connected
     client = _Client()
-    joint = _Joint(writer, client)
+    inlet = Inlet(writer, client, lambda: None)
     sent = 0
 
     while client.reading and sent < 100 << 20:
-        joint.data_received(bytes(1 << 20))
+        inlet.data_received(bytes(1 << 20))
         sent += 1 << 20
     assert not client.reading
 
