@@ -104,19 +104,20 @@ class Simulated:
         return [event["reason"] for event in self.api.events() if event["involvedObject"]["name"] == name]
 
 
-@pytest.fixture
-async def simulated(tmp_path: Path) -> AsyncIterator[Simulated]:
+@contextlib.asynccontextmanager
+async def _running(place: Path, *, controllers: bool) -> AsyncIterator[Simulated]:
     config = KubeletConfig(
         node_name="n1",
-        data=tmp_path / "kubelet",
-        runtime_socket=tmp_path / "none",
+        data=place / "kubelet",
+        runtime_socket=place / "none",
         cgroup_root="/nvsimulated",
         port=0,
         static_pod_check_s=0.05,
     )
-    async with EmbeddedCluster(controllers=False) as cluster:
+    async with EmbeddedCluster(nodes=0, controllers=controllers) as cluster:
         node = Simulated(API(cluster), config)
-        await node.api.prepare()
+        if not controllers:
+            await node.api.prepare()
         await node.start()
         try:
             yield node
@@ -124,3 +125,16 @@ async def simulated(tmp_path: Path) -> AsyncIterator[Simulated]:
             await node.stop()
             unmount_below([config.data])
             cgroups.remove_root(config.cgroup_root)
+
+
+@pytest.fixture
+async def simulated(tmp_path: Path) -> AsyncIterator[Simulated]:
+    async with _running(tmp_path, controllers=False) as node:
+        yield node
+
+
+@pytest.fixture
+async def controlled(tmp_path: Path) -> AsyncIterator[Simulated]:
+    """With the controllers of a whole cluster."""
+    async with _running(tmp_path, controllers=True) as node:
+        yield node

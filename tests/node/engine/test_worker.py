@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from navarch.client.resources import STATEFUL_SETS
 from navarch.client.supervision import Delay
 from navarch.node.resources.capacity import Amount
 from navarch.node.runtime.simulated import Life
@@ -172,3 +173,22 @@ async def test_what_others_say_that_the_node_has_stays(simulated: Simulated) -> 
     await simulated.running("any")
 
     assert simulated.api.get("nodes", "", "n1")["status"]["capacity"]["example.com/dongle"] == "3"
+
+
+async def test_a_stateful_set_makes_a_refused_pod_anew_until_it_fits(controlled: Simulated) -> None:
+    port = {"containerPort": 80, "hostPort": 8080}
+    await controlled.pod("holder", {"name": "c", "ports": [port]})
+    await controlled.running("holder")
+    labels = {"app": "db"}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "db:1", "ports": [port]}]},
+    }
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "serviceName": "db", "template": template}
+    stateful_set = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": spec}
+    await controlled.api.admin.create(STATEFUL_SETS, stateful_set, namespace="default")
+    await controlled.until(lambda: "NodePorts" in controlled.reasons("db-0"))
+
+    await controlled.api.delete_gracefully("default", "holder")
+
+    await controlled.running("db-0")
