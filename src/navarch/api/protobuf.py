@@ -1,33 +1,44 @@
-"""Objects in Kubernetes' protobuf encoding, which kubectl and Kubernetes' own components send, to JSON objects.
+"""Objects in Kubernetes' protobuf encoding, which kubectl and Kubernetes' components send, to JSON objects and back.
 
-In: bytes that begin with `k8s\\0` and hold a `runtime.Unknown`, whose `raw` is the message of the object's kind.  Out:
-the object as JSON would state it: base64 for bytes, RFC 3339 for times, text for quantities, and without the zero
-values that JSON leaves out. Field numbers and types are in `protobuf_fields.txt`, read at first use; a message's reader
-is made when one of its kind first arrives. Answers are always JSON, which every such client accepts beside.
+On the wire an object is `k8s\\0` and a `runtime.Unknown`, whose `raw` is the message of the object's kind. In JSON it
+has base64 for bytes, RFC 3339 for times, text for quantities, and not the zero values that JSON leaves out. The
+messages are those of `protobuf_messages`; per message, a function each way is made when it is first needed. What an
+object does not state is not encoded either, which every decoder takes for zero.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import struct
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
-from navarch.api.time import format_micro_time, format_time
+import orjson
+from google.protobuf.message import DecodeError, EncodeError
+
+from navarch.api import protobuf_scalars as scalars
+from navarch.api.protobuf_messages import Field, fields_of, known, message_class
 
 MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 MAGIC: Final = b"k8s\x00"
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_META_KINDS: Final = frozenset({"DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "Status", "List"})
+_OPTIONS: Final = ("DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "GetOptions", "ListOptions")
+_META_KINDS: Final = frozenset((*_OPTIONS, "Status", "List", "WatchEvent", "APIGroup", "APIVersions"))
 _PACKAGES: Final = {"": "core", "internal.apiserver.k8s.io": "apiserverinternal"}
 
-# A field's value from its wire form: an int for varints and fixed ones, else bytes.
+# A message to what JSON states, and the other way: to what the message's class takes.
 Reader = Callable[[Any], Any]
+Writer = Callable[[Any], Any]
+
+
+def message_of(api_version: str, kind: str) -> str:
+    """The name of a kind's message.  Raises ValueError where there is none."""
+    group, _, version = api_version.rpartition("/")
+    package = "meta/v1" if kind in _META_KINDS else f"{_PACKAGES.get(group, group.split('.', 1)[0])}/{version}"
+    name = f"{package}.{kind}"
+    if not known(name):
+        raise ValueError(f'no kind "{kind}" is registered for version "{api_version}"')
+    return name
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -35,220 +46,193 @@ def decode(body: bytes) -> dict[str, Any]:
     if not body.startswith(MAGIC):
         raise ValueError("the body does not begin as Kubernetes' protobuf encoding does")
     try:
-        api_version, kind, raw = _envelope(body[len(MAGIC) :])
-        group, _, version = api_version.rpartition("/")
-        package = "meta/v1" if kind in _META_KINDS else f"{_PACKAGES.get(group, group.split('.', 1)[0])}/{version}"
-        message = f"{package}.{kind}"
-        if message not in _lines():
-            raise ValueError(f'no kind "{kind}" is registered for version "{api_version}"')
-        return {"apiVersion": api_version, "kind": kind, **_read(message, raw)}
-    except (LookupError, struct.error, RecursionError, OverflowError, TypeError, AttributeError) as error:
-        # The last two: a field of another wire type than the table says.
-        raise ValueError(f"malformed protobuf: {error}") from error
+        unknown = message_class("runtime.Unknown").FromString(body[len(MAGIC) :])
+        api_version, kind = unknown.TypeMeta.apiVersion, unknown.TypeMeta.kind
+        name = message_of(api_version, kind)
+        value = _reader(name)(message_class(name).FromString(unknown.raw))
+    except (DecodeError, RecursionError, OverflowError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"malformed protobuf: {error}") from None
+    return {"apiVersion": api_version, "kind": kind, **value}
 
 
-def _envelope(data: bytes) -> tuple[str, str, bytes]:
-    """`runtime.Unknown`: apiVersion, kind and the message's bytes."""
-    api_version = kind = ""
-    raw = b""
-    for number, value in _fields(data):
-        if number == 1:
-            for inner, text in _fields(value):
-                if inner == 1:
-                    api_version = text.decode()
-                elif inner == 2:
-                    kind = text.decode()
-        elif number == 2:
-            raw = value
-    return api_version, kind, raw
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The field numbers and raw values of a message, in the order in which they stand."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-        elif wire == _BYTES:
-            size, at = _varint(data, at)
-            if at + size > end:
-                raise IndexError("a field reaches beyond its message")
-            yield tag >> 3, data[at : at + size]
-            at += size
-        elif wire == _FIXED64:
-            yield tag >> 3, struct.unpack_from("<d", data, at)[0]
-            at += 8
-        elif wire == _FIXED32:
-            yield tag >> 3, struct.unpack_from("<f", data, at)[0]
-            at += 4
-        else:
-            raise IndexError(f"unknown wire type {wire}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError("a number is too long")
+def encode(obj: dict[str, Any]) -> bytes:
+    """The bytes of an object.  Raises ValueError where its kind has no message, or a field another type than its
+    kind says."""
+    stated = obj.copy()
+    head, name = _head(stated.pop("apiVersion"), stated.pop("kind"))
+    unknown = message_class("runtime.Unknown")(raw=message(name, stated), ContentEncoding="", ContentType="")
+    return head + bytes(unknown.SerializeToString())
 
 
 @cache
-def _lines() -> dict[str, str]:
-    """Message name to its fields as the table states them."""
-    lines: dict[str, str] = {}
-    for line in Path(__file__).with_name("protobuf_fields.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, _, fields = line.partition(" ")
-            lines[name] = fields
-    return lines
+def _head(api_version: str, kind: str) -> tuple[bytes, str]:
+    """What the bytes of a kind's objects begin with, and the name of its message: a message may come in parts."""
+    name = message_of(api_version, kind)
+    type_meta = {"apiVersion": api_version, "kind": kind}
+    return MAGIC + bytes(message_class("runtime.Unknown")(TypeMeta=type_meta).SerializeToString()), name
 
 
-class _Field:
-    """How one field is read: `shape` is "" (single), "[]" or "{}"; `drop` leaves out zero values; an `embedded`
-    message, named as its type, states its fields in JSON as if they were the outer one's."""
+def message(name: str, value: dict[str, Any]) -> bytes:
+    """The bytes of one message, without what is around an object's.  Raises ValueError."""
+    made = message_class(name)
+    try:
+        try:
+            built = made(**_writer(name, False)(value))
+        except ValueError:
+            # Most often a field that the table does not have. Looking for them in every message takes a third longer.
+            built = made(**_writer(name, True)(value))
+        return bytes(built.SerializeToString(deterministic=True))
+    except (TypeError, AttributeError, KeyError, EncodeError, OverflowError) as error:
+        raise ValueError(f"{name} cannot be encoded: {error}") from None
 
-    __slots__ = ("drop", "embedded", "name", "read", "shape")
 
-    def __init__(self, name: str, stated: str) -> None:
-        self.name = name
-        always = stated.endswith("!")
-        stated = stated.removesuffix("!")
-        optional = stated.startswith("*")
-        stated = stated.removeprefix("*")
-        self.shape = stated[:2] if stated[:2] in ("[]", "{}") else ""
-        stated = stated[len(self.shape) :].removeprefix("*")
-        self.drop = not always and not optional and not self.shape
-        self.embedded = "/" in stated and stated.rpartition(".")[2] == name
-        self.read = _reader(stated)
+# Reading
 
 
 @cache
-def _message(name: str) -> dict[int, _Field]:
-    fields: dict[int, _Field] = {}
-    for entry in _lines()[name].split():
-        field, _, stated = entry.partition("=")
-        number, _, type_ = stated.partition(":")
-        fields[int(number)] = _Field(field, type_)
-    return fields
+def _reader(name: str) -> Reader:
+    """The function that reads a message of this name."""
+    special = scalars.READERS.get(name)
+    if special is not None:
+        return special
+    if name.startswith("items:"):
+        return lambda value: list(value.items)
+    plan = {field.number: _field_reader(field) for field in fields_of(name)}
+
+    def read(value: Any) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for descriptor, found in value.ListFields():
+            plan[descriptor.number](out, found)
+        return out
+
+    return read
 
 
-def _reader(type_: str) -> Reader:
-    simple = _SIMPLE.get(type_)
-    if simple is not None:
-        return simple
-    if type_.startswith("items:"):
-        element = _reader(type_.removeprefix("items:"))
-        return lambda data: [element(value) for number, value in _fields(data) if number == 1]
-    return lambda data: _read(type_, data)
+def _field_reader(field: Field) -> Callable[[dict[str, Any], Any], None]:
+    name, drop = field.name, field.drop
+    if not field.is_message and field.type != "y":
+        return _scalar_reader(field)
+    convert = _converter(field.type)
+    if field.embedded:
+        return lambda out, found: out.update(convert(found))
+    if field.shape == "[]":
+        return lambda out, found: out.__setitem__(name, [convert(each) for each in found])
+    if field.shape == "{}":
+        return lambda out, found: out.__setitem__(name, {key: convert(found[key]) for key in found})
+
+    def single(out: dict[str, Any], found: Any) -> None:
+        value = convert(found)
+        if value is not None and not (drop and not value and not isinstance(value, dict)):
+            out[name] = value
+
+    return single
 
 
-def _read(name: str, data: bytes) -> dict[str, Any]:
-    message = _message(name)
-    out: dict[str, Any] = {}
-    for number, raw in _fields(data):
-        field = message.get(number)
-        if field is None:
-            # Of a newer version than ours; JSON would be pruned in the same way.
-            continue
-        if field.shape == "[]":
-            out.setdefault(field.name, []).append(field.read(raw))
-        elif field.embedded:
-            out.update(field.read(raw))
-        elif field.shape == "{}":
-            key, value = _entry(raw, field.read)
-            out.setdefault(field.name, {})[key] = value
-        else:
-            value = field.read(raw)
-            if value is not None and not (field.drop and value in ("", 0, False) and not isinstance(value, dict)):
-                out[field.name] = value
-    return out
+def _scalar_reader(field: Field) -> Callable[[dict[str, Any], Any], None]:
+    name, drop = field.name, field.drop
+    if field.shape == "[]":
+        return lambda out, found: out.__setitem__(name, list(found))
+    if field.shape == "{}":
+        return lambda out, found: out.__setitem__(name, dict(found))
+
+    def single(out: dict[str, Any], found: Any) -> None:
+        if found or not drop:
+            out[name] = found
+
+    return single
 
 
-def _entry(data: bytes, read: Reader) -> tuple[str, Any]:
-    key, value = "", None
-    for number, raw in _fields(data):
-        if number == 1:
-            key = raw.decode()
-        elif number == 2:
-            value = read(raw)
-    return key, read(b"") if value is None else value
+def _converter(type_: str) -> Reader:
+    if type_ == "y":
+        return lambda data: base64.b64encode(data).decode()
+    return lambda value: _reader(type_)(value)
 
 
-def _text(data: bytes) -> str:
-    return data.decode()
+# Writing
 
 
-def _integer(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+@cache
+def _writer(name: str, careful: bool) -> Writer:
+    """The function that gives the arguments of the message's class for what JSON states. Only what JSON states
+    otherwise is made anew, all else is handed over as it is; `careful` leaves out what the table does not have."""
+    special = scalars.WRITERS.get(name)
+    if special is not None:
+        return special
+    if name.startswith("items:"):
+        return lambda value: {"items": value}
+    fields = fields_of(name)
+    names = frozenset(field.wire_name for field in fields if not field.embedded)
+    changed = [(field.name, _field_writer(field, careful)) for field in fields if _changes(field, careful)]
+    embedded = [(field.name, _stated(field.type), _late(field.type, careful)) for field in fields if field.embedded]
+
+    def write(value: dict[str, Any]) -> dict[str, Any]:
+        out = {key: each for key, each in value.items() if key in names} if careful else value.copy()
+        for key, convert in changed:
+            found = out.get(key)
+            if found is not None:
+                out[key] = convert(found)
+        for key, stated, convert in embedded:
+            inner = {part: each for part, each in value.items() if part in stated}
+            if inner:
+                if not careful:
+                    for part in inner:
+                        del out[part]
+                out[key] = convert(inner)
+        return out
+
+    return write
 
 
-def _seconds_and_nanos(data: bytes) -> datetime | None:
-    seconds = nanos = 0
-    for number, value in _fields(data):
-        if number == 1:
-            seconds = _integer(value)
-        elif number == 2:
-            nanos = _integer(value)
-    # Go's zero time, which JSON states as null.
-    if not data or seconds == -62135596800:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanos // 1000 % 1_000_000)
+@cache
+def _stated(name: str) -> frozenset[str]:
+    """The names under which JSON states a message's fields."""
+    found: set[str] = set()
+    for field in fields_of(name):
+        found |= _stated(field.type) if field.embedded else {field.name}
+    return frozenset(found)
 
 
-def _time(data: bytes) -> str | None:
-    moment = _seconds_and_nanos(data)
-    return format_time(moment) if moment else None
+def _changes(field: Field, careful: bool) -> bool:
+    """Whether the class does not take what JSON states."""
+    if field.embedded:
+        return False
+    return field.type == "y" or (field.is_message and (careful or not _same(field.type)))
 
 
-def _micro_time(data: bytes) -> str | None:
-    moment = _seconds_and_nanos(data)
-    return format_micro_time(moment) if moment else None
+@cache
+def _same(name: str) -> bool:
+    """Whether JSON states all of a message, down to its leaves, as its class takes it."""
+    below, waiting = {name}, [name]
+    while waiting:
+        each = waiting.pop()
+        if each in scalars.WRITERS or each.startswith("items:"):
+            return False
+        for field in fields_of(each):
+            if field.embedded or field.type == "y":
+                return False
+            if field.is_message and field.type not in below:
+                below.add(field.type)
+                waiting.append(field.type)
+    return True
 
 
-def _first_text(data: bytes) -> str:
-    return next((value.decode() for number, value in _fields(data) if number == 1), "")
+def _late(type_: str, careful: bool) -> Writer:
+    """Looked up when first called: messages may hold themselves."""
+    found: list[Writer] = []
+
+    def convert(value: Any) -> Any:
+        if not found:
+            found.append(_writer(type_, careful))
+        return found[0](value)
+
+    return convert
 
 
-def _int_or_string(data: bytes) -> int | str:
-    found = dict(_fields(data))
-    if found.get(1):
-        return str(found.get(3, b"").decode())
-    return _integer(found.get(2, 0))
-
-
-def _embedded_json(data: bytes) -> Any:
-    raw = next((value for number, value in _fields(data) if number == 1), b"")
-    return json.loads(raw) if raw else None
-
-
-def _duration(data: bytes) -> str:
-    nanos = _integer(dict(_fields(data)).get(1, 0))
-    return f"{nanos / 1e9:g}s"
-
-
-_SIMPLE: Final[dict[str, Reader]] = {
-    "s": _text,
-    "b": bool,
-    "i": _integer,
-    "f": float,
-    "y": lambda data: base64.b64encode(data).decode(),
-    "meta/v1.Time": _time,
-    "meta/v1.MicroTime": _micro_time,
-    "meta/v1.Duration": _duration,
-    "meta/v1.FieldsV1": _embedded_json,
-    "api/resource.Quantity": _first_text,
-    "util/intstr.IntOrString": _int_or_string,
-    "runtime.RawExtension": _embedded_json,
-}
+def _field_writer(field: Field, careful: bool) -> Writer:
+    convert = _late(field.type, careful) if field.is_message else base64.b64decode
+    if field.shape == "[]":
+        return lambda values: [convert(value) for value in values]
+    if field.shape == "{}":
+        # A time in a map may be null.
+        return lambda values: {key: {} if value is None else convert(value) for key, value in values.items()}
+    return convert

@@ -16,7 +16,7 @@ def format_time(moment: datetime) -> str:
 
 def format_micro_time(moment: datetime) -> str:
     """`metav1.MicroTime`: RFC 3339 in UTC with six digits of fraction."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.isoformat("T", "microseconds")[:26] + "Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -153,7 +153,7 @@ async def as_json(request: Request, work: LongWork) -> Request:
     A YAML body that is wrong stays as it is: the handler says so, each in its own words."""
     media_type = media_type_of(request)
     if media_type == protobuf.MEDIA_TYPE:
-        return _from_protobuf(request)
+        return await work.apart(len(request.body), _from_protobuf, request)
     if media_type in ("application/cbor", APPLY_CBOR):
         raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
     if media_type not in _YAML_TYPES and media_type != APPLY_YAML:

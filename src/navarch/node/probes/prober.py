@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from navarch.api.meta import Obj
+from navarch.api.protobuf_messages import message_class
 from navarch.api.time import Clock
 from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
@@ -75,11 +77,8 @@ class Prober:
 
 
 async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> Outcome:
-    """The standard health service (`grpc.health.v1.Health/Check`) says SERVING.
-
-    Its two messages have one field each, so that they are encoded here."""
-    name = service.encode()
-    request = (b"\x0a" + _varint(len(name)) + name) if name else b""
+    """The standard health service (`grpc.health.v1.Health/Check`) says SERVING."""
+    request = message_class("grpc/health.HealthCheckRequest")(service=service or None).SerializeToString()
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     async with grpc.aio.insecure_channel(address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
@@ -94,19 +93,13 @@ async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> O
                 words = f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
                 return Outcome(False, f"{words}: context deadline exceeded")
             return Outcome(False, f"error: health rpc probe failed: {error.details()}")
-    status = answer[1] if len(answer) >= 2 and answer[0] == 0x08 else 0
+    try:
+        status = message_class("grpc/health.HealthCheckResponse").FromString(answer).status
+    except DecodeError as error:
+        return Outcome(False, f"error: health rpc probe failed: {error}")
     if status == _SERVING:
         return Outcome(True, "service healthy")
     return Outcome(False, f"service unhealthy (responded with {_health_name(status)!r})")
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _health_name(status: int) -> str:
