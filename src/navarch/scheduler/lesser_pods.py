@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from navarch.scheduler.columns import PODS, BoolArray, IntArray, NodeColumns, PodChange
+from navarch.scheduler.podinfo import PodInfo, Traits
 
 
 class LesserPods:
@@ -40,16 +41,29 @@ class LesserPods:
         if self._position >= 0 and self._capacity == columns.capacity:
             changes = columns.pod_log.since(self._position)
         if changes is None:
-            self._by_priority.clear()
-            self._capacity = columns.capacity
-            changes = [PodChange(row, pod, 1) for row, pods in enumerate(columns.pods) for pod in pods.values()]
-        for row, pod, sign in changes:
-            taken = self._by_priority.setdefault(pod.priority, {})
-            self._take(taken, row, PODS, sign)
-            for resource, amount in pod.traits.requests.items():
-                if amount:
-                    self._take(taken, row, resource, sign * amount)
+            self._fill()
+        else:
+            for row, pod, sign in changes:
+                self._add(row, pod.priority, pod.traits, sign)
         self._position = end
+
+    def _fill(self) -> None:
+        """Of what may be a hundred thousand pods most are alike, so that they are counted first."""
+        self._by_priority.clear()
+        self._capacity = self._columns.capacity
+        for row, pods in enumerate(self._columns.pods):
+            alike: dict[tuple[int, int], list[PodInfo]] = {}
+            for pod in pods.values():
+                alike.setdefault((pod.priority, pod.traits.serial), []).append(pod)
+            for same in alike.values():
+                self._add(row, same[0].priority, same[0].traits, len(same))
+
+    def _add(self, row: int, priority: int, traits: Traits, count: int) -> None:
+        taken = self._by_priority.setdefault(priority, {})
+        self._take(taken, row, PODS, count)
+        for resource, amount in traits.requests.items():
+            if amount:
+                self._take(taken, row, resource, count * amount)
 
     def _take(self, taken: dict[str, IntArray], row: int, resource: str, amount: int) -> None:
         array = taken.get(resource)
