@@ -91,3 +91,12 @@ def test_sums_and_order_are_exact(left: str, right: str) -> None:
     assert quantity.compare(quantity.sub(total, right), left) == 0
     exact = Fraction(quantity.parse(left)) - Fraction(quantity.parse(right))
     assert quantity.compare(left, right) == (exact > 0) - (exact < 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("0.1m", "1m"), ("100u", "1m"), ("1n", "1m"), ("1500u", "2m"), ("1.5", "1500m"), ("1Gi", "1Gi")],
+)
+def test_the_amount_of_a_resource_has_no_parts_below_thousandths(given: str, stored: str) -> None:
+    assert quantity.canonical_resource(given) == stored
+    assert quantity.canonical_resource(stored) == stored

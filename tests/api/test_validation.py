@@ -42,7 +42,7 @@ def test_a_bad_name_is_told_what_a_name_is() -> None:
         "for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
     ]
     assert problems({**named(), "name": "a" * 64}, name_rule="label") == [
-        f'metadata.name: Invalid value: "{"a" * 64}": must be no more than 63 bytes'
+        f'metadata.name: Invalid value: "{"a" * 64}": must be no more than 63 characters'
     ]
     assert problems({**named(), "name": "system:a/b"}, name_rule="path") == [
         "metadata.name: Invalid value: \"system:a/b\": may not contain '/'"
@@ -66,7 +66,7 @@ def test_namespaces_go_with_the_scope() -> None:
         ({"/x": ""}, "prefix part must be non-empty"),
         ({"x/": ""}, "name part must be non-empty"),
         ({"a": "-"}, "a valid label must be an empty string or consist of"),
-        ({"a": "x" * 64}, "must be no more than 63 bytes"),
+        ({"a": "x" * 64}, "must be no more than 63 characters"),
     ],
 )
 def test_bad_labels_are_refused(labels: dict[str, str], message: str) -> None:

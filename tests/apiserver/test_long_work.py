@@ -196,7 +196,9 @@ async def test_others_are_served_while_yaml_is_written(port: int, events: None) 
 
     assert status == 200
     assert body.count(b"\n- apiVersion: v1\n") == len(plain["items"])
-    assert yaml_reader.load(body[: body.index(b"\n- ", 100_000)] + b"\n").value["items"] == plain["items"][:131]
+    first = yaml_reader.load(body[: body.index(b"\n- ", 100_000)] + b"\n").value["items"]
+    assert len(first) > 50
+    assert first == plain["items"][: len(first)]
 
 
 async def test_others_are_served_while_one_big_object_is_written_as_yaml(port: int, api: Api) -> None:

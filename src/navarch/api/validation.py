@@ -46,7 +46,7 @@ def regex_problem(text: str, pattern: str, *examples: str) -> str:
 
 
 def max_length_problem(limit: int) -> str:
-    return f"must be no more than {limit} bytes"
+    return f"must be no more than {limit} characters"
 
 
 def range_problem(low: int, high: int) -> str:
@@ -366,6 +366,9 @@ def validate_owner_references(references: Iterable[Obj], path: str) -> Iterator[
                 yield invalid_value(path, list(references), detail)
 
 
+_STANDARD_FINALIZERS: Final = ("kubernetes", "orphan", "foregroundDeletion")
+
+
 def validate_finalizers(finalizers: Iterable[str], path: str) -> Iterator[FieldError]:
     listed = list(finalizers)
     for name in listed:
@@ -373,6 +376,14 @@ def validate_finalizers(finalizers: Iterable[str], path: str) -> Iterator[FieldE
             yield invalid_value(path, name, problem)
     if "orphan" in listed and "foregroundDeletion" in listed:
         yield invalid_value(path, listed, "finalizer orphan and foregroundDeletion cannot be both set")
+
+
+def validate_new_finalizers(obj: Obj, path: str = "metadata.finalizers") -> Iterator[FieldError]:
+    """What most built-in kinds ask of finalizers when an object is made: a domain, but for Kubernetes' own."""
+    for index, name in enumerate((obj.get("metadata") or {}).get("finalizers") or ()):
+        if "/" not in name and name not in _STANDARD_FINALIZERS:
+            detail = "name is neither a standard finalizer name nor is it fully qualified"
+            yield invalid_value(f"{path}[{index}]", name, detail)
 
 
 def name_problems(name: str, name_rule: str, *, prefix: bool = False) -> Problems:

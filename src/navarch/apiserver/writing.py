@@ -24,7 +24,7 @@ from navarch.api import apply as managed
 from navarch.api.errors import FieldError, already_exists, conflict, internal, invalid, not_found, unavailable
 from navarch.api.errors import timeout as timed_out
 from navarch.api.meta import Obj, generated_name
-from navarch.api.validation import validate_object_meta, validate_object_meta_update
+from navarch.api.validation import validate_new_finalizers, validate_object_meta, validate_object_meta_update
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
 from navarch.apiserver.codec import decode
@@ -171,6 +171,8 @@ class Writing:
 
     def _create_errors(self, kind: ServedKind, obj: Obj) -> Iterable[FieldError]:
         yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=kind.strategy.name_rule)
+        if kind.strategy.finalizers_have_domains:
+            yield from validate_new_finalizers(obj)
         yield from kind.strategy.validate(obj, None)
 
     async def _commit_new(self, kind: ServedKind, obj: Obj, origin: Origin, base: str, how: Commit) -> Written:
@@ -394,8 +396,7 @@ class Writing:
         """Encode and commit; what is stored already is not written again."""
         cache, encodings = kind.cache, self._core.encodings
         codec = kind.storage_kind.codec
-        if kind.strategy.nulls:
-            kind.strategy.complete(obj)
+        kind.strategy.complete(obj)
         for _ in range(_HOLDING_ATTEMPTS):
             stored = obj if kind.is_storage else await encodings.stored(kind, obj)
             value = codec.encode(stored)

@@ -120,6 +120,8 @@ class Strategy:
     selectable: ClassVar[Sequence[str]] = ()
     # Metadata names: "subdomain" (most), "label", "label1035" (Service), "path" (RBAC: only / and % are forbidden).
     name_rule: ClassVar[str] = "subdomain"
+    # A new object's finalizers must have a domain (`example.com/name`), but for Kubernetes' own.
+    finalizers_have_domains: ClassVar[bool] = True
     # Kinds that keep `metadata.generation`: it is set to 1 on create and bumped when anything outside metadata and
     # status changes.
     has_generation: ClassVar[bool] = False

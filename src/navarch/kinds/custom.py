@@ -53,6 +53,8 @@ class CustomResource:
 class CustomStrategy(Strategy):
     """A custom kind has no behaviour but what its definition states."""
 
+    finalizers_have_domains = False
+
     has_generation = True
     allow_unconditional_update = False
     returns_deleted = False

@@ -47,6 +47,14 @@ _IDENTITIES = {
 }
 
 
+# The managers that their writes are known by, as in a cluster of processes.
+_AGENTS = {
+    "controllers": "kube-controller-manager",
+    "scheduler": "kube-scheduler",
+    "nodes": "navarch-simulated-nodes",
+}
+
+
 class ComponentFailed(RuntimeError):
     """A part of the cluster ended with an error while the cluster was in use; the cause is that error."""
 
@@ -88,9 +96,9 @@ class EmbeddedCluster:
         self.client: Client
         self.nodes: SimulatedNodes
 
-    def client_as(self, user: User) -> Client:
+    def client_as(self, user: User, user_agent: str = "navarch") -> Client:
         """A client with another identity, to test what it may do."""
-        return Client(LocalTransport(self.server.as_user(user)))
+        return Client(LocalTransport(self.server.as_user(user)), user_agent=user_agent)
 
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> Path:
         """Listen on HTTPS as well; the path of a kubeconfig for it."""
@@ -140,7 +148,7 @@ class EmbeddedCluster:
             shutil.copytree(self.config.pki, self._keys, dirs_exist_ok=True)
 
     def _start_components(self) -> None:
-        identities = {name: self.client_as(user) for name, user in _IDENTITIES.items()}
+        identities = {name: self.client_as(user, _AGENTS[name]) for name, user in _IDENTITIES.items()}
         informers = Informers(identities["controllers"], self._world)
         manager = ControllerManager(
             identities["controllers"],

@@ -25,7 +25,7 @@ def test_statefulset_defaults() -> None:
     obj = workload(serviceName="web", volumeClaimTemplates=[{"metadata": {"name": "data"}, "spec": {}}])
     spec = created("apps", "StatefulSet", obj)[0]["spec"]
     assert spec["podManagementPolicy"] == "OrderedReady"
-    assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}}
+    assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     assert (spec["replicas"], spec["revisionHistoryLimit"]) == (1, 10)
     (claim,) = spec["volumeClaimTemplates"]

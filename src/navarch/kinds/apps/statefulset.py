@@ -39,6 +39,8 @@ _UPDATE_REFUSED = (
 
 @strategy("apps", "StatefulSet")
 class StatefulSetStrategy(WorkloadStrategy):
+    # Its pods' names and their labels are made from it.
+    name_rule = "label"
     columns = (
         NAME,
         Column(
@@ -60,7 +62,6 @@ class StatefulSetStrategy(WorkloadStrategy):
         if update["type"] == "RollingUpdate":
             rolling = update.setdefault("rollingUpdate", {})
             rolling.setdefault("partition", 0)
-            rolling.setdefault("maxUnavailable", 1)
         retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
         retention.setdefault("whenDeleted", "Retain")
         retention.setdefault("whenScaled", "Retain")
@@ -72,6 +73,9 @@ class StatefulSetStrategy(WorkloadStrategy):
             claim.setdefault("kind", "PersistentVolumeClaim")
             default_claim_spec(claim.setdefault("spec", {}))
             claim.setdefault("status", {}).setdefault("phase", "Pending")
+
+    def complete(self, obj: Obj) -> None:
+        obj["spec"].setdefault("serviceName", "")
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"replicas": 0, "availableReplicas": 0}

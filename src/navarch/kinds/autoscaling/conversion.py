@@ -51,6 +51,9 @@ def from_v2(obj: Obj) -> Obj:
     _carry(annotations, _CURRENT, [_flat(metric, "current") for metric in current])
     _carry(annotations, _CONDITIONS, status.pop("conditions", None))
     _carry(annotations, _BEHAVIOR, spec.pop("behavior", None))
+    if status:
+        # Version 1 writes it also when there are none.
+        status.setdefault("currentReplicas", 0)
     return _assembled(obj, "autoscaling/v1", annotations, spec, status)
 
 
@@ -69,6 +72,8 @@ def to_v2(obj: Obj) -> Obj:
     if isinstance(carried[_BEHAVIOR], dict):
         spec["behavior"] = carried[_BEHAVIOR]
     current = [_nested(metric, "current") for metric in _listed(carried[_CURRENT])]
+    if not status.get("currentReplicas"):
+        status.pop("currentReplicas", None)
     utilization = status.pop("currentCPUUtilizationPercentage", None)
     if utilization is not None and not any(_cpu_utilization(m, "current", "averageUtilization") for m in current):
         now = {"averageUtilization": utilization}

@@ -93,8 +93,14 @@ class HorizontalPodAutoscalerStrategy(Strategy):
         if spec.get("behavior") is not None:
             _default_behavior(spec["behavior"])
 
+    def complete(self, obj: Obj) -> None:
+        if obj["apiVersion"] == "autoscaling/v1":
+            obj.setdefault("status", {}).setdefault("currentReplicas", 0)
+        else:
+            obj.setdefault("status", {}).setdefault("currentMetrics", None)
+
     def prepare_create(self, obj: Obj) -> None:
-        obj["status"] = {"currentReplicas": 0, "desiredReplicas": 0}
+        obj["status"] = {"desiredReplicas": 0}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}

@@ -45,6 +45,9 @@ class CronJobStrategy(WorkloadStrategy):
         *columns.pod_template_columns("spec.jobTemplate.spec.template.spec", "spec.jobTemplate.spec.selector"),
     )
 
+    def complete(self, obj: Obj) -> None:
+        obj["spec"]["jobTemplate"].setdefault("metadata", {})
+
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         if not spec.get("concurrencyPolicy"):

@@ -50,6 +50,11 @@ class PersistentVolumeClaimStrategy(Strategy):
     def defaults(self, obj: Obj) -> None:
         default_claim_spec(obj.setdefault("spec", {}))
 
+    def complete(self, obj: Obj) -> None:
+        for name in ("dataSource", "dataSourceRef"):
+            if (source := obj["spec"].get(name)) is not None:
+                source.setdefault("apiGroup", None)
+
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"phase": "Pending"}
 

@@ -106,6 +106,11 @@ class PodStrategy(Strategy):
     def defaults(self, obj: Obj) -> None:
         default_pod(obj)
 
+    def complete(self, obj: Obj) -> None:
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            condition.setdefault("lastProbeTime", None)
+            condition.setdefault("lastTransitionTime", None)
+
     def selected(self, obj: Obj) -> dict[str, str]:
         spec, status = (obj.get("spec") or {}).get, (obj.get("status") or {}).get
         return {

@@ -66,6 +66,8 @@ def _count(obj: Obj, now: datetime) -> int:
 class EventStrategy(Strategy):
     """Both groups' strategy. What both allow: create on update, no status, no generation."""
 
+    finalizers_have_domains = False
+
     allow_create_on_update = True
     expires = True
     selectable = (
@@ -94,7 +96,7 @@ class EventStrategy(Strategy):
         Column("Source", _source, wide=True),
         Column("Message", lambda obj, now: str(_field(obj, "message") or "").strip()),
         Column("First Seen", _first_seen, wide=True),
-        Column("Count", _count, type="integer", wide=True),
+        Column("Count", _count, wide=True),
         Column("Name", NAME.value, format="name", wide=True),
     )
 
@@ -155,7 +157,17 @@ def _validate_new_form(obj: Obj, old: Obj | None) -> Iterator[FieldError]:
 
 @strategy("", "Event")
 class CoreEventStrategy(EventStrategy):
-    """`v1` Event."""
+    """`v1` Event, whose metadata Kubernetes does not look at."""
+
+    name_rule = "path"
+    nulls = ("firstTimestamp", "lastTimestamp", "eventTime")
+
+    def complete(self, obj: Obj) -> None:
+        super().complete(obj)
+        obj.setdefault("involvedObject", {})
+        obj.setdefault("source", {})
+        obj.setdefault("reportingComponent", "")
+        obj.setdefault("reportingInstance", "")
 
 
 @strategy("events.k8s.io", "Event")

@@ -14,6 +14,7 @@ from navarch.kinds.strategies import strategy
 
 @strategy("node.k8s.io", "RuntimeClass")
 class RuntimeClassStrategy(Strategy):
+    finalizers_have_domains = False
     allow_unconditional_update = False
     columns = (NAME, Column("Handler", ".handler"), AGE)
 

@@ -17,6 +17,8 @@ _STATUS_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "exp
 
 @strategy("policy", "PodDisruptionBudget")
 class PodDisruptionBudgetStrategy(Strategy):
+    # Kubernetes does not look at this kind's metadata.
+    name_rule = "path"
     allow_unconditional_update = False
     has_generation = True
     columns = (
@@ -29,6 +31,9 @@ class PodDisruptionBudgetStrategy(Strategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
+
+    def complete(self, obj: Obj) -> None:
+        obj.setdefault("spec", {})
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
