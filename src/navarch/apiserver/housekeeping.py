@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from navarch.apiserver import memory
+from navarch import heap
 from navarch.apiserver.caches import Caches
+from navarch.client.supervision import Delay
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Housekeeping:
         self._tasks = []
 
     async def _keep(self, chore: Chore) -> None:
-        retry_s = RETRY_S
+        delay = Delay(RETRY_S, RETRY_MAX_S)
         pause_s = chore.every_s
         while True:
             await asyncio.sleep(pause_s)
@@ -62,11 +63,11 @@ class Housekeeping:
                 await chore.do()
             except Exception:
                 self._failed(chore.name)
-                log.exception("%s failed; trying again in %g s", chore.name, retry_s)
-                pause_s = min(retry_s, chore.every_s)
-                retry_s = min(2 * retry_s, RETRY_MAX_S)
+                pause_s = min(delay.failed(), chore.every_s)
+                log.exception("%s failed; trying again in %g s", chore.name, pause_s)
             else:
-                pause_s, retry_s = chore.every_s, RETRY_S
+                delay.succeeded()
+                pause_s = chore.every_s
 
 
 class Compaction:
@@ -84,7 +85,7 @@ class Compaction:
 
 async def trim() -> None:
     """What watchers and long answers took goes back to the system soon after they are gone."""
-    await asyncio.to_thread(memory.trim)
+    await asyncio.to_thread(heap.trim)
 
 
 def chores_of(caches: Caches) -> list[Chore]:

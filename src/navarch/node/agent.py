@@ -16,6 +16,7 @@ from typing import Final
 
 from navarch.api.schema import DEFAULT_VERSION
 from navarch.client.base import Client
+from navarch.heap import limit_arenas, trim_for_ever
 from navarch.node import cni, networking
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import (
@@ -28,7 +29,6 @@ from navarch.node.containerd import (
 )
 from navarch.node.ending import end_pods
 from navarch.node.kubelet import Kubelet
-from navarch.node.memory import limit_arenas, trim_for_ever
 from navarch.node.names import HostNames
 from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.resources import cgroups

@@ -16,10 +16,10 @@ from isal import igzip
 from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
-from navarch.apiserver.memory import give_back
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
+from navarch.heap import give_back
 from navarch.kinds import discovery_docs as discovery
 from navarch.kinds import openapi
 
