@@ -2,7 +2,7 @@
 
 Off, which is always but in tests, a place costs one look at `armed`. `NAVARCH_FAILPOINTS` switches them on:
 `sqlite.write.after=kill`, several with `;` between them. What can happen: `kill` (as by `kill -9`), `error` (an
-OSError, as from a full disk), `wait` (until the process is killed). `=kill:3` lets it happen at the third visit.
+OSError, as from a full disk), `wait` (until the process is killed). `=kill:3` lets it happen from the third visit on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Point:
         _known[name] = self
 
     def arm(self, action: str) -> None:
-        """`kill`, `error` or `wait`, with `:N` at the Nth visit from now; nothing disarms.  Raises ValueError."""
+        """`kill`, `error` or `wait`, with `:N` from the Nth visit on; nothing disarms.  Raises ValueError."""
         what, _, visits = action.partition(":")
         if what not in ("", "kill", "error", "wait"):
             raise ValueError(f"a failpoint can kill, error or wait, not {what!r}")
@@ -51,8 +51,11 @@ class Point:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._action == "wait":
             signal.pause()
-        if self._visits == 0:
-            raise OSError(28, f"failpoint {self.name}")
+        raise OSError(28, f"failpoint {self.name}")
+
+
+def point(name: str) -> Point:
+    return _known[name]
 
 
 def known() -> list[str]:

@@ -119,8 +119,9 @@ class SQLiteStore:
         self._lock = FileLock(self._path)
         self._users = 0
         self._syncing = False
-        # Why the last write failed.
+        # Why the last write failed, and how large it was.
         self._refusing = ""
+        self._refused_bytes = 0
 
     # Opening and closing
 
@@ -323,6 +324,7 @@ class SQLiteStore:
 
     def _fail_batch(self, batch: _Batch, error: BaseException) -> None:
         self._needs_reload = True
+        self._refused_bytes = sum(len(event.value) for event in batch.events if event.value)
         self._refusing = str(error)
         failure = [done for done, _ in batch.acknowledged] + [refused.done for refused in batch.refused]
         for done in failure:
@@ -435,8 +437,13 @@ class SQLiteStore:
     async def check(self) -> None:
         if self._refusing:
             # Whether it still is so only a write can tell.
-            await self._on_writer(lambda: sqlite_file.touch(self._writer))
+            await self._on_writer(self._try_to_write)
             self._refusing = ""
+
+    def _try_to_write(self) -> None:
+        if failpoints.armed:
+            _WRITE_BEFORE.visit()
+        sqlite_file.try_to_write(self._writer, self._refused_bytes)
 
     # Expiry and compaction
 

@@ -43,6 +43,7 @@ CREATE TRIGGER IF NOT EXISTS log_delete AFTER INSERT ON log WHEN NEW.value IS NU
 END;
 """
 _FORMAT = 2
+_TRIAL_MAX: Final = 1 << 20
 # The first format had one operation per revision, and nothing expired.
 _FROM_FORMAT_1 = f"""
 BEGIN IMMEDIATE;
@@ -209,9 +210,10 @@ def revision_of(row: Row) -> int:
     return row[0] >> _PLACE_BITS
 
 
-def touch(connection: sqlite3.Connection) -> None:
-    """A write that changes nothing.  Raises sqlite3.Error where none is possible."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('touched', 1)")
+def try_to_write(connection: sqlite3.Connection, size: int) -> None:
+    """Write so many bytes, and take them away.  Raises sqlite3.Error where there is no room."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('trial', zeroblob(?))", (min(size, _TRIAL_MAX),))
+    connection.execute("DELETE FROM meta WHERE name = 'trial'")
 
 
 def _newest(connection: sqlite3.Connection) -> int:
