@@ -318,7 +318,7 @@ async def test_the_objects_of_another_cluster_are_not_touched(etcd_url: str) -> 
     also_mine = EtcdStore(parse(etcd_url), owner="mine 1234")
     await also_mine.open()
     with pytest.raises(StoreUnavailable, match="belongs to the cluster 'mine'"):
-        await EtcdStore(parse(etcd_url), owner="yours 1234").open()
+        await EtcdStore(parse(etcd_url), owner="mine 5678").open()
     await mine.close()
     await also_mine.close()
 

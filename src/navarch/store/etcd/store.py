@@ -49,8 +49,9 @@ _OLDEST_TIMEOUT_S: Final = 5.0
 
 
 class EtcdStore:
-    """`owner` names the cluster whose objects these are: another one's are not touched. `record` is a file in which is
-    noted which etcd it is and how far it has come, so that another or an older one is not taken for it."""
+    """`owner` says whose objects these are, a cluster's name and what tells it apart: another one's are not touched.
+    `record` is a file in which is noted which etcd it is and how far it has come, so that another or an older one is
+    not taken for it."""
 
     def __init__(
         self, target: Target, *, owner: str = "", record: Path | None = None, clock: Clock | None = None
@@ -132,7 +133,7 @@ class EtcdStore:
             await self.commit((Put(_OWNER, self._owner.encode(), expected=0),))
         except Conflict as conflict:
             found = conflict.current.value.decode(errors="replace") if conflict.current else ""
-            if found != self._owner:
+            if found.rpartition(" ")[2] != self._owner.rpartition(" ")[2]:
                 raise StoreUnavailable(
                     f"what is in {self._target} belongs to the cluster {found.partition(' ')[0]!r} with another "
                     "authority; give this one a part of its own, such as "
