@@ -17,9 +17,8 @@ import orjson
 
 from navarch.api.errors import Obj
 from navarch.api.schema_decode import DecodeError, Decoders, decode_failure
+from navarch.api.version import DEFAULT_VERSION
 
-# The version of Kubernetes that is served unless another is asked for.
-DEFAULT_VERSION: Final = "1.37"
 _FOLDER: Final = Path(__file__).parent / "_schemas"
 _NOTHING: Final[Mapping[str, Any]] = {}
 

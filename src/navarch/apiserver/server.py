@@ -26,6 +26,7 @@ from navarch.api.errors import (
     unknown_path,
 )
 from navarch.api.meta import Obj, Resource
+from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admitting import Chain
 from navarch.apiserver.allocation.keys import NODE_PORTS_KIND
@@ -77,7 +78,7 @@ class ApiServer:
         store: Store,
         *,
         registry: Registry | None = None,
-        kubernetes_version: str = schema.DEFAULT_VERSION,
+        kubernetes_version: str = DEFAULT_VERSION,
         authenticator: Authenticator | None = None,
         authorizer: Authorizer | None = None,
         token_issuer: TokenIssuer | None = None,

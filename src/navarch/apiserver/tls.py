@@ -21,12 +21,12 @@ import contextlib
 import ssl
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from typing import TYPE_CHECKING, Any, Final
 
 from navarch.apiserver.auth.authenticator import UNTRUSTED
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for.
 _NO_CHECK_TIME: Final = 0x200000
@@ -57,6 +57,9 @@ def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext
     """A server context that takes client certificates of `client_ca` and does without them."""
     context = _StrictContext(ssl.PROTOCOL_TLS_SERVER)
     context.quiet = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
+    # 11 MB, which who serves in process can do without.
+    from cryptography import x509
+
     authority = x509.load_pem_x509_certificate(client_ca.read_bytes())
     for each in (context, context.quiet):
         each.authority = authority
@@ -139,6 +142,8 @@ def _chain(message: bytes, version: int) -> tuple[bytes, ...]:
 @lru_cache(maxsize=256)
 def _is_ours(authority: x509.Certificate, chain: tuple[bytes, ...]) -> bool:
     """Whether it is worth while to let OpenSSL verify it."""
+    from cryptography import x509
+
     current = x509.load_der_x509_certificate(chain[0])
     for der in (*chain[1:], None):
         if _issued(authority, current):
@@ -153,6 +158,8 @@ def _is_ours(authority: x509.Certificate, chain: tuple[bytes, ...]) -> bool:
 
 
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):

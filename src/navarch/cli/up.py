@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle

@@ -10,14 +10,13 @@ import os
 import re
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
@@ -247,6 +246,9 @@ def known_clusters() -> list[ClusterConfig]:
 def planning() -> Iterator[None]:
     """Hold this while a new cluster's ports and networks are chosen and written down: of two `up` at the same moment
     the second sees what the first has taken."""
+    # Not for the processes of a cluster, which never need it: it brings every compression there is.
+    import tempfile
+
     path = Path(tempfile.gettempdir(), f"navarch-{os.geteuid()}.lock")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 from navarch.client.base import Client
 from navarch.heap import limit_arenas, trim_for_ever
 from navarch.node import cni, networking

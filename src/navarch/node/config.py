@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 
 
 @dataclass(frozen=True, slots=True)

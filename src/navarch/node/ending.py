@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 from navarch.node.containerd import (
     ContainerdConfig,
     ContainerdPaths,

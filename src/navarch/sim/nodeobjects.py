@@ -8,8 +8,8 @@ from datetime import datetime
 from ipaddress import ip_address
 
 from navarch.api.meta import Obj
-from navarch.api.schema import DEFAULT_VERSION
 from navarch.api.time import format_micro_time, format_time
+from navarch.api.version import DEFAULT_VERSION
 from navarch.sim.addresses import NODES
 
 KUBELET_VERSION = f"v{DEFAULT_VERSION}.0-navarch"

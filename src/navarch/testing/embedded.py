@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from navarch.api.schema import DEFAULT_VERSION
+from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
