@@ -10,7 +10,10 @@ import pytest
 
 from navarch.client.resources import STATEFUL_SETS
 from navarch.client.supervision import Delay
+from navarch.node.engine import start, stop
+from navarch.node.engine.worker import PodWorker
 from navarch.node.resources.capacity import Amount
+from navarch.node.runtime.base import ExecResult, RuntimeFailure
 from navarch.node.runtime.simulated import Life
 from tests.node.engine.conftest import Simulated
 
@@ -192,3 +195,107 @@ async def test_a_stateful_set_makes_a_refused_pod_anew_until_it_fits(controlled:
     await controlled.api.delete_gracefully("default", "holder")
 
     await controlled.running("db-0")
+
+
+async def test_a_hook_that_cannot_even_be_tried_fails_and_the_pod_still_stops(simulated: Simulated) -> None:
+    nowhere = {"tcpSocket": {"port": "nowhere"}}
+    await simulated.pod("hooked", {"name": "c", "lifecycle": {"preStop": nowhere}})
+    await simulated.running("hooked")
+
+    await simulated.api.delete_gracefully("default", "hooked")
+
+    await simulated.until(lambda: simulated.shown("hooked") is None)
+    assert "FailedPreStopHook" in simulated.reasons("hooked")
+
+
+async def test_a_broken_hook_is_a_failed_hook(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> Any:
+        raise LookupError("hook")
+
+    monkeypatch.setattr(start, "run_hook", broken)
+    monkeypatch.setattr(stop, "run_hook", broken)
+    hooks = {"postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 1}}}
+    await simulated.pod("hooked", {"name": "c", "lifecycle": hooks})
+    await simulated.until(lambda: "FailedPostStartHook" in simulated.reasons("hooked"))
+
+    await simulated.api.delete_gracefully("default", "hooked")
+
+    await simulated.until(lambda: simulated.shown("hooked") is None)
+
+
+async def test_what_cannot_be_stopped_is_tried_again_and_not_at_once(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_container, attempts = simulated.runtime.stop_container, []
+
+    async def stubborn(container_id: str, grace_s: int) -> None:
+        attempts.append(container_id)
+        if len(attempts) < 2:
+            raise RuntimeFailure("the shim does not answer")
+        await stop_container(container_id, grace_s)
+
+    monkeypatch.setattr(simulated.runtime, "stop_container", stubborn)
+    await simulated.pod("stays")
+    await simulated.running("stays")
+
+    await simulated.api.delete_gracefully("default", "stays")
+
+    await simulated.until(lambda: simulated.shown("stays") is None)
+    assert len(attempts) == 2
+    told = [event["message"] for event in simulated.api.events() if event["reason"] == "FailedKillPod"]
+    assert told == ["error killing pod: the shim does not answer"]
+
+
+async def test_a_pull_that_breaks_in_an_unknown_way_is_a_failed_pull(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulls = []
+
+    async def broken(image: str, login: Any) -> str:
+        pulls.append(image)
+        raise AttributeError("'list' object has no attribute 'get'")
+
+    monkeypatch.setattr(simulated.runtime, "pull_image", broken)
+    await simulated.pod("unpulled", {"name": "c", "imagePullPolicy": "Always"})
+
+    await simulated.until(lambda: "BackOff" in simulated.reasons("unpulled"))
+    assert len(pulls) <= 2
+
+
+async def test_a_probe_that_breaks_in_an_unknown_way_says_nothing_of_the_container(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec_sync, attempts = simulated.runtime.exec_sync, []
+
+    async def broken(*arguments: Any) -> ExecResult:
+        attempts.append(arguments)
+        if len(attempts) == 1:
+            raise IndexError("probe")
+        return await exec_sync(*arguments)
+
+    monkeypatch.setattr(simulated.runtime, "exec_sync", broken)
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}
+    await simulated.pod("probed", {"name": "c", "livenessProbe": probe, "readinessProbe": probe})
+
+    def ready() -> bool:
+        statuses = (simulated.shown("probed").get("status") or {}).get("containerStatuses") or [{}]
+        return bool(statuses[0].get("ready"))
+
+    await simulated.until(ready)
+    assert simulated.shown("probed")["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+async def test_a_worker_that_breaks_down_as_a_whole_is_run_again(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken, failing = PodWorker.woken, [OverflowError("clock")]
+
+    async def broken(self: PodWorker) -> None:
+        if failing:
+            raise failing.pop()
+        await woken(self)
+
+    monkeypatch.setattr(PodWorker, "woken", broken)
+    await simulated.pod("unlucky")
+
+    await simulated.running("unlucky")

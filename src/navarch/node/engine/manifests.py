@@ -43,7 +43,8 @@ def static_pod(document: Any, *, source: str, origin: str, node_name: str, now: 
     metadata, spec = pod.setdefault("metadata", {}), pod.setdefault("spec", {})
     if not metadata.get("name"):
         raise ManifestError("the pod has no name")
-    metadata["uid"] = metadata.get("uid") or digest
+    # One that the manifest states would outlive what it says.
+    metadata["uid"] = digest
     metadata["name"] = f"{metadata['name']}-{node_name.lower()}"
     metadata["namespace"] = metadata.get("namespace") or "default"
     metadata.setdefault("annotations", {}).update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-from navarch.client.supervision import Failures
+from navarch.client.supervision import Failures, until_done
 from navarch.node import podspec
 from navarch.node.engine.worker import PodWorker
 
@@ -37,7 +37,8 @@ class Pods:
         """Run a worker until its pod has gone from the node."""
         uid = worker.uid
         self._workers[uid] = worker
-        task = asyncio.create_task(worker.run(), name=f"pod {podspec.quoted(worker.pod)}")
+        name = f"pod {podspec.quoted(worker.pod)}"
+        task = asyncio.create_task(until_done(name, worker.run, self._failures), name=name)
         self._tasks[uid] = task
 
         def done(ended: asyncio.Task[None]) -> None:
@@ -45,11 +46,7 @@ class Pods:
             self._tasks.pop(uid, None)
             for runtime_id in [key for key, owner in self._owners.items() if owner == uid]:
                 del self._owners[runtime_id]
-            if ended.cancelled():
-                return
-            if (error := ended.exception()) is not None:
-                self._failures.note(ended.get_name(), error)
-            if self.on_end is not None:
+            if not ended.cancelled() and self.on_end is not None:
                 self.on_end(worker)
 
         task.add_done_callback(done)

@@ -18,7 +18,7 @@ from navarch.node.engine.podprobes import PodProbes
 from navarch.node.engine.podstate import PodState
 from navarch.node.engine.resize import Resizer
 from navarch.node.podspec import ConfigError
-from navarch.node.probes.handlers import run_hook
+from navarch.node.probes.handlers import Outcome, run_hook
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.runtime.base import ContainerConfig, Image, NotFound, RuntimeFailure
 from navarch.node.spec.container import ContainerInputs, container_config
@@ -217,9 +217,7 @@ class Starter:
 
     async def _after_hook(self, container: Obj, container_id: str, hook: Obj) -> None:
         worker = self._worker
-        outcome = await run_hook(
-            worker.parts.runtime, worker.parts.caller, worker.pod, container, hook, container_id, worker.pod_ip()
-        )
+        outcome = await self._hook(container, container_id, hook)
         state = worker.memory[container["name"]]
         if state.container_id != container_id:
             return
@@ -229,6 +227,17 @@ class Starter:
             return
         worker.event("Warning", "FailedPostStartHook", "PostStartHook failed", container["name"])
         state.doomed = "FailedPostStartHook"
+
+    async def _hook(self, container: Obj, container_id: str, hook: Obj) -> Outcome:
+        worker, parts = self._worker, self._worker.parts
+        try:
+            return await run_hook(
+                parts.runtime, parts.caller, worker.pod, container, hook, container_id, worker.pod_ip()
+            )
+        except Exception as error:
+            # Whatever it is, the hook has not done its work; left running it would hold back the whole pod.
+            parts.failures.note(f"postStart of {container['name']} in {podspec.quoted(worker.pod)}", error)
+            return Outcome(False, str(error))
 
     def _started(self, container: Obj, container_id: str) -> None:
         state = self._worker.memory[container["name"]]

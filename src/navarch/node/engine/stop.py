@@ -13,17 +13,25 @@ from collections.abc import Sequence
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.client.supervision import Delay
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import Kill
 from navarch.node.engine.podprobes import PodProbes
 from navarch.node.engine.podstate import PodState
-from navarch.node.probes.handlers import run_hook
+from navarch.node.probes.handlers import Outcome, run_hook
 from navarch.node.probes.prober import termination_grace
 from navarch.node.runtime.base import NotFound
 
 # What is left to a container whose preStop hook used up the grace period.
 _LEAST_GRACE_S: Final = 2
+
+
+def leaves(error: Exception) -> list[Exception]:
+    """The errors of a task group one by one."""
+    if isinstance(error, ExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in leaves(one)]
+    return [error]
 
 
 class Stopper:
@@ -35,6 +43,7 @@ class Stopper:
         self._killing: set[str] = set()
         self._stopping: asyncio.Task[None] | None = None
         self._deadline_s = 0.0
+        self._delay = Delay()
 
     def kill(self, kill: Kill) -> None:
         """Stop one container of a pod that goes on, beside the worker's turns."""
@@ -61,8 +70,21 @@ class Stopper:
             self._killing.clear()
         self._deadline_s = deadline_s
         name = f"stop {podspec.quoted(self._worker.pod)}"
-        self._stopping = asyncio.create_task(self._stop_pod(deadline_s), name=name)
+        self._stopping = asyncio.create_task(self._stop_or_wait(name, deadline_s), name=name)
         self._worker.spawn(self._stopping)
+
+    async def _stop_or_wait(self, name: str, deadline_s: float) -> None:
+        """What cannot be stopped now is tried again by a later turn, which this one's end brings about: not at once."""
+        try:
+            await self._stop_pod(deadline_s)
+        except Exception as error:
+            problems = leaves(error)
+            for problem in problems:
+                self._worker.parts.failures.note(name, problem)
+            self._worker.event("Warning", "FailedKillPod", f"error killing pod: {problems[0]}")
+            await asyncio.sleep(self._delay.failed())
+        else:
+            self._delay.succeeded()
 
     async def stop_leftovers(self) -> None:
         """Stop what is left of a sandbox that failed, before a new one is made."""
@@ -126,5 +148,9 @@ class Stopper:
                 )
         except TimeoutError:
             return
+        except Exception as error:
+            # The container stops all the same.
+            parts.failures.note(f"preStop of {container['name']} in {podspec.quoted(worker.pod)}", error)
+            outcome = Outcome(False, str(error))
         if not outcome.ok:
             worker.event("Warning", "FailedPreStopHook", "PreStopHook failed", container["name"])

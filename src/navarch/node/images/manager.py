@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from navarch.api.time import Clock
 from navarch.node.backoff import Backoff
 from navarch.node.references import ObjectSource
 from navarch.node.runtime.base import Image, Login, Runtime, RuntimeFailure
+
+log = logging.getLogger(__name__)
 
 _DEFAULT_REGISTRY: Final = "docker.io"
 _REFERENCE: Final = re.compile(
@@ -183,7 +186,10 @@ class ImageManager:
             try:
                 logins = await self._credentials(pod, image)
                 await self._pull_with(image, logins)
-            except (RuntimeFailure, ConnectionError, StatusError) as error:
+            except Exception as error:
+                # What it is does not matter to the pod: it waits, and the next attempt may fare better.
+                if not isinstance(error, RuntimeFailure | OSError | StatusError):
+                    log.error("pulling %s: %s: %s", image, type(error).__name__, error, exc_info=error)
                 now = self._clock.now()
                 previous = self._failures.get((uid, image))
                 self._backoff.attempted(key, previous.at if previous else now, now)

@@ -142,5 +142,9 @@ async def run_hook(
         return Outcome(True)
     if hook.get("tcpSocket"):
         host = hook["tcpSocket"].get("host") or pod_ip
-        return await tcp_connect(host, port_number(container, hook["tcpSocket"]["port"]), _HOOK_TIMEOUT_S)
+        try:
+            port = port_number(container, hook["tcpSocket"]["port"])
+        except ValueError as error:
+            return Outcome(False, str(error))
+        return await tcp_connect(host, port, _HOOK_TIMEOUT_S)
     return Outcome(False, f"invalid handler in pod {podspec.quoted(pod)}")

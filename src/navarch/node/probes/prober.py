@@ -7,6 +7,7 @@ say, and each change is reported once. Startup holds the other two back until it
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +22,8 @@ from navarch.api.protobuf_messages import message_class
 from navarch.api.time import Clock
 from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
+
+log = logging.getLogger(__name__)
 
 KINDS: Final = ("startupProbe", "livenessProbe", "readinessProbe")
 _TITLES: Final = {"startupProbe": "Startup", "livenessProbe": "Liveness", "readinessProbe": "Readiness"}
@@ -45,8 +48,8 @@ class Prober:
         self._caller = caller
 
     async def attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome | None:
-        """One attempt, bounded by the probe's timeout; None where nothing was learnt of the container because the
-        runtime is away. Never raises but for cancellation."""
+        """One attempt, bounded by the probe's timeout; None where nothing was learnt of the container, as when
+        the runtime is away. Never raises but for cancellation."""
         timeout_s = float(_number(probe, "timeoutSeconds", 1))
         try:
             if probe.get("exec"):
@@ -62,6 +65,10 @@ class Prober:
                 return await grpc_health(pod_ip, int(action["port"]), action.get("service") or "", timeout_s)
         except ValueError as error:
             return Outcome(False, str(error))
+        except Exception as error:
+            # A fault of ours says nothing of the container: the attempt counts for nothing, as in Kubernetes.
+            log.error("probe of %s: %s: %s", container.get("name"), type(error).__name__, error, exc_info=error)
+            return None
         return Outcome(False, "missing probe handler")
 
     async def _exec(self, command: list[str], container_id: str, timeout_s: float) -> Outcome | None:
