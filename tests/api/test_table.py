@@ -55,7 +55,7 @@ def test_a_row_carries_what_was_asked_for() -> None:
         "metadata": OBJ["metadata"],
     }
     assert rows["Object"]["object"] == OBJ
-    assert "object" not in rows["None"]
+    assert rows["None"]["object"] is None
 
 
 def test_include_object_is_checked() -> None:

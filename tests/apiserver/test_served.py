@@ -553,3 +553,18 @@ async def test_two_servers_in_one_process_share_nothing() -> None:
     finally:
         await one.stop()
         await two.stop()
+
+
+async def test_discovery_says_what_kubernetes_says(api: Api) -> None:
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+    (core,) = (await api.ok("GET", "/api", accept=accept))["items"]
+    pods = next(entry for entry in core["versions"][0]["resources"] if entry["resource"] == "pods")
+    kinds = {each["subresource"]: each["responseKind"] for each in pods["subresources"]}
+
+    assert core["metadata"] == {}
+    # The list's own group and version are not repeated.
+    assert pods["responseKind"] == kinds["status"] == {"group": "", "version": "", "kind": "Pod"}
+    assert kinds["eviction"] == {"group": "policy", "version": "v1", "kind": "Eviction"}
+    assert (await api("GET", "/api", accept="application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList"))[
+        0
+    ] == 406

@@ -104,6 +104,8 @@ def _row(cells: list[Callable[[Obj, datetime], Any]], obj: Obj, data: bytes | No
         }
     elif include == INCLUDE_OBJECT:
         row["object"] = obj if data is None else orjson.Fragment(data)
+    else:
+        row["object"] = None
     return row
 
 

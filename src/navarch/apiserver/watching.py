@@ -214,7 +214,7 @@ class Lines:
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         resource = self._kind.resource
-        metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
+        metadata: Obj = {"resourceVersion": str(revision)}
         if initial_end:
             metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
         data = orjson.dumps({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})

@@ -129,7 +129,7 @@ def aggregated(registry: Registry, *, core: bool, api_version: str = "v2") -> Ob
 
 def _aggregated_group(registry: Registry, group: str, versions: list[str]) -> Obj:
     return {
-        "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
+        "metadata": {"name": group} if group else {},
         "versions": [
             {
                 "version": version,
@@ -141,7 +141,10 @@ def _aggregated_group(registry: Registry, group: str, versions: list[str]) -> Ob
     }
 
 
-def _response_kind(group: str, version: str, kind: str) -> Obj:
+def _response_kind(resource: Resource, group: str, version: str, kind: str) -> Obj:
+    """Group and version are said only where they are not those of the list, as Kubernetes does."""
+    if (group, version) == (resource.group, resource.version):
+        group = version = ""
     return {"group": group, "version": version, "kind": kind}
 
 
@@ -149,7 +152,7 @@ def _aggregated_resource(kind: Kind) -> Obj:
     resource = kind.resource
     entry: Obj = {
         "resource": resource.plural,
-        "responseKind": _response_kind(resource.group, resource.version, resource.kind),
+        "responseKind": _response_kind(resource, resource.group, resource.version, resource.kind),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": kind.singular,
         "verbs": list(kind.verbs),
@@ -159,7 +162,7 @@ def _aggregated_resource(kind: Kind) -> Obj:
     if kind.categories:
         entry["categories"] = list(kind.categories)
     subresources = [
-        {"subresource": name, "responseKind": _response_kind(*response), "verbs": list(verbs)}
+        {"subresource": name, "responseKind": _response_kind(resource, *response), "verbs": list(verbs)}
         for name, response, verbs in subresources_of(kind)
     ]
     if subresources:

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import orjson
 from isal import igzip
 
-from navarch.api.errors import unknown_path
+from navarch.api.errors import not_acceptable, unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
+from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
@@ -24,6 +25,11 @@ from navarch.kinds import discovery_docs as discovery
 from navarch.kinds import openapi
 
 _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
+
+
+_PLAIN = ("application/json", "*/*", "application/*")
+# What clients name beside JSON: they are answered in JSON, as they would be by a server that has nothing else.
+_OTHERS = ("application/yaml", "application/vnd.kubernetes.protobuf")
 
 
 class Documents:
@@ -146,12 +152,15 @@ def _with_etag(request: Request, made: tuple[bytes, str], media_type: str = "app
 
 
 def _aggregated_version(accept: str) -> str:
-    """`v2` or `v2beta1` where the client prefers the aggregated form, else empty."""
+    """`v2` or `v2beta1` where the client prefers the aggregated form, else empty.  Raises StatusError 406 where the
+    client takes nothing that there is."""
     for clause in accept.split(","):
         if "as=APIGroupDiscoveryList" in clause and "g=apidiscovery.k8s.io" in clause and "json" in clause:
             for version in discovery.AGGREGATED_VERSIONS:
                 if f"v={version}" in clause.replace(" ", "").split(";"):
                     return version
-        elif clause.split(";")[0].strip() in ("application/json", "*/*"):
+        elif "as=" not in clause and clause.split(";")[0].strip() in _PLAIN:
             return ""
+    if accept and not any(clause.split(";")[0].strip() in _OTHERS for clause in accept.split(",")):
+        raise not_acceptable(OFFERED)
     return ""
