@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import orjson
@@ -12,6 +14,7 @@ from navarch.apiserver import connection
 from navarch.apiserver.connection import plain_request
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
+from navarch.client.transport import Request, Response
 from tests.apiserver.conftest import Api, config_map
 
 PATH = "/api/v1/namespaces/default/configmaps"
@@ -164,3 +167,115 @@ def test_a_plain_request() -> None:
     assert (request.method, request.path, length) == ("POST", "/api/v1/namespaces/n/pods", 7)
     assert list(request.query) == [("dryRun", "All"), ("x", "a &")]
     assert request.headers == {"host": "h", "x-a": "1, 2", "content-length": "7"}
+
+
+async def test_a_body_in_very_small_pieces_takes_no_quadratic_time(server: ApiServer, api: Api) -> None:
+    answered: list[Request] = []
+
+    async def answer(request: Request, certificate: bytes | None) -> Response:
+        answered.append(request)
+        return Response(200, b"{}")
+
+    made = connection.Server(None, answer)()
+    transport = Discarding()
+    made.connection_made(transport)
+    data = create("a", k="v" * 300_000)
+    started = time.process_time()
+    made.data_received(data[:200])
+    for at in range(200, len(data)):
+        made.data_received(data[at : at + 1])
+    await asyncio.sleep(0)
+    assert time.process_time() - started < 3
+    assert answered[0].body == data[data.index(b"\r\n\r\n") + 4 :]
+    made.connection_lost(None)
+
+
+class Discarding(asyncio.Transport):
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        return
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+@pytest.fixture
+async def front(server: ApiServer, api: Api) -> AsyncIterator[tuple[HTTPFront, int]]:
+    front = HTTPFront(server)
+    yield front, await front.start("127.0.0.1", 0, None)
+    await front.stop()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_of_all_bodies_that_are_coming_the_longest_are_given_up(
+    front: tuple[HTTPFront, int], chunked: bool
+) -> None:
+    bodies = front[0]._web.bodies
+    bodies.limit = 500_000
+    part = b"x" * 100_000
+    lines = ("Transfer-Encoding: chunked",) if chunked else ("Content-Length: 2000000",)
+    wires = [Wire(*await asyncio.open_connection("127.0.0.1", front[1])) for _ in range(4)]
+    for wire in wires:
+        await wire.say(request("POST", PATH, b"", *lines, "Content-Type: application/json"))
+    for count, wire in enumerate(wires):
+        for _ in range(count + 1):
+            await wire.say(b"186a0\r\n" + part + b"\r\n" if chunked else part)
+
+    status, headers, _ = await wires[-1].hear()
+
+    assert (status, headers["retry-after"]) == (429, "1")
+    assert bodies.total <= 500_000
+    fresh = Wire(*await asyncio.open_connection("127.0.0.1", front[1]))
+    await fresh.say(create("fits"))
+    assert (await fresh.hear())[0] == 201
+    for wire in (*wires, fresh):
+        wire.writer.close()
+    async with asyncio.timeout(5):
+        while bodies.total:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET",
+        create("a")[:20],
+        b"GET /version HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    ],
+)
+async def test_connections_on_which_nothing_is_asked_are_ended(
+    server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+    front = HTTPFront(server)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await front.start("127.0.0.1", 0, None))
+    writer.write(said)
+
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+    writer.close()
+    await front.stop()
+
+
+async def test_a_connection_that_has_been_used_may_be_idle(
+    server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.1)
+    front = HTTPFront(server)
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", await front.start("127.0.0.1", 0, None)))
+    for name, other in (("a", "/version"), ("b", f"{PATH}?watch=1&timeoutSeconds=1")):
+        await wire.say(create(name))
+        assert (await wire.hear())[0] == 201
+        await asyncio.sleep(0.5)
+        await wire.say(request("GET", other))
+        status, _, _ = await wire.hear()
+        assert status == 200
+    wire.writer.close()
+    await front.stop()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from navarch.client.connection import dechunked
+from navarch.client.base import _lines
 from navarch.client.http import HTTPTransport
-from navarch.client.transport import Request
+from navarch.client.http1 import Chunks, HeadReader, length_of
+from navarch.client.transport import Request, Response
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -147,6 +149,50 @@ async def test_line_breaks_are_refused() -> None:
         await send(Request("GET", "/", headers={"a": "b\r\nc: d"}))  # type: ignore[misc]
 
 
-def test_dechunked() -> None:
-    assert dechunked(b"3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n") == b"abcd"
-    assert dechunked(b"3\r\nab") is None
+CHUNKED = b"3;x=y\r\nabc\r\n1\r\nd\r\nA\r\n0123456\r\n9\r\n0\r\ntrailer: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 100])
+def test_a_body_in_chunks_in_pieces_of_any_size(step: int) -> None:
+    chunks = Chunks()
+    found = [chunks.feed(CHUNKED[start : start + step]) for start in range(0, len(CHUNKED), step)]
+    assert found == [None] * (len(found) - 1) + [b"abcd0123456\r\n9"]
+
+
+@pytest.mark.parametrize("data", [b"zz\r\n", b"-1\r\n", b"\r\n", b"0x3\r\n", b"1" * 5000])
+def test_chunks_that_are_none(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        Chunks().feed(data)
+
+
+@pytest.mark.parametrize("length", ["-1", "+3", "1_0", "x", "\u0663", ""])
+def test_lengths_that_are_none(length: str) -> None:
+    with pytest.raises(ValueError):
+        length_of({"content-length": length})
+
+
+def test_small_pieces_take_no_quadratic_time() -> None:
+    started = time.process_time()
+    head = HeadReader()
+    for _ in range(200_000):
+        assert head.feed(b"x: y") is None
+    chunks = Chunks()
+    for _ in range(100_000):
+        assert chunks.feed(b"4\r\n\r\n\r\n\r\n") is None
+    assert time.process_time() - started < 2
+
+
+async def test_a_long_chunk_of_a_watch_is_split_in_linear_time() -> None:
+    line = b'{"type":"ADDED","object":{"metadata":{"name":"' + b"x" * 300 + b'"}}}\n'
+
+    async def body() -> AsyncIterator[bytes]:
+        whole = line * 60_000
+        yield b"\n" + whole[:100]
+        yield whole[100:-5]
+        yield whole[-5:-1]
+        yield b"\n"
+
+    started = time.process_time()
+    lines = [found async for found in _lines(Response(200, body()))]
+    assert lines == [line[:-1]] * 60_000
+    assert time.process_time() - started < 2

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -33,6 +34,10 @@ Answer = Callable[[Request, bytes | None], Awaitable[Response]]
 
 IDLE_S = 300.0
 BODY_S = 60.0
+# As long as Kubernetes waits for a request's head.
+HEAD_S = 32.0
+# Of bodies that are still coming, all clients' together: they are not known yet.
+BODIES_MAX = 256 << 20
 _STALLED_S = 30.0
 _AT_ONCE = 1 << 20
 _HEAD_MAX = 8192
@@ -55,12 +60,36 @@ class _Headers(NamedTuple):
     length: int
 
 
-class _Due(NamedTuple):
+@dataclass(slots=True)
+class _Due:
     """A request whose body is still coming."""
 
     request: Request
-    parts: list[bytes]
+    body: bytearray
+    length: int
     timer: asyncio.TimerHandle
+
+
+class Bodies:
+    """What has come of bodies that are not whole yet. Beyond the limit, the longest are given up."""
+
+    def __init__(self, limit: int = BODIES_MAX) -> None:
+        self.limit = limit
+        self.total = 0
+        self._coming: dict[object, tuple[int, Callable[[], None]]] = {}
+
+    def add(self, whose: object, size: int, give_up: Callable[[], None]) -> None:
+        """`give_up` is called if this is the longest when there is too much of all."""
+        self._coming[whose] = self._coming.get(whose, (0, give_up))[0] + size, give_up
+        self.total += size
+        while self.total > self.limit:
+            longest = max(self._coming, key=lambda each: self._coming[each][0])
+            give_up_longest = self._coming[longest][1]
+            self.remove(longest)
+            give_up_longest()
+
+    def remove(self, whose: object) -> None:
+        self.total -= self._coming.pop(whose, (0, None))[0]
 
 
 @lru_cache(maxsize=1024)
@@ -135,27 +164,84 @@ def _head_of(response: Response, length: int) -> bytes:
 class Connection(web.RequestHandler):
     """aiohttp's protocol, with the short way in front of it."""
 
-    __slots__ = ("_answer", "_answering", "_due", "_general", "_later", "_peer", "_peer_known")
+    __slots__ = (
+        "_answer",
+        "_answering",
+        "_began_s",
+        "_bodies",
+        "_done_s",
+        "_due",
+        "_general",
+        "_handling",
+        "_later",
+        "_later_size",
+        "_patience",
+        "_peer",
+        "_peer_known",
+        "_used",
+    )
 
-    def __init__(self, manager: web.Server, answer: Answer, **options: Any) -> None:
+    def __init__(self, manager: web.Server, answer: Answer, bodies: Bodies, short_way: bool, **options: Any) -> None:
         super().__init__(manager, **options)
         self._answer = answer
+        self._bodies = bodies
         self._answering: asyncio.Task[None] | None = None
         self._due: _Due | None = None
         self._later: list[bytes] = []
-        # Whether aiohttp has the connection for good.
-        self._general = False
+        self._later_size = 0
+        # Whether aiohttp has the connection for good; how many requests it is handling.
+        self._general = not short_way
+        self._handling = 0
+        # When the first byte of the request came whose head is not whole yet, and when the last answer was sent.
+        self._began_s: float | None = None
+        self._done_s = 0.0
+        self._used = False
+        self._patience: asyncio.TimerHandle | None = None
         self._peer: bytes | None = None
         self._peer_known = False
 
     # In
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._done_s = self._loop.time()
+        self._patience = self._loop.call_later(HEAD_S, self._look)
+
+    def _look(self) -> None:
+        """End a connection on which nothing is asked: slow heads, and none at all, would stay for ever."""
+        now = self._loop.time()
+        self._patience = self._loop.call_later(HEAD_S / 2, self._look)
+        if self._answering is not None or self._due is not None or self._handling:
+            return
+        since, limit = self._done_s, IDLE_S if self._used else HEAD_S
+        if self._began_s is not None:
+            since, limit = self._began_s, HEAD_S
+        if now - since >= limit and self.transport is not None:
+            self.transport.abort()
+
+    def begins(self) -> None:
+        """A request's head is whole."""
+        self._began_s = None
+        self._used = True
+
+    def handles(self) -> None:
+        """aiohttp has handed a request on."""
+        self.begins()
+        self._handling += 1
+
+    def handled(self) -> None:
+        self._handling -= 1
+        self._done_s = self._loop.time()
+
     def data_received(self, data: bytes) -> None:
+        if self._began_s is None and data:
+            self._began_s = self._loop.time()
         if self._general or not data:
             super().data_received(data)
         elif self._answering is not None:
             self._later.append(data)
-            if sum(map(len, self._later)) > _WAITING_MAX:
+            self._later_size += len(data)
+            if self._later_size > _WAITING_MAX:
                 self._pause_transport_reading()
         elif self._due is not None:
             self._take_body(self._due, data)
@@ -188,38 +274,50 @@ class Connection(web.RequestHandler):
         request, length = plain
         body = data[end + len(_END) :]
         if len(body) < length:
-            timer = self._loop.call_later(BODY_S, self._give_up)
-            self._due = _Due(request, [body], timer)
+            timer = self._loop.call_later(BODY_S, self._give_up, 408)
+            self._due = _Due(request, bytearray(body), length, timer)
+            self._bodies.add(self, len(body), self._too_much)
             return
+        self._whole(request, body, length)
+
+    def _take_body(self, due: _Due, data: bytes) -> None:
+        due.body += data
+        if len(due.body) < due.length:
+            self._bodies.add(self, len(data), self._too_much)
+            return
+        self._forget_due(due)
+        self._whole(due.request, bytes(due.body), due.length)
+
+    def _whole(self, request: Request, body: bytes, length: int) -> None:
         if len(body) > length:
             self._later.append(body[length:])
+            self._later_size += len(body) - length
             body = body[:length]
         request.body = body
         self._begin(request)
 
-    def _take_body(self, due: _Due, data: bytes) -> None:
-        due.parts.append(data)
-        length = int(due.request.headers["content-length"])
-        if sum(map(len, due.parts)) < length:
-            return
+    def _forget_due(self, due: _Due) -> None:
         due.timer.cancel()
+        self._bodies.remove(self)
         self._due = None
-        body = b"".join(due.parts)
-        if len(body) > length:
-            self._later.append(body[length:])
-            body = body[:length]
-        due.request.body = body
-        self._begin(due.request)
 
-    def _give_up(self) -> None:
-        """The body did not arrive in time."""
+    def _too_much(self) -> None:
+        """There is too much of all bodies that are coming, and this is the longest."""
+        self._give_up(429)
+
+    def _give_up(self, status: int) -> None:
+        """The body did not arrive in time, or there is no room for it."""
+        if self._due is not None:
+            self._forget_due(self._due)
         if self.transport is not None:
-            self.transport.write(_head_of(Response(408, b"", {"Connection": "close"}), 0))
+            headers = {"Connection": "close"} | ({"Retry-After": "1"} if status == 429 else {})
+            self.transport.write(_head_of(Response(status, b"", headers), 0))
             self.transport.close()
 
     # Out
 
     def _begin(self, request: Request) -> None:
+        self.begins()
         self._answering = self._loop.create_task(self._respond(request))
 
     async def _respond(self, request: Request) -> None:
@@ -238,11 +336,12 @@ class Connection(web.RequestHandler):
             self._answering = None
         if self.transport is None:
             return
-        self._next_keepalive_close_time = self._loop.time() + IDLE_S
+        self._done_s = self._loop.time()
+        self._next_keepalive_close_time = self._done_s + IDLE_S
         if self._force_close or self._close:
             self.transport.close()
         elif self._later:
-            later, self._later = b"".join(self._later), []
+            later, self._later, self._later_size = b"".join(self._later), [], 0
             self._resume_transport_reading()
             # Handling a long pipeline here would copy what is left of it once per request.
             (self.data_received if len(later) <= _PIPELINE_MAX else self._leave)(later)
@@ -277,8 +376,9 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._due is not None:
-            self._due.timer.cancel()
-            self._due = None
+            self._forget_due(self._due)
+        if self._patience is not None:
+            self._patience.cancel()
         self._later.clear()
         super().connection_lost(exc)
 
@@ -296,11 +396,13 @@ class Connection(web.RequestHandler):
 
 
 class Server(web.Server):
-    """Makes a `Connection` for each connection."""
+    """Makes a `Connection` for each connection; without `short_way` aiohttp has them all from the start."""
 
-    def __init__(self, handler: Any, answer: Answer, **options: Any) -> None:
+    def __init__(self, handler: Any, answer: Answer, *, short_way: bool = True, **options: Any) -> None:
         super().__init__(handler, **options)
         self._answer = answer
+        self._short_way = short_way
+        self.bodies = Bodies()
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._answer, loop=self._loop, **self._kwargs)
+        return Connection(self, self._answer, self.bodies, self._short_way, loop=self._loop, **self._kwargs)

@@ -43,13 +43,14 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class HTTPFront:
-    """Serves one ApiServer on one address."""
+    """Serves one ApiServer on one address; `short_way` is for comparing with what aiohttp does alone."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, *, short_way: bool = True) -> None:
         self._server = server
         self._web = connection.Server(
             self._handle,
             self._answer,
+            short_way=short_way,
             handler_cancellation=True,
             access_log=None,
             logger=_quiet,
@@ -95,8 +96,17 @@ class HTTPFront:
         return response
 
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        protocol = incoming.protocol
+        assert isinstance(protocol, connection.Connection)
+        protocol.handles()
         try:
-            request = await _request_of(incoming)
+            return await self._handle_one(incoming)
+        finally:
+            protocol.handled()
+
+    async def _handle_one(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        try:
+            request = await _request_of(incoming, self._web.bodies)
         except StatusError as error:
             return _finished(respond_error(error))
         answering = self._server.handle(request, None, peer_certificate(incoming.transport))
@@ -114,8 +124,8 @@ class HTTPFront:
         return await _stream(incoming, response, body)
 
 
-async def _request_of(incoming: web.BaseRequest) -> Request:
-    """Raises StatusError 400, 413, 415."""
+async def _request_of(incoming: web.BaseRequest, bodies: connection.Bodies) -> Request:
+    """Raises StatusError 400, 408, 413, 415, 429."""
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
         lower = name.lower()
@@ -128,7 +138,7 @@ async def _request_of(incoming: web.BaseRequest) -> Request:
         length = incoming.content_length
         if length is not None and length > MAX_BODY:
             raise too_large(MAX_BODY)
-        body = await _read_body(incoming)
+        body = await _read_body(incoming, bodies)
         encoding = headers.pop("content-encoding", "identity").lower()
         if encoding != "identity":
             body = _decompressed(body, encoding)
@@ -137,19 +147,26 @@ async def _request_of(incoming: web.BaseRequest) -> Request:
     return Request(incoming.method, url.raw_path, query, headers, body)
 
 
-async def _read_body(incoming: web.BaseRequest) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+async def _read_body(incoming: web.BaseRequest, bodies: connection.Bodies) -> bytes:
+    body, whose = bytearray(), object()
+
+    def give_up() -> None:
+        error = StatusError(429, "TooManyRequests", "too much is being received, please try again later")
+        error.headers["Retry-After"] = "1"
+        incoming.content.set_exception(error)
+
     try:
         async with asyncio.timeout(connection.BODY_S):
             while chunk := await incoming.content.readany():
-                size += len(chunk)
-                if size > MAX_BODY:
+                body += chunk
+                if len(body) > MAX_BODY:
                     raise too_large(MAX_BODY)
-                chunks.append(chunk)
+                bodies.add(whose, len(chunk), give_up)
     except TimeoutError:
         raise StatusError(408, "Timeout", "the body of the request did not arrive in time") from None
-    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+    finally:
+        bodies.remove(whose)
+    return bytes(body)
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:

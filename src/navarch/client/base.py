@@ -264,14 +264,14 @@ async def _lines(response: Response) -> AsyncGenerator[bytes, None]:
     rest: list[bytes] = []
     try:
         async for chunk in body:
-            first, newline, tail = chunk.partition(b"\n")
-            rest.append(first)
-            while newline:
-                line = b"".join(rest)
+            *ended, begun = chunk.split(b"\n")
+            for part in ended:
+                line = b"".join([*rest, part]) if rest else part
+                rest.clear()
                 if line:
                     yield line
-                first, newline, tail = tail.partition(b"\n")
-                rest = [first]
+            if begun:
+                rest.append(begun)
     finally:
         close = getattr(body, "aclose", None)
         if close is not None:

@@ -11,8 +11,9 @@ import asyncio
 import zlib
 from typing import NamedTuple, cast
 
+from navarch.client import http1
+
 _BODILESS = frozenset({204, 304})
-_HEAD_MAX = 1 << 20
 
 
 class Answer(NamedTuple):
@@ -32,13 +33,12 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
-        "_buffer",
-        "_chunked",
+        "_body",
         "_chunks",
+        "_head",
         "_headers",
+        "_length",
         "_method",
-        "_missing",
-        "_parts",
         "_status",
         "_transport",
         "closed",
@@ -53,13 +53,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._method = ""
-        # What has come of a head, of a chunked body, and of one of known length.
-        self._buffer = b""
-        self._chunks = bytearray()
-        self._parts: list[bytes] = []
-        # Bytes of the body that are still to come; below 0 the head has not been read, or nobody knows.
-        self._missing = -1
-        self._chunked = False
+        self._head = http1.HeadReader()
+        # What has come of a body, and how long it will be; None where nobody says, or it comes in chunks.
+        self._body = bytearray()
+        self._length: int | None = None
+        self._chunks: http1.Chunks | None = None
         self._status = 0
         self._headers: dict[str, str] = {}
 
@@ -108,10 +106,10 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self._answer is None or self._answer.done():
             return
-        if self._status and not self._chunked and self._missing < 0:
+        if self._status and self._chunks is None and self._length is None:
             # A body without a length ends with the connection.
-            self._finish(b"".join(self._parts))
-        elif self._status or self._buffer:
+            self._finish(bytes(self._body))
+        elif self._status or self._head.started:
             self._answer.set_exception(ConnectionError("the connection ended in the middle of an answer"))
         else:
             self._answer.set_exception(NoAnswerError(str(error or "the server closed the connection")))
@@ -130,54 +128,39 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         while not self._status:
-            data, self._buffer = self._buffer + data, b""
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                if len(data) > _HEAD_MAX:
-                    raise ValueError("the head is too long")
-                self._buffer = data
+            found = self._head.feed(data)
+            if found is None:
                 return
-            self._read_head(data[:end])
-            data = data[end + 4 :]
-            if 100 <= self._status < 200:
+            head, data = found
+            if 100 <= head.status < 200:
                 # Says that the real answer is still to come.
-                self._status = 0
-        if self._chunked:
-            self._chunks += data
-            if self._chunks.endswith(b"\r\n\r\n") and (body := dechunked(bytes(self._chunks))) is not None:
+                continue
+            self._begin(head)
+        if self._chunks is not None:
+            body = self._chunks.feed(data)
+            if body is not None:
                 self._finish(body)
             return
-        self._parts.append(data)
-        if self._missing >= 0:
-            self._missing -= len(data)
-            if self._missing < 0:
+        self._body += data
+        if self._length is not None:
+            if len(self._body) > self._length:
                 raise ValueError("more came than was announced")
-            if self._missing == 0:
-                self._finish(b"".join(self._parts) if len(self._parts) > 1 else data)
+            if len(self._body) == self._length:
+                self._finish(bytes(self._body))
 
-    def _read_head(self, head: bytes) -> None:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        if not first.startswith("HTTP/1."):
-            raise ValueError("it has no status line")
-        self._status = int(first[9:12])
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            name, value = name.lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        self._headers = headers
-        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+    def _begin(self, head: http1.Head) -> None:
+        self._status, self._headers = head
+        self._chunks = None
         if self._method == "HEAD" or self._status in _BODILESS:
-            self._chunked, self._missing = False, 0
-        elif "content-length" in headers:
-            self._missing = int(headers["content-length"])
+            self._length = 0
+        elif http1.is_chunked(self._headers):
+            self._length, self._chunks = None, http1.Chunks()
         else:
-            self._missing = -1
+            self._length = http1.length_of(self._headers)
 
     def _finish(self, body: bytes) -> None:
-        status, headers, until_end = self._status, self._headers, not self._chunked and self._missing < 0
-        self._parts, self._missing, self._chunked, self._status = [], -1, False, 0
-        self._chunks.clear()
+        status, headers, until_end = self._status, self._headers, self._chunks is None and self._length is None
+        self._body, self._length, self._chunks, self._status = bytearray(), None, None, 0
         if headers.get("connection", "").lower() == "close" or until_end:
             self.close()
         if headers.get("content-encoding", "").lower() == "gzip":
@@ -187,21 +170,3 @@ class Connection(asyncio.Protocol):
                 raise ValueError(str(error)) from None
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, headers, body))
-
-
-def dechunked(data: bytes) -> bytes | None:
-    """The body behind its chunks; None while it is not complete.  Raises ValueError."""
-    parts: list[bytes] = []
-    position = 0
-    while True:
-        end = data.find(b"\r\n", position)
-        if end < 0:
-            return None
-        length = int(data[position:end].split(b";", 1)[0], 16)
-        position = end + 2
-        if length == 0:
-            return b"".join(parts)
-        if position + length + 2 > len(data):
-            return None
-        parts.append(data[position : position + length])
-        position += length + 2

@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from navarch.client.connection import Answer, Connection, NoAnswerError
+from navarch.client.http1 import request_head
 from navarch.client.transport import Request, Response
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -66,15 +67,10 @@ class HTTPTransport:
         path = self._base_path + path
         if not path.isascii() or " " in path:
             path = quote(path, safe="/%:@!$&'()*+,;=?-._~")
-        lines = [f"{method} {path} HTTP/1.1", f"host: {self._pool.authority}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines = [("host", self._pool.authority), *headers.items()]
         if body or method in ("POST", "PUT", "PATCH"):
-            lines.append(f"content-length: {len(body)}")
-        head = "\r\n".join(lines)
-        breaks = len(lines) - 1
-        if head.count("\n") != breaks or head.count("\r") != breaks or "\0" in head:
-            raise ValueError("a line break in a request's path or headers")
-        return head.encode() + b"\r\n\r\n" + body
+            lines.append(("content-length", str(len(body))))
+        return request_head(method, path, lines) + body
 
     async def _ask(self, method: str, data: bytes) -> Answer:
         pool = self._pool

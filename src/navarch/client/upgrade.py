@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from navarch.client.http1 import answer_head
+
 _CHUNK: Final = 64 * 1024
 _HEAD_MAX: Final = 64 * 1024
 _CONNECT_S: Final = 10.0
@@ -34,12 +36,7 @@ class Answer:
 
     def headers(self) -> dict[str, str]:
         """By name in lower case."""
-        found = {}
-        for line in self.head.decode("latin-1").split("\r\n")[1:]:
-            name, colon, value = line.partition(":")
-            if colon:
-                found[name.strip().lower()] = value.strip()
-        return found
+        return answer_head(self.head[:-4]).headers
 
     async def refusal(self) -> bytes:
         """The body of an answer that is not 101; ends the connection."""
@@ -71,8 +68,8 @@ async def switch(
         writer.write(("\r\n".join([request_line, *headers]) + "\r\n\r\n").encode("latin-1", "replace"))
         async with asyncio.timeout(_ANSWER_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        return Answer(int(head.split(b" ", 2)[1]), head, reader, writer)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, IndexError) as e:
+        return Answer(answer_head(head[:-4]).status, head, reader, writer)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as e:
         writer.close()
         raise NoAnswer(str(e) or "no answer") from e
     except BaseException:
