@@ -40,6 +40,12 @@ class Hostile(Everything):
             return
         if attributes.subresource != "status":
             obj["status"] = STATUS.get(attributes.kind.resource.plural, {"x": "y"})
+        else:
+            # In place, in what it was shown of the stored object, too.
+            for shown in (obj, attributes.old):
+                assert shown is not None
+                shown["spec"]["forged"] = True
+                shown["spec"].get("template", {}).pop("spec", None)
         metadata = obj.setdefault("metadata", {})
         metadata["generation"] = 99
         metadata["creationTimestamp"] = "1999-01-01T00:00:00Z"
@@ -181,6 +187,7 @@ async def test_nor_through_the_status_or_the_scale(forged: Api) -> None:
     _is_the_servers(told, made)
     assert told["status"] == {"observedGeneration": 1}
     assert told["spec"] == made["spec"]
+    assert (await forged.ok("GET", f"{DEPLOYMENTS}/d"))["spec"] == made["spec"]
     _, scaled = await forged.patch(f"{DEPLOYMENTS}/d/scale", {"spec": {"replicas": 3}})
     assert (scaled["spec"], scaled["status"]) == ({"replicas": 3}, {"replicas": 0, "selector": "app=d"})
     stored = await forged.ok("GET", f"{DEPLOYMENTS}/d")

@@ -15,6 +15,8 @@ import logging
 from types import TracebackType
 from typing import Final, Protocol
 
+import orjson
+
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import NOBODY, Attributes, Interested
 from navarch.apiserver.user import User
@@ -67,6 +69,11 @@ class Admission:
         self._attributes = attributes
         self._stored: Obj | None = None
         self.mutates = bool(interested.mutate)
+
+    def guard(self, old: Obj) -> None:
+        """Plugins that change things get an old object of their own: what they do to it restores nothing."""
+        if self._attributes is not None:
+            self._attributes.old = orjson.loads(orjson.dumps(old))
 
     async def mutate(self, obj: Obj | None) -> Obj | None:
         """Raises StatusError."""

@@ -138,7 +138,7 @@ class Writing:
         name = metadata.get("name") or ""
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
             if admitted.mutates:
-                await self._mutate(kind, admitted, obj)
+                await self._mutate(kind, admitted, obj, shared=False)
             base = self._prepare_new(kind, obj, origin, namespace, now)
             holding = self._take(kind, obj, None)
             origin.warnings.extend(strategy.warnings(obj, None))
@@ -245,7 +245,8 @@ class Writing:
         if how.manage:
             await apart(size, self._manage, kind, old, obj, origin, how.subresource, self._core.now_text())
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
-            if admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how):
+            changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
+            if changed or through.owns_what_it_says:
                 self._prepare(kind, through, obj, old, cached)
             holding = NOTHING if through.trusted else self._take(kind, obj, old)
             if not through.trusted:
@@ -286,8 +287,9 @@ class Writing:
     async def _mutate_update(self, kind: ServedKind, admitted: Admission, obj: Obj, old: Obj, how: How) -> bool:
         """Whether admission changed anything."""
         view = how.view
+        admitted.guard(old if view is None else view.of(old))
         if view is None:
-            return await self._mutate(kind, admitted, obj)
+            return await self._mutate(kind, admitted, obj, shared=True)
         shown = view.of(obj)
         before = orjson.dumps(shown)
         await admitted.mutate(shown)
@@ -341,15 +343,16 @@ class Writing:
             old=old,
         )
 
-    async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj) -> bool:
-        """Let admission change the object in place, with defaults for what it added; whether it changed anything."""
+    async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
+        """Let admission change the object, with defaults for what it added; whether it changed anything. What plugins
+        get is a copy: the object shares what it does not change with the stored one."""
         before = orjson.dumps(obj)
-        mutated = await admitted.mutate(obj)
-        if mutated is not None and mutated is not obj:
+        mutated = await admitted.mutate(decode(before) if shared else obj)
+        if mutated is None or orjson.dumps(mutated) == before:
+            return False
+        if mutated is not obj:
             obj.clear()
             obj.update(mutated)
-        if orjson.dumps(obj) == before:
-            return False
         metadata = obj.get("metadata")
         if not isinstance(metadata, dict):
             raise internal("admission left an object without metadata")

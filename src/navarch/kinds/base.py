@@ -77,6 +77,9 @@ class Subresource:
     # The server's own doing: nothing is defaulted, counted as a generation, or looked at for mistakes.
     trusted: ClassVar[bool] = False
 
+    # Whether what its writer says and may not change is the writer's all the same, as in Kubernetes for `resize`.
+    owns_what_it_says: ClassVar[bool] = False
+
     def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
         """Restore what such a write may not change."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ asks for it and is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 
@@ -24,8 +24,6 @@ from navarch.api.errors import (
     unsupported_media_type,
 )
 from navarch.api.meta import Obj
-from navarch.api.patch import json_patch, merge_patch, strategic_merge_patch
-from navarch.api.schema import Compiled
 from navarch.api.table import INCLUDE_METADATA, include_object
 from navarch.apiserver import answers, decoding
 from navarch.apiserver.auth.base import RequestAttributes
@@ -36,6 +34,7 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
 from navarch.apiserver.negotiation import JSON, respond, respond_obj
+from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_touched, patched
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
 from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
 from navarch.apiserver.served import ServedKind
@@ -44,9 +43,6 @@ from navarch.apiserver.watching import Lines, Watching, watch_options_of
 from navarch.apiserver.writing import How, Origin, Writing, Written
 from navarch.client.transport import Response
 
-JSON_PATCH = "application/json-patch+json"
-MERGE_PATCH = "application/merge-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)
 # Custom kinds state no patch strategies.
 CUSTOM_PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, decoding.APPLY_YAML)
@@ -214,25 +210,18 @@ class Objects:
         compiled = kind.compiled
 
         def wanted(old: Obj) -> Obj:
-            if media_type == JSON_PATCH:
-                obj = json_patch(old, body)
-            elif media_type == MERGE_PATCH or compiled is None:
-                obj = merge_patch(old, body)
-            else:
-                obj = strategic_merge_patch(old, body, compiled.root)
-            if not isinstance(obj, dict):
-                raise bad_request("the patched object must be a JSON object")
-            self._check_patched(call, obj, old)
+            obj, touched = patched(old, body, media_type, compiled)
+            self._check_patched(call, obj, touched)
             return obj
 
         return wanted
 
-    def _check_patched(self, call: Call, obj: Obj, old: Obj) -> None:
+    def _check_patched(self, call: Call, obj: Obj, touched: Iterable[str]) -> None:
         """What a patch made must still be an object of its kind and name."""
         kind = call.kind
         unpruned = orjson.dumps(obj) if call.request.query else b""
         decoding.check_type(obj, kind)
-        unknown = _check_touched(kind.compiled, obj, old)
+        unknown = decode_touched(kind.compiled, obj, touched)
         if unknown:
             validation = decoding.field_validation_of(call.request)
             problems = [f'unknown field "{path}"' for path in unknown]
@@ -295,7 +284,9 @@ class Objects:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(kind.resource.plural, kind.resource.group, name, why)
             self._authorize_create(call)
-            return applied(None)
+            new = applied(None)
+            new["metadata"].pop("resourceVersion", None)
+            return new
 
         origin = call.origin()
         origin.manager = ""
@@ -361,24 +352,3 @@ class Objects:
         return respond(
             call.form, header + b",".join(map(orjson.dumps, gone)) + b"]}", 200, warning_headers(call.warnings)
         )
-
-
-def _check_touched(compiled: Compiled | None, obj: Obj, old: Obj) -> list[str]:
-    """`decoding.check_fields` for a patched object: what is stored was checked when it came, so only the parts that
-    differ from it are."""
-    if compiled is None:
-        return []
-    # Compared as JSON, where unlike in Python true is not 1.
-    touched = {
-        name: value for name, value in obj.items() if name not in old or orjson.dumps(value) != orjson.dumps(old[name])
-    }
-    names = list(touched)
-    unknown = compiled.decode(touched)
-    for name in names:
-        if name in touched:
-            obj[name] = touched[name]
-        else:
-            del obj[name]
-    compiled.default(obj)
-    obj.setdefault("metadata", {})
-    return unknown

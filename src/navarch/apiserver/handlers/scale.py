@@ -15,8 +15,9 @@ from navarch.apiserver import decoding
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
-from navarch.apiserver.handlers.objects import JSON_PATCH, MERGE_PATCH, PATCH_TYPES, STRATEGIC_PATCH, Objects
+from navarch.apiserver.handlers.objects import PATCH_TYPES, Objects
 from navarch.apiserver.negotiation import respond_obj
+from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from navarch.apiserver.writing import How, Written
 from navarch.client.transport import Response
 from navarch.kinds.base import Kind, ScaleSubresource
@@ -35,6 +36,12 @@ class Scaling:
 
     async def update(self, call: Call) -> Response:
         scale = decoding.parse_body(call.request, "Scale")
+        group, _, version = str(scale.get("apiVersion") or "autoscaling/v1").rpartition("/")
+        kind = scale.get("kind") or "Scale"
+        if (group, kind) != ("autoscaling", "Scale"):
+            stated = f"{group}/{version}" if group else version
+            why = f'no kind "{kind}" is registered for version "{stated}" in scheme "pkg/api/legacyscheme/scheme.go:30"'
+            raise bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {why}')
         self._check(scale)
         decoding.check_name(scale, call.route.name)
         return await self._write(call, lambda current: scale, patch=False)
@@ -100,8 +107,9 @@ class Scaling:
             scale = wanted(scale_of(call.kind, old))
             obj = decode(orjson.dumps(old))
             obj["metadata"].pop("resourceVersion", None)
-            if stated := scale["metadata"].get("resourceVersion"):
-                obj["metadata"]["resourceVersion"] = stated
+            for name in ("resourceVersion", "uid"):
+                if stated := scale["metadata"].get(name):
+                    obj["metadata"][name] = stated
             _set(obj, paths.replicas, (scale.get("spec") or {}).get("replicas") or 0)
             return obj
 

@@ -67,6 +67,8 @@ class Resize(Subresource):
     """`/resize`: the amounts of CPU and memory, and what a change of them does to a container. Whatever else the pod
     says is not looked at: who replaces it may have an older one in hand."""
 
+    owns_what_it_says = True
+
     def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
         obj["spec"] = resized(obj.get("spec") or {}, old["spec"])
         _keep_status(obj, old)

@@ -248,14 +248,14 @@ def validate_resize(pod: Obj, old: Obj) -> Iterator[FieldError]:
     yield from validate_pod_spec(pod["spec"])
     if qos_class(pod["spec"]) != qos_class(old["spec"]):
         detail = "Pod QOS Class may not change as a result of resizing"
-        yield invalid_value("spec", qos_class(pod["spec"]), detail)
+        yield invalid_value("spec", qos_class(old["spec"]), detail)
     if "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {}):
         yield forbidden_field("", "static pods cannot be resized")
     expected = dict(old["spec"])
     for field in ("containers", "initContainers"):
         before, after = old["spec"].get(field) or [], pod["spec"].get(field) or []
         if len(before) != len(after):
-            yield forbidden_field("spec", "pod resize may not add or remove containers")
+            yield forbidden_field(f"spec.{field}", f"{field} may not be added or removed on resize")
             return
         if before:
             expected[field] = [_resized(b, a) for b, a in zip(before, after, strict=True)]
