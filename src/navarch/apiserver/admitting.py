@@ -60,15 +60,17 @@ class Origin(Protocol):
 
 
 class Admission:
-    """Made by `admission`. `mutates` says whether any plugin may change the object."""
+    """Made by `admission`. `mutates` says whether any plugin may change the object, `leaves_whole` that what they do
+    to it needs no second look."""
 
-    __slots__ = ("_attributes", "_interested", "_stored", "mutates")
+    __slots__ = ("_attributes", "_interested", "_stored", "leaves_whole", "mutates")
 
     def __init__(self, interested: Interested, attributes: Attributes | None) -> None:
         self._interested = interested
         self._attributes = attributes
         self._stored: Obj | None = None
         self.mutates = bool(interested.mutate)
+        self.leaves_whole = all(plugin.leaves_whole for plugin in interested.mutate)
 
     def guard(self, old: Obj) -> None:
         """Plugins that change things get an old object of their own: what they do to it restores nothing."""

@@ -346,6 +346,10 @@ class Writing:
     async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
         """Let admission change the object, with defaults for what it added; whether it changed anything. What plugins
         get is a copy: the object shares what it does not change with the stored one."""
+        if admitted.leaves_whole and not shared:
+            await admitted.mutate(obj)
+            kind.strategy.defaults(obj)
+            return True
         before = orjson.dumps(obj)
         mutated = await admitted.mutate(decode(before) if shared else obj)
         if mutated is None or orjson.dumps(mutated) == before:
@@ -356,7 +360,8 @@ class Writing:
         metadata = obj.get("metadata")
         if not isinstance(metadata, dict):
             raise internal("admission left an object without metadata")
-        if not managed.readable(metadata.get("managedFields")):
+        entries = metadata.get("managedFields")
+        if entries and orjson.dumps(entries) not in before and not managed.readable(entries):
             # Who owns what is not lost because a plugin could not write it down.
             metadata["managedFields"] = decode(before)["metadata"].get("managedFields") or []
         if (compiled := kind.compiled) is not None:

@@ -73,6 +73,10 @@ class Plugin:
     # Which subresources; the empty one is the object itself. None: whichever.
     subresources: frozenset[str] | None = frozenset({""})
 
+    # What it adds is whole, defaults of the schema included, and it keeps off what only the server says. The built-in
+    # ones say so, which spares their writes a second look; nobody has to.
+    leaves_whole: bool = False
+
     def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         """Whether this plugin wants to see such writes at all; asked once per kind, operation and subresource."""
         resource = kind.resource

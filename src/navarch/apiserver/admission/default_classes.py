@@ -19,6 +19,7 @@ def _default_of(classes: Iterable[Obj], *annotations: str) -> Obj | None:
 
 class DefaultStorageClass(Plugin):
     name = "DefaultStorageClass"
+    leaves_whole = True
     resources = frozenset({("", "persistentvolumeclaims")})
     operations = frozenset({"CREATE"})
 
@@ -45,6 +46,7 @@ class DefaultStorageClass(Plugin):
 
 class DefaultIngressClass(Plugin):
     name = "DefaultIngressClass"
+    leaves_whole = True
     resources = frozenset({("networking.k8s.io", "ingresses")})
     operations = frozenset({"CREATE"})
 

@@ -21,6 +21,7 @@ Amounts = Mapping[str, Any]
 
 class LimitRanger(Plugin):
     name = "LimitRanger"
+    leaves_whole = True
     resources = frozenset({("", "pods"), ("", "persistentvolumeclaims")})
     subresources = frozenset({"", "resize"})
 

@@ -25,6 +25,7 @@ def request_namespace(reader: Reader, attributes: Attributes) -> Obj | None:
 
 class NamespaceLifecycle(Plugin):
     name = "NamespaceLifecycle"
+    leaves_whole = True
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader

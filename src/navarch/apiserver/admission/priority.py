@@ -15,6 +15,7 @@ _PREEMPT: Final = "PreemptLowerPriority"
 
 class Priority(Plugin):
     name = "Priority"
+    leaves_whole = True
     resources = frozenset({("", "pods"), ("scheduling.k8s.io", "priorityclasses")})
 
     def __init__(self, reader: Reader) -> None:

@@ -9,6 +9,7 @@ from navarch.kinds.resources import RUNTIME_CLASSES
 
 class RuntimeClass(Plugin):
     name = "RuntimeClass"
+    leaves_whole = True
     resources = frozenset({("", "pods")})
     operations = frozenset({"CREATE"})
 

@@ -43,6 +43,7 @@ def _token_volume(name: str) -> Obj:
 
 class ServiceAccount(Plugin):
     name = "ServiceAccount"
+    leaves_whole = True
     resources = frozenset({("", "pods")})
     operations = frozenset({"CREATE"})
 

@@ -14,6 +14,7 @@ _FINALIZERS: Final = {
 
 class StorageObjectInUseProtection(Plugin):
     name = "StorageObjectInUseProtection"
+    leaves_whole = True
     resources = frozenset(("", plural) for plural in _FINALIZERS)
     operations = frozenset({"CREATE"})
 

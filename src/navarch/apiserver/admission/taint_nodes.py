@@ -11,6 +11,7 @@ _NOT_READY: Final = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedul
 
 class TaintNodesByCondition(Plugin):
     name = "TaintNodesByCondition"
+    leaves_whole = True
     resources = frozenset({("", "nodes")})
     operations = frozenset({"CREATE"})
 

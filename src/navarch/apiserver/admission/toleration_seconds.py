@@ -12,6 +12,7 @@ _SECONDS: Final = 300
 
 class DefaultTolerationSeconds(Plugin):
     name = "DefaultTolerationSeconds"
+    leaves_whole = True
     resources = frozenset({("", "pods")})
 
     async def mutate(self, attributes: Attributes) -> None:
