@@ -19,6 +19,8 @@ from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
 from tests.apiserver.conftest import CONFIG_MAPS, PODS, Api, config_map, pod
 
+pytestmark = pytest.mark.alone
+
 A = f"{CONFIG_MAPS}/a"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"

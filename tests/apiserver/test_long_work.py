@@ -17,6 +17,8 @@ from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put
 from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
 
+pytestmark = pytest.mark.alone
+
 # Seconds of the processor, which others use too, that the server may spend while a small request waits for its turn.
 SOON_S = 0.2
 
