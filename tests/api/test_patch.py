@@ -51,7 +51,7 @@ def test_an_operation(operation: Any, before: Any, after: Any) -> None:
         {"op": "test", "path": "/a", "value": 2},
         {"op": "test", "path": "/a", "value": True},
         {"op": "remove", "path": "/missing"},
-        {"op": "replace", "path": "/missing", "value": 1},
+        {"op": "replace", "path": "/missing/deeper", "value": 1},
         {"op": "add", "path": "/missing/deeper", "value": 1},
         {"op": "add", "path": "/l/7", "value": 1},
         {"op": "add", "path": "no-slash", "value": 1},
@@ -129,3 +129,7 @@ def test_the_result_shares_nothing_with_object_or_patch(obj: Any, patch: Any) ->
         if isinstance(value, (dict, list)):
             value.clear()
     assert (obj, patch) == before
+
+
+def test_what_is_replaced_need_not_be_there() -> None:
+    assert json_patch({"a": {}}, [{"op": "replace", "path": "/a/new", "value": 1}]) == {"a": {"new": 1}}

@@ -201,7 +201,8 @@ def _replace(document: Any, path: list[str], value: Any) -> Any:
     if not path:
         return value
     parent, last = _get(document, path[:-1]), path[-1]
-    if isinstance(parent, dict) and last in parent:
+    if isinstance(parent, dict):
+        # Kubernetes' library also replaces what is not there, against the letter of RFC 6902.
         parent[last] = value
     elif isinstance(parent, list):
         parent[_index(last, len(parent))] = value

@@ -22,8 +22,5 @@ class LeaseStrategy(Strategy):
             yield invalid_value("spec.leaseDurationSeconds", duration, "must be greater than 0")
         if (transitions := spec.get("leaseTransitions")) is not None and transitions < 0:
             yield invalid_value("spec.leaseTransitions", transitions, "must be greater than or equal to 0")
-        if spec.get("preferredHolder") and not spec.get("strategy"):
-            detail = "may not be specified without `strategy`"
-            yield FieldError("FieldValueForbidden", "spec.preferredHolder", detail)
         if spec.get("strategy") == "":
             yield required("spec.strategy")

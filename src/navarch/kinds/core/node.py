@@ -19,7 +19,7 @@ from navarch.kinds.core.pod_validation_resources import resource_name_problems, 
 from navarch.kinds.strategies import strategy
 
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
-_EFFECTS: Final = ("NoExecute", "NoSchedule", "PreferNoSchedule")
+_EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def _status_cell(node: Obj, now: datetime) -> str:
@@ -96,7 +96,7 @@ class NodeStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        yield from validate_taints(spec.get("taints") or (), "spec.taints")
+        yield from validate_taints(spec.get("taints") or (), "metadata.taints")
         yield from _validate_ranges(spec.get("podCIDRs") or [])
         for field in ("capacity", "allocatable"):
             for name, value in ((obj.get("status") or {}).get(field) or {}).items():

@@ -34,7 +34,7 @@ from navarch.kinds.core.pod_validation_security import validate_pod_security_con
 from navarch.kinds.core.pod_validation_volumes import validate_volumes
 
 _RESTART_POLICIES: Final = ("Always", "OnFailure", "Never")
-_DNS_POLICIES: Final = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+_DNS_POLICIES: Final = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MAX_NAMESERVERS: Final = 3
 _MAX_SEARCH_PATHS: Final = 32
 _MAX_SEARCH_CHARS: Final = 2048
@@ -174,7 +174,7 @@ def _validate_os(spec: Obj, path: str) -> Iterator[FieldError]:
     if not name:
         yield required(f"{path}.os.name", "cannot be empty")
     elif name not in ("linux", "windows"):
-        yield not_supported(f"{path}.os.name", name, ("linux", "windows"))
+        yield not_supported(f"{path}.os", name, ("linux", "windows"))
     context = spec.get("securityContext") or {}
     if name == "linux" and context.get("windowsOptions") is not None:
         detail = "windows options cannot be set for a linux pod"

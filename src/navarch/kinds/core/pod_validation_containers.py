@@ -28,7 +28,7 @@ from navarch.kinds.core.pod_validation_security import validate_container_securi
 from navarch.kinds.core.pod_validation_volumes import validate_volume_mounts
 
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
-_MESSAGE_POLICIES: Final = ("FallbackToLogsOnError", "File")
+_MESSAGE_POLICIES: Final = ("File", "FallbackToLogsOnError")
 _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _RESTART_POLICIES: Final = ("Always", "Never", "OnFailure")
 _NOT_IN_EPHEMERAL: Final = (

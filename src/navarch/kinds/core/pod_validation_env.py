@@ -143,11 +143,11 @@ def _validate_divisor(resource: str, divisor: str, path: str) -> Iterator[FieldE
         return
     if resource.endswith(".cpu"):
         if amount not in (amount_of("1m"), 1):
-            yield invalid_value(path, divisor, "only divisor's values 1m and 1 are supported with the cpu resource")
+            yield invalid_value(path, resource, "only divisor's values 1m and 1 are supported with the cpu resource")
     elif amount not in {amount_of(choice) for choice in _MEMORY_DIVISORS}:
         kind = resource.partition(".")[2]
         detail = f"only divisor's values {', '.join(_MEMORY_DIVISORS)} are supported with the {kind} resource"
-        yield invalid_value(path, divisor, detail)
+        yield invalid_value(path, resource, detail)
 
 
 def validate_env_from(sources: Iterable[Obj], path: str) -> Iterator[FieldError]:
@@ -164,4 +164,4 @@ def validate_env_from(sources: Iterable[Obj], path: str) -> Iterator[FieldError]
         if not given:
             yield invalid_value(at, "", "must specify one of: `configMapRef` or `secretRef`")
         elif len(given) > 1:
-            yield invalid_value(at, "", "may not have more than one field specified at a time")
+            yield invalid_value(path, "", "may not have more than one field specified at a time")

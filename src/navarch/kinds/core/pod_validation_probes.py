@@ -97,9 +97,9 @@ def _validate_http(action: Obj, path: str) -> Iterator[FieldError]:
     scheme = action.get("scheme", "HTTP")
     if scheme not in ("HTTP", "HTTPS"):
         yield not_supported(f"{path}.scheme", scheme, ("HTTP", "HTTPS"))
-    for index, header in enumerate(action.get("httpHeaders") or ()):
+    for header in action.get("httpHeaders") or ():
         name = header.get("name") or ""
         if not _HEADER_NAME.fullmatch(name):
             text = "a valid HTTP header must consist of alphanumeric characters or '-'"
             problem = regex_problem(text, "[-A-Za-z0-9]+", "X-Header-Name")
-            yield invalid_value(f"{path}.httpHeaders[{index}].name", name, problem)
+            yield invalid_value(f"{path}.httpHeaders", name, problem)

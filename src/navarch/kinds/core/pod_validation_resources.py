@@ -155,6 +155,8 @@ def _validate_claims(claims: Any, path: str, claim_names: frozenset[str]) -> Ite
             yield duplicate(at, name)
         elif name not in claim_names:
             detail = "must be one of the names in pod.spec.resourceClaims"
+            if not claim_names:
+                detail += " which is empty"
             yield FieldError("FieldValueNotFound", at, detail, name)
         seen.add(key)
 

@@ -21,7 +21,7 @@ from navarch.api.validation import (
     validate_qualified_name,
 )
 
-_EFFECTS: Final = ("NoExecute", "NoSchedule", "PreferNoSchedule")
+_EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _NO_KEY: Final = "can not be empty"
 _WEIGHT: Final = "must be in the range 1-100"
 
@@ -128,13 +128,17 @@ def _validate_match_field(requirement: Obj, path: str) -> Iterator[FieldError]:
 def _validate_pod_term(term: Obj, path: str) -> Iterator[FieldError]:
     yield from validate_label_selector(term.get("labelSelector"), f"{path}.labelSelector")
     yield from validate_label_selector(term.get("namespaceSelector"), f"{path}.namespaceSelector")
-    for index, namespace in enumerate(term.get("namespaces") or ()):
-        yield from validate_dns_label(namespace, f"{path}.namespaces[{index}]")
+    for namespace in term.get("namespaces") or ():
+        yield from validate_dns_label(namespace, f"{path}.namespace")
     key = term.get("topologyKey") or ""
     if not key:
         yield required(f"{path}.topologyKey", _NO_KEY)
-    else:
-        yield from validate_qualified_name(key, f"{path}.topologyKey")
+    yield from validate_qualified_name(key, f"{path}.topologyKey")
+    mismatching = term.get("mismatchLabelKeys") or ()
+    for number, key in enumerate(term.get("matchLabelKeys") or ()):
+        if key in mismatching:
+            detail = "exists in both matchLabelKeys and mismatchLabelKeys"
+            yield invalid_value(f"{path}.matchLabelKeys[{number}]", key, detail)
     if (term.get("matchLabelKeys") or term.get("mismatchLabelKeys")) and term.get("labelSelector") is None:
         for field in ("matchLabelKeys", "mismatchLabelKeys"):
             if term.get(field):
@@ -159,7 +163,7 @@ def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[Fiel
                 yield invalid_value(f"{at}.operator", value, problem)
         elif operator == "Exists":
             if value:
-                yield invalid_value(f"{at}.operator", toleration, "value must be empty when `operator` is 'Exists'")
+                yield invalid_value(f"{at}.operator", value, "value must be empty when `operator` is 'Exists'")
         else:
             yield not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
         if effect and effect not in _EFFECTS:
@@ -167,7 +171,8 @@ def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[Fiel
 
 
 def _validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldError]:
-    seen: set[str] = set()
+    constraints = list(constraints)
+    pairs = [(each.get("topologyKey") or "", each.get("whenUnsatisfiable") or "") for each in constraints]
     for index, constraint in enumerate(constraints):
         at = f"{path}[{index}]"
         skew, key = constraint.get("maxSkew", 0), constraint.get("topologyKey") or ""
@@ -181,10 +186,9 @@ def _validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldErr
                 yield invalid_value(f"{at}.topologyKey", key, problem)
         if action not in ("DoNotSchedule", "ScheduleAnyway"):
             yield not_supported(f"{at}.whenUnsatisfiable", action, ("DoNotSchedule", "ScheduleAnyway"))
-        pair = f"{{{key}, {action}}}"
-        if pair in seen:
-            yield duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", pair)
-        seen.add(pair)
+        # Told of the first of two, as Kubernetes does.
+        if (key, action) in pairs[index + 1 :]:
+            yield duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {action}}}")
         yield from _validate_min_domains(constraint, at, action)
         for field in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             policy = constraint.get(field)
@@ -200,7 +204,7 @@ def _validate_min_domains(constraint: Obj, path: str, action: str) -> Iterator[F
     if minimum is None:
         return
     if minimum <= 0:
-        yield invalid_value(f"{path}.minDomains", minimum, "must be greater than 0")
+        yield invalid_value(f"{path}.minDomains", minimum, "must be greater than zero")
     if action != "DoNotSchedule":
         detail = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"
         yield invalid_value(f"{path}.minDomains", minimum, detail)

@@ -164,12 +164,14 @@ def _projected(source: Obj, path: str) -> Iterator[FieldError]:
             yield from _projected_part(given[0], part[given[0]], f"{at}.{given[0]}")
             for file in _files_of(given[0], part[given[0]]):
                 if file in seen:
-                    yield invalid_value(path, file, "conflicting duplicate paths")
+                    name = part[given[0]].get("name") or file
+                    yield invalid_value(path, name, "conflicting duplicate paths")
                 seen.add(file)
 
 
 def _files_of(name: str, part: Obj) -> Iterator[str]:
-    if name in ("serviceAccountToken", "clusterTrustBundle") and part.get("path"):
+    # A token's file may cover another: Kubernetes only warns of it.
+    if name == "clusterTrustBundle" and part.get("path"):
         yield part["path"]
     for item in part.get("items") or ():
         if item.get("path"):
@@ -267,7 +269,9 @@ def _validate_data_source(spec: Obj, path: str) -> Iterator[FieldError]:
         for part in ("name", "kind"):
             if not source.get(part):
                 yield required(f"{path}.{field}.{part}")
-        if not source.get("apiGroup") and source.get("kind") not in ("PersistentVolumeClaim", "", None):
+        core = not source.get("apiGroup") and source.get("kind") not in ("PersistentVolumeClaim", "", None)
+        # What no volume can come from is taken out of `dataSource` (for clients of old), and refused in the other.
+        if core and field == "dataSourceRef":
             detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
             yield invalid_value(f"{path}.{field}", source["kind"], detail)
 
@@ -351,8 +355,9 @@ def validate_volume_mounts(container: Obj, volumes: Mapping[str, Obj], path: str
             yield invalid_value(f"{at}.name", name, "must not already exist in volumeDevices")
         if place in device_places:
             yield invalid_value(f"{at}.mountPath", place, "must not already exist as a path in volumeDevices")
-        yield from _validate_sub_path(mount, at)
-        yield from _validate_propagation(mount, container, at)
+        # Kubernetes leaves the mount's number out of these.
+        yield from _validate_sub_path(mount, path)
+        yield from _validate_propagation(mount, container, path)
     yield from _validate_devices(devices, volumes, mounts, f"{path}.volumeDevices")
 
 

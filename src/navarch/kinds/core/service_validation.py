@@ -26,7 +26,7 @@ _TYPES: Final = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _EXTERNAL: Final = ("NodePort", "LoadBalancer")
 _POLICIES: Final = ("Cluster", "Local")
 _FAMILY_POLICIES: Final = ("SingleStack", "PreferDualStack", "RequireDualStack")
-_DISTRIBUTIONS: Final = ("PreferClose", "PreferSameNode", "PreferSameZone")
+_DISTRIBUTIONS: Final = ("PreferClose", "PreferSameZone", "PreferSameNode")
 
 
 def validate_service(service: Obj) -> Iterator[FieldError]:
@@ -181,12 +181,12 @@ def _validate_load_balancer(spec: Obj, kind: str) -> Iterator[FieldError]:
     only = "may only be used when `type` is 'LoadBalancer'"
     for index, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
         try:
-            ip_network(text.strip(), strict=False)
+            ip_network(text.strip() if "/" in text else "", strict=False)
         except ValueError:
             detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-            yield invalid_value(f"spec.loadBalancerSourceRanges[{index}]", text, detail)
+            yield invalid_value(f"spec.LoadBalancerSourceRanges[{index}]", text, detail)
     if spec.get("loadBalancerSourceRanges") and not balanced:
-        yield forbidden_field("spec.loadBalancerSourceRanges", only)
+        yield forbidden_field("spec.LoadBalancerSourceRanges", only)
     if spec.get("allocateLoadBalancerNodePorts") is not None and not balanced:
         yield forbidden_field("spec.allocateLoadBalancerNodePorts", only)
     if spec.get("loadBalancerClass") is not None:

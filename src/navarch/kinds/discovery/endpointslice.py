@@ -90,11 +90,7 @@ def _validate_endpoint(endpoint: Obj, kind: str, path: str) -> Iterator[FieldErr
     if (node := endpoint.get("nodeName")) is not None:
         for problem in dns_subdomain_problems(node):
             yield invalid_value(f"{path}.nodeName", node, problem)
-    topology = endpoint.get("deprecatedTopology") or {}
-    yield from validate_labels(topology, f"{path}.deprecatedTopology")
-    if "kubernetes.io/hostname" in topology:
-        where = f"{path}.deprecatedTopology[kubernetes.io/hostname]"
-        yield invalid_value(where, topology["kubernetes.io/hostname"], "set the nodeName field instead")
+    yield from validate_labels(endpoint.get("deprecatedTopology") or {}, f"{path}.deprecatedTopology")
 
 
 def _validate_address(address: str, kind: str, path: str) -> Iterator[FieldError]:
