@@ -104,7 +104,8 @@ class Supervisor:
     # Beginning
 
     def _begin(self) -> None:
-        logfiles.secure(self.config.logs)
+        with contextlib.suppress(OSError):
+            logfiles.secure(self.config.logs)
         self._end_strays()
         adopted = [process for process in self.processes if alive(process.state)]
         for process in adopted:
@@ -152,7 +153,9 @@ class Supervisor:
         process.began_s = MACHINE.monotonic() - lived_s
         process.state.state = "running"
         if process.spec.piped:
-            self._open_output(process)
+            # What it says meanwhile waits in its pipe.
+            with contextlib.suppress(OSError):
+                self._open_output(process)
         self._watch(process)
 
     def _make_keys(self) -> None:

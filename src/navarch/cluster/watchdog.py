@@ -34,7 +34,12 @@ async def watch_supervisor(config: ClusterConfig) -> None:
             if ClusterState.load(config.run).supervisor_alive:
                 continue
             log.warning("the supervisor is gone, starting another")
-            child = spawn(config)
+            try:
+                child = spawn(config)
+            except OSError as error:
+                log.error("no supervisor could be started: %s", error)
+                await asyncio.sleep(_RETRY_S)
+                continue
             await asyncio.sleep(_RETRY_S)
             child.poll()
 
