@@ -209,3 +209,35 @@ def test_a_cluster_is_found_wherever_it_was_put(user: User) -> None:
     assert user.run("down", "--name", "far", "--purge").returncode == 0
     assert list((user.home / "clusters").iterdir()) == []
     assert not place.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_on_a_full_disk_processes_are_watched_and_come_back_when_there_is_room(user: User) -> None:
+    place = user.home / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(place)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    folder = place / "c"
+    try:
+        user.up("--name", "small", "--data-dir", str(folder))
+        with (place / "fill").open("wb") as fill, contextlib.suppress(OSError):
+            while True:
+                fill.write(bytes(1 << 16))
+        first = pids(folder)
+
+        for name in ("controllers", "supervisor"):
+            os.kill(first[name], signal.SIGKILL)
+            user_waits(user, lambda name=name: pids(folder).get(name) not in (None, first[name]))
+
+        then = pids(folder)
+        assert then["apiserver"] == first["apiserver"]
+        assert user.status("small")["supervised"]
+        (place / "fill").unlink()
+        user_waits(user, lambda: user.status("small")["ready"])
+        assert pids(folder)["supervisor"] == then["supervisor"]
+        assert user.run("down", "--name", "small", "--purge").returncode == 0
+        assert pids(folder) == {}
+    finally:
+        user.run("down", "--name", "small", "--purge")
+        subprocess.run(["umount", str(place)], check=True)

@@ -71,7 +71,9 @@ def ensure(config: ClusterConfig) -> None:
     for identity in identities(config):
         ca.ensure_client(folder / identity.component, identity)
         kubeconfig = config.component_kubeconfig(identity.component)
-        _write(kubeconfig, kubeconfig_text(config, identity.component).encode())
+        text = kubeconfig_text(config, identity.component).encode()
+        if not kubeconfig.exists() or kubeconfig.read_bytes() != text:
+            _write(kubeconfig, text)
 
 
 def kubeconfig_text(config: ClusterConfig, component: str) -> str:

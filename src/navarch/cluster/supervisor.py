@@ -173,7 +173,12 @@ class Supervisor:
             finally:
                 os._exit(status)
         _, status = os.waitpid(pid, 0)
-        if status:
+        if not status:
+            return
+        if self.config.admin_kubeconfig.exists():
+            # There are some, and only that they could not be looked after (a full disk).
+            log.error("going on with the keys that are there")
+        else:
             raise SystemExit("the cluster's keys could not be made; the log says why")
 
     def _listen(self) -> None:
