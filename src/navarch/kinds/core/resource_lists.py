@@ -169,11 +169,19 @@ def _qos(resources: Iterable[Obj]) -> str:
     for each in resources:
         requests, limits = each.get("requests") or {}, each.get("limits") or {}
         for name in ("cpu", "memory"):
-            limit = amount_of(limits[name]) if name in limits else Fraction(0)
-            request = amount_of(requests[name]) if name in requests else Fraction(0)
-            anything = anything or limit > 0 or request > 0
-            if limit <= 0 or (request > 0 and request != limit):
+            limit, request = _stated(limits, name), _stated(requests, name)
+            anything = anything or limit is not None or request is not None
+            if limit is None or (request is not None and request != limit):
                 guaranteed = False
     if not anything:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _stated(amounts: Obj, name: str) -> Fraction | None:
+    """An amount above zero; None where there is none."""
+    if name not in amounts:
+        return None
+    amount = amount_of(amounts[name])
+    # A fraction's comparison with 0 is Python code, a look at its numerator is not.
+    return amount if amount.numerator > 0 else None
