@@ -13,8 +13,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import orjson
-
 from navarch.api import schema
 from navarch.api.errors import (
     StatusError,
@@ -65,6 +63,8 @@ from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
+# What orjson says of nesting that it does not encode; its error is a plain TypeError.
+_TOO_DEEP = "Recursion limit reached"
 _LONG_VERBS = frozenset({"watch", "connect"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -295,8 +295,8 @@ def _status_of(error: BaseException, request: Request) -> StatusError:
         return unavailable(str(error))
     if isinstance(error, TooLarge):
         return StatusError(413, "RequestEntityTooLarge", str(error))
-    if isinstance(error, (RecursionError, orjson.JSONEncodeError)):
-        # The client's own nesting, put together by a patch.
+    if isinstance(error, RecursionError) or (isinstance(error, TypeError) and str(error) == _TOO_DEEP):
+        # The client's own nesting, put together by a patch. Any other TypeError is a mistake of ours.
         log.warning("%s %s: %s", request.method, request.path, error)
         return bad_request("exceeded max depth")
     log.error("%s %s failed", request.method, request.path, exc_info=error)
