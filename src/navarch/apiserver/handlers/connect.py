@@ -7,6 +7,7 @@ the HTTP front joins the two connections byte for byte.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from urllib.parse import urlencode
 
@@ -21,6 +22,7 @@ from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.connect_options import kubelet_request, options_of
 from navarch.apiserver.handlers.objects import Objects
+from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.apiserver.writing import Origin
@@ -53,6 +55,16 @@ _LOG_OPTIONS = (
     "stream",
 )
 _LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
+_CORS = frozenset(
+    {
+        "access-control-allow-credentials",
+        "access-control-allow-headers",
+        "access-control-allow-methods",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "access-control-max-age",
+    }
+)
 _CONNECT_S = 10.0
 
 
@@ -173,12 +185,26 @@ class Connect:
 
     async def _proxied(self, call: Call, target: Target) -> Response:
         path = "/" + call.route.rest
-        return await self._forward(call, target, path, call.request.query)
+        shown = call.request.path
+        if not call.route.rest and not shown.endswith("/"):
+            # Relative links of the page are relative to a folder.
+            query = urlencode(list(call.request.query))
+            return Response(301, b"", {"Location": f"{shown}/" + (f"?{query}" if query else "")}, "text/plain")
+        prefix = shown[: len(shown) - len(path)] if shown.endswith(path) else shown.rstrip("/")
+        proxied = Proxied(target.authority, call.request.headers.get("host", ""), prefix)
+        return await self._forward(call, target, path, call.request.query, proxied=proxied)
 
     # The wire
 
     async def _forward(
-        self, call: Call, target: Target, path: str, query: Sequence[tuple[str, str]], *, content_type: str = ""
+        self,
+        call: Call,
+        target: Target,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        *,
+        content_type: str = "",
+        proxied: Proxied | None = None,
     ) -> Response:
         request = call.request
         url = path + ("?" + urlencode(list(query)) if query else "")
@@ -206,7 +232,34 @@ class Connect:
         passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
         passed.pop("Content-Type", None)
         shown = content_type or answer.headers.get("Content-Type", "application/octet-stream")
-        return Response(answer.status, _chunks(answer), passed, shown)
+        if proxied is None:
+            return Response(answer.status, _chunks(answer), passed, shown)
+        for name in [name for name in passed if name.lower() in _CORS]:
+            # This server says itself which pages may use it.
+            del passed[name]
+        if "Location" in passed:
+            passed["Location"] = proxied.url(passed["Location"])
+        if shown.partition(";")[0].strip().lower() != "text/html" or request.method == "HEAD":
+            return Response(answer.status, _chunks(answer), passed, shown)
+        return Response(answer.status, await self._page(answer, proxied), passed, shown)
+
+    async def _page(self, answer: aiohttp.ClientResponse, proxied: Proxied) -> bytes | AsyncIterator[bytes]:
+        """An HTML page with its links led through the proxy; one that is too long, or in an encoding that is not known
+        here, as it is."""
+        began = bytearray()
+        chunks = _chunks(answer)
+        async for chunk in chunks:
+            began += chunk
+            if len(began) > LONGEST_PAGE:
+                return _joined(bytes(began), chunks)
+        body = bytes(began)
+        encoding = answer.headers.get("Content-Encoding", "").lower()
+        try:
+            page = await self._core.work.apart(len(body), proxied.page, body, encoding)
+        except (OSError, EOFError, zlib.error):
+            # It is not what its server says it is.
+            return body
+        return body if page is None else page
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
@@ -247,6 +300,12 @@ async def _failure(answer: aiohttp.ClientResponse) -> StatusError:
         text = (await answer.text(errors="replace")).strip()
     reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 401: "Unauthorized"}
     return StatusError(answer.status, reasons.get(answer.status, "InternalError"), text or f"kubelet: {answer.status}")
+
+
+async def _joined(began: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield began
+    async for chunk in rest:
+        yield chunk
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
