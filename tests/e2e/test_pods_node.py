@@ -16,7 +16,7 @@ from kubernetes.stream import portforward, stream
 from lightkube.core.client import Client as LightClient
 
 from .batch import Batch, condition
-from .conftest import Cluster
+from .conftest import BUSYBOX, Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
 BATCH = Batch()
@@ -157,3 +157,72 @@ def test_a_pods_status_can_be_patched(batch: Batch, core: official.CoreV1Api) ->
     assert condition(batch.get("pod", "busy"), "example.org/Mine") == "True"
     batch.kubectl("annotate", "pod", "busy", "touch=it")
     batch.until("busy", lambda pod: condition(pod, "example.org/Mine") == "True" and condition(pod, "Ready") == "True")
+
+
+def test_a_static_pod_runs_from_its_manifest_and_shows_as_its_mirror(batch: Batch) -> None:
+    cluster = batch.cluster
+    (node,) = batch.get("nodes")["items"]
+    name = f"static-{node['metadata']['name']}"
+    container = {
+        "name": "c",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", f"echo said; {FOREVER}"],
+    }
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "static"},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+    }
+    path = cluster.config.manifests / "static.json"
+    path.write_text(json.dumps(manifest))
+    try:
+        cluster.wait_until(lambda: cluster.get("pod", name)["status"]["phase"] == "Running")
+        assert "said" in cluster.wait_until(lambda: cluster.kubectl("logs", name))
+        assert cluster.kubectl("exec", name, "--", "echo", "fine") == "fine\n"
+        before = cluster.get("pod", name)
+
+        cluster.kubectl("delete", "pod", name)
+
+        after = cluster.wait_until(lambda: cluster.get("pod", name))
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        cluster.wait_until(lambda: cluster.get("pod", name)["status"].get("containerStatuses"))
+        ids = [one["status"]["containerStatuses"][0]["containerID"] for one in (before, cluster.get("pod", name))]
+        assert ids[0] == ids[1]
+    finally:
+        path.unlink()
+    cluster.wait_until(lambda: not cluster.kubectl("get", "pod", name, "--ignore-not-found"))
+
+
+def test_two_pods_cannot_have_one_host_port(batch: Batch) -> None:
+    cluster = batch.cluster
+    (node,) = batch.get("nodes")["items"]
+
+    def pod(name: str) -> dict[str, object]:
+        container = {
+            "name": "c",
+            "image": BUSYBOX,
+            "imagePullPolicy": "Never",
+            "command": ["sh", "-c", FOREVER],
+            "ports": [{"containerPort": 80, "hostPort": 30999}],
+        }
+        spec = {
+            "nodeName": node["metadata"]["name"],
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "containers": [container],
+        }
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+    try:
+        cluster.apply(pod("port-one"))
+        cluster.wait_until(lambda: cluster.get("pod", "port-one")["status"]["phase"] == "Running")
+        cluster.apply(pod("port-two"))
+
+        cluster.wait_until(lambda: cluster.get("pod", "port-two")["status"]["phase"] == "Failed")
+        status = cluster.get("pod", "port-two")["status"]
+        assert status["reason"] == "NodePorts"
+        assert "didn't have free ports for the requested pod ports" in status["message"]
+    finally:
+        cluster.kubectl("delete", "pod", "port-one", "port-two", "--ignore-not-found")
