@@ -66,7 +66,7 @@ def _under_pressure(pod: Obj, pressures: Sequence[str]) -> Refusal | None:
         return None
     if list(pressures) == ["MemoryPressure"]:
         tolerations = pod["spec"].get("tolerations") or ()
-        if qos_class(pod) != "BestEffort" or any(tolerates(one, _MEMORY_TAINT) for one in tolerations):
+        if qos_class(pod["spec"]) != "BestEffort" or any(tolerates(one, _MEMORY_TAINT) for one in tolerations):
             return None
     return Refusal("Evicted", f"The node had condition: [{' '.join(pressures)}]. ")
 
