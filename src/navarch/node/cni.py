@@ -89,19 +89,22 @@ _MNT_DETACH: Final = 2
 def forget(network: str, places: Sequence[Path], *, results: Path = _RESULTS) -> None:
     """Undo what is left of a network, or of pods whose network namespace is in `places`, once the pods are gone: the
     plugins are told to delete it, the namespaces are unmounted, libcni's memory of it is removed. Idempotent."""
-    for file in sorted(results.glob("*")) if results.is_dir() else ():
-        made = _read_result(file)
-        if made is None:
-            continue
-        spaces = [
-            Path(each["sandbox"]) for each in (made.get("result") or {}).get("interfaces") or () if each.get("sandbox")
-        ]
+    made = {file: result for file in sorted(results.glob("*")) if (result := _read_result(file)) is not None}
+    ours = {each.get("containerId") for each in made.values() if each.get("networkName") == network}
+    for file, each in made.items():
+        spaces = _namespaces(each)
         below = any(str(space).startswith(f"{place.resolve()}/") for space in spaces for place in places)
-        if made.get("networkName") == network or below:
-            _delete(made)
+        # Each pod has a loopback network, too, which is called the same for everybody.
+        if below or each.get("containerId") in ours:
+            _delete(each)
             for space in spaces:
                 _remove_namespace(space)
             file.unlink(missing_ok=True)
+
+
+def _namespaces(made: Mapping[str, Any]) -> list[Path]:
+    interfaces = (made.get("result") or {}).get("interfaces") or ()
+    return [Path(each["sandbox"]) for each in interfaces if each.get("sandbox")]
 
 
 def _read_result(file: Path) -> dict[str, Any] | None:
