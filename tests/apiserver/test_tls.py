@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,9 +105,16 @@ class Server:
             writer.close()
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """The keys of two clusters, made once."""
+    return Server(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    made = Server(tmp_path)
+async def server(known: Server, tmp_path: Path) -> AsyncIterator[Server]:
+    made = copy(known)
+    made.folder = tmp_path
     async with EmbeddedCluster(controllers=False) as cluster:
         front = HTTPFront(cluster.server)
         folder = made.config.pki
