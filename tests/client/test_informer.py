@@ -83,3 +83,23 @@ async def test_indexes_follow_changes() -> None:
 
     assert informer.by_index("app", "old") == []
     assert [obj["metadata"]["name"] for obj in informer.list("default")] == ["a"]
+
+
+async def test_it_begins_anew_after_an_answer_that_makes_no_sense() -> None:
+    nonsense: Any = {"kind": "Pod", "metadata": "none"}
+    transport = ScriptedTransport(
+        [list_of(5, pod("a", 4)), list_of(9, pod("b", 8))], [[("ADDED", pod("c", 6)), ("ADDED", nonsense)]]
+    )
+
+    informer, told = await _run(transport, lambda informer: informer.get("default", "b") is not None)
+
+    assert [obj["metadata"]["name"] for obj in informer.list()] == ["b"]
+    assert told == [("added", "a"), ("added", "c"), ("deleted", "a"), ("deleted", "c"), ("added", "b")]
+
+
+async def test_a_list_that_makes_no_sense_is_asked_for_again() -> None:
+    transport = ScriptedTransport([{"items": [{"no": "metadata"}]}, list_of(9, pod("b", 8))], [])
+
+    informer, _ = await _run(transport, lambda informer: informer.has_synced)
+
+    assert [obj["metadata"]["name"] for obj in informer.list()] == ["b"]

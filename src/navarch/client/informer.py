@@ -14,6 +14,7 @@ from contextlib import aclosing
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, key_of, revision_of
 from navarch.client.base import Client, WatchEvent
+from navarch.client.supervision import Failures
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Informer:
         self._handlers: list[tuple[Added | None, Updated | None, Deleted | None]] = []
         self._synced = asyncio.Event()
         self._revision = ""
+        self._failures = Failures()
         self._random = (world or RealWorld()).random(
             "informer", f"{resource.group_resource}\0{namespace}\0{labels}\0{fields}"
         )
@@ -130,6 +132,12 @@ class Informer:
                 await asyncio.sleep(retry_s * (1 + self._random.random()))
                 # The server is expected back soon after a restart, so the delay stays short.
                 retry_s = min(retry_s * 2, 1.0)
+            except Exception as error:
+                # Everybody in the process depends on it; what it has may be wrong, so it begins anew.
+                self._failures.note(f"informer {self.resource.group_resource}", error)
+                self._revision = ""
+                await asyncio.sleep(retry_s * (1 + self._random.random()))
+                retry_s = min(retry_s * 2, _LAST_RETRY_S)
 
     async def _relist(self) -> None:
         listed = await self._client.list(

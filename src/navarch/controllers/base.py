@@ -291,8 +291,8 @@ def index_by_uid(informer: Informer) -> None:
     informer.add_indexer("uid", lambda obj: (obj["metadata"]["uid"],))
 
 
-def metrics_text(metrics: Mapping[str, tuple[Metrics, int]]) -> str:
-    """Prometheus text: counters and queue depth by controller name."""
+def metrics_text(metrics: Mapping[str, tuple[Metrics, int]], failures: Failures) -> str:
+    """Prometheus text: counters and queue depth by controller name, and errors caught in loops by kind."""
     lines: list[str] = []
     columns: list[tuple[str, str, Callable[[Metrics, int], float]]] = [
         ("workqueue_adds_total", "counter", lambda m, _depth: m.adds),
@@ -306,4 +306,8 @@ def metrics_text(metrics: Mapping[str, tuple[Metrics, int]]) -> str:
     for metric, kind, value in columns:
         lines.append(f"# TYPE {metric} {kind}")
         lines += [f'{metric}{{name="{name}"}} {value(m, depth):g}' for name, (m, depth) in metrics.items()]
+    lines.append("# TYPE navarch_caught_errors_total counter")
+    lines += [
+        f'navarch_caught_errors_total{{kind="{kind}"}} {count}' for kind, count in sorted(failures.counts.items())
+    ]
     return "\n".join(lines) + "\n"

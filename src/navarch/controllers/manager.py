@@ -69,5 +69,6 @@ class ControllerManager:
                     len(controller.queue) if isinstance(controller, Controller) else 0,
                 )
                 for controller in self.controllers
-            }
+            },
+            self.context.failures,
         )

@@ -18,6 +18,7 @@ from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informers
+from navarch.client.supervision import Failures, supervised
 from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
 from navarch.sim.kubelet import HOST, ServingKeys, SimulatedKubelet
@@ -105,7 +106,8 @@ class SimulatedNodes:
                 tasks.create_task(self._recorder.run(), name="simulated nodes' events")
             tasks.create_task(self._pods.run(), name="simulated nodes' pods")
             await self._register_all()
-            tasks.create_task(self._heartbeats.run(), name="simulated nodes' leases")
+            what = "simulated nodes' leases"
+            tasks.create_task(supervised(what, self._heartbeats.run, Failures()), name=what)
 
     def fail(self, name: str) -> None:
         """Take a node down: no lease, no status, pods stay as last reported."""
