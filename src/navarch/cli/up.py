@@ -274,8 +274,12 @@ def _check(changes: dict[str, Any]) -> None:
 def _accept_loss(config: ClusterConfig) -> None:
     """Go on with what is left of the cluster's data, and say what is not.  Raises ConfigError."""
     from navarch.store.base import StoreUnavailable
+    from navarch.store.lock import holder
     from navarch.store.recovery import accept_loss
 
+    if holder(config.database) is None and ClusterState.load(config.run).supervisor_alive:
+        # It tries again and again to start an API server that refuses.
+        lifecycle.stop(config)
     if config.store != "sqlite":
         # etcd keeps what it has; what was known of it is forgotten.
         config.store_record.unlink(missing_ok=True)

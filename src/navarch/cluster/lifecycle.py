@@ -17,7 +17,7 @@ from typing import Any
 from navarch.cluster import config as settings
 from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
-from navarch.cluster.state import ClusterState, ComponentState, alive, started_at
+from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
 from navarch.world import MACHINE
 
@@ -317,6 +317,8 @@ def _refuse_hopeless(config: ClusterConfig) -> None:
         # What is written there is from an earlier run.
         return
     for name, component in state.components.items():
+        if component.last_exit == f"exit code {HOPELESS}" and component.failures and not alive(component):
+            raise StartError(f"{name} cannot start; its last words in {_last_words(config, name)}")
         if component.failures >= _GIVE_UP_AFTER and not alive(component):
             raise StartError(
                 f"{name} keeps ending ({component.last_exit}); its last words in {_last_words(config, name)}"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
@@ -13,7 +14,9 @@ from navarch.apiserver.tls import tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.listening import listen
+from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
+from navarch.store.base import Lost
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +24,12 @@ log = logging.getLogger(__name__)
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
     server = make_server(config)
-    await server.start()
+    try:
+        await server.start()
+    except Lost as error:
+        # Another try will not help: the message is for who started the cluster.
+        log.error("%s", error)
+        sys.exit(HOPELESS)
     attach(server)
     await bootstrap(server, bootstrap_config(config))
     front = HTTPFront(server)

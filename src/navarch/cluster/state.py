@@ -15,6 +15,9 @@ from typing import Any
 
 from navarch.cluster import locks
 
+# A process that ends with this code says that another try will not help (EX_CONFIG of sysexits.h).
+HOPELESS = 78
+
 
 @dataclass(slots=True)
 class ComponentState:

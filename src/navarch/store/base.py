@@ -97,6 +97,16 @@ class StoreUnavailable(Exception):
     where the store itself cannot know (a connection lost on the way), watchers tell."""
 
 
+class Lost(StoreUnavailable):
+    """What is stored is not what it was when this cluster last ran; the message says what is known of it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}. Put the files back from a backup; or go on with what is left, and lose the rest: "
+            "`navarch up --accept-loss`"
+        )
+
+
 class TooLarge(Exception):
     """The store takes no commit of this size, now or later."""
 

@@ -36,6 +36,7 @@ from navarch.store.base import (
     Delete,
     Entry,
     Event,
+    Lost,
     Page,
     Progress,
     Put,
@@ -47,7 +48,7 @@ from navarch.store.feed import Feed
 from navarch.store.lock import FileLock
 from navarch.store.outcome import Outcome, settle
 from navarch.store.sqlite_file import Loaded, Standing, first_position
-from navarch.store.sqlite_open import HOW_TO_GO_ON, open_database, record_path
+from navarch.store.sqlite_open import open_database, record_path
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class SQLiteStore:
         except (sqlite3.Error, OSError) as error:
             self._users -= 1
             self._lock.give()
-            raise StoreUnavailable(f"cannot open {self._path}: {error}. {HOW_TO_GO_ON}") from error
+            raise Lost(f"cannot open {self._path}: {error}") from error
         except BaseException:
             self._users -= 1
             self._lock.give()

@@ -12,24 +12,15 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from navarch.store import failpoints, record, sqlite_file
-from navarch.store.base import StoreUnavailable
+from navarch.store.base import Lost
 from navarch.store.record import Noted, Record
 from navarch.store.sqlite_file import Loaded
 from navarch.world import MACHINE
 
 _GENERATION_BEFORE = failpoints.Point("sqlite.generation.before")
 _GENERATION_AFTER = failpoints.Point("sqlite.generation.after")
-
-HOW_TO_GO_ON: Final = (
-    "Put the files back from a backup; or go on with what is left, and lose the rest: `navarch up --accept-loss`"
-)
-
-
-class Lost(StoreUnavailable):
-    """The database is not what it was; the message says what is known and how to go on."""
 
 
 @dataclass(slots=True)
@@ -74,26 +65,25 @@ def _read_record(database: Path, record_file: Path) -> Noted | None:
     try:
         return record.read(record_file)
     except ValueError as error:
-        raise Lost(f"{error}: whether {database} is complete cannot be told. {HOW_TO_GO_ON}") from error
+        raise Lost(f"{error}: whether {database} is complete cannot be told") from error
 
 
 def _compare(database: Path, record_file: Path, noted: Noted) -> None:
     """Raises Lost where the database is behind its record."""
     if not database.exists() or not database.stat().st_size:
         raise Lost(
-            f"{database} is {'empty' if database.exists() else 'missing'}, and had come to revision {noted.revision}. "
-            f"{HOW_TO_GO_ON}"
+            f"{database} is {'empty' if database.exists() else 'missing'}, and had come to revision {noted.revision}"
         )
     generation, revision = sqlite_file.inspect(database)
     log = f"its write-ahead log ({database.name}-wal) is missing or damaged"
     if not generation:
-        raise Lost(f"{database} holds no cluster, and had come to revision {noted.revision}: {log}. {HOW_TO_GO_ON}")
+        raise Lost(f"{database} holds no cluster, and had come to revision {noted.revision}: {log}")
     if generation != noted.generation:
-        raise Lost(f"{database} is not the database that {record_file} belongs to. {HOW_TO_GO_ON}")
+        raise Lost(f"{database} is not the database that {record_file} belongs to")
     if revision < noted.revision:
         raise Lost(
             f"{database} ends at revision {revision}, and revision {noted.revision} was durable: {log}, or an older "
-            f"copy was put in its place. {HOW_TO_GO_ON}"
+            "copy was put in its place"
         )
 
 

@@ -21,6 +21,7 @@ from navarch.store.base import (
     Delete,
     Entry,
     Event,
+    Lost,
     Page,
     Progress,
     Put,
@@ -34,7 +35,6 @@ from navarch.store.etcd.target import Target
 from navarch.store.etcd.watching import Watch, after
 from navarch.store.outcome import Outcome, settle
 from navarch.store.record import Noted, Record
-from navarch.store.sqlite_open import HOW_TO_GO_ON
 from navarch.world import Clock, SystemClock
 
 _COMMIT_BEFORE = failpoints.Point("etcd.commit.before")
@@ -108,19 +108,19 @@ class EtcdStore:
         try:
             noted = record.read(self._record_path)
         except ValueError as error:
-            raise StoreUnavailable(f"{error}. {HOW_TO_GO_ON}") from error
+            raise Lost(str(error)) from error
         if noted is None:
             self._record_path.parent.mkdir(parents=True, exist_ok=True)
             record.create(self._record_path, Noted(generation, revision))
         elif noted.generation != generation:
-            raise StoreUnavailable(
+            raise Lost(
                 f"{self._target} is another etcd (cluster id {self._cluster:x}) than the one that this cluster is in "
-                f"({int(noted.generation, 16):x}), or that one was restored from a snapshot. {HOW_TO_GO_ON}"
+                f"({int(noted.generation, 16):x}), or that one was restored from a snapshot"
             )
         elif revision < noted.revision:
-            raise StoreUnavailable(
+            raise Lost(
                 f"{self._target} is at revision {revision}, and had been at {noted.revision}: it has lost its newest "
-                f"state. {HOW_TO_GO_ON}"
+                "state"
             )
         self._record = Record(self._record_path, generation)
         self._record.note(revision)
