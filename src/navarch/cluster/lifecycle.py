@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
@@ -279,6 +279,7 @@ def wait_ready(
     expected = config.nodes + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
     swept = False
+    before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}
     while True:
         try:
             if probe.get("/readyz")[0] == 200:
@@ -300,7 +301,7 @@ def wait_ready(
         if process is not None and process.poll():
             failure = PortTaken if _port_taken(config) else StartError
             raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
-        _refuse_hopeless(config)
+        _refuse_hopeless(config, before)
         if MACHINE.monotonic() > give_up_s:
             raise StartError(
                 f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
@@ -310,14 +311,15 @@ def wait_ready(
         MACHINE.pause(_LOOK_EVERY_S)
 
 
-def _refuse_hopeless(config: ClusterConfig) -> None:
-    """Raises StartError where a process keeps ending: waiting longer would not help, its last words may."""
+def _refuse_hopeless(config: ClusterConfig, before: Mapping[str, int]) -> None:
+    """Raises StartError where a process keeps ending, or says that it cannot start: waiting longer would not help, its
+    last words may. `before` are the restarts of which nothing follows: they were earlier."""
     state = ClusterState.load(config.run)
     if not state.supervisor_alive:
         # What is written there is from an earlier run.
         return
     for name, component in state.components.items():
-        if component.last_exit == f"exit code {HOPELESS}" and component.failures and not alive(component):
+        if component.last_exit == f"exit code {HOPELESS}" and component.restarts > before.get(name, 0):
             raise StartError(f"{name} cannot start; its last words in {_last_words(config, name)}")
         if component.failures >= _GIVE_UP_AFTER and not alive(component):
             raise StartError(
