@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from ..store.etcd_server import free_ports
 from .conftest import Cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster("lost", tmp_path)
-    cluster.navarch("up", "--name", "lost", "-d", "--runtime", "simulated", "--wait", "90s")
+    port = str(free_ports(1)[0])
+    cluster.navarch("up", "--name", "lost", "-d", "--runtime", "simulated", "--wait", "90s", "--port", port)
     yield cluster
     cluster.navarch("down", "--name", "lost", "--purge", "--grace", "1s")
 
