@@ -61,11 +61,50 @@ async def test_malformed_json(api: Api, body: bytes, why: str) -> None:
     assert why in answer["message"]
 
 
-@pytest.mark.parametrize("kind", [JSON_PATCH, MERGE, STRATEGIC, APPLY, YAML])
-@pytest.mark.parametrize("body", [b"{", b"[" * 50_000, b"\xff\xfe", b"", b"a: &a [*a]", b"7", b"null"])
-async def test_malformed_patches(api_with_a: Api, kind: str, body: bytes) -> None:
+@pytest.mark.parametrize("kind", [JSON_PATCH, MERGE, STRATEGIC])
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"{", "unexpected end of JSON input"),
+        (b"[" * 50_000, "exceeded max depth"),
+        (b"\xff\xfe", "invalid character '\u00ff' looking for beginning of value"),
+        (b"", "unexpected end of JSON input"),
+        (b"a: 1", "invalid character 'a' looking for beginning of value"),
+    ],
+)
+async def test_malformed_patches(api_with_a: Api, kind: str, body: bytes, why: str) -> None:
     status, answer = await api_with_a("PATCH", A, body, content_type=kind)
-    assert status in (400, 415, 422), answer
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert answer["message"].startswith(f"error decoding patch: {why}")
+    assert (await api_with_a.ok("GET", A))["data"] == {"k": "v"}
+
+
+@pytest.mark.parametrize("body", [b"7", b"null", b'"x"', b"true"])
+@pytest.mark.parametrize("kind", [JSON_PATCH, MERGE, STRATEGIC, APPLY])
+async def test_patches_that_are_no_objects(api_with_a: Api, kind: str, body: bytes) -> None:
+    status, answer = await api_with_a("PATCH", f"{A}?fieldManager=m", body, content_type=kind)
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert (await api_with_a.ok("GET", A))["data"] == {"k": "v"}
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"{", "yaml: line 1: did not find expected node content"),
+        (b"a: [unclosed", "yaml: line 1: did not find expected ',' or ']'"),
+        (b"[" * 50_000, "yaml: exceeded max depth of 200"),
+        (b"a: &a [*a]", "yaml: anchor 'a' value contains itself"),
+        (b"a: &a " + b"x" * 50_000 + b"\nb: [" + b",".join([b"*a"] * 20_000) + b"]", "yaml: document contains excess"),
+    ],
+)
+async def test_malformed_yaml(api_with_a: Api, body: bytes, why: str) -> None:
+    status, answer = await api_with_a("PATCH", f"{A}?fieldManager=m", body, content_type=APPLY)
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert answer["message"].startswith(f"error decoding YAML: error converting YAML to JSON: {why}")
+    status, answer = await api_with_a("POST", CONFIG_MAPS, body, content_type=YAML)
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert f"(must be of type ConfigMap): error converting YAML to JSON: {why}" in answer["message"]
+    assert (await api_with_a("PATCH", A, body, content_type=YAML))[0] == 415
 
 
 async def test_what_is_no_unicode_becomes_the_replacement_character(api: Api) -> None:
@@ -81,14 +120,28 @@ async def test_numbers_beyond_their_type(api: Api, number: str) -> None:
     assert "cannot unmarshal number" in answer["message"]
 
 
-@pytest.mark.parametrize("seconds", [-1, 0, 2**31, 2**62, 2**63 - 1])
-async def test_grace_periods_of_all_sizes(api: Api, seconds: int) -> None:
+@pytest.mark.parametrize(("seconds", "waited"), [(-1, 1), (2**31, 2**31), (2**62, 2**62), (2**63 - 1, 2**63 - 1)])
+async def test_grace_periods_of_all_sizes(api: Api, seconds: int, waited: int) -> None:
     made = pod("p", node="n")
     made["spec"]["terminationGracePeriodSeconds"] = seconds
-    status, _ = await api("POST", PODS, made)
-    if status == 201:
-        assert (await api("DELETE", f"{PODS}/p"))[0] in (200, 202)
-        assert (await api("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 5}))[0] in (200, 404)
+    await api.ok("POST", PODS, made)
+
+    deleting = await api.ok("DELETE", f"{PODS}/p")
+    assert deleting["metadata"]["deletionGracePeriodSeconds"] == waited
+    assert deleting["metadata"]["deletionTimestamp"]
+
+    shorter = await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 5})
+    assert shorter["metadata"]["deletionGracePeriodSeconds"] == min(waited, 5)
+    await api.ok("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})
+    assert (await api("GET", f"{PODS}/p"))[0] == 404
+
+
+async def test_a_grace_period_of_nothing_deletes_at_once(api: Api) -> None:
+    made = pod("p", node="n")
+    made["spec"]["terminationGracePeriodSeconds"] = 0
+    await api.ok("POST", PODS, made)
+    await api.ok("DELETE", f"{PODS}/p")
+    assert (await api("GET", f"{PODS}/p"))[0] == 404
 
 
 async def test_duplicate_and_unknown_fields(api: Api) -> None:

@@ -84,6 +84,7 @@ def too_deep() -> ValueError:
 def _parse_json_as_go(body: bytes) -> Any:
     """JSON that orjson refuses and Kubernetes takes: what is no Unicode becomes U+FFFD, numbers may be of any size.
     Raises ValueError."""
+    sent = body
     body = body.decode("utf-8", "replace").encode()
     if _ESCAPED_SURROGATE.search(body) and b"\0" not in body and body.count(b"\\u") <= _ESCAPES_MAX:
         # Escaped backslashes are out of the way meanwhile, as what no JSON contains.
@@ -94,12 +95,12 @@ def _parse_json_as_go(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        value = _parse_odd_json(body, str(error))
+        value = _parse_odd_json(body, sent, str(error))
     _check_depth(value)
     return value
 
 
-def _parse_odd_json(body: bytes, said: str) -> Any:
+def _parse_odd_json(body: bytes, sent: bytes, said: str) -> Any:
     if len(body) <= _ODD_MAX:
         try:
             return json.loads(body, parse_int=_integer, parse_constant=_no_constant)
@@ -109,7 +110,7 @@ def _parse_odd_json(body: bytes, said: str) -> Any:
             pass
     if "depth" in said:
         raise too_deep()
-    raise ValueError(why_no_json(body) or "json: cannot unmarshal number into Go value of type float64")
+    raise ValueError(why_no_json(sent) or "json: cannot unmarshal number into Go value of type float64")
 
 
 def _integer(text: str) -> int | float:
