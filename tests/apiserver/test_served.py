@@ -130,6 +130,10 @@ async def test_discovery_and_openapi_say_so(served: Api, server: ApiServer) -> N
     assert document["components"]["schemas"]["com.example.v2.Widget"]["x-kubernetes-group-version-kind"] == [
         {"group": "example.com", "version": "v2", "kind": "Widget"}
     ]
+    item = document["paths"]["/apis/example.com/v2/namespaces/{namespace}/widgets/{name}"]
+    assert "application/merge-patch+json" in item["patch"]["requestBody"]["content"]
+    # kubectl apply sends what it finds here.
+    assert "application/strategic-merge-patch+json" not in item["patch"]["requestBody"]["content"]
     assert "/apis/example.com/v2/namespaces/{namespace}/widgets/{name}/scale" in document["paths"]
     whole = await served.ok("GET", "/openapi/v2")
     assert "com.example.v1.WidgetList" in whole["definitions"]

@@ -31,6 +31,9 @@ PATCH_TYPES: Final = (
     "application/strategic-merge-patch+json",
 )
 
+# Custom kinds state no patch strategies.
+CUSTOM_PATCH_TYPES: Final = tuple(media for media in PATCH_TYPES if "strategic" not in media)
+
 _DESCRIPTIONS: Final[Mapping[str, str]] = {
     _QUANTITY: "A number with an optional decimal (m, k, M …) or binary (Ki, Mi, Gi …) suffix, such as 250m or 1Gi.",
     _INT_OR_STRING: "A number or a string, for example a percentage or the name of a port.",

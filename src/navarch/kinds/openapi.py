@@ -16,6 +16,7 @@ import orjson
 
 from navarch.api.meta import Obj
 from navarch.api.openapi import (
+    CUSTOM_PATCH_TYPES,
     DELETE_OPTIONS,
     JSON,
     PATCH_DEFINITION,
@@ -268,6 +269,8 @@ class _Maker:
         self._scoped = ("Namespaced" if resource.namespaced else "") + resource.kind
         self._definition = kind.definition
         self._list = _list_definition(kind)
+        # By this kubectl finds out how to patch: custom kinds have no strategic merge.
+        self._patch_types = PATCH_TYPES if kind.own_schemas is None else CUSTOM_PATCH_TYPES
 
     def _operation(
         self,
@@ -400,7 +403,7 @@ class _Maker:
             gvk,
             parameters=(*_WRITE, _FORCE),
             body=PATCH_DEFINITION,
-            consumes=PATCH_TYPES,
+            consumes=self._patch_types,
             responses=written,
         )
 
