@@ -82,8 +82,18 @@ class ResourceQuota(Plugin):
             return
         charged: dict[str, Amounts] = {}
         attributes.state[_STATE] = charged
-        async with self._lock(attributes.namespace):
-            await self._charge(attributes, resource, obj, grown, charged)
+
+        async def charge() -> None:
+            async with self._lock(attributes.namespace):
+                await self._charge(attributes, resource, obj, grown, charged)
+
+        # To its end also for a client that goes away meanwhile: `charged` must tell what was.
+        charging = asyncio.ensure_future(charge())
+        try:
+            await asyncio.shield(charging)
+        except asyncio.CancelledError:
+            await asyncio.wait({charging})
+            raise
 
     async def committed(self, attributes: Attributes, stored: Obj) -> None:
         attributes.state.pop(_STATE, None)
