@@ -75,6 +75,8 @@ class ClusterState:
             # What the file says is of an earlier one.
             self.supervisor_pid, self.supervisor_ticks, self.started = pid, start_ticks(pid), started_at(pid)
             self.stopping = False
+            for component in self.components.values():
+                component.failures = 0
         if locks.holder(run, locks.SUPERVISOR, locks.STOPPING):
             self.stopping = True
         for name in locks.names(run):

@@ -36,7 +36,7 @@ log = logging.getLogger("navarch.supervisor")
 _FIRST_DELAY_S = 0.1
 _LAST_DELAY_S = 30.0
 # A process that has lived this long was well.
-_STEADY_S = 10.0
+_STEADY_S = 30.0
 _STOP_GRACE_S = 15.0
 _SAVE_AGAIN_S = 2.0
 _STARTED = failpoints.Point("supervisor.started")
@@ -70,6 +70,8 @@ class Supervisor:
         self.processes: list[_Process] = []
         for spec in specs(config):
             known = before.components.get(spec.name, ComponentState())
+            if not alive(known):
+                known.failures = 0
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False
