@@ -29,7 +29,12 @@ _FAST = (
     "watch",
 )
 
-pytestmark = pytest.mark.skipif(folder() is None, reason="shared/golden is not beside this repository")
+pytestmark = [
+    pytest.mark.skipif(folder() is None, reason="shared/golden is not beside this repository"),
+    # Some cases wait for controllers, for as long as Kubernetes took: nothing may keep them.
+    pytest.mark.alone,
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture(scope="module")
