@@ -41,6 +41,7 @@ from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
 from navarch.node.resources.capacity import Provider
+from navarch.node.resources.manager import ResourceManager
 from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
@@ -85,11 +86,12 @@ class Kubelet:
             observer=Observer(runtime),
             images=ImageManager(runtime, references, world),
             volumes=VolumeManager(config, references, world),
+            resources=ResourceManager(config, world),
             source=references,
             prober=Prober(runtime, self._caller),
             caller=self._caller,
             recorder=self.recorder,
-            clock=world,
+            world=world,
             random=random,
             backoff=Backoff(),
             node=NodeFacts(memory_capacity(), has_unified_cgroups()),

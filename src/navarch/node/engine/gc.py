@@ -15,7 +15,6 @@ from typing import Any, Final
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
-from navarch.node.resources import cgroups
 from navarch.node.runtime.base import GRACE_PERIOD, POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure, Sandbox
 
 log = logging.getLogger(__name__)
@@ -87,38 +86,33 @@ class Sweeper:
         """Remove the directories, logs and cgroups of pods that have gone."""
         config = self._parts.config
         known = self._known() | self._pods.uids()
-        for place in _children(config.pods):
+        in_thread = self._parts.world.in_thread
+        for place in await in_thread(_children, config.pods):
             if place.name not in known:
-                self._parts.volumes.tear_down(place.name)
-        for place in _children(config.logs):
+                await self._parts.volumes.unpublish(place.name)
+        for place in await in_thread(_children, config.logs):
             if place.name.rpartition("_")[2] not in known:
-                shutil.rmtree(place, ignore_errors=True)
-        for uid in cgroups.pod_uids(config.cgroup_root) - known:
-            for middle in ("", "/burstable", "/besteffort"):
-                cgroups.remove_pod_cgroup(f"{config.cgroup_root}{middle}/pod{uid}")
+                await in_thread(shutil.rmtree, place, ignore_errors=True)
+        await self._parts.resources.remove_stale(known)
 
     async def rotate_logs(self) -> None:
         """Rotate the logs of running containers that have grown too long; keep as many old ones as configured."""
-        config = self._parts.config
+        config, in_thread = self._parts.config, self._parts.world.in_thread
         for worker in self._pods:
             for container in list(worker.observed.all()):
                 path = Path(container.status.log_path) if container.status.log_path else None
                 if path is None or not container.running:
                     continue
-                with contextlib.suppress(FileNotFoundError):
-                    if path.stat().st_size <= config.container_log_max_bytes:
-                        continue
-                    stamp = self._parts.clock.now().strftime("%Y%m%d-%H%M%S")
-                    path.rename(path.with_name(f"{path.name}.{stamp}"))
+                stamp = self._parts.clock.now().strftime("%Y%m%d-%H%M%S")
+                if await in_thread(_rotate, path, config.container_log_max_bytes, stamp):
                     await self._parts.runtime.reopen_log(container.id)
-                    rotated = sorted(path.parent.glob(f"{path.name}.*"))
-                    for old in rotated[: max(len(rotated) - (config.container_log_max_files - 1), 0)]:
-                        old.unlink(missing_ok=True)
+                    await in_thread(_drop_old, path, config.container_log_max_files - 1)
 
     async def free_images(self) -> None:
         """Remove the images unused for longest while the disk is fuller than it may be."""
         parts = self._parts
-        disk = os.statvfs((await parts.runtime.image_filesystem()).mountpoint)
+        mountpoint = (await parts.runtime.image_filesystem()).mountpoint
+        disk = await parts.world.in_thread(os.statvfs, mountpoint)
         used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)
         if used_percent < parts.config.image_gc_high_percent:
             return
@@ -156,3 +150,19 @@ class Sweeper:
 
 def _children(place: Path) -> list[Path]:
     return [child for child in place.iterdir() if child.is_dir()] if place.is_dir() else []
+
+
+def _rotate(path: Path, most_bytes: int, stamp: str) -> bool:
+    """Move a log that has grown too long out of the way; whether it was."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > most_bytes:
+            path.rename(path.with_name(f"{path.name}.{stamp}"))
+            return True
+    return False
+
+
+def _drop_old(path: Path, keep: int) -> None:
+    """Remove the oldest of the rotated files beside a log."""
+    rotated = sorted(path.parent.glob(f"{path.name}.*"))
+    for old in rotated[: max(len(rotated) - keep, 0)]:
+        old.unlink(missing_ok=True)

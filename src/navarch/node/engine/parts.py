@@ -19,9 +19,11 @@ from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
+from navarch.node.resources.manager import ResourceManager
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
 from navarch.node.volumes.manager import VolumeManager
+from navarch.world import World
 
 
 @dataclass(slots=True)
@@ -35,11 +37,12 @@ class Parts:
     observer: Observer
     images: ImageManager
     volumes: VolumeManager
+    resources: ResourceManager
     source: APISource
     prober: Prober
     caller: HTTPCaller
     recorder: EventRecorder
-    clock: Clock
+    world: World
     random: random.Random
     backoff: Backoff
     node: NodeFacts
@@ -48,6 +51,11 @@ class Parts:
     allocatable: Callable[[], Obj]
     owned: Callable[[str, str], None]
     failures: Failures
+
+    @property
+    def clock(self) -> Clock:
+        """The time of day."""
+        return self.world
 
     def facts(self, pod_ips: Sequence[str]) -> PodFacts:
         return PodFacts(tuple(pod_ips), tuple(self.host_ips()), self.allocatable())

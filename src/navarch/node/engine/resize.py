@@ -14,10 +14,8 @@ from typing import Any
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.engine.podstate import PodState
-from navarch.node.resources import cgroups
 from navarch.node.resources.amounts import container_resources
 from navarch.node.runtime.base import NotFound, RuntimeFailure
-from navarch.node.spec.sandbox import cgroup_parent
 
 
 class Resizer:
@@ -63,7 +61,7 @@ class Resizer:
                 changed.append((container, instance.id, entry["resources"]))
         if not changed:
             return
-        cgroups.make_pod_cgroup(worker.pod, cgroup_parent(worker.pod, worker.parts.config))
+        await worker.parts.resources.publish(worker.pod)
         for container, container_id, before in changed:
             if _needs_restart(container, before):
                 state = worker.memory[container["name"]]

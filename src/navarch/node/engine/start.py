@@ -152,7 +152,9 @@ class Starter:
         env = await environment(
             worker.pod, container, worker.parts.services(), worker.parts.source, facts, worker.volumes
         )
-        return container_config(
+        # It makes files and mounts on the way.
+        return await worker.parts.world.in_thread(
+            container_config,
             ContainerInputs(
                 pod=worker.pod,
                 container=container,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,10 +36,9 @@ from navarch.node.engine.start import Starter
 from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
-from navarch.node.resources import cgroups
 from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig
 from navarch.node.spec.dns import read_resolv_conf, resolver_of
-from navarch.node.spec.sandbox import cgroup_parent, sandbox_config
+from navarch.node.spec.sandbox import sandbox_config
 from navarch.node.volumes.base import VolumeError, VolumePending
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,10 @@ class PodWorker(PodState):
         self._starter = Starter(self, self._probes, self._resizer)
         self.publisher = Publisher(self, self.status_inputs)
         self._refresh_at: datetime | None = None
+        # The last error of the volumes that an event was made of.
+        self._told_of: VolumeError | None = None
+        # An ended pod that is still an object has nothing on the node but its logs.
+        self._let_go = False
         # The first attempt at a sandbox whose name the runtime has not taken for itself.
         self._free_attempt = 0
         self._delay = Delay()
@@ -232,8 +236,8 @@ class PodWorker(PodState):
             return
         attempt = max(plan.attempt, self._free_attempt)
         config = self._sandbox_config(attempt)
-        Path(config.log_directory).mkdir(parents=True, exist_ok=True)
-        cgroups.make_pod_cgroup(self.pod, cgroup_parent(self.pod, self.parts.config))
+        await self.parts.world.in_thread(Path(config.log_directory).mkdir, parents=True, exist_ok=True)
+        await self.parts.resources.publish(self.pod)
         handler = await self._runtime_handler()
         try:
             sandbox_id = await self.parts.runtime.run_sandbox(config, handler)
@@ -288,16 +292,19 @@ class PodWorker(PodState):
             return True
         try:
             facts = self.parts.facts(self.ips())
-            self.volumes = await self.parts.volumes.set_up(self.pod, facts, self._starter.volume_image)
+            self.volumes = await self.parts.volumes.publish(self.pod, facts, self._starter.volume_image)
         except VolumePending:
             return False
         except VolumeError as error:
-            self.event("Warning", "FailedMount", str(error))
+            if error is not self._told_of:
+                # The same error again is one whose next attempt is not due yet.
+                self._told_of = error
+                self.event("Warning", "FailedMount", str(error))
             if self.volumes:
                 # What was set up before still serves; it is only not up to date.
                 self._refresh_at = self.parts.clock.now() + _RETRY
                 return True
-            self.wake_after(_SHORT_RETRY * 2)
+            self.wake_after(timedelta(seconds=error.retry_s))
             return False
         wait_s = self.parts.config.sync_period_s * (1 + self.parts.random.random() / 2)
         self._refresh_at = self.parts.clock.now() + timedelta(seconds=wait_s)
@@ -341,10 +348,12 @@ class PodWorker(PodState):
             return
         self._probes.end_all()
         if not self.gone and not is_deleting(self.pod):
-            if self.volumes or self.parts.config.pod_directory(self.uid).exists():
+            if not self._let_go:
                 self.volumes = {}
-                self.parts.volumes.tear_down(self.uid)
-            cgroups.remove_pod_cgroup(cgroup_parent(self.pod, self.parts.config))
+                self._let_go = await self.parts.volumes.unpublish(self.uid)
+                await self.parts.resources.unpublish(self.pod)
+                if not self._let_go:
+                    self.wake_after(_RETRY)
             return
         if not self.gone and not self.publisher.final_published:
             return
@@ -362,7 +371,6 @@ class PodWorker(PodState):
         if self.cleaned:
             return
         runtime = self.parts.runtime
-        self.parts.volumes.tear_down(self.uid)
         for container in self.observed.all():
             with contextlib.suppress(NotFound):
                 await runtime.remove_container(container.id)
@@ -372,8 +380,13 @@ class PodWorker(PodState):
                 await runtime.stop_sandbox(sandbox.id)
                 await runtime.remove_sandbox(sandbox.id)
         metadata = self.pod["metadata"]
-        cgroups.remove_tree(self.parts.config.log_directory(metadata["namespace"], metadata["name"], self.uid))
-        cgroups.remove_pod_cgroup(cgroup_parent(self.pod, self.parts.config))
+        logs = self.parts.config.log_directory(metadata["namespace"], metadata["name"], self.uid)
+        await self.parts.world.in_thread(shutil.rmtree, logs, ignore_errors=True)
+        await self.parts.resources.unpublish(self.pod)
+        if not await self.parts.volumes.unpublish(self.uid):
+            # As in Kubernetes, a pod is not gone while something of its volumes is here.
+            self.wake_after(_RETRY)
+            return
         self.parts.images.forget_pod(self.uid)
         self.parts.source.forget_pod(self.pod)
         self.parts.backoff.forget(f"{self.uid}/")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.kinds.core.resource_lists import qos_class
+from navarch.node.config import KubeletConfig
 from navarch.node.resources.amounts import cpu_quota, cpu_shares, has_unified_cgroups, pod_totals
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,13 @@ def _write(path: Path, value: str) -> None:
         path.write_text(value)
     except OSError as error:
         log.debug("%s: %s", path, error)
+
+
+def cgroup_parent(pod: Obj, config: KubeletConfig) -> str:
+    """`<root>/burstable/pod<uid>`; guaranteed pods are directly below the root."""
+    qos = qos_class(pod["spec"])
+    middle = "" if qos == "Guaranteed" else f"/{qos.lower()}"
+    return f"{config.cgroup_root}{middle}/pod{pod['metadata']['uid']}"
 
 
 def make_pod_cgroup(pod: Obj, parent: str) -> None:
@@ -79,10 +87,13 @@ def _hierarchies() -> Iterator[Path]:
             yield place
 
 
-def remove_pod_cgroup(parent: str) -> None:
-    """Remove a pod's cgroup and what is below it; one with processes in it stays. Idempotent."""
-    for hierarchy in _hierarchies():
-        remove_cgroup(hierarchy / parent.lstrip("/"))
+def remove_pod_cgroup(parent: str) -> bool:
+    """Remove a pod's cgroup and what is below it; one with processes in it stays. Returns whether it is gone.
+    Idempotent."""
+    places = [hierarchy / parent.lstrip("/") for hierarchy in _hierarchies()]
+    for place in places:
+        remove_cgroup(place)
+    return not any(place.is_dir() for place in places)
 
 
 def remove_cgroup(place: Path) -> None:
@@ -99,11 +110,6 @@ def remove_cgroup(place: Path) -> None:
 def remove_root(root: str) -> None:
     """Remove the cgroup root of a kubelet that has gone, with all that is left below it."""
     remove_pod_cgroup(root)
-
-
-def remove_tree(place: Path) -> None:
-    """Remove a directory tree that need not be there."""
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def pod_uids(root: str) -> set[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from navarch.api.meta import Obj, annotations_of, labels_of
-from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
 from navarch.node.config import KubeletConfig
 from navarch.node.resources.amounts import cpu_quota, cpu_shares, pod_totals
+from navarch.node.resources.cgroups import cgroup_parent
 from navarch.node.runtime.base import (
     GRACE_PERIOD,
     POD_NAME,
@@ -24,13 +24,6 @@ def pod_labels(pod: Obj) -> dict[str, str]:
     """The labels by which a runtime's things are known to belong to a pod."""
     metadata = pod["metadata"]
     return {POD_NAME: metadata["name"], POD_NAMESPACE: metadata["namespace"], POD_UID: metadata["uid"]}
-
-
-def cgroup_parent(pod: Obj, config: KubeletConfig) -> str:
-    """`<root>/burstable/pod<uid>`; guaranteed pods are directly below the root."""
-    qos = qos_class(pod["spec"])
-    middle = "" if qos == "Guaranteed" else f"/{qos.lower()}"
-    return f"{config.cgroup_root}{middle}/pod{pod['metadata']['uid']}"
 
 
 def sandbox_config(pod: Obj, attempt: int, resolver: Resolver, config: KubeletConfig) -> SandboxConfig:

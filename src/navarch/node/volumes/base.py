@@ -6,17 +6,28 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from navarch.api.meta import Obj
 from navarch.node.fieldref import PodFacts
 from navarch.node.references import ObjectSource
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 ImageSource = Callable[[Obj], Awaitable[Any]]
 
 
+class InThread(Protocol):
+    """`World.in_thread`, with a bound on how much runs at once."""
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
 class VolumeError(Exception):
-    """A volume cannot be set up; the message goes into a FailedMount event."""
+    """A volume cannot be published; the message goes into a FailedMount event. It is tried again after `retry_s`."""
+
+    retry_s: float = 0.5
 
 
 class VolumePending(VolumeError):
@@ -25,11 +36,13 @@ class VolumePending(VolumeError):
 
 @dataclass(frozen=True, slots=True)
 class VolumeContext:
-    """The pod whose volume it is, and where data comes from; `image` gives the runtime's image for an image volume."""
+    """The pod whose volume it is, and where data comes from; `image` gives the runtime's image for an image volume,
+    `in_thread` runs what touches a disk."""
 
     pod: Obj
     source: ObjectSource
     facts: PodFacts
+    in_thread: InThread
     image: ImageSource | None = None
 
     @property
@@ -41,17 +54,22 @@ class VolumeContext:
         group: int | None = (self.pod["spec"].get("securityContext") or {}).get("fsGroup")
         return group
 
+    @property
+    def regroups_always(self) -> bool:
+        """Whether a volume's files get the pod's group although its top directory has it already."""
+        policy = (self.pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy")
+        return policy != "OnRootMismatch"
+
 
 class VolumeType(Protocol):
-    """One type of volume. `place` is the directory that is the volume's own; `set_up` answers the path to mount,
-    which is
-    `place` for all types that keep their own data. It is called again to refresh, and must change only what differs."""
+    """One type of volume. `place` is the directory that is the volume's own, and all that the manager takes away again;
+    `publish` answers the path to mount, which is `place` for all types that keep their own data. One that `refreshes`
+    is called again, and must change only what differs. Disks are touched in threads alone: they may be slow, or hang.
+    """
 
     refreshes: bool
 
-    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path: ...
-
-    def tear_down(self, place: Path) -> None: ...
+    async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)

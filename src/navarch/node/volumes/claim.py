@@ -1,14 +1,12 @@
 """persistentVolumeClaim: a claim that is bound to a volume which is a path of this node (`hostPath`, `local`)."""
 
-# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
-
 from __future__ import annotations
 
 from pathlib import Path
 
 from navarch.api.meta import Obj
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
-from navarch.node.volumes.base import VolumeContext, VolumeError
+from navarch.node.volumes.base import VolumeContext, VolumeError, chown_group
 from navarch.node.volumes.host_path import check_host_path
 
 
@@ -17,7 +15,7 @@ class Claim:
 
     refreshes = False
 
-    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
+    async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
         name = volume["persistentVolumeClaim"]["claimName"]
         claim = await context.source.get(PERSISTENT_VOLUME_CLAIMS, context.namespace, name)
         if claim is None:
@@ -32,13 +30,20 @@ class Claim:
             raise VolumeError(f'persistentvolume "{bound}" not found')
         spec = persistent["spec"]
         if spec.get("hostPath"):
-            return check_host_path(Path(spec["hostPath"]["path"]), spec["hostPath"].get("type") or "DirectoryOrCreate")
+            stated = spec["hostPath"]
+            kind = stated.get("type") or "DirectoryOrCreate"
+            return await context.in_thread(check_host_path, Path(stated["path"]), kind)
         if spec.get("local"):
-            path = Path(spec["local"]["path"])
-            if not path.exists():
-                raise VolumeError(f'path "{path}" does not exist')
-            return path
+            return await context.in_thread(
+                _local, Path(spec["local"]["path"]), context.fs_group, context.regroups_always
+            )
         raise VolumeError(f'no volume plugin matched for persistent volume "{bound}"')
 
-    def tear_down(self, place: Path) -> None:
-        """The volume keeps its data."""
+
+def _local(path: Path, group: int | None, regroups_always: bool) -> Path:
+    """A directory of the node, given to the pod's group where it has one."""
+    if not path.exists():
+        raise VolumeError(f'path "{path}" does not exist')
+    if group is not None and path.is_dir() and (regroups_always or path.stat().st_gid != group):
+        chown_group(path, group)
+    return path

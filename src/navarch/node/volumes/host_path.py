@@ -25,12 +25,9 @@ class HostPath:
 
     refreshes = False
 
-    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
+    async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
         stated = volume["hostPath"]
-        return check_host_path(Path(stated["path"]), stated.get("type") or "")
-
-    def tear_down(self, place: Path) -> None:
-        """The node's own files stay."""
+        return await context.in_thread(check_host_path, Path(stated["path"]), stated.get("type") or "")
 
 
 def check_host_path(path: Path, kind: str) -> Path:

@@ -4,15 +4,12 @@ Each source gives a payload (files by path); a projected volume is the union of 
 service account.
 """
 
-# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
-
 from __future__ import annotations
 
 import base64
-import ctypes
 import os
-import shutil
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,7 @@ from navarch.node.fieldref import field_value, resource_value
 from navarch.node.podspec import ConfigError
 from navarch.node.volumes.atomic import write_payload
 from navarch.node.volumes.base import Payload, VolumeContext, VolumeError, mode_of
-
-_MNT_DETACH = 2
+from navarch.node.volumes.mounts import mount
 
 
 def _pick(
@@ -114,15 +110,12 @@ class ObjectVolume:
         self._kind = kind
         self._clock = clock
 
-    async def set_up(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
+    async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
         stated = volume[self._kind] or {}
         mode = stated.get("defaultMode")
         default_mode = 0o644 if mode is None else int(mode)
         payload = await self._payload(context, stated, default_mode)
-        place.mkdir(parents=True, exist_ok=True)
-        if not os.path.ismount(place):
-            _mount_memory(place)
-        write_payload(place, payload, group=context.fs_group, now=self._clock.now())
+        await context.in_thread(_write, place, payload, context.fs_group, self._clock.now())
         return place
 
     async def _payload(self, context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
@@ -151,13 +144,9 @@ class ObjectVolume:
             raise VolumeError(f"projected source {kind} is not supported on this node")
         return {}
 
-    def tear_down(self, place: Path) -> None:
-        if os.path.ismount(place):
-            ctypes.CDLL(None, use_errno=True).umount2(str(place).encode(), _MNT_DETACH)
-        shutil.rmtree(place, ignore_errors=True)
 
-
-def _mount_memory(place: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", str(place).encode(), b"tmpfs", 0, b"mode=0755") != 0:
-        raise VolumeError(f"mounting tmpfs failed: {os.strerror(ctypes.get_errno())}")
+def _write(place: Path, payload: Mapping[str, Payload], group: int | None, now: datetime) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(place):
+        mount("tmpfs", place, "mode=0755")
+    write_payload(place, payload, group=group, now=now)

@@ -7,16 +7,12 @@ that no container sees; the runtime is told of that.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from pathlib import Path
-from typing import Final
 
 from navarch.node.volumes.base import VolumeError
-
-_MS_BIND: Final = 4096
-_MNT_DETACH: Final = 2
+from navarch.node.volumes.mounts import bind, detach
 
 
 def bind_sub_path(volume: Path, sub_path: str, place: Path) -> Path:
@@ -35,10 +31,7 @@ def bind_sub_path(volume: Path, sub_path: str, place: Path) -> Path:
             if place.is_dir():
                 place.rmdir()
             place.touch()
-        libc = ctypes.CDLL(None, use_errno=True)
-        source = f"/proc/self/fd/{descriptor}".encode()
-        if libc.mount(source, str(place).encode(), None, _MS_BIND, None) != 0:
-            raise VolumeError(f"mounting subPath {sub_path!r} failed: {os.strerror(ctypes.get_errno())}")
+        bind(f"/proc/self/fd/{descriptor}", place, what=f"subPath {sub_path!r}")
     finally:
         os.close(descriptor)
     return place
@@ -46,9 +39,8 @@ def bind_sub_path(volume: Path, sub_path: str, place: Path) -> Path:
 
 def _unmount(place: Path) -> None:
     """Let go of what an earlier instance of the container was given; what runs keeps its own mount."""
-    libc = ctypes.CDLL(None, use_errno=True)
     while os.path.ismount(place) or _is_mounted_file(place):
-        if libc.umount2(str(place).encode(), _MNT_DETACH) != 0:
+        if not detach(place):
             return
 
 

@@ -1,0 +1,56 @@
+"""`ResourceManager`: what the kernel is told about a pod as a whole, its cgroup. It is made before the sandbox, and
+taken away when nothing of the pod runs any more.
+
+The kernel makes its callers wait where it is busy, and a cgroup stays while a process in it is still dying: so all of
+this runs in threads, and taking away is tried again for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from navarch.api.meta import Obj
+from navarch.client.supervision import Delay
+from navarch.node.config import KubeletConfig
+from navarch.node.resources import cgroups
+from navarch.world import World
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS: Final = 5
+_FIRST_DELAY_S: Final = 0.05
+
+
+class ResourceManager:
+    """Cgroups of the pods of one node, below the node's own root."""
+
+    def __init__(self, config: KubeletConfig, world: World) -> None:
+        self._config = config
+        self._world = world
+
+    async def publish(self, pod: Obj) -> None:
+        """Have the pod's cgroup with the limits that its specification states now.  Raises OSError."""
+        await self._world.in_thread(cgroups.make_pod_cgroup, pod, cgroups.cgroup_parent(pod, self._config))
+
+    async def unpublish(self, pod: Obj) -> bool:
+        """Take the pod's cgroup away. Returns whether it is gone; the sweeper comes back for one that is not."""
+        return await self._remove(cgroups.cgroup_parent(pod, self._config))
+
+    async def remove_stale(self, known: set[str]) -> None:
+        """Take away the cgroups of all pods but these."""
+        root = self._config.cgroup_root
+        for uid in sorted(await self._world.in_thread(cgroups.pod_uids, root) - known):
+            for middle in ("", "/burstable", "/besteffort"):
+                await self._remove(f"{root}{middle}/pod{uid}")
+
+    async def _remove(self, parent: str) -> bool:
+        delay = Delay(_FIRST_DELAY_S)
+        for attempt in range(_ATTEMPTS):
+            if await self._world.in_thread(cgroups.remove_pod_cgroup, parent):
+                return True
+            if attempt + 1 < _ATTEMPTS:
+                await asyncio.sleep(delay.failed())
+        log.info("cgroup %s stays for now: something is still in it", parent)
+        return False
