@@ -41,6 +41,15 @@ def message_of(api_version: str, kind: str) -> str:
     return name
 
 
+def is_kind(api_version: str, kind: str) -> bool:
+    """Whether there is a kind of this name in Kubernetes, in whatever version it is served here."""
+    try:
+        message_of(api_version, kind)
+    except ValueError:
+        return False
+    return True
+
+
 def decode(body: bytes) -> dict[str, Any]:
     """The object in `body`.  Raises ValueError for what is not one: truncated, malformed, of an unknown kind."""
     if not body.startswith(MAGIC):

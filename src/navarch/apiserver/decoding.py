@@ -34,6 +34,8 @@ APPLY_YAML = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
 _YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"})
+# Where Kubernetes' list of built-in kinds is.
+_SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 # Kubernetes repeats so much of a body that it cannot read.
 _SHOWN_BYTES = 30
 _TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -255,6 +257,8 @@ def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list
     resource = kind.resource
     obj = parse_body(request, resource.kind)
     duplicates = _duplicates(request, obj)
+    if kind.own_schemas is None:
+        _check_registered(obj, kind)
     check_type(obj, kind)
     unknown = check_fields(kind.compiled, obj)
     if unknown or duplicates:
@@ -268,6 +272,20 @@ def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list
         if validation == "Warn":
             warnings.extend(problems)
     return obj
+
+
+def _check_registered(obj: Obj, kind: Kind) -> None:
+    """What a body says that it is must be something at all.  Raises StatusError 400."""
+    resource = kind.resource
+    version, stated = obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind
+    if not isinstance(version, str) or not isinstance(stated, str):
+        return
+    if (version, stated) == (resource.api_version, resource.kind) or protobuf.is_kind(version, stated):
+        return
+    raise bad_request(
+        f'{stated} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
+        f'no kind "{stated}" is registered for version "{version}" in scheme "{_SCHEME}"'
+    )
 
 
 def check_type(obj: Obj, kind: Kind) -> None:
@@ -319,6 +337,11 @@ def _duplicates(request: Request, obj: Obj) -> list[str]:
     if isinstance(request, ReadRequest):
         return [f"yaml: unmarshal errors:\n  {text}" for text in request.duplicates]
     return [f'duplicate field "{path}"' for path in duplicate_fields(request.body, obj)]
+
+
+def duplicates_of(request: Request) -> list[str]:
+    """What a YAML body said more than once, in the words of the parser."""
+    return request.duplicates if isinstance(request, ReadRequest) else []
 
 
 def parse_patch(request: Request) -> Any:

@@ -197,6 +197,7 @@ class Objects:
             raise unsupported_media_type(offered)
         body = await self.core.work.apart(len(call.request.body), decoding.parse_patch, call.request)
         if media_type == decoding.APPLY_YAML:
+            call.warnings.extend(decoding.duplicates_of(call.request))
             written = await self._apply(call, body)
         else:
             if call.force or call.request.arg("force"):
