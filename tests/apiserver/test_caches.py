@@ -9,9 +9,9 @@ import pytest
 
 from navarch.apiserver import caches as caches_module
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.changes import Change
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
-from navarch.apiserver.watchcache import Change
 from navarch.apiserver.watchers import Watcher
 from navarch.client.transport import Request
 from navarch.kinds.registry import builtin

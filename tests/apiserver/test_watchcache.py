@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from navarch.apiserver import watchcache
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import Codec
-from navarch.apiserver.watchcache import Cached, SortedKeys, WatchCache
+from navarch.apiserver.watchcache import SortedKeys, WatchCache
 from navarch.apiserver.watchers import Watcher
 from navarch.kinds.base import Strategy
 from navarch.kinds.resources import CONFIG_MAPS

@@ -16,12 +16,12 @@ from navarch.api.errors import StatusError, bad_request, conflict, invalid, inva
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.core import Core
 from navarch.apiserver.decoding import parsed
 from navarch.apiserver.reading import whole_number
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.writing import Origin, Writing
 from navarch.client.transport import Request
 from navarch.store.base import Conflict

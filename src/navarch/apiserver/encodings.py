@@ -23,10 +23,10 @@ import orjson
 
 from navarch.api.errors import internal
 from navarch.api.meta import Obj
+from navarch.apiserver.changes import Cached, Kept
 from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import Cached, Kept
 
 LIMIT = 32 << 20
 _Key = tuple[ServedKind, str]

@@ -20,8 +20,9 @@ import orjson
 from navarch.api.errors import Obj, StatusError, bad_request, expired, internal, invalid, invalid_value, not_found
 from navarch.api.selectors import parse_field_selector, parse_label_selector, unsupported_field
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import Cached, WatchCache
+from navarch.apiserver.watchcache import WatchCache
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 from navarch.store.base import Compacted

@@ -12,35 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from navarch.apiserver.watchcache import Cached, Change
+from navarch.apiserver.changes import ADDED, BOOKMARK, DELETED, MODIFIED, Cached, Change, Notice
 
-    Wanted = Callable[[Cached], bool]
-
-ADDED: Final = "ADDED"
-MODIFIED: Final = "MODIFIED"
-DELETED: Final = "DELETED"
-BOOKMARK: Final = "BOOKMARK"
+Wanted = Callable[[Cached], bool]
 
 # References that wait for all watchers together, eight bytes each.
 BACKLOG_MAX: Final = 2_000_000
 # What is left after some have been cut off.
 _AFTER_CUT: Final = 0.75
 CHUNK_BYTES: Final = 64 << 10
-
-
-class Notice:
-    """What a watcher is handed: a change with the type it has for this watcher, or a bookmark (no change)."""
-
-    __slots__ = ("change", "revision", "size", "type")
-
-    def __init__(self, type_: str, change: Change | None, revision: int, size: int = 200) -> None:
-        self.type = type_
-        self.change = change
-        self.revision = revision
-        self.size = size
 
 
 class Backlogs:

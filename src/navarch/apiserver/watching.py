@@ -15,6 +15,7 @@ import orjson
 from navarch.api.errors import StatusError, forbidden_field, invalid
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import too_old
+from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, watch_line
 from navarch.apiserver.core import Core
 from navarch.apiserver.encodings import Encodings, Rendering
 from navarch.apiserver.negotiation import Form
@@ -22,8 +23,8 @@ from navarch.apiserver.reading import Selection, revision_argument, selection_of
 from navarch.apiserver.renderings import enclosed
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import Cached, WatchCache, watch_line
-from navarch.apiserver.watchers import ADDED, BOOKMARK, Notice, Watcher
+from navarch.apiserver.watchcache import WatchCache
+from navarch.apiserver.watchers import Watcher
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
 

@@ -27,12 +27,12 @@ from navarch.api.meta import Obj, generated_name
 from navarch.api.validation import validate_new_finalizers, validate_object_meta, validate_object_meta_update
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.companions import NOTHING, Holding
 from navarch.apiserver.core import Core
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK, User
-from navarch.apiserver.watchcache import Cached
 from navarch.kinds.base import Requester, Subresource
 from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
 

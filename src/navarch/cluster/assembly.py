@@ -20,9 +20,9 @@ from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
+from navarch.apiserver.changes import Change
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
-from navarch.apiserver.watchcache import Change
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig
 from navarch.kinds.registry import builtin

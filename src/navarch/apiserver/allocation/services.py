@@ -31,8 +31,8 @@ from navarch.apiserver.allocation.keys import (
 )
 from navarch.apiserver.allocation.ranges import AddressRange, PortRange, Refused, parse_ranges
 from navarch.apiserver.caches import Caches
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.companions import Operation
-from navarch.apiserver.watchcache import Cached
 from navarch.kinds.core.service import needs_cluster_ip, needs_health_check_port, needs_node_ports
 from navarch.kinds.resources import SERVICE_CIDRS, SERVICES
 from navarch.store.base import MAX_OPS, Conflict, Delete, Put

@@ -19,7 +19,7 @@ from typing import Final
 
 from navarch.api.meta import Obj, annotations_of
 from navarch.apiserver.caches import Caches
-from navarch.apiserver.watchcache import Cached, Change
+from navarch.apiserver.changes import Cached, Change
 from navarch.kinds.core.references import CLAIMS, Reference, of_pod, secrets_of_volume
 from navarch.kinds.resources import PERSISTENT_VOLUMES, POD_CERTIFICATE_REQUESTS, PODS, VOLUME_ATTACHMENTS
 

@@ -29,6 +29,7 @@ from navarch.apiserver import answers, decoding
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.call import Call, warning_headers
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
@@ -38,7 +39,6 @@ from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH,
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
 from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.watchcache import Cached
 from navarch.apiserver.watching import Lines, Watching, watch_options_of
 from navarch.apiserver.writing import How, Origin, Writing, Written
 from navarch.client.transport import Response
