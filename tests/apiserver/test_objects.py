@@ -236,7 +236,7 @@ async def test_delete_preconditions(api: Api) -> None:
     status, answer = await api("DELETE", f"{CONFIG_MAPS}/a", {"preconditions": {"uid": "other"}})
 
     assert status == 409
-    assert "Precondition failed: UID in precondition: other" in answer["message"]
+    assert "the UID in the precondition (other) does not match the UID in record" in answer["message"]
 
 
 async def test_finalizers_hold_an_object_until_the_last_is_gone(api: Api) -> None:

@@ -145,7 +145,7 @@ async def test_a_collection_is_not_deleted_against_another_uid(whole: Api) -> No
     status, answer = await whole("DELETE", collection, {"preconditions": {"uid": "another"}})
 
     assert (status, answer["reason"]) == (409, "Conflict")
-    assert "Precondition failed: UID in precondition: another" in answer["message"]
+    assert "the UID in the precondition (another) does not match the UID in record" in answer["message"]
     assert len((await whole.ok("GET", collection))["items"]) == 1
 
 

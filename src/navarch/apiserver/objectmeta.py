@@ -37,7 +37,13 @@ def check_uid(obj: Obj, old: Obj, kind: Kind) -> None:
     stated, uid = obj["metadata"].get("uid"), old["metadata"].get("uid", "")
     if stated and stated != uid:
         resource = kind.resource
-        why = f"Precondition failed: UID in precondition: {stated}, UID in object meta: {uid}"
+        was = old["metadata"]
+        key = "/".join(part for part in ("/registry", resource.plural, was.get("namespace"), was["name"]) if part)
+        # In the words in which Kubernetes passes on what its store says.
+        why = (
+            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"Precondition failed: UID in precondition: {stated}, UID in object meta: {uid}"
+        )
         raise conflict(resource.plural, resource.group, old["metadata"]["name"], why)
 
 
@@ -105,10 +111,14 @@ def check_preconditions(obj: Obj, kind: Kind, uid: str, revision: str) -> None:
     metadata, resource = obj["metadata"], kind.resource
 
     def refused(why: str) -> StatusError:
-        return conflict(resource.plural, resource.group, metadata["name"], why)
+        # Of a deletion, Kubernetes names the kind here.
+        return conflict(resource.kind, resource.group, metadata["name"], why)
 
     if uid and uid != metadata.get("uid"):
-        raise refused(f"Precondition failed: UID in precondition: {uid}, UID in object meta: {metadata.get('uid', '')}")
+        raise refused(
+            f"the UID in the precondition ({uid}) does not match the UID in record ({metadata.get('uid', '')}). "
+            "The object might have been deleted and then recreated"
+        )
     if revision and revision != metadata.get("resourceVersion"):
         raise refused(
             f"the ResourceVersion in the precondition ({revision}) does not match the ResourceVersion in record "
