@@ -334,8 +334,11 @@ def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
         successor = 0 if asked else _successor(config, pid)
         if not successor:
             break
-        say("The supervisor died; another one has taken over.")
         pid = successor
+        if asked:
+            # While it was looked for, and the one before had nothing to be told any more.
+            stop()
+        say("The supervisor died; another one has taken over.")
     # As `down` does: a context whose server is gone is in the way.
     kubeconfig.remove(config)
     say(f"Stopped. Its data stay in {config.root}; `navarch up{flags_of(config)}` starts it again.")
