@@ -71,6 +71,6 @@ def test_many_simulated_nodes_get_a_range_each() -> None:
 
 
 def test_a_node_is_of_the_version_that_its_cluster_serves(tmp_path: Path) -> None:
-    config = ClusterConfig("old", str(tmp_path), kubernetes_version="1.33")
+    config = ClusterConfig("old", str(tmp_path), kubernetes_version="1.33", node_name="n")
 
     assert agent_config(config).kubelet().kubernetes_version == "1.33"

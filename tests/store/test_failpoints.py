@@ -133,8 +133,11 @@ async def test_accepting_a_loss(tmp_path: Path, point: str) -> None:
 
 
 def test_every_point_is_tested() -> None:
-    assert points("sqlite.", "etcd.", "record.", "recovery.") == failpoints.known()
-    assert len(failpoints.known()) >= 14
+    # Which others are known depends on what this process imported; the supervisor's are tested beside it.
+    elsewhere = points("supervisor.")
+    tested = points("sqlite.", "etcd.", "record.", "recovery.")
+    assert tested == [name for name in failpoints.known() if name not in elsewhere]
+    assert len(tested) >= 14
 
 
 def test_off_they_cost_next_to_nothing_and_a_wrong_action_is_an_error() -> None:
