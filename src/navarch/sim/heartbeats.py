@@ -34,12 +34,16 @@ def interval_s(nodes: int) -> float:
 
 
 class Heartbeats:
-    """Renews the leases of nodes; `node_of` gives the Node as the API server has it, None while it is gone."""
+    """Renews the leases of nodes, each every `every_s` where that is given; `node_of` gives the Node as the API server
+    has it, None while it is gone."""
 
-    def __init__(self, client: Client, clock: Clock, node_of: Callable[[str], Obj | None]) -> None:
+    def __init__(
+        self, client: Client, clock: Clock, node_of: Callable[[str], Obj | None], *, every_s: float | None = None
+    ) -> None:
         self._client = client
         self._clock = clock
         self._node_of = node_of
+        self._every_s = every_s
         self._names: list[str] = []
         self._leased: set[str] = set()
         self._silent: set[str] = set()
@@ -67,7 +71,7 @@ class Heartbeats:
         position = 0.0
         while True:
             count = max(len(self._names), 1)
-            period_s = interval_s(count)
+            period_s = interval_s(count) if self._every_s is None else self._every_s
             tick_s = max(_LEAST_TICK_S, period_s / count)
             await asyncio.sleep(tick_s)
             before = position

@@ -38,7 +38,8 @@ class SimulatedNodes:
     """`count` nodes named `<name_prefix>1`, `<name_prefix>2` and so on. With `informers` (run by their owner) the nodes
     share the pods that others watch anyway; without, they keep informers of their own. Where several processes simulate
     nodes of one cluster, `first_address` keeps the nodes' addresses apart. With `serving` they answer the API server
-    where it asks for logs and the like; without, nobody does."""
+    where it asks for logs and the like; without, nobody does. `events` and `leases_every_s` say what otherwise depends
+    on the number of nodes: whether containers have events, and how often a node renews its lease."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class SimulatedNodes:
         latencies: Latencies | None = None,
         kubelet_version: str = KUBELET_VERSION,
         events: bool | None = None,
+        leases_every_s: float | None = None,
         serving: ServingKeys | None = None,
     ) -> None:
         self._client = client
@@ -71,7 +73,7 @@ class SimulatedNodes:
         self._node_informer = self._informers.get(resources.NODES)
         # On their own they look only at pods that have a node: half the events.
         pods = self._informers.get(resources.PODS, fields="" if informers is not None else "spec.nodeName!=")
-        self._heartbeats = Heartbeats(client, self._world, self._node)
+        self._heartbeats = Heartbeats(client, self._world, self._node, every_s=leases_every_s)
         with_events = count <= _NODES_WITH_EVENTS if events is None else events
         self._recorder = EventRecorder(client, "kubelet", world=self._world) if with_events else None
         self._pods = PodRunner(
