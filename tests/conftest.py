@@ -5,8 +5,13 @@ it prints."""
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
+
+# A shell without job control starts its background jobs deaf to Ctrl-C, which all that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("navarch", deadline=None, derandomize=True)
 settings.load_profile("navarch")

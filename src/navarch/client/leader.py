@@ -17,6 +17,25 @@ log = logging.getLogger(__name__)
 _LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
 
 
+class LeadershipLost(RuntimeError):
+    """Another replica has led in between: what this one knows is of another time, and it must begin anew."""
+
+
+async def run_elected(elector: LeaderElector, run: Callable[[], Awaitable[None]]) -> None:
+    """Run what can be run once, while this replica leads.  Raises LeadershipLost when it leads for a second time: its
+    process is to be started anew, as Kubernetes' components do it."""
+    led = False
+
+    async def lead() -> None:
+        nonlocal led
+        if led:
+            raise LeadershipLost("leads again after another has led")
+        led = True
+        await run()
+
+    await elector.run(lead)
+
+
 class LeaderElector:
     """Runs `lead` while this replica (`identity`) holds the Lease `namespace/name`; cancels it when it is lost."""
 

@@ -73,6 +73,11 @@ class ClusterConfig:
         return self.root / "state.db"
 
     @property
+    def shares_store(self) -> bool:
+        """Whether other clusters' processes may serve the same objects."""
+        return self.store.startswith("etcd")
+
+    @property
     def store_record(self) -> Path:
         """How far the store has come, kept beside the keys: with these alone, the cluster is not a new one."""
         return self.pki / "store.record"

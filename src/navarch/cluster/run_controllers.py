@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from navarch.api.meta import Obj
 from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
+from navarch.client.leader import LeaderElector, run_elected
 from navarch.cluster.config import ClusterConfig
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
@@ -59,6 +62,18 @@ def _client(config: ClusterConfig, component: str, user_agent: str) -> Client:
     return Client(load_kubeconfig(config.component_kubeconfig(component)), user_agent=user_agent)
 
 
+async def _elected(
+    config: ClusterConfig, client: Client, name: str, run: Callable[[], Awaitable[None]], world: RealWorld
+) -> None:
+    """A component's run. Where others may run over the same store, only the one that holds the component's Lease does
+    anything; with a store of its own a cluster has nobody to ask."""
+    if config.shares_store:
+        identity = f"{socket.gethostname()}_{config.name}_{config.port}"
+        await run_elected(LeaderElector(client, name, identity, clock=world), run)
+    else:
+        await run()
+
+
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
     world = RealWorld(config.seed)
@@ -71,8 +86,10 @@ async def run(config: ClusterConfig) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.run(), name="informers")
-            tasks.create_task(manager.run(), name="controllers")
-            tasks.create_task(scheduler.run(), name="scheduler")
+            managing = _elected(config, client, "kube-controller-manager", manager.run, world)
+            deciding = _elected(config, scheduling, "kube-scheduler", scheduler.run, world)
+            tasks.create_task(managing, name="controllers")
+            tasks.create_task(deciding, name="scheduler")
             if config.nodes:
                 simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
                 clients.append(simulating)
