@@ -69,6 +69,10 @@ class Requester:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+# All that a client can say in metadata: kinds whose `/status` takes a status and nothing else keep it.
+SETTABLE_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
+
+
 class Subresource:
     """What a write through a subresource of the object's own kind may change, and what is wrong with it."""
 
@@ -139,6 +143,8 @@ class Strategy:
     # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
     # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
     nulls: ClassVar[Sequence[str]] = ()
+    # What of the metadata a write to `/status` leaves as it is.
+    status_keeps: ClassVar[Sequence[str]] = ()
     # The subresources of the kind's own type beyond `status` and `scale`, by name.
     subresources: ClassVar[Mapping[str, Subresource]] = {}
 
@@ -168,7 +174,14 @@ class Strategy:
             obj.pop("status", None)
 
     def prepare_status(self, obj: Obj, old: Obj) -> None:
-        """Restore what a client may not change through `/status`: by default all but `status` and managed metadata."""
+        """Restore what a client may not change through `/status`: by default all but `status` and what of the metadata
+        the kind does not keep (`status_keeps`)."""
+        metadata, was = obj["metadata"], old["metadata"]
+        for name in self.status_keeps:
+            if name in was:
+                metadata[name] = was[name]
+            else:
+                metadata.pop(name, None)
         for name in [name for name in obj if name not in ("status", "metadata", "apiVersion", "kind")]:
             if name not in old:
                 del obj[name]

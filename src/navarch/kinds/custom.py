@@ -13,7 +13,7 @@ from navarch.api.errors import FieldError
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.structural import Structural, StructuralSchemas
-from navarch.kinds.base import AGE, NAME, Column, Converter, Kind, ScaleSubresource, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Converter, Kind, ScaleSubresource, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class CustomStrategy(Strategy):
     has_generation = True
     allow_unconditional_update = False
     returns_deleted = False
+    status_keeps = SETTABLE_METADATA
 
     def __init__(self, version: CustomVersion, compiled: Structural) -> None:
         self._compiled = compiled

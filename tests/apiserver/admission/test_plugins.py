@@ -336,6 +336,41 @@ class TestNodeRestriction:
         error = await refusal(Cluster().create(r.NODES, {"metadata": {"name": "n1", "labels": labels}}, user=NODE))
         assert "is not allowed to set the following labels: node-restriction.kubernetes.io/secure" in error.message
 
+    @pytest.mark.parametrize(
+        ("before", "after", "word"),
+        [({"kubernetes.io/config.mirror": "x"}, {}, "remove"),
+         ({}, {"kubernetes.io/config.mirror": "x"}, "add"),
+         ({"kubernetes.io/config.mirror": "x"}, {"kubernetes.io/config.mirror": "y"}, "update")],
+    )  # fmt: skip
+    async def test_a_node_does_not_turn_pods_into_mirrors_through_their_status(
+        self, before: dict[str, str], after: dict[str, str], word: str
+    ) -> None:
+        cluster = Cluster()
+        made = pod(nodeName="n1")
+        made["metadata"]["annotations"] = before
+        stored = await cluster.create(r.PODS, made)
+
+        stored = {**stored, "metadata": {**stored["metadata"], "annotations": after}}
+        error = await refusal(cluster.update_as(r.PODS, stored, user=NODE, subresource="status"))
+
+        assert error.code == 422
+        assert f"may not {word} mirror pod annotation" in error.message
+
+    async def test_a_node_does_not_say_who_owns_a_pod_through_its_status(self) -> None:
+        cluster = Cluster()
+        stored = await cluster.create(r.PODS, pod(nodeName="n1"))
+        owner = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u"}
+
+        written = await cluster.update_as(
+            r.PODS,
+            {**stored, "metadata": {**stored["metadata"], "ownerReferences": [owner]}, "status": {"phase": "Running"}},
+            user=NODE,
+            subresource="status",
+        )
+
+        assert "ownerReferences" not in written["metadata"]
+        assert written["status"]["phase"] == "Running"
+
     async def test_a_node_makes_mirror_pods_and_deletes_its_own(self) -> None:
         cluster = Cluster()
         error = await refusal(cluster.create(r.PODS, pod(nodeName="n1"), user=NODE))

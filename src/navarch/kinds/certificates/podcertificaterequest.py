@@ -9,7 +9,7 @@ from typing import Final
 from navarch.api.errors import FieldError, required
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_immutable
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
 
 _REQUIRED: Final = (
@@ -32,6 +32,7 @@ def _state_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("certificates.k8s.io", "PodCertificateRequest")
 class PodCertificateRequestStrategy(Strategy):
+    status_keeps = SETTABLE_METADATA
     selectable = ("spec.signerName", "spec.podName", "spec.nodeName")
     columns = (
         NAME,

@@ -99,6 +99,7 @@ class PodStrategy(Strategy):
         "status.nominatedNodeName",
     )
     has_generation = True
+    status_keeps = ("ownerReferences",)
     subresources: ClassVar[Mapping[str, Subresource]] = {
         "binding": Binding(),
         "ephemeralcontainers": EphemeralContainers(),
@@ -173,6 +174,7 @@ class PodStrategy(Strategy):
                 yield invalid_value("spec.containers.image", image, "must not have leading or trailing whitespace")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        yield from _validate_annotations(obj, old)
         yield from validate_pod_status_update(obj, old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Final
 from navarch.api.errors import FieldError, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_dns_subdomain
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
 
 _GROUP: Final = "flowcontrol.apiserver.k8s.io"
@@ -30,6 +30,7 @@ class FlowSchemaStrategy(Strategy):
     """Generation, defaults and checks of a flow schema."""
 
     has_generation = True
+    status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
         Column("PriorityLevel", ".spec.priorityLevelConfiguration.name"),

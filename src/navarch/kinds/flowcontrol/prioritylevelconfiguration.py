@@ -8,7 +8,7 @@ from typing import Final
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.validation import range_problem
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
 
 _GROUP: Final = "flowcontrol.apiserver.k8s.io"
@@ -21,6 +21,7 @@ class PriorityLevelConfigurationStrategy(Strategy):
     """Generation, defaults and checks of a priority level."""
 
     has_generation = True
+    status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
         Column("Type", ".spec.type"),

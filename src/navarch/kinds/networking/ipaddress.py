@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.validation import validate_immutable
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
 
 
@@ -47,6 +47,7 @@ class IPAddressStrategy(Strategy):
 
 @strategy("networking.k8s.io", "ServiceCIDR")
 class ServiceCIDRStrategy(Strategy):
+    status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
         Column("CIDRs", lambda obj, now: ",".join(get_path(obj, "spec.cidrs") or ())),

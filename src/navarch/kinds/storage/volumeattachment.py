@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from navarch.api.errors import FieldError, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.validation import validate_immutable
-from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
 
 
 @strategy("storage.k8s.io", "VolumeAttachment")
 class VolumeAttachmentStrategy(Strategy):
     allow_unconditional_update = False
+    status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
         Column("Attacher", ".spec.attacher", format="name"),
