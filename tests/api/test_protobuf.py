@@ -240,3 +240,13 @@ def test_durations_are_written_as_go_writes_them(text: str, nanos: int) -> None:
     assert protobuf_scalars._write_duration(text) == {"Duration": nanos}
     message = protobuf_messages.message_class("meta/v1.Duration")(Duration=nanos)
     assert protobuf_scalars._read_duration(message) == text
+
+
+@pytest.mark.parametrize("seconds", [-62135596801, 253402300800, 10**15, 2**62])
+def test_times_of_no_year_are_refused_in_the_words_of_go(seconds: int) -> None:
+    lease = protobuf_messages.message_class("coordination/v1.Lease")()
+    lease.spec.renewTime.seconds = seconds
+    sent = body("coordination.k8s.io/v1", "Lease", lease.SerializeToString())
+
+    with pytest.raises(ValueError, match=r"^malformed protobuf: Time\.MarshalJSON: year outside of range \[0,9999\]$"):
+        protobuf.decode(sent)

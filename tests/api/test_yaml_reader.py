@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import time
 import tracemalloc
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.api.yaml_reader import load
+from navarch.api.yaml_reader import Document, load, steps
 from navarch.api.yaml_scalars import plain
 
 # What YAML itself does not turn into something else: control characters and the line ends of Unicode stay out.
@@ -162,3 +163,49 @@ def test_what_is_refused_at_once_and_in_the_words_of_go(text: bytes, why: str) -
         load(text)
     assert time.process_time() - started < 3
     assert str(refused.value).startswith(why)
+
+
+ENCODINGS = {
+    "UTF-8": (codecs.BOM_UTF8, "utf-8"),
+    "UTF-16-LE": (codecs.BOM_UTF16_LE, "utf-16-le"),
+    "UTF-16-BE": (codecs.BOM_UTF16_BE, "utf-16-be"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_byte_order_mark_says_the_encoding(name: str) -> None:
+    mark, encoding = ENCODINGS[name]
+    assert load(mark + "a: [ö, \U0001f600]".encode(encoding)).value == {"a": ["ö", "\U0001f600"]}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_directives_are_bounded_in_every_encoding(name: str, end: str) -> None:
+    mark, encoding = ENCODINGS[name]
+    text = "".join(f"%TAG !{n}! x{end}" for n in range(200)) + "--- a"
+    with pytest.raises(ValueError, match="more than 100 directives"):
+        load(mark + text.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (codecs.BOM_UTF16_LE + b"a", "yaml: incomplete UTF-16 character"),
+        (codecs.BOM_UTF16_BE + b"\xdc\x00", "yaml: invalid Unicode character"),
+    ],
+)
+def test_what_is_no_utf_16_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}$"):
+        load(data)
+
+
+def test_what_an_alias_stands_for_is_made_in_steps() -> None:
+    text = b"a: &a [" + b",".join([b"{k: [v]}"] * 10_000) + b"]\n"
+    document = Document()
+    few = sum(1 for _ in steps(text, Document()))
+
+    taken = sum(1 for _ in steps(text + b"b: *a\n", document))
+
+    assert taken - few > 50
+    assert document.value["b"] == document.value["a"] == [{"k": ["v"]}] * 10_000
+    assert not {id(item) for item in document.value["a"]} & {id(item) for item in document.value["b"]}

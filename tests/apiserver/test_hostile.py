@@ -446,3 +446,18 @@ async def test_a_request_without_anything(server: ApiServer) -> None:
         for path in ("", "/", "x", "/api", "/apis/"):
             assert (await bare.handle(Request(method, path))).status < 500
     await bare.stop()
+
+
+async def test_what_goes_wrong_inside_is_told_to_the_log_only(
+    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a word of Python's")
+
+    monkeypatch.setattr(server.core.authorizer, "authorize", fail)
+
+    status, answer = await api("GET", CONFIG_MAPS)
+
+    assert status == 500
+    assert answer["message"] == "Internal error occurred: the server failed to handle the request; its log says why"
+    assert "a word of Python's" in caplog.text

@@ -25,7 +25,11 @@ _UNITS: Final[Mapping[str, float]] = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e
 def _moment(value: Any) -> datetime | None:
     if not value.ListFields() or (value.seconds == _ZERO_SECONDS and not value.nanos):
         return None
-    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    try:
+        return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
+    except OverflowError:
+        # As Go says it; Python's words differ with how far out the time is.
+        raise OverflowError("Time.MarshalJSON: year outside of range [0,9999]") from None
 
 
 def _read_time(form: Callable[[datetime], str], value: Any) -> str | None:

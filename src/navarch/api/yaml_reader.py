@@ -11,7 +11,8 @@ parser below.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,7 +34,8 @@ _FEW_VALUES: Final = 1000
 _MAX_ALIASED_PART: Final = 0.99
 # The parser compares each %TAG with all before it.
 _MAX_DIRECTIVES: Final = 100
-_LINE_ENDS: Final = (b"\n", b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
+_LINE_ENDS: Final = ("\n", "\r", "\x85", "\u2028", "\u2029")
+_UTF_16: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _STEP: Final = 250
 _UNKNOWN: Final = "unknown problem parsing YAML content"
 _MERGE: Final = object()
@@ -101,10 +103,9 @@ class _Builder:
             self._open.append(_Open(value, event.anchor, _Size(1, 3)))
         elif isinstance(event, e.CollectionEndEvent):
             self._close(event)
-        elif isinstance(event, e.AliasEvent):
-            self._alias(event)
 
-    def _alias(self, event: Any) -> None:
+    def take_alias(self, event: Any) -> Iterator[None]:
+        """The same for an alias, in steps.  Raises ValueError."""
         found = self._anchors.get(event.anchor, _MERGE)
         if found is _MERGE:
             raise ValueError(f"yaml: unknown anchor '{event.anchor}' referenced")
@@ -113,7 +114,7 @@ class _Builder:
         assert isinstance(found, tuple)
         value, size = found
         self._count_aliased(size)
-        self._add(_copy(value), size, event)
+        self._add((yield from _copied(value)), size, event)
 
     def _count_aliased(self, size: _Size) -> None:
         """Before the copy is made.  Raises ValueError."""
@@ -175,11 +176,28 @@ class _Builder:
         top.value[key] = value
 
 
-def _copy(value: Any) -> Any:
-    """What an alias stands for, not shared with its anchor's."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
+def _copied(value: Any) -> Generator[None, None, Any]:
+    """What an alias stands for, not shared with its anchor's; in steps."""
+    if not isinstance(value, (dict, list)):
+        return value
+    whole: dict[str, Any] | list[Any] = {} if isinstance(value, dict) else []
+    waiting: list[tuple[Any, Any]] = [(value, whole)]
+    count = 0
+    while waiting:
+        source, copy = waiting.pop()
+        for key, item in source.items() if isinstance(source, dict) else enumerate(source):
+            if isinstance(item, (dict, list)):
+                inner: Any = {} if isinstance(item, dict) else []
+                waiting.append((item, inner))
+                item = inner
+            if isinstance(copy, dict):
+                copy[key] = item
+            else:
+                copy.append(item)
+            count += 1
+            if count % _STEP == 0:
+                yield
+    return whole
 
 
 def load(data: bytes) -> Document:
@@ -192,7 +210,8 @@ def load(data: bytes) -> Document:
 
 def steps(data: bytes, into: Document) -> Iterator[None]:
     """`load` in steps of less than a millisecond or so, for those who have other things to do in between."""
-    if sum(data.count(end + b"%") for end in _LINE_ENDS) >= _MAX_DIRECTIVES:
+    data = _in_utf_8(data)
+    if sum(data.count(f"{end}%".encode()) for end in _LINE_ENDS) >= _MAX_DIRECTIVES:
         raise ValueError(f"yaml: the document has more than {_MAX_DIRECTIVES} directives")
     builder = _Builder()
     try:
@@ -201,7 +220,10 @@ def steps(data: bytes, into: Document) -> Iterator[None]:
                 break
             if count > _MAX_EVENTS:
                 raise ValueError(f"yaml: the document has more than {_MAX_EVENTS} keys and values")
-            builder.take(event)
+            if isinstance(event, e.AliasEvent):
+                yield from builder.take_alias(event)
+            else:
+                builder.take(event)
             if count % _STEP == 0:
                 yield
     except yaml.YAMLError as error:
@@ -211,6 +233,20 @@ def steps(data: bytes, into: Document) -> Iterator[None]:
     except RecursionError:
         raise too_deep() from None
     into.value, into.duplicates = builder.document.value, builder.document.duplicates
+
+
+def _in_utf_8(data: bytes) -> bytes:
+    """What is counted is what the parser reads: as go-yaml, UTF-16 where a byte order mark says so, else UTF-8.  Raises
+    ValueError."""
+    encoding = _UTF_16.get(data[:2])
+    if encoding is None:
+        return data
+    if len(data) % 2:
+        raise ValueError("yaml: incomplete UTF-16 character")
+    try:
+        return data[2:].decode(encoding).encode()
+    except UnicodeDecodeError:
+        raise ValueError("yaml: invalid Unicode character") from None
 
 
 def too_deep() -> ValueError:

@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 
 # What orjson says of nesting that it does not encode; its error is a plain TypeError.
 _TOO_DEEP = "Recursion limit reached"
+_FAILED = "the server failed to handle the request; its log says why"
 _LONG_VERBS = frozenset({"watch", "connect"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -300,7 +301,8 @@ def _status_of(error: BaseException, request: Request) -> StatusError:
         log.warning("%s %s: %s", request.method, request.path, error)
         return bad_request("exceeded max depth")
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return internal(str(error))
+    # What went wrong in here is for the log: Python's words help no client, and change with its versions.
+    return internal(_FAILED)
 
 
 class ServerWriter:
