@@ -404,7 +404,7 @@ def test_a_damaged_database_is_named_and_kept(user: User) -> None:
 
     done = user.run("up", "-d", "--wait", "80s")
 
-    assert_explained(done, "apiserver keeps ending", "state.db", "file is not a database", status=1)
+    assert_explained(done, "apiserver cannot start", "state.db", "file is not a database", status=1)
     # What ended so often before the supervisor was replaced is no reason to give up on the next one.
     os.kill(user.processes()[0], signal.SIGKILL)
     user.run("down")

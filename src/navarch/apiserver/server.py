@@ -27,7 +27,7 @@ from navarch.api.meta import Obj, Resource
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admitting import Chain
-from navarch.apiserver.allocation.keys import NODE_PORTS_KIND
+from navarch.apiserver.allocation.keys import OWN_KINDS
 from navarch.apiserver.allocation.repair import EVERY_S as REPAIR_EVERY_S
 from navarch.apiserver.allocation.repair import Repair
 from navarch.apiserver.allocation.services import AllocationConfig, ServiceAllocation
@@ -89,7 +89,7 @@ class ApiServer:
         event_ttl_s: float = 3600.0,
     ) -> None:
         registry = registry or builtin()
-        caches = Caches(store, [*registry.kinds(), NODE_PORTS_KIND])
+        caches = Caches(store, [*registry.kinds(), *OWN_KINDS])
         everyone = EveryoneIsAdmin()
         self.store = store
         self.core = Core(

@@ -15,12 +15,16 @@ from navarch.api.meta import Obj, Resource, new_uid
 from navarch.api.time import format_time
 from navarch.apiserver.codec import Codec
 from navarch.kinds.base import Kind, Strategy
-from navarch.kinds.resources import IP_ADDRESSES
+from navarch.kinds.resources import IP_ADDRESSES, SERVICE_CIDRS
 from navarch.world import World
 
 NODE_PORTS: Final = Resource("allocation.navarch.dev", "v1", "nodeports", "NodePort", False)
-# Kept and followed like any other, and served nowhere.
-NODE_PORTS_KIND: Final = Kind(NODE_PORTS, "nodeport", Strategy(), verbs=())
+# Kept and followed whether or not they are served: node ports are ours, the others came with Kubernetes 1.33.
+OWN_KINDS: Final = (
+    Kind(NODE_PORTS, "nodeport", Strategy(), verbs=()),
+    Kind(IP_ADDRESSES, "ipaddress", Strategy(), verbs=()),
+    Kind(SERVICE_CIDRS, "servicecidr", Strategy(), verbs=()),
+)
 
 MANAGED_BY: Final = "ipaddress.kubernetes.io/managed-by"
 FAMILY: Final = "ipaddress.kubernetes.io/ip-family"
