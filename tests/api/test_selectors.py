@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +101,7 @@ REQUIREMENTS = st.one_of(
 )
 
 
-@given(st.lists(REQUIREMENTS, max_size=4), LABELS)
+@given(st.lists(REQUIREMENTS, max_size=8), LABELS)
 def test_text_and_selector_say_the_same(terms: list[str], labels: dict[str, str]) -> None:
     selector = parse_label_selector(",".join(terms))
     assert selector.matches(labels) is all(parse_label_selector(term).matches(labels) for term in terms)
@@ -129,3 +131,57 @@ def test_a_field_selector_compares_text() -> None:
 def test_escaped_values_survive(value: str) -> None:
     selector = selectors.FieldSelector((FieldTerm("f", value),))
     assert parse_field_selector(str(selector)) == selector
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (",".join(f"k{n}" for n in range(1001)), "more than 1000 requirements"),
+        (",".join(["k"] * 60_000), "more than 1000 requirements"),
+        (f"k in ({','.join(f'v{n}' for n in range(5001))})", "more than 5000 values"),
+        (",".join(f"k{n} in ({','.join(f'v{v}' for v in range(1000))})" for n in range(6)), "more than 5000 values"),
+        ("k=" + "v" * 200_000, "longer than 131072 characters"),
+    ],
+)
+def test_a_label_selector_is_bounded(text: str, why: str) -> None:
+    with pytest.raises(StatusError, match=why) as refused:
+        parse_label_selector(text)
+    assert refused.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (",".join(f"metadata.name!=v{n}" for n in range(1001)), "more than 1000 requirements"),
+        ("metadata.name=" + "v" * 200_000, "longer than 131072 characters"),
+    ],
+)
+def test_a_field_selector_is_bounded(text: str, why: str) -> None:
+    with pytest.raises(StatusError, match=why) as refused:
+        parse_field_selector(text)
+    assert refused.value.code == 400
+
+
+@pytest.mark.parametrize(
+    "terms", ["k{}!=v", "!k{}", "a!=v{}", "a notin (v{},x)", "a>{}", "a<{}00000", "k{}", "k{}=v"], ids=str
+)
+def test_what_a_long_label_selector_asks_of_an_object_takes_no_longer_with_its_length(terms: str) -> None:
+    selector = parse_label_selector(",".join(terms.format(n) for n in range(1, 1001)))
+    started = time.process_time()
+    for _ in range(10_000):
+        selector.matches({"a": "5000", "b": "c"})
+    assert time.process_time() - started < 1
+
+
+def test_a_field_of_an_object_is_read_once_however_often_a_selector_names_it() -> None:
+    selector = parse_field_selector(",".join(f"metadata.name!=v{n}" for n in range(1000)))
+    read: list[str] = []
+
+    def get(field: str) -> str:
+        read.append(field)
+        return "a"
+
+    assert selector.matches(get)
+    assert read == ["metadata.name"]
+    assert not selector.matches({"metadata.name": "v7"}.__getitem__)
+    assert not parse_field_selector("metadata.name=a,metadata.name=b").matches(get)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
 from navarch.api import yaml_reader
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.reading import Selection
 from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put
+from navarch.world import RealWorld
 from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
 
 pytestmark = pytest.mark.alone
@@ -226,3 +230,21 @@ async def test_others_are_served_while_something_big_is_patched(port: int, api: 
         path = f"{CONFIG_MAPS}/big?fieldManager=m"
         status, body = await wire.ask("PATCH", path, PATCHES[kind], Content_Type=kind)
     assert (status, orjson.loads(body)["data"]["new"]) == (200, "v")
+
+
+async def test_a_long_list_is_compared_with_selectors_in_steps() -> None:
+    taken = 0
+
+    class Counting(LongWork):
+        async def do(self, steps: Iterator[None]) -> None:
+            nonlocal taken
+            for _ in steps:
+                taken += 1
+
+    objects = [Cached(f"k{n}", "", str(n), n, b"", {"odd": str(n % 2)}, {}) for n in range(10_000)]
+    selection = Selection("", lambda cached: cached.labels["odd"] == "1", ("", ""))
+
+    found = await selection.of(objects, Counting(RealWorld(1)))
+
+    assert found == objects[1::2]
+    assert taken >= 10

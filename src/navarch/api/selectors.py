@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, NamedTuple
 
 from navarch.api.errors import Obj, StatusError, bad_request
@@ -26,6 +27,12 @@ LESS: Final = "lt"
 _OPERATORS: Final = {"=": IN, "==": IN, "!=": NOT_IN, "in": IN, "notin": NOT_IN, ">": GREATER, "<": LESS}
 _EXPECTED_OPERATORS: Final = "in, notin, =, ==, !=, gt, lt"
 _INTEGER: Final = re.compile("[+-]?[0-9]+")
+
+
+# What a text may ask for: each object of a list, and each change of a watch, is compared with all of it.
+_MAX_LENGTH: Final = 128 << 10
+_MAX_TERMS: Final = 1000
+_MAX_VALUES: Final = 5000
 
 
 class Requirement(NamedTuple):
@@ -65,7 +72,7 @@ class Requirement(NamedTuple):
 class LabelSelector:
     """All of its requirements must hold; without any it matches everything, `NOTHING` matches nothing."""
 
-    __slots__ = ("_equal", "_nothing", "_others", "requirements")
+    __slots__ = ("_equal", "_needing", "_nothing", "_sparing", "requirements")
 
     def __init__(self, requirements: tuple[Requirement, ...] = (), *, nothing: bool = False) -> None:
         self.requirements = requirements
@@ -74,7 +81,14 @@ class LabelSelector:
         self._equal = tuple(
             (r.key, next(iter(r.values))) for r in requirements if r.operator == IN and len(r.values) == 1
         )
-        self._others = tuple(r for r in requirements if r.operator != IN or len(r.values) != 1)
+        # Of the others, those that an object without the label meets are looked up by key; of the rest the first label
+        # that is missing ends it. So it is the number of labels that counts, not that of requirements.
+        others = _combined(r for r in requirements if r.operator != IN or len(r.values) != 1)
+        self._needing = tuple(r for r in others if r.operator not in (NOT_IN, DOES_NOT_EXIST))
+        self._sparing: dict[str, list[Requirement]] = {}
+        for requirement in others:
+            if requirement.operator in (NOT_IN, DOES_NOT_EXIST):
+                self._sparing.setdefault(requirement.key, []).append(requirement)
 
     def matches(self, labels: Mapping[str, str] | None) -> bool:
         if self._nothing:
@@ -84,7 +98,17 @@ class LabelSelector:
         for key, value in self._equal:
             if labels.get(key) != value:
                 return False
-        return all(requirement.matches(labels) for requirement in self._others)
+        for requirement in self._needing:
+            if not requirement.matches(labels):
+                return False
+        sparing = self._sparing
+        if not sparing:
+            return True
+        if len(labels) <= len(sparing):
+            found = [sparing[key] for key in labels if key in sparing]
+        else:
+            found = [sparing[key] for key in sparing if key in labels]
+        return all(requirement.matches(labels) for each in found for requirement in each)
 
     @property
     def matches_everything(self) -> bool:
@@ -113,6 +137,23 @@ class LabelSelector:
 
     def __repr__(self) -> str:
         return f"LabelSelector({'nothing' if self._nothing else str(self)})"
+
+
+def _combined(requirements: Iterable[Requirement]) -> list[Requirement]:
+    """The same with each key and operator once, so that a label is not compared with a thousand of them."""
+    combined: dict[tuple[str, str], frozenset[str]] = {}
+    for key, operator, values in requirements:
+        known = combined.get((key, operator))
+        if known is None:
+            combined[key, operator] = values
+        elif operator == IN:
+            combined[key, operator] = known & values
+        elif operator == NOT_IN:
+            combined[key, operator] = known | values
+        elif operator in (GREATER, LESS):
+            strictest = max if operator == GREATER else min
+            combined[key, operator] = frozenset((strictest(*known, *values, key=int),))
+    return [Requirement(key, operator, values) for (key, operator), values in combined.items()]
 
 
 def _sortable(requirement: Requirement) -> tuple[str, str, list[str]]:
@@ -249,8 +290,8 @@ class _Parser:
             self._next()
             return frozenset()
         # Between commas and parentheses stands one value, which may be empty.
-        values = set()
-        while True:
+        values: set[str] = set()
+        while len(values) <= _MAX_VALUES:
             token = self._next()
             if token in (",", ")"):
                 values.add("")
@@ -263,12 +304,19 @@ class _Parser:
                 return frozenset(values)
             if token != ",":
                 raise bad_request(f"found '{token}', expected: ',' or ')'")
+        raise bad_request(f"may not have more than {_MAX_VALUES} values")
 
 
 @memo(1024, 1024)
 def parse_label_selector(text: str) -> LabelSelector:
     """The selector of a `labelSelector` parameter; empty text matches everything.  Raises StatusError 400."""
-    requirements = tuple(_Parser(text).parse())
+    if len(text) > _MAX_LENGTH:
+        raise bad_request(f"invalid label selector: may not be longer than {_MAX_LENGTH} characters")
+    requirements = tuple(islice(_Parser(text).parse(), _MAX_TERMS + 1))
+    if len(requirements) > _MAX_TERMS:
+        raise bad_request(f"invalid label selector: may not have more than {_MAX_TERMS} requirements")
+    if sum(len(requirement.values) for requirement in requirements) > _MAX_VALUES:
+        raise bad_request(f"invalid label selector: may not have more than {_MAX_VALUES} values")
     return LabelSelector(requirements) if requirements else EVERYTHING
 
 
@@ -285,10 +333,22 @@ class FieldSelector:
     """All of its terms must hold. Fields are dotted paths, values are compared as text."""
 
     terms: tuple[FieldTerm, ...] = ()
+    # By field, the values that it must and those that it may not have.
+    _values: dict[str, tuple[set[str], set[str]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values: dict[str, tuple[set[str], set[str]]] = {}
+        for name, value, equal in self.terms:
+            values.setdefault(name, (set(), set()))[not equal].add(value)
+        object.__setattr__(self, "_values", values)
 
     def matches(self, get: Callable[[str], str]) -> bool:
         """`get` gives the text of a field, empty where the object has none."""
-        return all((get(field) == value) is equal for field, value, equal in self.terms)
+        for name, (wanted, unwanted) in self._values.items():
+            value = get(name)
+            if value in unwanted or (wanted and wanted != {value}):
+                return False
+        return True
 
     def required(self, field: str) -> str | None:
         """The one value that the field must have, None where the selector leaves it open."""
@@ -329,8 +389,13 @@ def _unescape(value: str) -> str:
 @memo(1024, 1024)
 def parse_field_selector(text: str) -> FieldSelector:
     """The selector of a `fieldSelector` parameter; empty text matches everything.  Raises StatusError 400."""
+    if len(text) > _MAX_LENGTH:
+        raise bad_request(f"invalid field selector: may not be longer than {_MAX_LENGTH} characters")
     terms = []
-    for part in _split_terms(text):
+    parts = _split_terms(text)
+    if len(parts) > _MAX_TERMS:
+        raise bad_request(f"invalid field selector: may not have more than {_MAX_TERMS} requirements")
+    for part in parts:
         match = _FIELD_TERM.fullmatch(part)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")

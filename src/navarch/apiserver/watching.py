@@ -96,15 +96,11 @@ class Watching:
                 await caches.sync()
         elif options.since < cache.oldest:
             raise too_old(options.since, cache.oldest)
-        initial = self._initial(cache, options) if options.initial else []
+        # Both of one moment: while the objects are looked through, others change.
         since = caches.revision if options.initial else options.since
+        items = cache.items(options.selection.namespace) if options.initial else []
+        initial = await options.selection.of(items, core.work)
         return self._stream(kind, cache, options, initial, since, lines)
-
-    def _initial(self, cache: WatchCache, options: WatchOptions) -> list[Cached]:
-        selection = options.selection
-        items = cache.items(selection.namespace)
-        wanted = selection.wanted
-        return items if wanted is None else [cached for cached in items if wanted(cached)]
 
     async def _stream(
         self,

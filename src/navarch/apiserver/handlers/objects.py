@@ -54,7 +54,7 @@ class Objects:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.reading = Reading(core.caches)
+        self.reading = Reading(core.caches, core.work)
         self.writing = Writing(core)
         self.deleting = Deleting(core, self.writing)
         self.watching = Watching(core)
