@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from navarch.node.engine.messages import termination_message
-from navarch.node.runtime.base import MESSAGE_POLICY, ContainerStatus, State
+from navarch.node.runtime.base import MESSAGE_PATH, MESSAGE_POLICY, ContainerStatus, Mount, State
 
 STAMP = "2026-01-01T00:00:00.123456789Z stdout"
 
@@ -40,3 +41,27 @@ def test_of_a_long_log_the_end_is_the_message(tmp_path: Path) -> None:
     assert message.startswith("line 00920\n")
     assert message.endswith("line 00999\n")
     assert len(message) <= 2048
+
+
+def _left(path: Path) -> ContainerStatus:
+    mounts = (Mount("/dev/termination-log", str(path)),)
+    return ContainerStatus(
+        "id", "c", 0, State.EXITED, annotations={MESSAGE_PATH: "/dev/termination-log"}, mounts=mounts
+    )
+
+
+def test_the_head_of_a_large_file_is_the_message(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"last words \xff" + b"x" * 10000)
+
+    message = termination_message(_left(path))
+
+    assert message.startswith("last words \ufffdx")
+    assert len(message) == 4096
+
+
+def test_a_pipe_or_a_link_is_no_message(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+
+    assert [termination_message(_left(tmp_path / name)) for name in ("pipe", "link", "none")] == ["", "", ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from navarch.node.contained import read_head
 from navarch.node.runtime.base import MESSAGE_PATH, MESSAGE_POLICY, ContainerStatus
 from navarch.node.runtime.logs import LogOptions, render, tail_offset
 
@@ -14,7 +15,8 @@ _LOG_LINES: Final = 80
 
 
 def termination_message(status: ContainerStatus) -> str:
-    """The message of an ended container, from its status; empty where there is none."""
+    """The message of an ended container, from its status; empty where there is none. It reads files: call it
+    in a thread."""
     wanted = status.annotations.get(MESSAGE_PATH)
     text = ""
     for mount in status.mounts:
@@ -27,8 +29,7 @@ def termination_message(status: ContainerStatus) -> str:
 
 def _head(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(_FILE_LIMIT).decode(errors="replace")
+        return read_head(path, _FILE_LIMIT).decode(errors="replace")
     except OSError:
         return ""
 

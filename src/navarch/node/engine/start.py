@@ -150,7 +150,13 @@ class Starter:
         worker = self._worker
         facts = worker.parts.facts(worker.ips())
         env = await environment(
-            worker.pod, container, worker.parts.services(), worker.parts.source, facts, worker.volumes
+            worker.pod,
+            container,
+            worker.parts.services(),
+            worker.parts.source,
+            facts,
+            worker.volumes,
+            worker.parts.world.in_thread,
         )
         # It makes files and mounts on the way.
         return await worker.parts.world.in_thread(

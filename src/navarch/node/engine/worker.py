@@ -6,8 +6,6 @@ The status is published by a task of its own, so that a missing API server never
 after.
 """
 
-# ruff: noqa: ASYNC240 - the files are local and small: a thread would cost more than it saves.
-
 from __future__ import annotations
 
 import asyncio
@@ -158,7 +156,7 @@ class PodWorker(PodState):
             for instance in self.observed.containers.get(container["name"]) or ():
                 self.parts.owned(instance.id, self.uid)
                 if instance.exited and instance.id not in self.messages:
-                    self.messages[instance.id] = termination_message(instance.status)
+                    self.messages[instance.id] = await self.parts.world.in_thread(termination_message, instance.status)
             latest = self.observed.latest(container["name"])
             if latest is not None:
                 self._remember(container, latest)
@@ -331,7 +329,7 @@ class PodWorker(PodState):
                 self.parts.observer.forget(old.id)
                 self.messages.pop(old.id, None)
                 if old.status.log_path:
-                    Path(old.status.log_path).unlink(missing_ok=True)
+                    await self.parts.world.in_thread(Path(old.status.log_path).unlink, missing_ok=True)
                 log.debug("removed an old instance of %s in %s", name, podspec.quoted(self.pod))
         for old_sandbox in self.observed.sandboxes[1:]:
             if not any(container.sandbox_id == old_sandbox.id for container in self.observed.all()):

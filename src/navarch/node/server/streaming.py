@@ -16,7 +16,7 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from navarch.client.upgrade import pump
 from navarch.node.runtime.base import Streams
@@ -41,6 +41,8 @@ _REMOTE: Final = ("v4.channel.k8s.io",)
 _PORT_FORWARD: Final = ("portforward.k8s.io",)
 _HEARTBEAT_S: Final = 30.0
 _STDIN_BUFFER: Final = 64
+# What `isdigit` takes beside them is no channel.
+_DIGITS: Final = "0123456789"
 
 
 def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
@@ -48,6 +50,10 @@ def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
     return web.WebSocketResponse(
         protocols=protocols, heartbeat=_HEARTBEAT_S, max_msg_size=0, compress=False, autoping=True
     )
+
+
+class BadMessage(Exception):
+    """A client's message that its protocol does not know."""
 
 
 class _Channels:
@@ -72,15 +78,31 @@ class _Channels:
             await self.send(ERROR, words)
 
     def parse(self, message: Any) -> tuple[int, bytes] | None:
-        """Channel and data of a received message; None for one that is neither."""
+        """Channel and data of a received message; None for one that is neither.  Raises BadMessage."""
         if message.type == WSMsgType.BINARY and message.data:
             return message.data[0], message.data[1:]
         if message.type == WSMsgType.TEXT and message.data:
-            if self._base64:
-                return int(message.data[0]), base64.b64decode(message.data[1:])
-            data = message.data.encode()
-            return data[0], data[1:]
+            return _from_base64(message.data) if self._base64 else _from_text(message.data)
         return None
+
+    async def refuse(self, why: BadMessage) -> None:
+        """Close on a client that does not keep to the protocol."""
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await self._socket.close(code=WSCloseCode.INVALID_TEXT, message=str(why).encode())
+
+
+def _from_text(text: str) -> tuple[int, bytes]:
+    data = text.encode()
+    return data[0], data[1:]
+
+
+def _from_base64(text: str) -> tuple[int, bytes]:
+    if text[0] not in _DIGITS:
+        raise BadMessage("a message begins with its channel's digit")
+    try:
+        return int(text[0]), base64.b64decode(text[1:].replace("\r", "").replace("\n", ""), validate=True)
+    except ValueError as error:
+        raise BadMessage("what follows the channel's digit must be base64") from error
 
 
 async def bridge_remote(socket: web.WebSocketResponse, url: str, streams: Streams) -> None:
@@ -193,6 +215,8 @@ async def _receive(
                 await inputs[channel].write(data)
     except spdy.SPDYError:
         return
+    except BadMessage as error:
+        await channels.refuse(error)
     if STDIN in inputs:
         with contextlib.suppress(spdy.SPDYError):
             await inputs[STDIN].close_write()

@@ -11,6 +11,7 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.config import KubeletConfig
+from navarch.node.contained import read_head
 from navarch.node.fieldref import PodFacts, expand
 from navarch.node.podspec import ConfigError
 from navarch.node.resources.amounts import container_resources
@@ -127,7 +128,7 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Mount]:
         hosts = directory / "etc-hosts"
         hosts.parent.mkdir(parents=True, exist_ok=True)
         text = hosts_file(pod, inputs.facts.pod_ips, config.cluster_domain)
-        if not hosts.exists() or hosts.read_text() != text:
+        if not _says(hosts, text):
             hosts.write_text(text)
             hosts.chmod(0o644)
         read_only = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
@@ -140,6 +141,15 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Mount]:
     place.chmod(0o666)
     mounts.append(Mount(message_path, str(place)))
     return mounts
+
+
+def _says(file: Path, text: str) -> bool:
+    """Whether a file, which containers write as well, is as it was made."""
+    wanted = text.encode()
+    try:
+        return read_head(file, len(wanted) + 1) == wanted
+    except OSError:
+        return False
 
 
 def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Mount:

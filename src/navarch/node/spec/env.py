@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node.contained import read_inside
 from navarch.node.fieldref import PodFacts, expand, field_value, resource_value
 from navarch.node.podspec import ConfigError
 from navarch.node.references import ObjectSource
+from navarch.node.volumes.base import InThread
 
 # What a variable may be called: Kubernetes takes any printable ASCII but "=" since 1.30.
 _ENV_NAME: Final = re.compile(r"^[ -<>-~]+$")
+# Of a file of variables, which a container may have written.
+_FILE_LIMIT: Final = 64 << 10
 
 
 def service_variables(services: Iterable[Obj]) -> dict[str, str]:
@@ -66,6 +70,7 @@ async def environment(
     source: ObjectSource,
     facts: PodFacts,
     volumes: Mapping[str, Path],
+    in_thread: InThread,
 ) -> dict[str, str]:
     """Every variable of the container.  Raises ConfigError for a reference that leads nowhere."""
     from_services = service_variables(visible_services(pod, list(services)))
@@ -77,7 +82,7 @@ async def environment(
         name = variable["name"]
         value_from = variable.get("valueFrom")
         if value_from:
-            value = await _referenced(pod, container, value_from, source, facts, volumes)
+            value = await _referenced(pod, container, value_from, source, facts, volumes, in_thread)
             if value is None:
                 continue
         else:
@@ -108,7 +113,13 @@ async def _from_object(entry: Obj, namespace: str, source: ObjectSource) -> dict
 
 
 async def _referenced(
-    pod: Obj, container: Obj, value_from: Obj, source: ObjectSource, facts: PodFacts, volumes: Mapping[str, Path]
+    pod: Obj,
+    container: Obj,
+    value_from: Obj,
+    source: ObjectSource,
+    facts: PodFacts,
+    volumes: Mapping[str, Path],
+    in_thread: InThread,
 ) -> str | None:
     """The value behind a `valueFrom`; None where it is optional and missing."""
     namespace = pod["metadata"]["namespace"]
@@ -139,31 +150,43 @@ async def _referenced(
             raise ConfigError(f"couldn't find key {reference['key']} in Secret {namespace}/{reference['name']}")
         return None if data is None else _text(data)
     if value_from.get("fileKeyRef"):
-        return _file_key(value_from["fileKeyRef"], volumes)
+        return await in_thread(_file_key, value_from["fileKeyRef"], volumes)
     raise ConfigError("valueFrom names no source")
 
 
 def _file_key(reference: Obj, volumes: Mapping[str, Path]) -> str | None:
     """A `NAME=value` line of a file in a volume, as an init container may have written it."""
+    path = reference["path"]
     volume = volumes.get(reference["volumeName"])
     if volume is None:
         raise ConfigError(f"volume {reference['volumeName']} not found")
-    path = (volume / reference["path"]).resolve()
-    if not path.is_relative_to(volume.resolve()):
-        raise ConfigError(f"path {reference['path']} leads out of its volume")
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
+        content = read_inside(volume, path, _FILE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
         if reference.get("optional"):
             return None
-        raise ConfigError(f"couldn't read {reference['path']}: {error.strerror}") from error
+        raise ConfigError(f"couldn't read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigError(f"couldn't read {path}: {error.strerror}") from error
+    if len(content) > _FILE_LIMIT:
+        raise ConfigError(f"couldn't read {path}: it is larger than {_FILE_LIMIT} bytes")
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"couldn't read {path}: it is not UTF-8") from error
     for line in lines:
         name, equals, value = line.strip().partition("=")
         if equals and name == reference["key"]:
-            return str(value.strip("'\""))
+            return _without_nul(value.strip("'\""), path)
     if reference.get("optional"):
         return None
-    raise ConfigError(f"environment variable key {reference['key']} not found in file {reference['path']}")
+    raise ConfigError(f"environment variable key {reference['key']} not found in file {path}")
+
+
+def _without_nul(value: str, path: str) -> str:
+    if "\0" in value:
+        raise ConfigError(f"couldn't read {path}: a variable may not contain a NUL byte")
+    return value
 
 
 def _text(data: str) -> str:

@@ -1,0 +1,80 @@
+"""What a client may send over an exec's WebSocket, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from navarch.node.server.streaming import EXEC_PROTOCOLS, BadMessage, _Channels, _receive, web_socket
+
+
+def _parse(protocol: str, kind: WSMsgType, data: str | bytes) -> tuple[int, bytes] | None:
+    channels = _Channels(SimpleNamespace(ws_protocol=protocol))  # type: ignore[arg-type]
+    return channels.parse(SimpleNamespace(type=kind, data=data))
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text[1:].replace("\n", "").replace("\r", ""), validate=True)
+    except ValueError:
+        return False
+    return text[0] in "0123456789"
+
+
+@given(protocol=st.sampled_from(EXEC_PROTOCOLS), data=st.text() | st.binary())
+def test_whatever_a_client_sends_is_a_message_or_a_bad_one(protocol: str, data: str | bytes) -> None:
+    kind = WSMsgType.TEXT if isinstance(data, str) else WSMsgType.BINARY
+    try:
+        parsed = _parse(protocol, kind, data)
+    except BadMessage:
+        assert "base64" in protocol
+        assert not _is_base64(str(data))
+        return
+    assert (parsed is None) == (not data)
+    assert parsed is None or 0 <= parsed[0] < 256
+
+
+@given(channel=st.integers(0, 9), data=st.binary())
+def test_base64_comes_out_as_it_went_in(channel: int, data: bytes) -> None:
+    text = f"{channel}{base64.encodebytes(data).decode()}"
+
+    assert _parse("base64.channel.k8s.io", WSMsgType.TEXT, text) == (channel, data)
+
+
+@pytest.mark.parametrize("text", ["x", "²a", "0a", "0====", "0\u00e9"])
+async def test_a_bad_message_closes_the_socket_and_ends_the_session(text: str) -> None:
+    ended = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        socket = web_socket(EXEC_PROTOCOLS)
+        await socket.prepare(request)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(asyncio.Event().wait())
+                await _receive(socket, _Channels(socket), {}, running)  # type: ignore[arg-type]
+        finally:
+            # Also where the test's server cancels it, as the client has gone.
+            ended.set()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    async with (
+        asyncio.timeout(20),
+        TestServer(app) as server,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.make_url("/"), protocols=["base64.channel.k8s.io"]) as client,
+    ):
+        await client.send_str(text)
+        last = await client.receive()
+        await ended.wait()
+
+    assert (last.type, client.close_code) == (WSMsgType.CLOSE, 1007)
