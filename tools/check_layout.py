@@ -1,5 +1,5 @@
 """Checks the rules that no linter knows: sizes of files, a docstring for each module, tests where they belong, and that
-time, chance and identifiers come from one place (`check_world.py`).
+time, chance and identifiers come from one place (`check_world.py`), numbers in text from another (`check_numbers.py`).
 
 Exits with 1 and a line per violation.
 """
@@ -10,6 +10,7 @@ import ast
 import sys
 from pathlib import Path
 
+import check_numbers
 import check_world
 
 MAX_LINES = 600
@@ -33,6 +34,7 @@ def main() -> int:
     folders = [path.name for path in sorted((ROOT / "tests").iterdir()) if path.is_dir() and path.name[0] != "_"]
     problems += [f"tests/{name}: mirrors no package of src/navarch" for name in folders if name not in known]
     problems += check_world.problems()
+    problems += check_numbers.problems()
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

@@ -102,6 +102,39 @@ def _put(node: Any, path: tuple[Any, ...], value: Any) -> None:
         node[path[-1]] = value
 
 
+_CARRIED = st.recursive(
+    _VALUES | st.sampled_from(["Pods", "Resource", "cpu", "5"]),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(
+        st.sampled_from(["type", "pods", "resource", "object", "target", "metricName", "metricSelector", "name",
+                         "targetAverageValue", "scaleUp", "policies", "status"]),
+        inner,
+        max_size=3,
+    ),
+    max_leaves=6,
+)  # fmt: skip
+_HPA = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+
+
+@given(st.sampled_from(["metrics", "current-metrics", "conditions", "behavior"]), _CARRIED)
+@example("metrics", [{"type": "Pods", "pods": 5}])
+@example("current-metrics", [{"type": ["Pods"]}])
+@example("metrics", [{"type": "External", "external": {"metricName": "m", "metricSelector": 5}}])
+@example("behavior", {"scaleUp": 5})
+def test_no_annotation_of_an_autoscaler_is_an_internal_error(api: _Api, name: str, carried: Any) -> None:
+    text = orjson.dumps(carried, default=str).decode()
+    metadata = {"name": "fuzzed", "annotations": {f"autoscaling.alpha.kubernetes.io/{name}": text}}
+    spec = {"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}
+
+    answers = {
+        "created": api.ask("POST", _HPA, {"metadata": metadata, "spec": spec}),
+        "read": api.ask("GET", f"{_HPA}/fuzzed", None),
+        "deleted": api.ask("DELETE", f"{_HPA}/fuzzed", {}),
+    }
+
+    assert {what: code for what, code in answers.items() if code >= 500} == {}
+
+
 @st.composite
 def _mutated(draw: st.DrawFn) -> Obj:
     manifest: Obj = copy.deepcopy(draw(st.sampled_from(_MANIFESTS)))

@@ -28,11 +28,11 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_NAME: Final = re.compile(r"(?:\\.|[^.\[\]\s'\"()=!<>?*,:{}])+")
+_NAME: Final = re.compile(r"(?:\\.|[^.\[\]\s'\"()=!<>?*,:{}])+", re.ASCII)
 _QUOTED: Final = re.compile(r"'((?:\\.|[^'\\])*)'|\"((?:\\.|[^\"\\])*)\"")
-_SLICE: Final = re.compile(r"(-?\d+)?(?::(-?\d+)?)?(?::(-?\d+)?)?")
-_COMPARE: Final = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*")
-_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?![\w.])")
+_SLICE: Final = re.compile(r"(-?\d+)?(?::(-?\d+)?)?(?::(-?\d+)?)?", re.ASCII)
+_COMPARE: Final = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*", re.ASCII)
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?![\w.])", re.ASCII)
 _LITERALS: Final = {"true": True, "false": False, "null": None, "nil": None}
 LONGEST: Final = 4096
 

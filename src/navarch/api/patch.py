@@ -13,6 +13,7 @@ import orjson
 
 from navarch.api.errors import Obj, StatusError, bad_request, too_large
 from navarch.api.strategic import strategic_merge_patch
+from navarch.numbers import ascii_integer
 
 __all__ = ["MAX_OPERATIONS", "copy_json", "json_patch", "merge_patch", "strategic_merge_patch"]
 
@@ -150,7 +151,7 @@ def _pointer(text: Any) -> list[str]:
 def _index(step: str, length: int) -> int:
     """An index below `length`; negative ones count from the end, which Kubernetes' library allows."""
     try:
-        index = int(step)
+        index = ascii_integer(step)
     except ValueError:
         raise _rejected() from None
     if index < 0:

@@ -13,7 +13,7 @@ from typing import Final
 
 from navarch.api.memo import memo
 
-_RFC3339: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)")
+_RFC3339: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _LAYOUT: Final = "2006-01-02T15:04:05Z07:00"
 _STEPS: Final = (
     ("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"), ("T", "T"), ("15", r"\d\d"),
@@ -30,7 +30,7 @@ def _time_error(text: str) -> ScalarError:
     """Where Go's time.Parse would give up."""
     shown, rest = f'parsing time "{text}" as "{_LAYOUT}"', text
     for element, pattern in _STEPS:
-        match = re.match(pattern, rest)
+        match = re.match(pattern, rest, re.ASCII)
         if match is None:
             return ScalarError(f'{shown}: cannot parse "{rest}" as "{element}"')
         rest = rest[match.end() :]

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from navarch.api.errors import Obj, StatusError, bad_request
 from navarch.api.memo import memo
 from navarch.api.validation import label_value_problems, qualified_name_problems
+from navarch.numbers import integer_or
 
 IN: Final = "in"
 NOT_IN: Final = "notin"
@@ -26,7 +27,6 @@ LESS: Final = "lt"
 
 _OPERATORS: Final = {"=": IN, "==": IN, "!=": NOT_IN, "in": IN, "notin": NOT_IN, ">": GREATER, "<": LESS}
 _EXPECTED_OPERATORS: Final = "in, notin, =, ==, !=, gt, lt"
-_INTEGER: Final = re.compile("[+-]?[0-9]+")
 
 
 # What a text may ask for: each object of a list, and each change of a watch, is compared with all of it.
@@ -53,10 +53,10 @@ class Requirement(NamedTuple):
             return value is not None
         if operator == DOES_NOT_EXIST:
             return value is None
-        if value is None or not _INTEGER.fullmatch(value):
+        number, bound = integer_or(value or "", None), integer_or(next(iter(self.values)), None)
+        if number is None or bound is None:
             return False
-        bound = int(next(iter(self.values)))
-        return int(value) > bound if operator == GREATER else int(value) < bound
+        return number > bound if operator == GREATER else number < bound
 
     def __str__(self) -> str:
         listed = ",".join(sorted(self.values))
@@ -199,7 +199,7 @@ def _requirement(key: str, operator: str, values: frozenset[str]) -> Requirement
         shown = json.dumps(sorted(values), separators=(",", ":"))
         raise bad_request(f"values: Invalid value: {shown}: values set must be empty for exists and does not exist")
     for index, value in enumerate(sorted(values)):
-        if operator in (GREATER, LESS) and not _INTEGER.fullmatch(value):
+        if operator in (GREATER, LESS) and integer_or(value, None) is None:
             detail = "for 'Gt', 'Lt' operators, the value must be an integer"
             raise bad_request(f"values[{index}]: Invalid value: {json.dumps(value)}: {detail}")
         if problems := label_value_problems(value):
@@ -214,7 +214,7 @@ def _check_key(key: str, path: str) -> None:
         raise bad_request(f"{path}: Invalid value: {shown}: {'; '.join(problems)}")
 
 
-_TOKEN: Final = re.compile(r"\s*(==|!=|[=!(),><]|[^\s=!(),><]+)")
+_TOKEN: Final = re.compile(r"\s*(==|!=|[=!(),><]|[^\s=!(),><]+)", re.ASCII)
 
 
 def _tokens(text: str) -> Iterator[str]:

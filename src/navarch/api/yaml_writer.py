@@ -21,7 +21,8 @@ _STEP: Final = 200
 _SAFE: Final = re.compile(r"[A-Za-z_/](?:[A-Za-z0-9_./@-]|[: ](?=[A-Za-z0-9_./@-]))*", re.ASCII)
 # Lines that can stand as they are: nothing to escape, and no space that would be taken for indentation.
 _BLOCK: Final = re.compile(r"[^\s\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
-                           r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]*")  # fmt: skip
+                           r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]*",
+                           re.UNICODE)  # fmt: skip
 _ESCAPED: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # A longer key must say that it is one.
 _LONGEST_KEY: Final = 1000

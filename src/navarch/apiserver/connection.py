@@ -28,6 +28,7 @@ from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.tls import peer_certificate
 from navarch.client.transport import Request, Response
+from navarch.numbers import is_digits
 
 # Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
 Answer = Callable[[Request, bytes | None], Awaitable[Response]]
@@ -111,7 +112,7 @@ def _headers_of(block: bytes) -> _Headers | None:
     if values.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = values.get("content-length", "0")
-    return _Headers(values, int(length)) if length.isdecimal() and len(length) < 10 else None
+    return _Headers(values, int(length)) if is_digits(length) and len(length) < 10 else None
 
 
 @memo(1024, 1024)

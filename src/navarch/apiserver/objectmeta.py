@@ -9,6 +9,7 @@ from navarch.api.errors import StatusError, bad_request, conflict
 from navarch.api.meta import Obj, new_uid
 from navarch.api.time import format_time, parse_time
 from navarch.kinds.base import Kind
+from navarch.numbers import is_digits
 
 _KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "generation")
 _LONGEST_GRACE_S = 100 * 365 * 86_400
@@ -76,7 +77,7 @@ def requested_revision(obj: Obj) -> int:
     text = obj["metadata"].get("resourceVersion")
     if not text:
         return 0
-    if not isinstance(text, str) or not text.isdecimal() or len(text) > 19:
+    if not isinstance(text, str) or not is_digits(text) or len(text) > 19:
         raise bad_request(f"resource version is not a number: {str(text)[:64]!r}")
     return int(text)
 

@@ -26,6 +26,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import WatchCache
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
+from navarch.numbers import is_digits
 from navarch.store.base import Compacted
 
 _CONTINUE_TOO_OLD = (
@@ -276,7 +277,7 @@ def whole_number(text: str) -> int:
 
 
 def _revision(text: str) -> int:
-    if not text.isdecimal() or len(text) > 19:
+    if not is_digits(text) or len(text) > 19:
         raise invalid("ListOptions", "meta.k8s.io", "", [invalid_value("resourceVersion", text, "must be a number")])
     return int(text)
 

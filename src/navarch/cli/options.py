@@ -83,9 +83,11 @@ def duration_s(text: str) -> float:
     """Seconds in a duration such as `90s`, `5m`, `1m30s` or `2h`; a bare number counts seconds.  Raises ConfigError."""
     import re
 
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text, re.ASCII):
         raise ConfigError(f"invalid duration {text!r}: write it like 30s, 5m or 1h30m")
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
+    return sum(
+        float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text, re.ASCII)
+    )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from navarch.numbers import is_digits
+
 HEAD_MAX = 1 << 20
 _CHUNK_HEAD_MAX = 4096
 
@@ -34,7 +36,7 @@ def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -
 def answer_head(data: bytes) -> Head:
     """The head of an answer, without the empty line at its end.  Raises ValueError."""
     first, *lines = data.decode("latin-1").split("\r\n")
-    if not first.startswith("HTTP/1.") or not first[9:12].isdecimal():
+    if not first.startswith("HTTP/1.") or not is_digits(first[9:12]):
         raise ValueError("it has no status line")
     headers: dict[str, str] = {}
     for line in lines:
@@ -53,7 +55,7 @@ def length_of(headers: Mapping[str, str]) -> int | None:
     text = headers.get("content-length")
     if text is None:
         return None
-    if not text.isdecimal() or not text.isascii():
+    if not is_digits(text):
         raise ValueError(f"a body of length {text[:20]!r}")
     return int(text)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from navarch.client.http1 import answer_head
+from navarch.numbers import is_digits
 
 _CHUNK: Final = 64 * 1024
 _HEAD_MAX: Final = 64 * 1024
@@ -44,7 +45,7 @@ class Answer:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(_CONNECT_S):
                 length = self.headers().get("content-length", "")
-                if length.isdecimal():
+                if is_digits(length):
                     body = await self.reader.readexactly(int(length))
                 else:
                     body = await self.reader.read(_HEAD_MAX)

@@ -19,6 +19,7 @@ from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
+from navarch.numbers import integer_or
 from navarch.world import MACHINE
 
 _LOOK_EVERY_S = 0.02
@@ -249,7 +250,7 @@ class Probe:
             metadata = node["metadata"]
             number = metadata["name"].removeprefix("node-")
             ours = (metadata.get("annotations") or {}).get("sim.navarch.dev/node") == "true"
-            if ours and number.isdigit() and int(number) > self._config.nodes:
+            if ours and integer_or(number, 0) > self._config.nodes:
                 self.get(f"/api/v1/nodes/{metadata['name']}", method="DELETE")
 
     def has_default_namespace(self) -> bool:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from navarch.cluster import locks
 from navarch.cluster.state import is_alive, start_ticks
+from navarch.numbers import is_digits
 from navarch.world import MACHINE
 
 _COMPONENT = "navarch.cluster.component"
@@ -33,7 +34,7 @@ def processes_of(root: Path) -> list[Stray]:
     own, space = os.getpid(), _pid_space("self")
     found = []
     for entry in os.scandir("/proc"):
-        if not entry.name.isdecimal() or int(entry.name) == own:
+        if not is_digits(entry.name) or int(entry.name) == own:
             continue
         try:
             arguments = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")

@@ -10,6 +10,7 @@ from typing import Any
 from navarch.api.meta import Obj, annotations_of
 from navarch.api.time import parse_time
 from navarch.kinds.core.pod_state import condition_of, is_ready, phase_of
+from navarch.numbers import ascii_integer, integer_or, saturated
 
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _EPOCH = parse_time("1970-01-01T00:00:00Z")
@@ -81,10 +82,7 @@ def deletion_order(pods: Iterable[Obj], now: datetime, on_same_node: Callable[[s
 
 
 def deletion_cost(pod: Obj) -> int:
-    try:
-        return int(annotations_of(pod).get(_DELETION_COST, "0"))
-    except ValueError:
-        return 0
+    return integer_or(annotations_of(pod).get(_DELETION_COST, "0"), 0, 32)
 
 
 def _logarithmic_age(since: datetime, now: datetime) -> int:
@@ -111,6 +109,6 @@ def _is_empty(value: Any) -> bool:
 def int_or_percent(value: Any, total: int, *, round_up: bool) -> int:
     """An IntOrString: a number, or a percentage of `total`."""
     if isinstance(value, str) and value.endswith("%"):
-        scaled = total * int(value[:-1])
+        scaled = total * saturated(value[:-1])
         return -(-scaled // 100) if round_up else scaled // 100
-    return int(value or 0)
+    return ascii_integer(value) if isinstance(value, str) else int(value or 0)

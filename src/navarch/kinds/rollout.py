@@ -17,6 +17,7 @@ from navarch.api.validation import dns_label_problems, validate_label_selector, 
 from navarch.kinds.base import Strategy
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_spec_warnings
+from navarch.numbers import saturated
 
 
 class WorkloadStrategy(Strategy):
@@ -105,13 +106,13 @@ def validate_int_or_percent(value: Any, path: str) -> Iterator[FieldError]:
 
 def validate_at_most_all(value: Any, path: str) -> Iterator[FieldError]:
     """A percentage of at most 100."""
-    if isinstance(value, str) and _match_percent(value) and int(value[:-1]) > 100:
+    if isinstance(value, str) and _match_percent(value) and saturated(value[:-1]) > 100:
         yield invalid_value(path, value, "must not be greater than 100%")
 
 
 def is_zero(value: Any) -> bool:
     """Whether a whole number or percentage is none at all."""
-    return value == 0 or (isinstance(value, str) and bool(_match_percent(value)) and int(value[:-1]) == 0)
+    return value == 0 or (isinstance(value, str) and bool(_match_percent(value)) and saturated(value[:-1]) == 0)
 
 
 def validate_status_counts(

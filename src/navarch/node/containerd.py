@@ -26,6 +26,7 @@ from typing import Final
 from navarch.node import cni
 from navarch.node.images.archives import load_image
 from navarch.node.pause import PAUSE_IMAGE, write_pause_image
+from navarch.numbers import is_digits
 from navarch.world import MACHINE
 
 _CAP_SYS_RESOURCE: Final = 24
@@ -81,7 +82,7 @@ class ContainerdPaths:
 def containerd_version() -> tuple[int, ...]:
     """The installed containerd's version.  Raises FileNotFoundError where there is none."""
     output = subprocess.run(["containerd", "--version"], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", output)
+    found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", output, re.ASCII)
     if found is None:
         raise ValueError(f"containerd --version says {output.strip()!r}")
     return tuple(int(part) for part in found.groups())
@@ -340,7 +341,7 @@ def shims_of(paths: ContainerdPaths) -> list[int]:
     wanted = f"{paths.socket}".encode()
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+        if not is_digits(entry.name):
             continue
         with contextlib.suppress(OSError):
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
@@ -395,7 +396,7 @@ def _descendants(ancestor: int) -> list[int]:
     """Every process below `ancestor`, deepest last."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if is_digits(entry.name):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 # The command may hold spaces and brackets; what follows the last bracket is state and parent.
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])

@@ -20,6 +20,7 @@ import re
 from dataclasses import dataclass
 
 from navarch.api.meta import Obj, annotations_of, controller_of
+from navarch.numbers import integer_or
 
 PREFIX = "sim.navarch.dev/"
 _HELM_HOOK = "helm.sh/hook"
@@ -68,7 +69,7 @@ def behaviour_of(pod: Obj, latencies: Latencies) -> Behaviour:
         start_s=latencies.start_s if start_s is None else start_s,
         ready_s=max((_probe_delay_s(container) for container in pod["spec"]["containers"]), default=0.0),
         run_s=run_s,
-        exit_code=int(code) if code.isdigit() else 0,
+        exit_code=integer_or(code, 0, 32),
         stop_s=latencies.stop_s if stop_s is None else stop_s,
         ready=annotations.get(PREFIX + "ready", "true") != "false",
         waiting_reason=annotations.get(PREFIX + "waiting-reason", ""),

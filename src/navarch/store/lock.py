@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import IO, Final
 
+from navarch.numbers import is_digits
 from navarch.store.base import StoreUnavailable
 from navarch.world import MACHINE
 
@@ -75,4 +76,4 @@ def holder(database: Path) -> int | None:
 def _pid(file: IO[str]) -> int:
     file.seek(0)
     text = file.read(20).strip()
-    return int(text) if text.isdecimal() else 0
+    return int(text) if is_digits(text) else 0

@@ -15,6 +15,7 @@ from navarch.apiserver.admission.base import Attributes, Plugin, Reader
 from navarch.apiserver.admission.namespace_lifecycle import request_namespace
 from navarch.apiserver.admission.pod_security_checks import violations
 from navarch.kinds.resources import PODS
+from navarch.numbers import is_digits
 
 _PREFIX: Final = "pod-security.kubernetes.io/"
 _LEVELS: Final = ("privileged", "baseline", "restricted")
@@ -131,7 +132,7 @@ class PodSecurity(Plugin):
 
 def _is_version(text: str) -> bool:
     major, _, minor = text.partition(".")
-    return major == "v1" and minor.isdigit()
+    return major == "v1" and is_digits(minor)
 
 
 def _policy_of(namespace: Obj) -> dict[str, tuple[str, str]]:

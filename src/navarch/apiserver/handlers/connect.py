@@ -28,6 +28,7 @@ from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.apiserver.writing import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
+from navarch.numbers import integer_or
 
 _HOP_BY_HOP = frozenset(
     {
@@ -88,8 +89,8 @@ class Connect:
             return Response(200, b"", {}, "text/plain")
         for option in _LOG_NUMBERS:
             text = call.request.arg(option)
-            if text and not text.isdecimal():
-                raise bad_request(f"{option}: Invalid value: {text!r}: must be greater than or equal to 0")
+            if text and integer_or(text, -1) < 0:
+                raise bad_request(f"{option}: Invalid value: {text[:64]!r}: must be greater than or equal to 0")
         query = [(name, value) for name, value in call.request.query if name in _LOG_OPTIONS]
         target = await self._kubelet(str(node))
         path = f"/containerLogs/{call.namespace}/{call.route.name}/{container}"

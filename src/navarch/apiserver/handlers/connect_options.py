@@ -10,6 +10,7 @@ from typing import Final
 from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
 from navarch.apiserver.call import Call
+from navarch.numbers import integer_or
 
 # Fields of the options by (kind, subresource): texts, booleans, lists.
 _KINDS: Final = {"attach": "PodAttachOptions", "exec": "PodExecOptions", "portforward": "PodPortForwardOptions"}
@@ -27,10 +28,11 @@ def options_of(call: Call) -> Obj:
     options: Obj = {"apiVersion": "v1", "kind": _KINDS[subresource]}
     if subresource == "portforward":
         ports = [part for name, text in query if name in ("ports", "port") for part in text.split(",") if part]
-        if not all(part.isdecimal() and 0 < int(part) < 65536 for part in ports):
+        numbers = [integer_or(part, 0) for part in ports]
+        if not all(0 < number < 65536 for number in numbers):
             raise bad_request(f"invalid port in {ports}")
-        if ports:
-            options["ports"] = [int(part) for part in ports]
+        if numbers:
+            options["ports"] = numbers
         return options
     given = dict(reversed(query))
     for name in _BOOLEANS:

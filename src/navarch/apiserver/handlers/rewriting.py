@@ -49,8 +49,8 @@ _ATTRIBUTES: Final = {
 _TEXT_ONLY: Final = frozenset(
     {"iframe", "noembed", "noframes", "plaintext", "script", "style", "textarea", "title", "xmp"}
 )
-_NAME: Final = re.compile(r"[a-zA-Z][^\s/>]*")
-_ATTRIBUTE: Final = re.compile(r"""[\s/]*([^\s/>=][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>"'][^\s>]*)?)?""")
+_NAME: Final = re.compile(r"[a-zA-Z][^\s/>]*", re.ASCII)
+_ATTRIBUTE: Final = re.compile(r"""[\s/]*([^\s/>=][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>"'][^\s>]*)?)?""", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import Caches
 from navarch.kinds.resources import ENDPOINT_SLICES, NODES, SERVICES
+from navarch.numbers import integer_or, is_digits
 
 # Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
 _ADDRESS_TYPES = ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP")
@@ -99,12 +100,14 @@ def pod_target(pod: Obj, text: str) -> Target:
     containers = (pod.get("spec") or {}).get("containers") or ()
     if not port:
         port = next((str(p["containerPort"]) for c in containers for p in c.get("ports") or ()), "80")
-    elif not port.isdecimal():
+    elif not is_digits(port):
         ports = [p for c in containers for p in c.get("ports") or () if p.get("name") == port]
         if not ports:
             raise bad_request(f'no port "{port}" in pod {name}')
         port = str(ports[0]["containerPort"])
-    return Target(_checked(str(address)), int(port), unverified_tls() if scheme == "https" else None)
+    if not 0 < (number := integer_or(port, 0)) < 65536:
+        raise bad_request(f"port {port[:16]} is out of range")
+    return Target(_checked(str(address)), number, unverified_tls() if scheme == "https" else None)
 
 
 def service_target(caches: Caches, namespace: str, text: str) -> Target:

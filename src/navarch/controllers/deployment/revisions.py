@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from navarch.api.meta import Obj, annotations_of, controller_reference, name_of, namespace_of
 from navarch.controllers.hash import template_hash
 from navarch.controllers.pods import created_at, int_or_percent, same_semantics
+from navarch.numbers import integer_or
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -30,10 +31,7 @@ _HISTORY_LIMIT = 2000
 
 
 def revision(obj: Obj) -> int:
-    try:
-        return int(annotations_of(obj).get(REVISION, "0"))
-    except ValueError:
-        return 0
+    return integer_or(annotations_of(obj).get(REVISION, "0"), 0)
 
 
 def replicas(obj: Obj) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from navarch.api.meta import Obj, annotations_of, name_of
 from navarch.controllers.deployment.revisions import ROLLBACK_TO, revision, same_template, without_hash
+from navarch.numbers import integer_or
 
 
 class Rollback(NamedTuple):
@@ -26,7 +27,7 @@ def wanted(deployment: Obj) -> bool:
 def roll_back(deployment: Obj, sets: Sequence[Obj]) -> Rollback:
     """To the revision that the annotation names; 0 is the one before the current."""
     text = annotations_of(deployment).get(ROLLBACK_TO, "0")
-    target = int(text) if text.isdigit() else 0
+    target = integer_or(text, 0)
     if target == 0:
         numbers = sorted({revision(rs) for rs in sets}, reverse=True)
         target = numbers[1] if len(numbers) > 1 else 0

@@ -18,6 +18,7 @@ from navarch.controllers.deployment.revisions import (
     surge_and_unavailable,
 )
 from navarch.controllers.pods import created_at
+from navarch.numbers import integer_or
 
 
 def is_scaling(deployment: Obj, sets: Sequence[Obj]) -> bool:
@@ -80,7 +81,7 @@ def _share(deployment: Obj, rs: Obj, maximum: int, to_add: int, added: int) -> i
         fraction = -replicas(rs)
     else:
         noted = annotations_of(rs).get(MAX_REPLICAS, "")
-        before = int(noted) if noted.isdigit() else int((deployment.get("status") or {}).get("replicas") or 0)
+        before = integer_or(noted, int((deployment.get("status") or {}).get("replicas") or 0))
         if before == 0:
             return 0
         # Half goes away from zero, as the sizes that people compare with were rounded.

@@ -13,6 +13,7 @@ from navarch.api.meta import Obj, is_deleting, labels_of, name_of, namespace_of,
 from navarch.api.selectors import LabelSelector, from_map
 from navarch.client.informer import Informer
 from navarch.kinds.core.pod_state import is_finished, is_ready, is_sidecar
+from navarch.numbers import is_digits, saturated
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _SAME_NODE = "PreferSameNode"
@@ -97,8 +98,8 @@ def target_port(service_port: Obj, pod: Obj) -> int | None:
     wanted: Any = service_port.get("targetPort", service_port["port"])
     if isinstance(wanted, int):
         return wanted or int(service_port["port"])
-    if isinstance(wanted, str) and wanted.isdigit():
-        return int(wanted)
+    if isinstance(wanted, str) and is_digits(wanted):
+        return saturated(wanted, 17)
     protocol = service_port.get("protocol", "TCP")
     spec = pod.get("spec") or {}
     sidecars = [c for c in spec.get("initContainers") or () if is_sidecar(c)]

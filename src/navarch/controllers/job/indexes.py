@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from navarch.api.meta import Obj, annotations_of
+from navarch.numbers import integer_or
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FAILURES = "batch.kubernetes.io/job-index-failure-count"
@@ -39,7 +40,7 @@ def show(indexes: Iterable[int]) -> str:
 
 def index_of(pod: Obj) -> int | None:
     text = annotations_of(pod).get(INDEX, "")
-    return int(text) if text.isdigit() else None
+    return integer_or(text, None)
 
 
 def is_indexed(job: Obj) -> bool:
@@ -50,7 +51,7 @@ def failures_before(pods: Iterable[Obj], *, ignored: bool = False) -> int:
     """How often an index had failed when the latest of its pods were made."""
     annotation = IGNORED_FAILURES if ignored else FAILURES
     counts = [annotations_of(pod).get(annotation, "0") for pod in pods]
-    return max((int(count) for count in counts if count.isdigit()), default=0)
+    return max((integer_or(count, 0) for count in counts), default=0)
 
 
 def first_free(wanted: int, completions: int, taken: set[int]) -> list[int]:

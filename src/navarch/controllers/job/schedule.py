@@ -5,10 +5,12 @@ As cron has it, when both day fields are restricted a day that meets either will
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from navarch.kinds.batch.cron import duration_s
+from navarch.numbers import ascii_integer
 
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
@@ -23,8 +25,6 @@ _MACROS = {
     "@hourly": "0 * * * *",
 }
 _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|m|s)")
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 _HORIZON_DAYS = 366 * 5
 
 
@@ -74,7 +74,7 @@ def parse(text: str, zone: str | None = None) -> Schedule:
             zone, _, text = text[len(prefix) :].partition(" ")
     tz = ZoneInfo(zone) if zone else ZoneInfo("UTC")
     if text.startswith("@every "):
-        seconds = _duration_s(text.removeprefix("@every "))
+        seconds = duration_s(text.removeprefix("@every "))
         empty: frozenset[int] = frozenset()
         return Schedule(empty, empty, empty, empty, empty, True, True, tz, max(seconds, 1.0))
     fields = _MACROS.get(text, text).split()
@@ -93,7 +93,7 @@ def _field(text: str, low: int, high: int, names: dict[str, int]) -> frozenset[i
     found: set[int] = set()
     for part in text.split(","):
         span, slash, step_text = part.partition("/")
-        step = int(step_text) if slash else 1
+        step = ascii_integer(step_text) if slash else 1
         if step < 1:
             raise ValueError(f"step of range should be a positive number: {text}")
         if span in ("*", "?"):
@@ -109,11 +109,4 @@ def _field(text: str, low: int, high: int, names: dict[str, int]) -> frozenset[i
 
 
 def _number(text: str, names: dict[str, int]) -> int:
-    return names[text.lower()] if text.lower() in names else int(text)
-
-
-def _duration_s(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"failed to parse duration {text}")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return names[text.lower()] if text.lower() in names else ascii_integer(text)

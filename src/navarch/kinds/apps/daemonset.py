@@ -20,6 +20,7 @@ from navarch.kinds.rollout import (
     validate_template,
 )
 from navarch.kinds.strategies import strategy
+from navarch.numbers import integer_or
 
 # Counts the template's changes. Kubernetes keeps it in an annotation since the field left the API.
 GENERATION = "deprecated.daemonset.template.generation"
@@ -104,7 +105,7 @@ def _annotations(obj: Obj) -> Obj:
 
 def _generation(obj: Obj) -> int:
     text = (obj["metadata"].get("annotations") or {}).get(GENERATION, "1")
-    return int(text) if text.isdigit() else 1
+    return integer_or(text, 1)
 
 
 def _validate_rolling(rolling: Obj | None, path: str) -> Iterator[FieldError]:

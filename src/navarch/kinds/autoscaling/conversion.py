@@ -7,11 +7,14 @@ read loses nothing. Both functions take and give whole objects and change neithe
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
+from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
+from navarch.api.schema import Compiled, load
 
 _PREFIX: Final = "autoscaling.alpha.kubernetes.io/"
 _METRICS: Final = _PREFIX + "metrics"
@@ -62,16 +65,16 @@ def to_v2(obj: Obj) -> Obj:
     spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
     annotations: dict[str, str] = dict(obj["metadata"].get("annotations") or {})
     carried = {name: _carried(annotations.pop(name, "")) for name in _ANNOTATIONS}
-    metrics = [_nested(metric, "target") for metric in _listed(carried[_METRICS])]
+    metrics = _fitting("spec.metrics", _nested_all(carried[_METRICS], "target")) or []
     utilization = spec.pop("targetCPUUtilizationPercentage", None)
     if utilization is not None:
         target = {"type": "Utilization", "averageUtilization": utilization}
         metrics.append({"type": "Resource", "resource": {"name": "cpu", "target": target}})
     if metrics:
         spec["metrics"] = metrics
-    if isinstance(carried[_BEHAVIOR], dict):
-        spec["behavior"] = carried[_BEHAVIOR]
-    current = [_nested(metric, "current") for metric in _listed(carried[_CURRENT])]
+    if (behavior := _fitting("spec.behavior", carried[_BEHAVIOR])) is not None:
+        spec["behavior"] = behavior
+    current = _fitting("status.currentMetrics", _nested_all(carried[_CURRENT], "current")) or []
     if not status.get("currentReplicas"):
         status.pop("currentReplicas", None)
     utilization = status.pop("currentCPUUtilizationPercentage", None)
@@ -80,7 +83,7 @@ def to_v2(obj: Obj) -> Obj:
         current.append({"type": "Resource", "resource": {"name": "cpu", "current": now}})
     if current:
         status["currentMetrics"] = current
-    if conditions := _listed(carried[_CONDITIONS]):
+    if conditions := _fitting("status.conditions", carried[_CONDITIONS]):
         status["conditions"] = conditions
     return _assembled(obj, "autoscaling/v2", annotations, spec, status)
 
@@ -114,8 +117,39 @@ def _carried(text: str) -> Any:
         return None
 
 
-def _listed(value: Any) -> list[Obj]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _fitting(path: str, value: Any) -> Any:
+    """What an annotation carries, as version 2 would take it at `path`; None where it would not, which Kubernetes
+    ignores."""
+    if value is None:
+        return None
+    part, field = path.split(".")
+    holder: Obj = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", part: {field: value}}
+    try:
+        _schema().decode(holder)
+    except StatusError:
+        return None
+    return holder[part].get(field)
+
+
+@lru_cache(maxsize=1)
+def _schema() -> Compiled:
+    compiled = load().compile("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler")
+    assert compiled is not None
+    return compiled
+
+
+def _nested_all(metrics: Any, part: str) -> list[Obj] | None:
+    """None where they are no metrics."""
+    if not isinstance(metrics, list) or not all(map(_is_metric, metrics)):
+        return None
+    return [_nested(metric, part) for metric in metrics]
+
+
+def _is_metric(metric: Any) -> bool:
+    """Whether it has the shape of one; what is in it, the schema of version 2 says."""
+    if not isinstance(metric, dict) or not isinstance(metric.get("type") or "", str):
+        return False
+    return isinstance(metric.get(_SOURCES.get(metric.get("type") or "", "")) or {}, dict)
 
 
 def _flat(metric: Obj, part: str) -> Obj:

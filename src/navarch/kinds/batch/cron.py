@@ -9,14 +9,20 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from navarch.numbers import ascii_integer, integer_or
+
 _MONTHS: Final = "jan feb mar apr may jun jul aug sep oct nov dec"
 _DAYS: Final = "sun mon tue wed thu fri sat"
 _DESCRIPTORS: Final = frozenset(
     ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"),
 )
-_match_duration: Final = re.compile(
-    r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*"
-)
+_PART: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)"
+_match_duration: Final = re.compile(f"[-+]?(?:{_PART})+").fullmatch
+_DURATION_PARTS: Final = re.compile(r"([0-9]*)\.?([0-9]*)(ns|us|µs|μs|ms|s|m|h)")
+_UNITS_NS: Final = {
+    "ns": 1, "us": 1000, "µs": 1000, "μs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
+}  # fmt: skip
+_LARGEST_NS: Final = 2**63 - 1
 
 
 class _Field(NamedTuple):
@@ -55,9 +61,11 @@ def _descriptor_problem(schedule: str) -> str:
         return ""
     if schedule.startswith("@every "):
         duration = schedule.removeprefix("@every ")
-        if _match_duration.fullmatch(duration):
-            return ""
-        return f'failed to parse duration {schedule}: time: invalid duration "{duration}"'
+        try:
+            duration_s(duration)
+        except ValueError as error:
+            return f"failed to parse duration {schedule}: {error}"
+        return ""
     return f"unrecognized descriptor: {schedule}"
 
 
@@ -72,14 +80,16 @@ def _part_problem(part: str, field: _Field) -> str:
     else:
         if len(bounds) > 2:
             return f"too many hyphens: {part}"
-        numbers = [_number(bound, field) for bound in bounds]
-        for bound, number in zip(bounds, numbers, strict=True):
-            if number is None:
-                return f'failed to parse int from {bound}: strconv.Atoi: parsing "{bound}": invalid syntax'
+        numbers: list[int] = []
+        for bound in bounds:
+            number = _number(bound, field)
+            if isinstance(number, str):
+                return _unreadable(bound, number)
             if number < 0:
                 return f"negative number ({number}) not allowed: {bound}"
-        start = numbers[0] or 0
-        end = (numbers[-1] or 0) if len(bounds) == 2 or not steps else field.high
+            numbers.append(number)
+        start = numbers[0]
+        end = numbers[-1] if len(bounds) == 2 or not steps else field.high
     if start < field.low:
         return f"beginning of range ({start}) below minimum ({field.low}): {part}"
     if end > field.high:
@@ -90,16 +100,39 @@ def _part_problem(part: str, field: _Field) -> str:
 
 
 def _step_problem(part: str, step: str) -> str:
-    if not step.isdigit():
-        return f'failed to parse int from {step}: strconv.Atoi: parsing "{step}": invalid syntax'
-    return f"step of range should be a positive number: {part}" if int(step) == 0 else ""
+    try:
+        number = ascii_integer(step)
+    except ValueError as error:
+        return _unreadable(step, str(error))
+    if number < 0:
+        return f"negative number ({number}) not allowed: {step}"
+    return f"step of range should be a positive number: {part}" if number == 0 else ""
 
 
-def _number(text: str, field: _Field) -> int | None:
+def _number(text: str, field: _Field) -> int | str:
+    """The number, or what is wrong with it."""
     named = field.names.get(text.lower())
     if named is not None:
         return named
     try:
-        return int(text)
-    except ValueError:
-        return None
+        return ascii_integer(text)
+    except ValueError as error:
+        return str(error)
+
+
+def _unreadable(text: str, why: str) -> str:
+    return f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": {why}'
+
+
+def duration_s(text: str) -> float:
+    """Go's `time.ParseDuration`, in seconds.  Raises ValueError."""
+    if not _match_duration(text):
+        raise ValueError(f'time: invalid duration "{text}"')
+    total_ns = 0
+    for whole, fraction, unit in _DURATION_PARTS.findall(text):
+        # Digits below a nanosecond count nothing, whatever the unit.
+        scaled = integer_or(whole or "0", _LARGEST_NS + 1) * _UNITS_NS[unit]
+        total_ns += scaled + int((fraction[:15] or "0").ljust(15, "0")) * _UNITS_NS[unit] // 10**15
+    if total_ns > _LARGEST_NS:
+        raise ValueError(f'time: invalid duration "{text}"')
+    return (-total_ns if text[0] == "-" else total_ns) / 1e9

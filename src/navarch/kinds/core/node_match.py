@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from navarch.api.meta import Obj, labels_of, name_of
+from navarch.numbers import ascii_integer
 
 REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -48,10 +49,16 @@ def _meets(requirement: Obj, value: str | None) -> bool:
         return value is None
     if value is None or not values:
         return False
+    return _compares(operator, value, str(values[0]))
+
+
+def _compares(operator: str | None, value: str, other: str) -> bool:
+    """`Gt` or `Lt` of two numbers; false where one is none."""
     try:
-        return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+        left, right = ascii_integer(value), ascii_integer(other)
     except ValueError:
         return False
+    return left > right if operator == "Gt" else left < right
 
 
 def tolerates(toleration: Obj, taint: Obj) -> bool:
@@ -64,9 +71,7 @@ def tolerates(toleration: Obj, taint: Obj) -> bool:
         return True
     value, other = taint.get("value") or "", toleration.get("value") or ""
     if operator in ("Gt", "Lt"):
-        if not (value.lstrip("-").isdigit() and other.lstrip("-").isdigit()):
-            return False
-        return int(value) > int(other) if operator == "Gt" else int(value) < int(other)
+        return _compares(operator, value, other)
     return bool(toleration.get("key")) and value == other
 
 

@@ -44,7 +44,7 @@ _CONTAINER_RESOURCES: Final = (
     "requests.memory",
 )
 _MEMORY_DIVISORS: Final = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
-_SUBSCRIPT: Final = re.compile(r"(metadata\.\w+)\['(.+)'\]")
+_SUBSCRIPT: Final = re.compile(r"(metadata\.\w+)\['(.+)'\]", re.ASCII)
 _SOURCES: Final = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
 
 

@@ -12,6 +12,7 @@ import aiohttp
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
+from navarch.numbers import is_digits, saturated
 
 _BODY_LIMIT: Final = 10 << 10
 _HOOK_TIMEOUT_S: Final = 30.0
@@ -33,8 +34,8 @@ def port_number(container: Obj, port: object) -> int:
     for one in container.get("ports") or []:
         if one.get("name") == port:
             return int(one["containerPort"])
-    if isinstance(port, str) and port.isdigit():
-        return int(port)
+    if isinstance(port, str) and is_digits(port):
+        return saturated(port, 17)
     raise ValueError(f'couldn\'t find port: "{port}" in container')
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from navarch.api.time import parse_time
+from navarch.numbers import is_digits
 
 _BLOCK: Final = 64 << 10
 _POLL_S: Final = 0.1
@@ -96,7 +97,7 @@ def _microseconds(stamp: str) -> str:
     digits = rest.rstrip("Z+-:0123456789") or rest
     fraction = ""
     for character in digits:
-        if not character.isdigit():
+        if not is_digits(character):
             break
         fraction += character
     return f"{whole}.{fraction[:6]}{rest[len(fraction) :]}"

@@ -26,6 +26,7 @@ from navarch.node.runtime.logs import LogOptions, is_true, options_of, read_log
 from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
 from navarch.node.server.stats import Statistics
+from navarch.numbers import integer_or
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
@@ -298,9 +299,9 @@ class KubeletServer:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:6]) < 1 << 16:
+    if not 0 < (number := integer_or(text, 0)) < 1 << 16:
         raise web.HTTPBadRequest(text=f"invalid port {text[:16]!r}")
-    return int(text)
+    return number
 
 
 def _offered(request: web.Request) -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
+from navarch.numbers import integer_or
 from navarch.store import failpoints, record
 from navarch.store.base import (
     Compacted,
@@ -360,5 +361,5 @@ class EtcdStore:
 def tells_progress(version: str) -> bool:
     """Whether this etcd's answers to progress requests can be trusted: from 3.4.31 and 3.5.13 on."""
     numbers = version.split("-")[0].split(".")
-    major, minor, patch = (int(number) if number.isdecimal() else 0 for number in [*numbers, "0", "0"][:3])
+    major, minor, patch = (integer_or(number, 0) for number in [*numbers, "0", "0"][:3])
     return (major, minor) > (3, 5) or (major, minor, patch) >= (3, 5, 13) or ((major, minor) == (3, 4) and patch >= 31)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from navarch.numbers import integer_or
+
 DEFAULT_PORT: Final = 2379
 _OPTIONS: Final = ("ca", "cert", "key", "password-file", "server-name", "tls")
 
@@ -78,7 +80,7 @@ def _endpoint(host: str) -> str:
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name, port = host, str(DEFAULT_PORT)
-    if not name or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not name or not 0 < integer_or(port, 0) < 65536:
         raise TargetError(f"{host!r} of an etcd URL is no host:port")
     return f"{name}:{port}"
 
