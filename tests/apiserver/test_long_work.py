@@ -248,3 +248,27 @@ async def test_a_long_list_is_compared_with_selectors_in_steps() -> None:
 
     assert found == objects[1::2]
     assert taken >= 10
+
+
+PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+BIG = orjson.dumps(config_map("big", **{f"k{n}": "" for n in range(100_000)}))
+BIG_READS = {
+    "as a table": ("GET", "", TABLE, b"", 200),
+    "metadata only": ("GET", "", PARTIAL, b"", 200),
+    "indented": ("GET", "?pretty=1", "", b"", 200),
+    "deleted": ("DELETE", "", "", b"", 200),
+    "deleted with no options": ("DELETE", "", "", b'{"a":[' + b"1," * 1_000_000, 400),
+}
+
+
+@pytest.mark.parametrize("what", BIG_READS)
+async def test_others_are_served_while_something_big_is_read_or_deleted(port: int, api: Api, what: str) -> None:
+    method, query, accept, body, expected = BIG_READS[what]
+    made = await api.ok("POST", CONFIG_MAPS, BIG)
+    async with Wire(port) as wire, others(port):
+        status, sent = await wire.ask(method, f"{CONFIG_MAPS}/big{query}", body, Accept=accept or "application/json")
+
+    answer = orjson.loads(sent)
+    assert status == expected
+    if method == "GET":
+        assert answer["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]

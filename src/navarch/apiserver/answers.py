@@ -37,7 +37,7 @@ async def in_form(work: LongWork, form: Form, response: Response) -> Response:
     if form.media_type == JSON or response.content_type != JSON or not isinstance(body, bytes):
         return response
     texts: list[str] = []
-    await work.do(yaml_writer.steps(decode(body), texts))
+    await work.do(yaml_writer.steps(await work.apart(len(body), decode, body), texts))
     return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)
 
 

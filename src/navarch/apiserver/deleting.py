@@ -17,6 +17,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
 from navarch.apiserver.changes import Cached
+from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.decoding import parsed
 from navarch.apiserver.reading import whole_number
@@ -124,10 +125,12 @@ def options_from(raw: Obj) -> DeleteOptions:
 
 @dataclass(slots=True)
 class Deleted:
-    """`obj` as it was last seen (its deletion begun, or its final state); `gone` says which."""
+    """`obj` as it was last seen (its deletion begun, or its final state); `gone` says which. `size`
+    is that of its bytes."""
 
     obj: Obj
     gone: bool
+    size: int = 0
 
 
 class Deleting:
@@ -186,7 +189,8 @@ class Deleting:
         origin: Origin,
         admitted: Admission,
     ) -> Deleted:
-        obj = orjson.loads(orjson.dumps(stored))
+        apart, size = self._core.work.apart, len(cached.data)
+        obj = await apart(size, decode, cached.data) if cached.data.startswith(kind.head) else _copied(stored)
         metadata = obj["metadata"]
         grace_s = kind.strategy.delete_grace_s(obj, options.grace_s)
         self._set_finalizers(kind, metadata, options.propagation)
@@ -194,7 +198,7 @@ class Deleting:
         if running and (metadata.get("deletionGracePeriodSeconds") or 0) > 0:
             wanted = grace_s if options.grace_s is not None else metadata["deletionGracePeriodSeconds"]
             if not objectmeta.shorten_grace(obj, wanted):
-                return Deleted(stored, False)
+                return Deleted(stored, False, size)
             held = wanted > 0 or bool(metadata.get("finalizers"))
         else:
             held = grace_s > 0 and not running
@@ -205,9 +209,9 @@ class Deleting:
             # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
             revision = await self._writing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
             stored["metadata"]["resourceVersion"] = str(revision)
-            return Deleted(stored, True)
+            return Deleted(stored, True, size)
         written = await self._writing.put_deleting(kind, obj, cached, origin)
-        return Deleted(written.obj(), False)
+        return Deleted(await apart(size, written.obj), False, size)
 
     def _set_finalizers(self, kind: ServedKind, metadata: Obj, propagation: str) -> None:
         """What the garbage collector must do before the object goes; no policy keeps what an earlier delete asked."""
@@ -226,6 +230,10 @@ class Deleting:
             metadata["finalizers"] = finalizers
         else:
             metadata.pop("finalizers", None)
+
+
+def _copied(obj: Obj) -> Obj:
+    return decode(orjson.dumps(obj))
 
 
 def success(kind: ServedKind, deleted: Deleted) -> Obj:

@@ -25,7 +25,7 @@ from navarch.api.errors import internal
 from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Kept
 from navarch.apiserver.codec import decode, exact, rewritten, version_of
-from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.served import ServedKind
 
 LIMIT = 32 << 20
@@ -69,7 +69,8 @@ class Encodings:
 
     async def obj(self, kind: ServedKind, cached: Cached) -> Obj:
         """The object in the kind's version; the caller's own copy."""
-        return decode(await self.one(kind, cached))
+        data = await self.one(kind, cached)
+        return decode(data) if len(data) <= SHORT else await self._work.apart(len(data), decode, data)
 
     async def data(self, kind: ServedKind, data: bytes) -> bytes:
         """Bytes of an object of any of its versions, in the kind's: the answer to a write."""

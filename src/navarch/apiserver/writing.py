@@ -28,9 +28,10 @@ from navarch.api.validation import validate_new_finalizers, validate_object_meta
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
 from navarch.apiserver.changes import Cached
-from navarch.apiserver.codec import decode
+from navarch.apiserver.codec import Codec, decode
 from navarch.apiserver.companions import NOTHING, Holding
 from navarch.apiserver.core import Core
+from navarch.apiserver.longwork import SHORT
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.kinds.base import Requester, Subresource
@@ -239,9 +240,9 @@ class Writing:
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
         apart, size = self._core.work.apart, origin.size + len(cached.data)
         if not through.trusted:
-            strategy.defaults(obj)
+            await apart(size, strategy.defaults, obj)
         # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
-        self._prepare(kind, through, obj, old, cached)
+        await apart(size, self._prepare, kind, through, obj, old, cached)
         if how.manage:
             await apart(size, self._manage, kind, old, obj, origin, how.subresource, self._core.now_text())
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
@@ -250,7 +251,7 @@ class Writing:
                 self._prepare(kind, through, obj, old, cached)
             holding = NOTHING if through.trusted else self._take(kind, obj, old)
             if not through.trusted:
-                objectmeta.bump_generation(obj, old, kind)
+                await apart(size, objectmeta.bump_generation, obj, old, kind)
                 if not how.subresource:
                     origin.warnings.extend(strategy.warnings(obj, old))
                 await apart(size, self._refuse_invalid, kind, obj, self._update_errors(kind, through, obj, old))
@@ -404,13 +405,14 @@ class Writing:
         """Encode and commit; what is stored already is not written again."""
         cache, encodings = kind.cache, self._core.encodings
         codec = kind.storage_kind.codec
+        size = origin.size + (len(cached.data) if cached is not None else 0)
         kind.strategy.complete(obj)
         for _ in range(_HOLDING_ATTEMPTS):
             stored = obj if kind.is_storage else await encodings.stored(kind, obj)
-            value = codec.encode(stored)
+            value = codec.encode(stored) if size <= SHORT else await self._core.work.apart(size, codec.encode, stored)
             metadata = obj["metadata"]
             key = codec.key(metadata.get("namespace") or "", metadata["name"])
-            if cached is not None and _is_same(value, codec.unstamp(cached.data, cached.revision)):
+            if cached is not None and await self._is_stored(codec, value, cached):
                 how.admitted.landed(obj)
                 return Written(await encodings.one(kind, cached), cached.revision)
             if origin.dry_run:
@@ -434,6 +436,13 @@ class Writing:
                 data = await encodings.data(kind, data)
             return Written(data, revision, created=not expected)
         raise timed_out(f"what {metadata['name']} needs is being taken by others too often; try again")
+
+    async def _is_stored(self, codec: Codec, value: bytes, cached: Cached) -> bool:
+        """Whether these bytes say what is stored, in whichever order."""
+        stored = codec.unstamp(cached.data, cached.revision)
+        if value == stored or len(value) != len(stored):
+            return value == stored
+        return await self._core.work.apart(len(value), _say_the_same, value, stored)
 
     async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:
         """The last finalizer is gone: the object goes."""
@@ -487,6 +496,5 @@ class Writing:
             await self._core.caches.sync()
 
 
-def _is_same(value: bytes, stored: bytes) -> bool:
-    """Whether two encodings say the same, in whichever order."""
-    return value == stored or (len(value) == len(stored) and decode(value) == decode(stored))
+def _say_the_same(value: bytes, stored: bytes) -> bool:
+    return decode(value) == decode(stored)

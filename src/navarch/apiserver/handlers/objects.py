@@ -30,10 +30,11 @@ from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.changes import Cached
-from navarch.apiserver.codec import decode
+from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
+from navarch.apiserver.longwork import SHORT
 from navarch.apiserver.negotiation import JSON, respond, respond_obj
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_touched, patched
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
@@ -68,7 +69,7 @@ class Objects:
         data = cached.data
         if not data.startswith(kind.head):
             data = await self.core.encodings.one(kind, cached)
-        return self.answer(call, data)
+        return await self.answer(call, data)
 
     async def list(self, call: Call) -> Response:
         kind, form = call.kind, call.form
@@ -134,16 +135,20 @@ class Objects:
         written.data = self._from_stored(kind, written.data)
         return written
 
-    def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
+    async def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
         """One object in the form asked for, with the warnings gathered on the way."""
+        if len(data) <= SHORT or call.form.plain:
+            return self._answer(call, data, status)
+        return await self.core.work.apart(len(data), self._answer, call, data, status)
+
+    def _answer(self, call: Call, data: bytes, status: int) -> Response:
         form = call.form
         headers = warning_headers(call.warnings)
         if not form.transform or (rendering := self._rendering(call)) is None:
             return respond(form, data, status, headers)
         part = rendering.make(data)
         if form.transform == TABLE:
-            version = decode(data)["metadata"].get("resourceVersion", "")
-            part = enclosed(call.kind, form, part, version, first=True)
+            part = enclosed(call.kind, form, part, revision_of(data), first=True)
         return respond(form, part, status, headers)
 
     # Writes
@@ -155,7 +160,7 @@ class Objects:
         if call.route.name:
             decoding.check_name(obj, call.route.name)
         written = await self.writing.create(kind.pipeline_kind, self._to_stored(kind, obj), call.origin())
-        return self.answer(call, self._from_stored(kind, written.data), 201)
+        return await self.answer(call, self._from_stored(kind, written.data), 201)
 
     async def update(self, call: Call) -> Response:
         kind, core, name = call.kind, self.core, call.route.name
@@ -188,7 +193,7 @@ class Objects:
 
         may_create = kind.strategy.allow_create_on_update and not call.route.subresource
         written = await self.modify(call, wanted, missing=missing if may_create else None)
-        return self.answer(call, written.data, 201 if written.created else 200)
+        return await self.answer(call, written.data, 201 if written.created else 200)
 
     async def patch(self, call: Call) -> Response:
         media_type = decoding.media_type_of(call.request)
@@ -204,7 +209,7 @@ class Objects:
                 error = forbidden_field("force", "may not be specified for non-apply patch")
                 raise invalid("PatchOptions", "meta.k8s.io", "", [error])
             written = await self.modify(call, self._patched(call, media_type, body), patch=True)
-        return self.answer(call, written.data, 201 if written.created else 200)
+        return await self.answer(call, written.data, 201 if written.created else 200)
 
     def _patched(self, call: Call, media_type: str, body: object) -> Callable[[Obj], Obj]:
         kind = call.kind
@@ -309,7 +314,7 @@ class Objects:
             raise refusal(call.user, asked, decision.reason)
 
     async def delete(self, call: Call) -> Response:
-        options = delete_options_of(call.request)
+        options = await self._delete_options(call)
         origin = self._delete_origin(call, options)
         stored = call.kind.pipeline_kind
         deleted = await self.deleting.delete(stored, call.namespace, call.route.name, options, origin)
@@ -317,7 +322,14 @@ class Objects:
         status = 202 if not deleted.gone and options.propagation == "Foreground" else 200
         if deleted.gone and not call.kind.strategy.returns_deleted:
             return respond_obj(call.form, success(call.kind, deleted), status, headers)
-        return self.answer(call, self._from_stored(call.kind, orjson.dumps(deleted.obj)), status)
+        data = await self.core.work.apart(deleted.size, orjson.dumps, deleted.obj)
+        return await self.answer(call, self._from_stored(call.kind, data), status)
+
+    async def _delete_options(self, call: Call) -> DeleteOptions:
+        body = call.request.body
+        if not body:
+            return delete_options_of(call.request)
+        return await self.core.work.apart(len(body), delete_options_of, call.request)
 
     def _delete_origin(self, call: Call, options: DeleteOptions) -> Origin:
         if not options.propagation:
@@ -326,7 +338,7 @@ class Objects:
         return Origin(call.user, "", options.dry_run or call.dry_run, shown, call.warnings)
 
     async def delete_collection(self, call: Call) -> Response:
-        options = delete_options_of(call.request)
+        options = await self._delete_options(call)
         origin = self._delete_origin(call, options)
         listed = await self.reading.items(call.request, call.kind, call.namespace)
         stored = call.kind.pipeline_kind

@@ -144,7 +144,7 @@ class PodActions:
         cached = core.caches.of(PODS).get(call.namespace, name)
         if cached is None:
             raise not_found("pods", "", name)
-        pod = cached.obj()
+        pod = await core.work.apart(len(cached.data), cached.obj)
         if not _may_skip_budget(pod):
             budget = self._budget_of(pod)
             if budget is not None and not self._unready_may_go(pod, budget):
