@@ -13,12 +13,13 @@ restart with the same seed draws none that was given out before.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random, SystemRandom
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +57,10 @@ class World(Clock, Protocol):
 
     async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call what would keep the event loop from its work."""
+        ...
+
+    async def in_own_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what may never return: it takes no other's thread, and the end of the process does not wait for it."""
         ...
 
 
@@ -115,6 +120,33 @@ class RealWorld:
         import asyncio
 
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    async def in_own_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        import asyncio
+        import threading
+
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def tell(error: BaseException | None, value: T | None) -> None:
+            if outcome.done():
+                return
+            if error is not None:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(cast(T, value))
+
+        def run() -> None:
+            error, value = None, None
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as caught:
+                error = caught
+            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                loop.call_soon_threadsafe(tell, error, value)
+
+        threading.Thread(target=run, name=getattr(function, "__name__", "call"), daemon=True).start()
+        return await outcome
 
     def unpredictable(self) -> Random:
         """What nobody can guess, whatever the seed: against forged answers, and for names beside those of others."""

@@ -67,6 +67,9 @@ class VirtualWorld:
     async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return function(*args, **kwargs)
 
+    async def in_own_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in virtual time, which begins at 0."""

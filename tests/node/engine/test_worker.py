@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
+from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from navarch.client.resources import STATEFUL_SETS
 from navarch.client.supervision import Delay
-from navarch.node.engine import start, stop
+from navarch.node.engine import start, stop, worker
 from navarch.node.engine.worker import PodWorker
 from navarch.node.resources.capacity import Amount
 from navarch.node.runtime.base import ExecResult, RuntimeFailure
 from navarch.node.runtime.simulated import Life
+from navarch.node.volumes import host_path, manager
 from tests.node.engine.conftest import Simulated
 
 
@@ -299,3 +303,30 @@ async def test_a_worker_that_breaks_down_as_a_whole_is_run_again(
     await simulated.pod("unlucky")
 
     await simulated.running("unlucky")
+
+
+async def test_a_volume_that_hangs_keeps_neither_others_nor_the_end_of_its_pod_waiting(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hangs, released = threading.Event(), threading.Event()
+
+    def check(path: Path, kind: str) -> Path:
+        hangs.set()
+        assert released.wait(60)
+        return path
+
+    monkeypatch.setattr(host_path, "check_host_path", check)
+    monkeypatch.setattr(manager, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(worker, "_RETRY", timedelta(seconds=0.1))
+    try:
+        await simulated.pod("stuck", volumes=[{"name": "h", "hostPath": {"path": str(tmp_path)}}])
+        await simulated.until(hangs.is_set)
+        await simulated.until(lambda: "FailedMount" in simulated.reasons("stuck"))
+        await simulated.pod("free", volumes=[{"name": "e", "emptyDir": {}}])
+        await simulated.running("free")
+
+        await simulated.api.delete_gracefully("default", "stuck")
+
+        await simulated.until(lambda: simulated.shown("stuck") is None)
+    finally:
+        released.set()

@@ -16,6 +16,7 @@ from navarch.api.meta import Obj, Resource
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import unmount_below
 from navarch.node.fieldref import PodFacts
+from navarch.node.volumes import host_path
 from navarch.node.volumes import manager as module
 from navarch.node.volumes.base import VolumeError
 from navarch.node.volumes.manager import VolumeManager
@@ -140,6 +141,38 @@ async def test_a_disk_that_hangs_keeps_only_its_volume_waiting(
     finally:
         released.set()
     assert await removal
+
+
+async def test_a_volume_that_hangs_is_told_and_gives_its_place_to_others(
+    config: KubeletConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    checked = host_path.check_host_path
+
+    def check(path: Path, kind: str) -> Path:
+        assert path.name != "hung" or released.wait(60)
+        return checked(path, kind)
+
+    monkeypatch.setattr(host_path, "check_host_path", check)
+    for limit, value in (("_THREADS", 1), ("_LENT_S", 0.05), ("_PATIENCE_S", 1.0), ("_ENDING_S", 0.01)):
+        monkeypatch.setattr(module, limit, value)
+    volumes = VolumeManager(config, Objects(), RealWorld())
+    hung = {"name": "h", "hostPath": {"path": str(config.data / "hung")}}
+    one = pod({"name": "c"}, volumes=[hung, {"name": "e", "emptyDir": {}}])
+
+    try:
+        waiting = asyncio.create_task(failure(volumes, one))
+        await asyncio.sleep(0)
+        assert not await volumes.unpublish("u"), "an attempt that runs might still write there"
+        error = await waiting
+        words = "Unable to attach or mount volumes: unmounted volumes=[h]: timed out waiting for the condition"
+        assert str(error) == words
+        before = threading.active_count()
+        assert str(await failure(volumes, one)) == words
+        assert threading.active_count() == before, "the attempt that hangs is not made again"
+    finally:
+        released.set()
+    assert (await volumes.publish(one, FACTS))["h"].is_dir()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")

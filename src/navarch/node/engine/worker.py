@@ -1,8 +1,8 @@
 """`PodWorker`: keeps one pod as its object says. Level-triggered: each turn looks at the runtime, plans, does the next
 steps, and sleeps until something changes or a time comes.
 
-A turn never waits for what may take long: pulls, hooks, probes and stops run beside it and wake it when they end.
-The status is published by a task of its own, so that a missing API server never keeps containers from being looked
+A turn never waits for what may take long: volumes, pulls, hooks, probes and stops run beside it and wake it when they
+end. The status is published by a task of its own, so that a missing API server never keeps containers from being looked
 after.
 """
 
@@ -60,6 +60,9 @@ class PodWorker(PodState):
         self._starter = Starter(self, self._probes, self._resizer)
         self.publisher = Publisher(self, self.status_inputs)
         self._refresh_at: datetime | None = None
+        # Volumes are published beside the turns; whether what they show has changed since that began.
+        self._publishing: asyncio.Task[dict[str, Path]] | None = None
+        self._outdated = False
         # The last error of the volumes that an event was made of.
         self._told_of: VolumeError | None = None
         # An ended pod that is still an object has nothing on the node but its logs.
@@ -76,7 +79,7 @@ class PodWorker(PodState):
             return
         if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
             # Downward API volumes show these.
-            self._refresh_at = None
+            self._refresh_at, self._outdated = None, True
         self.pod = pod
         self.wake()
 
@@ -98,7 +101,7 @@ class PodWorker(PodState):
 
     def refresh_volumes(self) -> None:
         """What volumes are made of has changed: bring them up to date in the next turn."""
-        self._refresh_at = None
+        self._refresh_at, self._outdated = None, True
         self.wake()
 
     # Running.
@@ -114,6 +117,8 @@ class PodWorker(PodState):
         finally:
             publishing.cancel()
             self._probes.end_all()
+            self._stop_publishing()
+            self.parts.volumes.abandon(self.uid)
             for task in list(self.tasks):
                 task.cancel()
             await asyncio.gather(publishing, *self.tasks, return_exceptions=True)
@@ -142,6 +147,7 @@ class PodWorker(PodState):
         if self.gone or is_deleting(self.pod) or self.failure[0] or podspec.is_finished(self.pod):
             self.ending = True
         if self.ending:
+            self._stop_publishing()
             await self._end()
         else:
             await self._keep()
@@ -216,7 +222,7 @@ class PodWorker(PodState):
         if plan.create_sandbox:
             await self._make_sandbox(plan)
             return
-        if await self._set_up_volumes() and await self._configure():
+        if self._set_up_volumes() and await self._configure():
             await self._starter.start(plan.start)
             await self._prune()
         self._schedule_refresh()
@@ -225,7 +231,7 @@ class PodWorker(PodState):
         if self.observed.any_running or self.observed.sandbox_ready:
             self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
             await self._stopper.stop_leftovers()
-        if not await self._set_up_volumes():
+        if not self._set_up_volumes():
             return
         missing = await self._missing_network()
         if missing:
@@ -285,13 +291,39 @@ class PodWorker(PodState):
             self.sandbox_config = self._sandbox_config(sandbox.attempt if sandbox is not None else 0)
         return True
 
-    async def _set_up_volumes(self) -> bool:
-        if self.volumes and not self._due():
+    def _set_up_volumes(self) -> bool:
+        """Whether the volumes are there; what is missing or out of date is published beside the turns."""
+        if not self.pod["spec"].get("volumes") or not self._due():
             return True
+        if self._publishing is None:
+            self._publish_volumes()
+            return bool(self.volumes)
+        if not self._publishing.done():
+            return bool(self.volumes)
+        outcome, self._publishing = self._publishing, None
+        return self._take_volumes(outcome)
+
+    def _publish_volumes(self) -> None:
+        # What comes of it says when the next is due.
+        self._refresh_at, self._outdated = None, False
+        facts = self.parts.facts(self.ips())
+        self._publishing = asyncio.create_task(
+            self.parts.volumes.publish(self.pod, facts, self._starter.volume_image),
+            name=f"volumes of {podspec.quoted(self.pod)}",
+        )
+        self._publishing.add_done_callback(lambda _: self.wake())
+
+    def _stop_publishing(self) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publishing = None
+
+    def _take_volumes(self, outcome: asyncio.Task[dict[str, Path]]) -> bool:
         try:
-            facts = self.parts.facts(self.ips())
-            self.volumes = await self.parts.volumes.publish(self.pod, facts, self._starter.volume_image)
+            self.volumes = outcome.result()
         except VolumePending:
+            # Its end wakes the worker, unless it came before this was looked at.
+            self.wake_after(_SHORT_RETRY)
             return False
         except VolumeError as error:
             if error is not self._told_of:
@@ -304,6 +336,9 @@ class PodWorker(PodState):
                 return True
             self.wake_after(timedelta(seconds=error.retry_s))
             return False
+        if self._outdated:
+            self.wake()
+            return True
         wait_s = self.parts.config.sync_period_s * (1 + self.parts.random.random() / 2)
         self._refresh_at = self.parts.clock.now() + timedelta(seconds=wait_s)
         return True

@@ -2,8 +2,8 @@
 last.
 
 Each volume has its own retry: one that fails waits longer each time, as Kubernetes' mounts do, and the others are not
-published again for its sake. Whatever touches a disk runs in a few threads, so that a disk that hangs delays volumes
-and nothing else.
+published again for its sake. A pod's volumes are published side by side, each by one attempt at a time that runs on
+however long it takes: a disk that hangs has one thread, and delays its own volume and nothing else.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ _DIRECTORIES: Final = {
     "persistentVolumeClaim": "kubernetes.io~pvc",
     "image": "kubernetes.io~image",
 }
-# Of the few threads that a process has; the others have work that must not wait for a disk.
-_THREADS: Final = 3
+# Threads at once; one that takes longer than others should wait for it no longer counts.
+_THREADS: Final = 16
+_LENT_S: Final = 5.0
+# How long Kubernetes waits for a pod's volumes before it tells that they are not there.
+_PATIENCE_S: Final = 123.0
+# How long taking away waits for an attempt that is about to end.
+_ENDING_S: Final = 1.0
 # As Kubernetes waits between attempts to mount: from half a second to two minutes.
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 122.0
@@ -62,6 +67,24 @@ class _Publication:
     path: Path | None = None
     error: VolumeError | None = None
     again_s: float = 0.0
+    attempt: asyncio.Task[None] | None = None
+    began_s: float = 0.0
+
+    @property
+    def hangs(self) -> bool:
+        return self.attempt is not None and not self.attempt.done()
+
+
+class _Slot:
+    """One of the threads that may run at once; given back once, by whoever is first."""
+
+    def __init__(self, threads: asyncio.Semaphore) -> None:
+        self._threads: asyncio.Semaphore | None = threads
+
+    def give_back(self) -> None:
+        if self._threads is not None:
+            self._threads.release()
+        self._threads = None
 
 
 class VolumeManager:
@@ -84,16 +107,22 @@ class VolumeManager:
     async def publish(self, pod: Obj, facts: PodFacts, image: ImageSource | None = None) -> dict[str, Path]:
         """The host path of every volume by name. Called again it brings up to date those that are made of objects.
 
-        Raises VolumeError for the first that cannot be published, once all that can be are; its `retry_s` says when
-        the soonest attempt is due."""
+        Raises VolumeError for the first that cannot be published, once all that can be are or two minutes have passed;
+        its `retry_s` says when the soonest attempt is due. Cancelling it ends the wait alone."""
         context = VolumeContext(pod, self._source, facts, self._in_thread, image)
         known = self._publications.setdefault(pod["metadata"]["uid"], {})
-        errors = []
-        for volume in pod["spec"].get("volumes") or []:
-            publication = known.setdefault(volume["name"], _Publication())
-            await self._publish(context, volume, publication)
-            if publication.error is not None:
-                errors.append(publication.error)
+        volumes = pod["spec"].get("volumes") or []
+        attempts = [
+            attempt
+            for volume in volumes
+            if (attempt := self._attempt(context, volume, known.setdefault(volume["name"], _Publication())))
+        ]
+        if attempts:
+            done, _ = await asyncio.wait(attempts, timeout=_PATIENCE_S)
+            for attempt in done:
+                if not attempt.cancelled():
+                    attempt.result()
+        errors = [error for volume in volumes if (error := _error_of(volume, known[volume["name"]])) is not None]
         if not errors:
             return {name: publication.path for name, publication in known.items() if publication.path is not None}
         first = next((error for error in errors if not isinstance(error, VolumePending)), errors[0])
@@ -104,14 +133,25 @@ class VolumeManager:
         """Whether any of the pod's volumes follows objects."""
         return any(self._type_of(volume)[1].refreshes for volume in pod["spec"].get("volumes") or [])
 
-    async def _publish(self, context: VolumeContext, volume: Obj, publication: _Publication) -> None:
-        kind, handler = self._type_of(volume)
+    def _attempt(self, context: VolumeContext, volume: Obj, publication: _Publication) -> asyncio.Task[None] | None:
+        """The attempt at a volume that is running, or a new one; None where none is due."""
+        if publication.hangs:
+            return publication.attempt
+        _, handler = self._type_of(volume)
         if publication.path is not None and publication.error is None and not handler.refreshes:
-            return
+            return None
         now_s = self._world.monotonic()
         if publication.error is not None and now_s < publication.again_s:
             publication.error.retry_s = publication.again_s - now_s
-            return
+            return None
+        publication.began_s = now_s
+        publication.attempt = asyncio.create_task(
+            self._publish(context, volume, publication), name=f"volume {volume['name']}"
+        )
+        return publication.attempt
+
+    async def _publish(self, context: VolumeContext, volume: Obj, publication: _Publication) -> None:
+        kind, handler = self._type_of(volume)
         try:
             place = self._place(context.pod["metadata"]["uid"], kind, volume["name"])
             publication.path = await handler.publish(context, volume, place)
@@ -139,14 +179,40 @@ class VolumeManager:
         return self._config.pod_directory(uid) / "volumes" / _DIRECTORIES.get(kind, f"kubernetes.io~{kind}") / name
 
     async def _in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        async with self._threads:
-            return await self._world.in_thread(function, *args, **kwargs)
+        await self._threads.acquire()
+        slot = _Slot(self._threads)
+        lent = asyncio.get_running_loop().call_later(_LENT_S, slot.give_back)
+        try:
+            return await self._world.in_own_thread(function, *args, **kwargs)
+        finally:
+            lent.cancel()
+            slot.give_back()
 
     async def unpublish(self, uid: str) -> bool:
         """Unmount and remove everything of a pod; a volume's data elsewhere stays. Returns whether nothing is left: the
         caller comes again where something is. Idempotent."""
-        self._publications.pop(uid, None)
+        running = [publication for publication in self._publications.get(uid, {}).values() if publication.hangs]
+        if running:
+            await asyncio.wait([one.attempt for one in running if one.attempt is not None], timeout=_ENDING_S)
+            soonest_s = self._world.monotonic() - _PATIENCE_S
+            if any(one.hangs and one.began_s > soonest_s for one in running):
+                # It might still write where everything is to be taken away.
+                return False
+        self.abandon(uid)
         return await self._in_thread(_remove, self._config.pod_directory(uid))
+
+    def abandon(self, uid: str) -> None:
+        """Nobody waits for the pod's volumes any more."""
+        for publication in self._publications.pop(uid, {}).values():
+            if publication.attempt is not None:
+                publication.attempt.cancel()
+
+
+def _error_of(volume: Obj, publication: _Publication) -> VolumeError | None:
+    if publication.hangs:
+        words = "timed out waiting for the condition"
+        return VolumeError(f"Unable to attach or mount volumes: unmounted volumes=[{volume['name']}]: {words}")
+    return publication.error
 
 
 def _remove(directory: Path) -> bool:
