@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from navarch.store.base import MAX_OPS, Compacted, Conflict, Delete, Event, Progress, Put, Store
+from navarch.store.base import Compacted, Conflict, Delete, Event, Progress, Put, Store
 
 
 async def events_of(store: Store, prefix: str, since: int, count: int) -> list[Event]:
@@ -249,11 +249,11 @@ async def test_of_commits_that_want_the_same_two_keys_one_wins_both(store: Store
 
 
 async def test_a_commit_names_a_key_once_and_has_a_bounded_size(store: Store) -> None:
-    for ops in ([], [Put("/a", b"1"), Delete("/a")], [Put(f"/{i}", b"x") for i in range(MAX_OPS + 1)]):
+    for ops in ([], [Put("/a", b"1"), Delete("/a")], [Put(f"/{i}", b"x") for i in range(store.max_ops + 1)]):
         with pytest.raises(ValueError, match="a commit"):
             await store.commit(ops)
 
-    assert await store.commit([Put(f"/{i}", b"x") for i in range(MAX_OPS)])
+    assert await store.commit([Put(f"/{i}", b"x") for i in range(store.max_ops)])
 
 
 async def test_a_watch_in_the_midst_of_large_commits_never_sees_half_of_one(store: Store) -> None:

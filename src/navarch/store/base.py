@@ -17,8 +17,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-# How many operations one commit may have (etcd's default limit).
-MAX_OPS: Final = 128
+# How many operations one commit may have: in etcd as it is by default (`--max-txn-ops`), and in the stores that have no
+# such limit, where this keeps one commit from holding up all others.
+ETCD_MAX_OPS: Final = 128
+MAX_OPS: Final = 3000
 
 
 class Entry(NamedTuple):
@@ -114,6 +116,11 @@ class TooLarge(Exception):
 class Store(Protocol):
     """A revisioned key-value store. All methods belong to one event loop; none blocks it."""
 
+    @property
+    def max_ops(self) -> int:
+        """How many operations one commit may have."""
+        ...
+
     async def open(self) -> None:
         """Raises StoreUnavailable."""
         ...
@@ -129,7 +136,7 @@ class Store(Protocol):
 
     async def commit(self, ops: Sequence[Put | Delete]) -> int:
         """Apply the operations durably, all or none, and return their common revision. Each key occurs once, and there
-        are no more than MAX_OPS. What was begun is finished: a caller that is cancelled meanwhile still gets the
+        are no more than `max_ops`. What was begun is finished: a caller that is cancelled meanwhile still gets the
         outcome, and the cancellation at its next await.  Raises Conflict, TooLarge, StoreUnavailable."""
         ...
 
@@ -156,11 +163,11 @@ class Store(Protocol):
         ...
 
 
-def check_ops(ops: Sequence[Put | Delete]) -> None:
+def check_ops(ops: Sequence[Put | Delete], most: int = MAX_OPS) -> None:
     """What every backend refuses.  Raises ValueError."""
     if len(ops) == 1:
         return
-    if not 0 < len(ops) <= MAX_OPS:
-        raise ValueError(f"a commit has 1 to {MAX_OPS} operations, not {len(ops)}")
+    if not 0 < len(ops) <= most:
+        raise ValueError(f"a commit has 1 to {most} operations, not {len(ops)}")
     if len({op.key for op in ops}) < len(ops):
         raise ValueError("a commit names each key once")

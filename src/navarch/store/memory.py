@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from navarch.api.time import Clock, SystemClock
-from navarch.store.base import Compacted, Conflict, Delete, Entry, Event, Page, Progress, Put, check_ops
+from navarch.store.base import MAX_OPS, Compacted, Conflict, Delete, Entry, Event, Page, Progress, Put, check_ops
 from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
 
@@ -30,6 +30,8 @@ def _revision_of(version: _Version) -> int:
 
 class MemoryStore:
     """`history_limit` bounds how many past commits are kept even when nobody calls `compact`."""
+
+    max_ops = MAX_OPS
 
     def __init__(self, *, history_limit: int = 20_000, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()

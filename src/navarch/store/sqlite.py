@@ -100,6 +100,8 @@ class SQLiteStore:
     """`path` is the database file, made if missing; a lock file beside it keeps a second process out. `record` is where
     is noted how far it has come: best kept where it is not lost together with the database."""
 
+    max_ops = MAX_OPS
+
     def __init__(self, path: str | Path, *, record: str | Path = "", clock: Clock | None = None) -> None:
         self._path = Path(path)
         self._record_path = Path(record) if record else record_path(self._path)

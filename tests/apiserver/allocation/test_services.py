@@ -180,6 +180,21 @@ async def test_two_stacks() -> None:
         await Cluster().create(r.SERVICES, service(ipFamilyPolicy="RequireDualStack"))
 
 
+async def test_a_service_may_have_many_node_ports() -> None:
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, 401)]
+    made = await Cluster().create(r.SERVICES, service(type="NodePort", ports=ports))
+    assert len({port["nodePort"] for port in made["spec"]["ports"]}) == 400
+
+
+async def test_a_service_of_more_ports_than_there_are_is_refused_before_any_is_drawn() -> None:
+    cluster = Cluster(node_ports=range(30000, 30010))
+    ports = [{"name": f"p{number}", "port": number} for number in range(1, 12)]
+    with pytest.raises(StatusError, match="failed to allocate a nodePort: range is full"):
+        await cluster.create(r.SERVICES, service(type="NodePort", ports=ports))
+    assert node_ports(cluster) == {}
+    assert (await cluster.create(r.SERVICES, service(type="NodePort", ports=ports[:10])))["spec"]["ports"]
+
+
 async def test_a_full_range_says_so() -> None:
     cluster = Cluster(node_ports=range(30000, 30002))
     for name in ("a", "b"):

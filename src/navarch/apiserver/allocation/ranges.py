@@ -76,6 +76,9 @@ class PortRange:
         self._range = ports
         self._band = static_band(len(ports), 16, 128, 32)
 
+    def __len__(self) -> int:
+        return len(self._range)
+
     def check(self, port: int) -> None:
         """Raises Refused for a port that is never given out."""
         if port not in self._range:

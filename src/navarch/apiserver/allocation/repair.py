@@ -14,7 +14,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.allocation.keys import NODE_PORTS, Held, held_by
 from navarch.apiserver.allocation.services import ServiceAllocation
 from navarch.kinds.resources import IP_ADDRESSES, SERVICES
-from navarch.store.base import MAX_OPS, Conflict, Delete, Put
+from navarch.store.base import Conflict, Delete, Put
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ class Repair:
         if len(unique) < len(lacking):
             log.warning("%d addresses or node ports are claimed by several services", len(lacking) - len(unique))
         puts = [Put(key, author.value(held, service), 0) for key, (held, service) in unique.items()]
-        for start in range(0, len(puts), MAX_OPS):
-            batch = puts[start : start + MAX_OPS]
+        most = caches.store.max_ops
+        for start in range(0, len(puts), most):
+            batch = puts[start : start + most]
             try:
                 await caches.wait(await caches.store.commit(batch))
             except Conflict:

@@ -35,7 +35,7 @@ from navarch.apiserver.changes import Cached
 from navarch.apiserver.companions import Operation
 from navarch.kinds.core.service import needs_cluster_ip, needs_health_check_port, needs_node_ports
 from navarch.kinds.resources import SERVICE_CIDRS, SERVICES
-from navarch.store.base import MAX_OPS, Conflict, Delete, Put
+from navarch.store.base import Conflict, Delete, Put
 from navarch.world import World
 
 TAKEN_IP: Final = "provided IP is already allocated"
@@ -145,8 +145,9 @@ class ServiceHolding:
 
     def refuse(self, errors: Sequence[FieldError]) -> None:
         """Raises StatusError 422."""
-        if not errors and len(self._puts) + len(self._deletes) >= MAX_OPS:
-            detail = f"needs more node ports and addresses than can be given out at once ({MAX_OPS - 1})"
+        most = self._allocation.caches.store.max_ops - 1
+        if not errors and len(self._puts) + len(self._deletes) > most:
+            detail = f"needs more node ports and addresses than this store can give out at once ({most})"
             errors = [invalid_value("spec.ports", len(self._service["spec"].get("ports") or ()), detail)]
         if errors:
             raise invalid("Service", "", self._service["metadata"].get("name") or "", errors)
@@ -304,6 +305,9 @@ class ServiceHolding:
         used: set[tuple[str, int]] = {
             (port.get("protocol", "TCP"), port["nodePort"]) for port in ports if port.get("nodePort")
         }
+        if len({port.get("port", 0) for port in ports} - by_number.keys()) > len(self._allocation.ports):
+            # Before thousands are drawn for nothing.
+            raise internal("failed to allocate a nodePort: range is full")
         for index, port in enumerate(ports):
             number, protocol = port.get("port", 0), port.get("protocol", "TCP")
             if port.get("nodePort"):

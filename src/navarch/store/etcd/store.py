@@ -17,6 +17,7 @@ from typing import Any, Final
 from navarch.numbers import integer_or
 from navarch.store import failpoints, record
 from navarch.store.base import (
+    ETCD_MAX_OPS,
     Compacted,
     Conflict,
     Delete,
@@ -53,6 +54,8 @@ class EtcdStore:
     """`owner` says whose objects these are, a cluster's name and what tells it apart: another one's are not touched.
     `record` is a file in which is noted which etcd it is and how far it has come, so that another or an older one is
     not taken for it."""
+
+    max_ops = ETCD_MAX_OPS
 
     def __init__(
         self, target: Target, *, owner: str = "", record: Path | None = None, clock: Clock | None = None
@@ -235,7 +238,7 @@ class EtcdStore:
     # Writing
 
     async def commit(self, ops: Sequence[Put | Delete]) -> int:
-        check_ops(ops)
+        check_ops(ops, self.max_ops)
         outcome: Outcome[int] = Outcome(loop=asyncio.get_running_loop())
         writing = asyncio.create_task(self._commit(ops))
 
