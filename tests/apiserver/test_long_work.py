@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,11 @@ import orjson
 import pytest
 
 from navarch.api import yaml_reader
+from navarch.api.meta import Obj
+from navarch.apiserver import answers, codec, deleting, encodings, negotiation, renderings, writing
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.reading import Selection
 from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put
@@ -272,3 +275,38 @@ async def test_others_are_served_while_something_big_is_read_or_deleted(port: in
     assert status == expected
     if method == "GET":
         assert answer["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
+MERGE = "application/merge-patch+json"
+ON_BIG = {
+    "as a table": ("GET", f"{CONFIG_MAPS}/big", b"", "", TABLE),
+    "metadata only": ("GET", f"{CONFIG_MAPS}/big", b"", "", PARTIAL),
+    "indented": ("GET", f"{CONFIG_MAPS}/big?pretty=1", b"", "", ""),
+    "as YAML": ("GET", f"{CONFIG_MAPS}/big", b"", "", "application/yaml"),
+    "patched": ("PATCH", f"{CONFIG_MAPS}/big", b'{"metadata":{"labels":{"a":"b"}}}', MERGE, ""),
+    "patched with nothing": ("PATCH", f"{CONFIG_MAPS}/big", b"{}", MERGE, ""),
+    "deleted": ("DELETE", f"{CONFIG_MAPS}/big", b"", "", ""),
+}
+
+
+@pytest.mark.parametrize("what", ON_BIG)
+async def test_something_big_is_decoded_beside_the_loop(api: Api, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("big", **{f"k{n}": "" for n in range(5000)}))
+    loops, elsewhere = 0, 0
+    here, decode = threading.get_ident(), codec.decode
+
+    def noting(data: bytes) -> Obj:
+        nonlocal loops, elsewhere
+        if len(data) > SHORT:
+            loops, elsewhere = (loops + 1, elsewhere) if threading.get_ident() == here else (loops, elsewhere + 1)
+        return decode(data)
+
+    for module in (answers, codec, deleting, encodings, negotiation, renderings, writing):
+        monkeypatch.setattr(module, "decode", noting, raising=False)
+    method, path, body, content_type, accept = ON_BIG[what]
+
+    response = await api.send(method, path, body, content_type=content_type, accept=accept)
+
+    assert response.status == 200
+    assert loops == 0
+    assert elsewhere > 0
