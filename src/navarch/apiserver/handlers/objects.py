@@ -34,7 +34,6 @@ from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
-from navarch.apiserver.longwork import SHORT
 from navarch.apiserver.negotiation import JSON, respond, respond_obj
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_touched, patched
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
@@ -137,8 +136,9 @@ class Objects:
 
     async def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
         """One object in the form asked for, with the warnings gathered on the way."""
-        if len(data) <= SHORT or call.form.plain:
-            return self._answer(call, data, status)
+        form = call.form
+        if not form.transform and not form.pretty:
+            return respond(form, data, status, warning_headers(call.warnings))
         return await self.core.work.apart(len(data), self._answer, call, data, status)
 
     def _answer(self, call: Call, data: bytes, status: int) -> Response:
