@@ -157,15 +157,16 @@ def eventually(look: Callable[[], T], wanted: T, timeout_s: float = 10.0) -> Non
 
 
 def process_of(container_id: str) -> int:
-    """The first process of a container, found by its cgroup."""
+    """The first process of a container, found by its cgroup. Not that of the lowest number: numbers begin anew."""
     identity = container_id.rpartition("//")[2]
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 if identity in (entry / "cgroup").read_text():
-                    found.append(int(entry.name))
-    return min(found)
+                    began = int((entry / "stat").read_text().rpartition(")")[2].split()[19])
+                    found.append((began, int(entry.name)))
+    return min(found)[1]
 
 
 def _accept(server: socket.socket, name: str) -> None:

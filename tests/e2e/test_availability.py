@@ -22,6 +22,7 @@ from navarch.node.images.archives import Platform, busybox_files, host_architect
 from .conftest import Cluster, _running
 from .load import Echo, Load, Outcome, fetch, resolve
 from .objects import BUSYBOX, deployment, pod, service
+from .podnet import process_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
 
@@ -186,17 +187,8 @@ def test_a_killed_container_costs_only_what_it_was_answering(sturdy: Cluster) ->
 
 
 def main_pid(obj: dict[str, Any]) -> int:
-    """The process of a pod's container, found by its cgroup."""
-    identity = obj["status"]["containerStatuses"][0]["containerID"].rpartition("//")[2]
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if identity in (entry / "cgroup").read_text():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return min(found)
+    """The process of a pod's container."""
+    return process_of(obj["status"]["containerStatuses"][0]["containerID"])
 
 
 def restarts(cluster: Cluster, obj: dict[str, Any]) -> int:
