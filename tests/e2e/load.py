@@ -52,7 +52,8 @@ def resolve(address: str, port: int = 53) -> str:
     """Ask cluster DNS for a name, as patiently as resolvers do.  Raises OSError."""
     query = dns.message.make_query("kubernetes.default.svc.cluster.local.", "A")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2.5)
+        # As glibc waits by default: 5 s, twice.
+        client.settimeout(5)
         client.connect((address, port))
         # A datagram may be lost (with a server that dies over it); being refused, a resolver gives up at once.
         for last in (False, True):
