@@ -364,7 +364,16 @@ BATCH.pod(
     "shared-pids",
     shareProcessNamespace=True,
     containers=[
-        {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", "sleep 2; ps -o args; killall sleep"]},
+        {
+            "name": "main",
+            "image": BUSYBOX,
+            # The other one starts when it starts.
+            "command": [
+                "sh",
+                "-c",
+                "until ps -o args | grep -q '^sleep 123456'; do sleep 0.2; done; ps -o args; killall sleep",
+            ],
+        },
         {"name": "other", "image": BUSYBOX, "command": ["sh", "-c", "sleep 1234567; true"]},
     ],
 )
