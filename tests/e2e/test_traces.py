@@ -93,8 +93,9 @@ def shims(folder: Path) -> list[int]:
 
 
 def spaces_of_processes() -> Iterator[tuple[int, str]]:
+    """Of those that live: one that has ended and that init has yet to reap still names its PID namespace."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and start_ticks(int(entry.name)):
             for kind in _SPACES:
                 with contextlib.suppress(OSError):
                     yield int(entry.name), os.readlink(entry / "ns" / kind)
