@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from navarch.apiserver.server import ApiServer
 from navarch.store.memory import MemoryStore
+from tests.clocks import SetClock
 
 from .conftest import Api, config_map
 
 EVENTS = "/api/v1/namespaces/default/events"
-
-
-class SetClock:
-    time = datetime(2030, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
 
 
 def event(name: str) -> dict[str, object]:
@@ -34,9 +26,9 @@ async def test_events_are_gone_after_their_time_and_a_patch_renews_it() -> None:
     for name in ("old", "renewed"):
         await api.ok("POST", EVENTS, event(name))
     await api.ok("POST", "/api/v1/namespaces/default/configmaps", config_map("kept"))
-    clock.time += timedelta(seconds=400)
+    clock.pass_s(400)
     await api.patch(f"{EVENTS}/renewed", {"count": 2})
-    clock.time += timedelta(seconds=400)
+    clock.pass_s(400)
 
     await store.expire()
 

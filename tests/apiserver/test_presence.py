@@ -10,10 +10,12 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.bootstrap import BootstrapConfig, bootstrap
+from navarch.apiserver.presence import LEASE_S
 from navarch.apiserver.server import ApiServer
 from navarch.kinds import resources as r
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
+from tests.clocks import SetClock
 
 
 def config(address: str, port: int = 6443) -> BootstrapConfig:
@@ -24,7 +26,8 @@ class Servers:
     """API servers over one store, as processes on several machines would be."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore()
+        self.clock = SetClock()
+        self.store = MemoryStore(clock=self.clock)
         self.running: list[ApiServer] = []
 
     async def start(self) -> ApiServer:
@@ -90,13 +93,10 @@ async def test_one_that_stops_is_not_found_any_more_but_the_last_one_is(servers:
     assert await found(third) == (["192.0.2.3"], ["192.0.2.3"])
 
 
-async def test_one_that_was_killed_is_not_found_when_its_time_is_over(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("navarch.apiserver.presence.LEASE_S", 0.01)
+async def test_one_that_was_killed_is_not_found_when_its_time_is_over(servers: Servers) -> None:
     first = await servers.start()
     await bootstrap(first, config("192.0.2.1"))
-    monkeypatch.undo()
+    servers.clock.pass_s(LEASE_S)
 
     second = await servers.start()
     await bootstrap(second, config("192.0.2.2"))

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from navarch.cluster import locks
+from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.state import ClusterState, alive, is_alive, start_ticks
+from navarch.cluster.strays import Stray
+from navarch.cluster.supervisor import Supervisor
 
 _BODY = """
 import signal, sys, time
@@ -273,6 +275,24 @@ def kill_one(supervised: Supervised) -> float:
     os.kill(victim, signal.SIGKILL)
     supervised.wait(lambda state: supervised.living(state) not in ([], [victim]))
     return time.monotonic() - began_s
+
+
+def test_strays_are_ended_until_nobody_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second is a child of the first, which was about to become a supervisor and still has its parent's sockets.
+    found = [[Stray("apiserver", 11, 1)], [Stray("apiserver", 12, 2)], []]
+    ended: list[int] = []
+
+    def end(given: list[Stray]) -> list[Stray]:
+        ended.extend(stray.pid for stray in given)
+        return []
+
+    monkeypatch.setattr(strays, "processes_of", lambda root: found.pop(0))
+    monkeypatch.setattr(strays, "end", end)
+
+    Supervisor(ClusterConfig("strays", str(tmp_path)))._end_strays()
+
+    assert ended == [11, 12]
+    assert found == []
 
 
 def test_while_the_cluster_is_taken_down_no_supervisor_starts(supervised: Supervised) -> None:

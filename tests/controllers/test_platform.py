@@ -32,7 +32,7 @@ from navarch.client.resources import (
 )
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.nodes.ipam import CidrSet
-from navarch.world import SystemClock
+from tests.clocks import SteppedClock
 from tests.controllers.conftest import Cluster, node, running
 from tests.controllers.objects import deployment
 
@@ -101,16 +101,6 @@ def test_ranges_are_given_once_and_come_back() -> None:
     assert cidrs.take() is None
     cidrs.release("10.42.2.0/24")
     assert cidrs.take() == "10.42.2.0/24"
-
-
-class SteppedClock:
-    """A clock that tests push forward."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return SystemClock().now() + self.ahead
 
 
 async def test_a_silent_node_is_tainted_and_its_pods_leave() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,7 @@ import pytest
 from navarch.store.base import Put, Store
 from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
-
-
-class SetClock:
-    def __init__(self) -> None:
-        self.time = datetime(2030, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def pass_s(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+from tests.clocks import SetClock
 
 
 def make(backend: str, path: Path, clock: SetClock) -> Store:

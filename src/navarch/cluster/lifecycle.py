@@ -271,7 +271,7 @@ def wait_ready(
     report: Callable[[str], None],
     process: subprocess.Popen[bytes] | None = None,
 ) -> None:
-    """Until the API server is ready, the default namespace is usable and every expected node is Ready.
+    """Until the supervised API server is ready, the default namespace is usable and every expected node is Ready.
 
     Raises StartError after `timeout_s`, or at once where `process`, the supervisor that was started, has failed.
     """
@@ -283,7 +283,7 @@ def wait_ready(
     before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}
     while True:
         try:
-            if probe.get("/readyz")[0] == 200:
+            if probe.get("/readyz")[0] == 200 and _is_supervised(config):
                 waiting_for = "the default namespace"
                 if probe.has_default_namespace():
                     if not swept:
@@ -299,7 +299,8 @@ def wait_ready(
             # Not listening yet, or the keys are still being made.
             pass
         report(waiting_for)
-        if process is not None and process.poll():
+        # Where another supervisor was quicker, that one counts.
+        if process is not None and process.poll() and not ClusterState.load(config.run).supervisor_alive:
             failure = PortTaken if _port_taken(config) else StartError
             raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
         _refuse_hopeless(config, before)
@@ -310,6 +311,12 @@ def wait_ready(
                 f"`navarch logs{settings.flags_of(config)}` what they say"
             )
         MACHINE.pause(_LOOK_EVERY_S)
+
+
+def _is_supervised(config: ClusterConfig) -> bool:
+    """Whether who answers is known to a living supervisor: one that nobody watched answers until it is ended."""
+    state = ClusterState.load(config.run)
+    return state.supervisor_alive and "apiserver" in state.living
 
 
 def _refuse_hopeless(config: ClusterConfig, before: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ lock (`locks.py`), so that it is found although nothing could be written; nobody
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import selectors
@@ -42,6 +43,10 @@ _SAVE_AGAIN_S = 2.0
 _STARTED = failpoints.Point("supervisor.started")
 _RECORDED = failpoints.Point("supervisor.recorded")
 _GATE_OPEN = failpoints.Point("supervisor.gate")
+_STRAYS_ROUNDS = 10
+# A child between its fork and its program cannot be told from others, and holds what its parent held.
+_LETTING_GO_S = 5.0
+_LOOK_EVERY_S = 0.05
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 LISTEN_FDS = "NAVARCH_LISTEN_FDS"
 
@@ -76,6 +81,7 @@ class Supervisor:
             self.processes.append(_Process(spec, known))
         self.stopping = False
         self._listeners: list[socket.socket] = []
+        self._port_is_free_at_s = 0.0
         self._kill_at_s = 0.0
         self._save_at_s = 0.0
 
@@ -141,13 +147,19 @@ class Supervisor:
         """End what is of this cluster and was not recorded: whoever it was started by has died over it, or has lost its
         lock with the file (there may be one supervisor, and this one holds the lock)."""
         known = {(state.pid, state.start_ticks) for state in self.state.components.values()}
-        found = [stray for stray in strays.processes_of(self.config.root) if (stray.pid, stray.ticks) not in known]
-        # First who would start the others anew.
-        found.sort(key=lambda stray: stray.name != locks.SUPERVISOR)
-        for stray in found:
-            log.warning("ending %s, pid %d, which nobody knows", stray.name, stray.pid)
-        for stray in strays.end(found):
-            log.error("%s, pid %d, does not end", stray.name, stray.pid)
+        # Who is ended may be about to start a supervisor: its child still has its sockets. So until nobody is found.
+        for _ in range(_STRAYS_ROUNDS):
+            found = [stray for stray in strays.processes_of(self.config.root) if (stray.pid, stray.ticks) not in known]
+            if not found:
+                return
+            # First who would start the others anew.
+            found.sort(key=lambda stray: stray.name != locks.SUPERVISOR)
+            for stray in found:
+                log.warning("ending %s, pid %d, which nobody knows", stray.name, stray.pid)
+            for stray in strays.end(found):
+                log.error("%s, pid %d, does not end", stray.name, stray.pid)
+                known.add((stray.pid, stray.ticks))
+            self._port_is_free_at_s = MACHINE.monotonic() + _LETTING_GO_S
 
     def _adopt(self, process: _Process) -> None:
         log.info("took over %s, pid %d", process.spec.name, process.state.pid)
@@ -184,7 +196,15 @@ class Supervisor:
             raise SystemExit("the cluster's keys could not be made; the log says why")
 
     def _listen(self) -> None:
-        self._listeners = listen(self.config.listen_addresses, self.config.port)
+        """Raises OSError where the port is taken; after strays were ended, by one that has yet to let go of it."""
+        while True:
+            try:
+                self._listeners = listen(self.config.listen_addresses, self.config.port)
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or MACHINE.monotonic() >= self._port_is_free_at_s:
+                    raise
+                MACHINE.pause(_LOOK_EVERY_S)
 
     # One process
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
 from navarch.world import RealWorld
+from tests.clocks import SetClock
 
 from .reader import ListReader
 
@@ -28,14 +29,6 @@ POD = {
 }
 
 
-class FixedClock:
-    def __init__(self) -> None:
-        self.at = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-
 class World:
     """A token issuer over a few objects and a clock that a test moves."""
 
@@ -44,7 +37,7 @@ class World:
         file = folder / "sa.key"
         file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         self.reader = ListReader(ACCOUNT, POD)
-        self.clock = FixedClock()
+        self.clock = SetClock()
         self.tokens = ServiceAccountTokens(
             file,
             issuer="https://issuer",
@@ -74,7 +67,7 @@ async def test_a_token_stands_for_its_account(world: World) -> None:
 async def test_a_token_ends_with_its_time(world: World) -> None:
     token = await world.token(expirationSeconds=600)
     await world.tokens.check(token)
-    world.clock.at += timedelta(seconds=601)
+    world.clock.time += timedelta(seconds=601)
 
     with pytest.raises(StatusError, match="Unauthorized"):
         await world.tokens.check(token)
@@ -85,7 +78,7 @@ async def test_a_token_ends_with_the_pod_that_it_is_bound_to(world: World) -> No
     user, _ = await world.tokens.check(token)
     assert user.extra["authentication.kubernetes.io/pod-name"] == ("web",)
     world.reader.objects.remove(POD)
-    world.clock.at += timedelta(seconds=11)
+    world.clock.time += timedelta(seconds=11)
 
     with pytest.raises(StatusError):
         await world.tokens.check(token)
@@ -116,9 +109,9 @@ async def test_a_lifetime_below_ten_minutes_is_refused_with_the_field(world: Wor
 
 async def test_an_injected_token_works_beyond_its_stated_hour(world: World) -> None:
     status = await world.tokens.issue(ACCOUNT, {"expirationSeconds": 3607})
-    world.clock.at += timedelta(hours=5)
+    world.clock.time += timedelta(hours=5)
 
-    assert status["expirationTimestamp"] == "2026-01-01T01:00:07Z"
+    assert status["expirationTimestamp"] == "2030-01-01T01:00:07Z"
     assert (await world.tokens.check(status["token"]))[0].uid == "sa-1"
 
 
@@ -163,6 +156,6 @@ async def test_a_token_in_a_secret_is_good_while_the_secret_holds_it(world: Worl
     secret["data"] = {"token": base64.b64encode(token.encode()).decode()}
     assert (await world.tokens.check(token))[0].name == "system:serviceaccount:dev:robot"
     secret["data"] = {"token": "b3RoZXI="}
-    world.clock.at += timedelta(minutes=1)
+    world.clock.time += timedelta(minutes=1)
     with pytest.raises(StatusError):
         await world.tokens.check(token)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -11,19 +11,9 @@ import pytest
 from navarch.api.meta import Obj, annotations_of, controller_of, name_of
 from navarch.api.time import parse_time
 from navarch.client.resources import CRON_JOBS, JOBS, PODS
-from navarch.world import SystemClock
+from tests.clocks import SteppedClock
 from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import job
-
-
-class SteppedClock:
-    """The machine's clock, which a test can put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return SystemClock().now() + self.ahead
 
 
 @pytest.fixture
