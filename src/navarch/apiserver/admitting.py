@@ -70,11 +70,11 @@ class Admission:
         self._attributes = attributes
         self._stored: Obj | None = None
         self.mutates = bool(interested.mutate)
-        self.leaves_whole = all(plugin.leaves_whole for plugin in interested.mutate)
+        self.leaves_whole = interested.leaves_whole
 
     def guard(self, old: Obj) -> None:
-        """Plugins that change things get an old object of their own: what they do to it restores nothing."""
-        if self._attributes is not None:
+        """Plugins that may change anything get an old object of their own: what they do to it restores nothing."""
+        if self._attributes is not None and not self.leaves_whole:
             self._attributes.old = orjson.loads(orjson.dumps(old))
 
     async def mutate(self, obj: Obj | None) -> Obj | None:

@@ -73,9 +73,12 @@ class Plugin:
     # Which subresources; the empty one is the object itself. None: whichever.
     subresources: frozenset[str] | None = frozenset({""})
 
-    # What it adds is whole, defaults of the schema included, and it keeps off what only the server says. The built-in
+    # What it adds is whole, defaults of the schema included; it keeps off what only the server says; and of an object
+    # that is there already it replaces fields of the specification, without a change to a value in them. The built-in
     # ones say so, which spares their writes a second look; nobody has to.
     leaves_whole: bool = False
+    # Of which operations it changes the object.
+    mutated: frozenset[str] = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
     def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         """Whether this plugin wants to see such writes at all; asked once per kind, operation and subresource."""
@@ -101,12 +104,13 @@ class Plugin:
 
 
 class Interested(NamedTuple):
-    """The plugins that want to see a write, by the hooks that they have."""
+    """The plugins that want to see a write, by the hooks that they have; whether all that change it leave it whole."""
 
-    mutate: tuple[Plugin, ...]
-    validate: tuple[Plugin, ...]
-    committed: tuple[Plugin, ...]
-    rolled_back: tuple[Plugin, ...]
+    mutate: tuple[Plugin, ...] = ()
+    validate: tuple[Plugin, ...] = ()
+    committed: tuple[Plugin, ...] = ()
+    rolled_back: tuple[Plugin, ...] = ()
+    leaves_whole: bool = True
 
 
-NOBODY: Final = Interested((), (), (), ())
+NOBODY: Final = Interested()

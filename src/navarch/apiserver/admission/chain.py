@@ -57,8 +57,15 @@ class Chain:
         found = self._interested.get(key)
         if found is None:
             plugins = [plugin for plugin in self.plugins if plugin.concerns(kind, operation, subresource)]
-            found = Interested(*(_having(plugins, hook) for hook in Interested._fields))
-            found = self._interested[key] = found if any(found) else NOBODY
+            mutate = tuple(plugin for plugin in _having(plugins, "mutate") if operation in plugin.mutated)
+            found = Interested(
+                mutate,
+                _having(plugins, "validate"),
+                _having(plugins, "committed"),
+                _having(plugins, "rolled_back"),
+                all(plugin.leaves_whole for plugin in mutate),
+            )
+            found = self._interested[key] = found if found != NOBODY else NOBODY
         return found
 
 
