@@ -339,7 +339,7 @@ class Checker:
             element = range_.parameters[0]
             return (element, element) if node.var2 is None else (INT, element)
         if range_.kind == "map":
-            return range_.parameters
+            return range_.parameters[0], range_.parameters[1]
         if range_.kind == "param":
             assignable(self._mapping, range_, DYN)
             return DYN, DYN

@@ -67,7 +67,7 @@ def _quantifier(range_: Closure, slots: list[int], condition: Plan, *, decisive:
     other = not decisive
     rounds = _rounds(range_, slots, cost + (4 if decisive else 3))
 
-    def quantify(frame: Frame) -> bool:
+    def quantify(frame: Frame) -> Any:
         failed: CelError | None = None
         for _ in rounds(frame):
             try:

@@ -429,7 +429,7 @@ def _either(left: Closure, right: Closure, right_cost: int, *, decisive: bool) -
     """`&&` (False decides) and `||` (True does): an error of one side matters only if the other does not decide."""
     other = not decisive
 
-    def decide(frame: Frame) -> bool:
+    def decide(frame: Frame) -> Any:
         failed: CelError | None = None
         try:
             first = left(frame)

@@ -186,7 +186,7 @@ class SetList(list[Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def plus(self, other: list[Any]) -> SetList:
         """What both have, each once."""
@@ -214,7 +214,7 @@ class MapList(list[Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def plus(self, other: list[Any]) -> MapList:
         """Items of the other replace those of the same key, in their place; others follow."""
@@ -286,20 +286,20 @@ def compare(a: Any, b: Any) -> int:
     """Negative, zero or positive.  Raises CelError where the two have no order."""
     kind, other = type(a), type(b)
     if kind in _NUMBERS and other in _NUMBERS:
-        return (a > b) - (a < b)
+        return int(a > b) - int(a < b)
     if kind is other and kind in (str, bytes, bool):
         if kind is str and not (a.isascii() and b.isascii()):
             a, b = a.encode(), b.encode()
-        return (a > b) - (a < b)
+        return int(a > b) - int(a < b)
     if kind is other and kind in (Duration, Timestamp):
-        return (a.nanos > b.nanos) - (a.nanos < b.nanos)
+        return int(a.nanos > b.nanos) - int(a.nanos < b.nanos)
     raise CelError(NO_OVERLOAD)
 
 
 def contains(container: Any, item: Any) -> bool:
     if isinstance(container, list):
         if type(item) is str:
-            return item in container
+            return bool(item in container)
         return any(equal(item, each) for each in container)
     if isinstance(container, dict):
         return has_key(container, item)
