@@ -247,7 +247,8 @@ def _date(value: Any) -> Any:
     return parse_timestamp(f"{value}T00:00:00Z") if isinstance(value, str) else value
 
 
-def _time(value: Any) -> Timestamp | Any:
+def time_of(value: Any) -> Timestamp | Any:
+    """The moment that a text of RFC 3339 says."""
     return parse_timestamp(value) if isinstance(value, str) else value
 
 
@@ -255,7 +256,7 @@ def _duration(value: Any) -> Any:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-_CONVERTS: Final[Mapping[str, Convert]] = {"duration": _duration, "date": _date, "date-time": _time}
+_CONVERTS: Final[Mapping[str, Convert]] = {"duration": _duration, "date": _date, "date-time": time_of}
 _SCALARS: Final = {
     "boolean": Declared(BOOL, least_bytes=4),
     "number": Declared(DOUBLE, least_bytes=1, convert=_double),
