@@ -22,6 +22,8 @@ from navarch.kinds.strategies import lookup
 
 # The packages whose modules register strategies.
 _PACKAGES: Final = (
+    "admissionregistration",
+    "apiregistration",
     "apps",
     "authentication",
     "authorization",
@@ -47,6 +49,7 @@ _CONNECT: Final = ("create", "get")
 _PROXY: Final = ("create", "delete", "get", "patch", "update")
 _ALL: Final = ("all",)
 _STATUS: Final[Mapping[str, Any]] = {"has_status": True}
+_CONFIGURATION: Final[Mapping[str, Any]] = {"categories": ("api-extensions",)}
 _WORKLOAD: Final[Mapping[str, Any]] = {"has_status": True, "categories": _ALL}
 _SCALED: Final[Mapping[str, Any]] = {**_WORKLOAD, "scale": ScaleSubresource()}
 _VIRTUAL: Final[Mapping[str, Any]] = {"virtual": True, "verbs": _CREATE}
@@ -172,13 +175,22 @@ def _platform() -> Iterator[_Row]:
     yield r.ENDPOINT_SLICES, {}
     yield r.FLOW_SCHEMAS, _STATUS
     yield r.PRIORITY_LEVEL_CONFIGURATIONS, _STATUS
+    yield r.MUTATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
+    yield r.VALIDATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
+    yield r.API_SERVICES, {**_STATUS, "categories": ("api-extensions",)}
+
+
+# Groups whose types are not among those of k8s.io/api.
+_PACKAGES_OF_GROUPS: Final[Mapping[str, str]] = {
+    "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
+}
 
 
 def definition_name(group: str, version: str, kind: str) -> str:
     """The OpenAPI definition of a built-in kind: `io.k8s.api.apps.v1.Deployment`."""
     if group == "meta.k8s.io":
         return f"io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"
-    return f"io.k8s.api.{group.partition('.')[0] or 'core'}.{version}.{kind}"
+    return f"{_PACKAGES_OF_GROUPS.get(group) or 'io.k8s.api.' + (group.partition('.')[0] or 'core')}.{version}.{kind}"
 
 
 class Registry:
