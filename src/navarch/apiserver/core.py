@@ -21,6 +21,8 @@ from navarch.apiserver.metrics import Metrics
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served, ServedKind
 from navarch.apiserver.user import User
+from navarch.apiserver.webhooks.client import WebhookClient
+from navarch.apiserver.webhooks.services import Services
 from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
@@ -54,6 +56,8 @@ class Core:
     metrics: Metrics = field(default_factory=Metrics)
     work: LongWork = field(init=False)
     encodings: Encodings = field(init=False)
+    # Asks webhooks, of admission and of conversion.
+    webhooks: WebhookClient = field(init=False)
     on_bookmark_s: float = 60.0
     # Who answers for groups and versions that are not served here.
     delegate: Delegate | None = None
@@ -63,6 +67,7 @@ class Core:
     def __post_init__(self) -> None:
         self.work = LongWork(self.world)
         self.encodings = Encodings(self.work)
+        self.webhooks = WebhookClient(Services(self.caches, self.world), self.world)
 
     @property
     def registry(self) -> Registry:

@@ -186,6 +186,7 @@ class ApiServer:
                 # Its key expires by itself.
                 log.warning("this API server could not say that it leaves", exc_info=True)
         await self._subresources.close()
+        self.core.webhooks.close()
         await self.core.caches.stop()
         await self.store.close()
 

@@ -54,6 +54,8 @@ class Origin:
     warnings: list[str] = field(default_factory=list)
     # Bytes that the request states: big objects are looked at beside the event loop.
     size: int = 0
+    # The kind that the request names, where what is written is in another version of it.
+    requested: ServedKind | None = None
 
     def requester(self) -> Requester:
         user = self.user

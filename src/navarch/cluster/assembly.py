@@ -12,6 +12,7 @@ from navarch.api import schema
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.admission.webhooks import Webhooks
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
@@ -124,6 +125,7 @@ def make_server(
         event_ttl_s=config.event_ttl_s,
     )
     tokens = make_tokens(config, server.reader, world)
+    core = server.core
     server.use(
         kubelet_tls=_kubelet_tls(config),
         allocation=allocation_config(config),
@@ -137,6 +139,7 @@ def make_server(
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
+            webhooks=Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world),
         ),
     )
     return server

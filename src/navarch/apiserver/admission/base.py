@@ -7,7 +7,7 @@ up-to-date cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -53,6 +53,18 @@ class Attributes:
     warnings: list[str] = field(default_factory=list)
     # What a plugin wants to remember from one hook to the next of this write, under its own name.
     state: dict[str, Any] = field(default_factory=dict)
+    # The kind that was asked for, where it is another version of `kind`, in which the object is.
+    requested: Kind | None = None
+    # Set by a plugin whose change others may want to see: every `mutate` is called once more then, `again` being true.
+    reinvoke: bool = False
+    again: bool = False
+    # What plugins have to say of a write in the audit log.
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Kind:
+        """The kind as the request names it."""
+        return self.requested or self.kind
 
     def refused(self, why: str) -> StatusError:
         """403 in the words that every plugin uses: `pods "web" is forbidden: …`."""
@@ -88,6 +100,9 @@ class Plugin:
             and (self.subresources is None or subresource in self.subresources)
             and (not self.resources or (resource.group, resource.plural) in self.resources)
         )
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever `concerns` might say something else from now on."""
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change `attributes.obj` in place."""
