@@ -111,6 +111,7 @@ def _core() -> Iterator[_Row]:
         {**_short("sa"), "subresources": {"token": ("authentication.k8s.io/v1/TokenRequest", _CREATE)}},
     )
     yield r.SERVICES, {**_WORKLOAD, **_short("svc"), "subresources": {"proxy": ("ServiceProxyOptions", _PROXY)}}
+    yield r.API_SERVICES, {**_STATUS, "categories": ("api-extensions",)}
 
 
 def _workloads() -> Iterator[_Row]:
@@ -169,15 +170,14 @@ def _platform() -> Iterator[_Row]:
     yield r.STORAGE_CLASSES, _short("sc")
     yield r.VOLUME_ATTACHMENTS, _STATUS
     yield r.VOLUME_ATTRIBUTES_CLASSES, _short("vac")
+    yield r.MUTATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
+    yield r.VALIDATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
     yield r.PRIORITY_CLASSES, _short("pc")
     yield r.LEASES, {}
     yield r.RUNTIME_CLASSES, {}
     yield r.ENDPOINT_SLICES, {}
     yield r.FLOW_SCHEMAS, _STATUS
     yield r.PRIORITY_LEVEL_CONFIGURATIONS, _STATUS
-    yield r.MUTATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
-    yield r.VALIDATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
-    yield r.API_SERVICES, {**_STATUS, "categories": ("api-extensions",)}
 
 
 # Groups whose types are not among those of k8s.io/api.

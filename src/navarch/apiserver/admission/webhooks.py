@@ -94,9 +94,18 @@ class Webhooks:
         api_version = f"{group}/{version}" if group else version
         rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
         data = orjson.dumps({"apiVersion": api_version, "kind": name, "metadata": obj.get("metadata"), **rest})
-        if not self.is_own(attributes) or not isinstance(kind, ServedKind):
+        source = attributes.kind
+        if not self.is_own(attributes) or not isinstance(kind, ServedKind) or not isinstance(source, ServedKind):
             return data
-        return await self.encodings.data(kind, data)
+        return await self._converted(source, kind, data)
+
+    async def _converted(self, source: ServedKind, target: ServedKind, data: bytes) -> bytes:
+        """Bytes of an object of one kind as another version's."""
+        if source is target:
+            return data
+        if target.is_storage:
+            return _head_first(await self.encodings.stored(source, decode(data)))
+        return await self.encodings.data(target, data)
 
     @staticmethod
     def is_own(attributes: Attributes) -> bool:
@@ -117,10 +126,9 @@ class Webhooks:
             self._decode(shown.kind, attributes, made)
         except StatusError as error:
             raise internal(error.message) from error
-        own = self.is_own(attributes)
-        if own and isinstance(kind, ServedKind) and shown.kind is not kind:
-            made = decode(await self.encodings.data(kind, _head_first(made)))
-        if own and isinstance(kind, ServedKind):
+        if self.is_own(attributes) and isinstance(kind, ServedKind):
+            if isinstance(shown.kind, ServedKind) and shown.kind is not kind:
+                made = decode(await self._converted(shown.kind, kind, _head_first(made)))
             if kind.compiled is not None:
                 kind.compiled.default(made)
             kind.strategy.defaults(made)
