@@ -138,7 +138,7 @@ class WebhookClient:
             except StatusError as error:
                 raise CallError(error.message) from None
         failed: Exception = CallError(f"dial tcp: lookup {host}: no such host")
-        for address in await _addresses(host, port, here=config.service is None):
+        for address in await allowed_addresses(host, port, here=config.service is None):
             try:
                 _, connection = await loop.create_connection(
                     lambda: Connection(longest), address, port, ssl=tls, server_hostname=config.host
@@ -146,7 +146,7 @@ class WebhookClient:
             except ssl.SSLError as error:
                 raise CallError(await self._tls_words(error, config.host, address, port)) from error
             except OSError as error:
-                failed = CallError(f"dial tcp {_joined(address, port)}: connect: {_os_words(error)}")
+                failed = CallError(f"dial tcp {joined(address, port)}: connect: {os_words(error)}")
             else:
                 return connection
         raise failed
@@ -160,8 +160,8 @@ class WebhookClient:
         return f"remote error: tls: {(error.reason or str(error)).lower().replace('_', ' ')}"
 
 
-async def _addresses(host: str, port: int, *, here: bool) -> list[str]:
-    """Those that may be connected to.  Raises CallError where there are none."""
+async def allowed_addresses(host: str, port: int, *, here: bool) -> list[str]:
+    """Those of a host that may be connected to (`is_allowed`).  Raises CallError where there are none."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
@@ -169,11 +169,12 @@ async def _addresses(host: str, port: int, *, here: bool) -> list[str]:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = [address for address in addresses if is_allowed(address, here=here)]
     if not allowed:
-        raise CallError(f"dial tcp {_joined(addresses[0], port)}: address not allowed")
+        raise CallError(f"dial tcp {joined(addresses[0], port)}: address not allowed")
     return allowed
 
 
-def _joined(host: str, port: int) -> str:
+def joined(host: str, port: int) -> str:
+    """Host and port as they are written."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -202,7 +203,8 @@ _ERRORS: Final = {
 }
 
 
-def _os_words(error: OSError) -> str:
+def os_words(error: OSError) -> str:
+    """What Go says of it."""
     return _ERRORS.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 
