@@ -42,13 +42,13 @@ SWAGGER = {
 class Extension:
     """`asked` are the requests that it got, without those by which it is looked at."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, host: str = "127.0.0.1") -> None:
         self.asked: list[Asked] = []
         self.looked: list[Asked] = []
         self.more: dict[str, Callable[[Asked], bytes]] = {}
         self.stream: Callable[[Asked, asyncio.StreamWriter], Any] | None = None
         self.status = 200
-        self.server = HTTPSServer(tls, self._talk)
+        self.server = HTTPSServer(tls, self._talk, host)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (asked := await read_request(reader)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import orjson
@@ -221,6 +222,38 @@ async def test_a_watch_is_a_stream(
         assert b'"number":2' in await anext(chunks)
         await chunks.aclose()  # type: ignore[attr-defined]
         # And who watches no longer is not watched for.
+        await gone.wait()
+
+
+async def test_an_answer_is_a_stream_on_the_wire_and_ends_with_who_asked(
+    api: Api, cluster: EmbeddedCluster, extension: Extension, authority: Authority
+) -> None:
+    await registered(api, extension, authority)
+    gone = asyncio.Event()
+
+    async def much(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"5\r\nhello\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        finally:
+            gone.set()
+
+    extension.stream = much
+    await cluster.serve()
+    pki = cluster.config.pki
+    tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection("127.0.0.1", cluster.config.port, ssl=tls)
+        writer.write(f"GET {ROOT}/namespaces/default/watched HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"Transfer-Encoding: chunked" in head
+        assert head.lower().count(b"\r\ndate:") == 1
+        await reader.readuntil(b"hello")
+        writer.transport.abort()
         await gone.wait()
 
 

@@ -109,14 +109,14 @@ def http(status: int, body: bytes, content_type: str = "application/json", **hea
 class HTTPSServer:
     """Serves while it is entered. `talk` has each connection, of which `connections` counts."""
 
-    def __init__(self, tls: ssl.SSLContext | None, talk: Talk) -> None:
-        self._tls, self._talk = tls, talk
+    def __init__(self, tls: ssl.SSLContext | None, talk: Talk, host: str = "127.0.0.1") -> None:
+        self._tls, self._talk, self._host = tls, talk, host
         self.connections = 0
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> HTTPSServer:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls, limit=1 << 22)
+        self._server = await asyncio.start_server(self._connected, self._host, 0, ssl=self._tls, limit=1 << 22)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

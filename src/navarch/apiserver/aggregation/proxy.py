@@ -28,6 +28,8 @@ from navarch.apiserver.webhooks.services import NowhereError, Services
 from navarch.client.transport import Request, Response
 
 _CONNECT_S: Final = 10.0
+# Until an answer begins; a stream may then take as long as it likes.
+_ANSWER_S: Final = 60.0
 _CONTEXTS: Final = 200
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -43,6 +45,8 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
+# What this server says of each answer itself.
+_OURS: Final = frozenset({"cache-control", "date"})
 _IDENTITY: Final = ("x-remote-user", "x-remote-group", "x-remote-uid", "x-remote-extra-")
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -81,20 +85,21 @@ class Proxy:
             target = Target(address, port, tls, server_name=_server_name(remote))
             return await open_tunnel(request, target, url, headers)
         try:
-            answer = await self._open().request(
-                request.method,
-                URL(f"https://{joined(address, port)}{url}", encoded=True),
-                headers=headers,
-                data=request.body or None,
-                ssl=tls,
-                server_hostname=_server_name(remote),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-            )
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await self._open().request(
+                    request.method,
+                    URL(f"https://{joined(address, port)}{url}", encoded=True),
+                    headers=headers,
+                    data=request.body or None,
+                    ssl=tls,
+                    server_hostname=_server_name(remote),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = _why(error, address, port)
             return Response(503, f"error trying to reach service: {why}".encode(), {}, _TEXT)
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP | _OURS}
         shown = kept.pop("Content-Type", "application/octet-stream")
         return Response(answer.status, _chunks(answer), kept, shown)
 
