@@ -7,6 +7,7 @@ known of it, marked as stale: clients must not take what they cannot see for gon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -164,19 +165,17 @@ def _ordered(own: Iterable[str], foreign: Foreign, group: str) -> list[str]:
     return [*mine, *ranked]
 
 
+_VERSION: Final = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
+_STAGES: Final = {None: 0, "beta": 1, "alpha": 2}
+
+
 def _age(version: str) -> tuple[int, int, int, str]:
     """Sorts versions as Kubernetes does: v10, v2, v1, v1beta2, v1alpha1, then what is no version."""
-    digits = version[1:]
-    number = 0
-    while number < len(digits) and digits[number].isdigit():
-        number += 1
-    if not version.startswith("v") or not number:
-        return (3, 0, 0, version)
-    major, rest = int(digits[:number]), digits[number:]
-    for rank, word in enumerate(("beta", "alpha"), 1):
-        if rest.startswith(word) and rest[len(word) :].isdigit():
-            return (rank, -major, -int(rest[len(word) :]), version)
-    return (0, -major, 0, version) if not rest else (3, 0, 0, version)
+    matched = _VERSION.fullmatch(version)
+    if matched is None:
+        return (len(_STAGES), 0, 0, version)
+    major, stage, minor = matched.groups()
+    return (_STAGES[stage], -int(major), -int(minor or 0), version)
 
 
 # OpenAPI
