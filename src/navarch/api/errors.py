@@ -123,7 +123,7 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            **({"reason": self.reason} if self.reason else {}),
+            "reason": self.reason,
             "code": self.code,
         }
         if self.details is not None:
@@ -197,6 +197,12 @@ def unknown_path() -> StatusError:
 def method_not_allowed() -> StatusError:
     message = "the server does not allow this method on the requested resource"
     return StatusError(405, "MethodNotAllowed", message, details={})
+
+
+def ending(group: str, plural: str) -> StatusError:
+    """405: the definition of a custom resource is being deleted with its objects."""
+    message = "create not allowed while custom resource definition is terminating"
+    return StatusError(405, "MethodNotAllowed", message, details={"group": group, "kind": plural})
 
 
 def expired(message: str) -> StatusError:

@@ -154,29 +154,6 @@ def render_definition(name: str, definition: Obj, version: Version, defaults: Ma
     return rendered
 
 
-# What version 3 of the format can say and version 2 cannot.
-_ONLY_3: Final = frozenset({"anyOf", "oneOf", "allOf", "not", "nullable", "default"})
-
-
-def for_version_2(schema: Any) -> Any:
-    """A structural schema without what version 2 has no words for; where fields are not said, nothing is."""
-    if isinstance(schema, list):
-        return [for_version_2(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        kept = ("type", "description", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-group-version-kind")
-        return {key: value for key, value in schema.items() if key in kept}
-    found: Obj = {}
-    for key, value in schema.items():
-        if key == "properties":
-            # Names of fields, which may be words of the format.
-            found[key] = {name: for_version_2(inner) for name, inner in value.items()}
-        elif key not in _ONLY_3 and not (key == "type" and schema.get("nullable")):
-            found[key] = for_version_2(value)
-    return found
-
-
 def _render(schema: Any, version: Version) -> Any:
     if isinstance(schema, list):
         return [_render(item, version) for item in schema]

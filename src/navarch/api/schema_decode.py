@@ -28,6 +28,13 @@ _INT64: Final = 2**63
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_EXTENSIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+_JSON_SCHEMA: Final = _EXTENSIONS + "JSONSchemaProps"
+_SCHEMA_OR_ARRAY: Final = _JSON_SCHEMA + "OrArray"
+_SCHEMA_OR_BOOL: Final = _JSON_SCHEMA + "OrBool"
+_SCHEMA_OR_STRINGS: Final = _JSON_SCHEMA + "OrStringArray"
+# Places in schemas for more than schemas, which are published without saying so.
+_SCHEMA_ORS: Final = frozenset({_SCHEMA_OR_ARRAY, _SCHEMA_OR_BOOL, _SCHEMA_OR_STRINGS})
 _ZERO: Final[Mapping[str, Callable[[], Any]]] = {
     "array": list,
     "object": dict,
@@ -221,12 +228,42 @@ class Decoders:
         if named is not None:
             return named
         target = self._resolve(schema)
+        if schema.get("$ref") in _SCHEMA_ORS:
+            return None
         if "type" not in target:
             return _anything
         return _FORMATS.get((target["type"], target.get("format", "")))
 
+    def _schema_or(self, ref: str) -> Decoder:
+        """What decodes a schema in a schema, or what may be in its place; of unknown fields there Kubernetes says
+        nothing."""
+        decode_schema = self.struct(_JSON_SCHEMA)
+        takes_list, takes_bool = ref in (_SCHEMA_OR_ARRAY, _SCHEMA_OR_STRINGS), ref == _SCHEMA_OR_BOOL
+        takes_texts = ref == _SCHEMA_OR_STRINGS
+
+        def decode(value: Any) -> list[str] | None:
+            try:
+                if type(value) is dict:
+                    decode_schema(value)
+                elif type(value) is list and takes_list:
+                    for item in value:
+                        if takes_texts and type(item) is not str:
+                            raise DecodeError(item, "string")
+                        if not takes_texts:
+                            decode_schema(item)
+                elif takes_bool and type(value) is not bool:
+                    raise DecodeError(value, "", "boolean or JSON schema expected")
+            except DecodeError as error:
+                # Kubernetes reads these by themselves, and names no path to them.
+                raise DecodeError(error.value, error.go_type, str(error)) from None
+            return None
+
+        return decode
+
     def _nested(self, schema: Obj) -> Decoder:
         ref = schema.get("$ref")
+        if ref in _SCHEMA_ORS:
+            return self._schema_or(ref)
         if ref is not None and self._definitions[ref].get("type") == "object":
             return self._structs.get(ref) or self.struct(ref)
         target = self._resolve(schema)
