@@ -87,7 +87,7 @@ class SystemClock:
     """The machine's time of day."""
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return datetime.fromtimestamp(time.time(), UTC)
 
 
 class RealWorld:

@@ -77,8 +77,8 @@ async def test_its_schema_is_its_validation(served: Api) -> None:
     assert [(cause["field"], cause["reason"]) for cause in answer["details"]["causes"]] == [
         ("spec.size", "FieldValueInvalid"),
         ("spec.color", "FieldValueNotSupported"),
-        ("spec.parts[0].name", "FieldValueRequired"),
         ("spec.parts[0].weight", "FieldValueTypeInvalid"),
+        ("spec.parts[0].name", "FieldValueRequired"),
     ]
 
 
@@ -228,6 +228,22 @@ async def test_a_write_that_began_before_is_not_left_behind(server: ApiServer, a
 
     assert statuses <= {201, 404}
     assert (await server.store.range("/registry/example.com/widgets/")).entries == []
+
+
+async def test_an_unknown_group_is_handed_to_the_delegate(server: ApiServer, api: Api) -> None:
+    asked: list[str] = []
+
+    class Other:
+        async def handle(self, request: Request, route: Any, user: User) -> Response | None:
+            asked.append(f"{user.name} {route.group}/{route.version}")
+            return Response(200, b'{"from":"elsewhere"}') if route.group == "metrics.example.com" else None
+
+    server.use(delegate=Other())
+
+    assert (await api("GET", "/apis/metrics.example.com/v1/nodes"))[1] == {"from": "elsewhere"}
+    assert (await api("GET", "/apis/unknown.example.com/v1/nodes"))[0] == 404
+    assert (await api("GET", "/apis/apps/v1/nothing"))[0] == 404
+    assert len(asked) == 2
 
 
 # Versions

@@ -83,14 +83,7 @@ class Call:
             field_validation_of(self.request, options["kind"])
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
-        return Origin(
-            self.user, self.manager, dry_run, options, self.warnings, len(self.request.body), self.requested_kind
-        )
-
-    @property
-    def requested_kind(self) -> ServedKind | None:
-        """The kind, where its writes go through another version's pipeline."""
-        return None if self.kind.to_storage is None else self.kind
+        return Origin(self.user, self.manager, dry_run, options, self.warnings, len(self.request.body))
 
 
 def warning_headers(warnings: list[str]) -> Mapping[str, str]:
@@ -102,6 +95,12 @@ def warning_headers(warnings: list[str]) -> Mapping[str, str]:
         distinct = _abridged(distinct)
     shown = [f'299 - "{_escaped(text)}"' for text in distinct]
     return {"Warning": ", ".join(shown)}
+
+
+def warned(headers: Mapping[str, str], text: str) -> Mapping[str, str]:
+    """The headers of an answer, with one more warning, which comes first."""
+    first = warning_headers([text])["Warning"]
+    return {**headers, "Warning": f"{first}, {headers['Warning']}" if "Warning" in headers else first}
 
 
 def _abridged(warnings: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ import orjson
 
 from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import duplicate_fields
-from navarch.api.errors import bad_request, invalid, not_supported, unsupported_media_type
+from navarch.api.errors import bad_request, invalid, invalid_value, not_supported, unsupported_media_type
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.api.schema import Compiled
@@ -304,6 +304,11 @@ def check_type(obj: Obj, kind: Kind) -> None:
             f"the API version in the data ({api_version}) does not match "
             f"the expected API version ({resource.api_version})"
         )
+    if stated and stated != resource.kind and kind.own_schemas is not None:
+        metadata = obj.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else ""
+        error = invalid_value("kind", stated, f"must be {resource.kind}")
+        raise invalid(stated, resource.group, str(name or ""), [error])
     if stated and stated != resource.kind:
         version = resource.version
         raise bad_request(

@@ -85,13 +85,15 @@ def requested_revision(obj: Obj) -> int:
 def mark_deleting(obj: Obj, kind: Kind, now: datetime, grace_s: int) -> None:
     """Begin the deletion of an object that has to wait for `grace_s` or for its finalizers."""
     metadata = obj["metadata"]
+    counts = kind.strategy.counts_deletion
     if not metadata.get("deletionTimestamp"):
-        if metadata.get("generation"):
+        if counts and metadata.get("generation"):
             metadata["generation"] += 1
         # A grace period may be longer than any calendar.
         metadata["deletionTimestamp"] = format_time(now + timedelta(seconds=min(grace_s, _LONGEST_GRACE_S)))
         kind.strategy.prepare_delete(obj)
-    metadata["deletionGracePeriodSeconds"] = grace_s
+    if counts:
+        metadata["deletionGracePeriodSeconds"] = grace_s
 
 
 def shorten_grace(obj: Obj, grace_s: int) -> bool:

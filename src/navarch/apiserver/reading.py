@@ -107,6 +107,8 @@ def selection_of(request: Request, kind: Kind, namespace: str, name: str = "") -
         allowed = {"metadata.name", "metadata.namespace", *kind.strategy.selectable}
         for term in fields.terms:
             if term.field not in allowed or (term.field == "metadata.namespace" and not kind.resource.namespaced):
+                if kind.own_schemas is not None:
+                    raise bad_request(f"field label not supported: {term.field}")
                 raise unsupported_field(term.field, tuple(kind.strategy.selectable))
             if term.equal:
                 exact[term.field] = term.value
@@ -293,7 +295,10 @@ def list_header(kind: Kind, listed: Listed) -> bytes:
     head = orjson.dumps(
         {"kind": kind.list_kind or kind.resource.kind + "List", "apiVersion": kind.resource.api_version}
     )
-    return head[:-1] + b',"metadata":' + orjson.dumps(list_metadata(listed)) + b',"items":['
+    metadata = list_metadata(listed)
+    if kind.own_schemas is not None:
+        metadata.setdefault("continue", "")
+    return head[:-1] + b',"metadata":' + orjson.dumps(metadata) + b',"items":['
 
 
 def list_metadata(listed: Listed) -> dict[str, Any]:

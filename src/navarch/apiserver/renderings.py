@@ -44,6 +44,9 @@ def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True
         return {"kind": TABLE, "apiVersion": version, "metadata": metadata, "columnDefinitions": definitions}, "rows"
     if form.transform:
         return {"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": metadata}, "items"
+    if kind.own_schemas is not None:
+        # As what has no type of its own in Go says it.
+        metadata = {"continue": "", **metadata}
     name = kind.list_kind or kind.resource.kind + "List"
     return {"kind": name, "apiVersion": kind.resource.api_version, "metadata": metadata}, "items"
 

@@ -35,8 +35,10 @@ from navarch.apiserver.answers import in_form
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, TokenIssuer
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
-from navarch.apiserver.call import Call
+from navarch.apiserver.call import Call, warned
 from navarch.apiserver.core import Core, Delegate
+from navarch.apiserver.crd.definitions import Definitions
+from navarch.apiserver.crd.finalizing import Finalizing
 from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.deleting import DeleteOptions
 from navarch.apiserver.handlers.objects import Objects
@@ -49,15 +51,16 @@ from navarch.apiserver.metrics import NOTHING_SERVED
 from navarch.apiserver.negotiation import form_of, respond_error, without_body
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
-from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
+from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
+from navarch.kinds.apiextensions.resource import ConverterOf
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
-from navarch.kinds.resources import SERVICES
+from navarch.kinds.resources import CUSTOM_RESOURCE_DEFINITIONS, SERVICES
 from navarch.store.base import Store, StoreUnavailable, TooLarge
 from navarch.world import RealWorld, World
 
@@ -66,6 +69,11 @@ log = logging.getLogger(__name__)
 # What orjson says of nesting that it does not encode; its error is a plain TypeError.
 _TOO_DEEP = "Recursion limit reached"
 _FAILED = "the server failed to handle the request; its log says why"
+_DEFINITIONS = (
+    CUSTOM_RESOURCE_DEFINITIONS.group,
+    CUSTOM_RESOURCE_DEFINITIONS.version,
+    CUSTOM_RESOURCE_DEFINITIONS.plural,
+)
 _LONG_VERBS = frozenset({"watch", "connect"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -121,6 +129,8 @@ class ApiServer:
             "delete": self.objects.delete,
             "deletecollection": self.objects.delete_collection,
         }
+        finalizing = Finalizing(self.core, self.objects.deleting, self.writer)
+        self._definitions = Definitions(self.core, self._serving, self.writer, finalizing)
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None
@@ -135,6 +145,7 @@ class ApiServer:
         allocation: AllocationConfig | None = None,
         kubelet_tls: ssl.SSLContext | None = None,
         delegate: Delegate | None = None,
+        converter_of: ConverterOf | None = None,
     ) -> None:
         """Set the far end of a seam that itself needs this server's `reader` or `writer`; before `start`."""
         if authenticator is not None:
@@ -153,10 +164,15 @@ class ApiServer:
             self.core.kubelet_tls = kubelet_tls
         if delegate is not None:
             self.core.delegate = delegate
+        if converter_of is not None:
+            self._definitions.converter_of = converter_of
 
     async def start(self) -> None:
         """Open the store and fill the caches."""
         await self.store.open()
+        extensible = self.core.registry.by_path(*_DEFINITIONS) is not None
+        if extensible:
+            await self._definitions.begin()
         await self.core.caches.start()
         self.core.world.incarnate(self.core.caches.revision)
         chores = chores_of(self.core.caches)
@@ -166,8 +182,8 @@ class ApiServer:
             chores.append(Chore("repair of addresses and node ports", REPAIR_EVERY_S, self._repair))
         self._housekeeping = Housekeeping(chores, self.core.metrics.chore_failed)
         self._housekeeping.start()
-        if self.core.delegate is not None:
-            await self.core.delegate.start()
+        if extensible:
+            self._definitions.follow()
         self._paths.ready = True
 
     async def appear(self, place: Place) -> None:
@@ -179,8 +195,7 @@ class ApiServer:
 
     async def stop(self) -> None:
         self._paths.ready = False
-        if self.core.delegate is not None:
-            await self.core.delegate.stop()
+        await self._definitions.stop()
         if self._housekeeping is not None:
             await self._housekeeping.stop()
         if self._presence is not None:
@@ -190,7 +205,6 @@ class ApiServer:
                 # Its key expires by itself.
                 log.warning("this API server could not say that it leaves", exc_info=True)
         await self._subresources.close()
-        self.core.webhooks.close()
         await self.core.caches.stop()
         await self.store.close()
 
@@ -254,22 +268,29 @@ class ApiServer:
             raise refusal(user, attributes, decision.reason)
         if len(request.body) > MAX_BODY:
             raise too_large(MAX_BODY)
-        delegate = core.delegate
-        if delegate is not None and delegate.remotes:
-            remote = delegate.remotes.get(version_of(route))
-            if remote is not None:
-                return await delegate.handle(request, remote, user)
         if not route.plural:
             return await self._paths.handle(request, route, user)
         if kind is None:
-            raise unknown_path()
+            return await self._elsewhere(request, route, user)
         if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()
         if request.body:
             request = await as_json(request, core.work)
         call = Call(request, route, verb, kind, user, form_of(request))
         response = await self._handler(call)(call)
+        if kind.deprecation:
+            response.headers = warned(response.headers, kind.deprecation)
         return response if call.form.plain else await in_form(core.work, call.form, response)
+
+    async def _elsewhere(self, request: Request, route: Route, user: User) -> Response:
+        """What is not served here: another server's, where there is one for its group and version.  Raises StatusError
+        404."""
+        delegate, served = self.core.delegate, self.core.served
+        if delegate is not None and not route.odd and route.version not in served.versions(route.group):
+            response = await delegate.handle(request, route, user)
+            if response is not None:
+                return response
+        raise unknown_path()
 
     def _handler(self, call: Call) -> Handler:
         """What answers a call that its kind's table of paths allows."""

@@ -58,8 +58,6 @@ class Serving:
                 for resource in added:
                     core.caches.remove(resource)
                 raise
-            for changed in core.served_changed:
-                changed()
             # What is watched was asked of the kind as it was; who watches asks again.
             for resource in storages:
                 for watcher in core.caches.of(resource).watchers():
@@ -74,8 +72,10 @@ class Serving:
             cache.mixed = cache.mixed or len(cache) > 0
             cache.codec = codec
         selectable = tuple(dict.fromkeys(path for kind in kinds for path in kind.strategy.selectable))
-        if selectable != cache.selectable:
-            await self._core.work.do(cache.reindexed(selectable, _selecting(kinds)))
+        wanted = (selectable, *((kind.resource, kind.own_schemas and kind.own_schemas.digest) for kind in kinds))
+        if wanted != cache.fitted_for and (selectable != cache.selectable or kinds[0].own_schemas is not None):
+            await self._core.work.do(cache.refitted(selectable, _selecting(kinds), _settling(kinds)))
+        cache.fitted_for = wanted
 
     async def withdraw(self, group: str, plural: str, *, stored: Stored) -> None:
         """Serve a resource no longer, in any version. Its objects stay in the store, and are there again when it is
@@ -87,8 +87,6 @@ class Serving:
             if not kinds:
                 raise LookupError(f"{plural}.{group} is not served")
             core.served = served_by(core.caches, core.served.everything.without(group, plural), core.served.schemas)
-            for changed in core.served_changed:
-                changed()
             if kinds[0].virtual or any(
                 _name(kind.stored_resource) == _name(kinds[0].stored_resource) for kind in core.served.kinds()
             ):
@@ -119,6 +117,19 @@ def _name(resource: Resource) -> tuple[str, str]:
     return (resource.group, resource.plural)
 
 
+def _settling(kinds: Sequence[Kind]) -> Callable[[Obj], bool] | None:
+    """What is stored in a version is shown by that version's schema."""
+    schemas = {kind.resource.api_version: kind.own_schemas.structural for kind in kinds if kind.own_schemas is not None}
+    if not schemas:
+        return None
+
+    def settle(obj: Obj) -> bool:
+        schema = schemas.get(obj.get("apiVersion", ""))
+        return schema is not None and schema.settle(obj)
+
+    return settle
+
+
 def _selecting(kinds: Sequence[Kind]) -> Callable[[Obj], Mapping[str, str]]:
     strategies = list({id(kind.strategy): kind.strategy for kind in kinds}.values())
     if len(strategies) == 1:
@@ -137,14 +148,18 @@ def _check(kinds: Iterable[Kind], served: Served) -> None:
     """Raises ValueError."""
     given = {kind.resource for kind in kinds}
     names = {_name(resource) for resource in given}
-    for kind in kinds:
-        resource, stored = kind.resource, kind.stored_resource
+    by_name: dict[tuple[str, str], list[Kind]] = {}
+    by_kind: dict[tuple[str, str], list[Kind]] = {}
+    for known in served.kinds():
+        by_name.setdefault(_name(known.resource), []).append(known)
+        by_kind.setdefault((known.resource.group, known.resource.kind), []).append(known)
+    for new in kinds:
+        resource, stored = new.resource, new.stored_resource
         if stored not in given and served.by_path(stored.group, stored.version, stored.plural) is None:
             raise ValueError(f"{resource.group_resource}: the version {stored.version}, which is stored, is missing")
-        for other in served.kinds():
-            if _name(other.resource) == _name(resource):
-                if other.resource.namespaced != resource.namespaced:
-                    raise ValueError(f"the scope of {resource.group_resource} cannot change while it is served")
-            elif (other.resource.group, other.resource.kind) == (resource.group, resource.kind):
-                if _name(other.resource) not in names:
-                    raise ValueError(f"{resource.kind} of {resource.group} is {other.resource.plural} already")
+        for other in by_name.get(_name(resource), ()):
+            if other.resource.namespaced != resource.namespaced:
+                raise ValueError(f"the scope of {resource.group_resource} cannot change while it is served")
+        for other in by_kind.get((resource.group, resource.kind), ()):
+            if _name(other.resource) not in names:
+                raise ValueError(f"{resource.kind} of {resource.group} is {other.resource.plural} already")

@@ -20,7 +20,7 @@ from typing import Final
 from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Change
-from navarch.apiserver.codec import Codec, canonical, decode
+from navarch.apiserver.codec import Codec, canonical, decode, encode_json, exact
 from navarch.apiserver.watchers import Backlogs, Watcher
 from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
@@ -81,6 +81,10 @@ class WatchCache:
         self.backlogs = backlogs if backlogs is not None else Backlogs()
         self.selectable = tuple(strategy.selectable)
         self._selected: Callable[[Obj], Mapping[str, str]] = strategy.selected
+        # Makes what was stored what the schema says now, where that may have changed since: defaults, for the most.
+        self.settle: Callable[[Obj], bool] | None = None
+        # What the two above were made for.
+        self.fitted_for: tuple[object, ...] = ()
         self.listeners: list[Callable[[Change], None]] = []
         self.events_total = 0
         # Its resource is served no more: what is being written is refused, what is being watched ends.
@@ -159,20 +163,30 @@ class WatchCache:
         if self._settled is not None and not self._settled.done() and not self._hints:
             self._settled.set_result(None)
 
-    def reindexed(self, selectable: Sequence[str], selected: Callable[[Obj], Mapping[str, str]]) -> Iterator[None]:
-        """Index by other fields, in steps between which the cache is used as before; watches there end, since what they
-        look at is not what they looked at."""
-        made: dict[str, tuple[Cached, Mapping[str, str]]] = {}
+    def refitted(
+        self,
+        selectable: Sequence[str],
+        selected: Callable[[Obj], Mapping[str, str]],
+        settle: Callable[[Obj], bool] | None,
+    ) -> Iterator[None]:
+        """Index by other fields, and show objects as another schema has them, in steps between which the cache is used
+        as before; watches there end, since what they look at is not what they looked at."""
+        made: dict[str, tuple[Cached, Mapping[str, str], bytes]] = {}
+        self.settle = settle
         while True:
             todo = [cached for cached in self._entries.values() if made.get(cached.key, (None,))[0] is not cached]
             if not todo:
                 break
             for cached in todo:
-                made[cached.key] = (cached, selected(decode(cached.data)))
+                obj = decode(cached.data)
+                data = exact(encode_json(obj)) if settle is not None and settle(obj) else cached.data
+                made[cached.key] = (cached, selected(obj), data)
                 yield
         self.selectable, self._selected = tuple(selectable), selected
-        for cached, fields in made.values():
+        for cached, fields, data in made.values():
             cached.fields = fields
+            if data is not cached.data:
+                cached.data, cached.kept = data, None
         # What is being written was looked at with the old fields.
         self._hints = dict.fromkeys(self._hints, (b"", _NO_LABELS, _NO_FIELDS))
         self._ring.clear()
@@ -197,6 +211,8 @@ class WatchCache:
         if hint is not None and hint[0] is value:
             return Cached(key, namespace, name, revision, data, hint[1], hint[2])
         obj = decode(value)
+        if self.settle is not None and self.settle(obj):
+            data = self.codec.stamp(exact(encode_json(obj)), revision)
         labels = obj["metadata"].get("labels") or _NO_LABELS
         return Cached(key, namespace, name, revision, data, labels, self.fields_of(obj))
 

@@ -24,6 +24,7 @@ from navarch.api import apply as managed
 from navarch.api.errors import FieldError, already_exists, conflict, internal, invalid, not_found, unavailable
 from navarch.api.errors import timeout as timed_out
 from navarch.api.meta import Obj, generated_name
+from navarch.api.structural import fits
 from navarch.api.validation import validate_new_finalizers, validate_object_meta, validate_object_meta_update
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
@@ -54,8 +55,6 @@ class Origin:
     warnings: list[str] = field(default_factory=list)
     # Bytes that the request states: big objects are looked at beside the event loop.
     size: int = 0
-    # The kind that the request names, where what is written is in another version of it.
-    requested: ServedKind | None = None
 
     def requester(self) -> Requester:
         user = self.user
@@ -136,7 +135,7 @@ class Writing:
         metadata = obj["metadata"]
         namespace, now = metadata.get("namespace") or "", core.now_text()
         apart, size = core.work.apart, origin.size
-        strategy.defaults(obj)
+        await apart(size, strategy.defaults, obj)
         await apart(size, self._manage, kind, None, obj, origin, "", now)
         name = metadata.get("name") or ""
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
@@ -144,7 +143,7 @@ class Writing:
                 await self._mutate(kind, admitted, obj, shared=False)
             base = self._prepare_new(kind, obj, origin, namespace, now)
             holding = self._take(kind, obj, None)
-            origin.warnings.extend(strategy.warnings(obj, None))
+            origin.warnings.extend(await apart(size, list, strategy.warnings(obj, None)))
             await apart(size, self._refuse_invalid, kind, obj, self._create_errors(kind, obj))
             await admitted.validate(obj)
             return await self._commit_new(kind, obj, origin, base, Commit(admitted, holding))
@@ -228,7 +227,8 @@ class Writing:
                 error = FieldError(
                     "FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0
                 )
-                raise invalid(resource.kind, resource.group, name, [error])
+                # Kubernetes names the resource here, where it names the kind elsewhere.
+                raise invalid(resource.plural, resource.group, name, [error])
             try:
                 return await self._replace(kind, obj, old, cached, origin, how)
             except Conflict as lost:
@@ -241,30 +241,22 @@ class Writing:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
         apart, size = self._core.work.apart, origin.size + len(cached.data)
-        now = self._core.now_text() if how.manage else ""
-
-        def shape() -> None:
-            if not through.trusted:
-                strategy.defaults(obj)
-            # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
-            self._prepare(kind, through, obj, old, cached)
-            if how.manage:
-                self._manage(kind, old, obj, origin, how.subresource, now)
-
-        def check() -> None:
-            objectmeta.bump_generation(obj, old, kind)
-            if not how.subresource:
-                origin.warnings.extend(strategy.warnings(obj, old))
-            self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old))
-
-        await apart(size, shape)
+        if not through.trusted:
+            await apart(size, strategy.defaults, obj)
+        # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
+        await apart(size, self._prepare, kind, through, obj, old, cached)
+        if how.manage:
+            await apart(size, self._manage, kind, old, obj, origin, how.subresource, self._core.now_text())
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
             changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
             if changed or through.owns_what_it_says:
                 self._prepare(kind, through, obj, old, cached)
             holding = NOTHING if through.trusted else self._take(kind, obj, old)
             if not through.trusted:
-                await apart(size, check)
+                await apart(size, objectmeta.bump_generation, obj, old, kind)
+                if not how.subresource:
+                    origin.warnings.extend(await apart(size, list, strategy.warnings(obj, old)))
+                await apart(size, self._refuse_invalid, kind, obj, self._update_errors(kind, through, obj, old))
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
                 return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
@@ -357,8 +349,10 @@ class Writing:
     async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
         """Let admission change the object, with defaults for what it added; whether it changed anything. What plugins
         get is a copy: the object shares what it does not change with the stored one."""
-        if admitted.leaves_whole:
-            return await self._mutate_in_place(kind, admitted, obj, shared=shared)
+        if admitted.leaves_whole and not shared:
+            await admitted.mutate(obj)
+            kind.strategy.defaults(obj)
+            return True
         before = orjson.dumps(obj)
         mutated = await admitted.mutate(decode(before) if shared else obj)
         if mutated is None or orjson.dumps(mutated) == before:
@@ -378,19 +372,6 @@ class Writing:
         kind.strategy.defaults(obj)
         return True
 
-    async def _mutate_in_place(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
-        """The same where no plugin needs a second look."""
-        spec = obj.get("spec")
-        if not shared or type(spec) is not dict:
-            await admitted.mutate(obj)
-        else:
-            obj["spec"] = changed = dict(spec)
-            await admitted.mutate(obj)
-            if changed == spec:
-                return False
-        kind.strategy.defaults(obj)
-        return True
-
     def _manage(self, kind: ServedKind, old: Obj | None, obj: Obj, origin: Origin, subresource: str, now: str) -> None:
         if not origin.manager:
             # Server-side apply has written managedFields itself.
@@ -398,8 +379,15 @@ class Writing:
         compiled = kind.compiled
         if compiled is None:
             return
+        if kind.own_schemas is not None and not fits(obj, compiled.root):
+            # Validation will say what is wrong with it, and nobody owns what is not stored.
+            return
         # What a new object's status says is the server's doing, and owned by nobody.
         status = obj.pop("status", None) if old is None and kind.has_status else None
+        noted = None
+        if old is not None and not subresource and kind.has_status and obj.get("status") is not old.get("status"):
+            # So is what a change of something else makes it say.
+            noted, obj["status"] = obj.get("status"), old.get("status")
         managed.update_managed_fields(
             old,
             obj,
@@ -411,6 +399,8 @@ class Writing:
         )
         if status is not None:
             obj["status"] = status
+        if noted is not None:
+            obj["status"] = noted
 
     def _refuse_invalid(self, kind: ServedKind, obj: Obj, errors: Iterable[FieldError]) -> None:
         # A body has room for a hundred thousand mistakes; a reader has not.
@@ -430,6 +420,9 @@ class Writing:
         kind.strategy.complete(obj)
         for _ in range(_HOLDING_ATTEMPTS):
             stored = obj if kind.is_storage else await encodings.stored(kind, obj)
+            if stored is not obj and (schemas := kind.storage_kind.own_schemas) is not None:
+                # What the stored version does not know is not stored.
+                schemas.structural.settle(stored)
             value = codec.encode(stored) if size <= SHORT else await self._core.work.apart(size, codec.encode, stored)
             metadata = obj["metadata"]
             key = codec.key(metadata.get("namespace") or "", metadata["name"])

@@ -232,6 +232,9 @@ class Strategy:
         """Texts for who deletes without saying what shall become of dependents."""
         yield from ()
 
+    # Whether the beginning of a deletion counts as a generation, and says how long it takes.
+    counts_deletion: ClassVar[bool] = True
+
     def prepare_delete(self, obj: Obj) -> None:
         """Change what a beginning deletion changes besides metadata (a Namespace's phase)."""
 
@@ -246,7 +249,8 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class ScaleSubresource:
-    """Where `/scale` finds its numbers. Paths are dotted; `selector` may point at a label selector object or a map."""
+    """Where `/scale` finds its numbers. Paths are dotted; `selector` may point at a label selector object, a map or a
+    text, or be empty where there is none."""
 
     replicas: str = "spec.replicas"
     status_replicas: str = "status.replicas"
@@ -260,6 +264,9 @@ class Converter(Protocol):
         """The objects, each of whatever version, in the version wanted, in order; the caller's own copies.  Raises
         StatusError."""
         ...
+
+
+_WRITES = frozenset({"create", "patch", "update"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +302,15 @@ class Kind:
     own_schemas: StructuralSchemas | None = None
     # False for a version that objects may be stored in, but that nobody can ask for.
     served: bool = True
+    # What everybody who asks for it is warned of; empty for none.
+    deprecation: str = ""
+    # Its objects are going, and it goes with the last of them: no more may come.
+    ending: bool = False
+
+    @property
+    def shown_verbs(self) -> tuple[str, ...]:
+        """Those that discovery tells of."""
+        return tuple(verb for verb in self.verbs if verb not in _WRITES) if self.ending else self.verbs
 
     @property
     def stored_resource(self) -> Resource:

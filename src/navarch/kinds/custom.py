@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-from navarch.api.errors import FieldError
+from navarch.api.errors import FieldError, invalid_value
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
-from navarch.api.structural import Structural, StructuralSchemas
-from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Converter, Kind, ScaleSubresource, Strategy
+from navarch.api.structural import SchemaSource, Structural, StructuralSchemas
+from navarch.api.validation import qualified_name_problems
+from navarch.kinds.base import NAME, SETTABLE_METADATA, Column, Converter, Kind, ScaleSubresource, Strategy
+
+_AGE: Final = Column(
+    "Age",
+    ".metadata.creationTimestamp",
+    type="date",
+    typed=True,
+    description="The time at which the object was created, as the server's clock had it.",
+)
+# Finalizers that need no domain.
+_STANDARD_FINALIZERS: Final = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
+_INT32_MAX: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +35,17 @@ class CustomVersion:
     `stored`; one that is not `served` can still be what objects are stored in."""
 
     name: str
-    schema: Obj
+    schema: Obj | SchemaSource
     served: bool = True
     stored: bool = False
     has_status: bool = False
     scale: ScaleSubresource | None = None
     columns: Sequence[Column] = ()
     selectable: Sequence[str] = ()
+    # What everybody who asks for this version is warned of; empty for none.
+    deprecation: str = ""
+    # Whether what the schema does not know is dropped.
+    prunes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +80,10 @@ class CustomStrategy(Strategy):
     def __init__(self, version: CustomVersion, compiled: Structural) -> None:
         self._compiled = compiled
         self._has_status = version.has_status
+        self._scale = version.scale
         # Per version, where those of built-in kinds are per class.
-        self.columns = (NAME, *(version.columns or (AGE,)))  # type: ignore[misc]
+        self.columns = (NAME, *(version.columns or (_AGE,)))  # type: ignore[misc]
         self.selectable = tuple(version.selectable)  # type: ignore[misc]
-
-    def defaults(self, obj: Obj) -> None:
-        self._compiled.default(obj)
 
     def prepare_create(self, obj: Obj) -> None:
         if self._has_status:
@@ -80,10 +95,64 @@ class CustomStrategy(Strategy):
             super().prepare_update(obj, old)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        return self._compiled.errors(obj)
+        yield from self._compiled.errors(obj, old)
+        if self._scale is not None:
+            yield from _scale_errors(obj, self._scale, spec=True)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        return self._compiled.errors(obj)
+        yield from self._compiled.status_errors(obj, old)
+        if self._scale is not None:
+            yield from _scale_errors(obj, self._scale, spec=False)
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        known = frozenset((old or {}).get("metadata", {}).get("finalizers") or ())
+        for name in sorted(set(obj["metadata"].get("finalizers") or ()) - known):
+            for problem in qualified_name_problems(name):
+                yield f'metadata.finalizers: "{name}": {problem}'
+            if "/" not in name and name not in _STANDARD_FINALIZERS:
+                path = " including a path (/)" if "." in name else ""
+                yield (
+                    f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name{path} to avoid '
+                    "accidental conflicts with other finalizer writers"
+                )
+
+
+def _scale_errors(obj: Obj, scale: ScaleSubresource, *, spec: bool) -> Iterator[FieldError]:
+    """What is wrong with the numbers that `/scale` shows."""
+    for path in (scale.replicas, scale.status_replicas) if spec else (scale.status_replicas,):
+        value, problem = _number_at(obj, path)
+        if problem:
+            yield invalid_value(f".{path}", 0, problem)
+        elif value < 0:
+            yield invalid_value(f".{path}", value, "should be a non-negative integer")
+        elif value > _INT32_MAX:
+            yield invalid_value(f".{path}", value, f"should be less than or equal to {_INT32_MAX}")
+
+
+_GO_TYPES: Final = {
+    str: "string",
+    bool: "bool",
+    float: "float64",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
+
+
+def _number_at(obj: Obj, path: str) -> tuple[int, str]:
+    """The number, 0 where there is none; and why what is there is no number."""
+    value: Any = obj
+    passed = ""
+    for step in path.split("."):
+        if type(value) is not dict:
+            go = _GO_TYPES.get(type(value), "int64")
+            return 0, f".{path} accessor error: {value} is of the type {go}, expected map[string]interface{{}}"
+        if value.get(step) is None:
+            return 0, ""
+        value, passed = value[step], f"{passed}.{step}"
+    if type(value) is not int:
+        go = _GO_TYPES.get(type(value), "<nil>")
+        return 0, f"{passed} accessor error: {value} is of the type {go}, expected int64"
+    return value, ""
 
 
 def kinds_of(custom: CustomResource, builtin: SchemaSet) -> list[Kind]:
@@ -100,13 +169,12 @@ def _kind(custom: CustomResource, version: CustomVersion, storage: Resource, bui
     list_kind = custom.list_kind or f"{custom.kind}List"
     package = ".".join([*reversed(custom.group.split(".")), version.name])
     definition = f"{package}.{custom.kind}"
-    schemas = StructuralSchemas(builtin, definition, f"{package}.{list_kind}", version.schema)
-    compiled = schemas.compile(definition)
-    assert isinstance(compiled, Structural)
+    source = version.schema if isinstance(version.schema, SchemaSource) else SchemaSource.of(version.schema)
+    schemas = StructuralSchemas(builtin, definition, f"{package}.{list_kind}", source, prunes=version.prunes)
     return Kind(
         resource=resource,
         singular=custom.singular or custom.kind.lower(),
-        strategy=CustomStrategy(version, compiled),
+        strategy=CustomStrategy(version, schemas.structural),
         short_names=tuple(custom.short_names),
         categories=tuple(custom.categories),
         has_status=version.has_status,
@@ -117,4 +185,5 @@ def _kind(custom: CustomResource, version: CustomVersion, storage: Resource, bui
         converter=custom.converter,
         own_schemas=schemas,
         served=version.served,
+        deprecation=version.deprecation,
     )

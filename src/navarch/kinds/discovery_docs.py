@@ -81,7 +81,7 @@ def _api_resource(kind: Kind) -> Obj:
         "singularName": kind.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": list(kind.verbs),
+        "verbs": list(kind.shown_verbs),
     }
     if kind.short_names:
         entry["shortNames"] = list(kind.short_names)
@@ -155,7 +155,7 @@ def _aggregated_resource(kind: Kind) -> Obj:
         "responseKind": _response_kind(resource, resource.group, resource.version, resource.kind),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": kind.singular,
-        "verbs": list(kind.verbs),
+        "verbs": list(kind.shown_verbs),
     }
     if kind.short_names:
         entry["shortNames"] = list(kind.short_names)

@@ -27,7 +27,6 @@ from navarch.api.openapi import (
     Operation,
     Parameter,
     Version,
-    for_version_2,
     reachable,
     render_definition,
 )
@@ -35,6 +34,7 @@ from navarch.api.openapi_protobuf import encode_v2
 from navarch.api.schema import SchemaSet
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
+from navarch.kinds.openapi_custom import published
 from navarch.kinds.registry import Registry, definition_name
 
 _SECURITY: Final = {
@@ -177,31 +177,14 @@ def _definitions(kinds: list[Kind], schemas: SchemaSet, version: Version) -> Obj
     documented = schemas.documented()
     for kind in kinds:
         if kind.own_schemas is not None:
-            documented |= {name: _stated(kind, name, own) for name, own in kind.own_schemas.own.items()}
+            documented |= published(kind, documented, version)
     wanted = {PATCH_DEFINITION, DELETE_OPTIONS, STATUS, "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent"}
     for kind in kinds:
         if kind.definition is not None:
             wanted |= {kind.definition, _list_definition(kind)}
         wanted.update(definition_name(*response) for _, response, _ in subresources_of(kind))
     names = reachable(documented, wanted)
-    own = {name for kind in kinds if kind.own_schemas is not None for name in kind.own_schemas.own}
-    return {
-        name: render_definition(
-            name,
-            for_version_2(documented[name]) if version == 2 and name in own else documented[name],
-            version,
-            schemas.stated_defaults(name),
-        )
-        for name in names
-    }
-
-
-def _stated(kind: Kind, name: str, definition: Obj) -> Obj:
-    """A custom kind's definition with what clients find it by."""
-    resource = kind.resource
-    shown = resource.kind if name == kind.definition else kind.list_kind
-    gvk = {"group": resource.group, "version": resource.version, "kind": shown}
-    return {**definition, "x-kubernetes-group-version-kind": [gvk]}
+    return {name: render_definition(name, documented[name], version, schemas.stated_defaults(name)) for name in names}
 
 
 def _list_definition(kind: Kind) -> str:

@@ -69,6 +69,10 @@ POD_CERTIFICATE_REQUESTS: Final = Resource(
     "certificates.k8s.io", "v1", "podcertificaterequests", "PodCertificateRequest", True
 )
 
+CUSTOM_RESOURCE_DEFINITIONS: Final = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False
+)
+
 INGRESS_CLASSES: Final = Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", False)
 INGRESSES: Final = Resource("networking.k8s.io", "v1", "ingresses", "Ingress", True)
 IP_ADDRESSES: Final = Resource("networking.k8s.io", "v1", "ipaddresses", "IPAddress", False)
@@ -106,17 +110,7 @@ PRIORITY_LEVEL_CONFIGURATIONS: Final = Resource(
     "flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", False
 )
 
-MUTATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
-    "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False
-)
-VALIDATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
-    "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False
-)
-
-API_SERVICES: Final = Resource("apiregistration.k8s.io", "v1", "apiservices", "APIService", False)
-
 __all__ = [
-    "API_SERVICES",
     "BINDINGS",
     "CERTIFICATE_SIGNING_REQUESTS",
     "CLUSTER_ROLES",
@@ -129,6 +123,7 @@ __all__ = [
     "CSI_DRIVERS",
     "CSI_NODES",
     "CSI_STORAGE_CAPACITIES",
+    "CUSTOM_RESOURCE_DEFINITIONS",
     "DAEMON_SETS",
     "DEPLOYMENTS",
     "ENDPOINTS",
@@ -145,7 +140,6 @@ __all__ = [
     "LEASES",
     "LIMIT_RANGES",
     "LOCAL_SUBJECT_ACCESS_REVIEWS",
-    "MUTATING_WEBHOOK_CONFIGURATIONS",
     "NAMESPACES",
     "NETWORK_POLICIES",
     "NODES",
@@ -174,7 +168,6 @@ __all__ = [
     "STORAGE_CLASSES",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
-    "VALIDATING_WEBHOOK_CONFIGURATIONS",
     "VOLUME_ATTACHMENTS",
     "VOLUME_ATTRIBUTES_CLASSES",
 ]

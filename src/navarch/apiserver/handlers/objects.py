@@ -17,6 +17,7 @@ from navarch.api.errors import (
     StatusError,
     bad_request,
     conflict,
+    ending,
     forbidden_field,
     invalid,
     invalid_value,
@@ -155,6 +156,8 @@ class Objects:
 
     async def create(self, call: Call) -> Response:
         kind, core = call.kind, self.core
+        if kind.ending:
+            raise ending(kind.resource.group, kind.resource.plural)
         obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
         if call.route.name:
@@ -335,8 +338,7 @@ class Objects:
         if not options.propagation:
             call.warnings.extend(call.kind.strategy.delete_warnings())
         shown = {**options.raw, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
-        dry_run = options.dry_run or call.dry_run
-        return Origin(call.user, "", dry_run, shown, call.warnings, requested=call.requested_kind)
+        return Origin(call.user, "", options.dry_run or call.dry_run, shown, call.warnings)
 
     async def delete_collection(self, call: Call) -> Response:
         options = await self._delete_options(call)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from navarch.api.apply import apply
-from navarch.api.errors import bad_request, invalid, invalid_value, required, unsupported_media_type
+from navarch.api.errors import bad_request, internal, invalid, invalid_value, required, unsupported_media_type
 from navarch.api.meta import Obj, get_path
 from navarch.api.patch import json_patch, merge_patch
 from navarch.api.selectors import from_map, label_selector_of
@@ -31,8 +31,12 @@ class Scaling:
         self._objects = objects
 
     async def get(self, call: Call) -> Response:
-        cached = await self._objects.reading.get(call.kind, call.namespace, call.route.name)
-        return respond_obj(call.form, scale_of(call.kind, cached.obj()))
+        kind = call.kind
+        cached = await self._objects.reading.get(kind, call.namespace, call.route.name)
+        obj = await self._core.encodings.obj(kind, cached)
+        if kind.own_schemas is not None and kind.scale is not None and get_path(obj, kind.scale.replicas) is None:
+            raise internal(f'the spec replicas field ".{kind.scale.replicas}" does not exist')
+        return respond_obj(call.form, scale_of(kind, obj))
 
     async def update(self, call: Call) -> Response:
         scale = decoding.parse_body(call.request, "Scale")
@@ -154,8 +158,10 @@ def scale_of(kind: Kind, obj: Obj) -> Obj:
     replicas = get_path(obj, paths.replicas, 0)
     if replicas:
         scale["spec"]["replicas"] = replicas
-    selector = get_path(obj, paths.selector)
-    if selector:
+    selector = get_path(obj, paths.selector) if paths.selector else None
+    if selector and isinstance(selector, str):
+        scale["status"]["selector"] = selector
+    elif selector:
         is_map = all(isinstance(value, str) for value in selector.values())
         scale["status"]["selector"] = str(from_map(selector) if is_map else label_selector_of(selector))
     return scale

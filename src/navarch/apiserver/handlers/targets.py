@@ -21,12 +21,11 @@ _SERVICE_LABEL = "kubernetes.io/service-name"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`tls` None is plain HTTP. `server_name` is what the certificate is for, where that is not the host."""
+    """`tls` None is plain HTTP."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
-    server_name: str | None = None
 
     @property
     def authority(self) -> str:
