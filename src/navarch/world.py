@@ -87,7 +87,7 @@ class SystemClock:
     """The machine's time of day."""
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(time.time(), UTC)
+        return datetime.now(UTC)
 
 
 class RealWorld:

@@ -230,22 +230,6 @@ async def test_a_write_that_began_before_is_not_left_behind(server: ApiServer, a
     assert (await server.store.range("/registry/example.com/widgets/")).entries == []
 
 
-async def test_an_unknown_group_is_handed_to_the_delegate(server: ApiServer, api: Api) -> None:
-    asked: list[str] = []
-
-    class Other:
-        async def handle(self, request: Request, route: Any, user: User) -> Response | None:
-            asked.append(f"{user.name} {route.group}/{route.version}")
-            return Response(200, b'{"from":"elsewhere"}') if route.group == "metrics.example.com" else None
-
-    server.use(delegate=Other())
-
-    assert (await api("GET", "/apis/metrics.example.com/v1/nodes"))[1] == {"from": "elsewhere"}
-    assert (await api("GET", "/apis/unknown.example.com/v1/nodes"))[0] == 404
-    assert (await api("GET", "/apis/apps/v1/nothing"))[0] == 404
-    assert len(asked) == 2
-
-
 # Versions
 
 

@@ -223,7 +223,8 @@ def test_on_a_full_disk_processes_are_watched_and_come_back_when_there_is_room(u
     folder = place / "c"
     try:
         user.up("--name", "small", "--data-dir", str(folder))
-        with (place / "fill").open("wb") as fill, contextlib.suppress(OSError):
+        # Unbuffered: what did not fit would be tried again when the file is closed.
+        with (place / "fill").open("wb", buffering=0) as fill, contextlib.suppress(OSError):
             while True:
                 fill.write(bytes(1 << 16))
         first = pids(folder)

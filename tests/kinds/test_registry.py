@@ -43,6 +43,7 @@ def test_every_kind_has_its_definition_and_every_stored_one_its_list(registry: R
 def test_every_served_version_of_the_issue_is_there(registry: Registry) -> None:
     assert list(registry.versions()) == [
         "",
+        "apiregistration.k8s.io",
         "apps",
         "events.k8s.io",
         "authentication.k8s.io",
@@ -54,6 +55,7 @@ def test_every_served_version_of_the_issue_is_there(registry: Registry) -> None:
         "policy",
         "rbac.authorization.k8s.io",
         "storage.k8s.io",
+        "admissionregistration.k8s.io",
         "apiextensions.k8s.io",
         "scheduling.k8s.io",
         "coordination.k8s.io",
@@ -135,8 +137,8 @@ def test_groups_name_their_preferred_version(registry: Registry) -> None:
     assert autoscaling is not None
     assert autoscaling["preferredVersion"] == {"groupVersion": "autoscaling/v2", "version": "v2"}
     assert [group["name"] for group in discovery_docs.api_group_list(registry)["groups"]][:2] == [
+        "apiregistration.k8s.io",
         "apps",
-        "events.k8s.io",
     ]
     assert discovery_docs.api_group(registry, "nothing.example.com") is None
     assert discovery_docs.api_resource_list(registry, "apps", "v9") is None

@@ -7,22 +7,40 @@ kept for as long as the process lives. What is longer than any text that is wort
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
+class _Memo(dict[str, T], Generic[T]):
+    """What was made of which text, oldest first. Asking is `__getitem__`: for a text that is remembered no Python code
+    runs, which counts where a request asks ten times."""
+
+    __slots__ = ("_function", "_longest", "_maxsize")
+
+    def __init__(self, function: Callable[[str], T], maxsize: int, longest: int) -> None:
+        super().__init__()
+        self._function = function
+        self._maxsize = maxsize
+        self._longest = longest
+
+    def __missing__(self, text: str) -> T:
+        made = self._function(text)
+        if len(text) <= self._longest:
+            while len(self) >= self._maxsize:
+                try:
+                    del self[next(iter(self))]
+                except (KeyError, RuntimeError, StopIteration):
+                    # Another thread was at it.
+                    break
+            self[text] = made
+        return made
+
+
 def memo(maxsize: int, longest: int = 256) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
-    """Keeps the results for the `maxsize` texts last asked about, of those with at most `longest` characters."""
+    """Keeps the results for `maxsize` texts, of those with at most `longest` characters; the oldest go first."""
 
     def decorate(function: Callable[[str], T]) -> Callable[[str], T]:
-        remembered = lru_cache(maxsize)(function)
-
-        @wraps(function)
-        def answer(text: str) -> T:
-            return remembered(text) if len(text) <= longest else function(text)
-
-        return answer
+        return _Memo(function, maxsize, longest).__getitem__
 
     return decorate

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from navarch.world import Clock as Clock
-from navarch.world import SystemClock as SystemClock
-
 
 def format_time(moment: datetime) -> str:
     """`metav1.Time`: RFC 3339 in UTC, whole seconds."""

@@ -58,6 +58,9 @@ class Origin(Protocol):
     @property
     def warnings(self) -> list[str]: ...
 
+    @property
+    def requested(self) -> Kind | None: ...
+
 
 class Admission:
     """Made by `admission`. `mutates` says whether any plugin may change the object, `leaves_whole` that what they do
@@ -70,11 +73,11 @@ class Admission:
         self._attributes = attributes
         self._stored: Obj | None = None
         self.mutates = bool(interested.mutate)
-        self.leaves_whole = all(plugin.leaves_whole for plugin in interested.mutate)
+        self.leaves_whole = interested.leaves_whole
 
     def guard(self, old: Obj) -> None:
-        """Plugins that change things get an old object of their own: what they do to it restores nothing."""
-        if self._attributes is not None:
+        """Plugins that may change anything get an old object of their own: what they do to it restores nothing."""
+        if self._attributes is not None and not self.leaves_whole:
             self._attributes.old = orjson.loads(orjson.dumps(old))
 
     async def mutate(self, obj: Obj | None) -> Obj | None:
@@ -85,6 +88,11 @@ class Admission:
         attributes.obj = obj
         for plugin in self._interested.mutate:
             await plugin.mutate(attributes)
+        if attributes.reinvoke:
+            # Once: what they make of each other's changes may go on for ever.
+            attributes.again = True
+            for plugin in self._interested.mutate:
+                await plugin.mutate(attributes)
         return attributes.obj
 
     async def validate(self, obj: Obj | None) -> None:
@@ -157,5 +165,6 @@ def admission(
         origin.dry_run,
         origin.options,
         origin.warnings,
+        requested=origin.requested,
     )
     return Admission(interested, attributes)

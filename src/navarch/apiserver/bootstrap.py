@@ -9,12 +9,14 @@ people changed are left alone, but default roles get back the rules that they la
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
+from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth import bootstrap as rbac
 from navarch.apiserver.auth.roles import GROUP as RBAC_GROUP
 from navarch.apiserver.presence import Place
@@ -43,6 +45,9 @@ class BootstrapConfig:
     service_address: str
     service_cidr: str
     client_ca: str = ""
+    # By whose certificates, and under which names, this server speaks for others to extension API servers.
+    front_proxy_ca: str = ""
+    front_proxy_names: tuple[str, ...] = ()
 
 
 async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
@@ -80,6 +85,7 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     }
     defaults = [(by_kind[obj["kind"]], obj) for obj in rbac.objects()]
     stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
+    stale += [told for resource, obj in _client_ca(config) if (told := _told_anew(resource, obj, reader)) is not None]
     await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *_client_ca(config)]))
     async with asyncio.TaskGroup() as tasks:
         for resource, obj in stale:
@@ -114,6 +120,15 @@ def _repaired(resource: Resource, default: Obj, get: object) -> tuple[Resource, 
     return (resource, {**stored, part: [*present, *lacking]}) if lacking else None
 
 
+def _told_anew(resource: Resource, default: Obj, reader: Reader) -> tuple[Resource, Obj] | None:
+    """The stored ConfigMap with what is true now; None if it says so, or is not there."""
+    stored = reader.get(resource, default["metadata"]["namespace"], default["metadata"]["name"])
+    if stored is None:
+        return None
+    data = {**(stored.get("data") or {}), **default["data"]}
+    return None if data == stored.get("data") else (resource, {**stored, "data": data})
+
+
 def _named(name: str) -> Obj:
     return {"metadata": {"name": name}}
 
@@ -124,10 +139,19 @@ def _priority_classes() -> Iterable[tuple[Resource, Obj]]:
 
 
 def _client_ca(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
-    """Where extension API servers find the CA of client certificates."""
+    """Where extension API servers find the CA of client certificates, and that of who speaks for others."""
     if config.client_ca:
         metadata = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
-        yield resources.CONFIG_MAPS, {"metadata": metadata, "data": {"client-ca-file": config.client_ca}}
+        data = {"client-ca-file": config.client_ca}
+        if config.front_proxy_ca:
+            data |= {
+                "requestheader-allowed-names": json.dumps(list(config.front_proxy_names), separators=(",", ":")),
+                "requestheader-client-ca-file": config.front_proxy_ca,
+                "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+                "requestheader-group-headers": '["X-Remote-Group"]',
+                "requestheader-username-headers": '["X-Remote-User"]',
+            }
+        yield resources.CONFIG_MAPS, {"metadata": metadata, "data": data}
 
 
 def _network(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:

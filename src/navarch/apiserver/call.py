@@ -83,7 +83,14 @@ class Call:
             field_validation_of(self.request, options["kind"])
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
-        return Origin(self.user, self.manager, dry_run, options, self.warnings, len(self.request.body))
+        return Origin(
+            self.user, self.manager, dry_run, options, self.warnings, len(self.request.body), self.requested_kind
+        )
+
+    @property
+    def requested_kind(self) -> ServedKind | None:
+        """The kind, where its writes go through another version's pipeline."""
+        return None if self.kind.to_storage is None else self.kind
 
 
 def warning_headers(warnings: list[str]) -> Mapping[str, str]:

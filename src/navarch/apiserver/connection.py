@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -149,9 +149,11 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {phrase}\r\n"
 
 
-def _head_of(response: Response, length: int) -> bytes:
+def _head_of(response: Response, length: int | None) -> bytes:
+    """Without a length the body comes in chunks."""
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = (
-        f"{_status_line(response.status)}Content-Type: {response.content_type}\r\nContent-Length: {length}\r\n"
+        f"{_status_line(response.status)}Content-Type: {response.content_type}\r\n{framing}\r\n"
         f"Cache-Control: no-cache, private\r\nDate: {rfc822_formatted_time()}\r\n"
     )
     if response.status == 401:
@@ -179,6 +181,7 @@ class Connection(web.RequestHandler):
         "_patience",
         "_peer",
         "_peer_known",
+        "_streaming",
         "_used",
     )
 
@@ -192,6 +195,7 @@ class Connection(web.RequestHandler):
         self._later_size = 0
         # Whether aiohttp has the connection for good; how many requests it is handling.
         self._general = not short_way
+        self._streaming = False
         self._handling = 0
         # When the first byte of the request came whose head is not whole yet, and when the last answer was sent.
         self._began_s: float | None = None
@@ -349,7 +353,9 @@ class Connection(web.RequestHandler):
 
     async def _send(self, response: Response) -> None:
         body = response.body
-        assert isinstance(body, bytes)
+        if not isinstance(body, bytes):
+            await self._stream(response, body)
+            return
         transport = self.transport
         if transport is None:
             return
@@ -366,6 +372,28 @@ class Connection(web.RequestHandler):
                 async with asyncio.timeout(_STALLED_S):
                     await self._drain_helper()
 
+    async def _stream(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
+        """What another server answers, as it comes; who asked and is gone ends it."""
+        self._streaming = True
+        try:
+            self._write(_head_of(response, None))
+            async for chunk in chunks:
+                if chunk:
+                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                if self._paused:
+                    async with asyncio.timeout(_STALLED_S):
+                        await self._drain_helper()
+            self._write(b"0\r\n\r\n")
+        finally:
+            self._streaming = False
+            await chunks.aclose()  # type: ignore[attr-defined]
+
+    def _write(self, data: bytes) -> None:
+        """Raises ConnectionError."""
+        if self.transport is None:
+            raise ConnectionError("the client is gone")
+        self.transport.write(data)
+
     def _certificate(self) -> bytes | None:
         """The client's certificate, as `tls` has it, the same for all of a connection."""
         if not self._peer_known:
@@ -381,6 +409,8 @@ class Connection(web.RequestHandler):
         if self._patience is not None:
             self._patience.cancel()
         self._later.clear()
+        if self._streaming and self._answering is not None:
+            self._answering.cancel()
         super().connection_lost(exc)
 
     def _process_keepalive(self) -> None:

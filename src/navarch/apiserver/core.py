@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -12,15 +12,18 @@ from navarch.api.meta import Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.time import format_time
 from navarch.apiserver.admitting import Chain, NoAdmission
+from navarch.apiserver.aggregation.directory import Remote
+from navarch.apiserver.aggregation.foreign import Foreign
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.companions import Companion
 from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import Metrics
-from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served, ServedKind
 from navarch.apiserver.user import User
+from navarch.apiserver.webhooks.client import WebhookClient
+from navarch.apiserver.webhooks.services import Services
 from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
@@ -28,10 +31,21 @@ from navarch.world import World
 
 
 class Delegate(Protocol):
-    """Answers for what this server does not serve itself: the API servers behind it (aggregation)."""
+    """Answers for what other API servers serve (aggregation): `remotes` by group and version, and what is shown of them
+    in discovery and OpenAPI (`foreign`)."""
 
-    async def handle(self, request: Request, route: Route, user: User) -> Response | None:
-        """Whoever may ask has been found out. None where it is nobody's: 404 then.  Raises StatusError."""
+    @property
+    def remotes(self) -> Mapping[tuple[str, str], Remote]: ...
+
+    @property
+    def foreign(self) -> Foreign: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def handle(self, request: Request, remote: Remote, user: User) -> Response:
+        """Whoever may ask has been found out."""
         ...
 
 
@@ -54,15 +68,20 @@ class Core:
     metrics: Metrics = field(default_factory=Metrics)
     work: LongWork = field(init=False)
     encodings: Encodings = field(init=False)
+    # Asks webhooks, of admission and of conversion.
+    webhooks: WebhookClient = field(init=False)
     on_bookmark_s: float = 60.0
-    # Who answers for groups and versions that are not served here.
+    # Who answers for groups and versions that others serve.
     delegate: Delegate | None = None
+    # Called whenever `served` has been replaced.
+    served_changed: list[Callable[[], None]] = field(default_factory=list)
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
         self.work = LongWork(self.world)
         self.encodings = Encodings(self.work)
+        self.webhooks = WebhookClient(Services(self.caches, self.world), self.world)
 
     @property
     def registry(self) -> Registry:

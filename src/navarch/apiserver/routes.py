@@ -179,6 +179,16 @@ def verb_of(request: Request, route: Route) -> str:
     return verb
 
 
+def version_of(route: Route) -> tuple[str, str]:
+    """The group and version that a path is in, be it a resource's or the version's own; empty for another path."""
+    if route.plural:
+        return route.group, route.version
+    parts = route.path.rstrip("/").split("/")
+    if len(parts) == 4 and parts[1] == "apis":
+        return parts[2], parts[3]
+    return ("", parts[2]) if len(parts) == 3 and parts[1] == "api" else ("", "")
+
+
 def attributes_of(request: Request, route: Route, verb: str) -> RequestAttributes:
     """What the authorizer is asked. A list or watch of a single name counts as naming it."""
     if not route.plural:

@@ -51,7 +51,7 @@ from navarch.apiserver.metrics import NOTHING_SERVED
 from navarch.apiserver.negotiation import form_of, respond_error, without_body
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
-from navarch.apiserver.routes import Route, attributes_of, parse, verb_of
+from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
 from navarch.apiserver.user import LOOPBACK, User
@@ -182,6 +182,8 @@ class ApiServer:
             chores.append(Chore("repair of addresses and node ports", REPAIR_EVERY_S, self._repair))
         self._housekeeping = Housekeeping(chores, self.core.metrics.chore_failed)
         self._housekeeping.start()
+        if self.core.delegate is not None:
+            await self.core.delegate.start()
         if extensible:
             self._definitions.follow()
         self._paths.ready = True
@@ -195,6 +197,8 @@ class ApiServer:
 
     async def stop(self) -> None:
         self._paths.ready = False
+        if self.core.delegate is not None:
+            await self.core.delegate.stop()
         await self._definitions.stop()
         if self._housekeeping is not None:
             await self._housekeeping.stop()
@@ -205,6 +209,7 @@ class ApiServer:
                 # Its key expires by itself.
                 log.warning("this API server could not say that it leaves", exc_info=True)
         await self._subresources.close()
+        self.core.webhooks.close()
         await self.core.caches.stop()
         await self.store.close()
 
@@ -268,10 +273,15 @@ class ApiServer:
             raise refusal(user, attributes, decision.reason)
         if len(request.body) > MAX_BODY:
             raise too_large(MAX_BODY)
+        delegate = core.delegate
+        if delegate is not None and delegate.remotes:
+            remote = delegate.remotes.get(version_of(route))
+            if remote is not None:
+                return await delegate.handle(request, remote, user)
         if not route.plural:
             return await self._paths.handle(request, route, user)
         if kind is None:
-            return await self._elsewhere(request, route, user)
+            raise unknown_path()
         if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()
         if request.body:
@@ -281,16 +291,6 @@ class ApiServer:
         if kind.deprecation:
             response.headers = warned(response.headers, kind.deprecation)
         return response if call.form.plain else await in_form(core.work, call.form, response)
-
-    async def _elsewhere(self, request: Request, route: Route, user: User) -> Response:
-        """What is not served here: another server's, where there is one for its group and version.  Raises StatusError
-        404."""
-        delegate, served = self.core.delegate, self.core.served
-        if delegate is not None and not route.odd and route.version not in served.versions(route.group):
-            response = await delegate.handle(request, route, user)
-            if response is not None:
-                return response
-        raise unknown_path()
 
     def _handler(self, call: Call) -> Handler:
         """What answers a call that its kind's table of paths allows."""

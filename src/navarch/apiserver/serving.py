@@ -58,6 +58,8 @@ class Serving:
                 for resource in added:
                     core.caches.remove(resource)
                 raise
+            for changed in core.served_changed:
+                changed()
             # What is watched was asked of the kind as it was; who watches asks again.
             for resource in storages:
                 for watcher in core.caches.of(resource).watchers():
@@ -87,6 +89,8 @@ class Serving:
             if not kinds:
                 raise LookupError(f"{plural}.{group} is not served")
             core.served = served_by(core.caches, core.served.everything.without(group, plural), core.served.schemas)
+            for changed in core.served_changed:
+                changed()
             if kinds[0].virtual or any(
                 _name(kind.stored_resource) == _name(kinds[0].stored_resource) for kind in core.served.kinds()
             ):

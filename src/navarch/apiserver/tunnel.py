@@ -8,7 +8,7 @@ stream be idle.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from navarch.api.errors import unavailable
@@ -30,15 +30,18 @@ class Tunnel(Response):
     writer: asyncio.StreamWriter | None = None
 
 
-async def open_tunnel(request: Request, target: Target, url: str) -> Response:
-    """Raises StatusError 503 where nobody answers."""
+async def open_tunnel(
+    request: Request, target: Target, url: str, headers: Iterable[tuple[str, str]] | None = None
+) -> Response:
+    """With other headers than the client's, where they are given.  Raises StatusError 503 where nobody answers."""
     try:
         answer = await switch(
             target.host,
             target.port,
             f"{request.method} {url} HTTP/1.1",
-            _headers(request, target),
+            _headers(request.headers.items() if headers is None else headers, target),
             tls=target.tls,
+            server_name=target.server_name,
         )
     except NoAnswer as error:
         raise unavailable(f"error dialing backend: {error}") from error
@@ -50,9 +53,9 @@ async def open_tunnel(request: Request, target: Target, url: str) -> Response:
     return Response(answer.status, body, {}, answer.headers().get("content-type", "text/plain"))
 
 
-def _headers(request: Request, target: Target) -> Iterator[str]:
+def _headers(headers: Iterable[tuple[str, str]], target: Target) -> Iterator[str]:
     yield f"Host: {target.authority}"
-    for name, value in request.headers.items():
+    for name, value in headers:
         if name not in _DROPPED and not name.startswith(IMPERSONATION):
             yield f"{name}: {value}"
 

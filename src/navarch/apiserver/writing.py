@@ -55,6 +55,8 @@ class Origin:
     warnings: list[str] = field(default_factory=list)
     # Bytes that the request states: big objects are looked at beside the event loop.
     size: int = 0
+    # The kind that the request names, where what is written is in another version of it.
+    requested: ServedKind | None = None
 
     def requester(self) -> Requester:
         user = self.user
@@ -241,22 +243,30 @@ class Writing:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
         apart, size = self._core.work.apart, origin.size + len(cached.data)
-        if not through.trusted:
-            await apart(size, strategy.defaults, obj)
-        # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
-        await apart(size, self._prepare, kind, through, obj, old, cached)
-        if how.manage:
-            await apart(size, self._manage, kind, old, obj, origin, how.subresource, self._core.now_text())
+        now = self._core.now_text() if how.manage else ""
+
+        def shape() -> None:
+            if not through.trusted:
+                strategy.defaults(obj)
+            # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
+            self._prepare(kind, through, obj, old, cached)
+            if how.manage:
+                self._manage(kind, old, obj, origin, how.subresource, now)
+
+        def check() -> None:
+            objectmeta.bump_generation(obj, old, kind)
+            if not how.subresource:
+                origin.warnings.extend(strategy.warnings(obj, old))
+            self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old))
+
+        await apart(size, shape)
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
             changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
             if changed or through.owns_what_it_says:
                 self._prepare(kind, through, obj, old, cached)
             holding = NOTHING if through.trusted else self._take(kind, obj, old)
             if not through.trusted:
-                await apart(size, objectmeta.bump_generation, obj, old, kind)
-                if not how.subresource:
-                    origin.warnings.extend(await apart(size, list, strategy.warnings(obj, old)))
-                await apart(size, self._refuse_invalid, kind, obj, self._update_errors(kind, through, obj, old))
+                await apart(size, check)
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
                 return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
@@ -349,10 +359,8 @@ class Writing:
     async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
         """Let admission change the object, with defaults for what it added; whether it changed anything. What plugins
         get is a copy: the object shares what it does not change with the stored one."""
-        if admitted.leaves_whole and not shared:
-            await admitted.mutate(obj)
-            kind.strategy.defaults(obj)
-            return True
+        if admitted.leaves_whole:
+            return await self._mutate_in_place(kind, admitted, obj, shared=shared)
         before = orjson.dumps(obj)
         mutated = await admitted.mutate(decode(before) if shared else obj)
         if mutated is None or orjson.dumps(mutated) == before:
@@ -369,6 +377,19 @@ class Writing:
             metadata["managedFields"] = decode(before)["metadata"].get("managedFields") or []
         if (compiled := kind.compiled) is not None:
             compiled.default(obj)
+        kind.strategy.defaults(obj)
+        return True
+
+    async def _mutate_in_place(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
+        """The same where no plugin needs a second look."""
+        spec = obj.get("spec")
+        if not shared or type(spec) is not dict:
+            await admitted.mutate(obj)
+        else:
+            obj["spec"] = changed = dict(spec)
+            await admitted.mutate(obj)
+            if changed == spec:
+                return False
         kind.strategy.defaults(obj)
         return True
 

@@ -38,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_head",
         "_headers",
         "_length",
+        "_longest",
         "_method",
         "_status",
         "_transport",
@@ -46,7 +47,9 @@ class Connection(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int | None = None) -> None:
+        """`longest` is how long an answer's body may be, unpacked; None: as long as it likes."""
+        self._longest = longest
         self.closed = False
         self.used = False
         self.idle_since = 0.0
@@ -138,10 +141,12 @@ class Connection(asyncio.Protocol):
             self._begin(head)
         if self._chunks is not None:
             body = self._chunks.feed(data)
+            self._check_length(self._chunks.size)
             if body is not None:
                 self._finish(body)
             return
         self._body += data
+        self._check_length(len(self._body))
         if self._length is not None:
             if len(self._body) > self._length:
                 raise ValueError("more came than was announced")
@@ -157,6 +162,11 @@ class Connection(asyncio.Protocol):
             self._length, self._chunks = None, http1.Chunks()
         else:
             self._length = http1.length_of(self._headers)
+            self._check_length(self._length or 0)
+
+    def _check_length(self, length: int) -> None:
+        if self._longest is not None and length > self._longest:
+            raise ValueError(f"a body of more than {self._longest} bytes")
 
     def _finish(self, body: bytes) -> None:
         status, headers, until_end = self._status, self._headers, self._chunks is None and self._length is None
@@ -164,9 +174,17 @@ class Connection(asyncio.Protocol):
         if headers.get("connection", "").lower() == "close" or until_end:
             self.close()
         if headers.get("content-encoding", "").lower() == "gzip":
-            try:
-                body = zlib.decompress(body, zlib.MAX_WBITS | 16)
-            except zlib.error as error:
-                raise ValueError(str(error)) from None
+            body = self._unpacked(body)
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, headers, body))
+
+    def _unpacked(self, body: bytes) -> bytes:
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            unpacked = unpacker.decompress(body, 0 if self._longest is None else self._longest + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        self._check_length(len(unpacked))
+        if not unpacker.eof:
+            raise ValueError("a packed body without its end")
+        return unpacked

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
 
-from navarch.client.connection import Answer, Connection, NoAnswerError
+from navarch.client.connection import Answer, Connection
 from navarch.client.http1 import request_head
+from navarch.client.pool import Pool
 from navarch.client.transport import Request, Response
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -40,8 +40,14 @@ class HTTPTransport:
         self.base_url = base_url.rstrip("/")
         self._tls = tls
         self._token = token
-        self._pool = _Pool(self.base_url, tls, connections)
-        self._base_path = urlsplit(self.base_url).path
+        parts = urlsplit(self.base_url)
+        secure = parts.scheme == "https"
+        self._host = parts.hostname or "localhost"
+        self._port = parts.port or (443 if secure else 80)
+        self._pool_tls = (tls or ssl.create_default_context()) if secure else None
+        self._authority = parts.netloc.rpartition("@")[2]
+        self._pool = Pool(self._connect, connections)
+        self._base_path = parts.path
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request, *, stream: bool = False) -> Response:
@@ -67,23 +73,22 @@ class HTTPTransport:
         path = self._base_path + path
         if not path.isascii() or " " in path:
             path = quote(path, safe="/%:@!$&'()*+,;=?-._~")
-        lines = [("host", self._pool.authority), *headers.items()]
+        lines = [("host", self._authority), *headers.items()]
         if body or method in ("POST", "PUT", "PATCH"):
             lines.append(("content-length", str(len(body))))
         return request_head(method, path, lines) + body
 
     async def _ask(self, method: str, data: bytes) -> Answer:
-        pool = self._pool
-        while True:
-            connection = await pool.take()
-            again = connection.used and method in _IDEMPOTENT
-            try:
-                return await connection.ask(method, data, _REQUEST_TIMEOUT_S)
-            except NoAnswerError:
-                if not again:
-                    raise
-            finally:
-                pool.give_back(connection)
+        return await self._pool.ask(method, data, _REQUEST_TIMEOUT_S, again=method in _IDEMPOTENT)
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        tls = self._pool_tls
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            _, connection = await loop.create_connection(
+                Connection, self._host, self._port, ssl=tls, server_hostname=self._host if tls else None
+            )
+        return connection
 
     async def _stream(self, request: Request, path: str, headers: dict[str, str]) -> Response:
         url = self.base_url + path
@@ -120,98 +125,6 @@ class HTTPTransport:
             await self._session.close()
         # The TLS close handshake of uvloop's transports needs one turn of the loop.
         await asyncio.sleep(0)
-
-
-class _Pool:
-    """At most `limit` connections to one server; who finds none waits, first come first served."""
-
-    def __init__(self, base_url: str, tls: ssl.SSLContext | None, limit: int) -> None:
-        parts = urlsplit(base_url)
-        secure = parts.scheme == "https"
-        self._host = parts.hostname or "localhost"
-        self._port = parts.port or (443 if secure else 80)
-        self._tls = (tls or ssl.create_default_context()) if secure else None
-        self.authority = parts.netloc.rpartition("@")[2]
-        self._free = limit
-        self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._sweeping: asyncio.TimerHandle | None = None
-        self._closed = False
-
-    async def take(self) -> Connection:
-        """An open connection, to be given back.  Raises OSError, TimeoutError."""
-        if not self._free:
-            await self._turn()
-        else:
-            self._free -= 1
-        try:
-            while self._idle:
-                # The one last used, so that those beyond the present need stay idle and go.
-                connection = self._idle.pop()
-                if not connection.closed:
-                    return connection
-            return await self._connect()
-        except BaseException:
-            self._leave()
-            raise
-
-    async def _turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
-            raise
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            _, connection = await loop.create_connection(
-                Connection, self._host, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None
-            )
-        return connection
-
-    def give_back(self, connection: Connection) -> None:
-        if self._closed:
-            connection.close()
-        elif not connection.closed:
-            loop = asyncio.get_running_loop()
-            connection.idle_since = loop.time()
-            self._idle.append(connection)
-            if self._sweeping is None:
-                self._sweeping = loop.call_later(_KEPT_IDLE_S, self._sweep)
-        self._leave()
-
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-    def _sweep(self) -> None:
-        """Close what has been idle for long."""
-        loop = asyncio.get_running_loop()
-        since = loop.time() - _KEPT_IDLE_S
-        kept: list[Connection] = []
-        for connection in self._idle:
-            if connection.idle_since <= since:
-                connection.close()
-            elif not connection.closed:
-                kept.append(connection)
-        self._idle = kept
-        self._sweeping = loop.call_later(_KEPT_IDLE_S, self._sweep) if kept else None
-
-    def close(self) -> None:
-        self._closed = True
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
 
 
 async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

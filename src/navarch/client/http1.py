@@ -93,6 +93,11 @@ class Chunks:
         self._missing = -1
         self._last = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of the body so far."""
+        return len(self._body)
+
     def feed(self, data: bytes) -> bytes | None:
         """The body once it is whole; what comes after it is dropped.  Raises ValueError."""
         at = 0

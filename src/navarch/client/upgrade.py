@@ -58,13 +58,22 @@ class NoAnswer(ConnectionError):
 
 
 async def switch(
-    host: str, port: int, request_line: str, headers: Iterable[str], *, tls: ssl.SSLContext | None = None
+    host: str,
+    port: int,
+    request_line: str,
+    headers: Iterable[str],
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
 ) -> Answer:
-    """Send a request head (`POST /path HTTP/1.1`, `Name: value` …) and read the head of the answer.
+    """Send a request head (`POST /path HTTP/1.1`, `Name: value` …) and read the head of the answer; `server_name` is
+    what the certificate is for, where that is not the host.
 
     Raises OSError or TimeoutError where nobody is there, NoAnswer where somebody is who does not answer."""
     async with asyncio.timeout(_CONNECT_S):
-        reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=_HEAD_MAX)
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=tls, limit=_HEAD_MAX, server_hostname=server_name if tls is not None else None
+        )
     try:
         writer.write(("\r\n".join([request_line, *headers]) + "\r\n\r\n").encode("latin-1", "replace"))
         async with asyncio.timeout(_ANSWER_S):

@@ -12,6 +12,8 @@ from navarch.api import schema
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.admission.webhooks import Webhooks
+from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
@@ -25,6 +27,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.pki import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
 from navarch.world import RealWorld, World
@@ -95,6 +98,8 @@ def bootstrap_config(config: ClusterConfig) -> BootstrapConfig:
         service_address=first_service_address(config),
         service_cidr=config.service_cidr,
         client_ca=(config.pki / "ca.crt").read_text(),
+        front_proxy_ca=(config.pki / f"{FRONT_PROXY_CA}.crt").read_text(),
+        front_proxy_names=(FRONT_PROXY_NAME,),
     )
 
 
@@ -124,7 +129,10 @@ def make_server(
         event_ttl_s=config.event_ttl_s,
     )
     tokens = make_tokens(config, server.reader, world)
+    core = server.core
+    front_proxy = (config.pki / f"{FRONT_PROXY_CLIENT}.crt", config.pki / f"{FRONT_PROXY_CLIENT}.key")
     server.use(
+        delegate=Aggregator(core, server.reader, server.writer, front_proxy),
         kubelet_tls=_kubelet_tls(config),
         allocation=allocation_config(config),
         authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens, clock=world),
@@ -137,6 +145,7 @@ def make_server(
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
+            webhooks=Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world),
         ),
     )
     return server

@@ -431,14 +431,16 @@ def delete(config: ClusterConfig) -> None:
     Raises StartError, with nothing removed, while anybody uses what is in the folder.
     """
     from navarch.cluster import kubeconfig
+    from navarch.store.lock import holder
 
     if users := running(config):
         raise StartError(
             f"nothing was deleted: {users[0].name}, process {users[0].pid}, of cluster {config.name!r} still runs"
         )
-    if pid := locks.flock_holder(config.root / "state.db.lock"):
-        who = f"process {pid}" if pid > 0 else "another process"
-        raise StartError(f"nothing was deleted: {who} has {config.root / 'state.db'} open")
+    pid = holder(config.database)
+    if pid is not None:
+        who = f"process {pid}" if pid else "another process"
+        raise StartError(f"nothing was deleted: {who} has {config.database} open")
     kubeconfig.remove(config)
     settings.forget(config)
     shutil.rmtree(config.root, ignore_errors=False)

@@ -103,31 +103,3 @@ def _asked(descriptor: int, byte: int) -> int:
     if kind == fcntl.F_UNLCK:
         return 0
     return pid if pid > 0 else -1
-
-
-def flock_holder(path: Path) -> int:
-    """The same for a lock of the other kind (`flock`), by which the store keeps others out of its database."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _flock_pid(os.fstat(descriptor))
-        return 0
-    finally:
-        os.close(descriptor)
-
-
-def _flock_pid(file: os.stat_result) -> int:
-    wanted = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-    try:
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5] == wanted and int(words[4]) > 0:
-                return int(words[4])
-    except (OSError, IndexError, ValueError):
-        pass
-    return -1

@@ -22,6 +22,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from navarch.cluster.config import ClusterConfig, host_address, host_name
 
+FRONT_PROXY_CA = "front-proxy-ca"
+FRONT_PROXY_CLIENT = "front-proxy-client"
+# The name in the certificate by which extension API servers know this API server.
+FRONT_PROXY_NAME = "front-proxy"
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=120)
@@ -65,6 +69,9 @@ def ensure(config: ClusterConfig) -> None:
         ca.ensure_serving(folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own)
     if config.nodes:
         ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
+    # An authority of its own: who has a certificate of the cluster's is not therefore believed to speak for others.
+    front_proxy = _Authority.load_or_create(folder, FRONT_PROXY_CA)
+    front_proxy.ensure_client(folder / FRONT_PROXY_CLIENT, Identity(FRONT_PROXY_CLIENT, FRONT_PROXY_NAME))
     token_key = folder / "sa.key"
     if not token_key.exists():
         _write(token_key, _pem_key(ec.generate_private_key(ec.SECP256R1())), durable=True)
@@ -159,15 +166,15 @@ class _Authority:
         self.key = key
 
     @classmethod
-    def load_or_create(cls, folder: Path) -> _Authority:
-        certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
+    def load_or_create(cls, folder: Path, name: str = "ca") -> _Authority:
+        certificate_file, key_file = folder / f"{name}.crt", folder / f"{name}.key"
         if certificate_file.exists() and key_file.exists():
             key = load_pem_private_key(key_file.read_bytes(), None)
             if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise ValueError(f"{key_file} holds no elliptic-curve key")
             return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), key)
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"navarch-ca-{os.urandom(4).hex()}")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"navarch-{name}-{os.urandom(4).hex()}")])
         now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()

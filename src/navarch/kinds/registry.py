@@ -22,6 +22,8 @@ from navarch.kinds.strategies import lookup
 
 # The packages whose modules register strategies.
 _PACKAGES: Final = (
+    "admissionregistration",
+    "apiregistration",
     "apiextensions",
     "apps",
     "authentication",
@@ -48,6 +50,7 @@ _CONNECT: Final = ("create", "get")
 _PROXY: Final = ("create", "delete", "get", "patch", "update")
 _ALL: Final = ("all",)
 _STATUS: Final[Mapping[str, Any]] = {"has_status": True}
+_CONFIGURATION: Final[Mapping[str, Any]] = {"categories": ("api-extensions",)}
 _WORKLOAD: Final[Mapping[str, Any]] = {"has_status": True, "categories": _ALL}
 _SCALED: Final[Mapping[str, Any]] = {**_WORKLOAD, "scale": ScaleSubresource()}
 _VIRTUAL: Final[Mapping[str, Any]] = {"virtual": True, "verbs": _CREATE}
@@ -109,6 +112,7 @@ def _core() -> Iterator[_Row]:
         {**_short("sa"), "subresources": {"token": ("authentication.k8s.io/v1/TokenRequest", _CREATE)}},
     )
     yield r.SERVICES, {**_WORKLOAD, **_short("svc"), "subresources": {"proxy": ("ServiceProxyOptions", _PROXY)}}
+    yield r.API_SERVICES, {**_STATUS, "categories": ("api-extensions",)}
 
 
 def _workloads() -> Iterator[_Row]:
@@ -167,6 +171,8 @@ def _platform() -> Iterator[_Row]:
     yield r.STORAGE_CLASSES, _short("sc")
     yield r.VOLUME_ATTACHMENTS, _STATUS
     yield r.VOLUME_ATTRIBUTES_CLASSES, _short("vac")
+    yield r.MUTATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
+    yield r.VALIDATING_WEBHOOK_CONFIGURATIONS, _CONFIGURATION
     yield (
         r.CUSTOM_RESOURCE_DEFINITIONS,
         {**_STATUS, **_short("crd", "crds"), "categories": ("api-extensions",)},
@@ -181,6 +187,7 @@ def _platform() -> Iterator[_Row]:
 
 # Groups whose types are not among those of k8s.io/api.
 _PACKAGES_OF_GROUPS: Final[Mapping[str, str]] = {
+    "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
 }
 

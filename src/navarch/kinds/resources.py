@@ -110,7 +110,17 @@ PRIORITY_LEVEL_CONFIGURATIONS: Final = Resource(
     "flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", False
 )
 
+MUTATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False
+)
+VALIDATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False
+)
+
+API_SERVICES: Final = Resource("apiregistration.k8s.io", "v1", "apiservices", "APIService", False)
+
 __all__ = [
+    "API_SERVICES",
     "BINDINGS",
     "CERTIFICATE_SIGNING_REQUESTS",
     "CLUSTER_ROLES",
@@ -140,6 +150,7 @@ __all__ = [
     "LEASES",
     "LIMIT_RANGES",
     "LOCAL_SUBJECT_ACCESS_REVIEWS",
+    "MUTATING_WEBHOOK_CONFIGURATIONS",
     "NAMESPACES",
     "NETWORK_POLICIES",
     "NODES",
@@ -168,6 +179,7 @@ __all__ = [
     "STORAGE_CLASSES",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
+    "VALIDATING_WEBHOOK_CONFIGURATIONS",
     "VOLUME_ATTACHMENTS",
     "VOLUME_ATTRIBUTES_CLASSES",
 ]

@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
-from navarch.api.time import Clock, parse_time
+from navarch.api.time import parse_time
 from navarch.client.base import Client
 from navarch.client.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
+from navarch.world import Clock
 
 _TTL: Final = timedelta(seconds=10)
 _FORGET_AFTER: Final = timedelta(hours=1)

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from navarch.api.time import Clock, SystemClock
 from navarch.store.base import MAX_OPS, Compacted, Conflict, Delete, Entry, Event, Page, Progress, Put, check_ops
 from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
+from navarch.world import Clock, SystemClock
 
 
 class _Version(NamedTuple):

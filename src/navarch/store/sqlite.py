@@ -27,7 +27,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from navarch.api.time import Clock, SystemClock
 from navarch.store import failpoints, sqlite_file
 from navarch.store.base import (
     MAX_OPS,
@@ -49,6 +48,7 @@ from navarch.store.lock import FileLock
 from navarch.store.outcome import Outcome, settle
 from navarch.store.sqlite_file import Loaded, Standing, first_position
 from navarch.store.sqlite_open import open_database, record_path
+from navarch.world import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 

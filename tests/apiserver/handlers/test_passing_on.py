@@ -39,7 +39,7 @@ async def test_a_browsers_token_stays_here() -> None:
     authenticator = ClusterAuthenticator(tokens, static_tokens={"token": User("jane")})
 
     user = await authenticator.authenticate(request, None)
-    passed_on = list(_headers(request, Target("10.0.0.1", 80)))
+    passed_on = list(_headers(request.headers.items(), Target("10.0.0.1", 80)))
 
     assert user.name == "jane"
     assert passed_on[1:] == ["a: b", "sec-websocket-protocol: v5.channel.k8s.io"]

@@ -7,7 +7,7 @@ up-to-date cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -53,6 +53,18 @@ class Attributes:
     warnings: list[str] = field(default_factory=list)
     # What a plugin wants to remember from one hook to the next of this write, under its own name.
     state: dict[str, Any] = field(default_factory=dict)
+    # The kind that was asked for, where it is another version of `kind`, in which the object is.
+    requested: Kind | None = None
+    # Set by a plugin whose change others may want to see: every `mutate` is called once more then, `again` being true.
+    reinvoke: bool = False
+    again: bool = False
+    # What plugins have to say of a write in the audit log.
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Kind:
+        """The kind as the request names it."""
+        return self.requested or self.kind
 
     def refused(self, why: str) -> StatusError:
         """403 in the words that every plugin uses: `pods "web" is forbidden: …`."""
@@ -73,9 +85,12 @@ class Plugin:
     # Which subresources; the empty one is the object itself. None: whichever.
     subresources: frozenset[str] | None = frozenset({""})
 
-    # What it adds is whole, defaults of the schema included, and it keeps off what only the server says. The built-in
+    # What it adds is whole, defaults of the schema included; it keeps off what only the server says; and of an object
+    # that is there already it replaces fields of the specification, without a change to a value in them. The built-in
     # ones say so, which spares their writes a second look; nobody has to.
     leaves_whole: bool = False
+    # Of which operations it changes the object.
+    mutated: frozenset[str] = frozenset({"CREATE", "UPDATE", "DELETE", "CONNECT"})
 
     def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         """Whether this plugin wants to see such writes at all; asked once per kind, operation and subresource."""
@@ -85,6 +100,9 @@ class Plugin:
             and (self.subresources is None or subresource in self.subresources)
             and (not self.resources or (resource.group, resource.plural) in self.resources)
         )
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever `concerns` might say something else from now on."""
 
     async def mutate(self, attributes: Attributes) -> None:
         """Change `attributes.obj` in place."""
@@ -101,12 +119,13 @@ class Plugin:
 
 
 class Interested(NamedTuple):
-    """The plugins that want to see a write, by the hooks that they have."""
+    """The plugins that want to see a write, by the hooks that they have; whether all that change it leave it whole."""
 
-    mutate: tuple[Plugin, ...]
-    validate: tuple[Plugin, ...]
-    committed: tuple[Plugin, ...]
-    rolled_back: tuple[Plugin, ...]
+    mutate: tuple[Plugin, ...] = ()
+    validate: tuple[Plugin, ...] = ()
+    committed: tuple[Plugin, ...] = ()
+    rolled_back: tuple[Plugin, ...] = ()
+    leaves_whole: bool = True
 
 
-NOBODY: Final = Interested((), (), (), ())
+NOBODY: Final = Interested()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
-from navarch.api.meta import Resource
 from navarch.apiserver.admission.base import NOBODY, Interested, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
     Authorize,
@@ -30,8 +30,11 @@ from navarch.apiserver.admission.service_account import ServiceAccount
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.toleration_seconds import DefaultTolerationSeconds
+from navarch.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, Webhooks
 from navarch.kinds.base import Kind
 from navarch.world import World
+
+_REMEMBERED: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,30 @@ class Chain:
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.plugins = tuple(plugins)
-        self._interested: dict[tuple[Resource, str, str], Interested] = {}
+        # With the kind itself, so that nothing else can have its number.
+        self._interested: dict[tuple[int, str, str], tuple[Kind, Interested]] = {}
+        for plugin in self.plugins:
+            plugin.follow(self._interested.clear)
 
     def interested(self, kind: Kind, operation: str, subresource: str) -> Interested:
-        key = (kind.resource, operation, subresource)
-        found = self._interested.get(key)
-        if found is None:
-            plugins = [plugin for plugin in self.plugins if plugin.concerns(kind, operation, subresource)]
-            found = Interested(*(_having(plugins, hook) for hook in Interested._fields))
-            found = self._interested[key] = found if any(found) else NOBODY
+        # By the kind itself, not its name: what is another kind now may have other plugins.
+        key = (id(kind), operation, subresource)
+        known = self._interested.get(key)
+        if known is not None:
+            return known[1]
+        if len(self._interested) >= _REMEMBERED:
+            self._interested.clear()
+        plugins = [plugin for plugin in self.plugins if plugin.concerns(kind, operation, subresource)]
+        mutate = tuple(plugin for plugin in _having(plugins, "mutate") if operation in plugin.mutated)
+        found = Interested(
+            mutate,
+            _having(plugins, "validate"),
+            _having(plugins, "committed"),
+            _having(plugins, "rolled_back"),
+            all(plugin.leaves_whole for plugin in mutate),
+        )
+        found = found if found != NOBODY else NOBODY
+        self._interested[key] = (kind, found)
         return found
 
 
@@ -71,10 +89,11 @@ def default_chain(
     authorize: Authorize | None = None,
     rules: Rules | None = None,
     more: Callable[[], Iterable[Plugin]] = tuple,
+    webhooks: Webhooks | None = None,
 ) -> Chain:
     """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
-    `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before quota, which is
-    last because it counts what the others have made of the object."""
+    `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before `webhooks` and
+    quota, which is last because it counts what the others have made of the object."""
     plugins: list[Plugin] = [
         NamespaceLifecycle(reader),
         LimitRanger(reader),
@@ -92,6 +111,7 @@ def default_chain(
         DefaultStorageClass(reader),
         DefaultIngressClass(reader),
         *more(),
+        *(() if webhooks is None else (MutatingAdmissionWebhook(webhooks), ValidatingAdmissionWebhook(webhooks))),
         ResourceQuota(reader, writer),
     ]
     # Not among those that can be disabled: as in Kubernetes it belongs to the roles themselves.

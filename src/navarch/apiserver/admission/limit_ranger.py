@@ -24,6 +24,8 @@ class LimitRanger(Plugin):
     leaves_whole = True
     resources = frozenset({("", "pods"), ("", "persistentvolumeclaims")})
     subresources = frozenset({"", "resize"})
+    # The amounts of containers that are there are refused, not changed.
+    mutated = frozenset({"CREATE"})
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -37,7 +39,7 @@ class LimitRanger(Plugin):
         return [item for each in found for item in (each.get("spec") or {}).get("limits") or ()]
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.kind.resource.plural != "pods" or attributes.operation != "CREATE" or attributes.obj is None:
+        if attributes.kind.resource.plural != "pods" or attributes.obj is None:
             return
         limits: dict[str, str] = {}
         requests: dict[str, str] = {}

@@ -338,7 +338,8 @@ class Objects:
         if not options.propagation:
             call.warnings.extend(call.kind.strategy.delete_warnings())
         shown = {**options.raw, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
-        return Origin(call.user, "", options.dry_run or call.dry_run, shown, call.warnings)
+        dry_run = options.dry_run or call.dry_run
+        return Origin(call.user, "", dry_run, shown, call.warnings, requested=call.requested_kind)
 
     async def delete_collection(self, call: Call) -> Response:
         options = await self._delete_options(call)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import orjson
 
 from navarch.api.errors import method_not_allowed, unknown_path
+from navarch.apiserver.aggregation.documents import MergedDocuments
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.documents import Documents
 from navarch.apiserver.routes import Route
@@ -37,6 +38,7 @@ class Paths:
         self._core = core
         self.ready = False
         self.documents = Documents(core)
+        self._merged = MergedDocuments(self.documents)
 
     async def handle(self, request: Request, route: Route, user: User) -> Response:
         """Raises StatusError."""
@@ -56,6 +58,9 @@ class Paths:
         if issuer is not None and route.path.rstrip("/") == _JWKS:
             return Response(200, orjson.dumps(issuer.jwks()), {}, "application/jwk-set+json")
         if first in ("api", "apis", "openapi"):
+            delegate = self._core.delegate
+            if delegate is not None and delegate.foreign.versions:
+                return await self._merged.handle(request, route, user, delegate)
             return await self.documents.handle(request, route)
         if route.path == "/":
             return Response(200, orjson.dumps({"paths": self._listed_paths()}, option=orjson.OPT_INDENT_2))

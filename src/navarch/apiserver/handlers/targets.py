@@ -21,11 +21,12 @@ _SERVICE_LABEL = "kubernetes.io/service-name"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`tls` None is plain HTTP."""
+    """`tls` None is plain HTTP. `server_name` is what the certificate is for, where that is not the host."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    server_name: str | None = None
 
     @property
     def authority(self) -> str:

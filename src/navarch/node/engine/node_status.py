@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, labels_of
-from navarch.api.time import Clock, format_micro_time, format_time
+from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.resources import LEASES, NODES
@@ -31,6 +31,7 @@ from navarch.node.resources.amounts import memory_capacity
 from navarch.node.resources.capacity import Capacity, Provider, providers_of
 from navarch.node.resources.pressure import Pressure
 from navarch.node.runtime.base import Runtime, RuntimeFailure
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from navarch.api.meta import Obj
-from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.supervision import Failures
@@ -23,7 +22,7 @@ from navarch.node.resources.manager import ResourceManager
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
 from navarch.node.volumes.manager import VolumeManager
-from navarch.world import World
+from navarch.world import Clock, World
 
 
 @dataclass(slots=True)

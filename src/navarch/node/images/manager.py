@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
-from navarch.api.time import Clock
 from navarch.node.backoff import Backoff
 from navarch.node.references import ObjectSource
 from navarch.node.runtime.base import Image, Login, Runtime, RuntimeFailure
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 
 from navarch.api.meta import Obj
 from navarch.api.protobuf_messages import message_class
-from navarch.api.time import Clock
 from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from http import HTTPStatus
 from typing import Any
 
 from navarch.api.meta import Key
-from navarch.api.time import Clock, format_time
+from navarch.api.time import format_time
+from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 

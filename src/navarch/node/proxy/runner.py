@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Key, Obj, key_of, labels_of
-from navarch.api.time import Clock, SystemClock
 from navarch.client.base import Client
 from navarch.client.following import Applier, run_with
 from navarch.client.informer import Informer
@@ -27,6 +26,7 @@ from navarch.node.proxy.health import Health, ServiceHealth, serve_json
 from navarch.node.proxy.nftables import NftablesProxier
 from navarch.node.proxy.rules import TableConfig
 from navarch.node.proxy.services import HEADLESS, PROXY_NAME, Place, choose, endpoints_of, service_of, service_ports
+from navarch.world import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 

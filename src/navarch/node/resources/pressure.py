@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.api.time import Clock
 from navarch.node.config import KubeletConfig
+from navarch.world import Clock
 
 # A condition stays for a while after its cause has gone, so that the scheduler does not see it flutter.
 _HOLD: Final = timedelta(minutes=5)

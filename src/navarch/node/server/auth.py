@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from navarch.api.errors import StatusError
-from navarch.api.time import Clock
 from navarch.client.base import Client
 from navarch.client.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+from navarch.world import Clock
 
 _MASTERS: Final = "system:masters"
 _API_SERVER: Final = "system:apiserver"

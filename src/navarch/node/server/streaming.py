@@ -40,7 +40,6 @@ READER_PROTOCOLS: Final = ("binary.k8s.io", "base64.binary.k8s.io")
 _REMOTE: Final = ("v4.channel.k8s.io",)
 _PORT_FORWARD: Final = ("portforward.k8s.io",)
 _HEARTBEAT_S: Final = 30.0
-_STDIN_BUFFER: Final = 64
 # What `isdigit` takes beside them is no channel.
 _DIGITS: Final = "0123456789"
 

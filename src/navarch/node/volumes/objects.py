@@ -15,13 +15,13 @@ from typing import Any
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
-from navarch.api.time import Clock
 from navarch.node import podspec
 from navarch.node.fieldref import field_value, resource_value
 from navarch.node.podspec import ConfigError
 from navarch.node.volumes.atomic import write_payload
 from navarch.node.volumes.base import Payload, VolumeContext, VolumeError, mode_of
 from navarch.node.volumes.mounts import mount
+from navarch.world import Clock
 
 
 def _pick(

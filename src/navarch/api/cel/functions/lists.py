@@ -1,0 +1,96 @@
+"""Kubernetes' functions over lists, regular expressions, and cel-go's sets."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Final
+
+from navarch.api.cel.declarations import declared
+from navarch.api.cel.errors import CelError
+from navarch.api.cel.functions.arithmetic import add
+from navarch.api.cel.regex import matches_of
+from navarch.api.cel.values import Duration, Uint, compare, equal
+
+_COMPARABLE: Final = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
+_SUMMABLE: Final = {"int": 0, "uint": Uint(0), "double": 0.0, "duration": Duration(0)}
+
+
+def _is_sorted(items: list[Any]) -> bool:
+    return all(compare(a, b) <= 0 for a, b in pairwise(items))
+
+
+def _extreme(items: list[Any], word: str, sign: int) -> Any:
+    if not items:
+        raise CelError(f"{word} called on empty list")
+    found = items[0]
+    for each in items[1:]:
+        if compare(each, found) * sign > 0:
+            found = each
+    return found
+
+
+def _min(items: list[Any]) -> Any:
+    return _extreme(items, "min", -1)
+
+
+def _max(items: list[Any]) -> Any:
+    return _extreme(items, "max", 1)
+
+
+def _sum(zero: Any) -> Any:
+    def total(items: list[Any]) -> Any:
+        result = zero
+        for each in items:
+            result = add(result, each)
+        return result
+
+    return total
+
+
+def _index_of(items: list[Any], item: Any) -> int:
+    return next((index for index, each in enumerate(items) if equal(each, item)), -1)
+
+
+def _last_index_of(items: list[Any], item: Any) -> int:
+    return next((index for index in range(len(items) - 1, -1, -1) if equal(items[index], item)), -1)
+
+
+def _find(text: str, pattern: str) -> str:
+    found = matches_of(pattern, text, 1)
+    return found[0] if found else ""
+
+
+def _has_all(items: list[Any], wanted: list[Any]) -> bool:
+    return all(any(equal(each, item) for item in items) for each in wanted)
+
+
+_LINES = """
+indexOf list_a_index_of_int list<A>.(A) int
+lastIndexOf list_a_last_index_of_int list<A>.(A) int
+find string_find_string string.(string) string
+findAll string_find_all_string string.(string) list<string>
+findAll string_find_all_string_int string.(string, int) list<string>
+sets.contains list_sets_contains_list (list<T>, list<T>) bool
+sets.equivalent list_sets_equivalent_list (list<T>, list<T>) bool
+sets.intersects list_sets_intersects_list (list<T>, list<T>) bool
+"""
+_FUNCTIONS: Final[dict[str, Any]] = {
+    "list_a_index_of_int": _index_of,
+    "list_a_last_index_of_int": _last_index_of,
+    "string_find_string": _find,
+    "string_find_all_string": lambda text, pattern: matches_of(pattern, text),
+    "string_find_all_string_int": lambda text, pattern, most: matches_of(pattern, text, most),
+    "list_sets_contains_list": _has_all,
+    "list_sets_equivalent_list": lambda a, b: _has_all(a, b) and _has_all(b, a),
+    "list_sets_intersects_list": lambda a, b: any(equal(x, y) for x in a for y in b),
+}
+for _type in _COMPARABLE:
+    for _name, _function in (("isSorted", _is_sorted), ("min", _min), ("max", _max)):
+        _id = f"list_{_type}_{'is_sorted_bool' if _name == 'isSorted' else f'{_name}_{_type}'}"
+        _LINES += f"{_name} {_id} list<{_type}>.() {'bool' if _name == 'isSorted' else _type}\n"
+        _FUNCTIONS[_id] = _function
+for _type, _zero in _SUMMABLE.items():
+    _LINES += f"sum list_{_type}_sum_{_type} list<{_type}>.() {_type}\n"
+    _FUNCTIONS[f"list_{_type}_sum_{_type}"] = _sum(_zero)
+
+FUNCTIONS: Final = declared(_LINES, _FUNCTIONS)
