@@ -179,11 +179,10 @@ class DeploymentController(Owner):
             deployment, found = await self._create_new(deployment, old, number)
             return deployment, found, old
         found = await self._sync_annotations(deployment, found, number)
-        deployment = await self._note_revision(deployment, found)
+        told = None
         if progress.has_deadline(deployment) and condition_of(deployment, "Progressing") is None:
-            message = f'Found new replica set "{name_of(found)}"'
-            deployment = await self._tell_progress(deployment, "True", "FoundNewReplicaSet", message)
-        return deployment, found, old
+            told = ("True", "FoundNewReplicaSet", f'Found new replica set "{name_of(found)}"')
+        return await self._note_revision(deployment, found, told), found, old
 
     async def _sync_annotations(self, deployment: Obj, new: Obj, number: int) -> Obj:
         annotations = revisions.new_annotations(deployment, new, number)
@@ -197,14 +196,18 @@ class DeploymentController(Owner):
         }
         return await self.write(REPLICA_SETS, changed)
 
-    async def _note_revision(self, deployment: Obj, new: Obj) -> Obj:
+    async def _note_revision(self, deployment: Obj, new: Obj, told: tuple[str, str, str] | None) -> Obj:
+        """Write down which revision is the newest, and what is told of the progress (status, reason, message): both
+        through the status, as Kubernetes does, so that nothing of the specification is written."""
+        annotations = annotations_of(deployment)
         number = annotations_of(new).get(revisions.REVISION, "")
-        if annotations_of(deployment).get(revisions.REVISION) == number:
+        if annotations.get(revisions.REVISION) == number and told is None:
             return deployment
-        annotations = {**annotations_of(deployment), revisions.REVISION: number}
-        return await self.write(
-            DEPLOYMENTS, {**deployment, "metadata": {**deployment["metadata"], "annotations": annotations}}
-        )
+        noted = {**deployment["metadata"], "annotations": {**annotations, revisions.REVISION: number}}
+        status = deployment.get("status") or {}
+        if told is not None:
+            status = progress.with_condition(status, progress.condition("Progressing", *told, self.clock.now()))
+        return await self.write_status(DEPLOYMENTS, {**deployment, "metadata": noted}, status)
 
     async def _create_new(self, deployment: Obj, old: Sequence[Obj], number: int) -> tuple[Obj, Obj | None]:
         collisions = (deployment.get("status") or {}).get("collisionCount")
@@ -225,11 +228,10 @@ class DeploymentController(Owner):
         if size > 0:
             message = f"Scaled up replica set {name_of(new)} from 0 to {size}"
             self.recorder.event(deployment, "Normal", "ScalingReplicaSet", message)
-        deployment = await self._note_revision(deployment, new)
+        told = None
         if progress.has_deadline(deployment):
-            message = f'Created new replica set "{name_of(new)}"'
-            deployment = await self._tell_progress(deployment, "True", "NewReplicaSetCreated", message)
-        return deployment, new
+            told = ("True", "NewReplicaSetCreated", f'Created new replica set "{name_of(new)}"')
+        return await self._note_revision(deployment, new, told), new
 
     async def _taken(self, deployment: Obj, made: Obj, error: StatusError) -> Obj | None:
         """The name of the new ReplicaSet exists: it is ours and the informer was late, or the hashes collide."""
