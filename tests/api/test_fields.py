@@ -68,7 +68,7 @@ def test_a_comparison_tells_what_was_added_removed_and_modified() -> None:
     changes = fields.compare(OBJECT, new, POD)
     assert list(fields.paths(changes.added)) == [".metadata.labels.tier"]
     assert list(fields.paths(changes.removed)) == [".metadata.labels.app"]
-    assert list(fields.paths(changes.modified)) == ['.spec.containers[name="web"].image', ".spec.tolerations"]
+    assert list(fields.paths(changes.modified)) == [".spec.tolerations", '.spec.containers[name="web"].image']
 
 
 def test_the_order_of_items_with_keys_is_no_difference() -> None:

@@ -133,3 +133,22 @@ def test_the_result_shares_nothing_with_object_or_patch(obj: Any, patch: Any) ->
 
 def test_what_is_replaced_need_not_be_there() -> None:
     assert json_patch({"a": {}}, [{"op": "replace", "path": "/a/new", "value": 1}]) == {"a": {"new": 1}}
+
+
+def _operations(old: Any, new: Any, at: str = "") -> list[Any]:
+    """A JSON patch of the difference of two objects."""
+    out: list[Any] = [{"op": "remove", "path": f"{at}/{name}"} for name in old if name not in new]
+    for name, value in new.items():
+        path, was = f"{at}/{name}", old.get(name)
+        if name not in old:
+            out.append({"op": "add", "path": path, "value": value})
+        elif isinstance(value, dict) and isinstance(was, dict):
+            out += [{"op": "test", "path": path, "value": was}, *_operations(was, value, path)]
+        elif was != value or type(was) is not type(value):
+            out.append({"op": "replace", "path": path, "value": value})
+    return out
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_json_patch_made_from_the_difference_leads_from_one_object_to_the_other(old: Any, new: Any) -> None:
+    assert json_patch(old, _operations(old, new)) == new

@@ -52,7 +52,7 @@ def test_set_element_order_that_contradicts_the_list_is_refused() -> None:
     }
     with pytest.raises(StatusError) as caught:
         strategic_merge_patch(pod({"name": "a"}, {"name": "b"}), patch, POD)
-    assert caught.value.code == 400
+    assert caught.value.code == 500
     assert caught.value.message.startswith("The order in patch list:\n[map[name:b] map[name:a]]")
 
 
@@ -112,17 +112,17 @@ def test_an_item_without_its_merge_key_is_refused_with_its_contents() -> None:
     assert caught.value.message == "map: map[image:x] does not contain declared merge key: name"
 
 
-def test_directives_leave_no_trace_where_the_object_has_nothing_yet() -> None:
+def test_items_that_only_delete_leave_no_trace_where_the_object_has_nothing_yet() -> None:
     patch = {
         "spec": {
             "$setElementOrder/containers": [{"name": "a"}],
-            "containers": [{"name": "a", "securityContext": {"$retainKeys": ["privileged"], "privileged": True}}],
+            "containers": [{"name": "a", "env": [{"name": "E", "$patch": "delete"}]}],
             "volumes": [{"name": "v", "$patch": "delete"}, {"name": "w", "emptyDir": {"medium": None}}],
         }
     }
     patched = strategic_merge_patch({"spec": {}}, patch, POD)
     assert patched["spec"] == {
-        "containers": [{"name": "a", "securityContext": {"privileged": True}}],
+        "containers": [{"name": "a", "env": []}],
         "volumes": [{"name": "w", "emptyDir": {}}],
     }
 
@@ -142,3 +142,70 @@ def test_patching_twice_changes_nothing_more_and_inputs_stay(live_items: Any, pa
     assert strategic_merge_patch(once, patch, POD) == once
     assert (live, patch) == before
     assert set(names(once)) == {item["name"] for item in [*live_items, *patch_items]}
+
+
+def _patch_between(old: Any, new: Any) -> Any:
+    """What `kubectl apply` would send: changed and new items, the deleted ones, and the order of all."""
+    before = {container["name"]: container for container in old}
+    items = []
+    for container in new:
+        was = before.get(container["name"], {})
+        gone = {name: None for name in was if name not in container}
+        if (change := {**container, **gone}) != was:
+            items.append(change)
+    deleted = [{"name": name, "$patch": "delete"} for name in before if name not in {c["name"] for c in new}]
+    order = [{"name": container["name"]} for container in new]
+    return {"spec": {"containers": items + deleted, "$setElementOrder/containers": order}}
+
+
+@given(CONTAINERS.filter(bool), CONTAINERS.filter(bool))
+def test_a_patch_of_the_difference_leads_from_one_list_to_the_other(old: Any, new: Any) -> None:
+    assert strategic_merge_patch(pod(*old), _patch_between(old, new), POD) == pod(*new)
+
+
+@pytest.mark.parametrize(
+    ("patch", "code", "message"),
+    [
+        ([1], 400, "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        ({"spec": {"$patch": "nope"}}, 500, "unknown patch type: nope in map: map[$patch:nope]"),
+        ({"spec": {"containers": [{"$patch": "merge"}]}}, 500, "merging lists cannot yet be specified in the patch"),
+        (
+            {"spec": {"containers": [{"$patch": "delete"}]}},
+            500,
+            "map: map[$patch:delete] does not contain declared merge key: name",
+        ),
+        (
+            {"spec": {"containers": ["x"]}},
+            500,
+            "list element types are not identical: [[map[name:a]] [x]]",
+        ),
+        (
+            {"spec": {"$setElementOrder/containers": "x"}},
+            500,
+            "expected a []interface {}, but received a string",
+        ),
+        (
+            {"spec": {"$setElementOrder/nope": []}},
+            500,
+            'unable to find api field in struct PodSpec for the json field "nope"',
+        ),
+        ({"metadata": {"$deleteFromPrimitiveList": []}}, 400, "invalid patch format of primitive list"),
+        ({"spec": {"$retainKeys": "x"}}, 400, "invalid patch format of retainKeys"),
+        (
+            {"metadata": {"finalizers": [["x"]]}},
+            500,
+            "list element types are not identical: [[a/b] [[x]]]",
+        ),
+    ],
+)
+def test_a_patch_that_cannot_be_carried_out(patch: Any, code: int, message: str) -> None:
+    live = {**pod({"name": "a"}), "metadata": {"finalizers": ["a/b"]}}
+    with pytest.raises(StatusError) as caught:
+        strategic_merge_patch(live, patch, POD)
+    assert (caught.value.code, caught.value.message) == (code, message)
+
+
+def test_a_list_that_is_replaced_keeps_what_only_means_something_where_lists_merge() -> None:
+    live = pod(tolerations=[{"key": "a"}])
+    patched = strategic_merge_patch(live, {"spec": {"tolerations": [{"key": "b", "$patch": "delete"}]}}, POD)
+    assert patched["spec"]["tolerations"] == [{"key": "b", "$patch": "delete"}]

@@ -14,6 +14,7 @@ from tests.golden import floors
 from tests.golden.replay import Step, areas, folder, replay, scores
 
 _FAST = (
+    "apply",
     "bootstrap",
     "content",
     "defaulting",

@@ -16,14 +16,17 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from navarch.api import fields
-from navarch.api.errors import Obj, StatusError, bad_request
+import orjson
+
+from navarch.api import fields, typed
+from navarch.api.errors import Obj, StatusError, bad_request, unexplained
 from navarch.api.fields import FieldSet
-from navarch.api.merge import check_configuration, merge_configuration, prune
+from navarch.api.merge import merged, pruned
 from navarch.api.patch import copy_json
 from navarch.api.strategic import SchemaNodeLike
 
 _MAX_UPDATE_MANAGERS: Final = 10
+_MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 _ANCIENT: Final = "ancient-changes"
 _BEFORE_APPLY: Final = "before-first-apply"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -165,30 +168,30 @@ def apply(
     manager: str,
     force: bool,
     api_version: str,
+    kind: str = "",
     subresource: str = "",
     now: str,
-    ignored: Collection[str] | None = None,
+    ignored: Collection[str] = (),
 ) -> Obj:
-    """The object after applying `config`; `live` (None: it does not exist yet) and `config` stay as they are.
+    """The object after applying `config`; `live` (None: it does not exist yet) and `config` stay as they are. What is
+    null in it is not there.
 
-    `ignored` are the top-level fields that cannot be written here (by default `status`, or through a subresource
-    `spec`): what the configuration says about them is dropped.  Raises StatusError: 409 with one cause per conflict.
+    `ignored` are the dotted paths of what cannot be written here (`status`, or through a subresource `spec`): what the
+    configuration says about them is nobody's.  Raises StatusError: 400 for a configuration of something else, 409 with
+    one cause per conflict, 500 for one that has not the types of its kind.
     """
-    given = config.get("apiVersion")
-    if given != api_version:
-        versions = f"Specified patch version: {given or ''}, expected: {api_version}"
-        raise bad_request(f"Incorrect version specified in apply patch. {versions}")
-    if (config.get("metadata") or {}).get("managedFields"):
+    stated = type_of(config)
+    if stated != type_text(api_version, kind or stated.rpartition("Kind=")[2]):
+        raise bad_request(f"invalid object type: {stated}")
+    metadata = config.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("managedFields"), list):
         raise bad_request("metadata.managedFields must be nil")
-    config = _without_nulls(copy_json(config))
-    for name in _ignored(node, subresource) if ignored is None else ignored:
-        config.pop(name, None)
-    problems = list(check_configuration(config, node))
-    if problems:
-        raise bad_request(f"failed to create typed patch object ({_describe(live, config)}): {problems[0]}")
+    if said := typed.problems(config, node):
+        raise unexplained(f"failed to create typed patch object ({describe(config)}): {said}")
     me = _manager(manager, "Apply", api_version, subresource)
+    excluded = _excluded(ignored)
     try:
-        return _apply(live, config, node, me, api_version, force=force, now=now)
+        return _apply(live, config, node, me, api_version, excluded, force=force, now=now)
     except _Conflicts as conflicts:
         found = conflicts.found
         if manager == "kubectl" and live is not None:
@@ -196,8 +199,39 @@ def apply(
             allowed = _fields_last_applied(live, node)
             found = {who: rest for who, owned in found.items() if (rest := fields.difference(owned, allowed))}
             if not found:
-                return _apply(live, config, node, me, api_version, force=True, now=now)
+                return _apply(live, config, node, me, api_version, excluded, force=True, now=now)
         raise _conflict_error(found) from None
+
+
+def type_of(config: Obj) -> str:
+    """Which type a configuration says that it is of, as Kubernetes prints it: `apps/v1, Kind=Deployment`."""
+    version, kind = config.get("apiVersion"), config.get("kind")
+    if not isinstance(version, str) or version.count("/") > 1:
+        version = ""
+    return type_text(version, kind if isinstance(kind, str) else "")
+
+
+def type_text(api_version: str, kind: str) -> str:
+    return f"{api_version if '/' in api_version else '/' + api_version}, Kind={kind}"
+
+
+def describe(config: Obj) -> str:
+    """Which object a configuration is of, for messages."""
+    metadata = config.get("metadata")
+    namespace, name = (
+        (value if isinstance(value := metadata.get(key), str) else "") if isinstance(metadata, dict) else ""
+        for key in ("namespace", "name")
+    )
+    return f"{namespace}/{name}; {type_of(config)}"
+
+
+def _excluded(ignored: Collection[str]) -> FieldSet:
+    out: FieldSet = {}
+    for path in ignored:
+        at = out
+        for step in path.split("."):
+            at = at.setdefault(f"f:{step}", {})
+    return out
 
 
 class _Conflicts(Exception):
@@ -207,49 +241,73 @@ class _Conflicts(Exception):
 
 
 def _apply(
-    live: Obj | None, config: Obj, node: SchemaNodeLike | None, me: _Manager, api_version: str, *, force: bool, now: str
+    live: Obj | None,
+    config: Obj,
+    node: SchemaNodeLike | None,
+    me: _Manager,
+    api_version: str,
+    excluded: FieldSet,
+    *,
+    force: bool,
+    now: str,
 ) -> Obj:
     managers = _decode((live or {}).get("metadata", {}).get("managedFields") or [])
     if live is not None and not managers:
         # Nobody's ownership was recorded so far: whoever wrote the object before owns it as one.
-        everything = _strip(fields.created_set(live, node))
+        everything = _strip(fields.recursive_difference(fields.created_set(live, node), excluded))
         before = _manager(_BEFORE_APPLY, "Update", api_version, "")
         managers = {before: _Owned(everything, api_version, now)} if everything else {}
-    base: Obj = copy_json(live) if live is not None else {}
-    base.setdefault("metadata", {}).pop("managedFields", None)
-    stated = _strip(fields.owned_set(config, node))
+    base: Obj = _unmanaged(live) if live is not None else _empty(config)
+    said = _filtered(fields.owned_set(config, node), excluded)
+    stated = _strip({**said, "f:metadata": dict(said["f:metadata"])} if "f:metadata" in said else dict(said))
     last = managers.get(me)
-    merged = merge_configuration(base, config, node)
-    others: FieldSet = stated
-    for manager, owned in managers.items():
-        if manager != me:
-            others = fields.union(others, owned.fields)
-    if last is not None:
-        prune(merged, last.fields, others, config, node)
-    changes = _compare(live, merged, node) if live is not None else fields.Changes()
-    found = _conflicting(managers, changes, me)
+    wanted = merged(base, config, node)
+    if last is not None and fields.difference(last.fields, said):
+        owned: FieldSet = said
+        for manager, others in managers.items():
+            if manager != me:
+                owned = fields.union(owned, others.fields)
+        wanted = pruned(wanted, last.fields, owned, node)
+    changes = _compare(base, wanted, node)
+    changed = _filtered(fields.union(changes.modified, changes.added), excluded)
+    found = _conflicting(managers, changed, me)
     if found and not force:
         raise _Conflicts(found)
-    _refresh_last_applied(live, merged, config, me)
-    noop = last is not None and last.fields == stated and last.api_version == api_version
-    if noop and not (changes.added or changes.modified or changes.removed) and live is not None:
-        copied: Obj = copy_json(live)
-        return copied
-    lost = fields.union(fields.union(changes.modified, changes.added), changes.removed)
+    unchanged = live is not None and not (changes.added or changes.modified or changes.removed) and base == wanted
+    lost = fields.union(changed, _filtered(changes.removed, excluded))
     after = {
         manager: replace(owned, fields=kept)
         for manager, owned in managers.items()
         if manager != me and (kept := fields.difference(owned.fields, lost))
     }
     if stated:
-        after[me] = _Owned(stated, api_version, now)
-    _write(merged.setdefault("metadata", {}), after)
-    return merged
+        # Who states what is there already changes nothing but who owns it: no time is kept of that.
+        time = (last.time if last is not None else "") if unchanged else now
+        after[me] = _Owned(stated, api_version, time)
+    out: Obj = copy_json(base if unchanged else wanted)
+    if not out.get("metadata"):
+        out["metadata"] = {}
+    _write(out["metadata"], after)
+    _refresh_last_applied(out, config, me)
+    return out
 
 
-def _conflicting(managers: _Managers, changes: fields.Changes, me: _Manager) -> dict[_Manager, FieldSet]:
+def _unmanaged(live: Obj) -> Obj:
+    """The object without its managed fields; shares the rest."""
+    metadata = {name: value for name, value in live["metadata"].items() if name != "managedFields"}
+    return {**live, "metadata": metadata}
+
+
+def _empty(config: Obj) -> Obj:
+    return {"apiVersion": config.get("apiVersion"), "kind": config.get("kind"), "metadata": {}}
+
+
+def _filtered(changed: FieldSet, excluded: FieldSet) -> FieldSet:
+    return fields.recursive_difference(changed, excluded) if excluded else changed
+
+
+def _conflicting(managers: _Managers, changed: FieldSet, me: _Manager) -> dict[_Manager, FieldSet]:
     """What each other manager owns of the fields that are about to change."""
-    changed = fields.union(changes.modified, changes.added)
     if not changed:
         return {}
     return {
@@ -259,8 +317,19 @@ def _conflicting(managers: _Managers, changes: fields.Changes, me: _Manager) -> 
     }
 
 
+def _identifier(manager: _Manager) -> bytes:
+    """The text by which Kubernetes tells managers apart, and sorts them."""
+    named = (
+        ("manager", manager.name),
+        ("operation", manager.operation),
+        ("apiVersion", manager.api_version),
+        ("subresource", manager.subresource),
+    )
+    return orjson.dumps({key: value for key, value in named if value})
+
+
 def _conflict_error(found: dict[_Manager, FieldSet]) -> StatusError:
-    listed = [(str(who), list(fields.paths(found[who]))) for who in sorted(found, key=str)]
+    listed = [(str(who), list(fields.paths(found[who]))) for who in sorted(found, key=_identifier)]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, where in listed
@@ -282,41 +351,26 @@ def _fields_last_applied(live: Obj, node: SchemaNodeLike | None) -> FieldSet:
         return fields.LEAF
     if not isinstance(applied, dict):
         return fields.LEAF
-    applied = _without_nulls(applied)
+    if typed.problems(applied, node):
+        return fields.LEAF
     changes = fields.compare(applied, live, node)
     changed = fields.union(fields.union(changes.added, changes.modified), changes.removed)
     return fields.difference(fields.owned_set(applied, node), changed)
 
 
-def _refresh_last_applied(live: Obj | None, merged: Obj, config: Obj, me: _Manager) -> None:
+def _refresh_last_applied(obj: Obj, config: Obj, me: _Manager) -> None:
     """Keep client-side apply's record in step, where there is one, so that going back to it stays possible."""
-    if live is None or me.name != "kubectl" or LAST_APPLIED not in (live["metadata"].get("annotations") or {}):
+    annotations = obj["metadata"].get("annotations")
+    if me.name != "kubectl" or not annotations or LAST_APPLIED not in annotations:
         return
     record = copy_json(config)
-    annotations = record.get("metadata", {}).get("annotations")
-    if annotations:
-        annotations.pop(LAST_APPLIED, None)
-    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n"
-    merged["metadata"].setdefault("annotations", {})[LAST_APPLIED] = text
-
-
-def _ignored(node: SchemaNodeLike | None, subresource: str) -> Collection[str]:
-    if node is None or "status" not in node.fields or "spec" not in node.fields:
-        return ()
-    return {"": ("status",), "status": ("spec",)}.get(subresource, ())
-
-
-def _describe(live: Obj | None, config: Obj) -> str:
-    metadata = config.get("metadata") or (live or {}).get("metadata") or {}
-    kind = f"{config.get('apiVersion', '')}, Kind={config.get('kind', '')}"
-    kind = kind if "/" in kind.split(",")[0] else "/" + kind
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {kind}"
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+    metadata = record.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("annotations"), dict):
+        metadata["annotations"].pop(LAST_APPLIED, None)
+    annotations[LAST_APPLIED] = orjson.dumps(record, option=orjson.OPT_SORT_KEYS).decode() + "\n"
+    size = sum(len(name.encode()) + len(str(value).encode()) for name, value in annotations.items())
+    if size > _MAX_ANNOTATIONS_BYTES:
+        del annotations[LAST_APPLIED]
 
 
 def _compare(old: Obj, new: Obj, node: SchemaNodeLike | None) -> fields.Changes:
@@ -372,16 +426,11 @@ def _encode(manager: _Manager, owned: _Owned) -> Obj:
 def _write(metadata: Obj, managers: _Managers) -> None:
     """Appliers first, then updaters, each in order of time."""
     entries = [_encode(manager, owned) for manager, owned in managers.items()]
-    entries.sort(key=_entry_order)
+    entries.sort(key=fields.entry_order)
     if entries:
         metadata["managedFields"] = entries
     else:
         metadata.pop("managedFields", None)
-
-
-def _entry_order(entry: Obj) -> tuple[str, ...]:
-    names = ("operation", "time", "manager", "apiVersion", "subresource")
-    return tuple(str(entry.get(name, "")) for name in names)
 
 
 def _cap(managers: _Managers) -> _Managers:

@@ -126,6 +126,8 @@ class StatusError(Exception):
             **({"reason": self.reason} if self.reason else {}),
             "code": self.code,
         }
+        if not self.reason:
+            del status["reason"]
         if self.details is not None:
             status["details"] = self.details
         return status
@@ -253,3 +255,13 @@ def unavailable(message: str) -> StatusError:
 def internal(message: str) -> StatusError:
     details = {"causes": [{"message": message}]}
     return StatusError(500, "InternalError", f"Internal error occurred: {message}", details=details)
+
+
+def unexplained(message: str) -> StatusError:
+    """What Kubernetes' handlers pass on of an error that is no answer of the API's: 500, and no reason."""
+    return StatusError(500, "", message)
+
+
+def rejected() -> StatusError:
+    """What Kubernetes answers to a well-formed patch that does not fit the object; it does not tell which part."""
+    return StatusError(422, "Invalid", "the server rejected our request due to an error in our request", details={})

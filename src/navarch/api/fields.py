@@ -5,7 +5,8 @@ In: objects with their schema node.  Out: field sets, which are plain nested dic
 A child that is empty is a member; one with a `.` is a member that has members below it; one without is only on the way.
 
 The schema is compiled, per node and lazily, into small walkers, because a set is computed on every write.  Sets may
-share parts with each other, so none is ever changed once it is made.
+share parts with each other, so none is ever changed once it is made. What is a member, and what counts as added,
+modified and removed, is as in structured-merge-diff, by whose rules clients read managed fields.
 """
 
 from __future__ import annotations
@@ -22,16 +23,6 @@ FieldSet = dict[str, Any]
 
 LEAF: Final[FieldSet] = {}
 _DOT: Final = "."
-
-# Structs that Kubernetes' types hold by value: an object "without" one has an empty one, so creating the object does
-# not make anybody the owner of the struct itself.  Elsewhere (pointers, maps, lists) the creator owns it (`.`).
-_ALWAYS_PRESENT: Final = frozenset(
-    (
-        *("metadata", "spec", "status", "template", "strategy", "updateStrategy", "jobTemplate", "containers"),
-        *("scaleTargetRef", "loadBalancer", "nodeInfo", "daemonEndpoints", "resources", "involvedObject", "source"),
-        "roleRef",
-    )
-)
 
 
 class _Walker:
@@ -90,23 +81,24 @@ class _FieldsWalker(_Walker):
 
     def __init__(self, node: SchemaNodeLike | None) -> None:
         self._entries = _Entries(node)
-        self._node = node
-
-    def _is_field(self, name: str) -> bool:
-        return self._node is not None and bool(self._node.fields) and name in self._node.fields
+        self._named = node.fields if node is not None else {}
+        # Structs that Kubernetes' types hold by value, and lists that they write also without items: an object
+        # "without" one has an empty one, so creating the object does not make anybody the owner of the struct itself.
+        # Elsewhere (pointers, maps, lists) the creator owns it (`.`).
+        self._present = node.present if node is not None else frozenset()
 
     def owned(self, value: Any, out: FieldSet) -> None:
-        entries = self._entries
+        entries, named = self._entries, self._named
         for name, item in value.items():
             key, inner = entries[name]
             if inner is None or (item.__class__ is not dict and item.__class__ is not list):
                 out[key] = LEAF
             elif item:
-                below: FieldSet = {} if self._is_field(name) else {_DOT: LEAF}
+                below: FieldSet = {} if name in named else {_DOT: LEAF}
                 inner.owned(item, below)
                 if below:
                     out[key] = _normal(below)
-            elif item.__class__ is dict:
+            elif item.__class__ is dict or name not in named:
                 out[key] = LEAF
 
     def whole(self, value: Any, out: FieldSet) -> None:
@@ -122,10 +114,10 @@ class _FieldsWalker(_Walker):
 
     def whole_top(self, value: Obj, out: FieldSet) -> None:
         """As `whole`, on the path where Kubernetes' types hold structs by value."""
-        entries = self._entries
+        entries, present = self._entries, self._present
         for name, item in value.items():
             key, inner = entries[name]
-            if name not in _ALWAYS_PRESENT or inner is None:
+            if name not in present or inner is None:
                 if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
                     out[key] = LEAF
                 else:
@@ -140,12 +132,11 @@ class _FieldsWalker(_Walker):
                     inner.whole(item, below)
                 if below:
                     out[key] = below
+            elif item.__class__ is list:
+                # A list that is empty where there was none.
+                out[key] = LEAF
 
     def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
-        if not (isinstance(old, dict) and isinstance(new, dict)):
-            # A value without a type of its own that turned from one kind into another.
-            changes.modified[_DOT] = LEAF
-            return
         for name, item in new.items():
             if name not in old:
                 self._one(name, item, changes.added, top=top)
@@ -154,11 +145,20 @@ class _FieldsWalker(_Walker):
             if before is item or before == item:
                 continue
             key, inner = self._entries[name]
-            if inner is None or before.__class__ is not item.__class__ or item.__class__ not in (dict, list):
+            if inner is None or not _comparable(before, item) or (inner is _UNTYPED and before.__class__ is list):
                 changes.modified[key] = LEAF
+                if inner is _UNTYPED and before.__class__ is not item.__class__:
+                    _turned(key, before, item, changes)
             else:
+                # Null is as empty as an empty list or map.
+                nothing: Any = [] if before.__class__ is list or item.__class__ is list else {}
                 below = Changes()
-                inner.compare(before, item, below, top=top and name in _ALWAYS_PRESENT)
+                inner.compare(
+                    nothing if before is None else before,
+                    nothing if item is None else item,
+                    below,
+                    top=top and name in self._present,
+                )
                 changes.enter(key, below)
         for name, item in old.items():
             if name not in new:
@@ -166,6 +166,24 @@ class _FieldsWalker(_Walker):
 
     def _one(self, name: str, item: Any, out: FieldSet, *, top: bool) -> None:
         (self.whole_top if top else self.whole)({name: item}, out)
+
+
+def _comparable(before: Any, item: Any) -> bool:
+    """Whether two unequal values can be compared by their members: two maps or two lists, not both empty. Null is an
+    empty one of either."""
+    if before is None or item is None:
+        other = item if before is None else before
+        return bool(other) and other.__class__ in (dict, list)
+    return bool(before or item) and before.__class__ is item.__class__ and before.__class__ in (dict, list)
+
+
+def _turned(key: str, before: Any, item: Any, changes: Changes) -> None:
+    """A value without a type of its own was a map and is none, or the other way round: the members go or come."""
+    for value, part in ((before, changes.removed), (item, changes.added)):
+        if value.__class__ is dict and value:
+            below: FieldSet = {}
+            _UNTYPED.whole(value, below)
+            part[key] = below
 
 
 class _UntypedWalker(_FieldsWalker):
@@ -183,46 +201,94 @@ class _UntypedWalker(_FieldsWalker):
 
 
 class _ListWalker(_Walker):
-    """Lists whose items have an identity: lists with keys (`k:`), and sets (`v:`)."""
+    """Lists whose items have an identity: lists with keys (`k:`), and sets (`v:`).
+
+    Clients that write whole objects may leave duplicates there, which apply may not: all items of one identity are
+    one value then, without members.
+    """
 
     def __init__(self, node: SchemaNodeLike) -> None:
         self._key = item_key_function(node)
         self._inner = walker(node.items) if node.list_type == "map" and node.items is not None else None
+        self._name = node.list_map_keys[0] if node.list_type == "map" and len(node.list_map_keys) == 1 else ""
 
     def owned(self, value: Any, out: FieldSet) -> None:
-        key, inner = self._key, self._inner
+        key_of, inner = self._key, self._inner
         for index, item in enumerate(value):
-            below: FieldSet = {}
-            if inner is not None and item.__class__ is dict:
-                below[_DOT] = LEAF
+            key = key_of(item, index)
+            if key in out or inner is None or item.__class__ is not dict:
+                out[key] = LEAF
+            else:
+                below: FieldSet = {_DOT: LEAF}
                 inner.owned(item, below)
-            out[key(item, index)] = _normal(below)
+                out[key] = _normal(below)
 
     def whole(self, value: Any, out: FieldSet) -> None:
-        key, inner = self._key, self._inner
+        key_of, inner = self._key, self._inner
         for index, item in enumerate(value):
-            below: FieldSet = {}
-            if inner is not None and item.__class__ is dict:
-                below[_DOT] = LEAF
+            key = key_of(item, index)
+            if key in out or inner is None or item.__class__ is not dict:
+                out[key] = LEAF
+            else:
+                below: FieldSet = {_DOT: LEAF}
                 inner.whole(item, below)
-            out[key(item, index)] = _normal(below)
+                out[key] = _normal(below)
+
+    def _item(self, item: Any) -> FieldSet:
+        """All of one new item."""
+        if self._inner is None or item.__class__ is not dict:
+            return LEAF
+        below: FieldSet = {_DOT: LEAF}
+        self._inner.whole(item, below)
+        return _normal(below)
 
     def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
+        if self._inner is not None and len(old) == len(new) and self._is_aligned(old, new):
+            # As most often: the same items in the same order, each once.
+            for index, (was, item) in enumerate(zip(old, new, strict=True)):
+                if was is not item and was != item:
+                    below = Changes()
+                    self._inner.compare(was, item, below, top=False)
+                    changes.enter(self._key(item, index), below)
+            return
         before, after = self._grouped(old), self._grouped(new)
         for key, items in after.items():
-            if key not in before:
-                self.whole(items[:1], changes.added)
-            elif before[key] != items:
-                if self._inner is None or len(items) > 1 or len(before[key]) > 1:
-                    # Duplicates are allowed in what clients write whole; they are one value then.
-                    changes.modified[key] = LEAF
-                else:
-                    below = Changes()
-                    self._inner.compare(before[key][0], items[0], below, top=False)
-                    changes.enter(key, below)
+            was = before.get(key)
+            if was is None:
+                changes.added[key] = self._item(items[0]) if len(items) == 1 else LEAF
+            elif was == items:
+                continue
+            elif len(was) > 1 or len(items) > 1:
+                self._compare_duplicates(key, was, items, changes)
+            elif self._inner is None:
+                changes.modified[key] = LEAF
+            else:
+                below = Changes()
+                self._inner.compare(was[0], items[0], below, top=False)
+                changes.enter(key, below)
         for key, items in before.items():
             if key not in after:
-                self.whole(items[:1], changes.removed)
+                changes.removed[key] = self._item(items[0]) if len(items) == 1 else LEAF
+
+    def _is_aligned(self, old: list[Any], new: list[Any]) -> bool:
+        name = self._name
+        if not name:
+            return False
+        try:
+            values = [item[name] for item in new]
+            return values == [item[name] for item in old] and len(set(values)) == len(values)
+        except (KeyError, TypeError):
+            return False
+
+    def _compare_duplicates(self, key: str, was: list[Any], items: list[Any], changes: Changes) -> None:
+        if len(was) > 1 and len(items) > 1:
+            changes.modified[key] = LEAF
+        elif len(was) > 1:
+            changes.added[key] = self._item(items[0])
+            changes.removed[key] = LEAF
+        else:
+            changes.removed[key] = self._item(was[0])
+            changes.added[key] = LEAF
 
     def _grouped(self, items: list[Any]) -> dict[str, list[Any]]:
         groups: dict[str, list[Any]] = {}
@@ -234,6 +300,7 @@ class _ListWalker(_Walker):
 _UNTYPED: Final = _UntypedWalker(None)
 # The node is kept beside its walker so that its id stays its own.
 _walkers: dict[int, tuple[SchemaNodeLike, _Walker | None]] = {}
+_key_functions: dict[int, tuple[SchemaNodeLike, Callable[[Any, int], str]]] = {}
 
 
 def walker(node: SchemaNodeLike) -> _Walker | None:
@@ -253,6 +320,13 @@ def walker(node: SchemaNodeLike) -> _Walker | None:
 
 def item_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:
     """The function `(item, index) -> key in a set` for a list with identity."""
+    cached = _key_functions.get(id(node))
+    if cached is None:
+        cached = _key_functions[id(node)] = (node, _make_key_function(node))
+    return cached[1]
+
+
+def _make_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:
     if node.list_type != "map":
         return lambda item, index: "v:" + _encode(item)
     names = sorted(node.list_map_keys)
@@ -348,6 +422,20 @@ def difference(left: FieldSet, right: FieldSet) -> FieldSet:
     return out
 
 
+def recursive_difference(left: FieldSet, right: FieldSet) -> FieldSet:
+    """The members of `left` that are not members of `right`, nor below one."""
+    out: FieldSet = {}
+    for key, child in left.items():
+        other = right.get(key)
+        if key == _DOT or other is None:
+            out[key] = child
+        elif not is_member(other):
+            below = recursive_difference(_below(child), other)
+            if below or is_member(child):
+                out[key] = _join(is_member(child), below)
+    return out
+
+
 def overlaps(left: FieldSet, right: FieldSet) -> bool:
     """Whether `difference` could take anything away: a cheap answer for the many sets that a change does not touch."""
     return any(
@@ -391,15 +479,50 @@ def _join(member: bool, below: FieldSet) -> FieldSet:
     return {_DOT: LEAF, **below} if member and below else below
 
 
+def entry_order(entry: Obj) -> tuple[str, ...]:
+    """How the entries of managedFields are sorted: appliers first, then updaters, each by time."""
+    names = ("operation", "time", "manager", "apiVersion", "subresource")
+    return tuple(str(entry.get(name, "")) for name in names)
+
+
 def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
-    """The members as Kubernetes prints them: `.spec.containers[name="web"].image`, in order."""
-    for key in sorted(fields):
-        if key == _DOT:
-            continue
-        path = prefix + path_element(key)
+    """The members as Kubernetes prints them: `.spec.containers[name="web"].image`, in its order: what is a member here
+    comes before what is below."""
+    ordered = sorted((key for key in fields if key != _DOT), key=_element_order)
+    for key in ordered:
         if is_member(fields[key]):
-            yield path
-        yield from paths(fields[key], path)
+            yield prefix + path_element(key)
+    for key in ordered:
+        if fields[key]:
+            yield from paths(fields[key], prefix + path_element(key))
+
+
+def sorted_set(owned: FieldSet) -> FieldSet:
+    """The same set, its keys in the order in which Kubernetes writes them."""
+    ordered = sorted((key for key in owned if key != _DOT), key=_element_order)
+    first: FieldSet = {_DOT: LEAF} if _DOT in owned else {}
+    return first | {key: sorted_set(owned[key]) for key in ordered}
+
+
+def _element_order(key: str) -> tuple[Any, ...]:
+    """Names first, then items by their keys, by value, by place."""
+    sort, _, rest = key.partition(":")
+    if sort == "f":
+        return (0, rest)
+    if sort == "k":
+        return (1, [(name, _value_order(value)) for name, value in sorted(orjson.loads(rest).items())])
+    return (2, _value_order(orjson.loads(rest))) if sort == "v" else (3, int(rest))
+
+
+def _value_order(value: Any) -> tuple[Any, ...]:
+    """Numbers, texts, booleans, lists, maps, null."""
+    if isinstance(value, bool):
+        return (2, value)
+    if isinstance(value, (int, float)):
+        return (0, value)
+    if isinstance(value, str):
+        return (1, value)
+    return (5, "") if value is None else (3 + isinstance(value, dict), _encode(value))
 
 
 def path_element(key: str) -> str:

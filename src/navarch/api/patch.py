@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from navarch.api.errors import Obj, StatusError, bad_request, too_large
+from navarch.api.errors import Obj, StatusError, bad_request, rejected, too_large
+from navarch.api.go_text import go_kind
 from navarch.api.strategic import strategic_merge_patch
 from navarch.numbers import ascii_integer
 
@@ -54,7 +55,7 @@ def _merge(target: Any, patch: Any) -> Any:
 def json_patch(obj: Obj, operations: Any) -> Obj:
     """Apply a list of JSON Patch operations; all of them or, with a StatusError, none."""
     if not isinstance(operations, list):
-        raise bad_request(f"json: cannot unmarshal {_go_kind(operations)} into Go value of type jsonpatch.Patch")
+        raise bad_request(f"json: cannot unmarshal {go_kind(operations)} into Go value of type jsonpatch.Patch")
     if len(operations) > MAX_OPERATIONS:
         message = f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}"
         raise StatusError(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
@@ -62,7 +63,7 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
     copied_bytes = 0
     for operation in operations:
         if not isinstance(operation, dict):
-            kind = _go_kind(operation)
+            kind = go_kind(operation)
             raise bad_request(f"json: cannot unmarshal {kind} into Go value of type map[string]*json.RawMessage")
         if operation.get("op") == "copy":
             source = orjson.dumps(_get(document, _pointer(operation.get("from"))))
@@ -73,23 +74,8 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
         else:
             document = _apply_operation(document, operation)
     if not isinstance(document, dict):
-        raise _rejected()
+        raise rejected()
     return document
-
-
-def _rejected() -> StatusError:
-    """What Kubernetes answers to a well-formed patch that does not fit the object; it does not tell which part."""
-    return StatusError(422, "Invalid", "the server rejected our request due to an error in our request", details={})
-
-
-def _go_kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "array" if isinstance(value, list) else "object" if isinstance(value, dict) else "null"
 
 
 def _apply_operation(document: Any, operation: Obj) -> Any:
@@ -104,18 +90,18 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
         case "move":
             source = _pointer(operation.get("from"))
             if path[: len(source)] == source and path != source:
-                raise _rejected()
+                raise rejected()
             document, moved = _remove(document, source)
             return _add(document, path, moved)
         case "test":
             return _test(document, path, operation.get("value"))
         case _:
-            raise _rejected()
+            raise rejected()
 
 
 def _value_of(operation: Obj) -> Any:
     if "value" not in operation:
-        raise _rejected()
+        raise rejected()
     return copy_json(operation["value"])
 
 
@@ -126,7 +112,7 @@ def _test(document: Any, path: list[str], wanted: Any) -> Any:
     except StatusError:
         actual = None
     if not _equal(actual, wanted):
-        raise _rejected()
+        raise rejected()
     return document
 
 
@@ -144,7 +130,7 @@ def _equal(left: Any, right: Any) -> bool:
 def _pointer(text: Any) -> list[str]:
     """The steps of a JSON pointer."""
     if not isinstance(text, str) or (text and not text.startswith("/")):
-        raise _rejected()
+        raise rejected()
     return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
 
 
@@ -153,11 +139,11 @@ def _index(step: str, length: int) -> int:
     try:
         index = ascii_integer(step)
     except ValueError:
-        raise _rejected() from None
+        raise rejected() from None
     if index < 0:
         index += length
     if not 0 <= index < length:
-        raise _rejected()
+        raise rejected()
     return index
 
 
@@ -165,12 +151,12 @@ def _get(document: Any, path: list[str]) -> Any:
     for step in path:
         if isinstance(document, dict):
             if step not in document:
-                raise _rejected()
+                raise rejected()
             document = document[step]
         elif isinstance(document, list):
             document = document[_index(step, len(document))]
         else:
-            raise _rejected()
+            raise rejected()
     return document
 
 
@@ -183,19 +169,19 @@ def _add(document: Any, path: list[str], value: Any) -> Any:
     elif isinstance(parent, list):
         parent.insert(len(parent) if last == "-" else _index(last, len(parent) + 1), value)
     else:
-        raise _rejected()
+        raise rejected()
     return document
 
 
 def _remove(document: Any, path: list[str]) -> tuple[Any, Any]:
     if not path:
-        raise _rejected()
+        raise rejected()
     parent, last = _get(document, path[:-1]), path[-1]
     if isinstance(parent, dict) and last in parent:
         return document, parent.pop(last)
     if isinstance(parent, list):
         return document, parent.pop(_index(last, len(parent)))
-    raise _rejected()
+    raise rejected()
 
 
 def _replace(document: Any, path: list[str], value: Any) -> Any:
@@ -208,5 +194,5 @@ def _replace(document: Any, path: list[str], value: Any) -> Any:
     elif isinstance(parent, list):
         parent[_index(last, len(parent))] = value
     else:
-        raise _rejected()
+        raise rejected()
     return document

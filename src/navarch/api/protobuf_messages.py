@@ -67,6 +67,11 @@ def known(name: str) -> bool:
     return name in _lines()
 
 
+def stated_fields(name: str) -> str | None:
+    """What the table says of a message, as it says it; None for none that it has."""
+    return _lines().get(name)
+
+
 @cache
 def fields_of(name: str) -> tuple[Field, ...]:
     """A message's fields, by number.  Raises KeyError."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.errors import Obj
+from navarch.api.go_structs import present
 from navarch.api.schema_decode import DecodeError, Decoders, decode_failure
 from navarch.api.version import DEFAULT_VERSION
 
@@ -41,6 +42,15 @@ _STATED_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+_SCALARS: Final = {"string": "string", "integer": "numeric", "number": "numeric", "boolean": "boolean"}
+# Other formats are scalars that may be spelt in more ways than one (times, `int-or-string`).
+_PLAIN_FORMATS: Final = frozenset(
+    (
+        ("string", "byte"),
+        *((kind, form) for kind in ("integer", "number") for form in ("int32", "int64", "double", "float")),
+    )
+)
+
 
 class SchemaNode:
     """One place in a kind's schema.
@@ -48,7 +58,9 @@ class SchemaNode:
     `kind` is object (a struct), map, array or scalar; `fields` are a struct's, `items` is an array's or map's element.
     `list_type` is map, set or atomic; `list_map_keys` identify a map list's items, whose defaults are in `defaults`.
     `patch_strategy` (comma-separated) and `patch_merge_key` serve strategic merge; `atomic` structs and maps are owned
-    as a whole; below `preserve_unknown` there is no schema. Filled in on first access.
+    as a whole; below `preserve_unknown` there is no schema. `definition` is the definition's name without its package;
+    `scalar` is string, numeric, boolean, or empty for scalars that may be spelt in several ways, and `any` where no
+    type is stated; `present` are the fields that Kubernetes' type has by value. Filled in on first access.
     """
 
     __slots__ = (
@@ -57,6 +69,7 @@ class SchemaNode:
         "atomic",
         "default",
         "defaults",
+        "definition",
         "fields",
         "items",
         "kind",
@@ -64,10 +77,15 @@ class SchemaNode:
         "list_type",
         "patch_merge_key",
         "patch_strategy",
+        "present",
         "preserve_unknown",
+        "scalar",
     )
 
     kind: str
+    definition: str
+    scalar: str
+    present: frozenset[str]
     fields: Mapping[str, SchemaNode]
     items: SchemaNode | None
     list_type: str
@@ -93,7 +111,9 @@ class SchemaNode:
     def _fill(self) -> None:
         outer, schemas = self._schema, self._schemas
         schema, defaults = outer, _NOTHING
+        self.definition, self.scalar, self.present = "", "", frozenset()
         if (ref := outer.get("$ref")) is not None:
+            self.definition, self.present = ref.rpartition(".")[2], present(ref)
             schema = schemas.definition(ref)
             defaults = _STATED_DEFAULTS.get(ref, _NOTHING)
         self.patch_strategy = outer.get("x-kubernetes-patch-strategy", "")
@@ -119,8 +139,13 @@ class SchemaNode:
             self.kind, self.items = "map", schemas.node_of(values)
         elif of_type == "object" or (of_type is None and "oneOf" not in schema):
             self.kind, self.preserve_unknown = "object", True
+            self.scalar = "any" if of_type is None else ""
         else:
             self.kind = "scalar"
+            if of_type is None:
+                self.scalar = "any"
+            elif "format" not in schema or (of_type, schema["format"]) in _PLAIN_FORMATS:
+                self.scalar = _SCALARS.get(of_type, "")
 
     def __repr__(self) -> str:
         return f"SchemaNode({self.kind}, {', '.join(self.fields) or self.list_type})"
@@ -149,6 +174,10 @@ class Compiled:
             return self._decode(obj) or []
         except DecodeError as error:
             raise decode_failure(error, self.version, self.kind) from None
+
+    def checked(self, obj: Any) -> list[str]:
+        """`decode` for callers that have their own words for what is wrong.  Raises DecodeError."""
+        return self._decode(obj) or []
 
     def default(self, obj: Obj) -> None:
         """Apply the defaults that the schema states, in place."""

@@ -6,7 +6,11 @@ scalars); all other lists are replaced.  Directives in the patch: `$patch: delet
 `$deleteFromPrimitiveList/FIELD`, `$setElementOrder/FIELD`, `$retainKeys`.
 
 What a patch brings that the object did not have goes before what only the object has, and `$setElementOrder` sets the
-order of all that it names; that is Kubernetes' order, which clients see in lists of containers.
+order of all that it names; that is Kubernetes' order, which clients see in lists of containers. Directives mean
+something where a patch is merged: in what is taken over as it is (a list that is replaced, an item that is new) they
+stay, and are unknown fields then.
+
+Kubernetes takes most of what is wrong with such a patch for its own mistake: 500, without a reason.
 """
 
 from __future__ import annotations
@@ -16,12 +20,13 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.errors import Obj, StatusError, bad_request, rejected, unexplained
+from navarch.api.go_text import go_kind, go_text, go_type
 
 _PATCH: Final = "$patch"
 _RETAIN: Final = "$retainKeys"
-_DELETE_PRIMITIVES: Final = "$deleteFromPrimitiveList/"
-_SET_ORDER: Final = "$setElementOrder/"
+_DELETE_PRIMITIVES: Final = "$deleteFromPrimitiveList"
+_SET_ORDER: Final = "$setElementOrder"
 
 
 class SchemaNodeLike(Protocol):
@@ -29,6 +34,12 @@ class SchemaNodeLike(Protocol):
 
     @property
     def kind(self) -> str: ...
+    @property
+    def definition(self) -> str: ...
+    @property
+    def present(self) -> frozenset[str]: ...
+    @property
+    def scalar(self) -> str: ...
     @property
     def fields(self) -> Mapping[str, Any]: ...
     @property
@@ -47,12 +58,21 @@ class SchemaNodeLike(Protocol):
     def preserve_unknown(self) -> bool: ...
 
 
+Identity = Callable[[Any], Any]
+
+
 def strategic_merge_patch(obj: Obj, patch: Any, node: SchemaNodeLike | None) -> Obj:
-    """Apply a strategic merge patch to an object described by `node`."""
+    """Apply a strategic merge patch to an object described by `node`.  Raises StatusError 400, 422, 500."""
     if not isinstance(patch, dict):
-        raise bad_request("invalid JSON document")
+        raise bad_request(f"json: cannot unmarshal {go_kind(patch)} into Go value of type map[string]interface {{}}")
     fresh_obj, fresh_patch = orjson.loads(orjson.dumps([obj, patch]))
     return _merge_map(fresh_obj, fresh_patch, node)
+
+
+def merge_in_place(obj: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
+    """The same for an object and a patch that nobody needs any more; directives that are carried out leave the
+    patch."""
+    return _merge_map(obj, patch, node)
 
 
 def child_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
@@ -66,64 +86,64 @@ def child_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
 
 
 def _merge_map(original: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
-    directive = patch.pop(_PATCH, None)
-    if directive == "delete":
-        return {}
-    if directive == "replace":
-        return _clean_map(patch)
-    if directive not in (None, "merge"):
-        raise _failed(f"unknown patch type '{directive}' found in '{_go(patch)}'")
+    if _PATCH in patch:
+        return _replaced_map(patch)
     _retain_keys(original, patch)
-    orders = {name[len(_SET_ORDER) :]: patch.pop(name) for name in list(patch) if name.startswith(_SET_ORDER)}
-    for name, order in orders.items():
-        _merge_ordered(original, patch, name, order, child_node(node, name))
+    for name in [name for name in patch if name.startswith(_SET_ORDER)]:
+        _merge_ordered(original, patch, name, node)
     for name, value in patch.items():
         if name.startswith(_DELETE_PRIMITIVES):
-            _delete_primitives(original, name[len(_DELETE_PRIMITIVES) :], value)
+            _delete_primitives(original, name, value, node)
         elif value is None:
             original.pop(name, None)
+        elif name not in original or type(original[name]) is not type(value):
+            taken = _taken_over(value)
+            if taken is _NOTHING:
+                original.pop(name, None)
+            else:
+                original[name] = taken
+        elif isinstance(value, dict):
+            original[name] = _merge_or_replace(original[name], value, child_node(node, name))
+        elif isinstance(value, list):
+            original[name] = _merge_lists(original[name], value, child_node(node, name))
         else:
-            original[name] = _merge_value(original.get(name), value, child_node(node, name))
+            original[name] = value
     return original
 
 
-def _merge_value(original: Any, patch: Any, node: SchemaNodeLike | None) -> Any:
-    strategies = _strategies(node)
-    if isinstance(patch, dict):
-        if isinstance(original, dict) and "replace" not in strategies:
-            return _merge_map(original, patch, node)
-        return _clean_map(patch)
-    if isinstance(patch, list):
-        if isinstance(original, list) and "merge" in strategies and node is not None:
-            return _merge_list(original, patch, node)
-        return _clean_list(patch)
-    return patch
-
-
-def _strategies(node: SchemaNodeLike | None) -> list[str]:
-    return node.patch_strategy.split(",") if node is not None and node.patch_strategy else []
-
-
-def _clean_map(patch: Obj) -> Obj:
-    """A patch's map taken as a value: without nulls and directives."""
-    if patch.get(_PATCH) == "delete":
+def _replaced_map(patch: Obj) -> Obj:
+    directive = patch[_PATCH]
+    if directive == "replace":
+        del patch[_PATCH]
+        return patch
+    if directive == "delete":
         return {}
-    return {
-        name: _clean_map(value) if isinstance(value, dict) else _clean_list(value) if isinstance(value, list) else value
-        for name, value in patch.items()
-        if value is not None and not name.startswith(("$patch", _RETAIN, _DELETE_PRIMITIVES, _SET_ORDER))
-    }
+    raise _bad_directive(directive, patch)
 
 
-def _clean_list(patch: list[Any]) -> list[Any]:
-    """A patch's list taken as a value: without items that only carry a directive."""
-    out: list[Any] = []
-    for item in patch:
-        if not isinstance(item, dict):
-            out.append(item)
-        elif item.get(_PATCH) != "delete" and not (item.get(_PATCH) == "replace" and len(item) == 1):
-            out.append(_clean_map(item))
-    return out
+def _merge_or_replace(original: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
+    return patch if _strategy(node) == "replace" else _merge_map(original, patch, node)
+
+
+def _strategy(node: SchemaNodeLike | None) -> str:
+    """How a field is merged, `retainKeys` aside."""
+    stated = node.patch_strategy if node is not None else ""
+    return stated.replace(",retainKeys", "").replace("retainKeys", "")
+
+
+_NOTHING: Final = object()
+
+
+def _taken_over(value: Any) -> Any:
+    """A value of the patch where the object has none: without nulls, and without what only carries a directive."""
+    if isinstance(value, dict):
+        if _PATCH in value:
+            return _NOTHING
+        kept = {name: _taken_over(item) for name, item in value.items() if item is not None}
+        return {name: item for name, item in kept.items() if item is not _NOTHING}
+    if isinstance(value, list):
+        return [item for item in map(_taken_over, value) if item is not _NOTHING]
+    return value
 
 
 def _retain_keys(original: Obj, patch: Obj) -> None:
@@ -134,152 +154,237 @@ def _retain_keys(original: Obj, patch: Obj) -> None:
     if not isinstance(retained, list):
         raise bad_request("invalid patch format of retainKeys")
     for name, value in patch.items():
-        if value is not None and not name.startswith("$") and name not in retained:
+        if value is not None and not name.startswith((_DELETE_PRIMITIVES, _SET_ORDER)) and name not in retained:
             raise bad_request("invalid patch format of retainKeys")
     for name in [name for name in original if name not in retained]:
         del original[name]
 
 
-def _delete_primitives(original: Obj, name: str, gone: Any) -> None:
-    if not isinstance(gone, list):
+def _delete_primitives(original: Obj, directive: str, gone: Any, node: SchemaNodeLike | None) -> None:
+    prefix, slash, name = directive.partition("/")
+    if not slash or prefix != _DELETE_PRIMITIVES:
         raise bad_request("invalid patch format of primitive list")
+    if gone is None:
+        original.pop(name, None)
     held = original.get(name)
-    if isinstance(held, list):
-        original[name] = [item for item in held if item not in gone]
+    if name not in original or type(held) is not type(gone):
+        return
+    if isinstance(gone, dict):
+        original[name] = _merge_or_replace(original[name], gone, child_node(node, name))
+    elif not isinstance(gone, list) or _strategy(child_node(node, name)) != "merge":
+        original[name] = gone
+    elif held or gone:
+        _same_type(held, gone)
+        original[name] = [item for item in held if not any(_same(item, other) for other in gone)]
 
 
-def _merge_ordered(original: Obj, patch: Obj, name: str, order: Any, node: SchemaNodeLike | None) -> None:
-    """Merge list `name` (which the patch may leave out) and put it into the order of its `$setElementOrder`."""
-    if not isinstance(order, list):
+def _merge_ordered(original: Obj, patch: Obj, directive: str, node: SchemaNodeLike | None) -> None:
+    """Merge a list (which the patch may leave out) and put it into the order of its `$setElementOrder`."""
+    order = _list_of(patch.pop(directive))
+    prefix, slash, name = directive.partition("/")
+    if not slash or prefix != _SET_ORDER:
         raise bad_request("invalid patch format of setElementOrder list")
-    if name in patch and not isinstance(patch[name], list):
-        return
-    for deleted in (_DELETE_PRIMITIVES + name,):
-        if deleted in patch:
-            _delete_primitives(original, name, patch.pop(deleted))
-    before = original.get(name)
-    if before is not None and not isinstance(before, list):
-        return
-    identity = _identity(node, order or patch.get(name) or before or [])
-    _check_order(patch.get(name) or [], order, identity)
-    server_order = list(before or [])
-    if name in patch:
-        merged = _merge_value(list(before or []), patch.pop(name), node)
+    before = _list_of(original[name]) if name in original else None
+    change = _list_of(patch[name]) if name in patch else None
+    child = _list_node(node, name)
+    key = child.patch_merge_key if child is not None else ""
+    _check_order(change or [], order, key)
+    if before is not None:
+        merged = list(before) if change is None else _merge_lists(list(before), change, child)
+    elif change is not None:
+        merged = [item for item in map(_taken_over, change) if item is not _NOTHING]
     else:
-        merged = list(before or [])
-    if before is None and not merged:
         return
-    original[name] = _interleave(merged, order, server_order, identity)
+    _partitionable(merged, order, key)
+    is_map = _same_type(before or [], change or []) is dict
+    original[name] = _ordered(merged, order, before or [], key if is_map else "")
+    patch.pop(name, None)
 
 
-def _check_order(patch: list[Any], order: list[Any], identity: Callable[[Any], Any]) -> None:
+def _list_of(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise unexplained(f"expected a []interface {{}}, but received a {go_type(value)}")
+    return value
+
+
+def _list_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
+    """The schema of a list that `$setElementOrder` names."""
+    child = child_node(node, name)
+    if node is not None and node.kind == "object" and node.fields and child is None:
+        struct = node.definition
+        raise unexplained(f'unable to find api field in struct {struct} for the json field "{name}"')
+    if child is not None and child.kind != "array":
+        raise unexplained("expected slice or array type, but got: struct")
+    return child
+
+
+def _check_order(patch: list[Any], order: list[Any], key: str) -> None:
     """Every item that the patch sets must be named by the order, in the same sequence."""
-    wanted = [identity(item) for item in patch if not (isinstance(item, dict) and _PATCH in item)]
-    remaining = iter([identity(item) for item in order])
-    if not all(any(item == other for other in remaining) for item in wanted):
-        raise bad_request(f"The order in patch list:\n{_go(patch)}\n doesn't match {_SET_ORDER} list:\n{_go(order)}\n")
+    if not patch or not order:
+        return
+    wanted = patch
+    if key:
+        wanted = [item for item in patch if _map_of(item).get(_PATCH) != "delete"]
+    at = place = 0
+    while at < len(wanted) and place < len(order):
+        item = wanted[at]
+        if isinstance(item, dict) and _PATCH in item:
+            at += 1
+            continue
+        at += _same(_key_of(item, key), _key_of(order[place], key)) if key else _same(item, order[place])
+        place += 1
+    if at < len(wanted) and place >= len(order):
+        raise unexplained(
+            f"The order in patch list:\n{go_text(patch)}\n doesn't match {_SET_ORDER} list:\n{go_text(order)}\n"
+        )
 
 
-def _identity(node: SchemaNodeLike | None, sample: Sequence[Any]) -> Callable[[Any], Any]:
-    """The function that tells which item is which: by merge key for maps, by value for scalars."""
-    key = node.patch_merge_key if node is not None else ""
-    if not any(isinstance(item, dict) for item in sample):
-        return lambda item: item
+def _map_of(item: Any) -> Obj:
+    if not isinstance(item, dict):
+        raise unexplained(f"expected a map[string]interface {{}}, but received a {go_type(item)}")
+    return item
+
+
+def _key_of(item: Any, key: str) -> Any:
+    """An item's merge key.  Raises StatusError 500 for what has none."""
+    if key not in _map_of(item):
+        raise unexplained(f"map: {go_text(item)} does not contain declared merge key: {key}")
+    return item[key]
+
+
+def _partitionable(merged: list[Any], order: list[Any], key: str) -> None:
+    """Raises StatusError 500 where items cannot be told apart by the list's key."""
     if not key:
-        raise _failed(f"map: {_go(sample[0])} does not contain declared merge key: ")
-
-    def by_key(item: Any) -> Any:
-        if not isinstance(item, dict) or key not in item:
-            raise _failed(f"map: {_go(item)} does not contain declared merge key: {key}")
-        return item[key]
-
-    return by_key
+        return
+    for item in merged:
+        _key_of(item, key)
+        _maps_only(order)
 
 
-def _merge_list(original: list[Any], patch: list[Any], node: SchemaNodeLike) -> list[Any]:
-    if any(isinstance(item, list) for item in (*original, *patch)):
-        raise StatusError(422, "Invalid", "the server rejected our request due to an error in our request", details={})
-    if not any(isinstance(item, dict) for item in (*original, *patch)):
-        merged = list(dict.fromkeys([*original, *patch]))
-        return _interleave(merged, patch, original, lambda item: item)
-    identity = _identity(node, [*patch, *original])
-    kept, changes = _apply_item_directives(list(original), patch, identity)
-    if kept is None:
-        return _clean_list(changes)
-    server_order = list(kept)
+def _maps_only(items: Sequence[Any]) -> None:
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise unexplained(f"value for key {index} is not a map.")
+
+
+def _same_type(*lists: Sequence[Any]) -> type:
+    """The one type that all items have.  Raises StatusError 422, 500."""
+    found: type | None = None
+    for items in lists:
+        for item in items:
+            if found is None:
+                found = type(item)
+                if found is list:
+                    raise rejected()
+            elif type(item) is not found:
+                shown = go_text([list(each) for each in lists])
+                raise unexplained(f"list element types are not identical: {shown}")
+    if found is None:
+        raise unexplained("no elements in any of the given slices")
+    return found
+
+
+def _merge_lists(original: list[Any], patch: list[Any], node: SchemaNodeLike | None) -> list[Any]:
+    if _strategy(node) != "merge" or node is None:
+        return patch
+    if not original and not patch:
+        return original
+    key = node.patch_merge_key
+    if _same_type(original, patch) is not dict:
+        merged = _unique([*original, *patch])
+        if key:
+            _map_of(merged[0])
+        return _ordered(merged, patch, original, "")
+    if not key:
+        element = "struct" if node.items is not None and node.items.kind == "object" else "map"
+        raise unexplained(f"cannot merge lists without merge key for type {element}")
+    server, changes = _apply_item_directives(original, patch, key)
+    merged = list(server)
+    places: dict[Any, int] = {}
+    for place, item in enumerate(server):
+        places.setdefault(_identity(_key_of(item, key)), place)
+    order = []
     for change in changes:
-        key = identity(change)
-        for position, item in enumerate(kept):
-            if identity(item) == key:
-                kept[position] = _merge_map(item, change, node.items)
-                break
+        identity = _identity(_key_of(change, key))
+        place = places.get(identity, -1)
+        if place >= 0:
+            merged[place] = _merge_map(merged[place], change, node.items)
         else:
-            kept.append(_clean_map(change))
-    return _interleave(kept, changes, server_order, identity)
+            place = places[identity] = len(merged)
+            merged.append(change)
+        order.append(place)
+    if len(merged) == len(server) and order == sorted(order):
+        # As most often: what is patched was there, and in this order.
+        return merged
+    return _ordered(merged, changes, server, key)
 
 
-def _apply_item_directives(
-    original: list[Any], patch: list[Any], identity: Callable[[Any], Any]
-) -> tuple[list[Any] | None, list[Any]]:
-    """Carry out `$patch` directives of list items; the list that is left (None: replaced whole) and the plain items."""
+def _identity(value: Any) -> Any:
+    """What a merge key, or an item that is one, is found by: of one type, and of one value, as Go's interfaces are."""
+    if value.__class__ is str:
+        return value
+    if isinstance(value, (dict, list)):
+        return (list, orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    return (value.__class__, value)
+
+
+def _apply_item_directives(original: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any]]:
+    """Carry out `$patch` directives of list items; what is left of the list, and the plain items still to be merged."""
     plain: list[Any] = []
     replace = False
     for item in patch:
-        directive = item.get(_PATCH) if isinstance(item, dict) else None
-        if directive is None:
+        if _PATCH not in item:
             plain.append(item)
-        elif directive == "delete":
-            key = identity(item)
-            original = [other for other in original if identity(other) != key]
+            continue
+        directive = item[_PATCH]
+        if directive == "delete":
+            gone = _key_of(item, key)
+            original = [other for other in original if not (key in other and _same(other[key], gone))]
         elif directive == "replace":
             replace = True
         elif directive == "merge":
-            raise _failed("merging lists cannot yet be specified in the patch")
+            raise unexplained("merging lists cannot yet be specified in the patch")
         else:
-            raise _failed(f"unknown patch type '{directive}' found in '{_go(item)}'")
-    return (None if replace else original), plain
+            raise _bad_directive(directive, item)
+    return (plain, []) if replace else (original, plain)
 
 
-def _interleave(
-    merged: list[Any], patch_order: list[Any], server_order: list[Any], identity: Callable[[Any], Any]
-) -> list[Any]:
+def _bad_directive(directive: Any, where: Obj) -> StatusError:
+    shown = directive if isinstance(directive, str) else f"%!s({go_type(directive)}={go_text(directive)})"
+    return unexplained(f"unknown patch type: {shown} in map: {go_text(where)}")
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equal as Go's interfaces are: of one type, and of one value."""
+    return type(left) is type(right) and bool(left == right)
+
+
+def _unique(items: list[Any]) -> list[Any]:
+    return list({(type(item), item): item for item in items}.values())
+
+
+def _ordered(merged: list[Any], patch_order: list[Any], server_order: list[Any], key: str) -> list[Any]:
     """Order a merged list: items of the patch in the patch's order, the others in the server's, the two sequences
     merged so that where both have a place on the server the server's order holds."""
-    ranks = {_hashable(identity(item)): rank for rank, item in reversed(list(enumerate(patch_order)))}
-    places = {_hashable(identity(item)): place for place, item in reversed(list(enumerate(server_order)))}
-    named = [item for item in merged if _hashable(identity(item)) in ranks]
-    named.sort(key=lambda item: ranks[_hashable(identity(item))])
-    others = [item for item in merged if _hashable(identity(item)) not in ranks]
-    others.sort(key=lambda item: places.get(_hashable(identity(item)), len(places)))
+
+    def identities(items: list[Any]) -> list[Any]:
+        return [_identity(_key_of(item, key) if key else item) for item in items]
+
+    ranks = {name: rank for rank, name in reversed(list(enumerate(identities(patch_order))))}
+    places = {name: place for place, name in reversed(list(enumerate(identities(server_order))))}
+    items = list(zip(identities(merged), merged, strict=True))
+    named = sorted((pair for pair in items if pair[0] in ranks), key=lambda pair: ranks[pair[0]])
+    others = [pair for pair in items if pair[0] not in ranks]
+    others.sort(key=lambda pair: places.get(pair[0], len(places)))
     out: list[Any] = []
     left = 0
-    for item in named:
-        place = places.get(_hashable(identity(item)))
+    for name, item in named:
+        place = places.get(name)
         while place is not None and left < len(others):
-            other = places.get(_hashable(identity(others[left])))
+            other = places.get(others[left][0])
             if other is None or other > place:
                 break
-            out.append(others[left])
+            out.append(others[left][1])
             left += 1
         out.append(item)
-    return out + others[left:]
-
-
-def _hashable(key: Any) -> Any:
-    return key if not isinstance(key, (dict, list)) else orjson.dumps(key, option=orjson.OPT_SORT_KEYS)
-
-
-def _failed(message: str) -> StatusError:
-    """A patch that cannot be carried out. (Kubernetes answers 500, although it is the client's mistake.)"""
-    return bad_request(message)
-
-
-def _go(value: Any) -> str:
-    """A value as Go's `%v` prints it, for messages."""
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{name}:{_go(value[name])}" for name in sorted(value)) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(map(_go, value)) + "]"
-    if value is None:
-        return "<nil>"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return out + [item for _, item in others[left:]]

@@ -212,6 +212,9 @@ class Structural(Compiled):
             raise bad_request(f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}: {problem}')
         return unknown
 
+    def checked(self, obj: Any) -> list[str]:
+        return self.decode(obj)
+
     def default(self, obj: Obj) -> None:
         """Apply the defaults that the schema states, in place."""
         filler = self._parts.filler

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import orjson
 
@@ -35,7 +35,7 @@ APPLY_CBOR = "application/apply-patch+cbor"
 _YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
 _JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"})
 # Where Kubernetes' list of built-in kinds is.
-_SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
+SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 # Kubernetes repeats so much of a body that it cannot read.
 _SHOWN_BYTES = 30
 _TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -68,6 +68,11 @@ def parse_json(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > _MAX_DEPTH:
         _check_depth(value)
     return value
+
+
+def as_bytes(value: Any) -> bytes:
+    """A decoded body, encoded again."""
+    return orjson.dumps(value)
 
 
 def _check_depth(value: Any) -> None:
@@ -284,7 +289,7 @@ def _check_registered(obj: Obj, kind: Kind) -> None:
         return
     raise bad_request(
         f'{stated} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
-        f'no kind "{stated}" is registered for version "{version}" in scheme "{_SCHEME}"'
+        f'no kind "{stated}" is registered for version "{version}" in scheme "{SCHEME}"'
     )
 
 
@@ -347,28 +352,6 @@ def _duplicates(request: Request, obj: Obj) -> list[str]:
 def duplicates_of(request: Request) -> list[str]:
     """What a YAML body said more than once, in the words of the parser."""
     return request.duplicates if isinstance(request, ReadRequest) else []
-
-
-def parse_patch(request: Request) -> Any:
-    """The body of a patch.  Raises StatusError 400."""
-    try:
-        return parsed(request)
-    except ValueError as error:
-        what = "YAML" if media_type_of(request) == APPLY_YAML else "patch"
-        raise bad_request(f"error decoding {what}: {error}") from None
-
-
-def object_from_apply(body: Any, kind: Kind) -> Obj:
-    if not isinstance(body, dict):
-        raise bad_request("error decoding YAML: the configuration to apply must be an object")
-    obj = cast(Obj, body)
-    resource = kind.resource
-    if not obj.get("apiVersion") or not obj.get("kind"):
-        raise bad_request("error decoding YAML: apiVersion and kind must be set")
-    check_type(obj, kind)
-    if resource.namespaced is False:
-        obj["metadata"].pop("namespace", None)
-    return obj
 
 
 def check_name(obj: Obj, name: str) -> None:

@@ -25,7 +25,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 def patched(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) -> tuple[Obj, Iterable[str]]:
     """The object, and the names of its fields that may differ from the stored one's; `old` is not changed. Raises
-    StatusError 400, 422."""
+    StatusError 400, 422, 500."""
     names = _touched(patch, media_type)
     if names is None:
         obj = _apply(old, patch, media_type, compiled)
@@ -62,12 +62,13 @@ def _apply(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) -> 
 
 
 def decode_touched(compiled: Compiled | None, obj: Obj, touched: Iterable[str]) -> list[str]:
-    """Check the types of the touched fields, with defaults for them; the unknown fields' paths.  Raises StatusError."""
+    """Check the types of the touched fields, with defaults for them; the unknown fields' paths.  Raises DecodeError,
+    StatusError."""
     if compiled is None:
         return []
     part = {name: obj[name] for name in touched if name in obj}
     names = list(part)
-    unknown = compiled.decode(part)
+    unknown = compiled.checked(part)
     for name in names:
         if name in part:
             obj[name] = part[name]

@@ -329,6 +329,9 @@ class Writing:
         wrong += validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
         yield from wrong
         yield from wrong
+        if strategy.finalizers_have_domains and obj["metadata"].get("finalizers"):
+            for _ in range(2):
+                yield from validate_new_finalizers(obj)
         yield from through.validate(strategy, obj, old)
 
     # What both share
@@ -403,12 +406,14 @@ class Writing:
         if kind.own_schemas is not None and not fits(obj, compiled.root):
             # Validation will say what is wrong with it, and nobody owns what is not stored.
             return
-        # What a new object's status says is the server's doing, and owned by nobody.
-        status = obj.pop("status", None) if old is None and kind.has_status else None
-        noted = None
-        if old is not None and not subresource and kind.has_status and obj.get("status") is not old.get("status"):
+        # What a new object says of what it cannot set (its status) is the server's doing, and owned by nobody.
+        apart = {}
+        if old is None:
+            resets = kind.strategy.resets("", has_status=kind.has_status)
+            apart = {name: obj.pop(name) for name in resets if name in obj}
+        elif not subresource and kind.has_status and obj.get("status") is not old.get("status"):
             # So is what a change of something else makes it say.
-            noted, obj["status"] = obj.get("status"), old.get("status")
+            apart["status"], obj["status"] = obj.get("status"), old.get("status")
         managed.update_managed_fields(
             old,
             obj,
@@ -418,10 +423,9 @@ class Writing:
             subresource=subresource,
             now=now,
         )
-        if status is not None:
-            obj["status"] = status
-        if noted is not None:
-            obj["status"] = noted
+        obj.update(apart)
+        if apart and obj.get("status", apart) is None:
+            del obj["status"]
 
     def _refuse_invalid(self, kind: ServedKind, obj: Obj, errors: Iterable[FieldError]) -> None:
         # A body has room for a hundred thousand mistakes; a reader has not.

@@ -145,6 +145,8 @@ class Strategy:
     nulls: ClassVar[Sequence[str]] = ()
     # What of the metadata a write to `/status` leaves as it is.
     status_keeps: ClassVar[Sequence[str]] = ()
+    # What of an object a write cannot set, beside `status` where the kind has one (CertificateSigningRequest: `spec`).
+    resets_on_write: ClassVar[Sequence[str]] = ()
     # The subresources of the kind's own type beyond `status` and `scale`, by name.
     subresources: ClassVar[Mapping[str, Subresource]] = {}
 
@@ -200,6 +202,13 @@ class Strategy:
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         """Texts for the response's `Warning` headers."""
         yield from ()
+
+    def resets(self, subresource: str, *, has_status: bool) -> Sequence[str]:
+        """The dotted paths of what a write through a subresource (empty: of the object itself) cannot set, whatever it
+        says: nobody comes to own them by it."""
+        if subresource == "status":
+            return ("spec", *(f"metadata.{name}" for name in self.status_keeps))
+        return ("status", *self.resets_on_write) if has_status else self.resets_on_write
 
     def through(self, subresource: str) -> Subresource:
         """How a write through a subresource (empty: of the object itself) goes.  Raises KeyError."""

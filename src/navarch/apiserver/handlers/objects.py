@@ -11,22 +11,11 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
-from navarch.api import apply as managed
-from navarch.api.errors import (
-    FieldError,
-    StatusError,
-    bad_request,
-    conflict,
-    ending,
-    forbidden_field,
-    invalid,
-    invalid_value,
-    required,
-    unsupported_media_type,
-)
+from navarch.api.errors import StatusError, bad_request, conflict, ending, unsupported_media_type
 from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA, include_object
 from navarch.apiserver import answers, decoding
+from navarch.apiserver.applying import Applying
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.call import Call, warning_headers
@@ -36,7 +25,8 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
 from navarch.apiserver.negotiation import JSON, respond, respond_obj
-from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_touched, patched
+from navarch.apiserver.patch_requests import Patch, check_no_force, check_patched, read_patch
+from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
 from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
 from navarch.apiserver.served import ServedKind
@@ -203,97 +193,44 @@ class Objects:
         offered = PATCH_TYPES if call.kind.own_schemas is None else CUSTOM_PATCH_TYPES
         if media_type not in offered:
             raise unsupported_media_type(offered)
-        body = await self.core.work.apart(len(call.request.body), decoding.parse_patch, call.request)
         if media_type == decoding.APPLY_YAML:
-            call.warnings.extend(decoding.duplicates_of(call.request))
-            written = await self._apply(call, body)
+            written = await self._apply(call)
         else:
-            if call.force or call.request.arg("force"):
-                error = forbidden_field("force", "may not be specified for non-apply patch")
-                raise invalid("PatchOptions", "meta.k8s.io", "", [error])
-            written = await self.modify(call, self._patched(call, media_type, body), patch=True)
+            check_no_force(call)
+            patch = await self.core.work.apart(len(call.request.body), read_patch, call, media_type)
+            written = await self.modify(call, self._patched(call, patch), patch=True)
         return await self.answer(call, written.data, 201 if written.created else 200)
 
-    def _patched(self, call: Call, media_type: str, body: object) -> Callable[[Obj], Obj]:
-        kind = call.kind
-        compiled = kind.compiled
-
+    def _patched(self, call: Call, patch: Patch) -> Callable[[Obj], Obj]:
         def wanted(old: Obj) -> Obj:
-            obj, touched = patched(old, body, media_type, compiled)
-            self._check_patched(call, obj, touched)
+            obj, touched = patched(old, patch.body, patch.media_type, call.kind.compiled)
+            self._check_patched(call, old, patch, obj, touched)
             return obj
 
         return wanted
 
-    def _check_patched(self, call: Call, obj: Obj, touched: Iterable[str]) -> None:
+    def _check_patched(self, call: Call, old: Obj, patch: Patch, obj: Obj, touched: Iterable[str]) -> None:
         """What a patch made must still be an object of its kind and name."""
-        kind = call.kind
-        unpruned = orjson.dumps(obj) if call.request.query else b""
-        decoding.check_type(obj, kind)
-        unknown = decode_touched(kind.compiled, obj, touched)
-        if unknown:
-            validation = decoding.field_validation_of(call.request)
-            problems = [f'unknown field "{path}"' for path in unknown]
-            if validation == "Strict":
-                detail = "strict decoding error: " + ", ".join(problems)
-                raise invalid("", "", "", [invalid_value("patch", unpruned.decode(), detail)])
-            if validation == "Warn":
-                call.warnings.extend(problems)
+        check_patched(call, call.kind, old, patch, obj, touched)
         decoding.check_name(obj, call.route.name)
         metadata = obj["metadata"]
         if call.namespace and metadata.get("namespace", call.namespace) != call.namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
-    async def _apply(self, call: Call, body: object) -> Written:
-        kind, core, name = call.kind, self.core, call.route.name
-        manager = call.request.arg("fieldManager")
-        if not manager:
-            error: FieldError = required("fieldManager", "is required for apply patch")
-            raise invalid("PatchOptions", "meta.k8s.io", "", [error])
-        config = decoding.object_from_apply(body, kind)
-        decoding.check_name(config, name)
-        decoding.check_namespace(config, kind, call.namespace)
-        config["metadata"]["name"] = name
-        if config["metadata"].get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
+    async def _apply(self, call: Call) -> Written:
+        kind, core = call.kind, self.core
+        applying = Applying(call, core.now_text)
         compiled = kind.compiled
         if compiled is None:
             raise unsupported_media_type((JSON_PATCH, MERGE_PATCH))
-        # Without defaults: an applier owns what it states, no more.
-        unknown = compiled.decode(config)
-        config.setdefault("metadata", {})
-        if unknown:
-            resource = kind.resource
-            shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
-            subject = f"{call.namespace}/{name}" if call.namespace else f"/{name}"
-            raise bad_request(
-                f"failed to create typed patch object "
-                f"({subject}; {resource.api_version}, Kind={resource.kind}): {shown}"
-            )
-        data = orjson.dumps(config)
-        subresource = call.route.subresource
-        root, force = compiled.root, call.force
-
-        def applied(live: Obj | None) -> Obj:
-            obj = managed.apply(
-                live,
-                decode(data),
-                root,
-                manager=call.manager,
-                force=force,
-                api_version=kind.resource.api_version,
-                subresource=subresource,
-                now=core.now_text(),
-            )
-            compiled.default(obj)
-            return obj
+        await core.work.apart(len(call.request.body), applying.read)
 
         def created() -> Obj:
-            if uid := config["metadata"].get("uid"):
+            new = applying.applied(None)
+            if uid := new["metadata"].get("uid"):
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                raise conflict(kind.resource.plural, kind.resource.group, name, why)
+                raise conflict(kind.resource.plural, kind.resource.group, call.route.name, why)
             self._authorize_create(call)
-            new = applied(None)
             new["metadata"].pop("resourceVersion", None)
             return new
 
@@ -301,11 +238,11 @@ class Objects:
         origin.manager = ""
         return await self.modify(
             call,
-            applied,
+            applying.applied,
             origin=origin,
             manage=False,
             patch=True,
-            missing=None if subresource else created,
+            missing=None if call.route.subresource else created,
         )
 
     def _authorize_create(self, call: Call) -> None:

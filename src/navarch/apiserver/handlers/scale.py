@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from navarch.api.apply import apply
-from navarch.api.errors import bad_request, internal, invalid, invalid_value, required, unsupported_media_type
-from navarch.api.meta import Obj, get_path
-from navarch.api.patch import json_patch, merge_patch
+from navarch.api import apply as managed
+from navarch.api.errors import bad_request, internal, invalid, invalid_value, unsupported_media_type
+from navarch.api.meta import Obj, Resource, get_path
+from navarch.api.scale_fields import of_object, of_scale
+from navarch.api.schema import Compiled, SchemaSet
 from navarch.api.selectors import from_map, label_selector_of
 from navarch.apiserver import decoding
+from navarch.apiserver.applying import read_configuration, require_manager, warn_of_duplicates
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import PATCH_TYPES, Objects
 from navarch.apiserver.negotiation import respond_obj
-from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from navarch.apiserver.patch_requests import check_no_force, check_patched, read_patch
+from navarch.apiserver.patching import patched
+from navarch.apiserver.served import ServedKind
 from navarch.apiserver.writing import How, Written
 from navarch.client.transport import Response
 from navarch.kinds.base import Kind, ScaleSubresource
 
+_VERSION = "autoscaling/v1"
+_SCALE = Resource("autoscaling", "v1", "scales", "Scale", True)
 _DEFINITION = "io.k8s.api.autoscaling.v1.Scale"
 
 
@@ -29,6 +36,7 @@ class Scaling:
     def __init__(self, core: Core, objects: Objects) -> None:
         self._core = core
         self._objects = objects
+        self._target = _Target(core.schemas.compile(_DEFINITION), core.schemas)
 
     async def get(self, call: Call) -> Response:
         kind = call.kind
@@ -48,56 +56,66 @@ class Scaling:
             raise bad_request(f'{kind} in version "{version}" cannot be handled as a Scale: {why}')
         self._check(scale)
         decoding.check_name(scale, call.route.name)
-        return await self._write(call, lambda current: scale, patch=False)
+        return await self._write(call, lambda current: self._managed(call, current, scale), patch=False)
 
     async def patch(self, call: Call) -> Response:
         media_type = decoding.media_type_of(call.request)
-        body = decoding.parse_patch(call.request)
+        if media_type not in PATCH_TYPES:
+            raise unsupported_media_type(PATCH_TYPES)
+        if media_type == decoding.APPLY_YAML:
+            require_manager(call)
+            config = read_configuration(call)
+            return await self._write(call, lambda current: self._applied(call, current, config), patch=True)
+        check_no_force(call)
+        patch = read_patch(call, media_type)
 
-        def patched(current: Obj) -> Obj:
-            if media_type == JSON_PATCH:
-                scale = json_patch(current, body)
-            elif media_type in (MERGE_PATCH, STRATEGIC_PATCH):
-                # A Scale has no lists to merge: a strategic patch is a merge patch.
-                scale = merge_patch(current, body)
-            elif media_type == decoding.APPLY_YAML:
-                scale = self._applied(call, current, body)
-            else:
-                raise unsupported_media_type(PATCH_TYPES)
+        def patched_scale(current: Obj) -> Obj:
+            scale, touched = patched(current, patch.body, media_type, self._target.compiled)
+            check_patched(call, self._target, current, patch, scale, touched)
             self._check(scale)
-            if scale["metadata"].get("resourceVersion") == current["metadata"].get("resourceVersion"):
-                # Not stated by the patch: a change of the object meanwhile is no conflict, the patch is applied again.
-                scale["metadata"].pop("resourceVersion", None)
-            return scale
+            decoding.check_name(scale, call.route.name)
+            return _unless_stated(self._managed(call, current, scale), current)
 
-        return await self._write(call, patched, patch=True)
+        return await self._write(call, patched_scale, patch=True)
 
-    def _applied(self, call: Call, current: Obj, body: Any) -> Obj:
-        if not isinstance(body, dict):
-            raise bad_request("error decoding YAML: the configuration to apply must be an object")
-        if not call.request.arg("fieldManager"):
-            raise invalid("PatchOptions", "meta.k8s.io", "", [required("fieldManager", "is required for apply patch")])
-        compiled = self._core.schemas.compile(_DEFINITION)
-        unknown = compiled.decode(body)
-        if unknown:
-            shown = ", ".join(f".{path}: field not declared in schema" for path in unknown)
-            raise bad_request(f"failed to create typed patch object (autoscaling/v1, Kind=Scale): {shown}")
-        root = compiled.root
-        return apply(
+    def _applied(self, call: Call, current: Obj, config: Obj) -> Obj:
+        scale = managed.apply(
             current,
-            body,
-            root,
+            config,
+            self._target.compiled.root,
             manager=call.manager,
             force=call.force,
-            api_version="autoscaling/v1",
-            subresource="",
+            api_version=_VERSION,
+            kind="Scale",
+            subresource="scale",
             now=self._core.now_text(),
         )
+        warn_of_duplicates(call)
+        self._check(scale)
+        decoding.check_name(scale, call.route.name)
+        return _unless_stated(scale, current)
+
+    def _managed(self, call: Call, current: Obj, scale: Obj) -> Obj:
+        """The Scale with its managed fields as who changes it so leaves them."""
+        managed.update_managed_fields(
+            current,
+            scale,
+            self._target.compiled.root,
+            manager=call.manager,
+            api_version=_VERSION,
+            subresource="scale",
+            now=self._core.now_text(),
+        )
+        return scale
 
     def _check(self, scale: Obj) -> None:
-        self._core.schemas.compile(_DEFINITION).decode(scale)
+        self._target.compiled.decode(scale)
         scale.setdefault("metadata", {})
-        replicas = (scale.get("spec") or {}).get("replicas") or 0
+        spec = scale.setdefault("spec", {})
+        replicas = spec.get("replicas") or 0
+        if not replicas:
+            # None are not stated: nobody comes to own that.
+            spec.pop("replicas", None)
         if replicas < 0:
             name = scale["metadata"].get("name", "")
             error = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
@@ -106,15 +124,24 @@ class Scaling:
     async def _write(self, call: Call, wanted: Any, *, patch: bool) -> Response:
         paths = call.kind.scale
         assert paths is not None
+        by_version = _replicas_paths(call.kind)
 
         def scaled(old: Obj) -> Obj:
-            scale = wanted(scale_of(call.kind, old))
             obj = decode(orjson.dumps(old))
-            obj["metadata"].pop("resourceVersion", None)
+            metadata = obj["metadata"]
+            entries = metadata.pop("managedFields", None) or []
+            current = scale_of(call.kind, old)
+            if owners := of_scale(entries, by_version):
+                current["metadata"]["managedFields"] = owners
+            scale = wanted(current)
+            metadata.pop("resourceVersion", None)
             for name in ("resourceVersion", "uid"):
                 if stated := scale["metadata"].get(name):
-                    obj["metadata"][name] = stated
+                    metadata[name] = stated
             _set(obj, paths.replicas, (scale.get("spec") or {}).get("replicas") or 0)
+            owners = scale["metadata"].get("managedFields") or []
+            if entries := of_object(entries, owners, call.kind.resource.api_version, by_version):
+                metadata["managedFields"] = entries
             return obj
 
         written: Written = await self._objects.writing.modify(
@@ -123,9 +150,36 @@ class Scaling:
             call.route.name,
             scaled,
             call.origin(),
-            how=How("scale", patch=patch, view=_ScaleView(call.kind)),
+            how=How("scale", manage=False, patch=patch, view=_ScaleView(call.kind)),
         )
         return respond_obj(call.form, scale_of(call.kind, written.obj()), 200, warning_headers(call.warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A Scale as what a patch is of."""
+
+    compiled: Compiled
+    schemas: SchemaSet
+    resource: Resource = _SCALE
+    versions: tuple[str, ...] = ()
+
+
+def _replicas_paths(kind: ServedKind) -> dict[str, str]:
+    """Where the replicas are, by every version in which somebody may own them; empty for one without a Scale."""
+    group = kind.resource.group
+    before = [f"{group}/{version}" for version in ("v1beta1", "v1beta2")] if kind.own_schemas is None and group else []
+    paths = kind.scale or ScaleSubresource()
+    stated = {version: each.scale.replicas if each.scale else "" for version, each in kind.versions.items()}
+    return {**dict.fromkeys(before, paths.replicas), **stated}
+
+
+def _unless_stated(scale: Obj, current: Obj) -> Obj:
+    """Without a version that the patch did not state: a change of the object meanwhile is no conflict then, the patch
+    is applied again."""
+    if scale["metadata"].get("resourceVersion") == current["metadata"].get("resourceVersion"):
+        scale["metadata"].pop("resourceVersion", None)
+    return scale
 
 
 class _ScaleView:

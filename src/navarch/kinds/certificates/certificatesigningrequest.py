@@ -69,6 +69,7 @@ class Approval(Subresource):
 class CertificateSigningRequestStrategy(Strategy):
     name_rule = "path"
     selectable = ("spec.signerName",)
+    resets_on_write = ("spec",)
     subresources: ClassVar[Mapping[str, Subresource]] = {"approval": Approval()}
     columns = (
         NAME,

@@ -1,0 +1,106 @@
+"""What Kubernetes' Go types say beyond the schema: in which order JSON is written, and what is there unset.
+
+In: the name of a definition (`io.k8s.api.core.v1.Pod`).  Out: its fields as Go declares them; which of them are present
+in every object (`present`: structs that are no pointers, lists and maps that are written also without items); and the
+JSON of a value as Go would write it (`go_json`).  The tables of protocol buffers tell most of it, `go_order.txt` where
+the order is another than that of the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.api.fields import sorted_set
+from navarch.api.protobuf_messages import stated_fields
+
+_API: Final = "io.k8s.api."
+_META: Final = "io.k8s.apimachinery.pkg.apis."
+# Messages that are scalars in JSON.
+_SCALARS: Final = frozenset(
+    ("meta/v1.Time", "meta/v1.MicroTime", "api/resource.Quantity", "util/intstr.IntOrString", "runtime.RawExtension")
+)
+_ENTRY: Final = "meta/v1.ManagedFieldsEntry"
+
+
+@dataclass(frozen=True, slots=True)
+class GoField:
+    """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars."""
+
+    name: str
+    shape: str
+    message: str
+    present: bool
+
+
+def message_of_definition(definition: str) -> str:
+    """The message behind a definition; empty where there is none."""
+    for prefix in (_API, _META):
+        if definition.startswith(prefix):
+            package, _, name = definition.removeprefix(prefix).rpartition(".")
+            message = f"{package.replace('.', '/')}.{name}"
+            return message if stated_fields(message) is not None else ""
+    return ""
+
+
+@cache
+def struct(message: str) -> Mapping[str, GoField]:
+    """The fields of a message, by name, in Go's order; none for what is no message."""
+    stated = stated_fields(message)
+    if stated is None:
+        return {}
+    numbered: list[tuple[int, GoField]] = []
+    for entry in stated.split():
+        name, _, rest = entry.partition("=")
+        number, _, type_ = rest.partition(":")
+        numbered.append((int(number), _field(name, type_)))
+    fields = {field.name: field for _, field in sorted(numbered, key=lambda each: each[0])}
+    order = _orders().get(message, ())
+    declared = [name for name in order if name in fields]
+    return {name: fields[name] for name in [*declared, *(name for name in fields if name not in declared)]}
+
+
+def _field(name: str, type_: str) -> GoField:
+    written, type_ = type_.endswith("!"), type_.removesuffix("!")
+    pointer, type_ = type_.startswith("*"), type_.removeprefix("*")
+    shape = type_[:2] if type_[:2] in ("[]", "{}") else ""
+    type_ = type_[len(shape) :].removeprefix("*")
+    message = type_ if "/" in type_ and type_ not in _SCALARS else ""
+    present = written if shape else bool(message) and not pointer
+    return GoField(name, shape, message, present)
+
+
+@cache
+def _orders() -> Mapping[str, tuple[str, ...]]:
+    lines = Path(__file__).with_name("go_order.txt").read_text().splitlines()
+    return {name: tuple(names) for name, *names in (line.split() for line in lines if not line.startswith("#"))}
+
+
+@cache
+def present(definition: str) -> frozenset[str]:
+    """The fields of a definition's type that are there whether or not somebody set them."""
+    return frozenset(field.name for field in struct(message_of_definition(definition)).values() if field.present)
+
+
+def go_json(value: Any, message: str) -> Any:
+    """A value of a message in the order in which Go writes it: fields as declared, maps sorted."""
+    if isinstance(value, list):
+        return [go_json(item, message) for item in value]
+    if not isinstance(value, dict):
+        return value
+    fields = struct(message)
+    if not fields:
+        return {name: go_json(value[name], "") for name in sorted(value)}
+    out: dict[str, Any] = {}
+    for name in [name for name in fields if name in value] + sorted(name for name in value if name not in fields):
+        field, item = fields.get(name), value[name]
+        if message == _ENTRY and name == "fieldsV1" and isinstance(item, dict):
+            out[name] = sorted_set(item)
+        elif field is not None and field.shape == "{}" and isinstance(item, dict):
+            out[name] = {key: go_json(item[key], field.message) for key in sorted(item)}
+        else:
+            out[name] = go_json(item, field.message if field is not None else "")
+    return out

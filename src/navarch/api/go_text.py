@@ -1,0 +1,76 @@
+"""JSON values as Go's `fmt` prints them: what Kubernetes' messages show of a patch or a configuration.
+
+In: a decoded JSON value.  Out: the text of `%v` (`go_text`), of `%#v` (`go_syntax`), the name of its Go type
+(`go_type`), and what encoding/json calls it (`go_kind`).  Numbers are what Kubernetes' decoder makes of them: int64
+where they are whole, else float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any, Final
+
+_TYPES: Final = {
+    bool: "bool",
+    int: "int64",
+    float: "float64",
+    str: "string",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
+_KINDS: Final = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+
+
+def go_text(value: Any) -> str:
+    """`%v`."""
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{name}:{go_text(value[name])}" for name in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(go_text, value)) + "]"
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return go_float(value) if isinstance(value, float) else str(value)
+
+
+def go_syntax(value: Any) -> str:
+    """`%#v`."""
+    if isinstance(value, dict):
+        members = ", ".join(f"{_quoted(name)}:{go_syntax(value[name])}" for name in sorted(value))
+        return f"map[string]interface {{}}{{{members}}}"
+    if isinstance(value, list):
+        return f"[]interface {{}}{{{', '.join(map(go_syntax, value))}}}"
+    if isinstance(value, str):
+        return _quoted(value)
+    return "interface {}(nil)" if value is None else go_text(value)
+
+
+def go_type(value: Any) -> str:
+    """`%T`; of nothing what `%s` makes of it."""
+    return _TYPES.get(type(value), "%!s(<nil>)")
+
+
+def go_kind(value: Any) -> str:
+    return _KINDS.get(type(value), "null")
+
+
+def go_float(value: float) -> str:
+    """A float64 as `%v` prints it: the shortest digits, with an exponent from a million on and below 0.0001."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    sign, digits, power = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(power, int)
+    text = "".join(map(str, digits))
+    exponent = len(text) - 1 + power
+    if text != "0" and not -5 < exponent < 6:
+        shown = text[0] + (f".{text[1:]}" if len(text) > 1 else "") + f"e{exponent:+03d}"
+    else:
+        shown = f"{Decimal((0, digits, power)):f}"
+    return f"-{shown}" if sign else shown
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

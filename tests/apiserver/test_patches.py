@@ -1,0 +1,223 @@
+"""Patches and server-side apply through the API: what clients read of them when something is wrong, who owns what
+afterwards, and what is not written because nothing changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.apiserver.conftest import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
+
+NOT = "json: cannot unmarshal"
+
+
+def owners(obj: Any) -> list[tuple[str, str, str]]:
+    entries = obj["metadata"].get("managedFields", [])
+    return [(entry["manager"], entry["operation"], entry.get("subresource", "")) for entry in entries]
+
+
+async def test_applying_what_is_there_takes_a_share_without_a_time_and_then_writes_nothing(api: Api) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+
+    _, shared = await api.patch(f"{CONFIG_MAPS}/a?fieldManager=two", config_map("a", k="1"), "apply")
+    _, again = await api.patch(f"{CONFIG_MAPS}/a?fieldManager=two", config_map("a", k="1"), "apply")
+
+    assert owners(shared) == [("two", "Apply", ""), ("test", "Update", "")]
+    assert "time" not in shared["metadata"]["managedFields"][0]
+    assert again == shared
+
+
+async def test_a_configuration_of_other_types_is_an_error_without_a_reason(api: Api) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": ["x"]}
+
+    status, answer = await api.patch(f"{CONFIG_MAPS}/a?fieldManager=one", body, "apply")
+
+    assert (status, answer["code"]) == (500, 500)
+    assert "reason" not in answer
+    assert answer["message"] == (
+        "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .data: expected map, got &{[x]}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"metadata": {"name": "a"}}, 400, "invalid object type: /, Kind="),
+        ({"apiVersion": "v1", "kind": "Secret"}, 400, "invalid object type: /v1, Kind=Secret"),
+        (
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}},
+            400,
+            "the name of the object (b) does not match the name on the URL (a)",
+        ),
+        (
+            {"apiVersion": "v1", "kind": "ConfigMap"},
+            400,
+            "the name of the object (a based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "managedFields": []}},
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        (
+            ["x"],
+            400,
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go "
+            "value of type map[string]interface {}",
+        ),
+    ],
+)
+async def test_a_configuration_of_something_else_is_refused(api: Api, body: Any, status: int, message: str) -> None:
+    answered, answer = await api.patch(f"{CONFIG_MAPS}/a?fieldManager=one", body, "apply")
+    assert (answered, answer["message"]) == (status, message)
+
+
+async def test_what_the_decoder_refuses_of_a_configuration_that_has_the_types(api: Api) -> None:
+    body = deployment("d")
+    body["spec"]["replicas"] = 1.5
+
+    status, answer = await api.patch(f"{DEPLOYMENTS}/d?fieldManager=one", body, "apply")
+
+    assert status == 500
+    assert answer["message"] == (
+        "failed to convert new object (/d; apps/v1, Kind=Deployment) to proper version: "
+        "unable to convert unstructured object to apps/v1, Kind=Deployment: cannot convert float64 to int32"
+    )
+
+
+async def test_null_in_a_configuration_leaves_the_default(api: Api) -> None:
+    body = deployment("d", 3)
+    await api.patch(f"{DEPLOYMENTS}/d?fieldManager=one", body, "apply")
+    body["spec"]["replicas"] = None
+
+    _, applied = await api.patch(f"{DEPLOYMENTS}/d?fieldManager=one", body, "apply")
+
+    assert applied["spec"]["replicas"] == 1
+    assert applied["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:replicas"] == {}
+
+
+async def test_the_same_said_in_another_spelling_writes_nothing(api: Api) -> None:
+    body = pod("p")
+    body["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "0.5"}}
+    _, first = await api.patch(f"{PODS}/p?fieldManager=one", body, "apply")
+
+    _, again = await api.patch(f"{PODS}/p?fieldManager=one", body, "apply")
+
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+async def test_keys_given_twice_are_told_or_refused(api: Api) -> None:
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: x, k: z}\n"
+    path, kind = f"{CONFIG_MAPS}/a?fieldManager=one", "application/apply-patch+yaml"
+
+    warned = await api.send("PATCH", path, text, content_type=kind)
+    status, answer = await api("PATCH", f"{path}&fieldValidation=Strict", text, content_type=kind)
+
+    assert warned.headers["Warning"] == '299 - "line 4: key \\"k\\" already set in map"'
+    assert (status, answer["message"]) == (
+        400,
+        "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n"
+        '  line 4: key "k" already set in map',
+    )
+
+
+async def test_an_apply_of_a_scale_conflicts_with_who_applied_the_replicas(api: Api) -> None:
+    await api.patch(f"{DEPLOYMENTS}/d?fieldManager=one", deployment("d", 1), "apply")
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}}
+
+    status, answer = await api.patch(f"{DEPLOYMENTS}/d/scale?fieldManager=hpa", scale, "apply")
+    _, forced = await api.patch(f"{DEPLOYMENTS}/d/scale?fieldManager=hpa&force=true", scale, "apply")
+
+    assert (status, answer["message"]) == (
+        409,
+        'Apply failed with 1 conflict: conflict with "one": .spec.replicas',
+    )
+    assert forced["spec"] == {"replicas": 3}
+    scaled = await api.ok("GET", f"{DEPLOYMENTS}/d")
+    assert owners(scaled) == [("hpa", "Apply", "scale"), ("one", "Apply", "")]
+    assert scaled["metadata"]["managedFields"][0]["fieldsV1"] == {"f:spec": {"f:replicas": {}}}
+    assert "f:replicas" not in scaled["metadata"]["managedFields"][1]["fieldsV1"]["f:spec"]
+
+
+async def test_a_patch_whose_outcome_is_no_object_of_its_kind_repeats_it(api: Api) -> None:
+    made = await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+    metadata = {key: made["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    shown = {"apiVersion": "v1", "data": ["x"], "kind": "ConfigMap", "metadata": metadata}
+
+    status, answer = await api.patch(f"{CONFIG_MAPS}/a", {"data": ["x"]})
+
+    (cause,) = answer["details"]["causes"]
+    assert (status, answer["reason"], cause["field"]) == (422, "Invalid", "patch")
+    begun, why = (
+        'Invalid value: "',
+        "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string",
+    )
+    assert cause["message"].startswith(begun + json.dumps(json.dumps(shown, separators=(",", ":"))[:-2])[1:-1])
+    assert cause["message"].endswith(f'": {why}')
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ({"spec": {"replicas": "x"}}, '"map[spec:map[replicas:x]]": unrecognized type: int32'),
+        ({"spec": {"paused": 1}}, '"map[spec:map[paused:1]]": unrecognized type: bool'),
+        ({"spec": {"strategy": {"type": 1}}}, '"map[spec:map[strategy:map[type:1]]]": cannot convert int64 to string'),
+        ({"metadata": {"labels": "x"}}, '"map[metadata:map[labels:x]]": cannot restore map from string'),
+        ({"spec": {"template": []}}, '"map[spec:map[template:[]]]": cannot restore struct from: slice'),
+    ],
+)
+async def test_a_strategic_patch_with_wrong_types_repeats_itself(api: Api, patch: Any, message: str) -> None:
+    await api.ok("POST", DEPLOYMENTS, deployment("d"))
+    status, answer = await api.patch(f"{DEPLOYMENTS}/d", patch, "strategic")
+    assert (status, answer["message"]) == (422, f' "" is invalid: patch: Invalid value: {message}')
+
+
+@pytest.mark.parametrize(
+    ("kind", "patch", "message"),
+    [
+        ("json", {}, f"error decoding patch: {NOT} object into Go value of type []handlers.jsonPatchOp"),
+        ("json", [{"op": 1}], f"error decoding patch: {NOT} number into Go struct field jsonPatchOp.op of type string"),
+        ("merge", [], f"error decoding patch: {NOT} array into Go value of type map[string]interface {{}}"),
+        ("strategic", [], f"{NOT} array into Go value of type map[string]interface {{}}"),
+        ("strategic", b"{", "unexpected end of JSON input"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_patch_is_a_bad_request(api: Api, kind: str, patch: Any, message: str) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+    status, answer = await api.patch(f"{CONFIG_MAPS}/a", patch, kind)
+    assert (status, answer["message"]) == (400, message)
+
+
+async def test_a_strategic_patch_cannot_change_the_kind_and_a_merge_patch_is_told_so(api: Api) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+
+    ignored, _ = await api.patch(f"{CONFIG_MAPS}/a", {"kind": "Pod"}, "strategic")
+    refused, answer = await api.patch(f"{CONFIG_MAPS}/a", {"kind": "Nope"})
+
+    assert (ignored, refused) == (200, 422)
+    assert answer["message"].endswith('": no kind "Nope" is registered for version "v1" in scheme '
+                                      '"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"')  # fmt: skip
+
+
+async def test_what_a_patch_says_twice_or_to_nobody_is_told(api: Api) -> None:
+    await api.ok("POST", CONFIG_MAPS, config_map("a", k="1"))
+    twice = b'{"data": {"k": "2", "k": "3"}, "bogus": 1}'
+
+    warned = await api.send("PATCH", f"{CONFIG_MAPS}/a", twice, content_type="application/merge-patch+json")
+
+    assert warned.headers["Warning"] == '299 - "duplicate field \\"data.k\\"", 299 - "unknown field \\"bogus\\""'
+
+
+async def test_an_item_without_its_merge_key_is_kubernetes_own_mistake(api: Api) -> None:
+    await api.ok("POST", DEPLOYMENTS, deployment("d"))
+    patch = {"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}
+
+    status, answer = await api.patch(f"{DEPLOYMENTS}/d", patch, "strategic")
+
+    assert (status, answer.get("reason"), answer["message"]) == (
+        500,
+        None,
+        "map: map[image:x] does not contain declared merge key: name",
+    )
