@@ -171,7 +171,7 @@ def _delete_primitives(original: Obj, directive: str, gone: Any, node: SchemaNod
         return
     if isinstance(gone, dict):
         original[name] = _merge_or_replace(original[name], gone, child_node(node, name))
-    elif not isinstance(gone, list) or _strategy(child_node(node, name)) != "merge":
+    elif not isinstance(gone, list) or not isinstance(held, list) or _strategy(child_node(node, name)) != "merge":
         original[name] = gone
     elif held or gone:
         _same_type(held, gone)

@@ -329,7 +329,9 @@ class Writing:
         wrong += validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
         yield from wrong
         yield from wrong
-        if strategy.finalizers_have_domains and obj["metadata"].get("finalizers"):
+        finalizers = obj["metadata"].get("finalizers")
+        had = old["metadata"].get("finalizers") or ()
+        if strategy.finalizers_have_domains and finalizers and not all(each in had for each in finalizers):
             for _ in range(2):
                 yield from validate_new_finalizers(obj)
         yield from through.validate(strategy, obj, old)

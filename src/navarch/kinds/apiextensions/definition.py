@@ -40,6 +40,7 @@ class CustomResourceDefinitionStrategy(Strategy):
     )
     has_generation = True
     allow_unconditional_update = False
+    finalizers_have_domains = False
     counts_deletion = False
     nulls = ("status.conditions",)
 
