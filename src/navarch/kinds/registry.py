@@ -23,8 +23,8 @@ from navarch.kinds.strategies import lookup
 # The packages whose modules register strategies.
 _PACKAGES: Final = (
     "admissionregistration",
-    "apiregistration",
     "apiextensions",
+    "apiregistration",
     "apps",
     "authentication",
     "authorization",
