@@ -112,7 +112,7 @@ class Caches:
         return known
 
     def of(self, resource: Resource) -> WatchCache:
-        return self._by_resource[_name(resource)]
+        return self._by_resource[resource.group, resource.plural]
 
     def by_resource(self) -> dict[tuple[str, str], WatchCache]:
         """Every cache by group and plural."""

@@ -298,7 +298,7 @@ class Writing:
         )
 
     async def _mutate_update(self, kind: ServedKind, admitted: Admission, obj: Obj, old: Obj, how: How) -> bool:
-        """Whether admission changed anything."""
+        """Whether admission changed anything that needs a second look."""
         view = how.view
         admitted.guard(old if view is None else view.of(old))
         if view is None:
@@ -362,10 +362,14 @@ class Writing:
         )
 
     async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
-        """Let admission change the object, with defaults for what it added; whether it changed anything. What plugins
-        get is a copy: the object shares what it does not change with the stored one."""
+        """Let admission change the object, with defaults for what it added; whether it needs a second look then. What
+        plugins get is a copy: the object shares what it does not change with the stored one."""
         if admitted.leaves_whole:
-            return await self._mutate_in_place(kind, admitted, obj, shared=shared)
+            # No second look, and of what may be shared only that is copied in which fields are replaced.
+            if shared and type(spec := obj.get("spec")) is dict:
+                obj["spec"] = dict(spec)
+            await admitted.mutate(obj)
+            return False
         before = orjson.dumps(obj)
         mutated = await admitted.mutate(decode(before) if shared else obj)
         if mutated is None or orjson.dumps(mutated) == before:
@@ -382,19 +386,6 @@ class Writing:
             metadata["managedFields"] = decode(before)["metadata"].get("managedFields") or []
         if (compiled := kind.compiled) is not None:
             compiled.default(obj)
-        kind.strategy.defaults(obj)
-        return True
-
-    async def _mutate_in_place(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
-        """The same where no plugin needs a second look."""
-        spec = obj.get("spec")
-        if not shared or type(spec) is not dict:
-            await admitted.mutate(obj)
-        else:
-            obj["spec"] = changed = dict(spec)
-            await admitted.mutate(obj)
-            if changed == spec:
-                return False
         kind.strategy.defaults(obj)
         return True
 
