@@ -14,6 +14,7 @@ from tests.golden import floors
 from tests.golden.replay import Step, areas, folder, replay, scores
 
 _FAST = (
+    "aggregation",
     "apply",
     "bootstrap",
     "content",
@@ -28,6 +29,7 @@ _FAST = (
     "updates",
     "validation",
     "watch",
+    "webhooks",
 )
 
 pytestmark = [

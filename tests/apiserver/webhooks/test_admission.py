@@ -165,6 +165,9 @@ async def test_what_a_webhook_patches_is_stored_with_its_defaults(api: Api, auth
 
     assert [each["name"] for each in pod["spec"]["containers"]] == ["main", "side"]
     assert pod["spec"]["containers"][1]["terminationMessagePath"] == "/dev/termination-log"
+    # The plugins of the server's own have seen it, too, and added nothing twice.
+    assert len(pod["spec"]["volumes"]) == 1
+    assert [len(each["volumeMounts"]) for each in pod["spec"]["containers"]] == [1, 1]
     # Nobody owns what admission added.
     (entry,) = pod["metadata"]["managedFields"]
     assert 'k:{"name":"side"}' not in str(entry["fieldsV1"])

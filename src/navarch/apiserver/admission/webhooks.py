@@ -118,7 +118,8 @@ class Webhooks:
         """Do what an answer's patch says; whether that changed anything.  Raises StatusError 500."""
         obj, kind = attributes.obj, attributes.kind
         assert obj is not None
-        before = await self._bytes(kind, attributes, obj)
+        own = self.is_own(attributes) and isinstance(kind, ServedKind)
+        before = shown.obj if not own or shown.kind is kind else await self._bytes(kind, attributes, obj)
         try:
             made = json_patch(decode(shown.obj), answer.patch)
             if not isinstance(made, dict) or not isinstance(made.get("metadata", {}), dict):
@@ -135,7 +136,8 @@ class Webhooks:
         obj.clear()
         obj.update(made)
         after = await self._bytes(kind, attributes, obj)
-        return after != before and _sorted(after) != _sorted(before)
+        # The same in another order is no change.
+        return after != before and (len(after) != len(before) or _sorted(after) != _sorted(before))
 
     def _decode(self, kind: Kind, attributes: Attributes, made: Obj) -> None:
         """Types checked, unknown fields dropped.  Raises StatusError."""
@@ -335,10 +337,11 @@ class _Rounds:
         self.called.clear()
 
     def ended(self, obj: Obj | None) -> None:
-        self._last = orjson.dumps(obj)
+        if self.called or self.once_more:
+            self._last = orjson.dumps(obj)
 
     def begin_again(self, obj: Obj | None) -> None:
-        if orjson.dumps(obj) != self._last:
+        if self.called and orjson.dumps(obj) != self._last:
             # By a plugin of the server's own.
             self.changed()
 

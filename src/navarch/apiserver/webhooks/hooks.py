@@ -112,10 +112,10 @@ def _hook(configuration: str, index: int, webhook: Obj) -> Hook:
         configuration,
         str(webhook.get("name") or ""),
         index,
-        tuple(_rule(rule) for rule in webhook.get("rules") or ()),
+        tuple(rule_of(rule) for rule in webhook.get("rules") or ()),
         webhook.get("matchPolicy") != "Exact",
-        _selector(webhook.get("namespaceSelector")),
-        _selector(webhook.get("objectSelector")),
+        selector_of(webhook.get("namespaceSelector")),
+        selector_of(webhook.get("objectSelector")),
         tuple(webhook.get("matchConditions") or ()),
         webhook.get("failurePolicy") != "Ignore",
         webhook.get("reinvocationPolicy") == "IfNeeded",
@@ -127,7 +127,8 @@ def _hook(configuration: str, index: int, webhook: Obj) -> Hook:
     )
 
 
-def _selector(stated: Obj | None) -> LabelSelector:
+def selector_of(stated: Obj | None) -> LabelSelector:
+    """A label selector as an object states it; none selects everything."""
     try:
         return label_selector_of(stated or {})
     except StatusError:
@@ -135,7 +136,8 @@ def _selector(stated: Obj | None) -> LabelSelector:
         return LabelSelector(nothing=True)
 
 
-def _rule(rule: Obj) -> Rule:
+def rule_of(rule: Obj) -> Rule:
+    """A rule as an object states it."""
     resources = [str(text).partition("/") for text in rule.get("resources") or ()]
     return Rule(
         frozenset(rule.get("operations") or ()),
