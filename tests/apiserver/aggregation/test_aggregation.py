@@ -70,6 +70,10 @@ async def test_those_of_custom_resources_come_and_go_with_them(api: Api, cluster
     assert obj["metadata"]["labels"] == {"kube-aggregator.kubernetes.io/automanaged": "true"}
     assert (obj["spec"]["groupPriorityMinimum"], obj["spec"]["versionPriority"]) == (1000, 100)
 
+    await api.ok("DELETE", f"{API_SERVICES}/v1.example.com")
+    again = await settled(api, "Local", "v1.example.com")
+    assert again["metadata"]["uid"] != obj["metadata"]["uid"]
+
     await cluster.server.withdraw("example.com", "widgets", stored="keep")
     async with asyncio.timeout(30):
         while (await api("GET", f"{API_SERVICES}/v1.example.com"))[0] != 404:

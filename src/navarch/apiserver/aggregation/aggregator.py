@@ -24,7 +24,7 @@ from navarch.apiserver.aggregation.availability import LOCAL, Finding, look_at, 
 from navarch.apiserver.aggregation.directory import Remote, is_available, remote_of
 from navarch.apiserver.aggregation.foreign import ForeignVersion
 from navarch.apiserver.aggregation.proxy import Proxy, UnreachableError, unavailable
-from navarch.apiserver.aggregation.registration import Keeper, Writer
+from navarch.apiserver.aggregation.registration import ALWAYS, LABEL, Keeper, Writer
 from navarch.apiserver.changes import Change
 from navarch.apiserver.core import Core
 from navarch.apiserver.user import User
@@ -120,6 +120,9 @@ class Aggregator:
             self._take(cached.name, cached.obj())
         elif change.old is not None:
             self._leave(change.old.name)
+        if change.old is not None and change.old.labels.get(LABEL) == ALWAYS:
+            # What somebody did to it may have to be undone.
+            self._served_changed.set()
 
     def _service_changed(self, change: Change) -> None:
         if self._by_service and (cached := change.new or change.old) is not None:
