@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 _BUCKETS_S = (
@@ -58,6 +58,8 @@ class Metrics:
         self.watches = 0
         self.watch_events: dict[tuple[str, str, str], int] = {}
         self._chore_failures: dict[str, int] = {}
+        # The numbers of parts that count for themselves.
+        self.parts: list[Callable[[], Iterable[str]]] = []
 
     def request(self, verb: str, served: ServedLabel, code: int, seconds: float | None) -> None:
         """One finished request; `seconds` None for those that are long by nature (WATCH, CONNECT)."""
@@ -117,6 +119,8 @@ class Metrics:
         lines += _family("navarch_housekeeping_failures_total", "counter", "Failed turns of housekeeping, by chore.")
         for chore, count in self._chore_failures.items():
             lines.append(f"navarch_housekeeping_failures_total{_show({'chore': chore})} {count}")
+        for part in self.parts:
+            lines += part()
         return "\n".join(lines) + "\n"
 
 

@@ -130,6 +130,8 @@ def make_server(
     )
     tokens = make_tokens(config, server.reader, world)
     core = server.core
+    webhooks = Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world)
+    core.metrics.parts.append(webhooks.metrics.lines)
     front_proxy = (config.pki / f"{FRONT_PROXY_CLIENT}.crt", config.pki / f"{FRONT_PROXY_CLIENT}.key")
     server.use(
         delegate=Aggregator(core, server.reader, server.writer, front_proxy),
@@ -145,7 +147,7 @@ def make_server(
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
-            webhooks=Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world),
+            webhooks=webhooks,
         ),
     )
     return server

@@ -453,3 +453,16 @@ async def test_a_patch_of_what_is_deleted_is_a_mistake(api: Api, authority: Auth
 
     assert code == 500
     assert "attempted to modify the object, which is not supported for this operation" in answer["message"]
+
+
+async def test_what_webhooks_do_is_counted(api: Api, authority: Authority) -> None:
+    async with Webhook(authority, lambda request: {"allowed": False}) as webhook:
+        await configure(api, VALIDATING, webhook.config())
+        await api("POST", CONFIG_MAPS, config_map())
+
+    text = (await api.send("GET", "/metrics")).body
+    assert isinstance(text, bytes)
+    counted = 'name="w.example.com",operation="CREATE",rejected="true",type="validating"'
+    assert f"apiserver_admission_webhook_admission_duration_seconds_count{{{counted}}} 1" in text.decode()
+    refused = 'error_type="no_error",name="w.example.com",operation="CREATE",rejection_code="400",type="validating"'
+    assert f"apiserver_admission_webhook_rejection_count{{{refused}}} 1" in text.decode()

@@ -27,6 +27,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.webhooks import reviews
 from navarch.apiserver.webhooks.client import CallError, WebhookClient
 from navarch.apiserver.webhooks.hooks import Hook, Invocation, hooks_of, invocations, relatives
+from navarch.apiserver.webhooks.metrics import CALL_FAILED, MUTATING, REFUSED, VALIDATING, WebhookMetrics
 from navarch.apiserver.webhooks.reviews import Answer, AnswerError, Shown
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import definition_name
@@ -48,8 +49,14 @@ class Webhooks:
     """What both plugins need of their server. `condition` says whether a hook's conditions hold for a write."""
 
     def __init__(
-        self, caches: Caches, encodings: Encodings, schemas: SchemaSet, client: WebhookClient, world: World
+        self,
+        caches: Caches,
+        encodings: Encodings,
+        schemas: SchemaSet,
+        client: WebhookClient,
+        world: World,
     ) -> None:
+        self.metrics = WebhookMetrics()
         self.caches = caches
         self.encodings = encodings
         self.schemas = schemas
@@ -57,8 +64,30 @@ class Webhooks:
         self.world = world
 
     async def call(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> Answer:
-        """Ask, and take down what the answer says beside yes and no.  Raises CallFailedError; StatusError for a
+        """Ask, take down what the answer says beside yes and no, and count.  Raises CallFailedError; StatusError for a
         refusal."""
+        metrics, operation = self.metrics, attributes.operation
+        type_ = MUTATING if mutating else VALIDATING
+        began = self.world.monotonic()
+        code, rejected = 200, False
+        try:
+            return await self._ask(hook, attributes, shown, mutating=mutating)
+        except CallFailedError:
+            code, rejected = 503, hook.closed
+            if rejected:
+                metrics.rejected(hook.name, type_, operation, CALL_FAILED, code)
+            else:
+                metrics.failed_open(hook.name, type_)
+            raise
+        except StatusError as error:
+            code, rejected = error.code, True
+            metrics.rejected(hook.name, type_, operation, REFUSED, code)
+            raise
+        finally:
+            seconds = self.world.monotonic() - began
+            metrics.asked(hook.name, type_, operation, code, seconds, rejected=rejected)
+
+    async def _ask(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> Answer:
         if attributes.dry_run and not hook.may_run_dry:
             raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
         if hook.client is None or hook.wrong:
