@@ -55,6 +55,7 @@ from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, versi
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
 from navarch.apiserver.user import LOOPBACK, User
+from navarch.apiserver.webhooks.conversion import converters
 from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.apiextensions.resource import ConverterOf
@@ -131,6 +132,7 @@ class ApiServer:
         }
         finalizing = Finalizing(self.core, self.objects.deleting, self.writer)
         self._definitions = Definitions(self.core, self._serving, self.writer, finalizing)
+        self._definitions.converter_of = converters(self.core.webhooks, self.core.world)
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from navarch.apiserver.webhooks.conversion import WebhookConverter
 from navarch.testing.embedded import EmbeddedCluster
 from tests.apiserver.conftest import Api
 from tests.apiserver.webhooks.server import Authority, Webhook
-from tests.apiserver.widgets import WIDGETS_V1, WIDGETS_V2, widget, widgets
+from tests.apiserver.widgets import WIDGETS_V1, WIDGETS_V2, widget, widget_schema, widgets
 
 
 def renamed(request: Obj) -> list[Obj]:
@@ -180,3 +181,46 @@ async def test_admission_sees_custom_objects_in_the_version_of_its_rule(
 
     assert hook.asked[0].request["object"]["spec"]["count"] == 3
     assert made["spec"]["size"] == 9
+
+
+def definition(webhook: Webhook) -> Obj:
+    """Widgets as a CustomResourceDefinition has them."""
+    versions = [
+        {"name": name, "served": True, "storage": name == "v2", "schema": {"openAPIV3Schema": widget_schema(amount)}}
+        for name, amount in (("v2", "size"), ("v1", "count"))
+    ]
+    return {
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+            "versions": versions,
+            "conversion": {"strategy": "Webhook", "webhook": stated(webhook)},
+        },
+    }
+
+
+async def test_a_definition_names_the_webhook_that_converts_its_objects(api: Api, authority: Authority) -> None:
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    async with Webhook(authority, success) as webhook:
+        await api.ok("POST", definitions, definition(webhook))
+        async with asyncio.timeout(30):
+            while (await api("GET", WIDGETS_V1))[0] != 200:
+                await asyncio.sleep(0.01)
+        await api.ok("POST", WIDGETS_V2, widget("w", size=3))
+
+        read = await api.ok("GET", f"{WIDGETS_V1}/w")
+        assert read["spec"]["count"] == 3
+
+        # And it may be another one from one moment to the next.
+        gone = {"webhook": {"clientConfig": {"url": "https://127.0.0.1:1/away"}}}
+        code, answer = await api.patch(f"{definitions}/widgets.example.com", {"spec": {"conversion": gone}})
+        assert code == 200, answer
+        async with asyncio.timeout(30):
+            while (await api("GET", f"{WIDGETS_V1}/w"))[0] != 500:
+                await asyncio.sleep(0.01)
+        _, answer = await api("GET", f"{WIDGETS_V1}/w")
+
+    refused = "dial tcp 127.0.0.1:1: connect: connection refused"
+    assert answer["message"] == f'{FAILED}failed: Post "https://127.0.0.1:1/away?timeout=30s": {refused}'

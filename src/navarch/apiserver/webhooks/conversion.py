@@ -7,7 +7,7 @@ change what an object says in labels, annotations and outside of its metadata; t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -113,6 +113,18 @@ class WebhookConverter:
         if not isinstance(objects, list):
             raise _WrongError("response.convertedObjects is no list")
         return objects
+
+
+def converters(client: WebhookClient, world: World) -> Callable[[Obj], WebhookConverter | None]:
+    """What converts the objects of a CustomResourceDefinition; None where its versions differ in name only."""
+
+    def converter_of(definition: Obj) -> WebhookConverter | None:
+        conversion = definition["spec"].get("conversion") or {}
+        if conversion.get("strategy") != "Webhook":
+            return None
+        return WebhookConverter(client, conversion.get("webhook") or {}, world)
+
+    return converter_of
 
 
 def _batches(objects: Sequence[Obj]) -> Iterator[list[tuple[Obj, bytes]]]:
