@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.api.duplicates import duplicate_fields
+from navarch.api.duplicates import has_duplicates, strict_problems
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,22 @@ from navarch.api.duplicates import duplicate_fields
     ],
 )
 def test_duplicates_are_named_by_path(body: bytes, found: list[str]) -> None:
-    assert duplicate_fields(body, orjson.loads(body)) == found
+    assert has_duplicates(body, orjson.loads(body)) or not found
+    assert strict_problems(body, ()) == [f'duplicate field "{path}"' for path in found]
 
 
 @given(st.recursive(st.text(), lambda inner: st.dictionaries(st.text(), inner) | st.lists(inner), max_leaves=6))
 def test_no_body_without_duplicates_is_accused(value: Any) -> None:
     body = json.dumps(value).encode()
-    assert duplicate_fields(body, value) == []
+    assert not has_duplicates(body, value) or strict_problems(body, ()) == []
+
+
+def test_mistakes_are_told_in_the_order_of_the_text() -> None:
+    body = b'{"spec":{"bad":1,"replicas":1,"replicas":2,"bad":{"x":1,"x":2}},"metadata":{"name":1,"name":2},"odd":3}'
+
+    assert strict_problems(body, ["odd", "spec.bad"]) == [
+        'unknown field "spec.bad"',
+        'duplicate field "spec.replicas"',
+        'duplicate field "metadata.name"',
+        'unknown field "odd"',
+    ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import orjson
-import pytest
 
-from navarch.api.errors import StatusError
-from navarch.api.table import include_object, render
+from navarch.api.table import render
 from navarch.kinds.base import AGE, NAME, Column
 
 NOW = datetime(2024, 5, 1, 12, 5, tzinfo=UTC)
@@ -56,10 +54,3 @@ def test_a_row_carries_what_was_asked_for() -> None:
     }
     assert rows["Object"]["object"] == OBJ
     assert rows["None"]["object"] is None
-
-
-def test_include_object_is_checked() -> None:
-    assert include_object("") == "Metadata"
-    with pytest.raises(StatusError) as caught:
-        include_object("Everything")
-    assert caught.value.code == 400

@@ -62,7 +62,7 @@ def test_namespaces_go_with_the_scope() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"a/b/c": ""}, "a qualified name must consist of"),
+        ({"a/b/c": ""}, "a valid label key must consist of"),
         ({"/x": ""}, "prefix part must be non-empty"),
         ({"x/": ""}, "name part must be non-empty"),
         ({"a": "-"}, "a valid label must be an empty string or consist of"),

@@ -38,6 +38,8 @@ class Api:
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         response = await self.send(method, path, body, **options)
         assert isinstance(response.body, bytes)
+        if response.content_type.startswith("text/"):
+            return response.status, response.body.decode()
         return response.status, orjson.loads(response.body) if response.body else None
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:

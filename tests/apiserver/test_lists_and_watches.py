@@ -209,10 +209,12 @@ async def test_a_watch_from_too_far_back_is_expired(api: Api, monkeypatch: pytes
     monkeypatch.setattr(watchcache, "RING_MAX", 1)
     await fill(api, "a", "b", "c")
 
-    status, answer = await api("GET", f"{CONFIG_MAPS}?watch=true&resourceVersion=1")
+    stream = await api.send("GET", f"{CONFIG_MAPS}?watch=true&resourceVersion=1")
 
-    assert (status, answer["reason"]) == (410, "Expired")
-    assert answer["message"].startswith("too old resource version: 1 (")
+    assert stream.status == 200
+    [event] = [orjson.loads(line) async for line in stream.body]  # type: ignore[union-attr]
+    assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 410, "Expired")
+    assert event["object"]["message"].startswith("too old resource version: 1 (")
 
 
 async def test_a_reader_that_falls_too_far_behind_is_cut_off(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

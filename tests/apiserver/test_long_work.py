@@ -204,7 +204,7 @@ async def test_others_are_served_while_yaml_is_written(port: int, events: None) 
             status, body = await wire.ask("GET", EVENTS, Accept="application/yaml")
 
     assert status == 200
-    assert body.count(b"\n- apiVersion: v1\n") == len(plain["items"])
+    assert body.count(b"\n- eventTime: null\n") == len(plain["items"])
     first = yaml_reader.load(body[: body.index(b"\n- ", 100_000)] + b"\n").value["items"]
     assert len(first) > 50
     assert first == plain["items"][: len(first)]
@@ -260,7 +260,7 @@ BIG_READS = {
     "metadata only": ("GET", "", PARTIAL, b"", 200),
     "indented": ("GET", "?pretty=1", "", b"", 200),
     "deleted": ("DELETE", "", "", b"", 200),
-    "deleted with no options": ("DELETE", "", "", b'{"a":[' + b"1," * 1_000_000, 400),
+    "deleted with no options": ("DELETE", "", "", b'{"a":[' + b"1," * 1_000_000, 500),
 }
 
 

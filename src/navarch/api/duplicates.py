@@ -1,6 +1,7 @@
 """Duplicate keys in a JSON request body, which strict field validation refuses and the default one warns about.
 
-In: the body's bytes and what they decoded to.  Out: the dotted paths of fields that were given more than once.
+In: the body's bytes and what they decoded to.  Out: what strict decoding says of fields that were given more than once,
+and of those that are none.
 
 Decoding with Python's own decoder, which sees the pairs, costs several times what orjson does.  A count of colons tells
 most bodies to be free of duplicates: outside of strings there is exactly one per key, so a body that has no more colons
@@ -9,45 +10,47 @@ than its decoded form, encoded again, cannot have lost a key.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import orjson
 
-
-def duplicate_fields(body: bytes, decoded: Any) -> list[str]:
-    """Paths such as `spec.replicas` or `spec.containers[0].image`, in the order met, each once."""
-    if body.count(b":") == orjson.dumps(decoded).count(b":") and rb"\u003" not in body.lower():
-        return []
-    try:
-        marked = json.loads(body, object_pairs_hook=_mark)
-    except ValueError:
-        return []
-    found: dict[str, None] = {}
-    _collect(marked, "", found)
-    return list(found)
+# Kubernetes stops counting there.
+_MOST: Final = 100
 
 
-class _Marked(dict[str, Any]):
-    """An object that remembers which of its keys came more than once."""
+def has_duplicates(body: bytes, decoded: Any) -> bool:
+    """Whether a body that decoded to this may have given a key more than once."""
+    return body.count(b":") != orjson.dumps(decoded).count(b":") or rb"\u003" in body.lower()
 
-    doubled: tuple[str, ...] = ()
+
+def strict_problems(body: bytes, unknown: Sequence[str]) -> list[str]:
+    """What strict decoding says of a body that gave keys more than once and whose fields at the paths `unknown` are
+    none: in the order in which a reader of the text comes upon them, each once. What is unknown has no duplicates."""
+    found: dict[tuple[str, str], None] = {}
+    with contextlib.suppress(ValueError):
+        _collect(json.loads(body, object_pairs_hook=_Pairs), "", frozenset(unknown), found)
+    return [f'{what} field "{path}"' for what, path in found][:_MOST]
 
 
-def _mark(pairs: list[tuple[str, Any]]) -> _Marked:
-    marked = _Marked(pairs)
-    if len(marked) != len(pairs):
+class _Pairs(list[tuple[str, Any]]):
+    """An object as it was written: a list of its pairs."""
+
+
+def _collect(value: Any, path: str, unknown: frozenset[str], found: dict[tuple[str, str], None]) -> None:
+    if isinstance(value, _Pairs):
         seen: set[str] = set()
-        marked.doubled = tuple(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-    return marked
-
-
-def _collect(value: Any, path: str, found: dict[str, None]) -> None:
-    if isinstance(value, _Marked):
-        for name in value.doubled:
-            found[f"{path}.{name}" if path else name] = None
-        for name, item in value.items():
-            _collect(item, f"{path}.{name}" if path else name, found)
+        for name, item in value:
+            below = f"{path}.{name}" if path else name
+            if below in unknown:
+                found["unknown", below] = None
+                continue
+            if name in seen:
+                found["duplicate", below] = None
+            seen.add(name)
+            _collect(item, below, unknown, found)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _collect(item, f"{path}[{index}]", found)
+            _collect(item, f"{path}[{index}]", unknown, found)

@@ -76,6 +76,12 @@ def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldErro
     return FieldError("FieldValueNotSupported", field, f"supported values: {choices}", value)
 
 
+def not_one_of(field: str, value: Any, supported: Iterable[str]) -> FieldError:
+    """`not_supported` with the choices in the order given, where Kubernetes does not sort them."""
+    choices = ", ".join(f'"{choice}"' for choice in supported)
+    return FieldError("FieldValueNotSupported", field, f"supported values: {choices}", value)
+
+
 def forbidden_field(field: str, detail: str) -> FieldError:
     return FieldError("FieldValueForbidden", field, detail)
 
@@ -123,11 +129,10 @@ class StatusError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            **({"reason": self.reason} if self.reason else {}),
-            "code": self.code,
         }
-        if not self.reason:
-            del status["reason"]
+        if self.reason:
+            status["reason"] = self.reason
+        status["code"] = self.code
         if self.details is not None:
             status["details"] = self.details
         return status
@@ -196,6 +201,13 @@ def unknown_path() -> StatusError:
     return StatusError(404, "NotFound", "the server could not find the requested resource", details={})
 
 
+class PathNotFound(StatusError):
+    """404 for a path below which nobody serves anything: told as a text, as Kubernetes does."""
+
+    def __init__(self) -> None:
+        super().__init__(404, "NotFound", "404 page not found")
+
+
 def method_not_allowed() -> StatusError:
     message = "the server does not allow this method on the requested resource"
     return StatusError(405, "MethodNotAllowed", message, details={})
@@ -244,7 +256,7 @@ def too_large_resource_version(wanted: int, current: int) -> StatusError:
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,
     }
-    message = f"Too large resource version: {wanted}, current: {current}"
+    message = f"Timeout: Too large resource version: {wanted}, current: {current}"
     return StatusError(504, "Timeout", message, details=details, headers={"Retry-After": "1"})
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from navarch.api.errors import bad_request
 from navarch.api.jsonpath import Find, compile_path
 from navarch.api.meta import Obj
 from navarch.api.time import human_duration, parse_time
@@ -45,13 +44,6 @@ class Column(Protocol):
     def typed(self) -> bool: ...
 
 
-def include_object(parameter: str) -> str:
-    """The `includeObject` query parameter, checked; empty means Metadata.  Raises StatusError 400."""
-    if parameter in ("", INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE):
-        return parameter or INCLUDE_METADATA
-    raise bad_request(f'unrecognized includeObject value: "{parameter}"')
-
-
 def render(
     columns: Sequence[Column],
     rows: Iterable[tuple[Obj, bytes | None]],
@@ -74,11 +66,12 @@ def heading(columns: Sequence[Column]) -> Obj:
 
 
 def row_function(
-    columns: Sequence[Column], now: datetime, include_object: str = INCLUDE_METADATA
+    columns: Sequence[Column], now: datetime, include_object: str = INCLUDE_METADATA, version: str = "v1"
 ) -> Callable[[Obj, bytes | None], Obj]:
-    """How one object (and its bytes, see `render`) becomes a row."""
+    """How one object (and its bytes, see `render`) becomes a row of a Table of this version."""
     cells = [_cell_function(column) for column in columns]
-    return lambda obj, data: _row(cells, obj, data, now, include_object)
+    api_version = f"meta.k8s.io/{version}"
+    return lambda obj, data: _row(cells, obj, data, now, include_object, api_version)
 
 
 def column_definitions(columns: Sequence[Column]) -> list[Obj]:
@@ -94,12 +87,19 @@ def column_definitions(columns: Sequence[Column]) -> list[Obj]:
     ]
 
 
-def _row(cells: list[Callable[[Obj, datetime], Any]], obj: Obj, data: bytes | None, now: datetime, include: str) -> Obj:
+def _row(
+    cells: list[Callable[[Obj, datetime], Any]],
+    obj: Obj,
+    data: bytes | None,
+    now: datetime,
+    include: str,
+    api_version: str,
+) -> Obj:
     row: Obj = {"cells": [cell(obj, now) for cell in cells]}
     if include == INCLUDE_METADATA:
         row["object"] = {
             "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
+            "apiVersion": api_version,
             "metadata": obj["metadata"],
         }
     elif include == INCLUDE_OBJECT:

@@ -116,7 +116,7 @@ def qualified_name_problems(value: str) -> Problems:
     problems: list[str] = []
     if len(parts) > 2:
         whole = (
-            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end "
             "with an alphanumeric character"
         )
         return (

@@ -6,7 +6,7 @@ Nothing here holds more than one part as an object; who asks for less meanwhile 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
@@ -18,17 +18,19 @@ from navarch.apiserver.negotiation import JSON, Form
 from navarch.client.transport import Response
 
 
-async def in_parts(work: LongWork, form: Form, head: Obj, name: str, parts: Sequence[bytes]) -> Response:
+async def in_parts(
+    work: LongWork, form: Form, head: Obj, name: str, parts: Sequence[bytes], headers: Mapping[str, str]
+) -> Response:
     """The object `head` with the list `name` of parts at its end, indented or as YAML."""
     if form.media_type != JSON:
         texts: list[str] = []
         await work.do(_yaml_list(head, name, parts, texts))
-        return Response(200, "".join(texts).encode(), {}, form.media_type)
+        return Response(200, "".join(texts).encode(), headers, form.media_type)
     indented: list[bytes] = []
     await work.do(_indented(parts, indented))
     start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2] + b',\n  "' + name.encode() + b'": ['
     end = b"\n  ]\n}\n" if indented else b"]\n}\n"
-    return Response(200, start + b",".join(indented) + end)
+    return Response(200, start + b",".join(indented) + end, headers)
 
 
 async def in_form(work: LongWork, form: Form, response: Response) -> Response:

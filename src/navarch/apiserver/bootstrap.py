@@ -52,6 +52,7 @@ class BootstrapConfig:
 
 async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
     """Bring the started server's store to where a cluster can begin.  Raises StatusError where it refuses a write."""
+    new = server.reader.get(resources.NAMESPACES, "", "kube-system") is None
     for attempt in range(_ATTEMPTS):
         try:
             await _bring_up(server, config)
@@ -60,6 +61,8 @@ async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
             if attempt + 1 == _ATTEMPTS or not _are_races(errors):
                 raise
             await server.core.caches.sync()
+    if new:
+        await server.core.caches.begin()
     if not ip_address(config.advertise_address).is_loopback:
         await server.appear(Place(config.port, config.advertise_address))
 

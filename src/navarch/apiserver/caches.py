@@ -242,6 +242,14 @@ class Caches:
             await self.wait(newest)
         return self.revision
 
+    async def begin(self) -> None:
+        """Forget how a new cluster came about: who asks for what was before is told that it is too old, as by a cluster
+        that has been there for a while."""
+        revision = await self.sync()
+        await self.store.compact(revision)
+        for cache in self.all():
+            cache.begin(revision)
+
     # For admission and the server's own use
 
     def trim(self) -> None:

@@ -71,7 +71,7 @@ class Call:
 
     @property
     def force(self) -> bool:
-        return is_true(self.request.arg("force"))
+        return is_true(self.request.arg("force", "0"))
 
     def origin(self) -> Origin:
         """Whose write this is, for the pipeline."""
@@ -102,12 +102,6 @@ def warning_headers(warnings: list[str]) -> Mapping[str, str]:
         distinct = _abridged(distinct)
     shown = [f'299 - "{_escaped(text)}"' for text in distinct]
     return {"Warning": ", ".join(shown)}
-
-
-def warned(headers: Mapping[str, str], text: str) -> Mapping[str, str]:
-    """The headers of an answer, with one more warning, which comes first."""
-    first = warning_headers([text])["Warning"]
-    return {**headers, "Warning": f"{first}, {headers['Warning']}" if "Warning" in headers else first}
 
 
 def _abridged(warnings: list[str]) -> list[str]:

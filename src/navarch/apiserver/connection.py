@@ -25,6 +25,7 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.memo import memo
 from navarch.apiserver.decoding import MAX_BODY
+from navarch.apiserver.impersonation import BETWEEN, PREFIX
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.tls import peer_certificate
 from navarch.client.transport import Request, Response
@@ -105,7 +106,7 @@ def _headers_of(block: bytes) -> _Headers | None:
         if name in values:
             if name in _REPEATED:
                 return None
-            value = f"{values[name]}, {value}"
+            value = together(name, values[name], value)
         values[name] = value
     if "host" not in values or not _NOT_PLAIN.isdisjoint(values):
         return None
@@ -113,6 +114,12 @@ def _headers_of(block: bytes) -> _Headers | None:
         return None
     length = values.get("content-length", "0")
     return _Headers(values, int(length)) if is_digits(length) and len(length) < 10 else None
+
+
+def together(name: str, before: str, value: str) -> str:
+    """One value for a header that was sent more than once. Who is impersonated may have commas in his groups' names:
+    those are kept apart by what no header contains."""
+    return f"{before}{BETWEEN if name.startswith(PREFIX) else ', '}{value}"
 
 
 @memo(1024, 1024)

@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from navarch.api import protobuf, yaml_reader
-from navarch.api.duplicates import duplicate_fields
+from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import bad_request, invalid, invalid_value, not_supported, unsupported_media_type
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.api.schema import Compiled
 from navarch.apiserver.core import Core
 from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.served import ServedKind
 from navarch.client.transport import Request
 from navarch.kinds.base import Kind
@@ -32,18 +33,20 @@ JSON = "application/json"
 YAML = "application/yaml"
 APPLY_YAML = "application/apply-patch+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
-_YAML_TYPES = frozenset({YAML, "application/x-yaml", "text/yaml"})
-_JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded", "application/octet-stream", "*/*"})
+_JSON_TYPES = frozenset({"", JSON})
 # Where Kubernetes' list of built-in kinds is.
 SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 # Kubernetes repeats so much of a body that it cannot read.
 _SHOWN_BYTES = 30
-_TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 # Reading it takes some milliseconds at most.
 _SHORT_YAML = 4 * 1024
 # orjson encodes no deeper.
 _MAX_DEPTH = 250
 _LONGEST_INTEGER = 20
+# As many as Kubernetes tells of.
+_MOST_PROBLEMS = 100
+_YAML_ERRORS = "yaml: unmarshal errors:\n"
 # Python's own decoder is slower, and nothing else runs meanwhile.
 _ODD_MAX = 64 * 1024
 # Mending so many takes some milliseconds.
@@ -162,9 +165,7 @@ async def as_json(request: Request, work: LongWork) -> Request:
     media_type = media_type_of(request)
     if media_type == protobuf.MEDIA_TYPE:
         return await work.apart(len(request.body), _from_protobuf, request)
-    if media_type in ("application/cbor", APPLY_CBOR):
-        raise unsupported_media_type((JSON, YAML, protobuf.MEDIA_TYPE))
-    if media_type not in _YAML_TYPES and media_type != APPLY_YAML:
+    if media_type not in (YAML, APPLY_YAML):
         return request
     document = yaml_reader.Document()
     try:
@@ -219,12 +220,12 @@ def _summary(request: Request) -> str:
 def parse_body(request: Request, kind_name: str) -> Obj:
     """The body as JSON or YAML.  Raises StatusError 400, 415."""
     media_type = media_type_of(request)
-    if media_type not in _JSON_TYPES and media_type not in _YAML_TYPES:
-        raise unsupported_media_type((JSON, YAML))
+    if media_type not in _JSON_TYPES and media_type != YAML:
+        raise unsupported_media_type(OFFERED)
     try:
         value = parsed(request)
         if not isinstance(value, dict):
-            raise ValueError(f"json: cannot unmarshal {_go_type(value)} into Go value of type {_TYPE_META}")
+            raise ValueError(f"json: cannot unmarshal {go_type(value)} into Go value of type {TYPE_META}")
     except ValueError as error:
         why = str(error)
         if not why.startswith("error converting YAML"):
@@ -235,12 +236,15 @@ def parse_body(request: Request, kind_name: str) -> Obj:
     return value
 
 
-def _go_type(value: Any) -> str:
+def go_type(value: Any) -> str:
+    """What Go calls the kind of a JSON value."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):
         return "number"
-    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "null"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "null" if value is None else "object"
 
 
 def field_validation_of(request: Request, options_kind: str = "CreateOptions") -> str:
@@ -261,22 +265,29 @@ def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list
     """The object that a create or update states, in the kind that its path names."""
     resource = kind.resource
     obj = parse_body(request, resource.kind)
-    duplicates = _duplicates(request, obj)
+    doubled = _doubled(request, obj)
     if kind.own_schemas is None:
         _check_registered(obj, kind)
     check_type(obj, kind)
     unknown = check_fields(kind.compiled, obj)
-    if unknown or duplicates:
-        problems = duplicates + [f'unknown field "{path}"' for path in unknown]
-        validation = field_validation_of(request)
-        if validation == "Strict":
-            raise bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {', '.join(problems)}"
-            )
-        if validation == "Warn":
-            warnings.extend(problems)
+    if (unknown or doubled) and (problems := _problems(request, kind, unknown, doubled)):
+        report_problems(kind, request, problems, warnings)
     return obj
+
+
+def report_problems(kind: Kind, request: Request, problems: Sequence[str], warnings: list[str]) -> None:
+    """What strict decoding found, as `fieldValidation` wants it.  Raises StatusError 400, 422."""
+    resource, validation = kind.resource, field_validation_of(request)
+    if validation == "Strict":
+        raise bad_request(
+            f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            f"strict decoding error: {', '.join(problems)}"
+        )
+    if validation == "Warn":
+        for problem in problems:
+            # One warning for each line of what the YAML parser says.
+            lines = problem.removeprefix(_YAML_ERRORS).split("\n") if problem.startswith(_YAML_ERRORS) else [problem]
+            warnings.extend(line.strip() for line in lines)
 
 
 def _check_registered(obj: Obj, kind: Kind) -> None:
@@ -327,7 +338,7 @@ def check_type(obj: Obj, kind: Kind) -> None:
     elif not isinstance(metadata, dict):
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
-            f"unmarshal {_go_type(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
+            f"unmarshal {go_type(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
         )
 
 
@@ -342,11 +353,25 @@ def check_fields(compiled: Compiled | None, obj: Obj) -> list[str]:
     return unknown
 
 
-def _duplicates(request: Request, obj: Obj) -> list[str]:
-    """What strict decoding says of keys that were given more than once."""
+def _doubled(request: Request, obj: Obj) -> bool:
+    """Whether keys may have been given more than once."""
     if isinstance(request, ReadRequest):
-        return [f"yaml: unmarshal errors:\n  {text}" for text in request.duplicates]
-    return [f'duplicate field "{path}"' for path in duplicate_fields(request.body, obj)]
+        return bool(request.duplicates)
+    return has_duplicates(request.body, obj)
+
+
+def _problems(request: Request, kind: Kind, unknown: Sequence[str], doubled: bool) -> list[str]:
+    """What strict decoding says, in Kubernetes' order."""
+    texts = [f'unknown field "{path}"' for path in unknown][:_MOST_PROBLEMS]
+    if isinstance(request, ReadRequest):
+        lines = [f"\n  {text}" for text in request.duplicates]
+        return [_YAML_ERRORS.rstrip() + "".join(lines), *texts] if lines else texts
+    if not doubled:
+        return texts
+    if kind.own_schemas is None:
+        return strict_problems(request.body, unknown)
+    # The text is read without a schema first.
+    return strict_problems(request.body, ()) + texts
 
 
 def duplicates_of(request: Request) -> list[str]:

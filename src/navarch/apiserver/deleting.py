@@ -8,119 +8,173 @@ until an update removes the last. What becomes of dependents is the garbage coll
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
-from navarch.api.errors import StatusError, bad_request, conflict, invalid, invalid_value, not_found, not_supported
+from navarch.api.errors import (
+    FieldError,
+    StatusError,
+    conflict,
+    invalid,
+    invalid_value,
+    not_found,
+    not_one_of,
+    unexplained,
+    unsupported_media_type,
+)
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
+from navarch.apiserver.auth.base import RequestAttributes
+from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
-from navarch.apiserver.decoding import parsed
-from navarch.apiserver.reading import whole_number
+from navarch.apiserver.decoding import JSON, TYPE_META, go_type, media_type_of, parsed
+from navarch.apiserver.list_options import whole_number
+from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.writing import Origin, Writing
 from navarch.client.transport import Request
-from navarch.store.base import Conflict
+from navarch.store.base import Conflict, Delete
 
 _ATTEMPTS = 50
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
-_POLICIES = ("Background", "Foreground", "Orphan")
+_POLICIES = ("Foreground", "Background", "Orphan")
+_IGNORE_READ_ERROR = "ignoreStoreReadErrorWithClusterBreakingPotential"
+_UNSAFE_VERB = "unsafe-delete-ignore-read-errors"
+# With their types as Go calls them, in the order in which they are declared.
 _FIELDS: tuple[tuple[str, type, str], ...] = (
     ("apiVersion", str, "string"),
     ("kind", str, "string"),
     ("gracePeriodSeconds", int, "int64"),
-    ("propagationPolicy", str, "v1.DeletionPropagation"),
-    ("orphanDependents", bool, "bool"),
     ("preconditions", dict, "v1.Preconditions"),
+    ("orphanDependents", bool, "bool"),
+    ("propagationPolicy", str, "v1.DeletionPropagation"),
     ("dryRun", list, "[]string"),
+    (_IGNORE_READ_ERROR, bool, "bool"),
 )
+_FLAGS = ("orphanDependents", _IGNORE_READ_ERROR)
 
 
 @dataclass(slots=True)
 class DeleteOptions:
+    """`accepted` says that the client wants to be told (202) where the deletion has only begun."""
+
     grace_s: int | None = None
     propagation: str = ""
     uid: str = ""
     revision: str = ""
     dry_run: bool = False
     raw: Obj = field(default_factory=dict)
+    accepted: bool = False
+    unreadable: bool = False
 
 
 def delete_options_of(request: Request) -> DeleteOptions:
-    """From the body if it has one, else from the query.  Raises StatusError 400, 422."""
-    raw: Obj = {}
-    if request.body:
-        raw = _parse(request)
-    elif request.query:
-        for name in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents"):
-            text = request.arg(name)
-            if text:
-                raw[name] = whole_number(text) if name == "gracePeriodSeconds" else text
-        if "orphanDependents" in raw:
-            raw["orphanDependents"] = is_true(raw["orphanDependents"])
-    options = options_from(raw)
-    if "All" in [value for name, value in request.query if name == "dryRun"]:
-        options.dry_run = True
+    """From the body if it has one, else from the query.  Raises StatusError 400, 415, 422, 500."""
+    if not request.body and not request.query:
+        return DeleteOptions()
+    options = options_from(_parse(request) if request.body else _from_query(request.query))
+    if request.body and not options.dry_run:
+        # Kubernetes does not look at the query where there is a body; who says that nothing shall happen is believed.
+        options.dry_run = any(name == "dryRun" for name, _ in request.query)
     return options
 
 
-def _parse(request: Request) -> Obj:
-    try:
-        raw = parsed(request)
-    except ValueError as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise bad_request("couldn't get version/kind; json parse error: the body must be a DeleteOptions object")
-    kind = raw.get("kind")
-    if kind and kind != "DeleteOptions":
-        raise bad_request(f"decoded object cannot be converted to DeleteOptions: it is a {kind}")
+def _from_query(query: Sequence[tuple[str, str]]) -> Obj:
+    """Raises StatusError 400."""
+    raw: Obj = {}
+    if dry_run := [value for name, value in query if name == "dryRun"]:
+        raw["dryRun"] = dry_run
+    for name, text in query:
+        if name in raw:
+            continue
+        if name == "gracePeriodSeconds":
+            raw[name] = whole_number(text)
+        elif name in _FLAGS:
+            raw[name] = is_true(text)
+        elif name == "propagationPolicy":
+            raw[name] = text
+        elif name == "uid" and text:
+            raw["preconditions"] = {"uid": text}
     return raw
 
 
-def _wrong_type(field: str, go_type: str) -> StatusError:
-    return bad_request(f"json: cannot unmarshal value into Go struct field {field} of type {go_type}")
+def _parse(request: Request) -> Obj:
+    """Raises StatusError 415; 500, as Kubernetes gives these mistakes no code."""
+    if media_type_of(request) not in ("", JSON):
+        raise unsupported_media_type(OFFERED)
+    try:
+        raw = parsed(request)
+    except ValueError as error:
+        raise unexplained(f"couldn't get version/kind; json parse error: {error}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        shown = f"json: cannot unmarshal {go_type(raw)} into Go value of type {TYPE_META}"
+        raise unexplained(f"couldn't get version/kind; json parse error: {shown}")
+    if raw.get("kind") not in (None, "", "DeleteOptions"):
+        raise unexplained("decoded object cannot be converted to DeleteOptions")
+    return raw
+
+
+def _wrong_type(value: object, field: str, wanted: str) -> StatusError:
+    return unexplained(f"json: cannot unmarshal {go_type(value)} into Go struct field {field} of type {wanted}")
 
 
 def options_from(raw: Obj) -> DeleteOptions:
-    """Check a DeleteOptions object.  Raises StatusError 400, 422."""
-    for name, kind, go_type in _FIELDS:
-        if raw.get(name) is not None and type(raw[name]) is not kind:
-            raise _wrong_type(f"DeleteOptions.{name}", go_type)
+    """Check a DeleteOptions object.  Raises StatusError 422, 500."""
+    raw = {name: value for name, value in raw.items() if value is not None}
+    for name, kind, wanted in _FIELDS:
+        if name in raw and type(raw[name]) is not kind:
+            raise _wrong_type(raw[name], f"DeleteOptions.{name}", wanted)
     grace = raw.get("gracePeriodSeconds")
     if grace is not None and not -(2**63) <= grace < 2**63:
-        raise _wrong_type("DeleteOptions.gracePeriodSeconds", "int64")
-    propagation = raw.get("propagationPolicy") or ""
-    orphan = raw.get("orphanDependents")
-    errors = []
-    if propagation and orphan is not None:
-        why = "orphanDependents and deletionPropagation cannot be both set"
-        errors.append(invalid_value("propagationPolicy", propagation, why))
-    if propagation and propagation not in _POLICIES:
-        errors.append(not_supported("propagationPolicy", propagation, _POLICIES))
-    dry_run = raw.get("dryRun") or []
-    if any(value != "All" for value in dry_run):
-        errors.append(not_supported("dryRun", dry_run, ("All",)))
+        raise _wrong_type(grace, "DeleteOptions.gracePeriodSeconds", "int64")
+    preconditions = raw.get("preconditions") or {}
+    for name in ("uid", "resourceVersion"):
+        if not isinstance(preconditions.get(name), (str, type(None))):
+            raise _wrong_type(preconditions[name], f"Preconditions.preconditions.{name}", "string")
+    errors = list(_wrong(raw))
     if errors:
         raise invalid("DeleteOptions", "meta.k8s.io", "", errors)
-    if orphan is not None and not propagation:
+    orphan, propagation = raw.get("orphanDependents"), raw.get("propagationPolicy") or ""
+    if orphan is not None:
         propagation = "Orphan" if orphan else "Background"
-    preconditions = raw.get("preconditions") or {}
-    for name, value in preconditions.items():
-        if name in ("uid", "resourceVersion") and not isinstance(value, (str, type(None))):
-            raise _wrong_type(f"Preconditions.preconditions.{name}", "string")
     if grace is not None and grace < 0:
         # As Kubernetes reads it: "now, but by the book".
         grace = 1
-    uid, revision = preconditions.get("uid") or "", preconditions.get("resourceVersion") or ""
-    return DeleteOptions(grace, str(propagation), str(uid), str(revision), bool(dry_run), raw)
+    return DeleteOptions(
+        grace,
+        str(propagation),
+        str(preconditions.get("uid") or ""),
+        str(preconditions.get("resourceVersion") or ""),
+        bool(raw.get("dryRun")),
+        raw,
+        orphan is False,
+        bool(raw.get(_IGNORE_READ_ERROR)),
+    )
+
+
+def _wrong(raw: Obj) -> Iterator[FieldError]:
+    propagation = raw.get("propagationPolicy")
+    if propagation is not None and "orphanDependents" in raw:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        yield invalid_value("propagationPolicy", propagation, why)
+    if propagation is not None and propagation not in _POLICIES:
+        yield not_one_of("propagationPolicy", propagation, (*_POLICIES, "nil"))
+    dry_run = raw.get("dryRun") or []
+    if any(value != "All" for value in dry_run):
+        yield not_one_of("dryRun", dry_run, ("All",))
+    if raw.get(_IGNORE_READ_ERROR):
+        for name in ("dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"):
+            if raw.get(name) not in (None, []):
+                yield invalid_value(_IGNORE_READ_ERROR, True, f"cannot be set together with .{name}")
 
 
 @dataclass(slots=True)
@@ -157,6 +211,9 @@ class Deleting:
         for _ in range(_ATTEMPTS):
             cached = cache.get(namespace, name)
             if cached is None:
+                key = cache.codec.key(namespace, name)
+                if options.unreadable and key in cache.undecodable:
+                    return await self._delete_unreadable(kind, key, namespace, name, origin)
                 raise not_found(resource.plural, resource.group, name)
             obj = await core.encodings.obj(kind, cached)
             objectmeta.check_preconditions(obj, kind, options.uid, options.revision)
@@ -165,6 +222,25 @@ class Deleting:
             except Conflict as lost:
                 await self._writing.catch_up(lost)
         raise conflict(resource.plural, resource.group, name)
+
+    async def _delete_unreadable(
+        self, kind: ServedKind, key: str, namespace: str, name: str, origin: Origin
+    ) -> Deleted:
+        """Delete a stored value that nobody can read: unseen by admission, so it takes a right of its own.  Raises
+        StatusError 403, 404."""
+        core, resource = self._core, kind.resource
+        asked = RequestAttributes(_UNSAFE_VERB, resource.group, resource.version, resource.plural, "", namespace, name)
+        decision = core.authorizer.authorize(origin.user, asked)
+        if not decision.allowed:
+            raise refusal(origin.user, asked, decision.reason)
+        page = await core.caches.store.range(key, limit=1)
+        entry = next((entry for entry in page.entries if entry.key == key), None)
+        if entry is None:
+            raise not_found(resource.plural, resource.group, name)
+        revision = await core.caches.store.commit((Delete(key, entry.mod_revision),))
+        await core.caches.wait(revision)
+        metadata = {"name": name, "resourceVersion": str(revision)}
+        return Deleted({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}, True)
 
     async def _admitted(
         self, kind: ServedKind, cached: Cached, obj: Obj, options: DeleteOptions, origin: Origin, *, admit: bool
@@ -206,6 +282,9 @@ class Deleting:
             if held:
                 objectmeta.mark_deleting(obj, kind, self._core.now(), 0 if running else grace_s)
         if not held:
+            if kind.strategy.deletes_gracefully and not running:
+                # Its end has come at once; in what is answered it has come all the same.
+                objectmeta.mark_deleting(stored, kind, self._core.now(), grace_s)
             # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
             revision = await self._writing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
             stored["metadata"]["resourceVersion"] = str(revision)

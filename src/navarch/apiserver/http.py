@@ -132,7 +132,7 @@ async def _request_of(incoming: web.BaseRequest, bodies: connection.Bodies) -> R
         if not value.isascii():
             # Bytes that are no UTF-8 arrive as surrogates, which no answer could repeat.
             value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+        headers[lower] = connection.together(lower, headers[lower], value) if lower in headers else value
     body = b""
     if incoming.body_exists:
         length = incoming.content_length

@@ -5,6 +5,8 @@ In: the request's headers and who really makes it.  Out: the user that the reque
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from navarch.api.errors import StatusError, bad_request, forbidden
@@ -12,6 +14,9 @@ from navarch.apiserver.auth.base import Authorizer, RequestAttributes
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
 
+PREFIX = "impersonate-"
+# Between the values of a header that was sent more than once.
+BETWEEN = "\n"
 _EXTRA = "impersonate-extra-"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
@@ -20,15 +25,15 @@ def impersonated(request: Request, user: User, authorizer: Authorizer) -> User:
     """Raises StatusError 400, 403."""
     headers = request.headers
     name = headers.get("impersonate-user", "")
-    groups = [group.strip() for group in headers.get("impersonate-group", "").split(",") if group.strip()]
+    groups = [group for group in headers.get("impersonate-group", "").split(BETWEEN) if group]
     uid = headers.get("impersonate-uid", "")
     extra = {
-        unquote(header[len(_EXTRA) :]).lower(): tuple(part.strip() for part in value.split(","))
+        unquote(header[len(_EXTRA) :]).lower(): tuple(value.split(BETWEEN))
         for header, value in headers.items()
         if header.startswith(_EXTRA)
     }
     if not name:
-        raise bad_request("requested [{Group}] without impersonating a user name")
+        raise _without_user(groups, uid, extra)
     _check_user(user, name, authorizer)
     for group in groups:
         _check(user, RequestAttributes("impersonate", "", "v1", "groups", "", "", group), authorizer)
@@ -39,6 +44,22 @@ def impersonated(request: Request, user: User, authorizer: Authorizer) -> User:
             attributes = RequestAttributes("impersonate", "authentication.k8s.io", "v1", "userextras", key, "", value)
             _check(user, attributes, authorizer)
     return User(name, tuple(_with_implied(name, groups)), uid, extra)
+
+
+def _without_user(groups: list[str], uid: str, extra: Mapping[str, tuple[str, ...]]) -> StatusError:
+    """400, which shows what was understood of the request as Go does."""
+    pairs = ", ".join(f"{_quoted(key)}:{_strings(values)}" for key, values in sorted(extra.items()))
+    shown = f"map[string][]string{{{pairs}}}" if extra else "map[string][]string(nil)"
+    info = f'&user.DefaultInfo{{Name:"", UID:{_quoted(uid)}, Groups:{_strings(groups)}, Extra:{shown}}}'
+    return bad_request(f"requested {info} without impersonating a user name")
+
+
+def _strings(values: Sequence[str]) -> str:
+    return f"[]string{{{', '.join(map(_quoted, values))}}}" if values else "[]string(nil)"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _check_user(user: User, name: str, authorizer: Authorizer) -> None:

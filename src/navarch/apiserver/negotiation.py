@@ -2,33 +2,49 @@
 
 In: the request's `Accept` header and an object's (or a list's) stored bytes.  Out: a Response. JSON as it is stored is
 the common case and is never decoded here.
+
+`Accept` is read as Kubernetes reads it: clauses by quality, those without wildcards first, and of each clause the first
+media type on offer that it fits and whose parameters can be met; where none is left, 406 says what there is. Errors
+come in the media type that was asked for, too, or in JSON where that is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import orjson
 
-from navarch.api.errors import StatusError, not_acceptable
+from navarch.api import protobuf, yaml_writer
+from navarch.api.errors import PathNotFound, StatusError, not_acceptable
 from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import decode
 from navarch.client.transport import Request, Response
 
-JSON = "application/json"
-OFFERED = ("application/json", "application/yaml")
-
-_JSON_TYPES = frozenset({"application/json", "*/*", "application/*"})
+JSON: Final = "application/json"
+YAML: Final = "application/yaml"
+# What Kubernetes says that it offers, and in which order it tries.
+OFFERED: Final = (JSON, YAML, protobuf.MEDIA_TYPE)
+_STREAMED: Final = (f"{JSON};stream=watch", f"{protobuf.MEDIA_TYPE};stream=watch")
+TABLE: Final = "Table"
+_METADATA: Final = ("PartialObjectMetadata", "PartialObjectMetadataList")
+_META_VERSIONS: Final = ("v1", "v1beta1")
+_SERVER_VERSION: Final = "v1"
+# Browsers and what people type commands with: they get their JSON indented.
+_PEOPLE: Final = ("curl", "Wget", "Mozilla/5.0")
+_PEOPLE_START: Final = frozenset(name[:4] for name in _PEOPLE)
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_AS_IT_IS: Final = {"X-Content-Type-Options": "nosniff"}
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
     """`transform` is "", "Table", "PartialObjectMetadata" or "PartialObjectMetadataList"."""
 
-    media_type: str = "application/json"
+    media_type: str = JSON
     transform: str = ""
     version: str = "v1"
     pretty: bool = False
@@ -36,57 +52,104 @@ class Form:
     @property
     def plain(self) -> bool:
         """Whether stored JSON bytes are the answer as they are."""
-        return not self.transform and self.media_type == "application/json" and not self.pretty
+        return not self.transform and self.media_type == JSON and not self.pretty
 
 
-_PLAIN = Form()
+_PLAIN: Final = Form()
 
 
 def form_of(request: Request) -> Form:
     """The first form in `Accept` that can be served.  Raises StatusError 406."""
-    accept = request.headers.get("accept", "")
-    if accept in ("application/json", "", "*/*") and not request.query:
+    accept, agent = request.headers.get("accept", ""), request.headers.get("user-agent", "")
+    if accept in (JSON, "", "*/*") and not request.query and agent[:4] not in _PEOPLE_START:
         return _PLAIN
     form = _parse_accept(accept)
     if form is None:
         raise not_acceptable(OFFERED)
-    if request.query:
-        pretty = request.arg("pretty")
-        if pretty and pretty not in ("0", "false"):
-            return Form(form.media_type, form.transform, form.version, True)
+    return replace(form, pretty=True) if not form.pretty and _for_people(request, agent) else form
+
+
+def stream_form_of(form: Form) -> Form:
+    """The form of a watch's events.  Raises StatusError 406 for what has no form in a stream."""
+    if form.media_type == YAML:
+        raise not_acceptable(_STREAMED)
     return form
+
+
+def _for_people(request: Request, agent: str) -> bool:
+    if request.query and (pretty := request.arg("pretty")):
+        return pretty in _TRUE
+    return agent.startswith(_PEOPLE)
 
 
 @memo(256, 1024)
 def _parse_accept(accept: str) -> Form | None:
-    ranked: list[tuple[float, int, Form]] = []
-    for position, clause in enumerate((accept or "*/*").split(",")):
-        media_type, *parameters = (part.strip() for part in clause.split(";"))
-        values = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
-        form = _form(media_type.lower(), values)
-        if form is not None:
-            ranked.append((-_quality(values.get("q", "1")), position, form))
-    return min(ranked, key=lambda entry: entry[:2])[2] if ranked else None
+    """None where nothing fits."""
+    for kind, parameters in _clauses(accept or "*/*"):
+        for media_type in OFFERED:
+            if kind in (media_type, "application/*", "*/*"):
+                form = _form(media_type, parameters)
+                if form is not None:
+                    return form
+    return None
+
+
+@memo(256, 1024)
+def _error_type(accept: str) -> str:
+    """The media type of an error; empty where nothing fits. Errors have no other forms."""
+    for kind, parameters in _clauses(accept or "*/*"):
+        for media_type in OFFERED:
+            if kind in (media_type, "application/*", "*/*") and not {"as", "g", "v", "sv"} & parameters.keys():
+                return media_type
+    return ""
+
+
+def _clauses(accept: str) -> list[tuple[str, Mapping[str, str]]]:
+    """Media ranges with their parameters, the one that is wanted most first."""
+    ranked: list[tuple[float, int, int, str, Mapping[str, str]]] = []
+    for position, clause in enumerate(accept.split(",")):
+        kind, *parts = (part.strip() for part in clause.split(";"))
+        if not kind:
+            continue
+        parameters = dict(part.split("=", 1) for part in parts if "=" in part)
+        quality = _quality(parameters.pop("q", "1"))
+        vague = 2 if kind.startswith("*") else 1 if kind.endswith("*") else 0
+        ranked.append((-quality, vague, position, kind, parameters))
+    return [(kind, parameters) for _, _, _, kind, parameters in sorted(ranked, key=lambda entry: entry[:3])]
 
 
 def _quality(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return 1.0
+        return 0.0
 
 
-def _form(media_type: str, values: Mapping[str, str]) -> Form | None:
-    if media_type in _JSON_TYPES or not media_type:
-        media_type = "application/json"
-    elif media_type not in ("application/yaml", "text/yaml"):
+def _form(media_type: str, parameters: Mapping[str, str]) -> Form | None:
+    """None where the parameters ask for what this media type cannot give."""
+    if media_type == protobuf.MEDIA_TYPE:
         return None
-    transform = values.get("as", "")
-    if transform in ("", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"):
-        if transform and (values.get("g") != "meta.k8s.io" or values.get("v") not in ("v1", "v1beta1")):
-            return None
-        return Form(media_type, transform, values.get("v", "v1") if transform else "v1")
-    return None
+    stream = parameters.get("stream")
+    if stream and (stream != "watch" or media_type == YAML):
+        return None
+    if parameters.get("sv", _SERVER_VERSION) not in ("", _SERVER_VERSION):
+        return None
+    pretty = parameters.get("pretty") == "1"
+    if not {"as", "g", "v"} & parameters.keys():
+        return Form(media_type, pretty=pretty)
+    transform, version = parameters.get("as", ""), parameters.get("v", "")
+    if parameters.get("g") != "meta.k8s.io" or version not in _META_VERSIONS:
+        return None
+    if transform != TABLE and transform not in _METADATA:
+        return None
+    return Form(media_type, transform, version, pretty)
+
+
+def no_such_form(form: Form, go_type: str) -> StatusError:
+    """406 for a list's form of one object, or the other way round; `go_type` is what Kubernetes calls what it has."""
+    what = "not a list" if form.transform.endswith("List") else "a list"
+    message = f"you requested {form.transform}, but the requested object is {what} ({go_type})"
+    return StatusError(406, "NotAcceptable", message)
 
 
 def partial_metadata(obj: Obj, version: str = "v1") -> Obj:
@@ -119,5 +182,15 @@ async def without_body(response: Response) -> Response:
     return Response(response.status, b"", headers, response.content_type)
 
 
-def respond_error(error: StatusError) -> Response:
-    return Response(error.code, orjson.dumps(error.status()), error.headers)
+def respond_error(error: StatusError, request: Request | None = None) -> Response:
+    """In the media type that the request asks for, if there is a request to ask."""
+    if isinstance(error, PathNotFound):
+        return Response(error.code, b"404 page not found\n", {**error.headers, **_AS_IT_IS}, _TEXT)
+    status = error.status()
+    if request is None:
+        return Response(error.code, orjson.dumps(status), error.headers)
+    media_type = _error_type(request.headers.get("accept", ""))
+    if media_type == YAML:
+        return Response(error.code, yaml_writer.write(status).encode(), error.headers, YAML)
+    pretty = not media_type or _for_people(request, request.headers.get("user-agent", ""))
+    return Response(error.code, orjson.dumps(status, option=orjson.OPT_INDENT_2 if pretty else 0), error.headers)

@@ -3,34 +3,68 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from navarch.api.errors import StatusError, bad_request, conflict
+from navarch.api.errors import StatusError, conflict, unexplained
 from navarch.api.meta import Obj, new_uid
 from navarch.api.time import format_time, parse_time
+from navarch.apiserver.list_options import why_no_revision
 from navarch.kinds.base import Kind
-from navarch.numbers import is_digits
 
-_KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "generation")
+_KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+# What nobody but the server says of a new object.
+_SYSTEM = (
+    "creationTimestamp",
+    "uid",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "resourceVersion",
+    "generation",
+)
 _LONGEST_GRACE_S = 100 * 365 * 86_400
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status"})
 
 
-def refuse_revision(obj: Obj) -> None:
-    """What is new has no revision yet.  Raises StatusError 400."""
-    if obj["metadata"].get("resourceVersion"):
-        raise bad_request("resourceVersion should not be set on objects to be created")
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a client says of a new object that nobody else may say."""
+
+    revision: str = ""
+    generation: int = 0
+
+    def refuse_revision(self) -> None:
+        """What is new has no revision yet; one that is no number counts as none.  Raises StatusError 500."""
+        if self.revision and not why_no_revision(self.revision) and int(self.revision):
+            raise unexplained("resourceVersion should not be set on objects to be created")
 
 
-def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random) -> None:
-    """Give a new object its identity, whatever it says of it."""
+_NOTHING_STATED = Stated()
+
+
+def wipe_on_create(obj: Obj) -> Stated:
+    """Forget what a client says of a new object that it cannot know: it does not own it either."""
     metadata = obj["metadata"]
-    for name in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
-        metadata.pop(name, None)
+    stated = _NOTHING_STATED
+    if "resourceVersion" in metadata or "generation" in metadata:
+        stated = Stated(str(metadata.get("resourceVersion") or ""), metadata.get("generation") or 0)
+    for name in _SYSTEM:
+        if name in metadata:
+            del metadata[name]
+    return stated
+
+
+def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random, stated: Stated) -> None:
+    """Give a new object its identity, whatever it says of it. Kinds that count no generations keep the client's."""
+    metadata = obj["metadata"]
+    for name in _SYSTEM:
+        if name in metadata:
+            del metadata[name]
     metadata["uid"] = new_uid(source)
     metadata["creationTimestamp"] = now
-    if kind.strategy.has_generation:
-        metadata["generation"] = 1
+    if generation := 1 if kind.strategy.has_generation else stated.generation:
+        metadata["generation"] = generation
 
 
 def check_uid(obj: Obj, old: Obj, kind: Kind) -> None:
@@ -62,8 +96,16 @@ def keep_on_update(obj: Obj, old: Obj) -> None:
 
 def bump_generation(obj: Obj, old: Obj, kind: Kind) -> None:
     """Count a change of anything outside metadata and status."""
-    if kind.strategy.has_generation and _specification_differs(obj, old):
+    strategy = kind.strategy
+    if strategy.has_generation and (
+        _specification_differs(obj, old)
+        or (strategy.generation_counts_annotations and _annotations(obj) != _annotations(old))
+    ):
         obj["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+
+
+def _annotations(obj: Obj) -> Obj:
+    return obj["metadata"].get("annotations") or {}
 
 
 def _specification_differs(obj: Obj, old: Obj) -> bool:
@@ -73,12 +115,12 @@ def _specification_differs(obj: Obj, old: Obj) -> bool:
 
 
 def requested_revision(obj: Obj) -> int:
-    """The revision that an update wants to replace; 0 means whichever.  Raises StatusError 400."""
+    """The revision that an update wants to replace; 0 means whichever.  Raises StatusError 500."""
     text = obj["metadata"].get("resourceVersion")
     if not text:
         return 0
-    if not isinstance(text, str) or not is_digits(text) or len(text) > 19:
-        raise bad_request(f"resource version is not a number: {str(text)[:64]!r}")
+    if why := why_no_revision(str(text)):
+        raise unexplained(why)
     return int(text)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from navarch.api import protobuf
-from navarch.api.duplicates import duplicate_fields
+from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import StatusError, bad_request, forbidden_field, invalid
 from navarch.api.go_text import go_kind
 from navarch.api.meta import Obj, Resource
@@ -68,7 +68,7 @@ def read_patch(call: Call, media_type: str) -> Patch:
         raise bad_request(f"{prefix}json: cannot unmarshal {said}")
     if not looks:
         return Patch(media_type, body)
-    problems = [f'duplicate field "{path}"' for path in duplicate_fields(request.body, body)]
+    problems = strict_problems(request.body, ()) if has_duplicates(request.body, body) else []
     if media_type == JSON_PATCH:
         problems = [f"json patch {problem}" for problem in [*_unknown_in(body), *problems]]
     return Patch(media_type, body, problems)

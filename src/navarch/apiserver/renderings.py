@@ -6,34 +6,60 @@ object's part once; and what is put around the parts, in a list (`heading`) or i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import orjson
 
+from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
-from navarch.api.table import INCLUDE_OBJECT, column_definitions, row_function
+from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, column_definitions, row_function
 from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Rendering
-from navarch.apiserver.negotiation import Form, partial_metadata
+from navarch.apiserver.negotiation import TABLE, Form, no_such_form, partial_metadata
 from navarch.apiserver.served import ServedKind
 
-TABLE = "Table"
+_INCLUDES = (INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE)
+# What Kubernetes calls a group's types, where that is not the first word of the group.
+_PACKAGES = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "core"}
+# How an object begins that does not say what it is, as a list's do not: the list says it.
+_UNTYPED = b'{"metadata":{'
+
+
+def included(parameter: str) -> str:
+    """The `includeObject` query parameter, checked; empty means Metadata.  Raises StatusError 400."""
+    if not parameter or parameter in _INCLUDES:
+        return parameter or INCLUDE_METADATA
+    why = f"includeObject: Invalid value: \"{parameter}\": must be 'Metadata', 'Object', 'None', or empty"
+    raise bad_request(f"Unable to convert to Table as requested: {why}")
 
 
 def rendering_of(kind: ServedKind, form: Form, include: str, now: datetime) -> Rendering | None:
     """None for the object itself. Rows tell ages: those of one second are the same."""
     if form.transform == TABLE:
-        row = row_function(kind.strategy.columns, now, include)
+        row = row_function(kind.strategy.columns, now, include, form.version)
         whole = include == INCLUDE_OBJECT
 
         def as_row(data: bytes) -> bytes:
             return orjson.dumps(row(decode(data), data if whole else None))
 
-        return Rendering(f"{TABLE} {include} {int(now.timestamp())}", as_row)
+        return Rendering(f"{TABLE} {form.version} {include} {int(now.timestamp())}", as_row)
     if form.transform:
         version = form.version
         return Rendering(f"Metadata {version}", lambda data: orjson.dumps(partial_metadata(decode(data), version)))
     return None
+
+
+def check_form(kind: ServedKind, form: Form, *, listed: bool) -> None:
+    """Metadata of a list is a list of metadata, and nothing else is.  Raises StatusError 406."""
+    if not form.transform or form.transform == TABLE or form.transform.endswith("List") == listed:
+        return
+    group, name = kind.resource.group, kind.list_kind or kind.resource.kind + "List" if listed else kind.resource.kind
+    if kind.own_schemas is not None:
+        go_type = "*unstructured.UnstructuredList" if listed else "*unstructured.Unstructured"
+    else:
+        go_type = f"*{_PACKAGES.get(group) or group.split('.', 1)[0]}.{name}"
+    raise no_such_form(form, go_type)
 
 
 def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True) -> tuple[Obj, str]:
@@ -49,6 +75,34 @@ def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True
         metadata = {"continue": "", **metadata}
     name = kind.list_kind or kind.resource.kind + "List"
     return {"kind": name, "apiVersion": kind.resource.api_version, "metadata": metadata}, "items"
+
+
+def list_body(kind: ServedKind, form: Form, head: Obj, name: str, parts: Sequence[bytes]) -> bytes:
+    """The list `head` with its parts. Items of built-in kinds state neither apiVersion nor kind: where canonical bytes
+    say them is known, so it is a join all the same, which copies once."""
+    start = b'%b,"%b":' % (orjson.dumps(head)[:-1], name.encode())
+    if not parts:
+        # Go's empty list, and the one that it never made.
+        return start + (b"null}" if form.transform.endswith("List") else b"[]}")
+    texts: list[bytes | memoryview] = [*parts]
+    separator = b","
+    if not form.transform and kind.own_schemas is None:
+        skipped = len(kind.head)
+        texts = [memoryview(part)[skipped:] for part in parts]
+        separator, start = b"," + _UNTYPED, start + b"[" + _UNTYPED
+    else:
+        start += b"["
+    texts[0] = start + texts[0]
+    texts[-1] = bytes(texts[-1]) + b"]}"
+    return separator.join(texts)
+
+
+def untyped(kind: ServedKind, form: Form, parts: Sequence[bytes]) -> Sequence[bytes]:
+    """The same, part by part."""
+    if form.transform or kind.own_schemas is not None:
+        return parts
+    start = len(kind.head)
+    return [_UNTYPED + part[start:] for part in parts]
 
 
 def enclosed(kind: ServedKind, form: Form, part: bytes, revision: int | str, *, first: bool) -> bytes:

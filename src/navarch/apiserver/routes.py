@@ -158,8 +158,8 @@ def _taken(kind: Kind, verbs: tuple[str, ...]) -> frozenset[str]:
 
 
 def is_true(text: str) -> bool:
-    """A boolean of a query, as Kubernetes reads it: anything but `0` and `false`."""
-    return text not in ("", "0") and text.lower() != "false"
+    """A boolean of a query that is given, as Kubernetes reads it: anything but `0` and `false`."""
+    return text != "0" and text.lower() != "false"
 
 
 def verb_of(request: Request, route: Route) -> str:
@@ -170,11 +170,9 @@ def verb_of(request: Request, route: Route) -> str:
         return "watch"
     verb = _VERBS.get(request.method, "")
     if route.name:
-        if verb == "get" and request.query and not route.subresource:
-            return "watch" if is_true(request.arg("watch")) else "get"
         return verb
     verb = _COLLECTION_VERBS.get(verb, verb)
-    if verb == "list" and request.query and is_true(request.arg("watch")):
+    if verb == "list" and request.query and is_true(request.arg("watch", "0")):
         return "watch"
     return verb
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from navarch.api.errors import PathNotFound, StatusError, unknown_path
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
 from navarch.apiserver.caches import Caches
@@ -113,7 +114,7 @@ class ServedKind(Kind):
 class Served:
     """The snapshot. Look-ups are on every request's path."""
 
-    __slots__ = ("_all", "_by_kind", "_by_path", "everything", "registry", "schemas")
+    __slots__ = ("_all", "_builtin_groups", "_by_kind", "_by_path", "everything", "registry", "schemas")
 
     def __init__(self, registry: Registry, schemas: SchemaSet, caches: Mapping[tuple[str, str], WatchCache]) -> None:
         """`caches` by group and plural of the resources that objects are stored as."""
@@ -135,6 +136,7 @@ class Served:
         self.registry = Registry(kinds)
         self._by_path = {(kind.resource.group, kind.resource.version, kind.resource.plural): kind for kind in kinds}
         self._by_kind = {(kind.resource.group, kind.resource.version, kind.resource.kind): kind for kind in kinds}
+        self._builtin_groups = {kind.resource.group for kind in kinds if kind.own_schemas is None} - {""}
 
     def kinds(self) -> Iterable[ServedKind]:
         return self._all
@@ -152,6 +154,12 @@ class Served:
     def versions(self, group: str) -> Sequence[str]:
         """Those of a group, the preferred one first."""
         return self.registry.versions().get(group, ())
+
+    def missing(self, path: str, group: str) -> StatusError:
+        """404 for a path that leads nowhere: in an API's words below its own groups, else as of any web server."""
+        if path.startswith("/api/") or group in self._builtin_groups:
+            return unknown_path()
+        return PathNotFound()
 
     def of_route(self, route: Route) -> ServedKind | None:
         """The kind that a path is one of; None where the path leads nowhere."""

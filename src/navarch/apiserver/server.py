@@ -21,7 +21,6 @@ from navarch.api.errors import (
     method_not_allowed,
     too_large,
     unavailable,
-    unknown_path,
 )
 from navarch.api.meta import Obj, Resource
 from navarch.api.version import DEFAULT_VERSION
@@ -35,7 +34,7 @@ from navarch.apiserver.answers import in_form
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, TokenIssuer
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
-from navarch.apiserver.call import Call, warned
+from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.crd.definitions import Definitions
 from navarch.apiserver.crd.finalizing import Finalizing
@@ -255,7 +254,7 @@ class ApiServer:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
             response = await self._respond(request, route, verb, user, kind)
         except Exception as error:
-            response = respond_error(_status_of(error, request))
+            response = respond_error(_status_of(error, request), request)
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         label = NOTHING_SERVED if kind is None else route.label
         self.core.metrics.request(verb, label, response.status, seconds)
@@ -265,10 +264,8 @@ class ApiServer:
         self, request: Request, route: Route, verb: str, user: User, kind: ServedKind | None
     ) -> Response:
         core = self.core
-        for name in request.headers:
-            if name.startswith("impersonate-"):
-                user = impersonated(request, user, core.authorizer)
-                break
+        if "impersonate-" in " ".join(request.headers):
+            user = impersonated(request, user, core.authorizer)
         attributes = attributes_of(request, route, verb)
         decision = core.authorizer.authorize(user, attributes)
         if not decision.allowed:
@@ -283,15 +280,22 @@ class ApiServer:
         if not route.plural:
             return await self._paths.handle(request, route, user)
         if kind is None:
-            raise unknown_path()
+            raise core.served.missing(route.path, route.group)
         if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()
         if request.body:
             request = await as_json(request, core.work)
         call = Call(request, route, verb, kind, user, form_of(request))
-        response = await self._handler(call)(call)
-        if kind.deprecation:
-            response.headers = warned(response.headers, kind.deprecation)
+        if deprecation := kind.deprecation or kind.strategy.deprecation:
+            call.warnings.append(deprecation)
+        try:
+            response = await self._handler(call)(call)
+        except StatusError as error:
+            if call.warnings:
+                error.headers.update(warning_headers(call.warnings))
+            if kind.resource.group != kind.stored_resource.group:
+                _name_as_asked(error, kind)
+            raise
         return response if call.form.plain else await in_form(core.work, call.form, response)
 
     def _handler(self, call: Call) -> Handler:
@@ -305,6 +309,14 @@ class ApiServer:
         if handler is None:
             raise method_not_allowed()
         return handler
+
+
+def _name_as_asked(error: StatusError, kind: ServedKind) -> None:
+    """Of an object that is stored in another group, what cannot be found is of the group that was asked."""
+    stored, asked = kind.stored_resource, kind.resource
+    if error.details and error.details.get("kind") == stored.plural:
+        error.message = error.message.replace(f'{stored.plural} "', f'{asked.plural}.{asked.group} "', 1)
+        error.details["group"] = asked.group
 
 
 def _status_of(error: BaseException, request: Request) -> StatusError:

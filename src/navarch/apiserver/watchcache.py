@@ -131,6 +131,14 @@ class WatchCache:
                 for listener in self.listeners:
                     listener(Change(self.codec, key, revision, old, new, 0.0))
 
+    def begin(self, revision: int) -> None:
+        """Nobody has seen anything before this revision: no watch and no list goes back further."""
+        for change in self._ring:
+            change.release()
+        self._ring.clear()
+        self._ring_bytes = 0
+        self.oldest, self.last_change = max(self.oldest, revision), max(self.last_change, revision)
+
     def expect(self, key: str, value: bytes, obj: Obj) -> None:
         """Tell what a value about to be committed will index as, which saves decoding it when its event arrives.
         Raises StatusError 404 where the resource is served no more."""

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import orjson
 
-from navarch.api.errors import StatusError, forbidden_field, invalid
+from navarch.api.errors import StatusError, unexplained
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import too_old
 from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, watch_line
 from navarch.apiserver.core import Core
 from navarch.apiserver.encodings import Encodings, Rendering
+from navarch.apiserver.list_options import EVERYTHING, list_options_of, wrong_version
 from navarch.apiserver.negotiation import Form
-from navarch.apiserver.reading import Selection, revision_argument, selection_of, whole_number
 from navarch.apiserver.renderings import enclosed
-from navarch.apiserver.routes import is_true
+from navarch.apiserver.selecting import Selection, selection_of
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import WatchCache
 from navarch.apiserver.watchers import Watcher
@@ -48,35 +48,19 @@ class WatchOptions:
 
 
 def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, core: Core) -> WatchOptions:
-    """Raises StatusError 400, 422."""
-    selection = selection_of(request, kind, namespace, name)
-    bookmarks = is_true(request.arg("allowWatchBookmarks"))
-    version = request.arg("resourceVersion")
-    since = revision_argument(request)
-    send_initial, match = request.arg("sendInitialEvents"), request.arg("resourceVersionMatch")
-    errors = []
-    if send_initial:
-        if match != "NotOlderThan":
-            errors.append(
-                forbidden_field(
-                    "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-                )
-            )
-    elif match:
-        errors.append(
-            forbidden_field(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )
-        )
-    if errors:
-        raise invalid("ListOptions", "meta.k8s.io", "", errors)
-    asked = request.arg("timeoutSeconds")
-    timeout_s = float(min(whole_number(asked), _MAX_TIMEOUT_S))
+    """Raises StatusError 400, 422, 500 (for a version that is none)."""
+    options = list_options_of(request.query) if request.query else EVERYTHING
+    selection = selection_of(options, kind, namespace, name)
+    version = options.version
+    if why := wrong_version(version or "0"):
+        raise unexplained(why)
+    timeout_s = float(min(options.timeout_s, _MAX_TIMEOUT_S))
     if timeout_s <= 0:
         timeout_s = _MIN_TIMEOUT_S * (1.0 + core.world.random("apiserver", "watches").random())
-    initial = is_true(send_initial) if send_initial else version in ("", "0")
-    return WatchOptions(selection, since, initial, is_true(send_initial) and bookmarks, bookmarks, timeout_s)
+    since = int(version or "0")
+    initial = options.send_initial if options.send_initial is not None else not since
+    announce_end = bool(options.send_initial) and options.bookmarks
+    return WatchOptions(selection, since, initial, announce_end, options.bookmarks, timeout_s)
 
 
 class Watching:
@@ -86,18 +70,15 @@ class Watching:
         self._core = core
 
     async def start(self, kind: ServedKind, options: WatchOptions, lines: Lines) -> AsyncIterator[bytes]:
-        """Register the watch, then return its stream.  Raises StatusError 410, 504."""
+        """The watch's stream.  Raises StatusError 504."""
         core = self._core
         caches, cache = core.caches, kind.cache
-        if options.initial:
-            if options.since:
-                await caches.wait(options.since)
-            else:
-                await caches.sync()
-        elif options.since < cache.oldest:
-            raise too_old(options.since, cache.oldest)
+        if not options.since:
+            await caches.sync()
+        elif options.initial:
+            await caches.wait(options.since)
         # Both of one moment: while the objects are looked through, others change.
-        since = caches.revision if options.initial else options.since
+        since = caches.revision if options.initial or not options.since else options.since
         items = cache.items(options.selection.namespace) if options.initial else []
         initial = await options.selection.of(items, core.work)
         return self._stream(kind, cache, options, initial, since, lines)

@@ -21,7 +21,16 @@ from typing import Protocol
 import orjson
 
 from navarch.api import apply as managed
-from navarch.api.errors import FieldError, already_exists, conflict, internal, invalid, not_found, unavailable
+from navarch.api.errors import (
+    FieldError,
+    StatusError,
+    already_exists,
+    conflict,
+    internal,
+    invalid,
+    not_found,
+    unavailable,
+)
 from navarch.api.errors import timeout as timed_out
 from navarch.api.meta import Obj, generated_name
 from navarch.api.structural import fits
@@ -55,7 +64,8 @@ class Origin:
     warnings: list[str] = field(default_factory=list)
     # Bytes that the request states: big objects are looked at beside the event loop.
     size: int = 0
-    # The kind that the request names, where what is written is in another version of it.
+    # The kind that the request names, where functions convert it to another version that is written: what is wrong is
+    # said, and what is owned is kept, in that version's words.
     requested: ServedKind | None = None
 
     def requester(self) -> Requester:
@@ -133,7 +143,7 @@ class Writing:
     async def create(self, kind: ServedKind, obj: Obj, origin: Origin) -> Written:
         """`obj` belongs to the pipeline from here on; its namespace is set."""
         core, strategy = self._core, kind.strategy
-        objectmeta.refuse_revision(obj)
+        stated = objectmeta.wipe_on_create(obj)
         metadata = obj["metadata"]
         namespace, now = metadata.get("namespace") or "", core.now_text()
         apart, size = core.work.apart, origin.size
@@ -143,14 +153,17 @@ class Writing:
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
             if admitted.mutates:
                 await self._mutate(kind, admitted, obj, shared=False)
-            base = self._prepare_new(kind, obj, origin, namespace, now)
+            base = self._prepare_new(kind, obj, origin, namespace, now, stated)
             holding = self._take(kind, obj, None)
+            await apart(size, self._refuse_invalid, kind, obj, self._create_errors(kind, obj, origin))
             origin.warnings.extend(await apart(size, list, strategy.warnings(obj, None)))
-            await apart(size, self._refuse_invalid, kind, obj, self._create_errors(kind, obj))
             await admitted.validate(obj)
+            stated.refuse_revision()
             return await self._commit_new(kind, obj, origin, base, Commit(admitted, holding))
 
-    def _prepare_new(self, kind: ServedKind, obj: Obj, origin: Origin, namespace: str, now: str) -> str:
+    def _prepare_new(
+        self, kind: ServedKind, obj: Obj, origin: Origin, namespace: str, now: str, stated: objectmeta.Stated
+    ) -> str:
         """What the server says of a new object, whoever said something else before. Returns what the name was generated
         from; empty for one that was stated."""
         core, strategy = self._core, kind.strategy
@@ -160,7 +173,7 @@ class Writing:
         base = "" if metadata.get("name") else metadata.get("generateName") or ""
         if base:
             metadata["name"] = generated_name(base, core.world.identities("names", kind.resource.plural))
-        objectmeta.fill_on_create(obj, kind, now, core.world.identities("uids", kind.resource.plural))
+        objectmeta.fill_on_create(obj, kind, now, core.world.identities("uids", kind.resource.plural), stated)
         strategy.prepare_create(obj)
         strategy.name_requester(obj, origin.requester())
         if "status" not in obj and (status := kind.first_status()) is not None:
@@ -173,11 +186,17 @@ class Writing:
             metadata["managedFields"] = entries
         return base
 
-    def _create_errors(self, kind: ServedKind, obj: Obj) -> Iterable[FieldError]:
-        yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=kind.strategy.name_rule)
-        if kind.strategy.finalizers_have_domains:
+    def _create_errors(self, kind: ServedKind, obj: Obj, origin: Origin) -> Iterable[FieldError]:
+        strategy = (origin.requested or kind).strategy
+        own = strategy.validate(obj, None)
+        if not strategy.metadata_first and (first := next(own, None)) is not None:
+            yield first
+            yield from own
+            return
+        yield from validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
+        if strategy.finalizers_have_domains:
             yield from validate_new_finalizers(obj)
-        yield from kind.strategy.validate(obj, None)
+        yield from own
 
     async def _commit_new(self, kind: ServedKind, obj: Obj, origin: Origin, base: str, how: Commit) -> Written:
         resource = kind.resource
@@ -217,7 +236,14 @@ class Writing:
             if cached is None:
                 if missing is None:
                     raise not_found(resource.plural, resource.group, name)
-                return await self.create(kind, missing(), origin.creating())
+                try:
+                    return await self.create(kind, missing(), origin.creating())
+                except StatusError as error:
+                    if error.reason != "AlreadyExists":
+                        raise
+                    # Somebody else was quicker: then it is theirs that is changed.
+                    await core.caches.sync()
+                    continue
             old = await core.encodings.obj(kind, cached)
             obj = await core.work.apart(origin.size + len(cached.data), wanted, old)
             revision = objectmeta.requested_revision(obj)
@@ -226,11 +252,11 @@ class Writing:
             if not how.patch:
                 objectmeta.check_uid(obj, old, kind)
             if not revision and not kind.strategy.allow_unconditional_update and how == MAIN:
-                error = FieldError(
+                wrong = FieldError(
                     "FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0
                 )
                 # Kubernetes names the resource here, where it names the kind elsewhere.
-                raise invalid(resource.plural, resource.group, name, [error])
+                raise invalid(resource.plural, resource.group, name, [wrong])
             try:
                 return await self._replace(kind, obj, old, cached, origin, how)
             except Conflict as lost:
@@ -254,10 +280,11 @@ class Writing:
                 self._manage(kind, old, obj, origin, how.subresource, now)
 
         def check() -> None:
-            objectmeta.bump_generation(obj, old, kind)
+            if how.subresource != "status":
+                objectmeta.bump_generation(obj, old, kind)
+            self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old, origin))
             if not how.subresource:
                 origin.warnings.extend(strategy.warnings(obj, old))
-            self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old))
 
         await apart(size, shape)
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
@@ -322,8 +349,10 @@ class Writing:
         metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
         through.prepare(kind.strategy, obj, old)
 
-    def _update_errors(self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj) -> Iterable[FieldError]:
-        strategy = kind.strategy
+    def _update_errors(
+        self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj, origin: Origin
+    ) -> Iterable[FieldError]:
+        strategy = (origin.requested or kind).strategy
         # Kubernetes looks at the metadata before and in the kind's own validation, and says so twice.
         wrong = list(validate_object_meta_update(obj, old))
         wrong += validate_object_meta(obj, namespaced=kind.resource.namespaced, name_rule=strategy.name_rule)
@@ -392,6 +421,15 @@ class Writing:
     def _manage(self, kind: ServedKind, old: Obj | None, obj: Obj, origin: Origin, subresource: str, now: str) -> None:
         if not origin.manager:
             # Server-side apply has written managedFields itself.
+            return
+        asked = origin.requested
+        if asked is not None and asked.from_storage is not None:
+            shown, was = asked.from_storage(obj), None if old is None else asked.from_storage(old)
+            self._manage(asked, was, shown, replace(origin, requested=None), subresource, now)
+            entries = shown["metadata"].pop("managedFields", None)
+            obj["metadata"].pop("managedFields", None)
+            if entries:
+                obj["metadata"]["managedFields"] = entries
             return
         compiled = kind.compiled
         if compiled is None:
@@ -482,7 +520,8 @@ class Writing:
         revision = cached.revision
         if not origin.dry_run:
             revision = await self._delete(cached, obj, how)
-        return Written(codec.stamp(codec.encode(obj), revision), revision, gone=True)
+        # As in Kubernetes its writer reads what was written over, since nothing was written.
+        return Written(codec.stamp(codec.encode(obj), cached.revision), revision, gone=True)
 
     async def remove(
         self, kind: ServedKind, obj: Obj, cached: Cached, admitted: Admission, *, dry_run: bool = False

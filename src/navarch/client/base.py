@@ -226,7 +226,7 @@ class Client:
         labels: str = "",
         fields: str = "",
         resource_version: str = "",
-        bookmarks: bool = True,
+        bookmarks: bool = False,
         timeout_s: int = 0,
         accept: str = "application/json",
     ) -> AsyncGenerator[WatchEvent, None]:

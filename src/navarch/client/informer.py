@@ -158,6 +158,7 @@ class Informer:
             labels=self._labels,
             fields=self._fields,
             resource_version=self._revision,
+            bookmarks=True,
         )
         async with aclosing(events) as stream:
             async for event in stream:

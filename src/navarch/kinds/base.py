@@ -123,6 +123,8 @@ class Strategy:
     """What is special about one kind; a kind without a strategy of its own uses this one as it is."""
 
     columns: ClassVar[Sequence[Column]] = (NAME, AGE)
+    # A warning for whoever uses this version of the kind, in whichever way.
+    deprecation: ClassVar[str] = ""
     # Field selectors beyond metadata.name and metadata.namespace: dotted paths.
     selectable: ClassVar[Sequence[str]] = ()
     # Metadata names: "subdomain" (most), "label", "label1035" (Service), "path" (RBAC: only / and % are forbidden).
@@ -132,6 +134,8 @@ class Strategy:
     # Kinds that keep `metadata.generation`: it is set to 1 on create and bumped when anything outside metadata and
     # status changes.
     has_generation: ClassVar[bool] = False
+    # … and when annotations change.
+    generation_counts_annotations: ClassVar[bool] = False
     # PUT of an object that does not exist creates it (Lease, Endpoints, Event … in Kubernetes).
     allow_create_on_update: ClassVar[bool] = False
     # Objects go by themselves some time after their last write (events: `--event-ttl`).
@@ -191,6 +195,10 @@ class Strategy:
             if name not in ("status", "metadata", "apiVersion", "kind"):
                 obj[name] = value
 
+    # Whether the metadata is looked at first, as nearly all kinds' own validation does in Kubernetes, or only where the
+    # kind has nothing to say against an object.
+    metadata_first: ClassVar[bool] = True
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         """What is wrong with the object (`old` is None on create), beyond types and metadata, which are checked
         for every kind."""
@@ -228,6 +236,23 @@ class Strategy:
 
         value = get_path(obj, path, "")
         return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+    def selector_fields(self, resource: Resource) -> Mapping[str, str]:
+        """The fields that a selector may name, and as which of its fields an object is asked for each: `selectable`
+        ones, name and namespace, or one that no object has."""
+        fields = {"metadata.name": "metadata.name", **{path: path for path in self.selectable}}
+        if resource.namespaced or not self.selectable:
+            fields["metadata.namespace"] = "metadata.namespace"
+        return fields
+
+    def unknown_field(self, resource: Resource, field: str) -> str:
+        """What is said of a selector that names another."""
+        if self.selectable:
+            return f"field label not supported: {field}"
+        return f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+
+    # Whether a deletion has a grace period, even if it is none for the object at hand.
+    deletes_gracefully: ClassVar[bool] = False
 
     def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:
         """Seconds of graceful deletion: 0 deletes at once (unless finalizers hold the object)."""

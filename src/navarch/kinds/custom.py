@@ -6,7 +6,7 @@ registry: one compiler and one pipeline serve both. Versions share their objects
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -84,6 +84,15 @@ class CustomStrategy(Strategy):
         # Per version, where those of built-in kinds are per class.
         self.columns = (NAME, *(version.columns or (_AGE,)))  # type: ignore[misc]
         self.selectable = tuple(version.selectable)  # type: ignore[misc]
+
+    def selector_fields(self, resource: Resource) -> Mapping[str, str]:
+        fields = dict(super().selector_fields(resource))
+        if not resource.namespaced:
+            fields.pop("metadata.namespace", None)
+        return fields
+
+    def unknown_field(self, resource: Resource, field: str) -> str:
+        return f"field label not supported: {field}"
 
     def prepare_create(self, obj: Obj) -> None:
         if self._has_status:

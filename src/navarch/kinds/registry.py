@@ -270,13 +270,12 @@ def builtin(definitions: Container[str] | None = None) -> Registry:
         group, version, _, kind, _ = resource
         if definitions is not None and definition_name(group, version, kind) not in definitions:
             continue
-        stored: Resource = traits.get("storage", resource)
         kinds.append(
             Kind(
                 resource=resource,
                 singular=kind.lower(),
-                # A converted kind's hooks see objects as they are stored.
-                strategy=lookup(stored.group, stored.kind),
+                # Hooks see objects as they are stored, whichever version they belong to.
+                strategy=lookup(group, kind),
                 definition=definition_name(group, version, kind),
                 list_kind=f"{kind}List",
                 **traits,

@@ -64,10 +64,10 @@ def test_an_event_lives_in_the_namespace_of_its_object() -> None:
 
 def test_the_new_form_says_who_reports() -> None:
     obj = {"apiVersion": "events.k8s.io/v1", "regarding": {"kind": "Node"}, "type": "Normal", "reason": "x"}
-    errors = refused("events.k8s.io", "Event", obj)
-    assert errors == [
-        "eventTime: Required value",
-        "reportingController: Required value",
-        "reportingInstance: Required value",
-        "action: Required value",
-    ]
+    assert refused("events.k8s.io", "Event", obj) == ["eventTime: Required value"]
+    [who, *why, instance, action] = refused(
+        "events.k8s.io", "Event", {**obj, "eventTime": "2024-01-01T00:00:00.000000Z"}
+    )
+    assert who == "reportingController: Required value"
+    assert all(problem.startswith('reportingController: Invalid value: "": name part must ') for problem in why)
+    assert [instance, action] == ["reportingInstance: Required value", "action: Required value"]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import orjson
 from isal import igzip
 
-from navarch.api.errors import not_acceptable, unknown_path
+from navarch.api.errors import PathNotFound, not_acceptable
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
 from navarch.apiserver.negotiation import OFFERED
@@ -61,9 +61,9 @@ class DocumentsOf:
         parts = route.path.strip("/").split("/")
         if parts[0] == "openapi":
             return await self._openapi(request, parts[1:])
-        return self._discovery(request, parts)
+        return self._discovery(request, route, parts)
 
-    def _discovery(self, request: Request, parts: list[str]) -> Response:
+    def _discovery(self, request: Request, route: Route, parts: list[str]) -> Response:
         registry = self.served.registry
         if len(parts) == 1:
             version = _aggregated_version(request.headers.get("accept", ""))
@@ -86,7 +86,7 @@ class DocumentsOf:
         else:
             found = None
         if found is None:
-            raise unknown_path()
+            raise self.served.missing(route.path, parts[1] if parts[0] == "apis" else "")
         return Response(200, orjson.dumps(found))
 
     def _get(self, key: tuple[str, ...], make: Callable[[], Obj]) -> tuple[bytes, str]:
@@ -113,7 +113,7 @@ class DocumentsOf:
             if version in registry.versions().get(group, ()):
                 make = lambda: openapi.openapi_v3_group(registry, schemas, group, version)  # noqa: E731
                 return _with_etag(request, await self._build(("openapi", "v3", group, version), make, known))
-        raise unknown_path()
+        raise PathNotFound()
 
     async def _build(self, key: tuple[str, ...], make: Callable[[], bytes], tag: str) -> tuple[bytes, str]:
         """The document and its ETag; no document where the client has that of `tag` already."""

@@ -7,13 +7,13 @@ asks for it and is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
 from navarch.api.errors import StatusError, bad_request, conflict, ending, unsupported_media_type
 from navarch.api.meta import Obj
-from navarch.api.table import INCLUDE_METADATA, include_object
+from navarch.api.table import INCLUDE_METADATA
 from navarch.apiserver import answers, decoding
 from navarch.apiserver.applying import Applying
 from navarch.apiserver.auth.base import RequestAttributes
@@ -24,11 +24,11 @@ from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
-from navarch.apiserver.negotiation import JSON, respond, respond_obj
+from navarch.apiserver.negotiation import JSON, TABLE, respond, respond_obj, stream_form_of
 from navarch.apiserver.patch_requests import Patch, check_no_force, check_patched, read_patch
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
-from navarch.apiserver.reading import Listed, Reading, list_header, list_metadata
-from navarch.apiserver.renderings import TABLE, enclosed, heading, rendering_of
+from navarch.apiserver.reading import Listed, Reading, list_metadata
+from navarch.apiserver.renderings import check_form, enclosed, heading, included, list_body, rendering_of, untyped
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watching import Lines, Watching, watch_options_of
 from navarch.apiserver.writing import How, Origin, Writing, Written
@@ -38,6 +38,7 @@ PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)
 # Custom kinds state no patch strategies.
 CUSTOM_PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, decoding.APPLY_YAML)
 _DELETE_AT_ONCE = 100
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Objects:
@@ -62,25 +63,31 @@ class Objects:
         return await self.answer(call, data)
 
     async def list(self, call: Call) -> Response:
+        return await self._listed(call, await self.reading.items(call.request, call.kind, call.namespace))
+
+    async def _listed(self, call: Call, listed: Listed) -> Response:
         kind, form = call.kind, call.form
-        listed = await self.reading.items(call.request, kind, call.namespace)
+        if form.transform:
+            check_form(kind, form, listed=True)
         parts = await self.core.encodings.all(kind, listed.items, self._rendering(call))
         head, name = heading(kind, form, list_metadata(listed))
         if form.pretty or form.media_type != JSON:
-            return await answers.in_parts(self.core.work, form, head, name, parts)
-        return respond(form, orjson.dumps(head)[:-1] + b',"' + name.encode() + b'":[' + b",".join(parts) + b"]}")
+            shown = untyped(kind, form, parts)
+            return await answers.in_parts(self.core.work, form, head, name, shown, warning_headers(call.warnings))
+        headers = warning_headers(call.warnings) if call.warnings else _NO_HEADERS
+        return Response(200, list_body(kind, form, head, name, parts), headers)
 
     async def watch(self, call: Call) -> Response:
-        kind, form = call.kind, call.form
+        kind, form = call.kind, stream_form_of(call.form)
         options = watch_options_of(call.request, kind, call.namespace, call.route.name, self.core)
         lines = Lines(kind, self.core.encodings, lambda: self._rendering(call), form)
         stream = await self.watching.start(kind, options, lines)
-        return Response(200, stream, {}, "application/json")
+        return Response(200, stream, warning_headers(call.warnings), JSON)
 
     def _rendering(self, call: Call) -> Rendering | None:
         if not call.form.transform:
             return None
-        include = include_object(call.request.arg("includeObject")) if call.request.query else INCLUDE_METADATA
+        include = included(call.request.arg("includeObject")) if call.request.query else INCLUDE_METADATA
         return rendering_of(call.kind, call.form, include, self.core.now())
 
     def _from_stored(self, kind: ServedKind, data: bytes) -> bytes:
@@ -137,6 +144,7 @@ class Objects:
         headers = warning_headers(call.warnings)
         if not form.transform or (rendering := self._rendering(call)) is None:
             return respond(form, data, status, headers)
+        check_form(call.kind, form, listed=False)
         part = rendering.make(data)
         if form.transform == TABLE:
             part = enclosed(call.kind, form, part, revision_of(data), first=True)
@@ -259,7 +267,7 @@ class Objects:
         stored = call.kind.pipeline_kind
         deleted = await self.deleting.delete(stored, call.namespace, call.route.name, options, origin)
         headers = warning_headers(call.warnings)
-        status = 202 if not deleted.gone and options.propagation == "Foreground" else 200
+        status = 202 if not deleted.gone and options.accepted else 200
         if deleted.gone and not call.kind.strategy.returns_deleted:
             return respond_obj(call.form, success(call.kind, deleted), status, headers)
         data = await self.core.work.apart(deleted.size, orjson.dumps, deleted.obj)
@@ -275,25 +283,21 @@ class Objects:
         if not options.propagation:
             call.warnings.extend(call.kind.strategy.delete_warnings())
         shown = {**options.raw, "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
-        dry_run = options.dry_run or call.dry_run
-        return Origin(call.user, "", dry_run, shown, call.warnings, requested=call.requested_kind)
+        return Origin(call.user, "", options.dry_run, shown, call.warnings, requested=call.requested_kind)
 
     async def delete_collection(self, call: Call) -> Response:
         options = await self._delete_options(call)
         origin = self._delete_origin(call, options)
         listed = await self.reading.items(call.request, call.kind, call.namespace)
         stored = call.kind.pipeline_kind
-        gone: list[Obj] = []
         failed: list[StatusError] = []
 
         async def one(cached: Cached) -> None:
             try:
-                deleted = await self.deleting.delete(stored, cached.namespace, cached.name, options, origin)
+                await self.deleting.delete(stored, cached.namespace, cached.name, options, origin)
             except StatusError as error:
                 if error.code != 404:
                     failed.append(error)
-            else:
-                gone.append(deleted.obj)
 
         for start in range(0, len(listed.items), _DELETE_AT_ONCE):
             async with asyncio.TaskGroup() as group:
@@ -302,7 +306,5 @@ class Objects:
             if failed:
                 # As in Kubernetes, the answer is the first mistake; what is deleted by then is deleted.
                 raise failed[0]
-        header = list_header(call.kind, Listed([], listed.revision, listed.token, listed.remaining))
-        return respond(
-            call.form, header + b",".join(map(orjson.dumps, gone)) + b"]}", 200, warning_headers(call.warnings)
-        )
+        # What was there, as it was before it was deleted.
+        return await self._listed(call, listed)

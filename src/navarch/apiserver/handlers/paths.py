@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 
-from navarch.api.errors import method_not_allowed, unknown_path
+from navarch.api.errors import PathNotFound, method_not_allowed
 from navarch.apiserver.aggregation.documents import MergedDocuments
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.documents import Documents
@@ -64,7 +64,7 @@ class Paths:
             return await self.documents.handle(request, route)
         if route.path == "/":
             return Response(200, orjson.dumps({"paths": self._listed_paths()}, option=orjson.OPT_INDENT_2))
-        raise unknown_path()
+        raise PathNotFound()
 
     def _listed_paths(self) -> list[str]:
         groups = [
@@ -84,7 +84,7 @@ class Paths:
         excluded = {value for name, value in request.query if name == "exclude"}
         if wanted:
             if wanted not in results:
-                raise unknown_path()
+                raise PathNotFound()
             failed = results[wanted]
             return Response(500 if failed else 200, (failed or "ok").encode(), {}, _TEXT)
         bad = [check for check, failed in results.items() if failed and check not in excluded]

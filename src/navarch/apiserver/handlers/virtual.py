@@ -145,7 +145,6 @@ class Virtual:
             table = render(_COMPONENT_COLUMNS, [(item, None) for item in items], self._core.now())
             table["metadata"] = {}
             return respond_obj(call.form, table)
-        call.warnings.append("v1 ComponentStatus is deprecated in v1.19+")
         headers = warning_headers(call.warnings)
         if call.route.name:
             return respond_obj(call.form, items[0], 200, headers)

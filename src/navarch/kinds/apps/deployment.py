@@ -36,6 +36,7 @@ _STATUS_COUNTS = (
 
 @strategy("apps", "Deployment")
 class DeploymentStrategy(WorkloadStrategy):
+    generation_counts_annotations = True
     status_keeps = ("labels",)
     columns = (
         NAME,

@@ -24,7 +24,6 @@ _PARTS = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
 
 @strategy("apps", "ReplicaSet")
 class ReplicaSetStrategy(WorkloadStrategy):
-    selectable = ("status.replicas",)
     columns = (
         NAME,
         Column("Desired", columns.count("spec.replicas"), type="integer", description="Number of desired pods."),
@@ -54,6 +53,3 @@ class ReplicaSetStrategy(WorkloadStrategy):
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         names = ("replicas", *_PARTS, "observedGeneration", "terminatingReplicas")
         yield from validate_status_counts(obj.get("status") or {}, names, at_most=("replicas", _PARTS))
-
-    def field_value(self, obj: Obj, path: str) -> str:
-        return str((obj.get("status") or {}).get("replicas", 0))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from navarch.api.errors import FieldError
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.api.time import human_duration, parse_time
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
@@ -138,6 +138,9 @@ class JobStrategy(WorkloadStrategy):
     def default_propagation(self) -> str:
         # Kept by Kubernetes for clients of old: a Job deleted without a policy leaves its pods behind.
         return "Orphan"
+
+    def unknown_field(self, resource: Resource, field: str) -> str:
+        return f'field label "{field}" not supported for Job'
 
     def field_value(self, obj: Obj, path: str) -> str:
         return str((obj.get("status") or {}).get("succeeded", 0))

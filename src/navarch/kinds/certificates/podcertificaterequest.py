@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
 from navarch.api.errors import FieldError, required
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.api.validation import validate_immutable
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.strategies import strategy
@@ -43,6 +43,9 @@ class PodCertificateRequestStrategy(Strategy):
         Column("State", _state_cell),
         AGE,
     )
+
+    def selector_fields(self, resource: Resource) -> Mapping[str, str]:
+        return {name: name for name in ("metadata.name", *self.selectable)}
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}

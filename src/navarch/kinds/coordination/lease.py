@@ -16,6 +16,10 @@ class LeaseStrategy(Strategy):
     allow_unconditional_update = False
     columns = (NAME, Column("Holder", ".spec.holderIdentity"), AGE)
 
+    def complete(self, obj: Obj) -> None:
+        super().complete(obj)
+        obj.setdefault("spec", {})
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
         if (duration := spec.get("leaseDurationSeconds")) is not None and duration <= 0:

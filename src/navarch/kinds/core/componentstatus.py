@@ -30,6 +30,7 @@ def _error_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("", "ComponentStatus")
 class ComponentStatusStrategy(Strategy):
+    deprecation = "v1 ComponentStatus is deprecated in v1.19+"
     columns = (
         NAME,
         Column("Status", _status_cell, description="Whether the component is healthy"),

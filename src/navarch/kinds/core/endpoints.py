@@ -44,15 +44,13 @@ def _host_port(address: str, port: int) -> str:
 class EndpointsStrategy(Strategy):
     columns = (NAME, Column("Endpoints", _endpoints_cell, description="Addresses and ports, the first three"), AGE)
     allow_create_on_update = True
+    deprecation = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
     def defaults(self, obj: Obj) -> None:
         for subset in obj.get("subsets") or ():
             for port in subset.get("ports") or ():
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
-
-    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         subsets = obj.get("subsets") or ()

@@ -31,7 +31,7 @@ class Finalize(Subresource):
 @strategy("", "Namespace")
 class NamespaceStrategy(Strategy):
     columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
-    selectable = ("status.phase", "name")
+    selectable = ("status.phase",)
     name_rule = "label"
     subresources: ClassVar[Mapping[str, Subresource]] = {"finalize": Finalize()}
 
@@ -41,11 +41,6 @@ class NamespaceStrategy(Strategy):
             metadata.setdefault("labels", {})[NAME_LABEL] = metadata["name"]
         obj.setdefault("spec", {})
         obj.setdefault("status", {}).setdefault("phase", "Active")
-
-    def field_value(self, obj: Obj, path: str) -> str:
-        if path == "name":  # an old spelling of metadata.name
-            return str(obj["metadata"].get("name", ""))
-        return super().field_value(obj, path)
 
     def prepare_create(self, obj: Obj) -> None:
         metadata = obj["metadata"]

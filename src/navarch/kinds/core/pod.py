@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.kinds.base import Strategy, Subresource
 from navarch.kinds.core.pod_columns import POD_COLUMNS
 from navarch.kinds.core.pod_defaults import containers_of, default_pod
@@ -99,6 +99,7 @@ class PodStrategy(Strategy):
         "status.nominatedNodeName",
     )
     has_generation = True
+    deletes_gracefully = True
     status_keeps = ("ownerReferences",)
     subresources: ClassVar[Mapping[str, Subresource]] = {
         "binding": Binding(),
@@ -113,6 +114,10 @@ class PodStrategy(Strategy):
         for condition in (obj.get("status") or {}).get("conditions") or ():
             condition.setdefault("lastProbeTime", None)
             condition.setdefault("lastTransitionTime", None)
+
+    def selector_fields(self, resource: Resource) -> Mapping[str, str]:
+        # The first is how the earliest clients spelt it; the second can be named, but no pod is found by it.
+        return {**super().selector_fields(resource), "spec.host": "spec.nodeName", "status.podIPs": "status.podIPs"}
 
     def selected(self, obj: Obj) -> dict[str, str]:
         spec, status = (obj.get("spec") or {}).get, (obj.get("status") or {}).get
@@ -138,7 +143,7 @@ class PodStrategy(Strategy):
         _correct_grace(spec)
         status: Obj = {"phase": "Pending", "qosClass": qos_class(spec)}
         if spec.get("schedulingGates"):
-            status["conditions"] = [dict(_GATED)]
+            status["conditions"] = [{**_GATED, "lastTransitionTime": obj["metadata"].get("creationTimestamp")}]
         obj["status"] = status
         _merge_match_label_keys(obj)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, invalid_value, required
-from navarch.api.meta import Obj, get_path
-from navarch.api.validation import qualified_name_problems
+from navarch.api.meta import Obj, Resource, get_path
+from navarch.api.validation import qualified_name_problems, validate_object_meta
 from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.columns import age_of
 from navarch.kinds.strategies import strategy
@@ -24,8 +24,25 @@ _OTHER_NAMES: Final = {
     "source": "deprecatedSource",
 }
 # Where events about cluster-scoped objects are kept.
-_CLUSTER_NAMESPACES: Final = ("default", "kube-system")
-_FIXED: Final = ("involvedObject", "reason", "message", "source", "eventTime", "type", "action", "related")
+# Where events of what is in no namespace may be: of the old form, and of the new one.
+_CLUSTER_NAMESPACES: Final = ("", "default")
+_NEW_CLUSTER_NAMESPACES: Final = ("default", "kube-system")
+_FIXED: Final = (
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
+)
+_SHOWN: Final = {"reportingComponent": "reportingController"}
 
 
 def _field(obj: Obj, name: str) -> Any:
@@ -67,6 +84,8 @@ class EventStrategy(Strategy):
     """Both groups' strategy. What both allow: create on update, no status, no generation."""
 
     finalizers_have_domains = False
+    # What the version calls who reports.
+    reporter = "reportingComponent"
 
     allow_create_on_update = True
     expires = True
@@ -107,15 +126,44 @@ class EventStrategy(Strategy):
         """Events have no status to restore."""
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        """What both versions ask: that event and object are in one namespace, and who saw it if it is of the new form,
+        which has an `eventTime`."""
         namespace = obj["metadata"].get("namespace", "")
         involved = (_field(obj, "involvedObject") or {}).get("namespace", "")
-        allowed = (involved,) if involved else _CLUSTER_NAMESPACES
-        if namespace not in allowed:
-            name = "involvedObject" if "involvedObject" in obj else "regarding"
-            yield invalid_value(f"{name}.namespace", involved, "does not match event.namespace")
-        if obj.get("apiVersion") != "events.k8s.io/v1" and not obj.get("eventTime"):
-            return
-        yield from _validate_new_form(obj, old)
+        new = bool(obj.get("eventTime"))
+        if involved:
+            wrong = not new and namespace != involved
+        else:
+            wrong = namespace not in (_NEW_CLUSTER_NAMESPACES if new else _CLUSTER_NAMESPACES)
+        if wrong:
+            yield invalid_value("involvedObject.namespace", involved, "does not match event.namespace")
+        if new:
+            yield from self._validate_reporter(obj)
+
+    def _validate_reporter(self, obj: Obj) -> Iterator[FieldError]:
+        controller, name = _field(obj, "reportingComponent") or "", self.reporter
+        if not controller:
+            yield required(name)
+        for problem in qualified_name_problems(controller):
+            yield invalid_value(name, controller, problem)
+        for part, limit in (("reportingInstance", 128), ("action", 128), ("reason", 128)):
+            value = obj.get(part) or ""
+            if not value:
+                yield required(part)
+            elif len(value.encode()) > limit:
+                yield invalid_value(part, "", f"can have at most {limit} characters")
+        if len((_field(obj, "message") or "").encode()) > 1024:
+            yield invalid_value("message", "", "can have at most 1024 characters")
+
+    def selector_fields(self, resource: Resource) -> Mapping[str, str]:
+        fields = super().selector_fields(resource)
+        if not resource.group:
+            return fields
+        shared = {name: name for name in ("metadata.name", "metadata.namespace", "reason", "type")}
+        regarding = {
+            name.replace("involvedObject", "regarding"): name for name in fields if name.startswith("involvedObject.")
+        }
+        return {**shared, **regarding, "reportingController": "reportingComponent"}
 
     def field_value(self, obj: Obj, path: str) -> str:
         head, _, rest = path.partition(".")
@@ -127,32 +175,13 @@ class EventStrategy(Strategy):
         return "" if value is None else str(value)
 
 
-def _validate_new_form(obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-    """Events with an `eventTime` say who saw what, and change only in their series."""
-    if old is not None:
-        for name in _FIXED:
-            if _field(obj, name) != _field(old, name):
-                shown = name if name in obj else _OTHER_NAMES.get(name, name)
-                yield invalid_value(shown, _field(obj, name), "field is immutable")
-        return
-    if not obj.get("eventTime"):
-        yield required("eventTime")
-    controller = _field(obj, "reportingComponent") or ""
-    if not controller:
-        yield required("reportingController")
-    else:
-        for problem in qualified_name_problems(controller):
-            yield invalid_value("reportingController", controller, problem)
-    for name, limit in (("reportingInstance", 128), ("action", 128), ("reason", 128)):
-        value = obj.get(name) or ""
-        if not value:
-            yield required(name)
-        elif len(value) > limit:
-            yield invalid_value(name, "", f"can have at most {limit} characters")
-    if len(_field(obj, "message") or "") > 1024:
-        yield invalid_value("message", "", "can have at most 1024 characters")
-    if obj.get("type") not in ("Normal", "Warning"):
-        yield invalid_value("type", obj.get("type") or "", "has invalid value: " + str(obj.get("type") or ""))
+def _series_errors(obj: Obj) -> Iterator[FieldError]:
+    series = obj.get("series")
+    if series is not None:
+        if (series.get("count") or 0) < 2:
+            yield invalid_value("series.count", "", "should be at least 2")
+        if not series.get("lastObservedTime"):
+            yield required("series.lastObservedTime")
 
 
 @strategy("", "Event")
@@ -160,6 +189,7 @@ class CoreEventStrategy(EventStrategy):
     """`v1` Event, whose metadata Kubernetes does not look at."""
 
     name_rule = "path"
+    metadata_first = False
     nulls = ("firstTimestamp", "lastTimestamp", "eventTime")
 
     def complete(self, obj: Obj) -> None:
@@ -172,4 +202,37 @@ class CoreEventStrategy(EventStrategy):
 
 @strategy("events.k8s.io", "Event")
 class EventsEventStrategy(EventStrategy):
-    """`events.k8s.io/v1` Event."""
+    """`events.k8s.io/v1` Event: of the new form, named like other objects, and changed in its series alone."""
+
+    metadata_first = False
+    reporter = "reportingController"
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        yield from super().validate(obj, old)
+        if old is None:
+            yield from self._validate_new(obj)
+            return
+        if obj.get("series") != old.get("series"):
+            yield from _series_errors(obj)
+        for name in _FIXED:
+            value = obj.get(name)
+            if (value or None) != (old.get(name) or None):
+                yield invalid_value(_SHOWN.get(name, name), value, "field is immutable")
+
+    def _validate_new(self, obj: Obj) -> Iterator[FieldError]:
+        yield from validate_object_meta(obj, namespaced=True, name_rule="subdomain")
+        yield from _series_errors(obj)
+        if not obj.get("eventTime"):
+            yield required("eventTime")
+        if obj.get("type") not in ("Normal", "Warning"):
+            yield invalid_value("type", "", f"has invalid value: {obj.get('type') or ''}")
+        source = obj.get("source") or {}
+        old_form = {
+            "firstTimestamp": obj.get("firstTimestamp"),
+            "lastTimestamp": obj.get("lastTimestamp"),
+            "count": obj.get("count"),
+            "source": source.get("component") or source.get("host"),
+        }
+        for name, value in old_form.items():
+            if value:
+                yield invalid_value(name, "", "needs to be unset")

@@ -30,7 +30,7 @@ class IPAddressStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name = obj["metadata"].get("name") or ""
         try:
-            if str(ip_address(name)) != name:
+            if name and str(ip_address(name)) != name:
                 yield invalid_value("metadata.name", name, "must be a valid IP address in canonical form")
         except ValueError:
             yield invalid_value("metadata.name", name, "must be a valid IP address in canonical form")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from navarch.api import quantity
-from navarch.api.errors import FieldError, invalid_value
+from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.validation import qualified_name_problems, validate_dns_label, validate_immutable, validate_labels
 from navarch.kinds.base import AGE, NAME, Column, Strategy
@@ -15,6 +15,7 @@ from navarch.kinds.strategies import strategy
 @strategy("node.k8s.io", "RuntimeClass")
 class RuntimeClassStrategy(Strategy):
     finalizers_have_domains = False
+    allow_create_on_update = True
     allow_unconditional_update = False
     columns = (NAME, Column("Handler", ".handler"), AGE)
 
@@ -25,7 +26,7 @@ class RuntimeClassStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         handler = obj.get("handler") or ""
-        yield from validate_dns_label(handler, "handler")
+        yield from validate_dns_label(handler, "handler") if handler else (required("handler"),)
         for name, amount in ((obj.get("overhead") or {}).get("podFixed") or {}).items():
             path = f"overhead.podFixed[{name}]"
             for problem in qualified_name_problems(name):
