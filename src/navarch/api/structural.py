@@ -11,19 +11,22 @@ Invariant: `apiVersion`, `kind` and `metadata` are the server's, whatever the sc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from navarch.api.errors import FieldError, bad_request
+from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.api.schema import Compiled, SchemaNode, SchemaSet
 from navarch.api.schema_decode import DecodeError, Decoder, decode_failure
 from navarch.api.structural_invariants import Metadata, Walk, embedded, uniqueness
-from navarch.api.structural_pruning import EMBEDDED, PRESERVE, Filler, Pruner, fields_of
+from navarch.api.structural_pruning import EMBEDDED, PRESERVE, RULES, Filler, Pruner, fields_of, has_rules
 from navarch.api.structural_values import UNKNOWN, Found, Values
+
+if TYPE_CHECKING:
+    from navarch.api.structural_rules import SchemaRules
 
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
 OBJECT_META: Final = _META + "ObjectMeta"
@@ -54,7 +57,7 @@ class SchemaSource:
 
 
 _LIST_TYPE: Final = "x-kubernetes-list-type"
-_LOOKED_FOR: Final = ("default", EMBEDDED, _LIST_TYPE)
+_LOOKED_FOR: Final = ("default", EMBEDDED, _LIST_TYPE, RULES)
 
 
 def stripped(schema: Any) -> Any:
@@ -152,12 +155,23 @@ class _Parts:
     embedded: Walk | None
     unique: Walk | None
     coerce: Metadata | None
+    rules: SchemaRules | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is to be said of an object, and of which change of which it was said."""
+
+    obj: Obj
+    old: Obj | None
+    errors: Sequence[FieldError]
+    warnings: Sequence[str] = ()
 
 
 class Structural(Compiled):
     """What a structural schema compiles to."""
 
-    __slots__ = ("_made", "_metadata", "_own", "_prunes")
+    __slots__ = ("_judged", "_made", "_metadata", "_own", "_prunes")
 
     def __init__(self, schemas: StructuralSchemas, name: str, metadata: Decoder, *, prunes: bool) -> None:
         self.name = name
@@ -168,6 +182,7 @@ class Structural(Compiled):
         self._metadata = metadata
         self._prunes = prunes
         self._made: _Parts | None = None
+        self._judged: Judgement | None = None
 
     @property
     def _parts(self) -> _Parts:
@@ -184,6 +199,7 @@ class Structural(Compiled):
                 embedded(schema) if EMBEDDED in says else None,
                 uniqueness(schema) if _LIST_TYPE in says else None,
                 coerce or None,
+                _rules_of(schema) if RULES in says else None,
             )
         return made
 
@@ -194,26 +210,26 @@ class Structural(Compiled):
     def decode(self, obj: Any) -> list[str]:
         """Drop unknown fields, and nulls that may not be, in place. Returns the dotted paths of the unknown fields.
         Raises StatusError 400 where metadata, the object's or an embedded one's, is not what it has to be."""
+        try:
+            return self.checked(obj)
+        except DecodeError as error:
+            raise decode_failure(error, self.version, self.kind) from None
+
+    def checked(self, obj: Any) -> list[str]:
         unknown: list[str] = []
         metadata = obj.get("metadata")
         if metadata is None:
             obj.pop("metadata", None)
         else:
-            try:
-                unknown += [f"metadata.{path}" for path in self._metadata(metadata) or ()]
-            except DecodeError as error:
-                raise decode_failure(error, self.version, self.kind) from None
+            unknown += [f"metadata.{path}" for path in self._metadata(metadata) or ()]
         parts = self._parts
         if self._prunes:
             dropped: list[str] = []
             parts.pruner.prune(obj, "", dropped)
             unknown += sorted(dropped)
         if parts.coerce is not None and (problem := parts.coerce.coerce(obj, unknown)) is not None:
-            raise bad_request(f'{self.kind} in version "{self.version}" cannot be handled as a {self.kind}: {problem}')
+            raise DecodeError(obj, "", str(problem))
         return unknown
-
-    def checked(self, obj: Any) -> list[str]:
-        return self.decode(obj)
 
     def default(self, obj: Obj) -> None:
         """Apply the defaults that the schema states, in place."""
@@ -229,11 +245,33 @@ class Structural(Compiled):
 
     # Validation
 
-    def errors(self, obj: Obj, old: Obj | None = None) -> Iterator[FieldError]:
+    def errors(self, obj: Obj, old: Obj | None = None) -> Sequence[FieldError]:
         """What of the object its schema does not allow, where it is not as it was."""
+        judged = self._judged
+        if judged is None or judged.obj is not obj or judged.old is not old:
+            return self._judge(obj, old).errors
+        self._judged = None
+        return judged.errors
+
+    def warnings(self, obj: Obj, old: Obj) -> Sequence[str]:
+        """What of the object its rules do not allow, but is as it was. Asked before `errors`, which goes on from it."""
+        if self._parts.rules is None:
+            return ()
+        judged = self._judged = self._judge(obj, old)
+        return judged.warnings
+
+    def _judge(self, obj: Obj, old: Obj | None) -> Judgement:
         parts = self._parts
-        yield from parts.values.errors(obj) if old is None else parts.values.errors(obj, old)
-        yield from self._broken(obj, old)
+        found = list(parts.values.errors(obj) if old is None else parts.values.errors(obj, old))
+        found += self._broken(obj, old)
+        return self._by_rules(obj, old, found)
+
+    def _by_rules(self, obj: Obj, old: Obj | None, found: list[FieldError]) -> Judgement:
+        rules = self._parts.rules
+        if rules is None:
+            return Judgement(obj, old, found)
+        verdict = rules.judge(obj, old, found)
+        return Judgement(obj, old, [*found, *verdict.errors], verdict.warnings)
 
     def status_errors(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         """The same of a change of the status, of which only the status is judged."""
@@ -244,7 +282,7 @@ class Structural(Compiled):
             for error in found:
                 path = "status" if error.field == "<nil>" else f"status.{error.field}"
                 yield FieldError(error.type, path, error.detail, error.value)
-        yield from self._broken(obj, old)
+        yield from self._by_rules(obj, old, list(self._broken(obj, old))).errors
 
     def _broken(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         parts = self._parts
@@ -252,6 +290,13 @@ class Structural(Compiled):
             yield from parts.embedded(obj, "")
         if parts.unique is not None and (old is None or next(parts.unique(old, ""), None) is None):
             yield from parts.unique(obj, "")
+
+
+def _rules_of(schema: Obj) -> SchemaRules | None:
+    # With all of CEL, which clusters without rules need not load.
+    from navarch.api.structural_rules import SchemaRules
+
+    return SchemaRules(schema) if has_rules(schema) else None
 
 
 def fits(value: Any, node: SchemaNode) -> bool:

@@ -17,10 +17,25 @@ from navarch.api.meta import Obj
 
 SERVERS: Final = frozenset({"apiVersion", "kind", "metadata"})
 PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
+RULES: Final = "x-kubernetes-validations"
 EMBEDDED: Final = "x-kubernetes-embedded-resource"
 
 _Prune = Callable[[Any, str, list[str]], bool]
 _Fill = Callable[[Any], bool]
+
+
+def has_rules(schema: Obj) -> bool:
+    """Whether there are rules anywhere in the schema."""
+    pending = [schema]
+    while pending:
+        place = pending.pop()
+        if place.get(RULES):
+            return True
+        pending.extend((place.get("properties") or {}).values())
+        pending.extend(
+            inner for name in ("items", "additionalProperties") if isinstance(inner := place.get(name), dict)
+        )
+    return False
 
 
 def fields_of(schema: Obj, *, root: bool) -> Mapping[str, Obj]:

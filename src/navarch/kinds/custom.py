@@ -124,6 +124,8 @@ class CustomStrategy(Strategy):
                     f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name{path} to avoid '
                     "accidental conflicts with other finalizer writers"
                 )
+        if old is not None:
+            yield from self._compiled.warnings(obj, old)
 
 
 def _scale_errors(obj: Obj, scale: ScaleSubresource, *, spec: bool) -> Iterator[FieldError]:

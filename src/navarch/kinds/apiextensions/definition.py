@@ -6,11 +6,12 @@ server's own, which goes once the objects of the kind are gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
+from navarch.api.structural_pruning import has_rules
 from navarch.kinds.apiextensions.canonical import canonicalize
 from navarch.kinds.apiextensions.conditions import Condition, with_conditions
 from navarch.kinds.apiextensions.definition_validation import definition_errors, status_errors, update_errors
@@ -40,7 +41,6 @@ class CustomResourceDefinitionStrategy(Strategy):
     )
     has_generation = True
     allow_unconditional_update = False
-    finalizers_have_domains = False
     counts_deletion = False
     nulls = ("status.conditions",)
 
@@ -86,7 +86,10 @@ class CustomResourceDefinitionStrategy(Strategy):
         return not obj["metadata"].get("deletionTimestamp")
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        return definition_errors(obj) if old is None else update_errors(obj, old)
+        if old is None:
+            return definition_errors(obj, _rule_errors)
+        known = [_schema_of(version) for version in old["spec"].get("versions") or ()]
+        return update_errors(obj, old, lambda schema, path: () if schema in known else _rule_errors(schema, path))
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         return status_errors(obj)
@@ -96,6 +99,15 @@ class CustomResourceDefinitionStrategy(Strategy):
         for form in _formats(obj):
             if form not in known:
                 yield f'unrecognized format "{form}"'
+
+
+def _rule_errors(schema: Obj, path: str) -> Iterable[FieldError]:
+    if not has_rules(schema):
+        return ()
+    # With all of CEL, which clusters without rules need not load.
+    from navarch.kinds.apiextensions.rule_validation import rule_errors
+
+    return rule_errors(schema, path)
 
 
 def _schema_of(version: Obj) -> Obj | None:
