@@ -15,7 +15,13 @@ import sys
 from pathlib import Path
 
 TABLE = Path(__file__).resolve().parent.parent / "src" / "navarch" / "api" / "protobuf_fields.txt"
-PREFIXES = ("k8s.io.api.", "k8s.io.apimachinery.pkg.apis.", "k8s.io.apimachinery.pkg.")
+PREFIXES = (
+    "k8s.io.api.",
+    "k8s.io.apiextensions_apiserver.pkg.apis.",
+    "k8s.io.apimachinery.pkg.apis.",
+    "k8s.io.apimachinery.pkg.",
+    "k8s.io.kube_aggregator.pkg.apis.",
+)
 SIMPLE = {"string": "s", "bool": "b", "int32": "i", "int64": "i", "double": "f", "bytes": "y"}
 
 # Field number to name and type, as the file states them.

@@ -237,7 +237,10 @@ def test_what_is_no_object_of_its_kind_is_not_encoded(obj: dict[str, Any]) -> No
     ("text", "nanos"), [("0s", 0), ("1h0m0s", 3600 * 10**9), ("1m30.5s", 90_500_000_000), ("-15ms", -15_000_000)]
 )
 def test_durations_are_written_as_go_writes_them(text: str, nanos: int) -> None:
-    assert protobuf_scalars._write_duration(text) == {"Duration": nanos}
+    assert (
+        protobuf_scalars._write_duration(text)
+        == protobuf_messages.message_class("meta/v1.Duration")(Duration=nanos).SerializeToString()
+    )
     message = protobuf_messages.message_class("meta/v1.Duration")(Duration=nanos)
     assert protobuf_scalars._read_duration(message) == text
 
@@ -250,3 +253,71 @@ def test_times_of_no_year_are_refused_in_the_words_of_go(seconds: int) -> None:
 
     with pytest.raises(ValueError, match=r"^malformed protobuf: Time\.MarshalJSON: year outside of range \[0,9999\]$"):
         protobuf.decode(sent)
+
+
+CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com", "creationTimestamp": "2024-01-02T03:04:05Z"},
+    "spec": {
+        "group": "example.com",
+        "names": {"plural": "widgets", "kind": "Widget"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": False,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            "any": {"x-kubernetes-preserve-unknown-fields": True, "default": {"a": [1, None]}},
+                            "list": {"type": "array", "items": {"type": "string", "enum": ["a", "="]}},
+                            "map": {"additionalProperties": {"x-kubernetes-int-or-string": True}},
+                            "number": {"type": "number", "minimum": 0, "maximum": 1.5, "multipleOf": 2},
+                            "open": {"additionalProperties": True, "$ref": "#/x", "$schema": "y"},
+                        },
+                        "dependencies": {"a": ["b"], "c": {"type": "object"}},
+                        "x-kubernetes-validations": [{"rule": "true", "reason": "FieldValueInvalid"}],
+                    }
+                },
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".a", "statusReplicasPath": ".b"}},
+            }
+        ],
+    },
+    "status": {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []},
+}
+
+
+def test_schemas_of_custom_resources_read_back() -> None:
+    decoded = protobuf.decode(protobuf.encode(CRD))
+
+    assert decoded["spec"] == CRD["spec"]
+
+
+# What Kubernetes writes though it is not stated
+
+
+def test_an_empty_object_has_the_zeros_of_its_fields_that_are_no_pointers() -> None:
+    metadata = b"".join(field(number, "") for number in range(1, 7)) + field(7, 0) + field(8, "")
+    secret = field(1, metadata) + field(3, "")
+
+    assert protobuf.encode({"apiVersion": "v1", "kind": "Secret"}) == body("v1", "Secret", secret)
+
+
+def test_a_quantity_and_a_port_that_nobody_states_are_zero() -> None:
+    selector = protobuf.message("core/v1.ResourceFieldSelector", {"resource": "limits.cpu"})
+    action = protobuf.message("core/v1.TCPSocketAction", {})
+
+    assert selector == field(1, "") + field(2, "limits.cpu") + field(3, field(1, "0"))
+    assert action == field(1, field(1, 0) + field(2, 0) + field(3, "")) + field(2, "")
+
+
+def test_what_is_null_in_a_list_or_a_map_is_there_and_empty() -> None:
+    budget = protobuf.message("policy/v1.PodDisruptionBudgetStatus", {"disruptedPods": {"p": None}})
+    labels = protobuf.message("meta/v1.LabelSelector", {"matchLabels": {"b": None, "a": "x"}})
+
+    assert budget.startswith(field(1, 0) + field(2, entry("p", b"")))
+    assert labels == field(1, entry("a", "x")) + field(1, entry("b", ""))

@@ -14,21 +14,30 @@ from functools import cache
 from typing import Any, Final
 
 import orjson
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 
 from navarch.api import protobuf_scalars as scalars
 from navarch.api.protobuf_messages import Field, fields_of, known, message_class
+from navarch.api.protobuf_wire import delimited
+from navarch.api.protobuf_writer import writer
 
 MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 MAGIC: Final = b"k8s\x00"
 
 _OPTIONS: Final = ("DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "GetOptions", "ListOptions")
-_META_KINDS: Final = frozenset((*_OPTIONS, "Status", "List", "WatchEvent", "APIGroup", "APIVersions"))
+_DISCOVERY: Final = ("APIVersions", "APIGroup", "APIGroupList", "APIResourceList")
+_META_KINDS: Final = frozenset((*_OPTIONS, *_DISCOVERY, "Status", "List", "WatchEvent"))
 _PACKAGES: Final = {"": "core", "internal.apiserver.k8s.io": "apiserverinternal"}
 
-# A message to what JSON states, and the other way: to what the message's class takes.
+# From here on Go states a number with its exponent.
+_WHOLE: Final = 1e21
+
+# Of a `runtime.Unknown`: the object's message, and what follows it, neither encoding nor type.
+_RAW: Final = 2
+TAIL: Final = delimited(3, b"") + delimited(4, b"")
+
+# A message to what JSON states.
 Reader = Callable[[Any], Any]
-Writer = Callable[[Any], Any]
 
 
 def message_of(api_version: str, kind: str) -> str:
@@ -67,32 +76,27 @@ def decode(body: bytes) -> dict[str, Any]:
 def encode(obj: dict[str, Any]) -> bytes:
     """The bytes of an object.  Raises ValueError where its kind has no message, or a field another type than its
     kind says."""
-    stated = obj.copy()
-    head, name = _head(stated.pop("apiVersion"), stated.pop("kind"))
-    unknown = message_class("runtime.Unknown")(raw=message(name, stated), ContentEncoding="", ContentType="")
-    return head + bytes(unknown.SerializeToString())
-
-
-@cache
-def _head(api_version: str, kind: str) -> tuple[bytes, str]:
-    """What the bytes of a kind's objects begin with, and the name of its message: a message may come in parts."""
-    name = message_of(api_version, kind)
-    type_meta = {"apiVersion": api_version, "kind": kind}
-    return MAGIC + bytes(message_class("runtime.Unknown")(TypeMeta=type_meta).SerializeToString()), name
+    api_version, kind = obj["apiVersion"], obj["kind"]
+    return enclosed(api_version, kind, delimited(_RAW, message(message_of(api_version, kind), obj)))
 
 
 def message(name: str, value: dict[str, Any]) -> bytes:
     """The bytes of one message, without what is around an object's.  Raises ValueError."""
-    made = message_class(name)
     try:
-        try:
-            built = made(**_writer(name, False)(value))
-        except ValueError:
-            # Most often a field that the table does not have. Looking for them in every message takes a third longer.
-            built = made(**_writer(name, True)(value))
-        return bytes(built.SerializeToString(deterministic=True))
-    except (TypeError, AttributeError, KeyError, EncodeError, OverflowError) as error:
+        return writer(name)(value)
+    except (TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ValueError(f"{name} cannot be encoded: {error}") from None
+
+
+def enclosed(api_version: str, kind: str, raw: bytes) -> bytes:
+    """An object, whose message is given as the field of the `Unknown` that it is."""
+    return head(api_version, kind) + raw + TAIL
+
+
+@cache
+def head(api_version: str, kind: str) -> bytes:
+    """What the bytes of a kind's objects begin with."""
+    return MAGIC + delimited(1, writer("runtime.TypeMeta")({"apiVersion": api_version, "kind": kind}))
 
 
 # Reading
@@ -114,12 +118,13 @@ def _reader(name: str) -> Reader:
             plan[descriptor.number](out, found)
         return out
 
-    return read
+    union = scalars.FROM_UNIONS.get(name)
+    return read if union is None else lambda value: union(read(value))
 
 
 def _field_reader(field: Field) -> Callable[[dict[str, Any], Any], None]:
     name, drop = field.name, field.drop
-    if not field.is_message and field.type != "y":
+    if not field.is_message and field.type not in ("y", "f"):
         return _scalar_reader(field)
     convert = _converter(field.type)
     if field.embedded:
@@ -154,94 +159,7 @@ def _scalar_reader(field: Field) -> Callable[[dict[str, Any], Any], None]:
 def _converter(type_: str) -> Reader:
     if type_ == "y":
         return lambda data: base64.b64encode(data).decode()
+    if type_ == "f":
+        # As Go's JSON states it.
+        return lambda number: int(number) if number.is_integer() and abs(number) < _WHOLE else number
     return lambda value: _reader(type_)(value)
-
-
-# Writing
-
-
-@cache
-def _writer(name: str, careful: bool) -> Writer:
-    """The function that gives the arguments of the message's class for what JSON states. Only what JSON states
-    otherwise is made anew, all else is handed over as it is; `careful` leaves out what the table does not have."""
-    special = scalars.WRITERS.get(name)
-    if special is not None:
-        return special
-    if name.startswith("items:"):
-        return lambda value: {"items": value}
-    fields = fields_of(name)
-    names = frozenset(field.wire_name for field in fields if not field.embedded)
-    changed = [(field.name, _field_writer(field, careful)) for field in fields if _changes(field, careful)]
-    embedded = [(field.name, _stated(field.type), _late(field.type, careful)) for field in fields if field.embedded]
-
-    def write(value: dict[str, Any]) -> dict[str, Any]:
-        out = {key: each for key, each in value.items() if key in names} if careful else value.copy()
-        for key, convert in changed:
-            found = out.get(key)
-            if found is not None:
-                out[key] = convert(found)
-        for key, stated, convert in embedded:
-            inner = {part: each for part, each in value.items() if part in stated}
-            if inner:
-                if not careful:
-                    for part in inner:
-                        del out[part]
-                out[key] = convert(inner)
-        return out
-
-    return write
-
-
-@cache
-def _stated(name: str) -> frozenset[str]:
-    """The names under which JSON states a message's fields."""
-    found: set[str] = set()
-    for field in fields_of(name):
-        found |= _stated(field.type) if field.embedded else {field.name}
-    return frozenset(found)
-
-
-def _changes(field: Field, careful: bool) -> bool:
-    """Whether the class does not take what JSON states."""
-    if field.embedded:
-        return False
-    return field.type == "y" or (field.is_message and (careful or not _same(field.type)))
-
-
-@cache
-def _same(name: str) -> bool:
-    """Whether JSON states all of a message, down to its leaves, as its class takes it."""
-    below, waiting = {name}, [name]
-    while waiting:
-        each = waiting.pop()
-        if each in scalars.WRITERS or each.startswith("items:"):
-            return False
-        for field in fields_of(each):
-            if field.embedded or field.type == "y":
-                return False
-            if field.is_message and field.type not in below:
-                below.add(field.type)
-                waiting.append(field.type)
-    return True
-
-
-def _late(type_: str, careful: bool) -> Writer:
-    """Looked up when first called: messages may hold themselves."""
-    found: list[Writer] = []
-
-    def convert(value: Any) -> Any:
-        if not found:
-            found.append(_writer(type_, careful))
-        return found[0](value)
-
-    return convert
-
-
-def _field_writer(field: Field, careful: bool) -> Writer:
-    convert = _late(field.type, careful) if field.is_message else base64.b64decode
-    if field.shape == "[]":
-        return lambda values: [convert(value) for value in values]
-    if field.shape == "{}":
-        # A time in a map may be null.
-        return lambda values: {key: {} if value is None else convert(value) for key, value in values.items()}
-    return convert

@@ -7,6 +7,7 @@ by `tools/pack_protobuf.py`; a package's descriptors are built with the first of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,13 +31,14 @@ _ITEMS: Final = "items:"
 @dataclass(frozen=True, slots=True)
 class Field:
     """`shape` is "" (single), "[]" or "{}" (by text); `type` a letter (s string, b bool, i integer, f double, y bytes)
-    or a message's name; `drop` says that JSON leaves out zero; `embedded` that JSON states the message's fields as if
-    they were the outer one's."""
+    or a message's name; `pointer` says that it is one in Kubernetes, where zero is not the same as nothing; `drop`
+    that JSON leaves out zero; `embedded` that JSON states the message's fields as if they were the outer one's."""
 
     name: str
     number: int
     shape: str
     type: str
+    pointer: bool
     drop: bool
     embedded: bool
 
@@ -46,7 +48,8 @@ class Field:
 
     @property
     def wire_name(self) -> str:
-        return "raw" if self.name == "-" else self.name
+        """As the classes call it: not everything that JSON allows in a name may be one there."""
+        return "raw" if self.name == "-" else re.sub("[^A-Za-z0-9_]", "_", self.name)
 
 
 @cache
@@ -76,7 +79,7 @@ def stated_fields(name: str) -> str | None:
 def fields_of(name: str) -> tuple[Field, ...]:
     """A message's fields, by number.  Raises KeyError."""
     if name.startswith(_ITEMS):
-        return (Field("items", 1, "[]", name.removeprefix(_ITEMS), False, False),)
+        return (Field("items", 1, "[]", name.removeprefix(_ITEMS), False, False, False),)
     return tuple(sorted(_parsed(_lines()[name]), key=lambda field: field.number))
 
 
@@ -92,7 +95,8 @@ def _parsed(stated: str) -> Iterator[Field]:
         if not (type_ in _SCALARS or type_.startswith(_ITEMS) or type_ in _lines()):
             # Of a version that the table does not have.
             continue
-        yield Field(name, int(number), shape, type_, drop, "/" in type_ and type_.rpartition(".")[2] == name)
+        embedded = "/" in type_ and type_.rpartition(".")[2] == name
+        yield Field(name, int(number), shape, type_, optional, drop, embedded)
 
 
 @cache

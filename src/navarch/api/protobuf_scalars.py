@@ -1,6 +1,7 @@
 """What is a message in protobuf, and a text, a number or anything in JSON: times, quantities, embedded JSON.
 
-`READERS` make of a message what JSON states, `WRITERS` of that the arguments of the message's class.
+`READERS` make of a message what JSON states, `WRITERS` of that the message's bytes; `ZEROS` are the bytes where nothing
+is stated. `UNIONS` say in the message's fields what JSON states in one of several ways, `FROM_UNIONS` the reverse.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.memo import memo
+from navarch.api.protobuf_wire import VARINT, delimited, tag, varint
 from navarch.api.time import format_micro_time, format_time, parse_time
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,37 +39,42 @@ def _read_time(form: Callable[[datetime], str], value: Any) -> str | None:
     return form(moment) if moment is not None else None
 
 
-@memo(4096)
 def _time(text: str) -> tuple[int, int]:
     moment = parse_time(text) - _EPOCH
     return moment // _SECOND, moment.microseconds * 1000
 
 
-def _write_time(text: str) -> dict[str, int]:
-    return {"seconds": _time(text)[0], "nanos": 0}
+@memo(4096)
+def _write_time(text: str) -> bytes:
+    # Seconds alone, as Kubernetes does it.
+    return _timestamp(_time(text)[0], 0)
 
 
-def _write_micro_time(text: str) -> dict[str, int]:
-    seconds, nanos = _time(text)
-    return {"seconds": seconds, "nanos": nanos}
+@memo(4096)
+def _write_micro_time(text: str) -> bytes:
+    return _timestamp(*_time(text))
+
+
+def _timestamp(seconds: int, nanos: int) -> bytes:
+    return tag(1, VARINT) + varint(seconds) + tag(2, VARINT) + varint(nanos)
 
 
 def _read_int_or_string(value: Any) -> int | str:
     return str(value.StrVal) if value.Type else int(value.IntVal)
 
 
-def _write_int_or_string(value: int | str) -> dict[str, Any]:
-    if isinstance(value, str):
-        return {"Type": 1, "IntVal": 0, "StrVal": value}
-    return {"Type": 0, "IntVal": value, "StrVal": ""}
+def _write_int_or_string(value: int | str) -> bytes:
+    is_text = isinstance(value, str)
+    number, text = (0, value) if isinstance(value, str) else (value, "")
+    return tag(1, VARINT) + varint(is_text) + tag(2, VARINT) + varint(number) + delimited(3, text.encode())
 
 
 def _read_json(value: Any) -> Any:
     return orjson.loads(value.raw) if value.raw else None
 
 
-def _write_json(value: Any) -> dict[str, bytes]:
-    return {"raw": orjson.dumps(value)}
+def _write_json(value: Any) -> bytes:
+    return delimited(1, orjson.dumps(value))
 
 
 def _read_duration(value: Any) -> str:
@@ -86,7 +93,7 @@ def _read_duration(value: Any) -> str:
     return f"{sign}{f'{hours}h' if hours else ''}{f'{minutes}m' if minutes or hours else ''}{whole}{fraction}s"
 
 
-def _write_duration(text: str) -> dict[str, int]:
+def _write_duration(text: str) -> bytes:
     rest, nanos = text.lstrip("+-"), 0.0
     while rest and rest != "0":
         number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
@@ -94,7 +101,30 @@ def _write_duration(text: str) -> dict[str, int]:
         unit = rest[: len(rest) - len(rest.lstrip("hmsuµn"))]
         nanos += float(number) * _UNITS[unit]
         rest = rest[len(unit) :]
-    return {"Duration": round(-nanos if text.startswith("-") else nanos)}
+    return tag(1, VARINT) + varint(round(-nanos if text.startswith("-") else nanos))
+
+
+def _write_quantity(text: str) -> bytes:
+    return delimited(1, text.encode())
+
+
+# Schemas of custom resources
+
+
+def _schema_or_list(value: Any) -> dict[str, Any]:
+    return {"jSONSchemas": value} if isinstance(value, list) else {"schema": value}
+
+
+def _schema_or_bool(value: Any) -> dict[str, Any]:
+    return {"allows": value} if isinstance(value, bool) else {"allows": True, "schema": value}
+
+
+def _schema_or_texts(value: Any) -> dict[str, Any]:
+    return {"property": value} if isinstance(value, list) else {"schema": value}
+
+
+def _from_schema_or_bool(fields: dict[str, Any]) -> Any:
+    return fields.get("schema", fields.get("allows", False))
 
 
 READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -105,13 +135,35 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "api/resource.Quantity": lambda value: str(value.string),
     "util/intstr.IntOrString": _read_int_or_string,
     "runtime.RawExtension": _read_json,
+    "apiextensions/v1.JSON": _read_json,
 }
-WRITERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+WRITERS: Final[Mapping[str, Callable[[Any], bytes]]] = {
     "meta/v1.Time": _write_time,
     "meta/v1.MicroTime": _write_micro_time,
     "meta/v1.Duration": _write_duration,
     "meta/v1.FieldsV1": _write_json,
-    "api/resource.Quantity": lambda text: {"string": text},
+    "api/resource.Quantity": _write_quantity,
     "util/intstr.IntOrString": _write_int_or_string,
     "runtime.RawExtension": _write_json,
+    "apiextensions/v1.JSON": _write_json,
+}
+ZEROS: Final[Mapping[str, bytes]] = {
+    "meta/v1.Time": b"",
+    "meta/v1.MicroTime": b"",
+    "meta/v1.Duration": _write_duration("0"),
+    "meta/v1.FieldsV1": b"",
+    "api/resource.Quantity": _write_quantity("0"),
+    "util/intstr.IntOrString": _write_int_or_string(0),
+    "runtime.RawExtension": b"",
+    "apiextensions/v1.JSON": b"",
+}
+UNIONS: Final[Mapping[str, Callable[[Any], dict[str, Any]]]] = {
+    "apiextensions/v1.JSONSchemaPropsOrArray": _schema_or_list,
+    "apiextensions/v1.JSONSchemaPropsOrBool": _schema_or_bool,
+    "apiextensions/v1.JSONSchemaPropsOrStringArray": _schema_or_texts,
+}
+FROM_UNIONS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
+    "apiextensions/v1.JSONSchemaPropsOrArray": lambda fields: fields.get("jSONSchemas", fields.get("schema")),
+    "apiextensions/v1.JSONSchemaPropsOrBool": _from_schema_or_bool,
+    "apiextensions/v1.JSONSchemaPropsOrStringArray": lambda fields: fields.get("property", fields.get("schema")),
 }
