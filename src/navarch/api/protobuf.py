@@ -45,6 +45,9 @@ def message_of(api_version: str, kind: str) -> str:
     group, _, version = api_version.rpartition("/")
     package = "meta/v1" if kind in _META_KINDS else f"{_PACKAGES.get(group, group.split('.', 1)[0])}/{version}"
     name = f"{package}.{kind}"
+    if name == "meta/v1beta1.PartialObjectMetadata":
+        # The same type in Kubernetes.
+        return "meta/v1.PartialObjectMetadata"
     if not known(name):
         raise ValueError(f'no kind "{kind}" is registered for version "{api_version}"')
     return name
@@ -76,7 +79,7 @@ def decode(body: bytes) -> dict[str, Any]:
 def encode(obj: dict[str, Any]) -> bytes:
     """The bytes of an object.  Raises ValueError where its kind has no message, or a field another type than its
     kind says."""
-    api_version, kind = obj["apiVersion"], obj["kind"]
+    api_version, kind = obj.get("apiVersion", ""), obj["kind"]
     return enclosed(api_version, kind, delimited(_RAW, message(message_of(api_version, kind), obj)))
 
 

@@ -1,4 +1,4 @@
-"""Answers that are more than stored bytes put together, made in steps: indented, or as YAML.
+"""Answers that are more than stored bytes put together, made in steps: indented, as YAML, or in protobuf.
 
 In: what a handler answers in JSON, a list part by part, and the form that the client asked for.  Out: the Response.
 Nothing here holds more than one part as an object; who asks for less meanwhile is answered (`longwork`).
@@ -12,9 +12,10 @@ import orjson
 
 from navarch.api import yaml_writer
 from navarch.api.meta import Obj
+from navarch.apiserver import protobuf_forms
 from navarch.apiserver.codec import decode
 from navarch.apiserver.longwork import LongWork
-from navarch.apiserver.negotiation import JSON, Form
+from navarch.apiserver.negotiation import JSON, PROTOBUF, Form
 from navarch.client.transport import Response
 
 
@@ -38,6 +39,9 @@ async def in_form(work: LongWork, form: Form, response: Response) -> Response:
     body = response.body
     if form.media_type == JSON or response.content_type != JSON or not isinstance(body, bytes):
         return response
+    if form.protobuf:
+        data = await work.apart(len(body), protobuf_forms.of_json, body)
+        return Response(response.status, data, response.headers, PROTOBUF)
     texts: list[str] = []
     await work.do(yaml_writer.steps(await work.apart(len(body), decode, body), texts))
     return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)

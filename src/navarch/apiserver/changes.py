@@ -13,6 +13,7 @@ ADDED: Final = "ADDED"
 MODIFIED: Final = "MODIFIED"
 DELETED: Final = "DELETED"
 BOOKMARK: Final = "BOOKMARK"
+INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 
 
 class Notice:
@@ -126,6 +127,21 @@ class Change:
         if line is None:
             line = self._lines[type_] = watch_line(type_, self.shown(type_).data)
         return line
+
+    def kept(self, key: str) -> bytes | None:
+        """An event in another form, if there is one yet."""
+        return self._lines.get(key)
+
+    def keep(self, key: str, event: bytes) -> None:
+        self._lines[key] = event
+
+
+def bookmark_metadata(revision: int, *, initial_end: bool) -> Obj:
+    """The metadata of the object that a bookmark shows."""
+    metadata: Obj = {"resourceVersion": str(revision)}
+    if initial_end:
+        metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+    return metadata
 
 
 def watch_line(type_: str, data: bytes) -> bytes:

@@ -28,7 +28,8 @@ from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.served import ServedKind
 
-LIMIT = 32 << 20
+# Room for 15,000 pods in protobuf.
+LIMIT = 64 << 20
 _Key = tuple[ServedKind, str]
 # What an entry costs beside its bytes.
 _OVERHEAD = 200
@@ -161,18 +162,52 @@ class Encodings:
     ) -> list[bytes]:
         key = _key(kind, rendering)
         found: list[bytes] = []
+        big: list[int] = []
 
         def steps() -> Iterator[None]:
             for index, cached in enumerate(items):
                 known = cached.kept.get(key) if cached.kept is not None else None
                 if not isinstance(known, bytes):
-                    known = rendering.make(cached.data if datas is None else datas[index])
-                    self._keep(cached, key, known)
+                    data = cached.data if datas is None else datas[index]
+                    if len(data) > SHORT:
+                        big.append(index)
+                        known = b""
+                    else:
+                        known = rendering.make(data)
+                        self._keep(cached, key, known)
                 found.append(known)
                 yield
 
         await self._work.do(steps())
+        for index in big:
+            cached = items[index]
+            found[index] = await self._apart(cached, cached.data if datas is None else datas[index], key, rendering)
         return found
+
+    async def _apart(self, cached: Cached, data: bytes, key: _Key, rendering: Rendering) -> bytes:
+        """A big object's form, made beside the loop, once for all who wait for it."""
+        if cached.kept is None:
+            cached.kept = {}
+        known = cached.kept.get(key)
+        if known is None:
+            known = asyncio.create_task(self._make_apart(cached, data, key, rendering), name=f"encode-{cached.key}")
+            known.add_done_callback(_seen)
+            cached.kept[key] = known
+        if isinstance(known, bytes):
+            return known
+        await asyncio.shield(known)
+        made = cached.kept.get(key)
+        # Gone from what is kept already, where it alone is more than that may be.
+        return made if isinstance(made, bytes) else await self._work.apart(len(data), rendering.make, data)
+
+    async def _make_apart(self, cached: Cached, data: bytes, key: _Key, rendering: Rendering) -> None:
+        try:
+            made = await self._work.apart(len(data), rendering.make, data)
+        except BaseException:
+            if cached.kept is not None:
+                cached.kept.pop(key, None)
+            raise
+        self._keep(cached, key, made)
 
     # What is kept
 

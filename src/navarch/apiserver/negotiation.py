@@ -1,4 +1,4 @@
-"""What form an answer takes: JSON, YAML, kubectl's Table, or metadata only.
+"""What form an answer takes: JSON, YAML, protobuf, kubectl's Table, or metadata only.
 
 In: the request's `Accept` header and an object's (or a list's) stored bytes.  Out: a Response. JSON as it is stored is
 the common case and is never decoded here.
@@ -25,9 +25,10 @@ from navarch.client.transport import Request, Response
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
+PROTOBUF: Final = protobuf.MEDIA_TYPE
 # What Kubernetes says that it offers, and in which order it tries.
-OFFERED: Final = (JSON, YAML, protobuf.MEDIA_TYPE)
-_STREAMED: Final = (f"{JSON};stream=watch", f"{protobuf.MEDIA_TYPE};stream=watch")
+OFFERED: Final = (JSON, YAML, PROTOBUF)
+_STREAMED: Final = (f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
 TABLE: Final = "Table"
 _METADATA: Final = ("PartialObjectMetadata", "PartialObjectMetadataList")
 _META_VERSIONS: Final = ("v1", "v1beta1")
@@ -54,18 +55,26 @@ class Form:
         """Whether stored JSON bytes are the answer as they are."""
         return not self.transform and self.media_type == JSON and not self.pretty
 
+    @property
+    def protobuf(self) -> bool:
+        return self.media_type == PROTOBUF
+
 
 _PLAIN: Final = Form()
 
 
-def form_of(request: Request) -> Form:
-    """The first form in `Accept` that can be served.  Raises StatusError 406."""
+def form_of(request: Request, *, messages: bool = True) -> Form:
+    """The first form in `Accept` that can be served; `messages` says whether what is asked for has protobuf messages,
+    or its metadata alone.  Raises StatusError 406."""
     accept, agent = request.headers.get("accept", ""), request.headers.get("user-agent", "")
     if accept in (JSON, "", "*/*") and not request.query and agent[:4] not in _PEOPLE_START:
         return _PLAIN
-    form = _parse_accept(accept)
-    if form is None:
+    forms = _parse_accept(accept)
+    if not messages:
+        forms = tuple(form for form in forms if form.transform or not form.protobuf)
+    if not forms:
         raise not_acceptable(OFFERED)
+    form = forms[0]
     return replace(form, pretty=True) if not form.pretty and _for_people(request, agent) else form
 
 
@@ -83,20 +92,20 @@ def _for_people(request: Request, agent: str) -> bool:
 
 
 @memo(256, 1024)
-def _parse_accept(accept: str) -> Form | None:
-    """None where nothing fits."""
-    for kind, parameters in _clauses(accept or "*/*"):
-        for media_type in OFFERED:
-            if kind in (media_type, "application/*", "*/*"):
-                form = _form(media_type, parameters)
-                if form is not None:
-                    return form
-    return None
+def _parse_accept(accept: str) -> tuple[Form, ...]:
+    """What fits, the form that is wanted most first."""
+    fitting = (
+        _form(media_type, parameters)
+        for kind, parameters in _clauses(accept or "*/*")
+        for media_type in OFFERED
+        if kind in (media_type, "application/*", "*/*")
+    )
+    return tuple(form for form in fitting if form is not None)
 
 
 @memo(256, 1024)
-def _error_type(accept: str) -> str:
-    """The media type of an error; empty where nothing fits. Errors have no other forms."""
+def plain_type(accept: str) -> str:
+    """The media type of an error, or of what has no other form than itself; empty where nothing fits."""
     for kind, parameters in _clauses(accept or "*/*"):
         for media_type in OFFERED:
             if kind in (media_type, "application/*", "*/*") and not {"as", "g", "v", "sv"} & parameters.keys():
@@ -127,8 +136,6 @@ def _quality(text: str) -> float:
 
 def _form(media_type: str, parameters: Mapping[str, str]) -> Form | None:
     """None where the parameters ask for what this media type cannot give."""
-    if media_type == protobuf.MEDIA_TYPE:
-        return None
     stream = parameters.get("stream")
     if stream and (stream != "watch" or media_type == YAML):
         return None
@@ -140,7 +147,8 @@ def _form(media_type: str, parameters: Mapping[str, str]) -> Form | None:
     transform, version = parameters.get("as", ""), parameters.get("v", "")
     if parameters.get("g") != "meta.k8s.io" or version not in _META_VERSIONS:
         return None
-    if transform != TABLE and transform not in _METADATA:
+    if transform not in _METADATA and (transform != TABLE or media_type == PROTOBUF):
+        # Tables have no message.
         return None
     return Form(media_type, transform, version, pretty)
 
@@ -189,8 +197,10 @@ def respond_error(error: StatusError, request: Request | None = None) -> Respons
     status = error.status()
     if request is None:
         return Response(error.code, orjson.dumps(status), error.headers)
-    media_type = _error_type(request.headers.get("accept", ""))
+    media_type = plain_type(request.headers.get("accept", ""))
     if media_type == YAML:
         return Response(error.code, yaml_writer.write(status).encode(), error.headers, YAML)
+    if media_type == PROTOBUF:
+        return Response(error.code, protobuf.encode(status), error.headers, PROTOBUF)
     pretty = not media_type or _for_people(request, request.headers.get("user-agent", ""))
     return Response(error.code, orjson.dumps(status, option=orjson.OPT_INDENT_2 if pretty else 0), error.headers)

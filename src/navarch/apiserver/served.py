@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from navarch.api import protobuf
 from navarch.api.errors import PathNotFound, StatusError, unknown_path
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
@@ -78,6 +79,11 @@ class ServedKind(Kind):
     def pipeline_kind(self) -> ServedKind:
         """The kind whose hooks its writes go through: where functions convert, those of the stored version."""
         return self if self.to_storage is None else self.storage_kind
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether its objects have a form in protobuf."""
+        return self.own_schemas is None and protobuf.is_kind(self.resource.api_version, self.resource.kind)
 
     @property
     def compiled(self) -> Compiled | None:

@@ -285,7 +285,10 @@ class ApiServer:
             raise method_not_allowed()
         if request.body:
             request = await as_json(request, core.work)
-        call = Call(request, route, verb, kind, user, form_of(request))
+        form = form_of(request)
+        if form.protobuf and not kind.has_messages:
+            form = form_of(request, messages=False)
+        call = Call(request, route, verb, kind, user, form)
         if deprecation := kind.deprecation or kind.strategy.deprecation:
             call.warnings.append(deprecation)
         try:
@@ -296,7 +299,7 @@ class ApiServer:
             if kind.resource.group != kind.stored_resource.group:
                 _name_as_asked(error, kind)
             raise
-        return response if call.form.plain else await in_form(core.work, call.form, response)
+        return response if form.plain else await in_form(core.work, form, response)
 
     def _handler(self, call: Call) -> Handler:
         """What answers a call that its kind's table of paths allows."""

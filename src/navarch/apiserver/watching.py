@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
 
 from navarch.api.errors import StatusError, unexplained
-from navarch.api.meta import Obj
 from navarch.apiserver.caches import too_old
-from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, watch_line
+from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, bookmark_metadata, watch_line
 from navarch.apiserver.core import Core
 from navarch.apiserver.encodings import Encodings, Rendering
 from navarch.apiserver.list_options import EVERYTHING, list_options_of, wrong_version
@@ -31,7 +31,6 @@ from navarch.kinds.base import Kind
 _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
 _INITIAL_CHUNK = 500
-_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ class Watching:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def start(self, kind: ServedKind, options: WatchOptions, lines: Lines) -> AsyncIterator[bytes]:
+    async def start(self, kind: ServedKind, options: WatchOptions, lines: Events) -> AsyncIterator[bytes]:
         """The watch's stream.  Raises StatusError 504."""
         core = self._core
         caches, cache = core.caches, kind.cache
@@ -90,11 +89,11 @@ class Watching:
         options: WatchOptions,
         initial: list[Cached],
         since: int,
-        lines: Lines,
+        lines: Events,
     ) -> AsyncIterator[bytes]:
         core, resource = self._core, kind.resource
         if since < cache.oldest:
-            yield error_line(too_old(since, cache.oldest))
+            yield lines.error(too_old(since, cache.oldest))
             return
         # Registered here, where `finally` is sure to undo it; what came since the call is replayed from the ring.
         watcher = Watcher(options.selection.scope, options.selection.wanted, since)
@@ -115,7 +114,7 @@ class Watching:
                     return
         except StatusError as error:
             # What cannot be converted cannot be left out either.
-            yield error_line(error)
+            yield lines.error(error)
         finally:
             timers.stop()
             cache.unwatch(watcher)
@@ -147,6 +146,18 @@ class _Timers:
         self._end.cancel()
         if self._next is not None:
             self._next.cancel()
+
+
+class Events(Protocol):
+    """What a stream is made of, in the form that the client asked for."""
+
+    async def of_notices(self, notices: Sequence[Notice]) -> bytes: ...
+
+    async def of_objects(self, type_: str, items: Sequence[Cached]) -> bytes: ...
+
+    def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes: ...
+
+    def error(self, error: StatusError) -> bytes: ...
 
 
 class Lines:
@@ -192,14 +203,11 @@ class Lines:
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         resource = self._kind.resource
-        metadata: Obj = {"resourceVersion": str(revision)}
-        if initial_end:
-            metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
+        metadata = bookmark_metadata(revision, initial_end=initial_end)
         data = orjson.dumps({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})
         rendering = self._rendering()
         return self._line(BOOKMARK, data if rendering is None else rendering.make(data), revision)
 
-
-def error_line(error: StatusError) -> bytes:
-    """A failure inside a running stream."""
-    return watch_line("ERROR", orjson.dumps(error.status()))
+    def error(self, error: StatusError) -> bytes:
+        """A failure inside a running stream."""
+        return watch_line("ERROR", orjson.dumps(error.status()))

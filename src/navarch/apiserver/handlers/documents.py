@@ -16,7 +16,8 @@ from isal import igzip
 from navarch.api.errors import PathNotFound, not_acceptable
 from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
-from navarch.apiserver.negotiation import OFFERED
+from navarch.apiserver.negotiation import JSON, OFFERED, PROTOBUF, plain_type
+from navarch.apiserver.protobuf_forms import of_json, of_object
 from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
@@ -29,7 +30,7 @@ _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
 
 _PLAIN = ("application/json", "*/*", "application/*")
 # What clients name beside JSON: they are answered in JSON, as they would be by a server that has nothing else.
-_OTHERS = ("application/yaml", "application/vnd.kubernetes.protobuf")
+_OTHERS = ("application/yaml",)
 
 
 class Documents:
@@ -66,17 +67,20 @@ class DocumentsOf:
     def _discovery(self, request: Request, route: Route, parts: list[str]) -> Response:
         registry = self.served.registry
         if len(parts) == 1:
-            version = _aggregated_version(request.headers.get("accept", ""))
+            media_type, version = _aggregated_version(request.headers.get("accept", ""))
             if version:
                 core = parts[0] == "api"
                 key = ("aggregated", parts[0], version)
                 made = self._get(key, lambda: discovery.aggregated(registry, core=core, api_version=version))
-                media_type = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-                return _with_etag(request, made, media_type)
+                if media_type == PROTOBUF:
+                    made = self._in_protobuf(key, made)
+                shown = f"{media_type};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+                return _with_etag(request, made, shown)
             if parts[0] == "api":
                 address = request.headers.get("host", "localhost")
-                return _with_etag(request, self._get(("api", address), lambda: discovery.api_versions(address)))
-            return _with_etag(request, self._get(("apis",), lambda: discovery.api_group_list(registry)))
+                key = ("api", address)
+                return self._plain(request, key, self._get(key, lambda: discovery.api_versions(address)))
+            return self._plain(request, ("apis",), self._get(("apis",), lambda: discovery.api_group_list(registry)))
         if parts[0] == "apis" and len(parts) == 2:
             found = discovery.api_group(registry, parts[1])
         elif parts[0] == "api" and len(parts) == 2:
@@ -87,7 +91,22 @@ class DocumentsOf:
             found = None
         if found is None:
             raise self.served.missing(route.path, parts[1] if parts[0] == "apis" else "")
+        if _in_protobuf(request):
+            return Response(200, of_object(found), {}, PROTOBUF)
         return Response(200, orjson.dumps(found))
+
+    def _plain(self, request: Request, key: tuple[str, ...], made: tuple[bytes, str]) -> Response:
+        if _in_protobuf(request):
+            return _with_etag(request, self._in_protobuf(key, made), PROTOBUF)
+        return _with_etag(request, made)
+
+    def _in_protobuf(self, key: tuple[str, ...], made: tuple[bytes, str]) -> tuple[bytes, str]:
+        """The ETag is that of the document, whatever the encoding."""
+        key = (*key, "protobuf")
+        encoded = self._made.get(key)
+        if encoded is None:
+            encoded = self._made[key] = of_json(made[0]), made[1]
+        return encoded
 
     def _get(self, key: tuple[str, ...], make: Callable[[], Obj]) -> tuple[bytes, str]:
         made = self._made.get(key)
@@ -151,16 +170,24 @@ def _with_etag(request: Request, made: tuple[bytes, str], media_type: str = "app
     return Response(200, data, headers, media_type)
 
 
-def _aggregated_version(accept: str) -> str:
-    """`v2` or `v2beta1` where the client prefers the aggregated form, else empty.  Raises StatusError 406 where the
-    client takes nothing that there is."""
+def _in_protobuf(request: Request) -> bool:
+    accept = request.headers.get("accept", "")
+    return PROTOBUF in accept and plain_type(accept) == PROTOBUF
+
+
+def _aggregated_version(accept: str) -> tuple[str, str]:
+    """The media type, and `v2` or `v2beta1`, where the client prefers the aggregated form, else empty.  Raises
+    StatusError 406 where the client takes nothing that there is."""
     for clause in accept.split(","):
-        if "as=APIGroupDiscoveryList" in clause and "g=apidiscovery.k8s.io" in clause and "json" in clause:
+        media_type, *parameters = (part.strip() for part in clause.split(";"))
+        if "as=APIGroupDiscoveryList" in parameters and "g=apidiscovery.k8s.io" in parameters:
+            if media_type not in (JSON, PROTOBUF):
+                continue
             for version in discovery.AGGREGATED_VERSIONS:
-                if f"v={version}" in clause.replace(" ", "").split(";"):
-                    return version
-        elif "as=" not in clause and clause.split(";")[0].strip() in _PLAIN:
-            return ""
+                if f"v={version}" in parameters:
+                    return media_type, version
+        elif "as=" not in clause and media_type in (*_PLAIN, PROTOBUF):
+            return "", ""
     if accept and not any(clause.split(";")[0].strip() in _OTHERS for clause in accept.split(",")):
         raise not_acceptable(OFFERED)
-    return ""
+    return "", ""

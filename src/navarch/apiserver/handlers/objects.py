@@ -14,7 +14,7 @@ import orjson
 from navarch.api.errors import StatusError, bad_request, conflict, ending, unsupported_media_type
 from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA
-from navarch.apiserver import answers, decoding
+from navarch.apiserver import answers, decoding, protobuf_forms
 from navarch.apiserver.applying import Applying
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.refusal import refusal
@@ -24,7 +24,7 @@ from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
-from navarch.apiserver.negotiation import JSON, TABLE, respond, respond_obj, stream_form_of
+from navarch.apiserver.negotiation import JSON, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
 from navarch.apiserver.patch_requests import Patch, check_no_force, check_patched, read_patch
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from navarch.apiserver.reading import Listed, Reading, list_metadata
@@ -57,6 +57,9 @@ class Objects:
         kind = call.kind
         version = call.request.arg("resourceVersion") if call.request.query else ""
         cached = await self.reading.get(kind, call.namespace, call.route.name, version)
+        if call.form.protobuf:
+            part = await self.core.encodings.one(kind, cached, protobuf_forms.rendering_of(kind, call.form))
+            return Response(200, protobuf_forms.whole(kind, call.form, part), {}, PROTOBUF)
         data = cached.data
         if not data.startswith(kind.head):
             data = await self.core.encodings.one(kind, cached)
@@ -70,6 +73,9 @@ class Objects:
         if form.transform:
             check_form(kind, form, listed=True)
         parts = await self.core.encodings.all(kind, listed.items, self._rendering(call))
+        if form.protobuf:
+            body = protobuf_forms.listed(kind, form, list_metadata(listed), parts)
+            return Response(200, body, warning_headers(call.warnings), PROTOBUF)
         head, name = heading(kind, form, list_metadata(listed))
         if form.pretty or form.media_type != JSON:
             shown = untyped(kind, form, parts)
@@ -80,11 +86,17 @@ class Objects:
     async def watch(self, call: Call) -> Response:
         kind, form = call.kind, stream_form_of(call.form)
         options = watch_options_of(call.request, kind, call.namespace, call.route.name, self.core)
+        if form.protobuf:
+            frames = protobuf_forms.Frames(kind, self.core.encodings, form)
+            stream = await self.watching.start(kind, options, frames)
+            return Response(200, stream, warning_headers(call.warnings), protobuf_forms.WATCH_TYPE)
         lines = Lines(kind, self.core.encodings, lambda: self._rendering(call), form)
         stream = await self.watching.start(kind, options, lines)
         return Response(200, stream, warning_headers(call.warnings), JSON)
 
     def _rendering(self, call: Call) -> Rendering | None:
+        if call.form.protobuf:
+            return protobuf_forms.rendering_of(call.kind, call.form)
         if not call.form.transform:
             return None
         include = included(call.request.arg("includeObject")) if call.request.query else INCLUDE_METADATA
@@ -146,6 +158,8 @@ class Objects:
             return respond(form, data, status, headers)
         check_form(call.kind, form, listed=False)
         part = rendering.make(data)
+        if form.protobuf:
+            return Response(status, protobuf_forms.whole(call.kind, form, part), headers, PROTOBUF)
         if form.transform == TABLE:
             part = enclosed(call.kind, form, part, revision_of(data), first=True)
         return respond(form, part, status, headers)
