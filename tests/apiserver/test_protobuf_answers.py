@@ -218,7 +218,7 @@ async def test_there_are_no_tables(api: Api) -> None:
 
 async def test_a_custom_kind_has_its_metadata_alone(api: Api, server: ApiServer) -> None:
     await server.serve(*widgets())
-    made = await api.ok("POST", WIDGETS_V1, widget("a", "v1"))
+    made = await api.ok("POST", WIDGETS_V1, widget("a", "v1", size=1))
 
     refused = await api.send("GET", WIDGETS_V1, accept=PROTOBUF)
     plain = await api.send("GET", WIDGETS_V1, accept=EITHER)
