@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.api import protobuf, protobuf_messages, protobuf_scalars
+from navarch.api import protobuf, protobuf_fields, protobuf_messages, protobuf_scalars
 
 
 def varint(value: int) -> bytes:
@@ -131,7 +131,7 @@ def test_random_bytes_never_do_worse_than_a_value_error(data: bytes) -> None:
 
 
 def test_every_message_that_the_table_names_can_be_made() -> None:
-    for name in protobuf_messages.names():
+    for name in protobuf_fields.names():
         assert protobuf_messages.message_class(name)() is not None
 
 

@@ -47,6 +47,7 @@ def _variables() -> list[str]:
         "NAVARCH_HOME": "where clusters live, without `--data-dir`",
         "NAVARCH_LOG_LEVEL": "how much processes log: `DEBUG`, `INFO`, `WARNING`",
         "NAVARCH_LOG_MAX_BYTES": "at which size a log is rotated; 10485760 if not set",
+        "NAVARCH_ENVTEST_CONTROLLERS": "the controllers within the kube-apiserver of `navarch envtest`",
         "NAVARCH_LOG_FILES": "how many files are kept of each log; 5 if not set",
         "NO_COLOR": "no colours",
         "KUBECONFIG": "the file to merge into, as kubectl reads it",

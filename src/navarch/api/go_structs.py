@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.fields import sorted_set
-from navarch.api.protobuf_messages import stated_fields
+from navarch.api.protobuf_fields import stated_fields
 
 _API: Final = "io.k8s.api."
 _META: Final = "io.k8s.apimachinery.pkg.apis."

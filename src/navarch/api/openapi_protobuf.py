@@ -15,7 +15,6 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.meta import Obj
-from navarch.api.protobuf_messages import message_class
 
 MEDIA_TYPE: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
@@ -163,4 +162,7 @@ _DOCUMENT: Final[Table] = {
 
 def encode_v2(document: Obj) -> bytes:
     """A version-2 document as `openapi.v2.Document`."""
+    # The library is for those who ask for this.
+    from navarch.api.protobuf_messages import message_class
+
     return bytes(message_class("openapi/v2.Document")(**_message(document, _DOCUMENT)).SerializeToString())

@@ -2,8 +2,7 @@
 
 On the wire an object is `k8s\\0` and a `runtime.Unknown`, whose `raw` is the message of the object's kind. In JSON it
 has base64 for bytes, RFC 3339 for times, text for quantities, and not the zero values that JSON leaves out. The
-messages are those of `protobuf_messages`; per message, a function each way is made when it is first needed. What an
-object does not state is not encoded either, which every decoder takes for zero.
+messages are those of `protobuf_fields`; per message, a function each way is made when it is first needed.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from functools import cache
 from typing import Any, Final
 
 import orjson
-from google.protobuf.message import DecodeError
 
 from navarch.api import protobuf_scalars as scalars
-from navarch.api.protobuf_messages import Field, fields_of, known, message_class
+from navarch.api.protobuf_fields import Field, fields_of, known
 from navarch.api.protobuf_wire import delimited
 from navarch.api.protobuf_writer import writer
 
@@ -66,6 +64,11 @@ def decode(body: bytes) -> dict[str, Any]:
     """The object in `body`.  Raises ValueError for what is not one: truncated, malformed, of an unknown kind."""
     if not body.startswith(MAGIC):
         raise ValueError("the body does not begin as Kubernetes' protobuf encoding does")
+    # Twelve milliseconds that a start-up does not need.
+    from google.protobuf.message import DecodeError
+
+    from navarch.api.protobuf_messages import message_class
+
     try:
         unknown = message_class("runtime.Unknown").FromString(body[len(MAGIC) :])
         api_version, kind = unknown.TypeMeta.apiVersion, unknown.TypeMeta.kind

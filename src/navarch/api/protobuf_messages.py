@@ -1,20 +1,19 @@
-"""Kubernetes' protobuf messages as classes of the `protobuf` library, made from a table when one is first needed.
+"""Kubernetes' protobuf messages as classes of the `protobuf` library, made from the table when one is first needed.
 
-In: a message's name as `protobuf_fields.txt` has it (`core/v1.Pod`).  Out: its class, whose fields are named as JSON
-names them; and what the table says of a field beyond its wire form (`Field`). The table is packed from Kubernetes' own
-by `tools/pack_protobuf.py`; a package's descriptors are built with the first of its messages.
+In: a message's name (`core/v1.Pod`).  Out: its class, whose fields are named as JSON names them, as far as names may be
+so. A package's descriptors are built with the first of its messages. Imported by who reads messages: those who write
+them, and a server that nobody has sent any, do without the library.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from navarch.api.protobuf_fields import ITEMS, Field, fields_of, names
 
 _F: Final = descriptor_pb2.FieldDescriptorProto
 _SCALARS: Final[Mapping[str, Any]] = {
@@ -24,79 +23,6 @@ _SCALARS: Final[Mapping[str, Any]] = {
     "f": _F.TYPE_DOUBLE,
     "y": _F.TYPE_BYTES,
 }
-# Messages that hold a list, where JSON has the list itself: `items:s`.
-_ITEMS: Final = "items:"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """`shape` is "" (single), "[]" or "{}" (by text); `type` a letter (s string, b bool, i integer, f double, y bytes)
-    or a message's name; `pointer` says that it is one in Kubernetes, where zero is not the same as nothing; `drop`
-    that JSON leaves out zero; `embedded` that JSON states the message's fields as if they were the outer one's."""
-
-    name: str
-    number: int
-    shape: str
-    type: str
-    pointer: bool
-    drop: bool
-    embedded: bool
-
-    @property
-    def is_message(self) -> bool:
-        return self.type not in _SCALARS
-
-    @property
-    def wire_name(self) -> str:
-        """As the classes call it: not everything that JSON allows in a name may be one there."""
-        return "raw" if self.name == "-" else re.sub("[^A-Za-z0-9_]", "_", self.name)
-
-
-@cache
-def _lines() -> Mapping[str, str]:
-    lines: dict[str, str] = {}
-    for line in Path(__file__).with_name("protobuf_fields.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, _, fields = line.partition(" ")
-            lines[name] = fields
-    return lines
-
-
-def names() -> Iterator[str]:
-    return iter(_lines())
-
-
-def known(name: str) -> bool:
-    return name in _lines()
-
-
-def stated_fields(name: str) -> str | None:
-    """What the table says of a message, as it says it; None for none that it has."""
-    return _lines().get(name)
-
-
-@cache
-def fields_of(name: str) -> tuple[Field, ...]:
-    """A message's fields, by number.  Raises KeyError."""
-    if name.startswith(_ITEMS):
-        return (Field("items", 1, "[]", name.removeprefix(_ITEMS), False, False, False),)
-    return tuple(sorted(_parsed(_lines()[name]), key=lambda field: field.number))
-
-
-def _parsed(stated: str) -> Iterator[Field]:
-    for entry in stated.split():
-        name, _, rest = entry.partition("=")
-        number, _, type_ = rest.partition(":")
-        always, type_ = type_.endswith("!"), type_.removesuffix("!")
-        optional, type_ = type_.startswith("*"), type_.removeprefix("*")
-        shape = type_[:2] if type_[:2] in ("[]", "{}") else ""
-        type_ = type_[len(shape) :].removeprefix("*")
-        drop = not (always or optional or shape)
-        if not (type_ in _SCALARS or type_.startswith(_ITEMS) or type_ in _lines()):
-            # Of a version that the table does not have.
-            continue
-        embedded = "/" in type_ and type_.rpartition(".")[2] == name
-        yield Field(name, int(number), shape, type_, optional, drop, embedded)
 
 
 @cache
@@ -113,12 +39,12 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _package_of(name: str) -> str:
-    return "items" if name.startswith(_ITEMS) else name.rpartition(".")[0]
+    return "items" if name.startswith(ITEMS) else name.rpartition(".")[0]
 
 
 def _full(name: str) -> str:
-    if name.startswith(_ITEMS):
-        return f"items.{name.removeprefix(_ITEMS).replace('/', '_').replace('.', '_')}"
+    if name.startswith(ITEMS):
+        return f"items.{name.removeprefix(ITEMS).replace('/', '_').replace('.', '_')}"
     package, _, message = name.rpartition(".")
     return f"{package.replace('/', '_').replace('.', '_')}.{message}"
 
@@ -131,7 +57,7 @@ def _add(package: str) -> None:
     file.syntax, file.edition = "editions", descriptor_pb2.EDITION_2023
     file.options.features.repeated_field_encoding = descriptor_pb2.FeatureSet.EXPANDED
     needed: set[str] = set()
-    for name in [f"{_ITEMS}s"] if package == "items" else [each for each in names() if _package_of(each) == package]:
+    for name in [f"{ITEMS}s"] if package == "items" else [each for each in names() if _package_of(each) == package]:
         message = file.message_type.add(name=_full(name).rpartition(".")[2])
         for field in fields_of(name):
             _add_field(message, field)

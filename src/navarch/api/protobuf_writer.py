@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-from navarch.api.protobuf_messages import Field, fields_of
+from navarch.api.protobuf_fields import Field, fields_of
 from navarch.api.protobuf_scalars import UNIONS, WRITERS, ZEROS
 from navarch.api.protobuf_wire import BYTES, FIXED64, VARINT, delimited, tag, varint
 

@@ -53,8 +53,14 @@ class _StrictContext(_KnownContext):
     quiet: _KnownContext
 
 
-def tls_context(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """A server context that takes client certificates of `client_ca` and does without them."""
+def tls_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """A server context that takes client certificates of `client_ca`, if there is one, and does without them."""
+    if client_ca is None:
+        alone = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
+        alone.load_cert_chain(certificate, key)
+        _settle(alone)
+        alone.verify_mode = ssl.CERT_NONE
+        return alone
     context = _StrictContext(ssl.PROTOCOL_TLS_SERVER)
     context.quiet = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
     # 11 MB, which who serves in process can do without.

@@ -24,6 +24,7 @@ _COMMANDS = {
     "kubectl": ("navarch.cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "image": ("navarch.cli.image", "image", "Load and list container images."),
     "token": ("navarch.cli.token", "token", "Create tokens for clients."),
+    "envtest": ("navarch.cli.envtest", "envtest", "Print a folder with kube-apiserver and etcd for test harnesses."),
     "completion": ("navarch.cli.completion", "completion", "Print a script that completes commands in your shell."),
     "version": ("navarch.cli.version", "version", "Show versions."),
 }

@@ -4,9 +4,8 @@ cluster inside a test are both assembled here."""
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from ipaddress import ip_network
 
 from navarch.api import schema
 from navarch.api.meta import Obj
@@ -16,7 +15,7 @@ from navarch.apiserver.admission.webhooks import Webhooks
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
-from navarch.apiserver.auth.authorizer import ClusterAuthorizer
+from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
 from navarch.apiserver.auth.node import NodeAuthorizer
 from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
@@ -24,10 +23,9 @@ from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.changes import Change
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.user import User
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig
-from navarch.cluster.pki import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
+from navarch.cluster.settings import KubeletAccess, ServerSettings, settings_of
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
 from navarch.world import RealWorld, World
@@ -56,14 +54,15 @@ def _owner(config: ClusterConfig) -> str:
     return f"{config.name} {sha256((config.pki / 'ca.crt').read_bytes()).hexdigest()[:32]}"
 
 
-def issuer_of(config: ClusterConfig) -> str:
-    return f"https://kubernetes.default.svc.{config.cluster_domain}"
-
-
-def make_tokens(config: ClusterConfig, reader: Reader, world: World) -> ServiceAccountTokens:
-    issuer = issuer_of(config)
+def make_tokens(settings: ServerSettings, reader: Reader, world: World) -> ServiceAccountTokens:
     return ServiceAccountTokens(
-        config.pki / "sa.key", issuer=issuer, api_audiences=[issuer], reader=reader, world=world
+        settings.signing_key,
+        issuers=settings.issuers,
+        api_audiences=settings.api_audiences,
+        reader=reader,
+        world=world,
+        more_keys=settings.token_keys,
+        public_url=settings.jwks_uri,
     )
 
 
@@ -79,70 +78,63 @@ class _NothingStored:
 
 def offline_tokens(config: ClusterConfig) -> ServiceAccountTokens:
     """For signing tokens that are bound to nothing but their account."""
-    return make_tokens(config, _NothingStored(), RealWorld())
+    return make_tokens(settings_of(config), _NothingStored(), RealWorld())
 
 
-def allocation_config(config: ClusterConfig) -> AllocationConfig:
-    first, last = (int(part) for part in config.node_port_range.split("-"))
-    return AllocationConfig(
-        service_cidr=config.service_cidr,
-        node_ports=range(first, last + 1),
-        cluster_dns=config.cluster_dns,
-    )
-
-
-def bootstrap_config(config: ClusterConfig) -> BootstrapConfig:
+def bootstrap_config(settings: ServerSettings) -> BootstrapConfig:
+    proxy = settings.front_proxy
     return BootstrapConfig(
-        advertise_address=config.advertise_address,
-        port=config.port,
-        service_address=first_service_address(config),
-        service_cidr=config.service_cidr,
-        client_ca=(config.pki / "ca.crt").read_text(),
-        front_proxy_ca=(config.pki / f"{FRONT_PROXY_CA}.crt").read_text(),
-        front_proxy_names=(FRONT_PROXY_NAME,),
+        advertise_address=settings.advertise_address,
+        port=settings.port,
+        service_address=settings.service_address,
+        service_cidr=settings.service_cidr,
+        client_ca=settings.client_ca.read_text() if settings.client_ca is not None else "",
+        front_proxy_ca=proxy.ca.read_text() if proxy is not None else "",
+        front_proxy_names=proxy.names if proxy is not None else (),
     )
 
 
-def _kubelet_tls(config: ClusterConfig) -> ssl.SSLContext:
-    """How the API server speaks to kubelets: it shows its certificate and checks theirs against the cluster's CA."""
+def _kubelet_tls(kubelets: KubeletAccess) -> ssl.SSLContext:
+    """How the API server speaks to kubelets: it shows its certificate and checks theirs against their CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(config.pki / "ca.crt")
-    context.load_cert_chain(config.pki / "apiserver-kubelet-client.crt", config.pki / "apiserver-kubelet-client.key")
+    context.load_verify_locations(kubelets.ca)
+    context.load_cert_chain(kubelets.certificate, kubelets.key)
     return context
 
 
-def make_server(
-    config: ClusterConfig,
-    *,
-    store: Store | None = None,
-    world: World | None = None,
-    static_tokens: Mapping[str, User] | None = None,
-) -> ApiServer:
-    """A server that is not started yet; call `attach` after its start."""
+def make_server(config: ClusterConfig, *, store: Store | None = None, world: World | None = None) -> ApiServer:
+    """A cluster's server that is not started yet; call `attach` after its start."""
     world = world or RealWorld(config.seed)
-    version = config.kubernetes_version
+    return assemble(settings_of(config), store or make_store(config, world), world)
+
+
+def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
+    """A server that is not started yet; call `attach` after its start."""
+    version = settings.kubernetes_version
     server = ApiServer(
-        store or make_store(config, world),
+        store,
         registry=builtin(schema.load(version)),
         kubernetes_version=version,
         world=world,
-        event_ttl_s=config.event_ttl_s,
+        event_ttl_s=settings.event_ttl_s,
     )
-    tokens = make_tokens(config, server.reader, world)
-    core = server.core
+    tokens = make_tokens(settings, server.reader, world)
+    core, proxy = server.core, settings.front_proxy
     webhooks = Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world)
     core.metrics.parts.append(webhooks.metrics.lines)
-    front_proxy = (config.pki / f"{FRONT_PROXY_CLIENT}.crt", config.pki / f"{FRONT_PROXY_CLIENT}.key")
+    front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
     server.use(
         delegate=Aggregator(core, server.reader, server.writer, front_proxy),
-        kubelet_tls=_kubelet_tls(config),
-        allocation=allocation_config(config),
-        authenticator=ClusterAuthenticator(tokens, static_tokens=static_tokens, clock=world),
+        kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
+        allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),
+        authenticator=ClusterAuthenticator(
+            tokens, static_tokens=settings.static_tokens, anonymous=settings.anonymous, clock=world
+        ),
         token_issuer=tokens,
         admission=default_chain(
             server.reader,
             server.writer,
-            AdmissionConfig(),
+            AdmissionConfig(settings.disabled_plugins),
             world,
             # Asked for at each call: the authorizer is attached after the start.
             authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
@@ -153,11 +145,11 @@ def make_server(
     return server
 
 
-def attach(server: ApiServer) -> None:
+def attach(server: ApiServer, modes: Sequence[str] = DEFAULT_MODES) -> None:
     """Authorization, which follows what the started server has in its caches."""
-    reader = server.reader
-    rbac = RBACAuthorizer(reader)
-    server.use(authorizer=ClusterAuthorizer(rbac, NodeAuthorizer(NodeGraph(server.core.caches))))
+    rbac = RBACAuthorizer(server.reader)
+    nodes = NodeAuthorizer(NodeGraph(server.core.caches)) if "Node" in modes else None
+    server.use(authorizer=ClusterAuthorizer(rbac, nodes, modes))
     caches = server.core.caches
     for resource in (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS):
         caches.of(resource).listeners.append(lambda _change: rbac.invalidate())
@@ -170,8 +162,3 @@ def attach(server: ApiServer) -> None:
 def _forget(authenticator: ClusterAuthenticator, change: Change) -> None:
     if change.new is None:
         authenticator.forget()
-
-
-def first_service_address(config: ClusterConfig) -> str:
-    """The cluster IP of the Service `kubernetes`."""
-    return str(ip_network(config.service_cidr.split(",")[0].strip())[1])

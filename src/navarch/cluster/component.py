@@ -46,19 +46,24 @@ def _exec_containerd(config: ClusterConfig) -> None:
 
 
 def _load(name: str) -> _Component:
+    return cast(_Component, load(_COMPONENTS[name]))
+
+
+def load(module: str) -> Any:
+    """Import a module of a process of ours."""
     # aiohttp makes a TLS context with every CA of the machine as it is imported, 40 ms for something that no component
     # uses: all of them name the CA they trust.
     before = os.environ.get("SSL_CERT_FILE")
     os.environ["SSL_CERT_FILE"] = os.devnull
     try:
-        return cast(_Component, importlib.import_module(_COMPONENTS[name]))
+        return importlib.import_module(module)
     finally:
         del os.environ["SSL_CERT_FILE"]
         if before is not None:
             os.environ["SSL_CERT_FILE"] = before
 
 
-def _new_event_loop() -> asyncio.AbstractEventLoop:
+def new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         uvloop = importlib.import_module("uvloop")
     except ImportError:
@@ -83,7 +88,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None], config: ClusterConfig)
         await asyncio.gather(watchdog, return_exceptions=True)
 
 
-def _tune_collector() -> None:
+def tune_collector() -> None:
     # What was imported lives for ever and need not be looked at again; JSON objects come in large numbers without
     # cycles, so the young generation is let grow.
     gc.collect()
@@ -102,8 +107,8 @@ def main(argv: list[str]) -> int:
     except gate.NotAdmitted as error:
         log.error("%s", error)
         return 1
-    _tune_collector()
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    tune_collector()
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
             runner.run(_until_stopped(component.run(config), config))
         except Exception:

@@ -21,11 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from navarch.cluster.config import ClusterConfig, host_address, host_name
+from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
 
-FRONT_PROXY_CA = "front-proxy-ca"
-FRONT_PROXY_CLIENT = "front-proxy-client"
-# The name in the certificate by which extension API servers know this API server.
-FRONT_PROXY_NAME = "front-proxy"
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=120)
@@ -140,6 +137,30 @@ def sign_request(
     except x509.ExtensionNotFound:
         pass
     return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def self_signed(certificate_file: Path, key_file: Path, common_name: str, names: set[str], addresses: set[str]) -> None:
+    """A serving certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names)]
+    alternatives += [x509.IPAddress(ip_address(address)) for address in sorted(addresses)]
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + _LIFE)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    )
+    builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
+    for path in (certificate_file, key_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _write(key_file, _pem_key(key))
+    _write(certificate_file, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), mode=0o644)
 
 
 def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:

@@ -14,6 +14,7 @@ from navarch.apiserver.tls import tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.listening import listen
+from navarch.cluster.settings import settings_of
 from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
 from navarch.store.base import Lost
@@ -31,7 +32,7 @@ async def run(config: ClusterConfig) -> None:
         log.error("%s", error)
         sys.exit(HOPELESS)
     attach(server)
-    await bootstrap(server, bootstrap_config(config))
+    await bootstrap(server, bootstrap_config(settings_of(config)))
     front = HTTPFront(server)
     pki = config.pki
     tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")

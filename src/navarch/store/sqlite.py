@@ -98,13 +98,17 @@ class _Batch:
 
 class SQLiteStore:
     """`path` is the database file, made if missing; a lock file beside it keeps a second process out. `record` is where
-    is noted how far it has come: best kept where it is not lost together with the database."""
+    is noted how far it has come: best kept where it is not lost together with the database. Without `sync` a crash of
+    the machine loses what was written last: for stores that live no longer than a test."""
 
     max_ops = MAX_OPS
 
-    def __init__(self, path: str | Path, *, record: str | Path = "", clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, record: str | Path = "", clock: Clock | None = None, sync: bool = True
+    ) -> None:
         self._path = Path(path)
         self._record_path = Path(record) if record else record_path(self._path)
+        self._sync = sync
         self._clock = clock or SystemClock()
         self._feed = Feed()
         self._index: dict[str, Standing] = {}
@@ -148,9 +152,14 @@ class SQLiteStore:
         if opened.remark:
             log.warning("%s", opened.remark)
         self._writer, self._reader, self._record = opened.writer, opened.reader, opened.record
+        self._settle(self._writer)
         self._adopt(opened.loaded)
         self._thread = threading.Thread(target=self._work, name="store-write", daemon=True)
         self._thread.start()
+
+    def _settle(self, connection: sqlite3.Connection) -> None:
+        if not self._sync:
+            connection.execute("PRAGMA synchronous = OFF")
 
     def _adopt(self, loaded: Loaded) -> None:
         self._index = loaded.index
@@ -375,6 +384,7 @@ class SQLiteStore:
         """After a failed write: a fresh connection, and the index as the file has it."""
         try:
             fresh = sqlite_file.connect(self._path)
+            self._settle(fresh)
             loaded = sqlite_file.load(fresh)
             late = sqlite_file.rows_since(fresh, self._revision, _LATE_MAX)
         except Exception as error:

@@ -31,6 +31,7 @@ from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.lifecycle import is_schedulable
 from navarch.cluster.run_controllers import controller_config, simulated_serving
+from navarch.cluster.settings import settings_of
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
@@ -116,7 +117,7 @@ class EmbeddedCluster:
         self.server = make_server(self.config, store=MemoryStore(clock=self._world), world=self._world)
         await self.server.start()
         attach(self.server)
-        await bootstrap(self.server, bootstrap_config(self.config))
+        await bootstrap(self.server, bootstrap_config(settings_of(self.config)))
         self.client = self.client_as(ADMIN)
         try:
             if self._controllers:

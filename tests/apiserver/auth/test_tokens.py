@@ -7,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from navarch.api.errors import StatusError
@@ -40,7 +41,7 @@ class World:
         self.clock = SetClock()
         self.tokens = ServiceAccountTokens(
             file,
-            issuer="https://issuer",
+            issuers=["https://issuer"],
             api_audiences=["https://issuer"],
             reader=self.reader,
             world=RealWorld(1, clock=self.clock),
@@ -159,3 +160,57 @@ async def test_a_token_in_a_secret_is_good_while_the_secret_holds_it(world: Worl
     world.clock.time += timedelta(minutes=1)
     with pytest.raises(StatusError):
         await world.tokens.check(token)
+
+
+# Keys
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _tokens(world: World, key: Path, *more: Path) -> ServiceAccountTokens:
+    return ServiceAccountTokens(
+        key,
+        issuers=["https://issuer", "https://older"],
+        api_audiences=["https://issuer"],
+        reader=world.reader,
+        world=RealWorld(1, clock=world.clock),
+        more_keys=more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kind"),
+    [
+        (rsa.generate_private_key(65537, 2048), "RS256", "RSA"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256", "EC"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384", "EC"),
+    ],
+)
+async def test_tokens_are_signed_with_keys_of_either_kind(
+    world: World, tmp_path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, algorithm: str, kind: str
+) -> None:
+    file = tmp_path / "other.key"
+    file.write_bytes(_pem(key))
+    tokens = _tokens(world, file)
+
+    token = (await tokens.issue(ACCOUNT, {}))["token"]
+
+    assert jwt.get_unverified_header(token)["alg"] == algorithm
+    assert (await tokens.check(token))[0].uid == "sa-1"
+    assert [(each["kty"], each["alg"]) for each in tokens.jwks()["keys"]] == [(kind, algorithm)]
+    assert tokens.openid_configuration()["id_token_signing_alg_values_supported"] == [algorithm]
+
+
+async def test_tokens_of_a_key_that_signs_no_more_are_believed(world: World, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.key", tmp_path / "new.key"
+    old.write_bytes(_pem(rsa.generate_private_key(65537, 2048)))
+    new.write_bytes(_pem(ec.generate_private_key(ec.SECP256R1())))
+    token = (await _tokens(world, old).issue(ACCOUNT, {}))["token"]
+
+    user, _ = await _tokens(world, new, old).check(token)
+
+    assert user.uid == "sa-1"
+    with pytest.raises(StatusError, match="Unauthorized"):
+        await _tokens(world, new).check(token)

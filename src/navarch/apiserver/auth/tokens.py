@@ -8,23 +8,22 @@ the same UID. Claims are those of Kubernetes' bound tokens
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from navarch.api.errors import StatusError, bad_request, invalid, not_found, unauthorized
 from navarch.api.errors import invalid_value as invalid_field
 from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
 from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.auth.signing_keys import Signer, Verifier, load_signer, load_verifiers
 from navarch.apiserver.user import User
 from navarch.world import World
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 _SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True)
 _PODS = Resource("", "v1", "pods", "Pod", True)
@@ -32,6 +31,7 @@ _NODES = Resource("", "v1", "nodes", "Node", False)
 _SECRETS = Resource("", "v1", "secrets", "Secret", True)
 _BINDABLE = {"Pod": _PODS, "Node": _NODES, "Secret": _SECRETS}
 
+_LEGACY_ISSUER = "kubernetes/serviceaccount"
 _SHORTEST_S = 600
 _LONGEST_S = 1 << 32
 _DEFAULT_S = 3600
@@ -44,42 +44,39 @@ _CACHE_LIMIT = 4096
 
 
 class ServiceAccountTokens:
-    """Issues and checks tokens with one P-256 key; `api_audiences` are those of the API server itself."""
+    """Issues tokens with the first key in `key_file` and believes those of it and of `more_keys`; `api_audiences` are
+    those of the API server itself. The first of `issuers` is whom tokens are from, all are believed."""
 
     def __init__(
         self,
         key_file: Path,
         *,
-        issuer: str,
+        issuers: Sequence[str],
         api_audiences: Iterable[str],
         reader: Reader,
         world: World,
+        more_keys: Sequence[Path] = (),
         public_url: str = "",
     ) -> None:
-        self.issuer = issuer
+        self.issuer = issuers[0]
         self.api_audiences = tuple(api_audiences)
+        self._issuers = frozenset((*issuers, _LEGACY_ISSUER))
         self._key_file = key_file
+        self._more_keys = more_keys
         self._reader = reader
         self._world = world
         self._public_url = public_url
-        self._private: EllipticCurvePrivateKey | None = None
-        self._key_id = ""
+        self._loaded: tuple[Signer, list[Verifier]] | None = None
         # token digest -> (claims, time of the last check of what it is bound to)
         self._checked: dict[bytes, tuple[dict[str, Any], float]] = {}
 
-    @property
-    def _key(self) -> EllipticCurvePrivateKey:
+    def _keys(self) -> tuple[Signer, list[Verifier]]:
         # Loaded at the first token: cryptography is slow to import and a start-up does not need it.
-        if self._private is None:
-            from cryptography.hazmat.primitives.asymmetric import ec
-            from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-            key = load_pem_private_key(self._key_file.read_bytes(), None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise ValueError(f"{self._key_file} holds no elliptic-curve key")
-            self._private = key
-            self._key_id = _key_id(key.public_key())
-        return self._private
+        if self._loaded is None:
+            signer = load_signer(self._key_file)
+            others = {verifier.key_id: verifier for verifier in load_verifiers(self._more_keys)}
+            self._loaded = signer, list({signer.verifier.key_id: signer.verifier, **others}.values())
+        return self._loaded
 
     async def issue(self, service_account: Obj, request_spec: Obj) -> Obj:
         """The `status` of a TokenRequest.  Raises StatusError for a bad lifetime or something it cannot be bound to."""
@@ -104,7 +101,7 @@ class ServiceAccountTokens:
         """The token of a `kubernetes.io/service-account-token` secret, which does not expire."""
         metadata = service_account["metadata"]
         claims = {
-            "iss": "kubernetes/serviceaccount",
+            "iss": _LEGACY_ISSUER,
             "sub": f"system:serviceaccount:{metadata['namespace']}:{metadata['name']}",
             "kubernetes.io/serviceaccount/namespace": metadata["namespace"],
             "kubernetes.io/serviceaccount/secret.name": secret["metadata"]["name"],
@@ -141,28 +138,15 @@ class ServiceAccountTokens:
         """`/.well-known/openid-configuration`."""
         return {
             "issuer": self.issuer,
-            "jwks_uri": f"{self._public_url or self.issuer}/openid/v1/jwks",
+            "jwks_uri": self._public_url or f"{self.issuer.rstrip('/')}/openid/v1/jwks",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": sorted({key.algorithm for key in self._keys()[1]}),
         }
 
     def jwks(self) -> Obj:
-        """`/openid/v1/jwks`: the public key that tokens are signed with."""
-        numbers = self._key.public_key().public_numbers()
-        return {
-            "keys": [
-                {
-                    "use": "sig",
-                    "kty": "EC",
-                    "kid": self._key_id,
-                    "crv": "P-256",
-                    "alg": "ES256",
-                    "x": _b64(numbers.x.to_bytes(32, "big")),
-                    "y": _b64(numbers.y.to_bytes(32, "big")),
-                }
-            ]
-        }
+        """`/openid/v1/jwks`: the public keys that tokens are checked with."""
+        return {"keys": [key.jwk for key in self._keys()[1]]}
 
     def _bound(self, service_account: Obj, reference: Obj | None) -> dict[str, Obj]:
         """The objects a token is to be bound to, by their word in the claims."""
@@ -226,24 +210,35 @@ class ServiceAccountTokens:
     def _encode(self, claims: Obj) -> str:
         import jwt
 
-        key = self._key
-        return jwt.encode(claims, key, algorithm="ES256", headers={"kid": self._key_id})
+        signer = self._keys()[0]
+        verifier = signer.verifier
+        return jwt.encode(claims, signer.key, algorithm=verifier.algorithm, headers={"kid": verifier.key_id})
 
     def _decode(self, token: str) -> dict[str, Any]:
-        import jwt
-
-        public: EllipticCurvePublicKey = self._key.public_key()
-        options: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
-        try:
-            claims: dict[str, Any] = jwt.decode(token, public, algorithms=["ES256"], options=options)
-        except jwt.PyJWTError as error:
-            raise unauthorized() from error
+        claims = self._verified(token)
         now_s = self._world.now().timestamp()
         if float(claims.get("nbf", 0)) > now_s + 1:
             raise unauthorized()
-        if claims.get("iss") not in (self.issuer, "kubernetes/serviceaccount"):
+        if claims.get("iss") not in self._issuers:
             raise unauthorized()
         return claims
+
+    def _verified(self, token: str) -> dict[str, Any]:
+        """What a token claims that one of our keys has signed.  Raises StatusError 401."""
+        import jwt
+
+        options: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        try:
+            stated = jwt.get_unverified_header(token).get("kid", "")
+        except jwt.PyJWTError as error:
+            raise unauthorized() from error
+        keys = self._keys()[1]
+        # Older tokens name no key.
+        for key in [key for key in keys if key.key_id == stated] or keys:
+            with contextlib.suppress(jwt.PyJWTError):
+                claims: dict[str, Any] = jwt.decode(token, key.key, algorithms=[key.algorithm], options=options)
+                return claims
+        raise unauthorized()
 
     def _require_bound_objects(self, claims: dict[str, Any], token: str) -> None:
         account = _account(claims)
@@ -318,13 +313,3 @@ def _user(claims: dict[str, Any]) -> User:
             extra[f"authentication.kubernetes.io/{word}-name"] = (private[word]["name"],)
             extra[f"authentication.kubernetes.io/{word}-uid"] = (private[word]["uid"],)
     return service_account_user(account["namespace"], account["name"], account["uid"], extra)
-
-
-def _key_id(key: EllipticCurvePublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return _b64(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest())
-
-
-def _b64(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()

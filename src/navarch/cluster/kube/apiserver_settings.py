@@ -1,0 +1,158 @@
+"""kube-apiserver's flags as the settings of a server.
+
+In: what a command line says.  Out: `ServerSettings`, where objects are kept and where to listen.  What cannot be
+started is said in kube-apiserver's words, all of it at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final
+
+from navarch.apiserver.user import User
+from navarch.cluster.config import host_address
+from navarch.cluster.kube.flags import FlagError, Flags
+from navarch.cluster.settings import KubeletAccess, ServerSettings
+
+_MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
+_PORT: Final = 6443
+_SERVICES: Final = "10.0.0.0/24"
+_EVENT_TTL_S: Final = 3600.0
+_CERT_DIR: Final = "/var/run/kubernetes"
+
+
+@dataclass(frozen=True, slots=True)
+class KubeApiServer:
+    """`etcd` are the URLs of `--etcd-servers`, `etcd_files` its CA, certificate and key, empty where there are none."""
+
+    server: ServerSettings
+    bind_address: str
+    cert_dir: Path
+    etcd: tuple[str, ...]
+    etcd_prefix: str
+    etcd_files: Mapping[str, str]
+
+
+def from_flags(flags: Flags) -> KubeApiServer:
+    """Raises FlagError."""
+    if flags.arguments:
+        shown = " ".join(f'"{argument}"' for argument in flags.arguments)
+        raise FlagError(f"kube-apiserver does not take any arguments, got [{shown}]")
+    if problems := list(_problems(flags)):
+        raise FlagError(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
+    bind = flags.text("bind-address", "0.0.0.0")
+    cert_dir = Path(flags.text("cert-dir", _CERT_DIR))
+    return KubeApiServer(
+        server=_server(flags, bind, cert_dir),
+        bind_address=bind,
+        cert_dir=cert_dir,
+        etcd=flags.texts("etcd-servers"),
+        etcd_prefix=flags.text("etcd-prefix", "/registry"),
+        etcd_files={
+            option: flags.text(name)
+            for option, name in (("ca", "etcd-cafile"), ("cert", "etcd-certfile"), ("key", "etcd-keyfile"))
+            if flags.text(name)
+        },
+    )
+
+
+def _problems(flags: Flags) -> Iterable[str]:
+    if not flags.texts("etcd-servers"):
+        yield "--etcd-servers must be specified"
+    port = flags.number("secure-port", _PORT)
+    if not 1 <= port <= 65535:
+        yield f"--secure-port {port} must be between 1 and 65535, inclusive. It cannot be turned off with 0"
+    if not flags.texts("service-account-issuer"):
+        yield "service-account-issuer is a required flag"
+    if not flags.texts("service-account-issuer") or not flags.text("service-account-signing-key-file"):
+        yield "--service-account-signing-key-file and --service-account-issuer are required flags"
+    for mode in flags.texts("authorization-mode"):
+        if mode not in _MODES:
+            yield f'authorization-mode "{mode}" is not a valid mode'
+    try:
+        for part in flags.text("service-cluster-ip-range", _SERVICES).split(","):
+            ip_network(part.strip())
+    except ValueError:
+        yield "--service-cluster-ip-range must be a valid cidr"
+    if _ports(flags) is None:
+        stated = flags.text("service-node-port-range")
+        yield f'--service-node-port-range "{stated}" is not a valid port range'
+
+
+def _ports(flags: Flags) -> range | None:
+    first, dash, last = flags.text("service-node-port-range", "30000-32767").partition("-")
+    plus = first.partition("+")
+    try:
+        if plus[1]:
+            return range(int(plus[0]), int(plus[0]) + int(plus[2]) + 1)
+        found = range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        return None
+    return found if found.start > 0 and found.stop <= 65536 and len(found) else None
+
+
+def _server(flags: Flags, bind: str, cert_dir: Path) -> ServerSettings:
+    certificate, key = flags.text("tls-cert-file"), flags.text("tls-private-key-file")
+    issuers = flags.texts("service-account-issuer")
+    plugins = frozenset(flags.texts("enable-admission-plugins")), frozenset(flags.texts("disable-admission-plugins"))
+    client_ca = flags.text("client-ca-file")
+    ports = _ports(flags)
+    assert ports is not None
+    return ServerSettings(
+        serving_certificate=Path(certificate) if certificate else cert_dir / "apiserver.crt",
+        serving_key=Path(key) if key else cert_dir / "apiserver.key",
+        signing_key=Path(flags.text("service-account-signing-key-file")),
+        issuers=issuers,
+        api_audiences=flags.texts("api-audiences") or issuers[:1],
+        advertise_address=flags.text("advertise-address") or _advertised(bind),
+        port=flags.number("secure-port", _PORT),
+        service_cidr=flags.text("service-cluster-ip-range", _SERVICES),
+        client_ca=Path(client_ca) if client_ca else None,
+        token_keys=tuple(Path(path) for path in flags.texts("service-account-key-file")),
+        jwks_uri=flags.text("service-account-jwks-uri"),
+        kubelets=_kubelets(flags),
+        static_tokens=static_tokens(Path(flags.text("token-auth-file"))) if flags.text("token-auth-file") else {},
+        anonymous=flags.switch("anonymous-auth", default=True),
+        authorization_modes=flags.texts("authorization-mode") or ("AlwaysAllow",),
+        enabled_plugins=plugins[0],
+        disabled_plugins=plugins[1],
+        node_ports=ports,
+        event_ttl_s=flags.seconds("event-ttl", _EVENT_TTL_S),
+    )
+
+
+def _kubelets(flags: Flags) -> KubeletAccess | None:
+    names = ("kubelet-certificate-authority", "kubelet-client-certificate", "kubelet-client-key")
+    stated = [Path(flags.text(name)) for name in names if flags.text(name)]
+    return KubeletAccess(*stated) if len(stated) == len(names) else None
+
+
+def _advertised(bind: str) -> str:
+    return host_address() if ip_address(bind).is_unspecified else bind
+
+
+def static_tokens(path: Path) -> dict[str, User]:
+    """The users of a token file: `token,user,uid,"group1,group2"` a line.  Raises FlagError."""
+    users: dict[str, User] = {}
+    try:
+        with path.open(newline="") as file:
+            for record in csv.reader(file, skipinitialspace=True):
+                if not record:
+                    continue
+                if len(record) < 3:
+                    raise FlagError(
+                        f"token file '{os.fspath(path)}' must have at least 3 columns (token, user name, user uid), "
+                        f"found {len(record)}"
+                    )
+                token, name, uid, *groups = record
+                named = tuple(group for group in (groups[0] if groups else "").split(",") if group)
+                if token and token not in users:
+                    users[token] = User(name, named, uid)
+    except OSError as error:
+        raise FlagError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+    return users

@@ -1,0 +1,101 @@
+"""What an API server is told, whoever tells it: `navarch up` by a cluster's configuration, others by kube-apiserver's
+flags. Files are named here and read where they are needed, most of them at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from pathlib import Path
+
+from navarch.api.version import DEFAULT_VERSION
+from navarch.apiserver.user import User
+from navarch.cluster.config import ClusterConfig
+from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletAccess:
+    """How the API server speaks to kubelets: the CA that signed their certificates, and its own."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FrontProxy:
+    """As whom the API server speaks for others to those behind it, who know it by its CA and one of the names."""
+
+    ca: Path
+    names: tuple[str, ...]
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`issuers`' first is whom tokens are from; `token_keys` are public keys that are believed beside that of
+    `signing_key`; `authorization_modes` are asked in their order; `enabled_plugins` are admission plugins that do not
+    run by default."""
+
+    serving_certificate: Path
+    serving_key: Path
+    signing_key: Path
+    issuers: tuple[str, ...]
+    api_audiences: tuple[str, ...]
+    advertise_address: str
+    port: int
+    service_cidr: str
+    client_ca: Path | None = None
+    token_keys: tuple[Path, ...] = ()
+    jwks_uri: str = ""
+    kubelets: KubeletAccess | None = None
+    front_proxy: FrontProxy | None = None
+    static_tokens: Mapping[str, User] = field(default_factory=dict)
+    anonymous: bool = True
+    authorization_modes: tuple[str, ...] = ("Node", "RBAC")
+    enabled_plugins: frozenset[str] = frozenset()
+    disabled_plugins: frozenset[str] = frozenset()
+    node_ports: range = range(30000, 32768)
+    cluster_dns: str = ""
+    event_ttl_s: float = 3600.0
+    kubernetes_version: str = DEFAULT_VERSION
+
+    @property
+    def service_address(self) -> str:
+        """The cluster IP of the Service `kubernetes`."""
+        return str(ip_network(self.service_cidr.split(",")[0].strip())[1])
+
+
+def issuer_of(config: ClusterConfig) -> str:
+    return f"https://kubernetes.default.svc.{config.cluster_domain}"
+
+
+def settings_of(config: ClusterConfig) -> ServerSettings:
+    first, last = (int(part) for part in config.node_port_range.split("-"))
+    issuer, pki = issuer_of(config), config.pki
+    return ServerSettings(
+        serving_certificate=pki / "apiserver.crt",
+        serving_key=pki / "apiserver.key",
+        signing_key=pki / "sa.key",
+        issuers=(issuer,),
+        api_audiences=(issuer,),
+        advertise_address=config.advertise_address,
+        port=config.port,
+        service_cidr=config.service_cidr,
+        client_ca=pki / "ca.crt",
+        kubelets=KubeletAccess(
+            pki / "ca.crt", pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key"
+        ),
+        front_proxy=FrontProxy(
+            pki / f"{FRONT_PROXY_CA}.crt",
+            (FRONT_PROXY_NAME,),
+            pki / f"{FRONT_PROXY_CLIENT}.crt",
+            pki / f"{FRONT_PROXY_CLIENT}.key",
+        ),
+        node_ports=range(first, last + 1),
+        cluster_dns=config.cluster_dns,
+        event_ttl_s=config.event_ttl_s,
+        kubernetes_version=config.kubernetes_version,
+    )
