@@ -181,7 +181,7 @@ def _map(number: int, single: Writer, nothing: bytes) -> Writer:
     key, start = _text(1), tag(number, BYTES)
 
     def write(values: Any) -> bytes:
-        parts = []
+        parts: list[bytes] = []
         for name, value in sorted(values.items()):
             entry = key(name) + (nothing if value is None else single(value))
             parts += (start, varint(len(entry)), entry)

@@ -70,7 +70,7 @@ class DocumentsOf:
             media_type, version = _aggregated_version(request.headers.get("accept", ""))
             if version:
                 core = parts[0] == "api"
-                key = ("aggregated", parts[0], version)
+                key: tuple[str, ...] = ("aggregated", parts[0], version)
                 made = self._get(key, lambda: discovery.aggregated(registry, core=core, api_version=version))
                 if media_type == PROTOBUF:
                     made = self._in_protobuf(key, made)
