@@ -209,6 +209,8 @@ class Connection(web.RequestHandler):
         self._done_s = 0.0
         self._used = False
         self._patience: asyncio.TimerHandle | None = None
+        # The address of who is at the other end.
+        self.remote = ""
         self._peer: bytes | None = None
         self._peer_known = False
 
@@ -218,6 +220,8 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._done_s = self._loop.time()
         self._patience = self._loop.call_later(HEAD_S, self._look)
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]) if isinstance(peer, tuple) else ""
 
     def _look(self) -> None:
         """End a connection on which nothing is asked: slow heads, and none at all, would stay for ever."""
@@ -330,6 +334,7 @@ class Connection(web.RequestHandler):
 
     def _begin(self, request: Request) -> None:
         self.begins()
+        request.remote = self.remote
         self._answering = self._loop.create_task(self._respond(request))
 
     async def _respond(self, request: Request) -> None:

@@ -14,6 +14,7 @@ from navarch.api.time import format_time
 from navarch.apiserver.admitting import Chain, NoAdmission
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.aggregation.foreign import Foreign
+from navarch.apiserver.audit.trail import Auditing
 from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.companions import Companion
@@ -75,6 +76,8 @@ class Core:
     delegate: Delegate | None = None
     # Called whenever `served` has been replaced.
     served_changed: list[Callable[[], None]] = field(default_factory=list)
+    # What keeps a log of requests, where one is kept.
+    auditing: Auditing | None = None
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
 

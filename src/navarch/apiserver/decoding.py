@@ -174,12 +174,12 @@ async def as_json(request: Request, work: LongWork) -> Request:
         else:
             await work.do(_yaml_steps(request.body, document))
     except ValueError as error:
-        return ReadRequest(request.method, request.path, request.query, request.headers, request.body, str(error))
+        wrong = str(error)
+        return ReadRequest(request.method, request.path, request.query, request.headers, request.body, wrong=wrong)
     headers = request.headers if media_type == APPLY_YAML else {**request.headers, "content-type": JSON}
     body = orjson.dumps(document.value)
-    return ReadRequest(
-        request.method, request.path, request.query, headers, body, "", request.body[:_SHOWN_BYTES], document.duplicates
-    )
+    began, duplicates = request.body[:_SHOWN_BYTES], document.duplicates
+    return ReadRequest(request.method, request.path, request.query, headers, body, began=began, duplicates=duplicates)
 
 
 def _from_protobuf(request: Request) -> Request:

@@ -109,6 +109,8 @@ class HTTPFront:
             request = await _request_of(incoming, self._web.bodies)
         except StatusError as error:
             return _finished(respond_error(error))
+        protocol = incoming.protocol
+        request.remote = protocol.remote if isinstance(protocol, connection.Connection) else ""
         answering = self._server.handle(request, None, peer_certificate(incoming.transport))
         if request.method in _WRITES and "upgrade" not in request.headers:
             # A write that has begun goes on when its client hangs up: whoever undid what admission did for it, while

@@ -31,6 +31,7 @@ from navarch.apiserver.allocation.repair import EVERY_S as REPAIR_EVERY_S
 from navarch.apiserver.allocation.repair import Repair
 from navarch.apiserver.allocation.services import AllocationConfig, ServiceAllocation
 from navarch.apiserver.answers import in_form
+from navarch.apiserver.audit.trail import Auditing, Trail
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, TokenIssuer
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
@@ -147,6 +148,7 @@ class ApiServer:
         kubelet_tls: ssl.SSLContext | None = None,
         delegate: Delegate | None = None,
         converter_of: ConverterOf | None = None,
+        auditing: Auditing | None = None,
     ) -> None:
         """Set the far end of a seam that itself needs this server's `reader` or `writer`; before `start`."""
         if authenticator is not None:
@@ -167,6 +169,8 @@ class ApiServer:
             self.core.delegate = delegate
         if converter_of is not None:
             self._definitions.converter_of = converter_of
+        if auditing is not None:
+            self.core.auditing = auditing
 
     async def start(self) -> None:
         """Open the store and fill the caches."""
@@ -213,6 +217,8 @@ class ApiServer:
         self.core.webhooks.close()
         await self.core.caches.stop()
         await self.store.close()
+        if self.core.auditing is not None:
+            self.core.auditing.sink.close()
 
     def drain(self) -> None:
         """End all watches, so that their connections can close; `/readyz` says no from now on."""
@@ -249,25 +255,35 @@ class ApiServer:
         # What is asked for, as it is served now: what changes from here on is of no concern to this request.
         kind = self.core.served.of_route(route)
         started = self.core.world.monotonic()
+        auditing = self.core.auditing
+        trail = auditing.begin(request, route, verb) if auditing is not None else None
         try:
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
-            response = await self._respond(request, route, verb, user, kind)
+            response = await self._respond(request, route, verb, user, kind, trail)
         except Exception as error:
             response = respond_error(_status_of(error, request), request)
+        if trail is not None:
+            response = await trail.end(response)
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         label = NOTHING_SERVED if kind is None else route.label
         self.core.metrics.request(verb, label, response.status, seconds)
         return response if request.method != "HEAD" else await without_body(response)
 
     async def _respond(
-        self, request: Request, route: Route, verb: str, user: User, kind: ServedKind | None
+        self, request: Request, route: Route, verb: str, user: User, kind: ServedKind | None, trail: Trail | None
     ) -> Response:
         core = self.core
+        if trail is not None:
+            trail.known(user)
         if "impersonate-" in " ".join(request.headers):
             user = impersonated(request, user, core.authorizer)
+            if trail is not None:
+                trail.acts_as(user)
         attributes = attributes_of(request, route, verb)
         decision = core.authorizer.authorize(user, attributes)
+        if trail is not None:
+            trail.decided(decision)
         if not decision.allowed:
             raise refusal(user, attributes, decision.reason)
         if len(request.body) > MAX_BODY:
@@ -285,6 +301,8 @@ class ApiServer:
             raise method_not_allowed()
         if request.body:
             request = await as_json(request, core.work)
+            if trail is not None:
+                trail.sent(request)
         form = form_of(request)
         if form.protobuf and not kind.has_messages:
             form = form_of(request, messages=False)

@@ -23,6 +23,8 @@ class Request:
     query: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    # The address that it came from, where it came over a network.
+    remote: str = ""
 
     def arg(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

@@ -14,6 +14,9 @@ from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.admission.webhooks import Webhooks
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.allocation.services import AllocationConfig
+from navarch.apiserver.audit import policy
+from navarch.apiserver.audit.log import AuditLog
+from navarch.apiserver.audit.trail import Auditing
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
 from navarch.apiserver.auth.node import NodeAuthorizer
@@ -24,8 +27,8 @@ from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.changes import Change
 from navarch.apiserver.server import ApiServer
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
-from navarch.cluster.config import ClusterConfig
-from navarch.cluster.settings import KubeletAccess, ServerSettings, settings_of
+from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, settings_of
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
 from navarch.world import RealWorld, World
@@ -125,6 +128,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
     server.use(
         delegate=Aggregator(core, server.reader, server.writer, front_proxy),
+        auditing=_auditing(settings.audit, world) if settings.audit is not None else None,
         kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
         allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),
         authenticator=ClusterAuthenticator(
@@ -143,6 +147,14 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         ),
     )
     return server
+
+
+def _auditing(settings: AuditSettings, world: World) -> Auditing:
+    """Raises ConfigError for a policy that is none."""
+    try:
+        return Auditing(policy.read(settings.policy), AuditLog(settings.log, world), world)
+    except policy.PolicyError as error:
+        raise ConfigError(f"loading audit policy file: {error}") from None
 
 
 def attach(server: ApiServer, modes: Sequence[str] = DEFAULT_MODES) -> None:

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from navarch.api.version import DEFAULT_VERSION
+from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
@@ -31,6 +32,14 @@ class FrontProxy:
     names: tuple[str, ...]
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """Which requests are logged, and where."""
+
+    policy: Path
+    log: LogSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class ServerSettings:
     node_ports: range = range(30000, 32768)
     cluster_dns: str = ""
     event_ttl_s: float = 3600.0
+    audit: AuditSettings | None = None
     kubernetes_version: str = DEFAULT_VERSION
 
     @property

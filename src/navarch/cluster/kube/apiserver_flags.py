@@ -11,14 +11,15 @@ from navarch.cluster.kube.flags import DURATION, LIST, NUMBER, SWITCH, TEXT, Fla
 ABOUT: Final = "The Kubernetes API server validates and configures data for the api objects, and serves them."
 
 _EFFECTIVE: Final[Mapping[str, str]] = {
-    SWITCH: "anonymous-auth",
+    SWITCH: "anonymous-auth audit-log-compress",
     TEXT: """
-        advertise-address bind-address cert-dir client-ca-file etcd-cafile etcd-certfile etcd-keyfile etcd-prefix
+        advertise-address audit-log-format audit-log-path audit-policy-file bind-address cert-dir client-ca-file
+        etcd-cafile etcd-certfile etcd-keyfile etcd-prefix
         kubelet-certificate-authority kubelet-client-certificate kubelet-client-key service-account-jwks-uri
         service-account-signing-key-file service-cluster-ip-range service-node-port-range tls-cert-file
         tls-private-key-file token-auth-file
     """,
-    NUMBER: "secure-port",
+    NUMBER: "audit-log-maxage audit-log-maxbackup audit-log-maxsize secure-port",
     DURATION: "event-ttl",
     LIST: """
         api-audiences authorization-mode disable-admission-plugins enable-admission-plugins etcd-servers
@@ -27,7 +28,7 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
 }
 _IDLE: Final[Mapping[str, str]] = {
     SWITCH: """
-        aggregator-reject-forwarding-redirects allow-privileged audit-log-batch-throttle-enable audit-log-compress
+        aggregator-reject-forwarding-redirects allow-privileged audit-log-batch-throttle-enable
         audit-log-truncate-enabled audit-webhook-batch-throttle-enable audit-webhook-truncate-enabled
         contention-profiling disable-http2-serving emulation-forward-compatible enable-aggregator-routing
         enable-bootstrap-token-auth enable-garbage-collector enable-priority-and-fairness
@@ -36,8 +37,8 @@ _IDLE: Final[Mapping[str, str]] = {
         service-account-extend-token-expiration service-account-lookup shutdown-send-retry-after watch-cache
     """,
     TEXT: """
-        admission-control-config-file allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-format
-        audit-log-mode audit-log-path audit-log-version audit-policy-file audit-webhook-batch-throttle-qps
+        admission-control-config-file allow-metric-labels-manifest audit-log-batch-throttle-qps
+        audit-log-mode audit-log-version audit-webhook-batch-throttle-qps
         audit-webhook-config-file audit-webhook-mode audit-webhook-version authentication-config
         authentication-token-webhook-config-file authentication-token-webhook-version authorization-config
         authorization-policy-file authorization-webhook-config-file authorization-webhook-version debug-socket-path
@@ -48,8 +49,8 @@ _IDLE: Final[Mapping[str, str]] = {
         show-hidden-metrics-for-version storage-backend storage-media-type tls-min-version tracing-config-file vmodule
     """,
     NUMBER: """
-        audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-throttle-burst audit-log-maxage
-        audit-log-maxbackup audit-log-maxsize audit-log-truncate-max-batch-size audit-log-truncate-max-event-size
+        audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-throttle-burst
+          audit-log-truncate-max-batch-size audit-log-truncate-max-event-size
         audit-webhook-batch-buffer-size audit-webhook-batch-max-size audit-webhook-batch-throttle-burst
         audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size delete-collection-workers
         http2-max-streams-per-connection kubernetes-service-node-port lease-reuse-duration-seconds

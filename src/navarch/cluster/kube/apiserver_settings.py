@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
 from navarch.cluster.kube.flags import FlagError, Flags
-from navarch.cluster.settings import KubeletAccess, ServerSettings
+from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
 _SERVICES: Final = "10.0.0.0/24"
-_EVENT_TTL_S: Final = 3600.0
+_LOG_FORMS: Final = ("legacy", "json")
 _CERT_DIR: Final = "/var/run/kubernetes"
 
 
@@ -97,33 +98,77 @@ def _ports(flags: Flags) -> range | None:
 
 
 def _server(flags: Flags, bind: str, cert_dir: Path) -> ServerSettings:
-    certificate, key = flags.text("tls-cert-file"), flags.text("tls-private-key-file")
     issuers = flags.texts("service-account-issuer")
-    plugins = frozenset(flags.texts("enable-admission-plugins")), frozenset(flags.texts("disable-admission-plugins"))
-    client_ca = flags.text("client-ca-file")
-    ports = _ports(flags)
-    assert ports is not None
-    return ServerSettings(
-        serving_certificate=Path(certificate) if certificate else cert_dir / "apiserver.crt",
-        serving_key=Path(key) if key else cert_dir / "apiserver.key",
+    given = ServerSettings(
+        serving_certificate=cert_dir / "apiserver.crt",
+        serving_key=cert_dir / "apiserver.key",
         signing_key=Path(flags.text("service-account-signing-key-file")),
         issuers=issuers,
-        api_audiences=flags.texts("api-audiences") or issuers[:1],
+        api_audiences=issuers[:1],
         advertise_address=flags.text("advertise-address") or _advertised(bind),
         port=flags.number("secure-port", _PORT),
         service_cidr=flags.text("service-cluster-ip-range", _SERVICES),
-        client_ca=Path(client_ca) if client_ca else None,
-        token_keys=tuple(Path(path) for path in flags.texts("service-account-key-file")),
-        jwks_uri=flags.text("service-account-jwks-uri"),
-        kubelets=_kubelets(flags),
-        static_tokens=static_tokens(Path(flags.text("token-auth-file"))) if flags.text("token-auth-file") else {},
-        anonymous=flags.switch("anonymous-auth", default=True),
-        authorization_modes=flags.texts("authorization-mode") or ("AlwaysAllow",),
-        enabled_plugins=plugins[0],
-        disabled_plugins=plugins[1],
-        node_ports=ports,
-        event_ttl_s=flags.seconds("event-ttl", _EVENT_TTL_S),
+        authorization_modes=("AlwaysAllow",),
     )
+    return changed(given, flags)
+
+
+def changed(settings: ServerSettings, flags: Flags) -> ServerSettings:
+    """Settings, with what flags say otherwise.  Raises FlagError."""
+    stated = flags.values.keys()
+    changes: dict[str, Any] = {}
+    for name, (setting, convert) in _CHANGES.items():
+        if name in stated:
+            changes[setting] = convert(flags, name)
+    if (kubelets := _kubelets(flags)) is not None:
+        changes["kubelets"] = kubelets
+    if flags.text("audit-policy-file") and flags.text("audit-log-path"):
+        changes["audit"] = _audit(flags)
+    return replace(settings, **changes)
+
+
+def _path(flags: Flags, name: str) -> Path | None:
+    return Path(flags.text(name)) if flags.text(name) else None
+
+
+def _node_ports(flags: Flags, name: str) -> range:
+    ports = _ports(flags)
+    if ports is None:
+        raise FlagError(f'--{name} "{flags.text(name)}" is not a valid port range')
+    return ports
+
+
+# The setting that a flag changes, and how.
+_CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
+    "anonymous-auth": ("anonymous", lambda flags, name: flags.switch(name, default=True)),
+    "api-audiences": ("api_audiences", Flags.texts),
+    "authorization-mode": ("authorization_modes", Flags.texts),
+    "client-ca-file": ("client_ca", _path),
+    "disable-admission-plugins": ("disabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
+    "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
+    "event-ttl": ("event_ttl_s", Flags.seconds),
+    "service-account-jwks-uri": ("jwks_uri", Flags.text),
+    "service-account-key-file": ("token_keys", lambda flags, name: tuple(map(Path, flags.texts(name)))),
+    "service-node-port-range": ("node_ports", _node_ports),
+    "tls-cert-file": ("serving_certificate", _path),
+    "tls-private-key-file": ("serving_key", _path),
+    "token-auth-file": ("static_tokens", lambda flags, name: static_tokens(Path(flags.text(name)))),
+}
+
+
+def _audit(flags: Flags) -> AuditSettings:
+    form = flags.text("audit-log-format", "json")
+    if form not in _LOG_FORMS:
+        raise FlagError(f"invalid audit log format {form}, allowed formats are {','.join(_LOG_FORMS)!r}")
+    log = LogSettings(
+        flags.text("audit-log-path"),
+        form,
+        flags.number("audit-log-maxage"),
+        flags.number("audit-log-maxbackup"),
+        flags.number("audit-log-maxsize"),
+        flags.switch("audit-log-compress"),
+    )
+    return AuditSettings(Path(flags.text("audit-policy-file")), log)
 
 
 def _kubelets(flags: Flags) -> KubeletAccess | None:

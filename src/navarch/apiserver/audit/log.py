@@ -1,0 +1,139 @@
+"""The audit log as a file: a line for each event, rotated by size, with the oldest files deleted.
+
+In: events.  Out: lines in JSON, or in Kubernetes' older form of text.  A line is with the operating system when its
+request is answered.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+
+from navarch.api.meta import Obj
+from navarch.world import World
+
+log = logging.getLogger(__name__)
+
+STANDARD_OUTPUT: Final = "-"
+_MEGABYTE: Final = 1 << 20
+# What the log is rotated at where nobody says.
+_SIZE_MB: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """`--audit-log-…`: zero is without limit, but for the size."""
+
+    path: str
+    form: str = "json"
+    max_age_days: int = 0
+    max_backups: int = 0
+    max_size_mb: int = 0
+    compress: bool = False
+
+
+class AuditLog:
+    """Open from the first event to `close`."""
+
+    def __init__(self, settings: LogSettings, world: World) -> None:
+        self._settings = settings
+        self._world = world
+        self._limit = (settings.max_size_mb or _SIZE_MB) * _MEGABYTE
+        self._file: BinaryIO | None = None
+        self._size = 0
+
+    def write(self, event: Obj) -> None:
+        """What cannot be written is logged: a request is answered all the same, as by Kubernetes."""
+        line = _json(event) if self._settings.form == "json" else _legacy(event)
+        try:
+            file = self._opened(len(line))
+            file.write(line)
+            file.flush()
+            self._size += len(line)
+        except OSError as error:
+            log.error("an audit event could not be written: %s", error)
+
+    def close(self) -> None:
+        if self._file is not None and self._settings.path != STANDARD_OUTPUT:
+            self._file.close()
+        self._file = None
+
+    def _opened(self, more: int) -> BinaryIO:
+        if self._file is None:
+            if self._settings.path == STANDARD_OUTPUT:
+                self._file = sys.stdout.buffer
+                return self._file
+            path = Path(self._settings.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _private(path)
+            self._size = path.stat().st_size
+        if self._size + more > self._limit and self._size and self._settings.path != STANDARD_OUTPUT:
+            self._rotate()
+        return self._file
+
+    def _rotate(self) -> None:
+        assert self._file is not None
+        self._file.close()
+        path, now = Path(self._settings.path), self._world.now()
+        backup = path.with_name(f"{path.stem}-{now:%Y-%m-%dT%H-%M-%S}.{now.microsecond // 1000:03}{path.suffix}")
+        path.replace(backup)
+        if self._settings.compress:
+            with backup.open("rb") as plain, gzip.open(f"{backup}.gz", "wb") as packed:
+                shutil.copyfileobj(plain, packed)
+            backup.unlink()
+        self._file, self._size = _private(path), 0
+        self._forget_old(path, now)
+
+    def _forget_old(self, path: Path, now: datetime) -> None:
+        backups = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}*"), reverse=True)
+        settings = self._settings
+        if settings.max_backups:
+            for old in backups[settings.max_backups :]:
+                old.unlink(missing_ok=True)
+        if settings.max_age_days:
+            oldest = (now - timedelta(days=settings.max_age_days)).timestamp()
+            for backup in backups:
+                if backup.exists() and backup.stat().st_mtime < oldest:
+                    backup.unlink()
+
+
+def _private(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+
+
+def _json(event: Obj) -> bytes:
+    return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _legacy(event: Obj) -> bytes:
+    user, reference = event["user"], event.get("objectRef") or {}
+    acting = event.get("impersonatedUser") or {}
+    status = event.get("responseStatus")
+    answer = str(status["code"]) if status else "<deferred>"
+    as_groups = _quoted_list(acting["groups"]) if acting.get("groups") else "<lookup>" if acting else "<self>"
+    return (
+        f"{event['stageTimestamp']} AUDIT: id={_quoted(event['auditID'])} stage={_quoted(event['stage'])} "
+        f"ip={_quoted((event.get('sourceIPs') or ['<unknown>'])[0])} method={_quoted(event['verb'])} "
+        f"user={_quoted(user.get('username') or '<none>')} groups={_quoted_list(user.get('groups') or ['<none>'])} "
+        f"as={_quoted(acting.get('username') or '<self>')} asgroups={as_groups} "
+        f"user-agent={_quoted(event.get('userAgent', ''))} "
+        f"namespace={_quoted(reference.get('namespace') or '<none>')} uri={_quoted(event['requestURI'])} "
+        f"response={_quoted(answer)}\n"
+    ).encode()
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _quoted_list(texts: list[str]) -> str:
+    return ",".join(map(_quoted, texts))

@@ -1,0 +1,84 @@
+"""The audit log's file: lines in either form, rotated by size, with old files deleted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from navarch.api.meta import Obj
+from navarch.apiserver.audit.log import AuditLog, LogSettings
+from navarch.world import RealWorld
+from tests.clocks import SetClock
+
+EVENT: Obj = {
+    "auditID": "id",
+    "stage": "ResponseComplete",
+    "verb": "get",
+    "requestURI": "/api/v1/pods",
+    "user": {"username": "jane", "groups": ["a", "b"]},
+    "sourceIPs": ["192.0.2.7"],
+    "userAgent": "test/1",
+    "objectRef": {"namespace": "default"},
+    "responseStatus": {"code": 200},
+    "stageTimestamp": "2024-01-02T03:04:05.000000Z",
+}
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+def opened(path: Path, clock: SetClock, **settings: int | bool | str) -> AuditLog:
+    return AuditLog(replace(LogSettings(str(path)), **settings), RealWorld(1, clock=clock))  # type: ignore[arg-type]
+
+
+def test_a_line_for_each_event_behind_those_that_were_there(tmp_path: Path, clock: SetClock) -> None:
+    path = tmp_path / "deep" / "audit.log"
+    for _ in range(2):
+        log = opened(path, clock)
+        log.write(EVENT)
+        log.close()
+
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [EVENT, EVENT]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_older_form(tmp_path: Path, clock: SetClock) -> None:
+    path = tmp_path / "audit.log"
+    opened(path, clock, form="legacy").write(EVENT)
+
+    assert path.read_text() == (
+        '2024-01-02T03:04:05.000000Z AUDIT: id="id" stage="ResponseComplete" ip="192.0.2.7" method="get" user="jane" '
+        'groups="a","b" as="<self>" asgroups=<self> user-agent="test/1" namespace="default" uri="/api/v1/pods" '
+        'response="200"\n'
+    )
+
+
+def test_a_log_that_has_grown_is_put_aside_and_the_oldest_go(tmp_path: Path, clock: SetClock) -> None:
+    path = tmp_path / "audit.log"
+    log = opened(path, clock, max_size_mb=1, max_backups=2, compress=True)
+    for _ in range(5):
+        log.write({**EVENT, "userAgent": "x" * 700_000})
+        clock.time += timedelta(seconds=1)
+    log.close()
+
+    backups = sorted(tmp_path.glob("audit-*.log.gz"))
+    assert len(backups) == 2
+    assert json.loads(gzip.decompress(backups[0].read_bytes()))["auditID"] == "id"
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_what_cannot_be_written_stops_nothing(
+    tmp_path: Path, clock: SetClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "folder").mkdir()
+
+    opened(tmp_path / "folder", clock).write(EVENT)
+
+    assert "an audit event could not be written" in caplog.text
