@@ -190,6 +190,7 @@ class Connection(web.RequestHandler):
         "_peer_known",
         "_streaming",
         "_used",
+        "remote",
     )
 
     def __init__(self, manager: web.Server, answer: Answer, bodies: Bodies, short_way: bool, **options: Any) -> None:
