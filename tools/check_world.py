@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "navarch"
 
 # Its two ends: the machine, and virtual time.
 WORLD = {"world.py", "sim/virtual.py"}
-KEYS = {"cluster/pki.py"}
+KEYS = {"cluster/pki.py", "store/encryption/kms.py", "store/encryption/providers.py"}
 # Where a thread of one's own is no business of the host's: these run in virtual time too.
 NO_THREADS = ("controllers/", "scheduler/", "sim/", "client/", "kinds/", "api/")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from navarch.api.errors import StatusError, expired, timeout, too_large_resource_version
 from navarch.api.meta import Obj, Resource
@@ -39,6 +39,8 @@ class Caches:
 
     def __init__(self, store: Store, kinds: Iterable[Kind]) -> None:
         self.store = store
+        # What a store wants written again although it says the same: it is encrypted with a key of yesterday.
+        self._stale: Container[str] = getattr(store, "stale", ())
         self.backlogs = Backlogs()
         self.revision = 0
         # How often something went wrong, and what is wrong now.
@@ -54,6 +56,9 @@ class Caches:
         for kind in kinds:
             if not kind.virtual:
                 self._register(kind)
+
+    def is_stale(self, key: str) -> bool:
+        return key in self._stale
 
     async def add(self, kind: Kind) -> WatchCache:
         """The cache behind a kind, filled, while all others are kept up to date.  Raises StatusError,

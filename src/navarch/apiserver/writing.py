@@ -509,6 +509,8 @@ class Writing:
 
     async def _is_stored(self, codec: Codec, value: bytes, cached: Cached) -> bool:
         """Whether these bytes say what is stored, in whichever order."""
+        if self._core.caches.is_stale(cached.key):
+            return False
         stored = codec.unstamp(cached.data, cached.revision)
         if value == stored or len(value) != len(stored):
             return value == stored

@@ -70,7 +70,7 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if name := metadata.get("name"):
         settings.setdefault("name", name)
     known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
-             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL"}  # fmt: skip
+             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "apiserver"}  # fmt: skip
     for key in settings:
         if key not in known:
             raise ConfigError(f"{path}: unknown setting {key!r} in spec; known are {', '.join(sorted(known))}")

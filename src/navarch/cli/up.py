@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import click
@@ -137,6 +138,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         changes["event_ttl_s"] = round(duration_s(str(event_ttl)))
         if changes["event_ttl_s"] < 1:
             raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
+    if "apiserver" in from_file:
+        changes["apiserver_flags"] = _apiserver_flags(from_file["apiserver"])
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
@@ -188,6 +191,29 @@ def _bring_up(
             say("Interrupted; stopping what was started.")
             _abandon(process, config)
         sys.exit(130)
+
+
+def _apiserver_flags(stated: Any) -> dict[str, str]:
+    """kube-apiserver's flags by name, files by their full paths.  Raises ConfigError."""
+    from navarch.cluster.flags.apiserver_settings import cluster_flags
+    from navarch.cluster.flags.pflag import FlagError
+
+    if not isinstance(stated, dict):
+        raise ConfigError(
+            "spec.apiserver: flags of kube-apiserver by their names, such as `audit-log-path: /var/log/a`"
+        )
+    flags: dict[str, str] = {}
+    for name, value in stated.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, bool):
+            text = text.lower()
+        is_file = str(name).endswith(("-file", "-config", "-path"))
+        flags[str(name)] = str(Path(text).absolute()) if is_file and text not in ("", "-") else text
+    try:
+        cluster_flags(flags)
+    except FlagError as error:
+        raise ConfigError(f"spec.apiserver: {error}") from None
+    return flags
 
 
 def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from navarch.api import schema
 from navarch.api.meta import Obj
@@ -28,6 +29,8 @@ from navarch.apiserver.changes import Change
 from navarch.apiserver.server import ApiServer
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.flags.apiserver_settings import changed, cluster_flags
+from navarch.cluster.flags.pflag import FlagError
 from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, settings_of
 from navarch.kinds.registry import builtin
 from navarch.store.base import Store
@@ -108,14 +111,22 @@ def _kubelet_tls(kubelets: KubeletAccess) -> ssl.SSLContext:
 def make_server(config: ClusterConfig, *, store: Store | None = None, world: World | None = None) -> ApiServer:
     """A cluster's server that is not started yet; call `attach` after its start."""
     world = world or RealWorld(config.seed)
-    return assemble(settings_of(config), store or make_store(config, world), world)
+    return assemble(server_settings(config), store or make_store(config, world), world)
+
+
+def server_settings(config: ClusterConfig) -> ServerSettings:
+    """A cluster's, with what its configuration says by kube-apiserver's flags.  Raises ConfigError."""
+    try:
+        return changed(settings_of(config), cluster_flags(config.apiserver_flags))
+    except FlagError as error:
+        raise ConfigError(str(error)) from None
 
 
 def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     """A server that is not started yet; call `attach` after its start."""
     version = settings.kubernetes_version
     server = ApiServer(
-        store,
+        _encrypted(store, settings.encryption),
         registry=builtin(schema.load(version)),
         kubernetes_version=version,
         world=world,
@@ -147,6 +158,19 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         ),
     )
     return server
+
+
+def _encrypted(store: Store, configuration: Path | None) -> Store:
+    """Raises ConfigError."""
+    if configuration is None:
+        return store
+    from navarch.store.encryption.config import EncryptionError, read
+    from navarch.store.encryption.store import EncryptedStore
+
+    try:
+        return EncryptedStore(store, read(configuration))
+    except EncryptionError as error:
+        raise ConfigError(f"error while parsing encryption configuration: {error}") from None
 
 
 def _auditing(settings: AuditSettings, world: World) -> Auditing:

@@ -57,7 +57,8 @@ class ClusterConfig:
     seed: int | None = None
     kubeconfig: str = ""
     static_pods: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    # What the API server is told beside, by kube-apiserver's names.
+    apiserver_flags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:

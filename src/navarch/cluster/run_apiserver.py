@@ -11,10 +11,9 @@ import sys
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.tls import tls_context
-from navarch.cluster.assembly import attach, bootstrap_config, make_server
+from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.listening import listen
-from navarch.cluster.settings import settings_of
 from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
 from navarch.store.base import Lost
@@ -24,6 +23,7 @@ log = logging.getLogger(__name__)
 
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
+    settings = server_settings(config)
     server = make_server(config)
     try:
         await server.start()
@@ -31,8 +31,8 @@ async def run(config: ClusterConfig) -> None:
         # Another try will not help: the message is for who started the cluster.
         log.error("%s", error)
         sys.exit(HOPELESS)
-    attach(server)
-    await bootstrap(server, bootstrap_config(settings_of(config)))
+    attach(server, settings.authorization_modes)
+    await bootstrap(server, bootstrap_config(settings))
     front = HTTPFront(server)
     pki = config.pki
     tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")

@@ -70,6 +70,8 @@ class ServerSettings:
     cluster_dns: str = ""
     event_ttl_s: float = 3600.0
     audit: AuditSettings | None = None
+    # Which resources are encrypted at rest, and how.
+    encryption: Path | None = None
     kubernetes_version: str = DEFAULT_VERSION
 
     @property

@@ -15,12 +15,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from navarch.cluster.kube.apiserver_flags import ABOUT, FLAGS
+from navarch.cluster.flags.apiserver_flags import ABOUT, FLAGS
+from navarch.cluster.flags.pflag import FlagError, Flags, help_text, parse
 from navarch.cluster.kube.environment import kubernetes_version
-from navarch.cluster.kube.flags import FlagError, Flags, help_text, parse
 
 if TYPE_CHECKING:
-    from navarch.cluster.kube.apiserver_settings import KubeApiServer
+    from navarch.cluster.flags.apiserver_settings import KubeApiServer
 
 log = logging.getLogger("kube-apiserver")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         from navarch.cluster.component import load, new_event_loop, tune_collector
 
         load("navarch.cluster.kube.apiserver_run")
-        from navarch.cluster.kube.apiserver_settings import from_flags
+        from navarch.cluster.flags.apiserver_settings import from_flags
 
         settings = from_flags(flags)
     except FlagError as error:

@@ -18,7 +18,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.apiserver.tls import tls_context
 from navarch.apiserver.user import User
 from navarch.cluster.assembly import assemble, attach, bootstrap_config
-from navarch.cluster.kube.apiserver_settings import KubeApiServer
+from navarch.cluster.flags.apiserver_settings import KubeApiServer
 from navarch.cluster.kube.environment import controllers_wanted, kubernetes_version
 from navarch.cluster.listening import listen
 from navarch.cluster.settings import ServerSettings

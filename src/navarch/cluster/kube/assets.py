@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from navarch.cluster.flags.apiserver_flags import ABOUT, FLAGS
+from navarch.cluster.flags.pflag import help_text
 from navarch.cluster.kube import etcd, warm_client
-from navarch.cluster.kube.apiserver_flags import ABOUT, FLAGS
 from navarch.cluster.kube.environment import VERSION
-from navarch.cluster.kube.flags import help_text
 
 _PROGRAM: Final = """\
 #!/bin/sh

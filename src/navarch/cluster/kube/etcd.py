@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-from navarch.cluster.kube.flags import LIST, NUMBER, SWITCH, TEXT, Flag, FlagError, Flags, help_text, parse
+from navarch.cluster.flags.pflag import LIST, NUMBER, SWITCH, TEXT, Flag, FlagError, Flags, help_text, parse
 from navarch.cluster.kube.grpc_refusal import PREFACE, refuse
 
 VERSION: Final = "3.6.5"

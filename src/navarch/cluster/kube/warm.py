@@ -28,7 +28,7 @@ def main(descriptor: int) -> int:
     """`descriptor` is a listening socket; standard input ends when etcd does."""
     listening = socket.socket(fileno=descriptor)
     load("navarch.cluster.kube.apiserver_run")
-    load("navarch.cluster.kube.apiserver_settings")
+    load("navarch.cluster.flags.apiserver_settings")
     from navarch.cluster.kube import apiserver
 
     with selectors.DefaultSelector() as waiting:

@@ -17,7 +17,8 @@ from typing import Any, Final
 from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
-from navarch.cluster.kube.flags import FlagError, Flags
+from navarch.cluster.flags.apiserver_flags import FLAGS
+from navarch.cluster.flags.pflag import FlagError, Flags, parse
 from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
@@ -146,6 +147,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "client-ca-file": ("client_ca", _path),
     "disable-admission-plugins": ("disabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
+    "encryption-provider-config": ("encryption", _path),
     "event-ttl": ("event_ttl_s", Flags.seconds),
     "service-account-jwks-uri": ("jwks_uri", Flags.text),
     "service-account-key-file": ("token_keys", lambda flags, name: tuple(map(Path, flags.texts(name)))),
@@ -154,6 +156,23 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "tls-private-key-file": ("serving_key", _path),
     "token-auth-file": ("static_tokens", lambda flags, name: static_tokens(Path(flags.text(name)))),
 }
+
+
+# What the API server of a cluster can be told beyond what the cluster itself settles.
+_FOR_CLUSTERS: Final = """
+    anonymous-auth api-audiences authorization-mode disable-admission-plugins enable-admission-plugins
+    encryption-provider-config service-account-jwks-uri service-account-key-file token-auth-file
+"""
+CLUSTER_FLAGS: Final = frozenset(
+    (*_FOR_CLUSTERS.split(), *(name for name in FLAGS if name.startswith("audit-") and FLAGS[name].effective))
+)
+
+
+def cluster_flags(stated: Mapping[str, str]) -> Flags:
+    """What a cluster's configuration says by kube-apiserver's names.  Raises FlagError."""
+    if unknown := sorted(name for name in stated if name not in CLUSTER_FLAGS):
+        raise FlagError(f"--{unknown[0]} is no flag that can be set here; these are {', '.join(sorted(CLUSTER_FLAGS))}")
+    return parse(FLAGS, [f"--{name}={value}" for name, value in stated.items()])
 
 
 def _audit(flags: Flags) -> AuditSettings:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from navarch.api.duration import seconds_of
+
 # What a flag takes: a switch, one value, a number, a duration, or a list that commas and repetitions make.
 SWITCH: Final = "bool"
 TEXT: Final = "string"
@@ -20,7 +22,6 @@ LIST: Final = "strings"
 
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-_UNITS_S: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
 class FlagError(Exception):
@@ -121,25 +122,6 @@ def _refused(type_: str, value: str) -> str | None:
         except ValueError:
             return f'time: invalid duration "{value}"'
     return None
-
-
-def seconds_of(text: str) -> float:
-    """A duration as Go writes it.  Raises ValueError."""
-    rest = text.lstrip("+-")
-    if rest == "0":
-        return 0.0
-    if not rest:
-        raise ValueError(text)
-    total = 0.0
-    while rest:
-        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
-        rest = rest[len(number) :]
-        unit = rest[: len(rest) - len(rest.lstrip("hmsuµn"))]
-        if unit not in _UNITS_S:
-            raise ValueError(text)
-        total += float(number) * _UNITS_S[unit]
-        rest = rest[len(unit) :]
-    return -total if text.startswith("-") else total
 
 
 def help_text(about: str, program: str, flags: Iterable[Flag]) -> str:

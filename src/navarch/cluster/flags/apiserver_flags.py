@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from navarch.cluster.kube.flags import DURATION, LIST, NUMBER, SWITCH, TEXT, Flag
+from navarch.cluster.flags.pflag import DURATION, LIST, NUMBER, SWITCH, TEXT, Flag
 
 ABOUT: Final = "The Kubernetes API server validates and configures data for the api objects, and serves them."
 
@@ -14,7 +14,7 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     SWITCH: "anonymous-auth audit-log-compress",
     TEXT: """
         advertise-address audit-log-format audit-log-path audit-policy-file bind-address cert-dir client-ca-file
-        etcd-cafile etcd-certfile etcd-keyfile etcd-prefix
+        encryption-provider-config etcd-cafile etcd-certfile etcd-keyfile etcd-prefix
         kubelet-certificate-authority kubelet-client-certificate kubelet-client-key service-account-jwks-uri
         service-account-signing-key-file service-cluster-ip-range service-node-port-range tls-cert-file
         tls-private-key-file token-auth-file
@@ -42,7 +42,7 @@ _IDLE: Final[Mapping[str, str]] = {
         audit-webhook-config-file audit-webhook-mode audit-webhook-version authentication-config
         authentication-token-webhook-config-file authentication-token-webhook-version authorization-config
         authorization-policy-file authorization-webhook-config-file authorization-webhook-version debug-socket-path
-        egress-selector-config-file encryption-provider-config endpoint-reconciler-type external-hostname goaway-chance
+        egress-selector-config-file endpoint-reconciler-type external-hostname goaway-chance
         log-json-info-buffer-size log-text-info-buffer-size logging-format oidc-ca-file oidc-client-id oidc-groups-claim
         oidc-groups-prefix oidc-issuer-url oidc-username-claim oidc-username-prefix peer-advertise-ip
         peer-advertise-port peer-ca-file proxy-client-cert-file proxy-client-key-file requestheader-client-ca-file

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from navarch.api.duration import seconds_of
 from navarch.apiserver.user import User
-from navarch.cluster.kube.apiserver_flags import FLAGS
-from navarch.cluster.kube.apiserver_settings import from_flags, static_tokens
-from navarch.cluster.kube.flags import FlagError, help_text, parse, seconds_of
+from navarch.cluster.flags.apiserver_flags import FLAGS
+from navarch.cluster.flags.apiserver_settings import from_flags, static_tokens
+from navarch.cluster.flags.pflag import FlagError, help_text, parse
 
 NEEDED = [
     "--etcd-servers=http://127.0.0.1:2379",
