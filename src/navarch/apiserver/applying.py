@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from navarch.api import apply as managed
-from navarch.api.errors import FieldError, StatusError, bad_request, invalid, required, unexplained
+from navarch.api.errors import StatusError, bad_request, unexplained
 from navarch.api.go_text import go_kind
 from navarch.api.meta import Obj
 from navarch.api.schema_decode import DecodeError
@@ -22,12 +22,10 @@ from navarch.apiserver.patch_errors import converter_text
 
 class Applying:
     def __init__(self, call: Call, now: Callable[[], str]) -> None:
-        """Raises StatusError 422 for a request that does not say who applies."""
         self._call = call
         self._now = now
         self._config: Obj = {}
         self._ignored = call.kind.strategy.resets(call.route.subresource, has_status=call.kind.has_status)
-        require_manager(call)
 
     def read(self) -> None:
         """Raises StatusError 400."""
@@ -65,16 +63,7 @@ class Applying:
         metadata = obj.setdefault("metadata", {})
         if call.namespace and metadata.setdefault("namespace", call.namespace) != call.namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-        name = call.route.name
-        if not metadata.get("name"):
-            raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
-        decoding.check_name(obj, name)
-
-
-def require_manager(call: Call) -> None:
-    if not call.request.arg("fieldManager"):
-        error: FieldError = required("fieldManager", "is required for apply patch")
-        raise invalid("PatchOptions", "meta.k8s.io", "", [error])
+        decoding.check_name(obj, call.route.name)
 
 
 def read_configuration(call: Call) -> Obj:
@@ -96,7 +85,7 @@ def warn_of_duplicates(call: Call) -> None:
     duplicates = decoding.duplicates_of(call.request)
     if not duplicates:
         return
-    validation = decoding.field_validation_of(call.request, "PatchOptions")
+    validation = decoding.field_validation_of(call.request)
     if validation == "Strict":
         said = "\n".join(f"  {text}" for text in duplicates)
         raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n{said}")

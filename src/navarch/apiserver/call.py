@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from navarch.api.errors import FieldError, bad_request, invalid, not_supported
+from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
-from navarch.apiserver.decoding import field_validation_of
+from navarch.apiserver.decoding import APPLY, media_type_of
 from navarch.apiserver.negotiation import Form
 from navarch.apiserver.routes import Route, is_true
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import User
+from navarch.apiserver.write_options import check_write_options
 from navarch.apiserver.writing import Origin
 from navarch.client.transport import Request
 
@@ -45,26 +46,13 @@ class Call:
 
     @property
     def dry_run(self) -> bool:
-        """Raises StatusError 422 for anything but `All`."""
-        if not self.request.query:
-            return False
-        values = [value for name, value in self.request.query if name == "dryRun" and value]
-        if any(value != "All" for value in values):
-            error = not_supported("dryRun", values, ("All",))
-            raise invalid(_OPTIONS_KIND.get(self.verb, "CreateOptions"), "meta.k8s.io", "", [error])
-        return bool(values)
+        return bool(self.request.query) and any(name == "dryRun" for name, _ in self.request.query)
 
     @property
     def manager(self) -> str:
         """The field manager: as stated, else the user agent's first word."""
         stated = self.request.arg("fieldManager") if self.request.query else ""
         if stated:
-            if len(stated.encode()) > _MANAGER_MAX or not stated.isprintable():
-                kind = _OPTIONS_KIND.get(self.verb, "CreateOptions")
-                detail = "should only contain printable characters and be at most 128 bytes"
-                raise invalid(
-                    kind, "meta.k8s.io", "", [FieldError("FieldValueInvalid", "fieldManager", detail, stated)]
-                )
             return stated
         agent = self.request.headers.get("user-agent", "").split("/", 1)[0][:_MANAGER_MAX]
         return agent or "unknown"
@@ -74,18 +62,24 @@ class Call:
         return is_true(self.request.arg("force", "0"))
 
     def origin(self) -> Origin:
-        """Whose write this is, for the pipeline."""
+        """Whose write this is, for the pipeline.  Raises StatusError 422 for options that are none."""
         options: Obj = {"kind": _OPTIONS_KIND.get(self.verb, "CreateOptions"), "apiVersion": "meta.k8s.io/v1"}
+        self.check_options()
         dry_run = self.dry_run
         if dry_run:
             options["dryRun"] = ["All"]
-        if self.request.query:
-            field_validation_of(self.request, options["kind"])
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
         return Origin(
             self.user, self.manager, dry_run, options, self.warnings, len(self.request.body), self.requested_kind
         )
+
+    def check_options(self) -> None:
+        """Raises StatusError 422."""
+        query, patching = self.request.query, self.verb == "patch"
+        if query or (patching and self.request.headers["content-type"].startswith(APPLY)):
+            applying = patching and media_type_of(self.request).startswith(APPLY)
+            check_write_options(query, _OPTIONS_KIND.get(self.verb, "CreateOptions"), applying=applying)
 
     @property
     def requested_kind(self) -> ServedKind | None:

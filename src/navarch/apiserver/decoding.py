@@ -17,7 +17,7 @@ import orjson
 
 from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import has_duplicates, strict_problems
-from navarch.api.errors import bad_request, invalid, invalid_value, not_supported, unsupported_media_type
+from navarch.api.errors import bad_request, invalid, invalid_value, unsupported_media_type
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.api.schema import Compiled
@@ -31,7 +31,8 @@ from navarch.kinds.base import Kind
 MAX_BODY = 3 * 1024 * 1024
 JSON = "application/json"
 YAML = "application/yaml"
-APPLY_YAML = "application/apply-patch+yaml"
+APPLY = "application/apply-patch"
+APPLY_YAML = f"{APPLY}+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
 _JSON_TYPES = frozenset({"", JSON})
 # Where Kubernetes' list of built-in kinds is.
@@ -247,13 +248,9 @@ def go_type(value: Any) -> str:
     return "array" if isinstance(value, list) else "null" if value is None else "object"
 
 
-def field_validation_of(request: Request, options_kind: str = "CreateOptions") -> str:
-    """`Ignore`, `Warn` (the default) or `Strict`.  Raises StatusError 422."""
-    text = request.arg("fieldValidation") if request.query else ""
-    if text in ("", "Warn", "Strict", "Ignore"):
-        return text or "Warn"
-    error = not_supported("fieldValidation", text, ("", "Ignore", "Strict", "Warn"))
-    raise invalid(options_kind, "meta.k8s.io", "", [error])
+def field_validation_of(request: Request) -> str:
+    """`Ignore`, `Warn` (the default) or `Strict`; what else there is has been refused (`write_options`)."""
+    return (request.arg("fieldValidation") if request.query else "") or "Warn"
 
 
 async def decode_body(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:
@@ -381,7 +378,9 @@ def duplicates_of(request: Request) -> list[str]:
 
 def check_name(obj: Obj, name: str) -> None:
     stated = obj["metadata"].get("name")
-    if stated and stated != name:
+    if not stated:
+        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    if stated != name:
         raise bad_request(f"the name of the object ({stated}) does not match the name on the URL ({name})")
 
 
@@ -389,7 +388,7 @@ def check_namespace(obj: Obj, kind: Kind, namespace: str) -> None:
     """Fill in the namespace of the path, or refuse another one."""
     metadata = obj["metadata"]
     if not kind.resource.namespaced:
-        # A stated namespace is refused by validation.
+        metadata.pop("namespace", None)
         return
     stated = metadata.get("namespace")
     if not stated:

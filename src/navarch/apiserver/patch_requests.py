@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from navarch.api import protobuf
 from navarch.api.duplicates import has_duplicates, strict_problems
-from navarch.api.errors import StatusError, bad_request, forbidden_field, invalid
+from navarch.api.errors import StatusError, bad_request
 from navarch.api.go_text import go_kind
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
@@ -48,17 +48,10 @@ class Patch:
     problems: list[str] = field(default_factory=list)
 
 
-def check_no_force(call: Call) -> None:
-    """Raises StatusError 422."""
-    if call.request.query and (call.force or call.request.arg("force")):
-        error = forbidden_field("force", "may not be specified for non-apply patch")
-        raise invalid("PatchOptions", "meta.k8s.io", "", [error])
-
-
 def read_patch(call: Call, media_type: str) -> Patch:
     """Raises StatusError 400."""
     request = call.request
-    looks = not request.query or decoding.field_validation_of(request, "PatchOptions") != "Ignore"
+    looks = not request.query or decoding.field_validation_of(request) != "Ignore"
     prefix = "error decoding patch: " if looks and media_type != STRATEGIC_PATCH else ""
     try:
         body = decoding.parsed(request)
@@ -112,7 +105,7 @@ def check_patched(call: Call, kind: Target, old: Obj, patch: Patch, obj: Obj, to
         raise _refused(kind, old, patch, converter_text(error) if strategic else str(error)) from None
     if not unknown and not patch.problems:
         return
-    validation = decoding.field_validation_of(call.request, "PatchOptions")
+    validation = decoding.field_validation_of(call.request)
     if len(unknown) > 1 and not strategic:
         unknown = _in_order(kind, old, patch)
     problems = [*patch.problems, *(f'unknown field "{path}"' for path in unknown)]

@@ -25,7 +25,7 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert
 from navarch.apiserver.negotiation import JSON, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
-from navarch.apiserver.patch_requests import Patch, check_no_force, check_patched, read_patch
+from navarch.apiserver.patch_requests import Patch, check_patched, read_patch
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from navarch.apiserver.reading import Listed, Reading, list_metadata
 from navarch.apiserver.renderings import check_form, enclosed, heading, included, list_body, rendering_of, untyped
@@ -170,21 +170,18 @@ class Objects:
         kind, core = call.kind, self.core
         if kind.ending:
             raise ending(kind.resource.group, kind.resource.plural)
+        origin = call.origin()
         obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
-        if call.route.name:
-            decoding.check_name(obj, call.route.name)
-        written = await self.writing.create(kind.pipeline_kind, self._to_stored(kind, obj), call.origin())
+        written = await self.writing.create(kind.pipeline_kind, self._to_stored(kind, obj), origin)
         return await self.answer(call, self._from_stored(kind, written.data), 201)
 
     async def update(self, call: Call) -> Response:
         kind, core, name = call.kind, self.core, call.route.name
+        origin = call.origin()
         obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
         decoding.check_name(obj, name)
-        obj["metadata"].setdefault("name", name)
-        if not obj["metadata"]["name"]:
-            raise bad_request("name must be provided")
         first = [obj]
 
         def stated() -> Obj:
@@ -193,7 +190,6 @@ class Objects:
                 return first.pop()
             again = decoding.decode_object(core, kind, call.request, [])
             decoding.check_namespace(again, kind, call.namespace)
-            again["metadata"].setdefault("name", name)
             return again
 
         def wanted(old: Obj) -> Obj:
@@ -207,7 +203,7 @@ class Objects:
             return new
 
         may_create = kind.strategy.allow_create_on_update and not call.route.subresource
-        written = await self.modify(call, wanted, missing=missing if may_create else None)
+        written = await self.modify(call, wanted, origin=origin, missing=missing if may_create else None)
         return await self.answer(call, written.data, 201 if written.created else 200)
 
     async def patch(self, call: Call) -> Response:
@@ -215,12 +211,12 @@ class Objects:
         offered = PATCH_TYPES if call.kind.own_schemas is None else CUSTOM_PATCH_TYPES
         if media_type not in offered:
             raise unsupported_media_type(offered)
+        origin = call.origin()
         if media_type == decoding.APPLY_YAML:
-            written = await self._apply(call)
+            written = await self._apply(call, origin)
         else:
-            check_no_force(call)
             patch = await self.core.work.apart(len(call.request.body), read_patch, call, media_type)
-            written = await self.modify(call, self._patched(call, patch), patch=True)
+            written = await self.modify(call, self._patched(call, patch), origin=origin, patch=True)
         return await self.answer(call, written.data, 201 if written.created else 200)
 
     def _patched(self, call: Call, patch: Patch) -> Callable[[Obj], Obj]:
@@ -239,7 +235,7 @@ class Objects:
         if call.namespace and metadata.get("namespace", call.namespace) != call.namespace:
             raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
-    async def _apply(self, call: Call) -> Written:
+    async def _apply(self, call: Call, origin: Origin) -> Written:
         kind, core = call.kind, self.core
         applying = Applying(call, core.now_text)
         compiled = kind.compiled
@@ -256,7 +252,6 @@ class Objects:
             new["metadata"].pop("resourceVersion", None)
             return new
 
-        origin = call.origin()
         origin.manager = ""
         return await self.modify(
             call,

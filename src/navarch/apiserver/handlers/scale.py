@@ -14,13 +14,13 @@ from navarch.api.scale_fields import of_object, of_scale
 from navarch.api.schema import Compiled, SchemaSet
 from navarch.api.selectors import from_map, label_selector_of
 from navarch.apiserver import decoding
-from navarch.apiserver.applying import read_configuration, require_manager, warn_of_duplicates
+from navarch.apiserver.applying import read_configuration, warn_of_duplicates
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import PATCH_TYPES, Objects
 from navarch.apiserver.negotiation import respond_obj
-from navarch.apiserver.patch_requests import check_no_force, check_patched, read_patch
+from navarch.apiserver.patch_requests import check_patched, read_patch
 from navarch.apiserver.patching import patched
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.writing import How, Written
@@ -62,11 +62,10 @@ class Scaling:
         media_type = decoding.media_type_of(call.request)
         if media_type not in PATCH_TYPES:
             raise unsupported_media_type(PATCH_TYPES)
+        call.check_options()
         if media_type == decoding.APPLY_YAML:
-            require_manager(call)
             config = read_configuration(call)
             return await self._write(call, lambda current: self._applied(call, current, config), patch=True)
-        check_no_force(call)
         patch = read_patch(call, media_type)
 
         def patched_scale(current: Obj) -> Obj:
