@@ -120,5 +120,9 @@ def with_condition(obj: Obj, finding: Finding, now: str) -> Obj | None:
             condition["lastTransitionTime"] = before.get("lastTransitionTime") or now
         if before == condition:
             return None
-    others = [each for each in (obj.get("status") or {}).get("conditions") or () if each.get("type") != "Available"]
-    return {**obj, "status": {**(obj.get("status") or {}), "conditions": [*others, condition]}}
+    conditions = list((obj.get("status") or {}).get("conditions") or ())
+    if before is None:
+        conditions.append(condition)
+    else:
+        conditions[conditions.index(before)] = condition
+    return {**obj, "status": {**(obj.get("status") or {}), "conditions": conditions}}
