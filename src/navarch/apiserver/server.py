@@ -133,6 +133,8 @@ class ApiServer:
         finalizing = Finalizing(self.core, self.objects.deleting, self.writer)
         self._definitions = Definitions(self.core, self._serving, self.writer, finalizing)
         self._definitions.converter_of = converters(self.core.webhooks, self.core.world)
+        # What others want done now and then, from `start` on.
+        self.chores: list[Chore] = []
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None
@@ -180,7 +182,7 @@ class ApiServer:
             await self._definitions.begin()
         await self.core.caches.start()
         self.core.world.incarnate(self.core.caches.revision)
-        chores = chores_of(self.core.caches)
+        chores = [*chores_of(self.core.caches), *self.chores]
         if self._repair is not None:
             # Before the first service: what is stored may be older than the keys that hold its addresses.
             await self._repair()

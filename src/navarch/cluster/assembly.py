@@ -12,6 +12,8 @@ from navarch.api import schema
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.admission.policies import Policies
+from navarch.apiserver.admission.versions import Versions
 from navarch.apiserver.admission.webhooks import Webhooks
 from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.allocation.services import AllocationConfig
@@ -20,13 +22,21 @@ from navarch.apiserver.audit.log import AuditLog
 from navarch.apiserver.audit.trail import Auditing
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
+from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.auth.node import NodeAuthorizer
 from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.changes import Change
+from navarch.apiserver.housekeeping import Chore
+from navarch.apiserver.policies.params import Params
+from navarch.apiserver.policies.requests import Requests
+from navarch.apiserver.policies.typechecking import SWEEP_EVERY_S, TypeChecking
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import LOOPBACK, User
+from navarch.client.base import Client
+from navarch.client.local import LocalTransport
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.flags.apiserver_settings import changed, cluster_flags
@@ -134,7 +144,15 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     )
     tokens = make_tokens(settings, server.reader, world)
     core, proxy = server.core, settings.front_proxy
-    webhooks = Webhooks(core.caches, core.encodings, core.schemas, core.webhooks, world)
+
+    def authorize(user: User, asked: RequestAttributes) -> Decision:
+        # Asked for at each call: the authorizer is attached after the start.
+        return core.authorizer.authorize(user, asked)
+
+    versions = Versions(core.encodings, core.schemas)
+    types = TypeChecking(lambda: core.served, Client(LocalTransport(server.as_user(LOOPBACK))))
+    requests = Requests(server.reader, versions, authorize, world)
+    webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
     core.metrics.parts.append(webhooks.metrics.lines)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
     server.use(
@@ -151,12 +169,13 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
             server.writer,
             AdmissionConfig(settings.disabled_plugins),
             world,
-            # Asked for at each call: the authorizer is attached after the start.
-            authorize=lambda user, asked: server.core.authorizer.authorize(user, asked),
+            authorize=authorize,
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
+            policies=Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types),
             webhooks=webhooks,
         ),
     )
+    server.chores.append(Chore("types of policies", SWEEP_EVERY_S, types.sweep))
     return server
 
 

@@ -110,6 +110,18 @@ PRIORITY_LEVEL_CONFIGURATIONS: Final = Resource(
     "flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations", "PriorityLevelConfiguration", False
 )
 
+MUTATING_ADMISSION_POLICIES: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", False
+)
+MUTATING_ADMISSION_POLICY_BINDINGS: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", False
+)
+VALIDATING_ADMISSION_POLICIES: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False
+)
+VALIDATING_ADMISSION_POLICY_BINDINGS: Final = Resource(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", False
+)
 MUTATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
     "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False
 )
@@ -150,6 +162,8 @@ __all__ = [
     "LEASES",
     "LIMIT_RANGES",
     "LOCAL_SUBJECT_ACCESS_REVIEWS",
+    "MUTATING_ADMISSION_POLICIES",
+    "MUTATING_ADMISSION_POLICY_BINDINGS",
     "MUTATING_WEBHOOK_CONFIGURATIONS",
     "NAMESPACES",
     "NETWORK_POLICIES",
@@ -179,6 +193,8 @@ __all__ = [
     "STORAGE_CLASSES",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
+    "VALIDATING_ADMISSION_POLICIES",
+    "VALIDATING_ADMISSION_POLICY_BINDINGS",
     "VALIDATING_WEBHOOK_CONFIGURATIONS",
     "VOLUME_ATTACHMENTS",
     "VOLUME_ATTRIBUTES_CLASSES",

@@ -23,6 +23,7 @@ from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.pod_security import PodSecurity
+from navarch.apiserver.admission.policies import MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy
 from navarch.apiserver.admission.priority import Priority
 from navarch.apiserver.admission.resource_quota import ResourceQuota
 from navarch.apiserver.admission.runtime_class import RuntimeClass
@@ -89,11 +90,12 @@ def default_chain(
     authorize: Authorize | None = None,
     rules: Rules | None = None,
     more: Callable[[], Iterable[Plugin]] = tuple,
+    policies: Policies | None = None,
     webhooks: Webhooks | None = None,
 ) -> Chain:
     """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
-    `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before `webhooks` and
-    quota, which is last because it counts what the others have made of the object."""
+    `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before `policies`,
+    `webhooks` and quota, which is last because it counts what the others have made of the object."""
     plugins: list[Plugin] = [
         NamespaceLifecycle(reader),
         LimitRanger(reader),
@@ -111,6 +113,8 @@ def default_chain(
         DefaultStorageClass(reader),
         DefaultIngressClass(reader),
         *more(),
+        *(() if policies is None else (MutatingAdmissionPolicy(policies), ValidatingAdmissionPolicy(policies))),
+        *(() if policies is None else (policies.types,)),
         *(() if webhooks is None else (MutatingAdmissionWebhook(webhooks), ValidatingAdmissionWebhook(webhooks))),
         ResourceQuota(reader, writer),
     ]

@@ -10,28 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import orjson
 
-from navarch.api.errors import StatusError, bad_request, forbidden, internal, not_found
+from navarch.api.errors import StatusError, bad_request, forbidden, internal
 from navarch.api.meta import Obj, Resource, new_uid
 from navarch.api.patch import json_patch
-from navarch.api.schema import SchemaSet
 from navarch.apiserver.admission.base import Attributes, Plugin
+from navarch.apiserver.admission.rounds import Rounds
+from navarch.apiserver.admission.selection import selects
+from navarch.apiserver.admission.versions import Versions
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.codec import decode
-from navarch.apiserver.encodings import Encodings
-from navarch.apiserver.served import ServedKind
+from navarch.apiserver.policies.evaluation import EvaluationError
+from navarch.apiserver.policies.requests import Requests
 from navarch.apiserver.webhooks import reviews
 from navarch.apiserver.webhooks.client import CallError, WebhookClient
 from navarch.apiserver.webhooks.hooks import Hook, Invocation, hooks_of, invocations, relatives
 from navarch.apiserver.webhooks.metrics import CALL_FAILED, MUTATING, REFUSED, VALIDATING, WebhookMetrics
 from navarch.apiserver.webhooks.reviews import Answer, AnswerError, Shown
 from navarch.kinds.base import Kind
-from navarch.kinds.registry import definition_name
-from navarch.kinds.resources import MUTATING_WEBHOOK_CONFIGURATIONS, NAMESPACES, VALIDATING_WEBHOOK_CONFIGURATIONS
+from navarch.kinds.resources import MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -46,20 +47,15 @@ class CallFailedError(Exception):
 
 
 class Webhooks:
-    """What both plugins need of their server. `condition` says whether a hook's conditions hold for a write."""
+    """What both plugins need of their server."""
 
     def __init__(
-        self,
-        caches: Caches,
-        encodings: Encodings,
-        schemas: SchemaSet,
-        client: WebhookClient,
-        world: World,
+        self, caches: Caches, versions: Versions, requests: Requests, client: WebhookClient, world: World
     ) -> None:
         self.metrics = WebhookMetrics()
         self.caches = caches
-        self.encodings = encodings
-        self.schemas = schemas
+        self.versions = versions
+        self.requests = requests
         self.client = client
         self.world = world
 
@@ -108,76 +104,6 @@ class Webhooks:
             raise reviews.refusal(hook.name, answer.status)
         return answer
 
-    async def shown(self, kind: Kind, attributes: Attributes) -> Shown:
-        """The objects of a write in the version of a kind.  Raises StatusError."""
-        return Shown(
-            kind,
-            await self._bytes(kind, attributes, attributes.obj),
-            await self._bytes(kind, attributes, attributes.old),
-        )
-
-    async def _bytes(self, kind: Kind, attributes: Attributes, obj: Obj | None) -> bytes:
-        if obj is None:
-            return b"null"
-        group, version, name = reviews.object_kind(attributes.kind, attributes.subresource)
-        api_version = f"{group}/{version}" if group else version
-        rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
-        data = orjson.dumps({"apiVersion": api_version, "kind": name, "metadata": obj.get("metadata"), **rest})
-        source = attributes.kind
-        if not self.is_own(attributes) or not isinstance(kind, ServedKind) or not isinstance(source, ServedKind):
-            return data
-        return await self._converted(source, kind, data)
-
-    async def _converted(self, source: ServedKind, target: ServedKind, data: bytes) -> bytes:
-        """Bytes of an object of one kind as another version's."""
-        if source is target:
-            return data
-        if target.is_storage:
-            return _head_first(await self.encodings.stored(source, decode(data)))
-        return await self.encodings.data(target, data)
-
-    @staticmethod
-    def is_own(attributes: Attributes) -> bool:
-        """Whether what is written is an object of the kind, and none of another one by a subresource."""
-        resource = attributes.kind.resource
-        own = (resource.group, resource.version, resource.kind)
-        return reviews.object_kind(attributes.kind, attributes.subresource) == own and attributes.operation != "CONNECT"
-
-    async def patched(self, attributes: Attributes, shown: Shown, answer: Answer) -> bool:
-        """Do what an answer's patch says; whether that changed anything.  Raises StatusError 500."""
-        obj, kind = attributes.obj, attributes.kind
-        assert obj is not None
-        own = self.is_own(attributes) and isinstance(kind, ServedKind)
-        before = shown.obj if not own or shown.kind is kind else await self._bytes(kind, attributes, obj)
-        try:
-            made = json_patch(decode(shown.obj), answer.patch)
-            if not isinstance(made, dict) or not isinstance(made.get("metadata", {}), dict):
-                raise bad_request("the patched object is no object")
-            self._decode(shown.kind, attributes, made)
-        except StatusError as error:
-            raise internal(error.message) from error
-        if self.is_own(attributes) and isinstance(kind, ServedKind):
-            if isinstance(shown.kind, ServedKind) and shown.kind is not kind:
-                made = decode(await self._converted(shown.kind, kind, _head_first(made)))
-            if kind.compiled is not None:
-                kind.compiled.default(made)
-            kind.strategy.defaults(made)
-        obj.clear()
-        obj.update(made)
-        after = await self._bytes(kind, attributes, obj)
-        # The same in another order is no change.
-        return after != before and (len(after) != len(before) or _sorted(after) != _sorted(before))
-
-    def _decode(self, kind: Kind, attributes: Attributes, made: Obj) -> None:
-        """Types checked, unknown fields dropped.  Raises StatusError."""
-        if self.is_own(attributes):
-            compiled = kind.compiled if isinstance(kind, ServedKind) else None
-        else:
-            definition = definition_name(*reviews.object_kind(kind, attributes.subresource))
-            compiled = self.schemas.compile(definition) if definition in self.schemas else None
-        if compiled is not None:
-            compiled.decode(made)
-
 
 class _WebhookPlugin(Plugin):
     """Who is asked about a write."""
@@ -225,40 +151,22 @@ class _WebhookPlugin(Plugin):
     def _asked(self, attributes: Attributes) -> Sequence[Invocation]:
         return self._matching(attributes.asked, attributes.operation, attributes.subresource)
 
-    def _selects(self, hook: Hook, attributes: Attributes) -> bool:
+    async def _selects(self, hook: Hook, attributes: Attributes) -> bool:
         """Raises StatusError: 404 for a namespace that is not there, 403 where a condition cannot be told."""
-        if not hook.namespaces.matches_everything:
-            labels = self._namespace_labels(attributes)
-            if labels is not None and not hook.namespaces.matches(labels):
-                return False
-        if not hook.objects.matches_everything and not any(
-            hook.objects.matches((obj.get("metadata") or {}).get("labels"))
-            for obj in (attributes.obj, attributes.old)
-            if obj is not None and "metadata" in obj
-        ):
+        if not selects(self._webhooks.caches, hook.namespaces, hook.objects, attributes):
             return False
-        return self._conditions_hold(hook, attributes)
+        return await self._conditions_hold(hook, attributes)
 
-    def _conditions_hold(self, hook: Hook, attributes: Attributes) -> bool:
+    async def _conditions_hold(self, hook: Hook, attributes: Attributes) -> bool:
         if not hook.conditions:
             return True
-        resource = attributes.asked.resource
-        why = "match conditions cannot be evaluated by this server"
-        raise forbidden(resource.plural, resource.group, attributes.name, why)
-
-    def _namespace_labels(self, attributes: Attributes) -> Mapping[str, str] | None:
-        """Those of the namespace that a write is in; None where it is in none."""
-        resource, obj = attributes.asked.resource, attributes.obj
-        if resource == NAMESPACES and not attributes.subresource and obj is not None:
-            found: Mapping[str, str] = obj["metadata"].get("labels") or {}
-            return found
-        name = reviews.request_namespace(attributes)
-        if not name:
-            return None
-        cached = self._webhooks.caches.of(NAMESPACES).get("", name)
-        if cached is None:
-            raise not_found("namespaces", "", name)
-        return cached.labels
+        try:
+            return await self._webhooks.requests.conditions_hold(hook.conditions, attributes, attributes.asked)
+        except EvaluationError as error:
+            if not hook.closed:
+                return False
+            resource = attributes.asked.resource
+            raise forbidden(resource.plural, resource.group, attributes.name, str(error)) from error
 
 
 class MutatingAdmissionWebhook(_WebhookPlugin):
@@ -268,16 +176,16 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
     configurations = MUTATING_WEBHOOK_CONFIGURATIONS
 
     async def mutate(self, attributes: Attributes) -> None:
-        rounds: _Rounds = attributes.state.setdefault(self.name, _Rounds())
+        rounds: Rounds[Hook] = attributes.state.setdefault(self.name, Rounds())
         if attributes.again:
             rounds.begin_again(attributes.obj)
         shown: Shown | None = None
         for index, invocation in enumerate(self._asked(attributes)):
             hook = invocation.hook
-            if not self._selects(hook, attributes) or (attributes.again and hook not in rounds.once_more):
+            if (attributes.again and hook not in rounds.once_more) or not await self._selects(hook, attributes):
                 continue
             if shown is None or shown.kind is not invocation.kind:
-                shown = await self._webhooks.shown(invocation.kind, attributes)
+                shown = await self._webhooks.versions.shown(invocation.kind, attributes)
             if await self._call(hook, index, attributes, shown):
                 rounds.changed()
                 attributes.reinvoke = True
@@ -296,7 +204,7 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
                 if attributes.obj is None:
                     why = "attempted to modify the object, which is not supported for this operation"
                     raise internal(f'admission webhook "{hook.name}" {why}')
-                changed = await self._webhooks.patched(attributes, shown, answer)
+                changed = await self._patched(attributes, shown, answer)
                 self._note("patch", number, index, attributes, hook, {"patch": answer.patch, "patchType": "JSONPatch"})
         except CallFailedError as error:
             _failed(hook, error)
@@ -304,6 +212,14 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         finally:
             self._note("mutation", number, index, attributes, hook, {"mutated": changed})
         return changed
+
+    async def _patched(self, attributes: Attributes, shown: Shown, answer: Answer) -> bool:
+        """Do what an answer's patch says; whether that changed anything.  Raises StatusError 500."""
+        try:
+            made = json_patch(decode(shown.obj), answer.patch)
+        except StatusError as error:
+            raise internal(error.message) from error
+        return await self._webhooks.versions.adopt(attributes, shown, made)
 
     def _note(self, what: str, number: int, index: int, attributes: Attributes, hook: Hook, said: Obj) -> None:
         value = {"configuration": hook.configuration, "webhook": hook.name, **said}
@@ -320,12 +236,12 @@ class ValidatingAdmissionWebhook(_WebhookPlugin):
         chosen = [
             (index, invocation)
             for index, invocation in enumerate(self._asked(attributes))
-            if self._selects(invocation.hook, attributes)
+            if await self._selects(invocation.hook, attributes)
         ]
         shown: dict[int, Shown] = {}
         for _, invocation in chosen:
             if id(invocation.kind) not in shown:
-                shown[id(invocation.kind)] = await self._webhooks.shown(invocation.kind, attributes)
+                shown[id(invocation.kind)] = await self._webhooks.versions.shown(invocation.kind, attributes)
         if len(chosen) == 1:
             index, invocation = chosen[0]
             await self._call(invocation.hook, index, attributes, shown[id(invocation.kind)])
@@ -353,40 +269,8 @@ class ValidatingAdmissionWebhook(_WebhookPlugin):
             attributes.annotations[_FAILED_OPEN.format("validating", 0, index)] = hook.name
 
 
-class _Rounds:
-    """Which webhooks are to be asked once more: those that want to be and were asked before something changed."""
-
-    def __init__(self) -> None:
-        self.called: list[Hook] = []
-        self.once_more: set[Hook] = set()
-        self._last = b""
-
-    def changed(self) -> None:
-        self.once_more.update(self.called)
-        self.called.clear()
-
-    def ended(self, obj: Obj | None) -> None:
-        if self.called or self.once_more:
-            self._last = orjson.dumps(obj)
-
-    def begin_again(self, obj: Obj | None) -> None:
-        if self.called and orjson.dumps(obj) != self._last:
-            # By a plugin of the server's own.
-            self.changed()
-
-
 def _failed(hook: Hook, error: CallFailedError) -> None:
     """Raises StatusError 500 unless the webhook's answer may be done without."""
     if hook.closed:
         raise internal(f'failed calling webhook "{hook.name}": {error}') from error
     log.warning('failed calling webhook "%s", going on without it: %s', hook.name, error)
-
-
-def _head_first(obj: Obj) -> bytes:
-    rest = {name: value for name, value in obj.items() if name not in ("apiVersion", "kind", "metadata")}
-    head = {"apiVersion": obj.get("apiVersion"), "kind": obj.get("kind"), "metadata": obj["metadata"]}
-    return orjson.dumps({**head, **rest})
-
-
-def _sorted(data: bytes) -> bytes:
-    return orjson.dumps(orjson.loads(data), option=orjson.OPT_SORT_KEYS)

@@ -15,6 +15,7 @@ from typing import Final
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.api.selectors import LabelSelector, label_selector_of
+from navarch.apiserver.policies.conditions import Conditions, conditions_of
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.webhooks.client import CallError, ClientConfig, client_config
 from navarch.apiserver.webhooks.reviews import VERSIONS
@@ -69,7 +70,7 @@ class Hook:
     equivalent: bool
     namespaces: LabelSelector
     objects: LabelSelector
-    conditions: tuple[Obj, ...]
+    conditions: Conditions
     closed: bool
     reinvocable: bool
     may_run_dry: bool
@@ -116,7 +117,7 @@ def _hook(configuration: str, index: int, webhook: Obj) -> Hook:
         webhook.get("matchPolicy") != "Exact",
         selector_of(webhook.get("namespaceSelector")),
         selector_of(webhook.get("objectSelector")),
-        tuple(webhook.get("matchConditions") or ()),
+        conditions_of(webhook.get("matchConditions") or ()),
         webhook.get("failurePolicy") != "Ignore",
         webhook.get("reinvocationPolicy") == "IfNeeded",
         webhook.get("sideEffects") in ("None", "NoneOnDryRun"),

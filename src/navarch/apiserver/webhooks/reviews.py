@@ -76,12 +76,23 @@ def object_kind(kind: Kind, subresource: str) -> tuple[str, str, str]:
 
 def review(version: str, uid: str, attributes: Attributes, shown: Shown) -> bytes:
     """The question."""
-    subresource, asked = attributes.subresource, attributes.asked
-    name = attributes.name
-    request: Obj = {
+    request = {
         "uid": uid,
-        "kind": _kind(shown.kind, subresource),
-        "resource": _resource(shown.kind),
+        **request_of(attributes, shown.kind),
+        "object": orjson.Fragment(shown.obj),
+        "oldObject": orjson.Fragment(shown.old),
+        "dryRun": attributes.dry_run,
+        "options": attributes.options or None,
+    }
+    return orjson.dumps({"kind": "AdmissionReview", "apiVersion": f"{GROUP}/{version}", "request": request})
+
+
+def request_of(attributes: Attributes, kind: Kind) -> Obj:
+    """What a review says of the request, beside the objects, which are in the version of `kind`."""
+    subresource, asked, name = attributes.subresource, attributes.asked, attributes.name
+    return {
+        "kind": _kind(kind, subresource),
+        "resource": _resource(kind),
         **({"subResource": subresource} if subresource else {}),
         "requestKind": _kind(asked, subresource),
         "requestResource": _resource(asked),
@@ -90,12 +101,7 @@ def review(version: str, uid: str, attributes: Attributes, shown: Shown) -> byte
         **({"namespace": namespace} if (namespace := request_namespace(attributes)) else {}),
         "operation": attributes.operation,
         "userInfo": _user_info(attributes.user),
-        "object": orjson.Fragment(shown.obj),
-        "oldObject": orjson.Fragment(shown.old),
-        "dryRun": attributes.dry_run,
-        "options": attributes.options or None,
     }
-    return orjson.dumps({"kind": "AdmissionReview", "apiVersion": f"{GROUP}/{version}", "request": request})
 
 
 def request_namespace(attributes: Attributes) -> str:

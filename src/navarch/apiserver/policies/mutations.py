@@ -1,0 +1,188 @@
+"""What a mutation makes of an object: its expression's value as a patch, or as a configuration that is merged.
+
+In: the object in the version that the policy looks at, the value.  Out: another object.  Raises MutationError with
+Kubernetes' words.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any, Final
+
+from navarch.api.cel.values import Duration, Message, Optional, Timestamp, type_name
+from navarch.api.errors import StatusError
+from navarch.api.merge import check_configuration, merge_configuration
+from navarch.api.meta import Obj
+from navarch.api.patch import copy_json, json_patch
+from navarch.api.strategic import SchemaNodeLike, child_node
+
+_MISSING: Final = "missing value"
+
+
+class MutationError(Exception):
+    """The mutation does not fit; the text says why."""
+
+
+def json_value(value: Any) -> Any:
+    """The JSON for a CEL value.  Raises MutationError."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): json_value(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [json_value(each) for each in value]
+    if isinstance(value, (Timestamp, Duration)):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Optional):
+        return json_value(value.value) if value.present else None
+    raise MutationError(
+        "JSONPath valueExpression evaluated to a type that could not marshal to JSON: "
+        f"unsupported type: {type_name(value)}"
+    )
+
+
+def check_type_names(value: Any, path: str = "Object") -> None:
+    """An object is made by the name of its place: `Object.spec{…}` only as the field `spec` of the whole.  Raises
+    MutationError."""
+    if isinstance(value, Message):
+        if value.type_name != path:
+            raise MutationError(
+                f'type mismatch: unexpected type name "{value.type_name}", expected "{path}", which matches field name '
+                "path from root Object type"
+            )
+        for name, each in value.items():
+            check_type_names(each, f"{path}.{name}")
+    elif isinstance(value, list):
+        for each in value:
+            check_type_names(each, path)
+    elif isinstance(value, dict):
+        for each in value.values():
+            check_type_names(each, path)
+
+
+# Configurations
+
+
+def applied(obj: Obj, value: Any, node: SchemaNodeLike | None) -> Obj:
+    """The object with an ApplyConfiguration merged into it: as server-side apply merges, but owned by nobody."""
+    check_type_names(value)
+    configuration: Obj = json_value(value)
+    wrong = list(check_configuration(configuration, node))
+    if wrong:
+        shown = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {each}" for each in wrong)
+        raise MutationError(f"error applying patch: failed to convert patch object to typed object: {shown}")
+    atomic = list(_atomic(configuration, node, ""))
+    if atomic:
+        raise MutationError(
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: "
+            + ", ".join(atomic)
+        )
+    return merge_configuration(copy_json(obj), configuration, node)
+
+
+def _atomic(value: Any, node: SchemaNodeLike | None, path: str) -> Iterator[str]:
+    """What would be replaced as a whole, though only a part of it may be meant."""
+    if node is None or node.preserve_unknown:
+        return
+    if isinstance(value, dict):
+        if node.atomic:
+            yield path
+        for name, each in value.items():
+            yield from _atomic(each, child_node(node, name), f"{path}.{name}")
+    elif isinstance(value, list):
+        if node.kind == "array" and node.list_type not in ("map", "set"):
+            yield path
+        for index, each in enumerate(value):
+            yield from _atomic(each, node.items, f"{path}[{index}]")
+
+
+# Patches
+
+
+def patched(obj: Obj, value: Any) -> Obj:
+    """The object with the operations of a JSONPatch done. A `test` that fails leaves the object as it is."""
+    operations = [_operation(each) for each in value]
+    try:
+        return json_patch(obj, operations)
+    except StatusError:
+        pass
+    done = obj
+    for operation in operations:
+        try:
+            done = json_patch(done, [operation])
+        except StatusError as error:
+            if operation["op"] == "test":
+                return obj
+            raise MutationError(f"JSON Patch: {_why(done, operation) or error.message}") from None
+    return done
+
+
+def _operation(value: Any) -> Obj:
+    check_type_names_of_value(value)
+    operation: Obj = {name: json_value(value[name]) for name in ("op", "path") if name in value}
+    operation.setdefault("op", "")
+    operation.setdefault("path", "")
+    if value.get("from"):
+        operation["from"] = value["from"]
+    if "value" in value:
+        operation["value"] = json_value(value["value"])
+    return operation
+
+
+def check_type_names_of_value(operation: Any) -> None:
+    held = operation.get("value")
+    if isinstance(held, Message):
+        check_type_names(held, held.type_name)
+
+
+def _why(document: Any, operation: Obj) -> str:
+    """What the library that Kubernetes patches with says of an operation that does not apply."""
+    op, path = operation["op"], operation["path"]
+    if op in ("move", "copy"):
+        path = operation.get("from", "")
+        if _parent(document, path) is None:
+            return f"{op} operation does not apply: doc is missing from path: {path}: {_MISSING}"
+        return f"error in {op} for path: '{path}': {_no_key(document, path, op)}"
+    parent = _parent(document, path)
+    if op == "add":
+        if parent is None:
+            return f'add operation does not apply: doc is missing path: "{path}": {_MISSING}'
+        return (
+            f"error in add for path: '{path}': Unable to access invalid index: {_last(path)}: invalid index referenced"
+        )
+    if op == "remove":
+        if parent is None:
+            return f'remove operation does not apply: doc is missing path: "{path}": {_MISSING}'
+        return f"error in remove for path: '{path}': {_no_key(document, path, op)}"
+    if op == "replace":
+        if parent is None:
+            return f"replace operation does not apply: doc is missing path: {path}: {_MISSING}"
+        return f"replace operation does not apply: doc is missing key: {path}: {_MISSING}"
+    return f"Unexpected kind: {op}"
+
+
+def _no_key(document: Any, path: str, op: str) -> str:
+    parent = _parent(document, path)
+    if isinstance(parent, list):
+        return f"Unable to access invalid index: {_last(path)}: invalid index referenced"
+    return f"Unable to remove nonexistent key: {_last(path)}: {_MISSING}"
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+
+
+def _parent(document: Any, path: str) -> Any:
+    """What holds the last step of a path; None where there is nothing that could."""
+    for step in path.split("/")[1:-1]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict):
+            document = document.get(step)
+        elif isinstance(document, list) and step.isascii() and step.isdecimal() and int(step) < len(document):
+            document = document[int(step)]
+        else:
+            return None
+    return document if isinstance(document, (dict, list)) else None

@@ -1,0 +1,124 @@
+"""MutatingAdmissionPolicy and its binding: expressions that say what becomes of objects that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.meta import Obj
+from navarch.kinds.admissionregistration.expressions import (
+    CONFIGURATION,
+    PATCHES,
+    AdmissionEnvironment,
+    environment,
+    problems,
+)
+from navarch.kinds.admissionregistration.match_conditions import validate_match_conditions
+from navarch.kinds.admissionregistration.policies import (
+    PARAM_KIND,
+    PARAM_REF,
+    POLICY_NAME,
+    Variables,
+    default_match_resources,
+    validate_binding,
+    validate_constraints,
+    validate_failure_policy,
+    validate_param_kind,
+)
+from navarch.kinds.admissionregistration.validatingadmissionpolicy import GROUP
+from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.strategies import strategy
+
+REINVOCATION_POLICIES: Final = ("IfNeeded", "Never")
+# By the patch's type: where its expression is, and what it gives.
+PATCH_TYPES: Final = {
+    "ApplyConfiguration": ("applyConfiguration", CONFIGURATION),
+    "JSONPatch": ("jsonPatch", PATCHES),
+}
+
+
+def _mutations(obj: Obj, now: datetime) -> int:
+    return len(obj["spec"].get("mutations") or ())
+
+
+@strategy(GROUP, "MutatingAdmissionPolicy")
+class MutatingAdmissionPolicyStrategy(Strategy):
+    has_generation = True
+    finalizers_have_domains = False
+    allow_unconditional_update = False
+    columns = (
+        NAME,
+        Column("Mutations", _mutations, type="integer", description="How many mutations the policy has."),
+        PARAM_KIND,
+        AGE,
+    )
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.get("spec")
+        if spec is None:
+            return
+        if spec.get("failurePolicy") is None:
+            spec["failurePolicy"] = "Fail"
+        default_match_resources(spec.get("matchConstraints"))
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj.get("spec") or {}
+        if old is not None and old.get("spec") == spec:
+            return
+        params = spec.get("paramKind") is not None
+        yield from validate_failure_policy(spec)
+        yield from validate_param_kind(spec.get("paramKind"))
+        yield from validate_constraints(spec)
+        conditions = spec.get("matchConditions") or ()
+        yield from validate_match_conditions(conditions, "spec.matchConditions", params=params)
+        variables = Variables(environment(params=params, mutating=True))
+        yield from variables.validate(spec.get("variables") or ())
+        mutations = spec.get("mutations") or ()
+        if not mutations:
+            yield required("spec.mutations", "mutations must contain at least one item")
+        for index, mutation in enumerate(mutations):
+            yield from _validate_mutation(mutation, f"spec.mutations[{index}]", variables.environment)
+        reinvocation = spec.get("reinvocationPolicy")
+        if not reinvocation:
+            yield required("spec.reinvocationPolicy")
+        elif reinvocation not in REINVOCATION_POLICIES:
+            yield not_supported("spec.reinvocationPolicy", reinvocation, REINVOCATION_POLICIES)
+
+
+def _validate_mutation(mutation: Obj, path: str, environment: AdmissionEnvironment) -> Iterator[FieldError]:
+    patch_type = mutation.get("patchType") or ""
+    if not patch_type:
+        yield required(f"{path}.patchType")
+        return
+    if patch_type not in PATCH_TYPES:
+        yield not_supported(f"{path}.patchType", patch_type, tuple(PATCH_TYPES))
+        return
+    for each, (field, wanted) in PATCH_TYPES.items():
+        stated = mutation.get(field)
+        if each != patch_type:
+            if stated is not None:
+                yield invalid_value(
+                    f"{path}.{field}", f"{{{field}}}", f"must not be specified when patchType is {patch_type}"
+                )
+        elif stated is None:
+            yield required(f"{path}.{field}", f"must be specified when patchType is {patch_type}")
+        elif not (stated.get("expression") or "").strip():
+            yield required(f"{path}.{field}.expression", "expression is not specified")
+        else:
+            yield from problems(environment, stated["expression"], f"{path}.{field}.expression", wanted)
+
+
+@strategy(GROUP, "MutatingAdmissionPolicyBinding")
+class MutatingAdmissionPolicyBindingStrategy(Strategy):
+    has_generation = True
+    finalizers_have_domains = False
+    allow_unconditional_update = False
+    columns = (NAME, POLICY_NAME, PARAM_REF, AGE)
+
+    def defaults(self, obj: Obj) -> None:
+        default_match_resources((obj.get("spec") or {}).get("matchResources"))
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        yield from validate_binding(obj.get("spec") or {})
