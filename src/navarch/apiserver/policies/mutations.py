@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from navarch.api.cel.values import Duration, Message, Optional, Timestamp, type_name
 from navarch.api.errors import StatusError
-from navarch.api.merge import check_configuration, merge_configuration
+from navarch.api.merge import merged
 from navarch.api.meta import Obj
-from navarch.api.patch import copy_json, json_patch
+from navarch.api.patch import json_patch
 from navarch.api.strategic import SchemaNodeLike, child_node
+from navarch.api.typed import problems
 
 _MISSING: Final = "missing value"
 
@@ -70,17 +71,15 @@ def applied(obj: Obj, value: Any, node: SchemaNodeLike | None) -> Obj:
     """The object with an ApplyConfiguration merged into it: as server-side apply merges, but owned by nobody."""
     check_type_names(value)
     configuration: Obj = json_value(value)
-    wrong = list(check_configuration(configuration, node))
-    if wrong:
-        shown = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {each}" for each in wrong)
-        raise MutationError(f"error applying patch: failed to convert patch object to typed object: {shown}")
+    if wrong := problems(configuration, node):
+        raise MutationError(f"error applying patch: failed to convert patch object to typed object: {wrong}")
     atomic = list(_atomic(configuration, node, ""))
     if atomic:
         raise MutationError(
             "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: "
             + ", ".join(atomic)
         )
-    return merge_configuration(copy_json(obj), configuration, node)
+    return merged(obj, configuration, node)
 
 
 def _atomic(value: Any, node: SchemaNodeLike | None, path: str) -> Iterator[str]:
