@@ -17,6 +17,7 @@ from navarch.api.meta import Obj
 from navarch.api.patch import json_patch
 from navarch.api.strategic import SchemaNodeLike, child_node
 from navarch.api.typed import problems
+from navarch.numbers import integer_or
 
 _MISSING: Final = "missing value"
 
@@ -180,7 +181,7 @@ def _parent(document: Any, path: str) -> Any:
         step = step.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict):
             document = document.get(step)
-        elif isinstance(document, list) and step.isascii() and step.isdecimal() and int(step) < len(document):
+        elif isinstance(document, list) and integer_or(step, -1) in range(len(document)):
             document = document[int(step)]
         else:
             return None
