@@ -103,8 +103,12 @@ class _PolicyPlugin(Plugin):
         # With the kind itself, so that nothing else can have its number.
         self._matched: dict[tuple[int, str, str], tuple[Kind, Sequence[_Matched]]] = {}
         self._changed: list[Callable[[], None]] = []
-        for resource in (self.policies, self.bindings):
-            policies.caches.of(resource).listeners.append(lambda change: self._forget())
+        known = policies.caches.by_resource()
+        # None in a version of Kubernetes that has no such policies.
+        self._caches = [known.get((each.group, each.plural)) for each in (self.policies, self.bindings)]
+        for cache in self._caches:
+            if cache is not None:
+                cache.listeners.append(lambda change: self._forget())
 
     def follow(self, changed: Callable[[], None]) -> None:
         self._changed.append(changed)
@@ -120,11 +124,10 @@ class _PolicyPlugin(Plugin):
 
     def _matching(self, kind: Kind, operation: str, subresource: str) -> Sequence[_Matched]:
         if self._compiled is None:
-            items = self._server.caches.of
-            self._compiled = policies_of(
-                [cached.obj() for cached in items(self.policies).items("")],
-                [cached.obj() for cached in items(self.bindings).items("")],
+            policies, bindings = (
+                [cached.obj() for cached in cache.items("")] if cache is not None else [] for cache in self._caches
             )
+            self._compiled = policies_of(policies, bindings)
         if not self._compiled:
             return ()
         key = (id(kind), operation, subresource)

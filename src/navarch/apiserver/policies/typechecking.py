@@ -48,6 +48,8 @@ class TypeChecking(Plugin):
 
     async def sweep(self) -> None:
         """Those that nobody has looked at since they were last written."""
+        if self._served().by_path(_POLICIES.group, _POLICIES.version, _POLICIES.plural) is None:
+            return
         for policy in (await self._client.list(_POLICIES))[0]:
             await self._look_at(policy)
 
