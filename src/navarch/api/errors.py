@@ -234,6 +234,11 @@ def unsupported_media_type(accepted: Iterable[str]) -> StatusError:
     return StatusError(415, "UnsupportedMediaType", message)
 
 
+def unroutable_media_type() -> StatusError:
+    """What Kubernetes' router says of a body that no path takes, before any handler hears of it."""
+    return StatusError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+
+
 def too_large(limit_bytes: int) -> StatusError:
     message = f"Request entity too large: limit is {limit_bytes}"
     return StatusError(413, "RequestEntityTooLarge", message)

@@ -23,6 +23,14 @@ _TYPES: Final = {
 _KINDS: Final = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
 
+_PACKAGES: Final = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "core"}
+
+
+def go_package(group: str) -> str:
+    """Where Kubernetes keeps the types of a group of its own."""
+    return _PACKAGES.get(group) or group.split(".", 1)[0]
+
+
 def go_text(value: Any) -> str:
     """`%v`."""
     if isinstance(value, dict):

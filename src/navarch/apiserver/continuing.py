@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.go_text import go_kind
 from navarch.api.json_errors import why_no_json
 
 NOW: Final = -1
@@ -90,22 +91,14 @@ def _parsed(data: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise _invalid(
-            f"{_INVALID}: json: cannot unmarshal {_go_type(value)} into Go value of type storage.continueToken"
+            f"{_INVALID}: json: cannot unmarshal {go_kind(value)} into Go value of type storage.continueToken"
         )
     for name, kind, go_type in _FIELDS:
         if value.get(name) is not None and type(value[name]) is not kind:
-            shown = _go_type(value[name])
+            shown = go_kind(value[name])
             field = f"continueToken.{name}"
             raise _invalid(f"{_INVALID}: json: cannot unmarshal {shown} into Go struct field {field} of type {go_type}")
     return value
-
-
-def _go_type(value: object) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
 
 
 def _invalid(why: str) -> StatusError:

@@ -18,6 +18,7 @@ import orjson
 from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import bad_request, invalid, invalid_value, unsupported_media_type
+from navarch.api.go_text import go_kind, go_package
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.api.schema import Compiled
@@ -225,8 +226,15 @@ def parse_body(request: Request, kind_name: str) -> Obj:
         raise unsupported_media_type(OFFERED)
     try:
         value = parsed(request)
+        if value is None:
+            # As Go reads it into an object: nothing is said of any field.
+            return {}
         if not isinstance(value, dict):
-            raise ValueError(f"json: cannot unmarshal {go_type(value)} into Go value of type {TYPE_META}")
+            raise ValueError(f"json: cannot unmarshal {go_kind(value)} into Go value of type {TYPE_META}")
+        for name in ("apiVersion", "kind"):
+            if not isinstance(value.get(name), (str, type(None))):
+                wrong = f"{go_kind(value[name])} into Go struct field .{name} of type string"
+                raise ValueError(f"json: cannot unmarshal {wrong}")
     except ValueError as error:
         why = str(error)
         if not why.startswith("error converting YAML"):
@@ -235,17 +243,6 @@ def parse_body(request: Request, kind_name: str) -> Obj:
             f"the object provided is unrecognized (must be of type {kind_name}): {why} ({_summary(request)})"
         ) from None
     return value
-
-
-def go_type(value: Any) -> str:
-    """What Go calls the kind of a JSON value."""
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "array" if isinstance(value, list) else "null" if value is None else "object"
 
 
 def field_validation_of(request: Request) -> str:
@@ -326,7 +323,7 @@ def check_type(obj: Obj, kind: Kind) -> None:
         version = resource.version
         raise bad_request(
             f'{stated} in version "{version}" cannot be handled as a {resource.kind}: '
-            f"converting ({version}.{stated}) to ({resource.group or 'core'}.{resource.kind}): unknown conversion"
+            f"converting ({version}.{stated}) to ({go_package(resource.group)}.{resource.kind}): unknown conversion"
         )
     obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
     metadata = obj.get("metadata")
@@ -335,7 +332,7 @@ def check_type(obj: Obj, kind: Kind) -> None:
     elif not isinstance(metadata, dict):
         raise bad_request(
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
-            f"unmarshal {go_type(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
+            f"unmarshal {go_kind(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
         )
 
 

@@ -24,6 +24,7 @@ from navarch.api.errors import (
     unexplained,
     unsupported_media_type,
 )
+from navarch.api.go_text import go_kind
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
@@ -32,7 +33,7 @@ from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core
-from navarch.apiserver.decoding import JSON, TYPE_META, go_type, media_type_of, parsed
+from navarch.apiserver.decoding import JSON, TYPE_META, media_type_of, parsed
 from navarch.apiserver.list_options import whole_number
 from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.routes import is_true
@@ -116,7 +117,7 @@ def _parse(request: Request) -> Obj:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        shown = f"json: cannot unmarshal {go_type(raw)} into Go value of type {TYPE_META}"
+        shown = f"json: cannot unmarshal {go_kind(raw)} into Go value of type {TYPE_META}"
         raise unexplained(f"couldn't get version/kind; json parse error: {shown}")
     if raw.get("kind") not in (None, "", "DeleteOptions"):
         raise unexplained("decoded object cannot be converted to DeleteOptions")
@@ -124,7 +125,7 @@ def _parse(request: Request) -> Obj:
 
 
 def _wrong_type(value: object, field: str, wanted: str) -> StatusError:
-    return unexplained(f"json: cannot unmarshal {go_type(value)} into Go struct field {field} of type {wanted}")
+    return unexplained(f"json: cannot unmarshal {go_kind(value)} into Go struct field {field} of type {wanted}")
 
 
 def options_from(raw: Obj) -> DeleteOptions:

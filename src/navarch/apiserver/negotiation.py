@@ -10,7 +10,7 @@ come in the media type that was asked for, too, or in JSON where that is none.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ YAML: Final = "application/yaml"
 PROTOBUF: Final = protobuf.MEDIA_TYPE
 # What Kubernetes says that it offers, and in which order it tries.
 OFFERED: Final = (JSON, YAML, PROTOBUF)
-_STREAMED: Final = (f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
+STREAMED: Final = (f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
 TABLE: Final = "Table"
 _METADATA: Final = ("PartialObjectMetadata", "PartialObjectMetadataList")
 _META_VERSIONS: Final = ("v1", "v1beta1")
@@ -63,12 +63,14 @@ class Form:
 _PLAIN: Final = Form()
 
 
-def form_of(request: Request, *, messages: bool = True) -> Form:
+def form_of(request: Request, *, messages: bool = True, produced: Sequence[str] = ()) -> Form:
     """The first form in `Accept` that can be served; `messages` says whether what is asked for has protobuf messages,
-    or its metadata alone.  Raises StatusError 406."""
+    or its metadata alone, `produced` see `check_route`.  Raises StatusError 406."""
     accept, agent = request.headers.get("accept", ""), request.headers.get("user-agent", "")
     if accept in (JSON, "", "*/*") and not request.query and agent[:4] not in _PEOPLE_START:
         return _PLAIN
+    if produced:
+        check_route(accept, produced)
     forms = _parse_accept(accept)
     if not messages:
         forms = tuple(form for form in forms if form.transform or not form.protobuf)
@@ -78,10 +80,24 @@ def form_of(request: Request, *, messages: bool = True) -> Form:
     return replace(form, pretty=True) if not form.pretty and _for_people(request, agent) else form
 
 
+def check_route(accept: str, produced: Sequence[str]) -> None:
+    """Kubernetes' router looks at `Accept`, too, and knows no wildcards but `*/*`: what a path does not produce never
+    comes to its handler, which would say it in other words.  Raises StatusError 406."""
+    if any(kind in produced or kind == "*/*" for kind in _kinds(accept)):
+        return
+    message = f"406: Not Acceptable\n\nAvailable representations: {', '.join(produced)}"
+    raise StatusError(406, "NotAcceptable", message, details={})
+
+
+@memo(256, 1024)
+def _kinds(accept: str) -> tuple[str, ...]:
+    return tuple(clause.split(";", 1)[0].strip() for clause in (accept or "*/*").split(","))
+
+
 def stream_form_of(form: Form) -> Form:
     """The form of a watch's events.  Raises StatusError 406 for what has no form in a stream."""
     if form.media_type == YAML:
-        raise not_acceptable(_STREAMED)
+        raise not_acceptable(STREAMED)
     return form
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from navarch.api import protobuf
 from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import StatusError, bad_request
-from navarch.api.go_text import go_kind
+from navarch.api.go_text import go_kind, go_package
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
 from navarch.api.schema_decode import DecodeError
@@ -153,4 +153,4 @@ def _of_another_type(obj: Obj, kind: Target) -> str:
         except DecodeError as error:
             return str(error)
     short = version.rpartition("/")[2]
-    return f"converting ({short}.{named}) to ({resource.group or 'core'}.{resource.kind}): unknown conversion"
+    return f"converting ({short}.{named}) to ({go_package(resource.group)}.{resource.kind}): unknown conversion"

@@ -12,6 +12,7 @@ from datetime import datetime
 import orjson
 
 from navarch.api.errors import bad_request
+from navarch.api.go_text import go_package
 from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, column_definitions, row_function
 from navarch.apiserver.codec import decode
@@ -20,8 +21,6 @@ from navarch.apiserver.negotiation import TABLE, Form, no_such_form, partial_met
 from navarch.apiserver.served import ServedKind
 
 _INCLUDES = (INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE)
-# What Kubernetes calls a group's types, where that is not the first word of the group.
-_PACKAGES = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "core"}
 # How an object begins that does not say what it is, as a list's do not: the list says it.
 _UNTYPED = b'{"metadata":{'
 
@@ -58,7 +57,7 @@ def check_form(kind: ServedKind, form: Form, *, listed: bool) -> None:
     if kind.own_schemas is not None:
         go_type = "*unstructured.UnstructuredList" if listed else "*unstructured.Unstructured"
     else:
-        go_type = f"*{_PACKAGES.get(group) or group.split('.', 1)[0]}.{name}"
+        go_type = f"*{go_package(group)}.{name}"
     raise no_such_form(form, go_type)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from navarch.api import schema
@@ -48,7 +48,7 @@ from navarch.apiserver.handlers.virtual import Virtual
 from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.metrics import NOTHING_SERVED
-from navarch.apiserver.negotiation import form_of, respond_error, without_body
+from navarch.apiserver.negotiation import OFFERED, STREAMED, form_of, respond_error, without_body
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
@@ -75,6 +75,8 @@ _DEFINITIONS = (
     CUSTOM_RESOURCE_DEFINITIONS.version,
     CUSTOM_RESOURCE_DEFINITIONS.plural,
 )
+# Subresources that answer in media types of their own.
+_OTHER_MEDIA = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _LONG_VERBS = frozenset({"watch", "connect"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -305,7 +307,7 @@ class ApiServer:
             request = await as_json(request, core.work)
             if trail is not None:
                 trail.sent(request)
-        form = form_of(request)
+        form = form_of(request, produced=_produced(kind, route))
         if form.protobuf and not kind.has_messages:
             form = form_of(request, messages=False)
         call = Call(request, route, verb, kind, user, form)
@@ -332,6 +334,13 @@ class ApiServer:
         if handler is None:
             raise method_not_allowed()
         return handler
+
+
+def _produced(kind: ServedKind, route: Route) -> Sequence[str]:
+    """The media types of a path by which built-in kinds are asked for; none where the handler alone decides."""
+    if kind.own_schemas is not None or (route.subresource and route.subresource in _OTHER_MEDIA):
+        return ()
+    return OFFERED if route.name or route.subresource else (*OFFERED, *STREAMED)
 
 
 def _name_as_asked(error: StatusError, kind: ServedKind) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 
-from navarch.api.errors import StatusError, bad_request, conflict, ending, unsupported_media_type
+from navarch.api.errors import StatusError, bad_request, conflict, ending, unroutable_media_type, unsupported_media_type
 from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA
 from navarch.apiserver import answers, decoding, protobuf_forms
@@ -210,7 +210,7 @@ class Objects:
         media_type = decoding.media_type_of(call.request)
         offered = PATCH_TYPES if call.kind.own_schemas is None else CUSTOM_PATCH_TYPES
         if media_type not in offered:
-            raise unsupported_media_type(offered)
+            raise unroutable_media_type() if call.kind.own_schemas is None else unsupported_media_type(offered)
         origin = call.origin()
         if media_type == decoding.APPLY_YAML:
             written = await self._apply(call, origin)

@@ -8,7 +8,14 @@ from typing import Any
 import orjson
 
 from navarch.api import apply as managed
-from navarch.api.errors import bad_request, internal, invalid, invalid_value, unsupported_media_type
+from navarch.api.errors import (
+    bad_request,
+    internal,
+    invalid,
+    invalid_value,
+    unroutable_media_type,
+    unsupported_media_type,
+)
 from navarch.api.meta import Obj, Resource, get_path
 from navarch.api.scale_fields import of_object, of_scale
 from navarch.api.schema import Compiled, SchemaSet
@@ -61,7 +68,7 @@ class Scaling:
     async def patch(self, call: Call) -> Response:
         media_type = decoding.media_type_of(call.request)
         if media_type not in PATCH_TYPES:
-            raise unsupported_media_type(PATCH_TYPES)
+            raise unroutable_media_type() if call.kind.own_schemas is None else unsupported_media_type(PATCH_TYPES)
         call.check_options()
         if media_type == decoding.APPLY_YAML:
             config = read_configuration(call)
