@@ -73,7 +73,15 @@ async def test_tables_and_metadata_come_in_both_versions(api: Api) -> None:
 @pytest.mark.parametrize(
     ("path", "accept", "message"),
     [
-        (CONFIG_MAPS, "text/html", ACCEPTED + OFFERED),
+        (
+            CONFIG_MAPS,
+            "text/html",
+            f"406: Not Acceptable\n\nAvailable representations: {OFFERED}, application/json;stream=watch, "
+            "application/vnd.kubernetes.protobuf;stream=watch",
+        ),
+        (f"{CONFIG_MAPS}/a", "application/*", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}"),
+        ("/api/v1", "text/html", f"406: Not Acceptable\n\nAvailable representations: {OFFERED}"),
+        ("/version", "application/yaml", "406: Not Acceptable\n\nAvailable representations: application/json"),
         (CONFIG_MAPS, TABLE.replace("v=v1", "v=v2"), ACCEPTED + OFFERED),
         (CONFIG_MAPS, "application/json;as=Nonsense;g=meta.k8s.io;v=v1", ACCEPTED + OFFERED),
         (
@@ -158,6 +166,20 @@ async def test_what_an_api_does_not_have_is_not_found_in_its_words(api: Api, pat
 
     assert (status, answer["reason"], answer["details"]) == (404, "NotFound", {})
     assert answer["message"] == "the server could not find the requested resource"
+
+
+async def test_a_patch_of_another_media_type_finds_no_path(api: Api) -> None:
+    status, answer = await api("PATCH", f"{CONFIG_MAPS}/a", {}, content_type="application/json")
+
+    assert (status, answer["message"], answer["details"]) == (415, "415: Unsupported Media Type", {})
+
+
+async def test_discovery_comes_as_yaml_too(api: Api) -> None:
+    plain = await api.ok("GET", "/apis/apps")
+
+    response = await api.send("GET", "/apis/apps", accept="application/yaml")
+
+    assert yaml_reader.load(body(response)).value == plain
 
 
 @pytest.mark.parametrize("content_type", ["text/yaml", "application/x-www-form-urlencoded", "application/cbor"])

@@ -21,6 +21,9 @@ from navarch.kinds.core.pod_state import is_finished
 
 _QUARANTINE_S = 40.0
 _SETTLE_S = 2.0
+# Kubernetes looks every twenty seconds for pods that were deleted before they had a node: who deletes one has half of
+# that to do himself what its finalizers wait for.
+_UNPLACED_S = 10.0
 
 
 class PodGarbageCollector(Controller):
@@ -64,7 +67,7 @@ class PodGarbageCollector(Controller):
         node = pod["spec"].get("nodeName")
         if not node:
             if is_deleting(pod):
-                self.enqueue(key_of(pod))
+                self.enqueue(key_of(pod), _UNPLACED_S)
         elif self._nodes.get("", node) is None:
             self.enqueue(key_of(pod), _QUARANTINE_S)
         elif is_deleting(pod):

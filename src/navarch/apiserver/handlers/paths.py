@@ -9,8 +9,10 @@ import orjson
 
 from navarch.api.errors import PathNotFound, method_not_allowed
 from navarch.apiserver.aggregation.documents import MergedDocuments
+from navarch.apiserver.answers import in_form
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.documents import Documents
+from navarch.apiserver.negotiation import JSON, OFFERED, YAML, Form, check_route, plain_type
 from navarch.apiserver.routes import Route
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
@@ -20,6 +22,7 @@ _TEXT = "text/plain; charset=utf-8"
 _OTHERS = ("/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
 _OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 _JWKS = "/openid/v1/jwks"
+_KEY_SET = "application/jwk-set+json"
 _HEALTH = ("healthz", "livez", "readyz")
 _CHECKS = ("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer")
 
@@ -48,23 +51,35 @@ class Paths:
             raise method_not_allowed()
         if first in _HEALTH:
             return await self._health(first, parts[1:], request)
-        if route.path == "/version" or route.path == "/version/":
+        accept, path = request.headers.get("accept", ""), route.path.rstrip("/")
+        if path == "/version":
+            check_route(accept, (JSON,))
             return Response(200, orjson.dumps(self._version(), option=orjson.OPT_INDENT_2))
         if route.path == "/metrics":
             return self._metrics()
         issuer = self._core.token_issuer
-        if issuer is not None and route.path.rstrip("/") == _OPENID_CONFIGURATION:
+        if issuer is not None and path == _OPENID_CONFIGURATION:
+            check_route(accept, (JSON,))
             return Response(200, orjson.dumps(issuer.openid_configuration()))
-        if issuer is not None and route.path.rstrip("/") == _JWKS:
-            return Response(200, orjson.dumps(issuer.jwks()), {}, "application/jwk-set+json")
+        if issuer is not None and path == _JWKS:
+            check_route(accept, (_KEY_SET,))
+            return Response(200, orjson.dumps(issuer.jwks()), {}, _KEY_SET)
         if first in ("api", "apis", "openapi"):
-            delegate = self._core.delegate
-            if delegate is not None and delegate.foreign.versions:
-                return await self._merged.handle(request, route, user, delegate)
-            return await self.documents.handle(request, route)
+            if first != "openapi":
+                check_route(accept, OFFERED)
+            response = await self._document(request, route, user)
+            if first != "openapi" and YAML in accept and plain_type(accept) == YAML:
+                return await in_form(self._core.work, Form(YAML), response)
+            return response
         if route.path == "/":
             return Response(200, orjson.dumps({"paths": self._listed_paths()}, option=orjson.OPT_INDENT_2))
         raise PathNotFound()
+
+    async def _document(self, request: Request, route: Route, user: User) -> Response:
+        delegate = self._core.delegate
+        if delegate is not None and delegate.foreign.versions:
+            return await self._merged.handle(request, route, user, delegate)
+        return await self.documents.handle(request, route)
 
     def _listed_paths(self) -> list[str]:
         groups = [
