@@ -20,6 +20,7 @@ _INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 PATCH_DEFINITION: Final = _META + "Patch"
 DELETE_OPTIONS: Final = _META + "DeleteOptions"
 STATUS: Final = _META + "Status"
+WATCH_EVENT: Final = _META + "WatchEvent"
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"

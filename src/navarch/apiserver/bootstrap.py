@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -18,7 +18,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth import bootstrap as rbac
-from navarch.apiserver.auth.roles import GROUP as RBAC_GROUP
+from navarch.apiserver.auth.roles import AUTOUPDATE
 from navarch.apiserver.presence import Place
 from navarch.apiserver.server import ApiServer
 from navarch.kinds import resources
@@ -29,6 +29,9 @@ _CLUSTER_CRITICAL = (
     "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
 )
 _ATTEMPTS = 10
+_REPAIRED = ("labels", "annotations")
+
+Get = Callable[[Resource, str, str], Obj | None]
 _PRIORITIES = (
     ("system-node-critical", 2000001000, _NODE_CRITICAL),
     ("system-cluster-critical", 2000000000, _CLUSTER_CRITICAL),
@@ -61,6 +64,7 @@ async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
             if attempt + 1 == _ATTEMPTS or not _are_races(errors):
                 raise
             await server.core.caches.sync()
+    await server.keep_flow_control()
     if new:
         await server.core.caches.begin()
     if not ip_address(config.advertise_address).is_loopback:
@@ -86,13 +90,24 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
         "Role": resources.ROLES,
         "RoleBinding": resources.ROLE_BINDINGS,
     }
-    defaults = [(by_kind[obj["kind"]], obj) for obj in rbac.objects()]
+    defaults = [(by_kind[obj["kind"]], obj) for obj in rbac.objects(server.serves)]
     stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
     stale += [told for resource, obj in _client_ca(config) if (told := _told_anew(resource, obj, reader)) is not None]
     await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *_client_ca(config)]))
     async with asyncio.TaskGroup() as tasks:
         for resource, obj in stale:
             tasks.create_task(writer.update(resource, obj))
+        for obj in _aggregated(reader, [obj for _, obj in defaults]):
+            tasks.create_task(writer.apply(resources.CLUSTER_ROLES, obj, rbac.AGGREGATION))
+
+
+def _aggregated(reader: Reader, defaults: Sequence[Obj]) -> Iterator[Obj]:
+    """Aggregated default roles that have no rules yet, with those that they will have: nobody need wait for the
+    controller that keeps them so, or have one."""
+    for role, rules in rbac.aggregated(defaults):
+        stored = reader.get(resources.CLUSTER_ROLES, "", role)
+        if stored is not None and not stored.get("rules"):
+            yield {"metadata": {"name": role}, "rules": rules}
 
 
 def _missing(server: ApiServer, objects: Iterable[tuple[Resource, Obj]]) -> list[tuple[Resource, Obj]]:
@@ -106,21 +121,23 @@ def _missing(server: ApiServer, objects: Iterable[tuple[Resource, Obj]]) -> list
     ]
 
 
-def _repaired(resource: Resource, default: Obj, get: object) -> tuple[Resource, Obj] | None:
-    """The stored role with the default rules that it lacks, or the binding with the subjects; None if it has all."""
+def _repaired(resource: Resource, default: Obj, get: Get) -> tuple[Resource, Obj] | None:
+    """The stored role or binding with what it lacks: rules, subjects, roles to aggregate, labels and annotations. None
+    if it has all, or if somebody said that it is his."""
     metadata = default["metadata"]
-    assert callable(get)
-    stored: Obj | None = get(resource, metadata.get("namespace", ""), metadata["name"])
-    if stored is None:
+    stored = get(resource, metadata.get("namespace", ""), metadata["name"])
+    if stored is None or (stored["metadata"].get("annotations") or {}).get(AUTOUPDATE) == "false":
         return None
-    if (stored["metadata"].get("annotations") or {}).get(f"{RBAC_GROUP}/autoupdate") != "true":
-        return None
-    part = "subjects" if "roleRef" in default else "rules"
-    if "aggregationRule" in default:
-        return None
-    present = stored.get(part) or []
-    lacking = [entry for entry in default.get(part) or [] if entry not in present]
-    return (resource, {**stored, part: [*present, *lacking]}) if lacking else None
+    better = dict(stored)
+    for part in ("subjects", "rules"):
+        lacking = [entry for entry in default.get(part) or () if entry not in (stored.get(part) or ())]
+        if lacking:
+            better[part] = [*(stored.get(part) or ()), *lacking]
+    if "aggregationRule" in default and not stored.get("aggregationRule"):
+        better["aggregationRule"] = default["aggregationRule"]
+    said = {part: {**(stored["metadata"].get(part) or {}), **metadata[part]} for part in _REPAIRED if part in metadata}
+    better["metadata"] = {**stored["metadata"], **said}
+    return None if better == stored else (resource, better)
 
 
 def _told_anew(resource: Resource, default: Obj, reader: Reader) -> tuple[Resource, Obj] | None:
@@ -170,8 +187,6 @@ def _network(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
             "spec": {
                 "type": "ClusterIP",
                 "clusterIP": config.service_address,
-                "clusterIPs": [config.service_address],
-                "ipFamilies": [f"IPv{ip_address(config.service_address).version}"],
                 "ipFamilyPolicy": "SingleStack",
                 "sessionAffinity": "None",
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.port}],

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import orjson
+
+from navarch.api import apply as managed
 from navarch.api import schema
 from navarch.api.errors import (
     StatusError,
@@ -36,11 +39,14 @@ from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdm
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call, warning_headers
+from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.crd.definitions import Definitions
 from navarch.apiserver.crd.finalizing import Finalizing
 from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.deleting import DeleteOptions
+from navarch.apiserver.flowcontrol.upkeep import EVERY_S as FLOW_CONTROL_EVERY_S
+from navarch.apiserver.flowcontrol.upkeep import FlowControlUpkeep
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.paths import Paths
 from navarch.apiserver.handlers.subresources import Subresources
@@ -140,6 +146,7 @@ class ApiServer:
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None
+        self.flow_control = FlowControlUpkeep(caches, self.reader, self.writer, self.core.now_text)
 
     def use(
         self,
@@ -195,7 +202,15 @@ class ApiServer:
             await self.core.delegate.start()
         if extensible:
             self._definitions.follow()
-        self._paths.ready = True
+        self._paths.health.ready = True
+
+    async def keep_flow_control(self) -> None:
+        """Make the default objects of priority and fairness, and keep them and what they say right, until `stop`."""
+        assert self._housekeeping is not None
+        await self.flow_control.ensure()
+        await self.flow_control.tell()
+        self.flow_control.start()
+        self._housekeeping.add(Chore("flow control", FLOW_CONTROL_EVERY_S, self.flow_control.ensure))
 
     async def appear(self, place: Place) -> None:
         """Be found at an address by those who ask for the service `kubernetes`, until `stop`."""
@@ -205,12 +220,13 @@ class ApiServer:
         self._housekeeping.add(Chore("presence", PRESENCE_EVERY_S, self._presence.renew))
 
     async def stop(self) -> None:
-        self._paths.ready = False
+        self._paths.health.ready = False
         if self.core.delegate is not None:
             await self.core.delegate.stop()
         await self._definitions.stop()
         if self._housekeeping is not None:
             await self._housekeeping.stop()
+        await self.flow_control.stop()
         if self._presence is not None:
             try:
                 await self._presence.leave()
@@ -226,12 +242,20 @@ class ApiServer:
 
     def drain(self) -> None:
         """End all watches, so that their connections can close; `/readyz` says no from now on."""
-        self._paths.ready = False
+        self._paths.health.ready = False
         for cache in self.core.caches.all():
             for watcher in cache.watchers():
                 watcher.close()
 
+    def show_flags(self, flags: Mapping[str, str]) -> None:
+        """The settings, by the names of kube-apiserver's flags, that `/flagz` shows."""
+        self._paths.flags = dict(flags)
+
     # What is served
+
+    def serves(self, group: str, plural: str) -> bool:
+        """Whether clients can ask for a resource, in whichever version."""
+        return any(kind.served for kind in self.core.served.of_resource(group, plural))
 
     async def serve(self, *kinds: Kind) -> None:
         """Serve resources, or what has become of them: the kinds given are all versions of their resources. See
@@ -381,12 +405,41 @@ class ServerWriter:
     def _kind(self, resource: Resource) -> ServedKind:
         return self._objects.core.kind_of(resource)
 
-    async def create(self, resource: Resource, obj: Obj) -> Obj:
+    async def create(self, resource: Resource, obj: Obj, manager: str = "kube-apiserver") -> Obj:
         """Raises StatusError (AlreadyExists)."""
         kind = self._kind(resource)
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
-        written = await self._objects.writing.create(kind, obj, Origin(LOOPBACK, "kube-apiserver"))
+        written = await self._objects.writing.create(kind, obj, Origin(LOOPBACK, manager))
+        return written.obj()
+
+    async def apply(self, resource: Resource, obj: Obj, manager: str, subresource: str = "") -> Obj:
+        """Server-side apply to an object that exists, by force.  Raises StatusError."""
+        kind, metadata, core = self._kind(resource), obj["metadata"], self._objects.core
+        compiled = kind.compiled
+        assert compiled is not None
+        data = orjson.dumps({**obj, "apiVersion": resource.api_version, "kind": resource.kind})
+
+        def applied(old: Obj) -> Obj:
+            return managed.apply(
+                old,
+                decode(data),
+                compiled.root,
+                manager=manager,
+                force=True,
+                api_version=resource.api_version,
+                subresource=subresource,
+                now=core.now_text(),
+            )
+
+        written = await self._objects.writing.modify(
+            kind,
+            metadata.get("namespace") or "",
+            metadata["name"],
+            applied,
+            Origin(LOOPBACK, ""),
+            how=How(subresource, manage=False, patch=True),
+        )
         return written.obj()
 
     async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
@@ -412,12 +465,12 @@ class ServerWriter:
             if error.code != 404:
                 raise
 
-    async def create_all(self, objects: Iterable[tuple[Resource, Obj]]) -> None:
+    async def create_all(self, objects: Iterable[tuple[Resource, Obj]], manager: str = "kube-apiserver") -> None:
         """Create at once, so that the store commits them together; those that exist are left as they are."""
 
         async def one(resource: Resource, obj: Obj) -> None:
             try:
-                await self.create(resource, obj)
+                await self.create(resource, obj, manager)
             except StatusError as error:
                 if error.reason != "AlreadyExists":
                     raise

@@ -148,6 +148,8 @@ class Writing:
         namespace, now = metadata.get("namespace") or "", core.now_text()
         apart, size = core.work.apart, origin.size
         await apart(size, strategy.defaults, obj)
+        if strategy.stamps:
+            strategy.stamp(obj, now)
         await apart(size, self._manage, kind, None, obj, origin, "", now)
         name = metadata.get("name") or ""
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
@@ -269,11 +271,13 @@ class Writing:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
         apart, size = self._core.work.apart, origin.size + len(cached.data)
-        now = self._core.now_text() if how.manage else ""
+        now = self._core.now_text() if how.manage or strategy.stamps else ""
 
         def shape() -> None:
             if not through.trusted:
                 strategy.defaults(obj)
+                if strategy.stamps:
+                    strategy.stamp(obj, now)
             # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
             self._prepare(kind, through, obj, old, cached)
             if how.manage:

@@ -70,12 +70,17 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if name := metadata.get("name"):
         settings.setdefault("name", name)
     known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
-             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "apiserver"}  # fmt: skip
+             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver"}  # fmt: skip
     for key in settings:
         if key not in known:
             raise ConfigError(f"{path}: unknown setting {key!r} in spec; known are {', '.join(sorted(known))}")
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
-             "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl"}  # fmt: skip
+             "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl",
+             "runtimeConfig": "runtime_config"}  # fmt: skip
+    versions = settings.get("runtimeConfig")
+    if isinstance(versions, dict):
+        # As flags are: `{api/beta: true}` is `api/beta=true`.
+        settings["runtimeConfig"] = ",".join(f"{name}={str(on).lower()}" for name, on in versions.items())
     return {names.get(str(key), str(key)): value for key, value in settings.items()}
 
 

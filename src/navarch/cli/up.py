@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -65,6 +65,13 @@ _PORT_ATTEMPTS = 4
     envvar="NAVARCH_KUBERNETES_VERSION",
     metavar=DEFAULT_VERSION,
     help="The Kubernetes API version to serve.",
+)
+@click.option(
+    "--runtime-config",
+    envvar="NAVARCH_RUNTIME_CONFIG",
+    multiple=True,
+    metavar="VERSION=true|false[,…]",
+    help="Serve versions of groups, or not: api/all, api/beta, api/alpha, group/version.  [default: stable ones]",
 )
 @click.option(
     "--port",
@@ -140,12 +147,15 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
             raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
     if "apiserver" in from_file:
         changes["apiserver_flags"] = _apiserver_flags(from_file["apiserver"])
+    if runtime_config := options["runtime_config"] or [from_file.get("runtime_config", "")]:
+        changes.update(_runtime_config(runtime_config))
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
     with ExitStack() as choosing:
         choosing.enter_context(planning())
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
+        _check_versions(config)
         kubeconfig.check(config)
         if options["accept_loss"]:
             _accept_loss(config)
@@ -269,6 +279,30 @@ def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, An
     changes["runtime"] = chosen
     config, _ = lifecycle.plan(name, data_dir, changes)
     return config, reason
+
+
+def _runtime_config(texts: Sequence[str]) -> dict[str, str]:
+    """The setting, in one text.  Raises ConfigError."""
+    from navarch.kinds.enablement import parse
+
+    try:
+        return {"runtime_config": ",".join(parse(texts).texts())} if any(texts) else {}
+    except ValueError as error:
+        raise ConfigError(f"--runtime-config: {error}") from None
+
+
+def _check_versions(config: ClusterConfig) -> None:
+    """Whether the served Kubernetes has the versions that are switched on.  Raises ConfigError."""
+    if not config.runtime_config:
+        return
+    from navarch.api import schema
+    from navarch.kinds.enablement import parse
+    from navarch.kinds.registry import builtin
+
+    try:
+        builtin(schema.load(config.kubernetes_version), parse([config.runtime_config]))
+    except ValueError as error:
+        raise ConfigError(f"--runtime-config: {error}") from None
 
 
 def _check(changes: dict[str, Any]) -> None:

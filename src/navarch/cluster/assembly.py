@@ -42,7 +42,8 @@ from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.flags.apiserver_settings import changed, cluster_flags
 from navarch.cluster.flags.pflag import FlagError
 from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, settings_of
-from navarch.kinds.registry import builtin
+from navarch.kinds import enablement
+from navarch.kinds.registry import Registry, builtin
 from navarch.store.base import Store
 from navarch.world import RealWorld, World
 
@@ -97,6 +98,24 @@ def offline_tokens(config: ClusterConfig) -> ServiceAccountTokens:
     return make_tokens(settings_of(config), _NothingStored(), RealWorld())
 
 
+def flags_of(settings: ServerSettings) -> dict[str, str]:
+    """The settings by the names that kube-apiserver's flags have."""
+    return {
+        "advertise-address": settings.advertise_address,
+        "api-audiences": ",".join(settings.api_audiences),
+        "authorization-mode": ",".join(settings.authorization_modes),
+        "client-ca-file": str(settings.client_ca or ""),
+        "event-ttl": f"{settings.event_ttl_s:g}s",
+        "runtime-config": settings.runtime_config,
+        "secure-port": str(settings.port),
+        "service-account-issuer": ",".join(settings.issuers),
+        "service-cluster-ip-range": settings.service_cidr,
+        "service-node-port-range": f"{settings.node_ports.start}-{settings.node_ports.stop - 1}",
+        "tls-cert-file": str(settings.serving_certificate),
+        "tls-private-key-file": str(settings.serving_key),
+    }
+
+
 def bootstrap_config(settings: ServerSettings) -> BootstrapConfig:
     proxy = settings.front_proxy
     return BootstrapConfig(
@@ -132,16 +151,26 @@ def server_settings(config: ClusterConfig) -> ServerSettings:
         raise ConfigError(str(error)) from None
 
 
+def _registry(settings: ServerSettings) -> Registry:
+    try:
+        wanted = enablement.parse([settings.runtime_config])
+        return builtin(schema.load(settings.kubernetes_version), wanted)
+    except ValueError as error:
+        raise ConfigError(f"--runtime-config: {error}") from None
+
+
 def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
-    """A server that is not started yet; call `attach` after its start."""
+    """A server that is not started yet; call `attach` after its start.  Raises ConfigError where the runtime
+    configuration names versions that there are not."""
     version = settings.kubernetes_version
     server = ApiServer(
         _encrypted(store, settings.encryption),
-        registry=builtin(schema.load(version)),
+        registry=_registry(settings),
         kubernetes_version=version,
         world=world,
         event_ttl_s=settings.event_ttl_s,
     )
+    server.show_flags(flags_of(settings))
     tokens = make_tokens(settings, server.reader, world)
     core, proxy = server.core, settings.front_proxy
 

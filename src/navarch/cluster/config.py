@@ -46,6 +46,8 @@ class ClusterConfig:
     store: str = "sqlite"
     event_ttl_s: int = 3600
     kubernetes_version: str = DEFAULT_VERSION
+    # Which versions of groups are served beside the stable ones, as `--runtime-config` spells it.
+    runtime_config: str = ""
     pod_cidr: str = "10.42.0.0/16"
     node_cidr_mask: int = 24
     service_cidr: str = "10.43.0.0/16"

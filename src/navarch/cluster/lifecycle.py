@@ -87,12 +87,15 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         raise ConfigError(
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
-    changeable = ("nodes", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s", "apiserver_flags")
+    changeable = (
+        *("nodes", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
+        *("runtime_config", "apiserver_flags"),
+    )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
         kept["store"] = changes["store"]
     if ClusterState.load(existing.run).supervisor_alive:
-        for key in ("nodes", "port", "bind_address", "static_pods", "apiserver_flags"):
+        for key in ("nodes", "port", "bind_address", "static_pods", "runtime_config", "apiserver_flags"):
             if key in kept and kept[key] != getattr(existing, key):
                 flag = "--" + key.replace("_", "-")
                 raise ConfigError(

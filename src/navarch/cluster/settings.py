@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Final
 
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
+
+_KEYS: Final = "/openid/v1/jwks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class ServerSettings:
     # Which resources are encrypted at rest, and how.
     encryption: Path | None = None
     kubernetes_version: str = DEFAULT_VERSION
+    # Which versions of groups are on or off beyond the defaults: `group/version=true`, by commas.
+    runtime_config: str = ""
 
     @property
     def service_address(self) -> str:
@@ -82,6 +87,11 @@ class ServerSettings:
 
 def issuer_of(config: ClusterConfig) -> str:
     return f"https://kubernetes.default.svc.{config.cluster_domain}"
+
+
+def jwks_uri(host: str, port: int) -> str:
+    """Where those who check tokens find the keys, unless they are told another place."""
+    return f"https://[{host}]:{port}{_KEYS}" if ":" in host else f"https://{host}:{port}{_KEYS}"
 
 
 def settings_of(config: ClusterConfig) -> ServerSettings:
@@ -110,4 +120,6 @@ def settings_of(config: ClusterConfig) -> ServerSettings:
         cluster_dns=config.cluster_dns,
         event_ttl_s=config.event_ttl_s,
         kubernetes_version=config.kubernetes_version,
+        jwks_uri=jwks_uri(config.advertise_address, config.port),
+        runtime_config=config.runtime_config,
     )

@@ -5,12 +5,14 @@ This is how `admin`, `edit` and `view` come to cover what others add to the clus
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from navarch.api.meta import Key, Obj, is_deleting, key_of, labels_of, name_of
 from navarch.api.selectors import label_selector_of
 from navarch.client.resources import CLUSTER_ROLES
 from navarch.controllers.base import Context, Controller, Requeue
+
+_MANAGER: Final = "clusterrole-aggregation-controller"
 
 
 class ClusterRoleAggregationController(Controller):
@@ -43,5 +45,12 @@ class ClusterRoleAggregationController(Controller):
                 if name_of(other) != key.name and selector.matches(labels_of(other)):
                     rules += [rule for rule in other.get("rules") or () if rule not in rules]
         if rules != (role.get("rules") or []):
-            await self.client.update(CLUSTER_ROLES, {**role, "rules": rules})
+            # Only the rules are the controller's, so that a role may be changed in all else beside it.
+            applied = {
+                "apiVersion": CLUSTER_ROLES.api_version,
+                "kind": CLUSTER_ROLES.kind,
+                "metadata": {"name": key.name},
+                "rules": rules,
+            }
+            await self.client.apply(CLUSTER_ROLES, applied, field_manager=_MANAGER, force=True)
         return None

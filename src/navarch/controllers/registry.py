@@ -24,12 +24,15 @@ from navarch.controllers.job import (
 )
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
+from navarch.controllers.pod_certificates import PodCertificateRequestCleaner
 from navarch.controllers.podgc import PodGarbageCollector
 from navarch.controllers.quota import ResourceQuotaController
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from navarch.controllers.resource_claims import PodResourceClaimController, ResourceClaimController
 from navarch.controllers.service_cidr import ServiceCIDRController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
 from navarch.controllers.statefulset import StatefulSetController
+from navarch.controllers.storage_migration import StorageMigrationController
 from navarch.controllers.volumes import (
     ClaimProtectionController,
     EphemeralVolumeController,
@@ -65,7 +68,11 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     VolumeProtectionController,
     VolumeBinder,
     EphemeralVolumeController,
+    PodResourceClaimController,
+    ResourceClaimController,
+    StorageMigrationController,
     ClusterRoleAggregationController,
     CertificateController,
+    PodCertificateRequestCleaner,
     GarbageCollector,
 )

@@ -147,6 +147,8 @@ class Strategy:
     # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
     # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
     nulls: ClassVar[Sequence[str]] = ()
+    # It writes times into objects as a default (`stamp`).
+    stamps: ClassVar[bool] = False
     # What of the metadata a write to `/status` leaves as it is.
     status_keeps: ClassVar[Sequence[str]] = ()
     # What of an object a write cannot set, beside `status` where the kind has one (CertificateSigningRequest: `spec`).
@@ -157,6 +159,9 @@ class Strategy:
     def defaults(self, obj: Obj) -> None:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
         before this runs)."""
+
+    def stamp(self, obj: Obj, now: str) -> None:
+        """Fill in the defaults that are the time of the write, for kinds that say `stamps`."""
 
     def complete(self, obj: Obj) -> None:
         """The last touch before an object is stored: what is there though nobody said so."""

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from navarch.api.meta import Obj, Resource
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
 
-AGGREGATED_VERSIONS = ("v2", "v2beta1")
+_AGGREGATED_VERSIONS = ("v2", "v2beta1")
+# The first version of Kubernetes that has the aggregated form in its stable version alone.
+_ONLY_V2 = (1, 36)
 _STATUS_VERBS = ("get", "patch", "update")
+# Of what Kubernetes still stores in an older version, which tells clients nothing but its hash.
+_HASHED_AS: Final[Mapping[tuple[str, str], str]] = {
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): "v1beta1",
+}
+
+
+def aggregated_versions(kubernetes: str) -> tuple[str, ...]:
+    """In which versions a Kubernetes gives the aggregated form, the preferred one first."""
+    major, _, minor = kubernetes.partition(".")
+    return _AGGREGATED_VERSIONS[:1] if (int(major), int(minor)) >= _ONLY_V2 else _AGGREGATED_VERSIONS
 
 
 def api_versions(server_address: str) -> Obj:
@@ -108,7 +121,8 @@ def _api_subresource(kind: Kind, name: str, response: tuple[str, str, str], verb
 
 def storage_version_hash(stored: Resource) -> str:
     """What tells a client that objects are now stored in another version."""
-    digest = hashlib.sha256(f"{stored.group}/{stored.version}/{stored.kind}".encode()).digest()
+    version = _HASHED_AS.get((stored.group, stored.kind), stored.version)
+    digest = hashlib.sha256(f"{stored.group}/{version}/{stored.kind}".encode()).digest()
     return base64.b64encode(digest[:8]).decode()
 
 

@@ -23,6 +23,7 @@ from navarch.api.openapi import (
     PATCH_TYPES,
     STATUS,
     STREAM,
+    WATCH_EVENT,
     YAML,
     Operation,
     Parameter,
@@ -32,9 +33,11 @@ from navarch.api.openapi import (
 )
 from navarch.api.openapi_protobuf import encode_v2
 from navarch.api.schema import SchemaSet
+from navarch.kinds import openapi_roots
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
 from navarch.kinds.openapi_custom import published
+from navarch.kinds.openapi_roots import Root
 from navarch.kinds.registry import Registry, definition_name
 
 _SECURITY: Final = {
@@ -72,7 +75,7 @@ _LIST: Final = (
     Parameter("resourceVersionMatch", "How resourceVersion applies to a list: Exact or NotOlderThan."),
     Parameter("sendInitialEvents", "The watch begins with the objects that there are, then a bookmark.", "boolean"),
     Parameter("timeoutSeconds", "How long a list or watch may take.", "integer"),
-    Parameter("watch", "Send changes as they happen instead of a list.", "boolean"),
+    Parameter("watch", "Watch for changes to the described resources instead of listing them.", "boolean"),
 )
 _DELETE: Final = (
     _DRY_RUN,
@@ -119,45 +122,56 @@ Paths = dict[str, Obj]
 def openapi_v3_index(registry: Registry, schemas: SchemaSet) -> bytes:
     """`/openapi/v3`: where the documents are."""
     paths = {}
-    for group, versions in registry.versions().items():
-        for version in versions:
-            relative = f"apis/{group}/{version}" if group else f"api/{version}"
-            digest = openapi_v3_hash(registry, schemas, group, version)
-            paths[relative] = {"serverRelativeURL": f"/openapi/v3/{relative}?hash={digest}"}
+    for relative in openapi_roots.documents(registry):
+        digest = openapi_v3_hash(registry, schemas, relative)
+        paths[relative] = {"serverRelativeURL": f"/openapi/v3/{relative}?hash={digest}"}
     return orjson.dumps({"paths": paths})
 
 
-def openapi_v3_hash(registry: Registry, schemas: SchemaSet, group: str, version: str) -> str:
-    """Changes whenever the document of a group and version would; costs far less than the document."""
+def _kinds_of(registry: Registry, relative: str) -> list[Kind]:
+    """The kinds of a document, `apis/apps/v1`; none for one that has no resources, `apis/apps`."""
+    first, *rest = relative.split("/")
+    if first == "api" and len(rest) == 1:
+        return registry.of_version("", rest[0])
+    return registry.of_version(rest[0], rest[1]) if first == "apis" and len(rest) == 2 else []
+
+
+def openapi_v3_hash(registry: Registry, schemas: SchemaSet, relative: str) -> str:
+    """Changes whenever the document would; costs far less than the document."""
     digest = hashlib.sha512(schemas.version.encode())
-    for kind in registry.of_version(group, version):
+    digest.update(relative.encode())
+    for kind in _kinds_of(registry, relative):
         digest.update(repr((kind.resource, kind.definition, kind.verbs, list(subresources_of(kind)))).encode())
         if kind.own_schemas is not None:
             digest.update(kind.own_schemas.digest)
     return digest.hexdigest().upper()
 
 
-def openapi_v3_group(registry: Registry, schemas: SchemaSet, group: str, version: str) -> bytes:
-    """`/openapi/v3/apis/<group>/<version>` (or `/openapi/v3/api/v1`): one group and version."""
-    kinds = registry.of_version(group, version)
-    paths = _paths(kinds, 3)
+def openapi_v3_group(registry: Registry, schemas: SchemaSet, relative: str) -> bytes | None:
+    """`/openapi/v3/apis/<group>/<version>`, `/openapi/v3/api/v1`, or what there is beside resources (`apis/<group>`,
+    `version` …); None where there is no such document."""
+    roots = openapi_roots.documents(registry).get(relative)
+    if roots is None:
+        return None
+    kinds = _kinds_of(registry, relative)
+    paths = _paths(kinds, roots, 3)
     document = {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": f"v{schemas.version}.0"},
         "paths": paths,
-        "components": {"schemas": _definitions(kinds, schemas, 3), "securitySchemes": _SECURITY},
+        "components": {"schemas": _definitions(kinds, roots, schemas, 3), "securitySchemes": _SECURITY},
     }
     return orjson.dumps(document)
 
 
 def openapi_v2_document(registry: Registry, schemas: SchemaSet) -> Obj:
     """The version-2 document as a JSON object; see `openapi_v2`."""
-    kinds = registry.kinds()
+    kinds, roots = registry.kinds(), list(openapi_roots.roots(registry))
     return {
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": f"v{schemas.version}.0"},
-        "paths": _paths(kinds, 2),
-        "definitions": _definitions(kinds, schemas, 2),
+        "paths": _paths(kinds, roots, 2),
+        "definitions": _definitions(kinds, roots, schemas, 2),
         "securityDefinitions": _SECURITY,
         "security": [{"BearerToken": []}],
     }
@@ -173,12 +187,14 @@ def openapi_v2_protobuf(registry: Registry, schemas: SchemaSet) -> bytes:
     return encode_v2(openapi_v2_document(registry, schemas))
 
 
-def _definitions(kinds: list[Kind], schemas: SchemaSet, version: Version) -> Obj:
+def _definitions(kinds: list[Kind], roots: list[Root], schemas: SchemaSet, version: Version) -> Obj:
     documented = schemas.documented()
     for kind in kinds:
         if kind.own_schemas is not None:
             documented |= published(kind, documented, version)
-    wanted = {PATCH_DEFINITION, DELETE_OPTIONS, STATUS, "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent"}
+    wanted = {root.definition for root in roots if root.definition}
+    if kinds:
+        wanted |= {PATCH_DEFINITION, DELETE_OPTIONS, STATUS, WATCH_EVENT}
     for kind in kinds:
         if kind.definition is not None:
             wanted |= {kind.definition, _list_definition(kind)}
@@ -192,8 +208,8 @@ def _list_definition(kind: Kind) -> str:
     return kind.definition.rpartition(".")[0] + "." + kind.list_kind
 
 
-def _paths(kinds: list[Kind], version: Version) -> Paths:
-    paths: Paths = {}
+def _paths(kinds: list[Kind], roots: list[Root], version: Version) -> Paths:
+    paths: Paths = {root.path: openapi_roots.render(root, version) for root in roots}
     for kind in kinds:
         if kind.definition is None:
             continue
@@ -215,6 +231,14 @@ def _operations(kind: Kind) -> Iterator[tuple[str, str, Operation, tuple[Paramet
             yield base, method, make.collection(verb), (*scope, _PRETTY)
     if resource.namespaced and "list" in kind.verbs:
         yield resource.path(), "get", make.list_everywhere(), (_PRETTY,)
+    if "watch" in kind.verbs:
+        # As old as the API, kept for who asks so.
+        watched = base.replace(f"/{resource.version}/", f"/{resource.version}/watch/", 1)
+        yield watched, "get", make.watch("List"), (*_LIST, *scope, _PRETTY)
+        yield f"{watched}/{{name}}", "get", make.watch(""), (*_LIST, _NAME, *scope, _PRETTY)
+        if resource.namespaced:
+            everywhere = resource.path().replace(f"/{resource.version}/", f"/{resource.version}/watch/", 1)
+            yield everywhere, "get", make.watch_everywhere(), (*_LIST, _PRETTY)
     for verb in ("get", "update", "delete", "patch"):
         if verb in kind.verbs:
             yield f"{base}/{{name}}", _METHODS[verb], make.single(verb), (_NAME, *scope, _PRETTY)
@@ -232,19 +256,13 @@ def _operations(kind: Kind) -> Iterator[tuple[str, str, Operation, tuple[Paramet
             yield path, _METHODS[verb], make.subresource(name, response, verb), (_NAME, *scope, _PRETTY)
 
 
-def _camel(group: str) -> str:
-    """`rbac.authorization.k8s.io` → `RbacAuthorization`; the core group is `Core`."""
-    words = (group or "core").removesuffix(".k8s.io").replace("-", ".").split(".")
-    return "".join(word[:1].upper() + word[1:] for word in words)
-
-
 class _Maker:
     """Makes the operations of one kind; their ids are those by which generated clients name their methods."""
 
     def __init__(self, kind: Kind) -> None:
         resource = kind.resource
         assert kind.definition is not None
-        camel = _camel(resource.group)
+        camel = openapi_roots.camel(resource.group)
         self._kind = resource.kind
         self._gvk = (resource.group, resource.version, resource.kind)
         self._api = camel + resource.version[:1].upper() + resource.version[1:]
@@ -326,6 +344,27 @@ class _Maker:
             parameters=_LIST,
             produces=(JSON, STREAM, YAML),
             responses={200: self._list},
+        )
+
+    def watch(self, suffix: str) -> Operation:
+        """Of one object, or (`List`) of many."""
+        what = "a list" if suffix else "one object"
+        return self._watch(
+            f"watch{self._api}{self._scoped}{suffix}", f"watch changes to {what} of kind {self._kind}", suffix
+        )
+
+    def watch_everywhere(self) -> Operation:
+        return self._watch(
+            f"watch{self._api}{self._kind}ListForAllNamespaces", f"watch changes to a list of kind {self._kind}", "List"
+        )
+
+    def _watch(self, operation_id: str, description: str, suffix: str) -> Operation:
+        return self._operation(
+            operation_id,
+            "watchlist" if suffix else "watch",
+            f"{description}; deprecated, ask with the parameter `watch`",
+            produces=(JSON, STREAM, YAML),
+            responses={200: WATCH_EVENT},
         )
 
     def single(self, verb: str) -> Operation:

@@ -1,23 +1,29 @@
 """The registry: every kind that is served, with its names, verbs, subresources and strategy.
 
-In: the table below, the resource names (`resources`), and the strategies that the kind modules register on import.
-Out: `Kind`s by URL path and by group, version and kind. The order of the table is the order in which discovery lists
-groups; within a group the preferred version comes first.
+In: the table below, the resource names (`resources`), the strategies that the kind modules register on import, and
+which versions are on (`enablement`).
+Out: `Kind`s by URL path and by group, version and kind, groups in the order in which discovery lists them (`_GROUPS`),
+the preferred version of a group first. All versions of a resource are stored in one of them, which may be one that is
+off: it is there, then, but not served. Versions differ in nothing but their name unless functions convert them.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Container, Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any, Final, NamedTuple
 
-from navarch.api.meta import Resource
+from navarch.api.meta import Obj, Resource
+from navarch.api.schema import SchemaSet
+from navarch.api.schema import load as load_schemas
 from navarch.kinds import resources as r
 from navarch.kinds.autoscaling import conversion as autoscaling
 from navarch.kinds.base import Kind, ScaleSubresource
+from navarch.kinds.enablement import DEFAULT, RuntimeConfig
 from navarch.kinds.events import conversion as events
+from navarch.kinds.resource import conversion as devices
 from navarch.kinds.strategies import lookup
 
 # The packages whose modules register strategies.
@@ -25,6 +31,7 @@ _PACKAGES: Final = (
     "admissionregistration",
     "apiextensions",
     "apiregistration",
+    "apiserverinternal",
     "apps",
     "authentication",
     "authorization",
@@ -40,8 +47,36 @@ _PACKAGES: Final = (
     "node",
     "policy",
     "rbac",
+    "resource",
     "scheduling",
     "storage",
+    "storagemigration",
+)
+# As Kubernetes orders them, by precedence.
+_GROUPS: Final = (
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "internal.apiserver.k8s.io",
+    "storagemigration.k8s.io",
 )
 _NO_COLLECTION: Final = ("create", "delete", "get", "list", "patch", "update", "watch")
 _CREATE: Final = ("create",)
@@ -49,13 +84,26 @@ _WRITE: Final = ("get", "patch", "update")
 _CONNECT: Final = ("create", "get")
 _PROXY: Final = ("create", "delete", "get", "patch", "update")
 _ALL: Final = ("all",)
+# In versions of Kubernetes whose schema has it.
+_STATUS_IF_STATED: Final[Mapping[str, Any]] = {"has_status": None}
 _STATUS: Final[Mapping[str, Any]] = {"has_status": True}
 _CONFIGURATION: Final[Mapping[str, Any]] = {"categories": ("api-extensions",)}
 _WORKLOAD: Final[Mapping[str, Any]] = {"has_status": True, "categories": _ALL}
 _SCALED: Final[Mapping[str, Any]] = {**_WORKLOAD, "scale": ScaleSubresource()}
+_NO_TRAITS: Final[Mapping[str, Any]] = {}
 _VIRTUAL: Final[Mapping[str, Any]] = {"virtual": True, "verbs": _CREATE}
 
+# A resource in one version, with the fields of its `Kind`. `versions`: all that it has, the one first that objects are
+# stored in, where the served Kubernetes has that, else the next. `shapes`: of versions that are shaped otherwise.
 _Row = tuple[Resource, Mapping[str, Any]]
+
+
+class _Shape(NamedTuple):
+    """How objects of a version are made those of the shape that all others have, and back."""
+
+    to_common: Callable[[Obj], Obj]
+    from_common: Callable[[Obj], Obj]
+
 
 _POD_SUBRESOURCES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "attach": ("PodAttachOptions", _CONNECT),
@@ -72,6 +120,16 @@ _POD_SUBRESOURCES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 
 def _short(*names: str) -> Mapping[str, Any]:
     return {"short_names": names}
+
+
+def _versions(
+    resource: Resource, versions: str, traits: Mapping[str, Any] = _NO_TRAITS, stored: str = ""
+) -> Iterator[_Row]:
+    """The rows of a resource that is served in several versions, the preferred one first; `stored`: those that objects
+    may be stored in, the first choice first, where that is not the preferred one."""
+    order = tuple((stored or versions).split())
+    for version in versions.split():
+        yield resource._replace(version=version), {**traits, "versions": order}
 
 
 def _table() -> Iterator[_Row]:
@@ -153,24 +211,24 @@ def _platform() -> Iterator[_Row]:
         r.CERTIFICATE_SIGNING_REQUESTS,
         {**_STATUS, **_short("csr"), "subresources": {"approval": ("CertificateSigningRequest", _WRITE)}},
     )
-    yield r.CLUSTER_TRUST_BUNDLES, {}
-    yield r.POD_CERTIFICATE_REQUESTS, _STATUS
+    yield from _versions(r.CLUSTER_TRUST_BUNDLES, "v1 v1beta1 v1alpha1")
+    yield from _versions(r.POD_CERTIFICATE_REQUESTS, "v1 v1beta1", _STATUS)
     yield r.INGRESS_CLASSES, {}
     yield r.INGRESSES, {**_STATUS, **_short("ing")}
-    yield r.IP_ADDRESSES, _short("ip")
+    yield from _versions(r.IP_ADDRESSES, "v1 v1beta1", _short("ip"))
     yield r.NETWORK_POLICIES, _short("netpol")
-    yield r.SERVICE_CIDRS, _STATUS
+    yield from _versions(r.SERVICE_CIDRS, "v1 v1beta1", _STATUS)
     yield r.POD_DISRUPTION_BUDGETS, {**_STATUS, **_short("pdb")}
     yield r.CLUSTER_ROLE_BINDINGS, {}
     yield r.CLUSTER_ROLES, {}
     yield r.ROLE_BINDINGS, {}
     yield r.ROLES, {}
     yield r.CSI_DRIVERS, {}
-    yield r.CSI_NODES, _STATUS
+    yield r.CSI_NODES, _STATUS_IF_STATED
     yield r.CSI_STORAGE_CAPACITIES, {}
     yield r.STORAGE_CLASSES, _short("sc")
     yield r.VOLUME_ATTACHMENTS, _STATUS
-    yield r.VOLUME_ATTRIBUTES_CLASSES, _short("vac")
+    yield from _versions(r.VOLUME_ATTRIBUTES_CLASSES, "v1 v1beta1", _short("vac"))
     yield r.MUTATING_ADMISSION_POLICIES, _CONFIGURATION
     yield r.MUTATING_ADMISSION_POLICY_BINDINGS, _CONFIGURATION
     yield r.VALIDATING_ADMISSION_POLICIES, {**_CONFIGURATION, "has_status": True}
@@ -183,16 +241,35 @@ def _platform() -> Iterator[_Row]:
     )
     yield r.PRIORITY_CLASSES, _short("pc")
     yield r.LEASES, {}
+    yield from _versions(r.LEASE_CANDIDATES, "v1beta1 v1alpha2")
     yield r.RUNTIME_CLASSES, {}
     yield r.ENDPOINT_SLICES, {}
     yield r.FLOW_SCHEMAS, _STATUS
     yield r.PRIORITY_LEVEL_CONFIGURATIONS, _STATUS
+    yield from _devices()
+    yield r.STORAGE_VERSIONS, _STATUS
+    yield from _versions(r.STORAGE_VERSION_MIGRATIONS, "v1 v1beta1", _STATUS)
+
+
+def _devices() -> Iterator[_Row]:
+    """What pods claim by structured parameters. v1beta2 is v1 by another name; v1beta1 is shaped otherwise."""
+    versions = "v1 v1beta2 v1beta1"
+    for resource, traits, shape in (
+        (r.DEVICE_CLASSES, _NO_TRAITS, None),
+        (r.RESOURCE_CLAIMS, _STATUS, _Shape(devices.claim_to_v1, devices.claim_from_v1)),
+        (r.RESOURCE_CLAIM_TEMPLATES, _NO_TRAITS, _Shape(devices.template_to_v1, devices.template_from_v1)),
+        (r.RESOURCE_SLICES, _NO_TRAITS, _Shape(devices.slice_to_v1, devices.slice_from_v1)),
+    ):
+        yield from _versions(resource, versions, {**traits, "shapes": {"v1beta1": shape}} if shape else traits)
+    yield from _versions(r.DEVICE_TAINT_RULES, "v1 v1beta2 v1alpha3", _STATUS, stored="v1 v1alpha3 v1beta2")
+    yield r.RESOURCE_POOL_STATUS_REQUESTS, _STATUS
 
 
 # Groups whose types are not among those of k8s.io/api.
 _PACKAGES_OF_GROUPS: Final[Mapping[str, str]] = {
     "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+    "internal.apiserver.k8s.io": "io.k8s.api.apiserverinternal",
 }
 
 
@@ -200,7 +277,8 @@ def definition_name(group: str, version: str, kind: str) -> str:
     """The OpenAPI definition of a built-in kind: `io.k8s.api.apps.v1.Deployment`."""
     if group == "meta.k8s.io":
         return f"io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"
-    return f"{_PACKAGES_OF_GROUPS.get(group) or 'io.k8s.api.' + (group.partition('.')[0] or 'core')}.{version}.{kind}"
+    package = _PACKAGES_OF_GROUPS.get(group) or f"io.k8s.api.{group.partition('.')[0] or 'core'}"
+    return f"{package}.{version}.{kind}"
 
 
 class Registry:
@@ -266,23 +344,74 @@ def _import_kind_modules() -> None:
             importlib.import_module(f"navarch.kinds.{name}.{module.name}")
 
 
-def builtin(definitions: Container[str] | None = None) -> Registry:
-    """A registry of every built-in kind; given the definitions of a Kubernetes version, of those that it has."""
+def builtin(schemas: SchemaSet | None = None, config: RuntimeConfig = DEFAULT) -> Registry:
+    """A registry of every built-in kind of a Kubernetes version in the versions that are on.  Raises ValueError where
+    the configuration names what there is not."""
     _import_kind_modules()
-    kinds: list[Kind] = []
-    for resource, traits in _table():
-        group, version, _, kind, _ = resource
-        if definitions is not None and definition_name(group, version, kind) not in definitions:
-            continue
-        kinds.append(
-            Kind(
-                resource=resource,
-                singular=kind.lower(),
-                # Hooks see objects as they are stored, whichever version they belong to.
-                strategy=lookup(group, kind),
-                definition=definition_name(group, version, kind),
-                list_kind=f"{kind}List",
-                **traits,
-            )
-        )
-    return Registry(kinds)
+    if schemas is None:
+        schemas = load_schemas()
+    rows = [(resource, traits) for resource, traits in _table() if _definition_of(resource) in schemas]
+    config.check((resource.group, resource.version) for resource, _ in rows)
+    rows.sort(key=lambda row: _GROUPS.index(row[0].group))
+    present: dict[tuple[str, str], dict[str, Resource]] = {}
+    for resource, _ in rows:
+        present.setdefault((resource.group, resource.plural), {})[resource.version] = resource
+    kinds = (
+        _kind(resource, traits, present[resource.group, resource.plural], schemas, config) for resource, traits in rows
+    )
+    return Registry(kind for kind in kinds if kind is not None)
+
+
+def _kind(
+    resource: Resource,
+    traits: Mapping[str, Any],
+    versions: Mapping[str, Resource],
+    schemas: SchemaSet,
+    config: RuntimeConfig,
+) -> Kind | None:
+    """A row's kind; None where it is neither served nor what others that are served are stored as."""
+    traits = dict(traits)
+    order = [version for version in traits.pop("versions", (resource.version,)) if version in versions]
+    shapes: Mapping[str, _Shape] = traits.pop("shapes", {})
+    stored = versions[order[0]]
+    served = config.enabled(resource.group, resource.version)
+    if not served and (resource != stored or not any(config.enabled(resource.group, version) for version in order)):
+        return None
+    if resource != stored:
+        traits["storage"] = stored
+        if resource.version in shapes or stored.version in shapes:
+            traits |= _converted(resource, stored, shapes)
+    definition = _definition_of(resource)
+    if "has_status" in traits and traits["has_status"] is None:
+        traits["has_status"] = "status" in schemas.definition(definition)["properties"]
+    return Kind(
+        resource=resource,
+        singular=resource.kind.lower(),
+        # Hooks see objects as they are stored, whichever version they belong to.
+        strategy=lookup(resource.group, resource.kind),
+        definition=definition,
+        list_kind=f"{resource.kind}List",
+        served=served,
+        **traits,
+    )
+
+
+def _converted(resource: Resource, stored: Resource, shapes: Mapping[str, _Shape]) -> Mapping[str, Any]:
+    """The functions between a version and the stored one, where either is of another shape than the common one."""
+    ours, theirs = shapes.get(resource.version), shapes.get(stored.version)
+    into = [*([ours.to_common] if ours else ()), *([theirs.from_common] if theirs else ())]
+    out_of = [*([theirs.to_common] if theirs else ()), *([ours.from_common] if ours else ())]
+    return {
+        "to_storage": partial(_reshaped, steps=into, api_version=stored.api_version),
+        "from_storage": partial(_reshaped, steps=out_of, api_version=resource.api_version),
+    }
+
+
+def _reshaped(obj: Obj, *, steps: Iterable[Callable[[Obj], Obj]], api_version: str) -> Obj:
+    for step in steps:
+        obj = step(obj)
+    return {**obj, "apiVersion": api_version}
+
+
+def _definition_of(resource: Resource) -> str:
+    return definition_name(resource.group, resource.version, resource.kind)

@@ -99,11 +99,23 @@ VOLUME_ATTRIBUTES_CLASSES: Final = Resource(
 
 PRIORITY_CLASSES: Final = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False)
 
+LEASE_CANDIDATES: Final = Resource("coordination.k8s.io", "v1beta1", "leasecandidates", "LeaseCandidate", True)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
 
 RUNTIME_CLASSES: Final = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False)
 
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True)
+
+DEVICE_CLASSES: Final = Resource("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", False)
+DEVICE_TAINT_RULES: Final = Resource("resource.k8s.io", "v1", "devicetaintrules", "DeviceTaintRule", False)
+RESOURCE_CLAIM_TEMPLATES: Final = Resource(
+    "resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", True
+)
+RESOURCE_CLAIMS: Final = Resource("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", True)
+RESOURCE_POOL_STATUS_REQUESTS: Final = Resource(
+    "resource.k8s.io", "v1alpha3", "resourcepoolstatusrequests", "ResourcePoolStatusRequest", False
+)
+RESOURCE_SLICES: Final = Resource("resource.k8s.io", "v1", "resourceslices", "ResourceSlice", False)
 
 FLOW_SCHEMAS: Final = Resource("flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "FlowSchema", False)
 PRIORITY_LEVEL_CONFIGURATIONS: Final = Resource(
@@ -131,6 +143,12 @@ VALIDATING_WEBHOOK_CONFIGURATIONS: Final = Resource(
 
 API_SERVICES: Final = Resource("apiregistration.k8s.io", "v1", "apiservices", "APIService", False)
 
+STORAGE_VERSIONS: Final = Resource("internal.apiserver.k8s.io", "v1alpha1", "storageversions", "StorageVersion", False)
+
+STORAGE_VERSION_MIGRATIONS: Final = Resource(
+    "storagemigration.k8s.io", "v1", "storageversionmigrations", "StorageVersionMigration", False
+)
+
 __all__ = [
     "API_SERVICES",
     "BINDINGS",
@@ -148,6 +166,8 @@ __all__ = [
     "CUSTOM_RESOURCE_DEFINITIONS",
     "DAEMON_SETS",
     "DEPLOYMENTS",
+    "DEVICE_CLASSES",
+    "DEVICE_TAINT_RULES",
     "ENDPOINTS",
     "ENDPOINT_SLICES",
     "EVENTS",
@@ -160,6 +180,7 @@ __all__ = [
     "IP_ADDRESSES",
     "JOBS",
     "LEASES",
+    "LEASE_CANDIDATES",
     "LIMIT_RANGES",
     "LOCAL_SUBJECT_ACCESS_REVIEWS",
     "MUTATING_ADMISSION_POLICIES",
@@ -178,7 +199,11 @@ __all__ = [
     "PRIORITY_LEVEL_CONFIGURATIONS",
     "REPLICATION_CONTROLLERS",
     "REPLICA_SETS",
+    "RESOURCE_CLAIMS",
+    "RESOURCE_CLAIM_TEMPLATES",
+    "RESOURCE_POOL_STATUS_REQUESTS",
     "RESOURCE_QUOTAS",
+    "RESOURCE_SLICES",
     "ROLES",
     "ROLE_BINDINGS",
     "RUNTIME_CLASSES",
@@ -191,6 +216,8 @@ __all__ = [
     "SERVICE_CIDRS",
     "STATEFUL_SETS",
     "STORAGE_CLASSES",
+    "STORAGE_VERSIONS",
+    "STORAGE_VERSION_MIGRATIONS",
     "SUBJECT_ACCESS_REVIEWS",
     "TOKEN_REVIEWS",
     "VALIDATING_ADMISSION_POLICIES",

@@ -70,7 +70,8 @@ class EmbeddedCluster:
 
     `seed` makes names and placements repeat; with a `VirtualWorld` (`navarch.sim.virtual`) as `world`, and `keys` (a
     folder that keeps the cluster's keys and certificates from one run to the next), everything does. `controllers`
-    False leaves only the API server. `client` is the admin's; `nodes` has `fail(name)` and `recover(name)`.
+    False leaves only the API server. `runtime_config` switches versions of groups on (`"api/all=true"`). `client` is
+    the admin's; `nodes` has `fail(name)` and `recover(name)`.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class EmbeddedCluster:
         *,
         nodes: int = 1,
         kubernetes_version: str = DEFAULT_VERSION,
+        runtime_config: str = "",
         seed: int | None = None,
         controllers: bool = True,
         world: World | None = None,
@@ -88,7 +90,12 @@ class EmbeddedCluster:
         self._world = world or RealWorld(seed)
         self._folder = tempfile.TemporaryDirectory(prefix="navarch-")
         self.config = ClusterConfig(
-            "embedded", self._folder.name, kubernetes_version=kubernetes_version, nodes=self._nodes, seed=seed
+            "embedded",
+            self._folder.name,
+            kubernetes_version=kubernetes_version,
+            runtime_config=runtime_config,
+            nodes=self._nodes,
+            seed=seed,
         )
         self._keys = keys
         self._tasks: list[asyncio.Task[None]] = []

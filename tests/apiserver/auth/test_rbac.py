@@ -10,11 +10,13 @@ from navarch.apiserver.auth import bootstrap
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.rbac import RBACAuthorizer
+from navarch.apiserver.auth.roles import Serves
 from navarch.apiserver.auth.tokens import service_account_user
 from navarch.apiserver.user import ANONYMOUS, User
 
 from .reader import ListReader
 
+EVERYTHING: Serves = lambda group, plural: True  # noqa: E731
 JANE = User("jane", ("developers", "system:authenticated"))
 
 
@@ -90,7 +92,7 @@ def test_a_change_counts_after_invalidation() -> None:
 
 @pytest.fixture(scope="module")
 def defaults() -> ClusterAuthorizer:
-    return ClusterAuthorizer(RBACAuthorizer(ListReader(*bootstrap.objects())))
+    return ClusterAuthorizer(RBACAuthorizer(ListReader(*bootstrap.objects(EVERYTHING))))
 
 
 @pytest.mark.parametrize(
@@ -113,11 +115,21 @@ def test_default_roles(defaults: ClusterAuthorizer, user: User, asked: dict[str,
     assert defaults.authorize(user, RequestAttributes(**asked)).allowed is expected
 
 
-def test_admin_includes_edit_and_edit_includes_view() -> None:
-    roles = {obj["metadata"]["name"]: obj for obj in bootstrap.objects() if obj["kind"] == "ClusterRole"}
+def test_what_is_aggregated_to_the_roles_of_people_never_holds_secrets_for_viewers() -> None:
+    roles = {obj["metadata"]["name"]: obj for obj in bootstrap.objects(EVERYTHING) if obj["kind"] == "ClusterRole"}
 
-    for rule in roles["view"]["rules"]:
-        assert rule in roles["edit"]["rules"]
-    for rule in roles["edit"]["rules"]:
-        assert rule in roles["admin"]["rules"]
-    assert not any("secrets" in rule["resources"] for rule in roles["view"]["rules"])
+    for name in ("view", "edit", "admin"):
+        selected = roles[name]["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"]
+        assert selected.items() <= roles[f"system:aggregate-to-{name}"]["metadata"]["labels"].items()
+    assert not any("secrets" in rule["resources"] for rule in roles["system:aggregate-to-view"]["rules"])
+
+
+def test_roles_of_apis_that_are_not_served_are_not_there() -> None:
+    def names(serves: Serves) -> set[str]:
+        return {obj["metadata"]["name"] for obj in bootstrap.objects(serves)}
+
+    without = names(lambda group, plural: False)
+
+    assert "system:controller:podcertificaterequestcleaner" in names(EVERYTHING) - without
+    assert "system:cluster-trust-bundle-discovery" in names(EVERYTHING) - without
+    assert "system:controller:deployment-controller" in without

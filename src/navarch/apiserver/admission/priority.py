@@ -1,4 +1,4 @@
-"""Priority: a pod's priority class becomes a number; a cluster has at most one default class."""
+"""Priority: a pod's priority class becomes a number; a cluster has at most one default class, and its own stay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 from navarch.api.meta import Obj, name_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
+from navarch.kinds.base import Kind
 from navarch.kinds.resources import PRIORITY_CLASSES
 
 # Known without being stored, so that the cluster's own pods start before anything else does.
@@ -17,9 +18,15 @@ class Priority(Plugin):
     name = "Priority"
     leaves_whole = True
     resources = frozenset({("", "pods"), ("scheduling.k8s.io", "priorityclasses")})
+    operations = frozenset({"CREATE", "UPDATE", "DELETE"})
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+
+    def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
+        if operation == "DELETE" and kind.resource.plural == "pods":
+            return False
+        return super().concerns(kind, operation, subresource)
 
     async def mutate(self, attributes: Attributes) -> None:
         pod = attributes.obj
@@ -69,6 +76,8 @@ class Priority(Plugin):
 
     async def validate(self, attributes: Attributes) -> None:
         obj = attributes.obj
+        if attributes.operation == "DELETE" and attributes.name in _SYSTEM:
+            raise attributes.refused("this is a system priority class and cannot be deleted")
         if attributes.kind.resource.plural != "priorityclasses" or obj is None or not obj.get("globalDefault"):
             return
         for other in self._reader.list(PRIORITY_CLASSES):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, labels_of, name_of
 from navarch.apiserver.auth import controller_roles
-from navarch.apiserver.auth.roles import GROUP, cluster_role, cluster_roles, rule
+from navarch.apiserver.auth.roles import EVENTS, GROUP, Serves, cluster_role, cluster_roles, metadata, rule
 
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 SCHEDULER = "system:kube-scheduler"
@@ -15,37 +15,53 @@ DNS = "system:kube-dns"
 CLUSTER_DNS = "navarch:cluster-dns"
 KUBELET_CLIENT = "system:apiserver"
 SIMULATED_NODES = "navarch:simulated-nodes"
+# Who writes the rules of aggregated roles.
+AGGREGATION = "clusterrole-aggregation-controller"
 
 
-def objects() -> list[Obj]:
-    """ClusterRoles, Roles, then their bindings."""
+def objects(serves: Serves) -> list[Obj]:
+    """ClusterRoles, Roles, then their bindings, for a server of these kinds."""
     return [
         _simulated_nodes(),
         _cluster_dns(),
-        *cluster_roles(),
-        *controller_roles.controller_roles(),
+        *cluster_roles(serves),
+        *controller_roles.controller_roles(serves),
+        controller_roles.controllers_together(serves),
         *_roles(),
-        *_cluster_role_bindings(),
+        *_cluster_role_bindings(serves),
         *_role_bindings(),
     ]
 
 
-def _metadata(name: str, namespace: str = "") -> Obj:
-    metadata: Obj = {
-        "name": name,
-        "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-        "annotations": {f"{GROUP}/autoupdate": "true"},
-    }
-    if namespace:
-        metadata["namespace"] = namespace
-    return metadata
+def aggregated(objects: Iterable[Obj]) -> list[tuple[str, list[Obj]]]:
+    """The rules of each aggregated role of these, as the controller of aggregation puts them together in the end."""
+    roles = sorted((obj for obj in objects if obj["kind"] == "ClusterRole"), key=name_of)
+    rules_of = {name_of(role): role.get("rules") or [] for role in roles}
+    found: dict[str, list[Obj]] = {}
+    # view first: edit takes it up, and admin edit.
+    for target in ("view", "edit", "admin"):
+        label = f"{GROUP}/aggregate-to-{target}"
+        union: list[Obj] = []
+        for role in roles:
+            if labels_of(role).get(label) == "true":
+                union += [rule for rule in rules_of[name_of(role)] if rule not in union]
+        found[target] = rules_of[target] = union
+    return list(found.items())
 
 
-def _binding(role: str, subjects: list[Obj], *, name: str = "", namespace: str = "", role_kind: str = "") -> Obj:
+def _binding(
+    role: str,
+    subjects: list[Obj],
+    *,
+    name: str = "",
+    namespace: str = "",
+    role_kind: str = "",
+    default: bool = True,
+) -> Obj:
     return {
         "apiVersion": f"{GROUP}/v1",
         "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
-        "metadata": _metadata(name or role, namespace),
+        "metadata": metadata(name or role, namespace, default=default),
         "roleRef": {"apiGroup": GROUP, "kind": role_kind or ("Role" if namespace else "ClusterRole"), "name": role},
         "subjects": subjects,
     }
@@ -63,7 +79,7 @@ def _account(name: str, namespace: str = "kube-system") -> Obj:
     return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
-def _cluster_role_bindings() -> Iterator[Obj]:
+def _cluster_role_bindings(serves: Serves) -> Iterator[Obj]:
     everybody = [_group("system:authenticated")]
     yield _binding("cluster-admin", [_group("system:masters")])
     yield _binding("system:monitoring", [_group("system:monitoring")])
@@ -71,19 +87,23 @@ def _cluster_role_bindings() -> Iterator[Obj]:
     yield _binding("system:basic-user", everybody)
     yield _binding("system:public-info-viewer", [*everybody, _group("system:unauthenticated")])
     yield _binding("system:service-account-issuer-discovery", [_group("system:serviceaccounts")])
+    if serves("certificates.k8s.io", "clustertrustbundles"):
+        yield _binding("system:cluster-trust-bundle-discovery", [_group("system:serviceaccounts")])
     yield _binding("system:node-proxier", [_user(PROXY)])
     yield _binding("system:kube-controller-manager", [_user(CONTROLLER_MANAGER)])
     yield _binding("system:kube-scheduler", [_user(SCHEDULER)])
     yield _binding("system:volume-scheduler", [_user(SCHEDULER)])
-    yield _binding("system:kube-dns", [_account("kube-dns"), _user(DNS)])
-    yield _binding(CLUSTER_DNS, [_user(DNS)])
-    yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin")
-    yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)])
+    yield _binding("system:kube-dns", [_account("kube-dns")])
     # Nodes are the node authorizer's business; the binding exists, empty, as in Kubernetes.
-    yield {**_binding("system:node", []), "subjects": []}
-    for controller in controller_roles.names():
-        role = f"system:controller:{controller}"
-        yield _binding(role, [_account(controller), _user(CONTROLLER_MANAGER)])
+    node = _binding("system:node", [])
+    del node["subjects"]
+    yield node
+    for controller in controller_roles.names(serves):
+        yield _binding(f"system:controller:{controller}", [_account(controller)])
+    yield _binding(controller_roles.TOGETHER, [_user(CONTROLLER_MANAGER)], default=False)
+    yield _binding(CLUSTER_DNS, [_user(DNS)], default=False)
+    yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin", default=False)
+    yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)], default=False)
 
 
 def _simulated_nodes() -> Obj:
@@ -94,56 +114,62 @@ def _simulated_nodes() -> Obj:
         rule("update patch", "nodes/status pods/status"),
         rule("get list watch delete", "pods"),
         rule("create update patch", "events"),
+        default=False,
     )
 
 
 def _cluster_dns() -> Obj:
-    """What `system:kube-dns` lacks: names of headless services come from EndpointSlices."""
-    return cluster_role(CLUSTER_DNS, rule("list watch", "disc:endpointslices"))
+    """As `system:kube-dns`; names of headless services come from EndpointSlices."""
+    return cluster_role(CLUSTER_DNS, rule("list watch", "endpoints services disc:endpointslices"), default=False)
 
 
-def _role(name: str, namespace: str, *rules: list[Obj]) -> Obj:
+def _role(name: str, namespace: str, *rules: list[Obj], default: bool = True) -> Obj:
     return {
         "apiVersion": f"{GROUP}/v1",
         "kind": "Role",
-        "metadata": _metadata(name, namespace),
+        "metadata": metadata(name, namespace, default=default),
         "rules": [entry for group in rules for entry in group],
     }
 
 
 def _roles() -> Iterator[Obj]:
+    system, public = "kube-system", "kube-public"
     yield _role(
         "extension-apiserver-authentication-reader",
-        "kube-system",
+        system,
         rule("get list watch", "configmaps", "extension-apiserver-authentication"),
     )
-    for leader, name in (
-        ("system::leader-locking-kube-controller-manager", "kube-controller-manager"),
-        ("system::leader-locking-kube-scheduler", "kube-scheduler"),
-    ):
-        yield _role(leader, "kube-system", rule("watch", "configmaps"), rule("get update", "configmaps", name))
-    yield _role("system:controller:bootstrap-signer", "kube-system", rule("get list watch", "secrets"))
-    yield _role("system:controller:token-cleaner", "kube-system", rule("get list watch delete", "secrets"))
+    leases = rule("create get list update watch", "coord:leases")
+    candidates = rule("create get list update watch", "coord:leasecandidates")
+    yield _role("system::leader-locking-kube-controller-manager", system, leases, candidates)
+    yield _role("system::leader-locking-kube-scheduler", system, leases, candidates)
+    yield _role("system:controller:bootstrap-signer", system, rule("get list watch", "secrets"))
+    yield _role("system:controller:cloud-provider", system, rule("create get list watch", "configmaps"))
+    yield _role("system:controller:token-cleaner", system, rule("get list watch delete", "secrets"), EVENTS)
     yield _role(
         "system:controller:bootstrap-signer",
-        "kube-public",
+        public,
         rule("get list watch", "configmaps"),
         rule("update", "configmaps", "cluster-info"),
-        rule("create patch update", "events"),
+        EVENTS,
     )
     # Each node's server publishes itself behind the service `kube-dns`.
-    yield _role(CLUSTER_DNS, "kube-system", rule("get create update", "services disc:endpointslices"))
+    publish = rule("get create update", "services disc:endpointslices")
+    yield _role(CLUSTER_DNS, system, publish, default=False)
 
 
 def _role_bindings() -> Iterator[Obj]:
     reader = "extension-apiserver-authentication-reader"
     system = "kube-system"
-    yield _binding(CLUSTER_DNS, [_user(DNS)], namespace=system)
+    yield _binding(CLUSTER_DNS, [_user(DNS)], namespace=system, default=False)
     yield _binding(reader, [_user(CONTROLLER_MANAGER), _user(SCHEDULER)],
                    name=f"system::{reader}", namespace=system)  # fmt: skip
-    for user, name in ((CONTROLLER_MANAGER, "kube-controller-manager"), (SCHEDULER, "kube-scheduler")):
-        role = f"system::leader-locking-{name}"
-        yield _binding(role, [_user(user), _account(name)], namespace=system)
-    yield _binding("system:controller:bootstrap-signer", [_account("bootstrap-signer")], namespace=system)
-    yield _binding("system:controller:token-cleaner", [_account("token-cleaner")], namespace=system)
+    for user, *accounts in (
+        (CONTROLLER_MANAGER, "kube-controller-manager", "leader-election-controller"),
+        (SCHEDULER, "kube-scheduler"),
+    ):
+        role = f"system::leader-locking-{accounts[0]}"
+        yield _binding(role, [_user(user), *map(_account, accounts)], namespace=system)
+    for name in ("bootstrap-signer", "cloud-provider", "token-cleaner"):
+        yield _binding(f"system:controller:{name}", [_account(name)], namespace=system)
     yield _binding("system:controller:bootstrap-signer", [_account("bootstrap-signer")], namespace="kube-public")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 
 import orjson
 from isal import igzip
@@ -23,11 +25,12 @@ from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
 from navarch.heap import give_back
 from navarch.kinds import discovery_docs as discovery
-from navarch.kinds import openapi
+from navarch.kinds import openapi, openapi_roots
 
 _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
 
 
+_NONE: Mapping[str, str] = {}
 _PLAIN = ("application/json", "*/*", "application/*")
 # What clients name beside JSON: they are answered in JSON, as they would be by a server that has nothing else.
 _OTHERS = ("application/yaml",)
@@ -38,20 +41,21 @@ class Documents:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._current = DocumentsOf(core.served)
+        self._current = DocumentsOf(core.served, core.now)
 
     async def handle(self, request: Request, route: Route) -> Response:
         """Raises StatusError 404, 406."""
         if self._current.served is not self._core.served:
-            self._current = DocumentsOf(self._core.served)
+            self._current = DocumentsOf(self._core.served, self._core.now)
         return await self._current.handle(request, route)
 
 
 class DocumentsOf:
     """Every document of one snapshot, by what it was made for."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, now: Callable[[], datetime]) -> None:
         self.served = served
+        self._now = now
         self._made: dict[tuple[str, ...], tuple[bytes, str]] = {}
         # OpenAPI documents, compressed: megabytes that a client reads once and then knows by their ETag.
         self._packed: dict[tuple[str, ...], tuple[bytes, str]] = {}
@@ -67,7 +71,8 @@ class DocumentsOf:
     def _discovery(self, request: Request, route: Route, parts: list[str]) -> Response:
         registry = self.served.registry
         if len(parts) == 1:
-            media_type, version = _aggregated_version(request.headers.get("accept", ""))
+            accepted = discovery.aggregated_versions(self.served.schemas.version)
+            media_type, version = _aggregated_version(request.headers.get("accept", ""), accepted)
             if version:
                 core = parts[0] == "api"
                 key: tuple[str, ...] = ("aggregated", parts[0], version)
@@ -126,21 +131,43 @@ class DocumentsOf:
             return _with_etag(request, made)
         if parts == ["v3"]:
             made = await self._build(("openapi", "v3"), lambda: openapi.openapi_v3_index(registry, schemas), known)
-            return _with_etag(request, made)
-        if parts[0] == "v3" and len(parts) > 2 and parts[1] in ("api", "apis"):
-            group, version = ("", parts[2]) if parts[1] == "api" else (parts[2], parts[3] if len(parts) > 3 else "")
-            if version in registry.versions().get(group, ()):
-                make = lambda: openapi.openapi_v3_group(registry, schemas, group, version)  # noqa: E731
-                return _with_etag(request, await self._build(("openapi", "v3", group, version), make, known))
+            # Kubernetes does not say what its index is, and clients do not ask.
+            return _with_etag(request, made, "text/plain; charset=utf-8")
+        if parts[0] == "v3":
+            return await self._openapi_group(request, "/".join(parts[1:]), known)
         raise PathNotFound()
 
-    async def _build(self, key: tuple[str, ...], make: Callable[[], bytes], tag: str) -> tuple[bytes, str]:
-        """The document and its ETag; no document where the client has that of `tag` already."""
+    async def _openapi_group(self, request: Request, relative: str, known: str) -> Response:
+        """One document of version 3. Who names it with its hash may keep it for good; with another, is led to it."""
+        registry, schemas = self.served.registry, self.served.schemas
+        if relative not in openapi_roots.documents(registry):
+            raise PathNotFound()
+        asked, digest = request.arg("hash"), openapi.openapi_v3_hash(registry, schemas, relative)
+        if asked and asked != digest:
+            place = f"/openapi/v3/{relative}?hash={digest}"
+            return Response(301, b"", {"Location": place}, "text/html; charset=utf-8")
+
+        def make() -> bytes:
+            document = openapi.openapi_v3_group(registry, schemas, relative)
+            assert document is not None
+            return document
+
+        made = await self._build(("openapi", "v3", relative), make, known, f'"{digest}"')
+        kept = {"Cache-Control": "public, immutable", "Expires": _in_a_year(self._now())} if asked else {}
+        return _with_etag(request, made, more=kept)
+
+    async def _build(
+        self, key: tuple[str, ...], make: Callable[[], bytes], tag: str, known_as: str = ""
+    ) -> tuple[bytes, str]:
+        """The document and its ETag (`known_as`, else made of its bytes); no document where the client has that of
+        `tag` already."""
+        if known_as and tag == known_as:
+            return b"", tag
         packed = self._packed.get(key)
         if packed is None:
             making = self._making.get(key)
             if making is None:
-                making = self._making[key] = asyncio.create_task(asyncio.to_thread(_made, make))
+                making = self._making[key] = asyncio.create_task(asyncio.to_thread(_made, make, known_as))
                 making.add_done_callback(lambda _: self._making.pop(key, None))
             packed = self._packed[key] = await asyncio.shield(making)
         if packed[1] == tag:
@@ -148,23 +175,30 @@ class DocumentsOf:
         return await asyncio.to_thread(igzip.decompress, packed[0]), packed[1]
 
 
-def _made(make: Callable[[], bytes]) -> tuple[bytes, str]:
+def _made(make: Callable[[], bytes], known_as: str) -> tuple[bytes, str]:
     """Make a big document, compressed, and give back what that took: the definitions with their descriptions are some
     15 MB, which the process would keep for ever and needs once."""
     data, tag = _tagged(make())
+    tag = known_as or tag
     packed = igzip.compress(data, 2)
     del data
     give_back()
     return packed, tag
 
 
+def _in_a_year(now: datetime) -> str:
+    return format_datetime(now + timedelta(days=365), usegmt=True)
+
+
 def _tagged(data: bytes) -> tuple[bytes, str]:
     return data, f'"{hashlib.sha256(data).hexdigest()[:32].upper()}"'
 
 
-def _with_etag(request: Request, made: tuple[bytes, str], media_type: str = "application/json") -> Response:
+def _with_etag(
+    request: Request, made: tuple[bytes, str], media_type: str = "application/json", more: Mapping[str, str] = _NONE
+) -> Response:
     data, tag = made
-    headers = {"ETag": tag, "Vary": "Accept"}
+    headers = {"ETag": tag, "Vary": "Accept", **more}
     if request.headers.get("if-none-match", "") == tag:
         return Response(304, b"", headers, media_type)
     return Response(200, data, headers, media_type)
@@ -175,7 +209,7 @@ def _in_protobuf(request: Request) -> bool:
     return PROTOBUF in accept and plain_type(accept) == PROTOBUF
 
 
-def _aggregated_version(accept: str) -> tuple[str, str]:
+def _aggregated_version(accept: str, offered: Sequence[str]) -> tuple[str, str]:
     """The media type, and `v2` or `v2beta1`, where the client prefers the aggregated form, else empty.  Raises
     StatusError 406 where the client takes nothing that there is."""
     for clause in accept.split(","):
@@ -183,7 +217,7 @@ def _aggregated_version(accept: str) -> tuple[str, str]:
         if "as=APIGroupDiscoveryList" in parameters and "g=apidiscovery.k8s.io" in parameters:
             if media_type not in (JSON, PROTOBUF):
                 continue
-            for version in discovery.AGGREGATED_VERSIONS:
+            for version in offered:
                 if f"v={version}" in parameters:
                     return media_type, version
         elif "as=" not in clause and media_type in (*_PLAIN, PROTOBUF):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
@@ -11,20 +12,29 @@ from navarch.api.errors import PathNotFound, method_not_allowed
 from navarch.apiserver.aggregation.documents import MergedDocuments
 from navarch.apiserver.answers import in_form
 from navarch.apiserver.core import Core
+from navarch.apiserver.handlers import health, zpages
 from navarch.apiserver.handlers.documents import Documents
+from navarch.apiserver.handlers.health import Health
 from navarch.apiserver.negotiation import JSON, OFFERED, YAML, Form, check_route, plain_type
 from navarch.apiserver.routes import Route
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
-from navarch.store.base import StoreUnavailable
 
-_TEXT = "text/plain; charset=utf-8"
-_OTHERS = ("/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
 _OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 _JWKS = "/openid/v1/jwks"
 _KEY_SET = "application/jwk-set+json"
-_HEALTH = ("healthz", "livez", "readyz")
-_CHECKS = ("ping", "log", "etcd", "informer-sync", "poststarthook/start-apiserver-admission-initializer")
+_OTHERS = (
+    _OPENID_CONFIGURATION,
+    "/flagz",
+    "/metrics",
+    "/metrics/slis",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    _JWKS,
+    "/statusz",
+    "/version",
+)
 
 
 def _navarch_version() -> str:
@@ -35,11 +45,13 @@ def _navarch_version() -> str:
 
 
 class Paths:
-    """`ready` is what `/readyz` says."""
+    """`flags` are the settings that `/flagz` shows."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.ready = False
+        self._started = core.now()
+        self.flags: Mapping[str, str] = {}
+        self.health = Health(core)
         self.documents = Documents(core)
         self._merged = MergedDocuments(self.documents)
 
@@ -49,14 +61,20 @@ class Paths:
         first = parts[0]
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed()
-        if first in _HEALTH:
-            return await self._health(first, parts[1:], request)
+        if first in health.CHECKS:
+            return await self.health.handle(first, "/".join(parts[1:]), request)
         accept, path = request.headers.get("accept", ""), route.path.rstrip("/")
         if path == "/version":
             check_route(accept, (JSON,))
             return Response(200, orjson.dumps(self._version(), option=orjson.OPT_INDENT_2))
         if route.path == "/metrics":
             return self._metrics()
+        if route.path == "/metrics/slis":
+            return self.health.slis()
+        if route.path == "/statusz":
+            return self._statusz(request)
+        if route.path == "/flagz":
+            return zpages.flagz(request, self.flags)
         issuer = self._core.token_issuer
         if issuer is not None and path == _OPENID_CONFIGURATION:
             check_route(accept, (JSON,))
@@ -88,54 +106,28 @@ class Paths:
             if group
             for path in (f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions))
         ]
-        return sorted(["/api", "/api/v1", "/apis", *groups, *_OTHERS])
+        return sorted(["/api", "/api/v1", "/apis", "/apis/", *groups, *health.paths(), *_OTHERS])
 
-    async def _health(self, which: str, rest: list[str], request: Request) -> Response:
-        results = {check: await self._check(check) for check in _CHECKS}
-        if which == "readyz":
-            results["etcd-readiness"] = await self._check("etcd-readiness")
-            results["shutdown"] = "" if self.ready else "the server is starting or stopping"
-        wanted = "/".join(rest)
-        excluded = {value for name, value in request.query if name == "exclude"}
-        if wanted:
-            if wanted not in results:
-                raise PathNotFound()
-            failed = results[wanted]
-            return Response(500 if failed else 200, (failed or "ok").encode(), {}, _TEXT)
-        bad = [check for check, failed in results.items() if failed and check not in excluded]
-        verbose = any(name == "verbose" for name, _ in request.query)
-        if not bad and not verbose:
-            return Response(200, b"ok", {}, _TEXT)
-        lines = [
-            f"[-]{check} failed: {failed}"
-            if failed and check not in excluded
-            else f"[+]{check} " + ("excluded: ok" if check in excluded else "ok")
-            for check, failed in results.items()
-        ]
-        lines.append(f"{which} check " + ("failed" if bad else "passed"))
-        return Response(500 if bad else 200, ("\n".join(lines) + "\n").encode(), {}, _TEXT)
-
-    async def _check(self, check: str) -> str:
-        """Empty if all is well, else what is wrong."""
-        if check == "etcd":
-            try:
-                await self._core.caches.store.revision()
-            except StoreUnavailable as error:
-                return str(error)
-        if check == "etcd-readiness":
-            try:
-                await self._core.caches.store.check()
-            except StoreUnavailable as error:
-                return str(error)
-        if check == "informer-sync" and not self._core.caches.following:
-            return "the watch caches stand still"
-        return ""
+    def _statusz(self, request: Request) -> Response:
+        served = ["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"]
+        return zpages.statusz(
+            request,
+            started=self._started,
+            now=self._core.now(),
+            runtime=self._version()["goVersion"],
+            version=self._version()["gitVersion"].removeprefix("v"),
+            paths=served,
+        )
 
     def _version(self) -> dict[str, str]:
         major, _, minor = self._core.schemas.version.partition(".")
         return {
             "major": major,
             "minor": minor,
+            "emulationMajor": major,
+            "emulationMinor": minor,
+            "minCompatibilityMajor": major,
+            "minCompatibilityMinor": str(int(minor) - 1),
             "gitVersion": f"v{major}.{minor}.0+navarch.{_navarch_version()}",
             "gitCommit": "",
             "gitTreeState": "clean",

@@ -23,7 +23,7 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     DURATION: "event-ttl",
     LIST: """
         api-audiences authorization-mode disable-admission-plugins enable-admission-plugins etcd-servers
-        service-account-issuer service-account-key-file
+        runtime-config service-account-issuer service-account-key-file
     """,
 }
 _IDLE: Final[Mapping[str, str]] = {
@@ -69,7 +69,7 @@ _IDLE: Final[Mapping[str, str]] = {
         admission-control allow-metric-labels cors-allowed-origins disabled-metrics emulated-version
         etcd-servers-overrides feature-gates kubelet-preferred-address-types min-compatibility-version
         oidc-required-claim oidc-signing-algs requestheader-allowed-names requestheader-extra-headers-prefix
-        requestheader-group-headers requestheader-uid-headers requestheader-username-headers runtime-config
+        requestheader-group-headers requestheader-uid-headers requestheader-username-headers
         strict-transport-security-directives tls-cipher-suites tls-curve-preferences tls-sni-cert-key
         watch-cache-sizes
     """,

@@ -19,7 +19,7 @@ from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
 from navarch.cluster.flags.apiserver_flags import FLAGS
 from navarch.cluster.flags.pflag import FlagError, Flags, parse
-from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings
+from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, jwks_uri
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
@@ -100,14 +100,16 @@ def _ports(flags: Flags) -> range | None:
 
 def _server(flags: Flags, bind: str, cert_dir: Path) -> ServerSettings:
     issuers = flags.texts("service-account-issuer")
+    host, port = flags.text("advertise-address") or _advertised(bind), flags.number("secure-port", _PORT)
     given = ServerSettings(
         serving_certificate=cert_dir / "apiserver.crt",
         serving_key=cert_dir / "apiserver.key",
         signing_key=Path(flags.text("service-account-signing-key-file")),
         issuers=issuers,
         api_audiences=issuers[:1],
-        advertise_address=flags.text("advertise-address") or _advertised(bind),
-        port=flags.number("secure-port", _PORT),
+        advertise_address=host,
+        port=port,
+        jwks_uri=jwks_uri(host, port),
         service_cidr=flags.text("service-cluster-ip-range", _SERVICES),
         authorization_modes=("AlwaysAllow",),
     )
@@ -149,6 +151,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "encryption-provider-config": ("encryption", _path),
     "event-ttl": ("event_ttl_s", Flags.seconds),
+    "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
     "service-account-jwks-uri": ("jwks_uri", Flags.text),
     "service-account-key-file": ("token_keys", lambda flags, name: tuple(map(Path, flags.texts(name)))),
     "service-node-port-range": ("node_ports", _node_ports),

@@ -1,4 +1,4 @@
-"""CertificateSigningRequest, with its approval and status subresources, and ClusterTrustBundle.
+"""CertificateSigningRequest, with its approval and status subresources.
 
 Who asks is the request's user, whatever the object says; from then on the spec never changes. Approvers write only
 conditions through `/approval`; signers write certificate and the Failed condition through `/status`.
@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Final
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.time import human_duration
-from navarch.api.validation import dns_subdomain_problems, path_segment_problems
-from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Requester, Strategy, Subresource
+from navarch.kinds.certificates.pem import validate_signer
 from navarch.kinds.strategies import strategy
 
 _MIN_DURATION_S: Final = 600
@@ -126,7 +125,7 @@ class CertificateSigningRequestStrategy(Strategy):
                 yield not_supported(f"spec.usages[{index}]", usage, _USAGES)
             if usage in usages[:index]:
                 yield duplicate(f"spec.usages[{index}]", usage)
-        yield from _validate_signer(spec.get("signerName") or "", "spec.signerName")
+        yield from validate_signer(spec.get("signerName") or "", "spec.signerName")
         duration = spec.get("expirationSeconds")
         if duration is not None and duration < _MIN_DURATION_S:
             yield invalid_value(
@@ -219,43 +218,3 @@ def _validate_certificate(text: str) -> Iterator[FieldError]:
         x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         yield invalid_value(path, shown, str(error))
-
-
-def _validate_signer(name: str, path: str) -> Iterator[FieldError]:
-    if not name:
-        yield required(path)
-        return
-    domain, _, rest = name.partition("/")
-    if not rest or "/" in rest:
-        detail = 'must be a fully qualified domain and path of the form "example.com/signer-name"'
-        yield invalid_value(path, name, detail)
-        return
-    for problem in dns_subdomain_problems(domain):
-        yield invalid_value(path, domain, problem)
-    if "." not in domain:
-        yield invalid_value(path, domain, "should be a domain with at least two segments separated by dots")
-    for problem in path_segment_problems(rest):
-        yield invalid_value(path, rest, problem)
-
-
-@strategy("certificates.k8s.io", "ClusterTrustBundle")
-class ClusterTrustBundleStrategy(Strategy):
-    selectable = ("spec.signerName",)
-    columns = (NAME, Column("SignerName", columns.text("spec.signerName")))
-
-    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        spec = obj.get("spec") or {}
-        signer, name = spec.get("signerName") or "", obj["metadata"].get("name") or ""
-        if signer:
-            yield from _validate_signer(signer, "spec.signerName")
-            prefix = signer.replace("/", ":") + ":"
-            if not name.startswith(prefix):
-                detail = f'ClusterTrustBundle for signerName {signer} must be named with prefix "{prefix}"'
-                yield invalid_value("metadata.name", name, detail)
-        elif ":" in name:
-            detail = 'ClusterTrustBundle without signer name must not have ":" in its name'
-            yield invalid_value("metadata.name", name, detail)
-        if not spec.get("trustBundle"):
-            yield invalid_value("spec.trustBundle", "<value omitted>", "at least one trust anchor must be provided")
-        if old is not None and signer != ((old.get("spec") or {}).get("signerName") or ""):
-            yield invalid_value("spec.signerName", signer, "field is immutable")

@@ -60,7 +60,7 @@ def of_pod(pod: Obj) -> Iterator[Reference]:
             yield Reference(CLAIMS, namespace, claim["claimName"])
         elif volume.get("ephemeral") is not None:
             yield Reference(CLAIMS, namespace, f"{pod['metadata']['name']}-{volume['name']}")
-    for name in _resource_claims(pod):
+    for name in resource_claims_of(pod):
         yield Reference(RESOURCE_CLAIMS, namespace, name)
 
 
@@ -132,7 +132,7 @@ def _of_volume(volume: Obj) -> Iterator[tuple[str, str]]:
             yield SECRETS, projection["secret"].get("name") or ""
 
 
-def _resource_claims(pod: Obj) -> Iterator[str]:
+def resource_claims_of(pod: Obj) -> Iterator[str]:
     """Claims of devices by name: stated, or made for the pod from a template, which its status tells."""
     status = pod.get("status") or {}
     made = {each.get("name"): each.get("resourceClaimName") for each in status.get("resourceClaimStatuses") or ()}

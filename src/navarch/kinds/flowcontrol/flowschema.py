@@ -34,7 +34,7 @@ class FlowSchemaStrategy(Strategy):
     columns = (
         NAME,
         Column("PriorityLevel", ".spec.priorityLevelConfiguration.name"),
-        Column("MatchingPrecedence", ".spec.matchingPrecedence", type="integer"),
+        Column("MatchingPrecedence", ".spec.matchingPrecedence"),
         Column("DistinguisherMethod", ".spec.distinguisherMethod.type", none=True),
         AGE,
         Column("MissingPL", lambda obj, now: _missing_level(obj)),

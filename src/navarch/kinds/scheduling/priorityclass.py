@@ -30,6 +30,13 @@ class PriorityClassStrategy(Strategy):
     def defaults(self, obj: Obj) -> None:
         obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
+    def prepare_create(self, obj: Obj) -> None:
+        # For good: what a change may touch does not count as one.
+        obj["metadata"]["generation"] = 1
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        """There is no status to keep."""
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name, value = obj["metadata"].get("name") or "", obj.get("value", 0)
         if name.startswith("system-"):
