@@ -38,7 +38,8 @@ class Api:
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         response = await self.send(method, path, body, **options)
         assert isinstance(response.body, bytes)
-        if response.content_type.startswith("text/"):
+        # The index of OpenAPI is JSON, but does not say so.
+        if response.content_type.startswith("text/") and path != "/openapi/v3":
             return response.status, response.body.decode()
         return response.status, orjson.loads(response.body) if response.body else None
 
