@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ssl
 from typing import Any
 
@@ -10,6 +11,7 @@ import orjson
 import pytest
 
 from navarch.api.meta import Obj
+from navarch.apiserver.aggregation import proxy
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
 from navarch.testing.embedded import EmbeddedCluster
@@ -405,6 +407,37 @@ async def test_one_without_aggregated_discovery_is_asked_in_the_old_form(
             "subresources": [{"subresource": "status", "responseKind": kind, "verbs": ["get", "update"]}],
         }
     ]
+
+
+async def test_what_is_no_resource_is_not_shown_as_one(api: Api, extension: Extension, authority: Authority) -> None:
+    odd: list[Any] = [None, {}, {"resource": 7}, {"resource": "a/b", "responseKind": {}}, {"resource": "x"}]
+    rich = {**RESOURCE, "verbs": ["get", None], "shortNames": "fl", "more": {"than": "asked"}}
+    version = {"version": VERSION, "resources": [*odd, rich]}
+    groups = {"kind": "APIGroupDiscoveryList", "items": [{"metadata": {"name": GROUP}, "versions": [version]}]}
+    extension.more["/apis"] = lambda asked: http(200, orjson.dumps(groups))
+    await registered(api, extension, authority)
+
+    answer = await shown(api, "/apis", lambda found: found["items"][-1]["versions"][0]["resources"], AGGREGATED)
+
+    assert answer["items"][-1]["versions"][0]["resources"] == [{**RESOURCE, "verbs": ["get"]}]
+
+
+@pytest.mark.parametrize("headers", [{"Content_Encoding": "gzip"}, {}])
+async def test_documents_that_are_too_much_are_left(
+    api: Api, extension: Extension, authority: Authority, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr(proxy, "LONGEST_DOCUMENT", 1000)
+    much = b" " * 2000 if not headers else gzip.compress(b" " * 2000)
+    for path in ("/apis", "/openapi/v2", "/openapi/v3"):
+        extension.more[path] = lambda asked: http(200, much, **headers)
+    await registered(api, extension, authority)
+
+    async with asyncio.timeout(30):
+        while not any(asked.target == "/apis" for asked in extension.looked):
+            await asyncio.sleep(0.01)
+    answer = await api.ok("GET", "/apis", accept=AGGREGATED)
+    assert answer["items"][-1]["versions"][0]["freshness"] == "Stale"
+    assert f"{ROOT}/flunders" not in (await api.ok("GET", "/openapi/v2"))["paths"]
 
 
 async def test_openapi_shows_what_others_say_of_theirs(api: Api, extension: Extension, authority: Authority) -> None:

@@ -251,7 +251,7 @@ class Aggregator:
             if (index := await self._document(remote, "/openapi/v3")) is not None:
                 openapi = foreign.openapi_address(index, remote)
             if (document := await self._document(remote, "/openapi/v2")) is not None:
-                swagger = foreign.swagger_of(document, remote)
+                swagger = await asyncio.to_thread(foreign.swagger_of, document, remote)
         return ForeignVersion(remote, known.resources if resources is None else resources, True, openapi, swagger)
 
     async def _document(self, remote: Remote, path: str, accept: str = "application/json") -> Obj | None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 import orjson
+from isal import igzip
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
@@ -23,6 +24,7 @@ from navarch.apiserver.core import Delegate
 from navarch.apiserver.routes import Route
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
+from navarch.heap import give_back
 
 _SWAGGER_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2"
 _JSON: Final = "application/json"
@@ -105,14 +107,22 @@ class MergedDocuments:
         key = (form, _tag_of(own))
         made = self._made.get(key)
         if made is None:
-            data = await asyncio.to_thread(merge, own.body)
-            made = data, f'"{hashlib.sha256(data).hexdigest()[:32].upper()}"'
+            made = await asyncio.to_thread(_made, merge, own.body)
             self._made = {**{old: kept for old, kept in self._made.items() if old[0] != form}, key: made}
-        data, tag = made
+        packed, tag = made
         headers = {"ETag": tag, "Vary": "Accept"}
         if request.headers.get("if-none-match", "") == tag:
             return Response(304, b"", headers, own.content_type)
-        return Response(200, data, headers, own.content_type)
+        return Response(200, await asyncio.to_thread(igzip.decompress, packed), headers, own.content_type)
+
+
+def _made(merge: Callable[[bytes], bytes], own: bytes) -> tuple[bytes, str]:
+    """A document, compressed: OpenAPI is megabytes that a client reads once."""
+    data = merge(own)
+    made = igzip.compress(data, 2), f'"{hashlib.sha256(data).hexdigest()[:32].upper()}"'
+    del data
+    give_back()
+    return made
 
 
 def _tag_of(response: Response) -> str:

@@ -27,13 +27,13 @@ AGGREGATED: Final = (
 @dataclass(frozen=True, slots=True)
 class ForeignVersion:
     """A version, with its resources in the form of aggregated discovery. `openapi` is the address of its own document
-    in version 3 at its server, `swagger` what its server says of it in version 2."""
+    in version 3 at its server, `swagger` what its server says of it in version 2, as JSON."""
 
     remote: Remote
     resources: tuple[Obj, ...] = ()
     fresh: bool = False
     openapi: str = ""
-    swagger: Obj | None = None
+    swagger: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +70,54 @@ def resources_of(document: Obj, group: str, version: str) -> tuple[Obj, ...] | N
                 continue
             for found in _dicts(entry.get("versions")):
                 if found.get("version") == version:
-                    return tuple(_dicts(found.get("resources")))
+                    return tuple(_sound(found.get("resources"), group, version))
         return None
     if document.get("kind") == "APIResourceList":
-        return tuple(_from_list(document, group, version))
+        return tuple(_sound(list(_from_list(document, group, version)), group, version))
     return None
+
+
+def _sound(entries: Any, group: str, version: str) -> Iterator[Obj]:
+    """Entries as clients may rely on them, whatever their server says: what names nothing is left out."""
+    for entry in _dicts(entries):
+        name, kind = entry.get("resource"), entry.get("responseKind")
+        if not isinstance(name, str) or not name or "/" in name or not isinstance(kind, dict):
+            continue
+        sound: Obj = {
+            "resource": name,
+            "responseKind": _response_kind(kind, group, version),
+            "scope": "Namespaced" if entry.get("scope") == "Namespaced" else "Cluster",
+            "singularResource": _text(entry.get("singularResource")),
+            "verbs": _texts(entry.get("verbs")),
+        }
+        sound |= {part: found for part in ("shortNames", "categories") if (found := _texts(entry.get(part)))}
+        subresources = [
+            {
+                "subresource": each["subresource"],
+                "responseKind": _response_kind(each.get("responseKind"), group, version),
+                "verbs": _texts(each.get("verbs")),
+            }
+            for each in _dicts(entry.get("subresources"))
+            if isinstance(each.get("subresource"), str)
+        ]
+        yield {**sound, **({"subresources": subresources} if subresources else {})}
+
+
+def _response_kind(kind: Any, group: str, version: str) -> Obj:
+    stated = kind if isinstance(kind, dict) else {}
+    return {
+        "group": _text(stated.get("group")) if "group" in stated else group,
+        "version": _text(stated.get("version")) if "version" in stated else version,
+        "kind": _text(stated.get("kind")),
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
 def _dicts(values: Any) -> Iterator[Obj]:
@@ -87,7 +130,7 @@ def _from_list(document: Obj, group: str, version: str) -> Iterator[Obj]:
     found: dict[str, Obj] = {}
     subresources: dict[str, list[Obj]] = {}
     for entry in _dicts(document.get("resources")):
-        name, slash, subresource = str(entry.get("name") or "").partition("/")
+        name, slash, subresource = _text(entry.get("name")).partition("/")
         kind = {
             "group": entry.get("group") or group,
             "version": entry.get("version") or version,
@@ -198,30 +241,31 @@ def merged_index(own: bytes, foreign: Foreign) -> bytes:
     return orjson.dumps(index)
 
 
-def swagger_of(document: Any, remote: Remote) -> Obj | None:
-    """What a server's document of version 2 says of one version: its paths, and the definitions."""
+def swagger_of(document: Any, remote: Remote) -> bytes:
+    """What a server's document of version 2 says of one version: its paths, and the definitions; empty for nothing."""
     if not isinstance(document, dict) or not isinstance(document.get("paths"), dict):
-        return None
+        return b""
     root = remote.root + "/"
     paths = {path: said for path, said in document["paths"].items() if path.startswith(root) or path == remote.root}
     definitions = document.get("definitions")
-    return {"paths": paths, "definitions": definitions if isinstance(definitions, dict) else {}}
+    return orjson.dumps({"paths": paths, "definitions": definitions if isinstance(definitions, dict) else {}})
 
 
 def merged_swagger(own: Obj, foreign: Foreign) -> Obj:
     """The document of version 2. A definition whose name is taken by another one gets a name of its own."""
     paths, definitions = dict(own["paths"]), dict(own["definitions"])
     for version in foreign.versions.values():
-        if version.swagger is None:
+        if not version.swagger:
             continue
+        swagger = orjson.loads(version.swagger)
         names: dict[str, str] = {}
-        for name, said in version.swagger["definitions"].items():
+        for name, said in swagger["definitions"].items():
             known = definitions.get(name)
             names[name] = name if known is None or known == said else _free(name, definitions)
-        for name, said in version.swagger["definitions"].items():
+        for name, said in swagger["definitions"].items():
             if names[name] != name or name not in definitions:
                 definitions[names[name]] = _renamed(said, names)
-        for path, said in version.swagger["paths"].items():
+        for path, said in swagger["paths"].items():
             paths.setdefault(path, _renamed(said, names))
     return {**own, "paths": paths, "definitions": definitions}
 
