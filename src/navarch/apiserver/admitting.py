@@ -19,10 +19,15 @@ import orjson
 
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import NOBODY, Attributes, Interested
+from navarch.apiserver.audit.policy import METADATA, REQUEST
+from navarch.apiserver.audit.trail import annotate
 from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
 
 log = logging.getLogger(__name__)
+
+# Audit annotations that have what webhooks made of a request.
+PATCHES: Final = "patch.webhook.admission.k8s.io/"
 
 CREATE: Final = "CREATE"
 UPDATE: Final = "UPDATE"
@@ -118,7 +123,12 @@ class Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         attributes = self._attributes
-        if attributes is None or attributes.dry_run:
+        if attributes is None:
+            return
+        for key, value in attributes.annotations.items():
+            # What a patch says is part of the request.
+            annotate(key, value, REQUEST if key.startswith(PATCHES) else METADATA)
+        if attributes.dry_run:
             return
         if self._stored is None:
             for plugin in self._interested.rolled_back:

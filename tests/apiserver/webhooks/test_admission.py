@@ -6,10 +6,14 @@ import asyncio
 import logging
 from typing import Any
 
+import orjson
 import pytest
 
 from navarch.api.meta import Obj
+from navarch.apiserver.audit.policy import parse
+from navarch.apiserver.audit.trail import Auditing
 from navarch.client.transport import Response
+from tests.apiserver.audit.test_trail import Kept
 from tests.apiserver.conftest import CONFIG_MAPS, DEPLOYMENTS, PODS, Api
 from tests.apiserver.webhooks.server import Authority, Webhook, http, patch
 
@@ -466,3 +470,68 @@ async def test_what_webhooks_do_is_counted(api: Api, authority: Authority) -> No
     assert f"apiserver_admission_webhook_admission_duration_seconds_count{{{counted}}} 1" in text.decode()
     refused = 'error_type="no_error",name="w.example.com",operation="CREATE",rejection_code="400",type="validating"'
     assert f"apiserver_admission_webhook_rejection_count{{{refused}}} 1" in text.decode()
+
+
+@pytest.mark.parametrize(("level", "patches"), [("Metadata", 0), ("Request", 1)])
+async def test_what_webhooks_say_and_do_is_in_the_audit_log(
+    api: Api, authority: Authority, level: str, patches: int
+) -> None:
+    log = Kept()
+    document = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": level}]}
+    api.server.use(auditing=Auditing(parse(document, "f"), log, api.server.core.world))
+    change = {"op": "add", "path": "/data/x", "value": "y"}
+    said = {**patch(change), "auditAnnotations": {"seen": "by me"}}
+    async with Webhook(authority, lambda request: said) as webhook:
+        await configure(api, MUTATING, webhook.config())
+        log.events.clear()
+        await api.ok("POST", CONFIG_MAPS, config_map(a="b"))
+
+    found = log.events[-1]["annotations"]
+    assert found["w.example.com/seen"] == "by me"
+    mutated = {"configuration": "hooks", "webhook": "w.example.com", "mutated": True}
+    assert orjson.loads(found["mutation.webhook.admission.k8s.io/round_0_index_0"]) == mutated
+    noted = [orjson.loads(value) for key, value in found.items() if key.startswith("patch.webhook.admission.k8s.io/")]
+    assert [each["patch"] for each in noted] == [[change]] * patches
+
+
+def conditions(**expressions: str) -> list[Obj]:
+    return [{"name": name, "expression": expression} for name, expression in expressions.items()]
+
+
+async def test_conditions_choose_after_rules_and_selectors(api: Api, authority: Authority) -> None:
+    async with Webhook(authority, lambda request: ALLOWED) as webhook:
+        chosen = conditions(
+            named="object.metadata.name != 'skip-me'",
+            asked="request.operation == 'CREATE' && request.userInfo.username == 'kubernetes-admin'",
+        )
+        await configure(api, MUTATING, webhook.config(matchConditions=chosen))
+
+        await api.ok("POST", CONFIG_MAPS, config_map("skip-me"))
+        await api.ok("POST", CONFIG_MAPS, config_map("mutate-me"))
+        await api.patch(f"{CONFIG_MAPS}/mutate-me", {"data": {"a": "b"}})
+
+    assert [asked.request["name"] for asked in webhook.asked] == ["mutate-me"]
+
+
+@pytest.mark.parametrize(("policy", "code"), [("Fail", 403), ("Ignore", 201)])
+async def test_a_condition_that_cannot_be_told_is_up_to_the_failure_policy(
+    api: Api, authority: Authority, policy: str, code: int
+) -> None:
+    async with Webhook(authority, lambda request: ALLOWED) as webhook:
+        unknown = conditions(unknown="object.spec.nothing == 1")
+        await configure(api, VALIDATING, webhook.config(matchConditions=unknown, failurePolicy=policy))
+
+        found, _ = await api("POST", CONFIG_MAPS, config_map())
+
+    assert (found, webhook.asked) == (code, [])
+
+
+async def test_conditions_can_ask_what_who_writes_may_do(api: Api, authority: Authority) -> None:
+    async with Webhook(authority, lambda request: {"allowed": False}) as webhook:
+        breakglass = "!authorizer.group('').resource('configmaps').check('breakglass').allowed()"
+        await configure(api, VALIDATING, webhook.config(matchConditions=conditions(glass=breakglass)))
+
+        # An administrator may do everything.
+        await api.ok("POST", CONFIG_MAPS, config_map())
+
+    assert webhook.asked == []

@@ -22,6 +22,7 @@ from navarch.api.time import format_micro_time
 from navarch.apiserver.audit.policy import (
     COMPLETE,
     LEVELS,
+    METADATA,
     NONE,
     RECEIVED,
     REQUEST,
@@ -48,10 +49,11 @@ _NO_LEVEL: Final = LEVELS.index(NONE)
 _current: ContextVar[Trail | None] = ContextVar("audit trail", default=None)
 
 
-def annotate(key: str, value: str) -> None:
-    """Say something of the request that is being served, if there is a trail of it. What is said first stays."""
+def annotate(key: str, value: str, least: str = METADATA) -> None:
+    """Say something of the request that is being served, if there is a trail of it, and from this level on. What is
+    said first stays."""
     trail = _current.get()
-    if trail is not None:
+    if trail is not None and trail.is_at(least):
         trail.annotations.setdefault(key, value)
 
 
@@ -97,6 +99,10 @@ class Trail:
         self._answered: Any = None
         self._status: Obj | None = None
         self.annotations: dict[str, str] = {}
+
+    def is_at(self, level: str) -> bool:
+        """Whether as much as this level has is written down; the least of them always might be."""
+        return level == METADATA or self._level >= LEVELS.index(level)
 
     # What becomes known of it
 
