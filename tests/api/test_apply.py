@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from navarch.api import schema
-from navarch.api.apply import LAST_APPLIED, apply, update_managed_fields
+from navarch.api.apply import LAST_APPLIED, apply, keep_times, update_managed_fields
 from navarch.api.errors import StatusError
 
 NODE = schema.load().compile("io.k8s.api.apps.v1.Deployment").root
@@ -280,6 +280,18 @@ def test_applied_items_keep_their_order_among_the_others() -> None:
     names = [c["name"] for c in merged["spec"]["template"]["spec"]["containers"]]
     assert sorted(names) == ["a", "b", "c", "d"]
     assert [n for n in names if n in "cda"] == ["c", "d", "a"]
+
+
+def test_a_write_that_changes_only_times_takes_them_back() -> None:
+    old = updated(None, config(3))
+    new = updated(None, config(3), now=T2)
+    other = updated(None, config(4), now=T2)
+
+    keep_times(new, old)
+    keep_times(other, old)
+
+    assert new == old
+    assert other["metadata"]["managedFields"][0]["time"] == T2
 
 
 LABELS = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=3)

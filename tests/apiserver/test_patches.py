@@ -221,3 +221,13 @@ async def test_an_item_without_its_merge_key_is_kubernetes_own_mistake(api: Api)
         None,
         "map: map[image:x] does not contain declared merge key: name",
     )
+
+
+async def test_annotations_of_a_deployment_are_another_generation_unless_its_status_says_them(api: Api) -> None:
+    await api.ok("POST", DEPLOYMENTS, deployment("d"))
+
+    _, by_status = await api.patch(f"{DEPLOYMENTS}/d/status", {"metadata": {"annotations": {"a": "1"}}})
+    _, by_itself = await api.patch(f"{DEPLOYMENTS}/d", {"metadata": {"annotations": {"b": "2"}}})
+
+    assert by_itself["metadata"]["annotations"] == {"a": "1", "b": "2"}
+    assert (by_status["metadata"]["generation"], by_itself["metadata"]["generation"]) == (1, 2)

@@ -286,6 +286,7 @@ class Writing:
         def check() -> None:
             if how.subresource != "status":
                 objectmeta.bump_generation(obj, old, kind)
+            managed.keep_times(obj, old)
             self._refuse_invalid(kind, obj, self._update_errors(kind, through, obj, old, origin))
             if not how.subresource:
                 origin.warnings.extend(strategy.warnings(obj, old))
@@ -301,7 +302,7 @@ class Writing:
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
                 return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
-            return await self._put(kind, obj, cached.revision, origin, Commit(admitted, holding), cached)
+            return await self._put(kind, obj, cached.revision, origin, Commit(admitted, holding), cached, old)
 
     def _take(self, kind: ServedKind, obj: Obj, old: Obj | None) -> Holding:
         companion = self._core.companions.get(kind.resource)
@@ -471,9 +472,17 @@ class Writing:
             raise invalid(kind.resource.kind, kind.resource.group, name, found)
 
     async def _put(
-        self, kind: ServedKind, obj: Obj, expected: int, origin: Origin, how: Commit, cached: Cached | None = None
+        self,
+        kind: ServedKind,
+        obj: Obj,
+        expected: int,
+        origin: Origin,
+        how: Commit,
+        cached: Cached | None = None,
+        old: Obj | None = None,
     ) -> Written:
-        """Encode and commit; what is stored already is not written again."""
+        """Encode and commit; what is stored already (`cached`; decoded, where somebody did that, `old`) is not written
+        again."""
         cache, encodings = kind.cache, self._core.encodings
         codec = kind.storage_kind.codec
         size = origin.size + (len(cached.data) if cached is not None else 0)
@@ -486,7 +495,7 @@ class Writing:
             value = codec.encode(stored) if size <= SHORT else await self._core.work.apart(size, codec.encode, stored)
             metadata = obj["metadata"]
             key = codec.key(metadata.get("namespace") or "", metadata["name"])
-            if cached is not None and await self._is_stored(codec, value, cached):
+            if cached is not None and await self._is_stored(codec, value, cached, old is not None and obj != old):
                 how.admitted.landed(obj)
                 return Written(await encodings.one(kind, cached), cached.revision)
             if origin.dry_run:
@@ -511,13 +520,13 @@ class Writing:
             return Written(data, revision, created=not expected)
         raise timed_out(f"what {metadata['name']} needs is being taken by others too often; try again")
 
-    async def _is_stored(self, codec: Codec, value: bytes, cached: Cached) -> bool:
-        """Whether these bytes say what is stored, in whichever order."""
+    async def _is_stored(self, codec: Codec, value: bytes, cached: Cached, differs: bool) -> bool:
+        """Whether these bytes say what is stored, in whichever order; `differs` where it is known that they do not."""
         if self._core.caches.is_stale(cached.key):
             return False
         stored = codec.unstamp(cached.data, cached.revision)
-        if value == stored or len(value) != len(stored):
-            return value == stored
+        if differs or value == stored or len(value) != len(stored):
+            return not differs and value == stored
         return await self._core.work.apart(len(value), _say_the_same, value, stored)
 
     async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:
