@@ -113,7 +113,7 @@ class SchemaNode:
         schema, defaults = outer, _NOTHING
         self.definition, self.scalar, self.present = "", "", frozenset()
         if (ref := outer.get("$ref")) is not None:
-            self.definition, self.present = ref.rpartition(".")[2], present(ref)
+            self.definition, self.present = ref.rpartition(".")[2], schemas.present(ref)
             schema = schemas.definition(ref)
             defaults = _STATED_DEFAULTS.get(ref, _NOTHING)
         self.patch_strategy = outer.get("x-kubernetes-patch-strategy", "")
@@ -208,6 +208,10 @@ class SchemaSet:
     def definition(self, name: str) -> Obj:
         """The raw definition, without descriptions; `$ref` holds a definition's name.  Raises KeyError."""
         return self._definitions[name]
+
+    def present(self, name: str) -> frozenset[str]:
+        """The fields that are there whether or not somebody set them."""
+        return present(name)
 
     def compile(self, name: str) -> Compiled:
         """What the definition compiles to; made once.  Raises KeyError."""

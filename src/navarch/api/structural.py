@@ -124,6 +124,10 @@ class StructuralSchemas(SchemaSet):
             self._schema = stripped(self.source.load())
         return self._schema
 
+    def present(self, name: str) -> frozenset[str]:
+        # Whose an object's metadata is, is said of what is in it.
+        return frozenset({"metadata"}) if name == self.name else super().present(name)
+
     def _list(self) -> Obj:
         return {
             "type": "object",
