@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from navarch.api.meta import Obj
-from navarch.kinds.apiextensions.structurality import below
+from navarch.kinds.apiextensions.structurality import inner_of
 
 _SCHEMA: Final = frozenset(
     {
@@ -73,15 +73,16 @@ def _canonical_schema(schema: Obj) -> None:
     pending = [schema]
     while pending:
         place = pending.pop()
-        for name in [name for name, value in place.items() if not value and name in _SCHEMA and value != {}]:
-            del place[name]
-        for name in ("properties", "patternProperties", "definitions", "dependencies"):
-            if place.get(name) == {}:
+        if not all(place.values()):
+            for name in [name for name, value in place.items() if not value and name in _SCHEMA and value != {}]:
                 del place[name]
+            for name in ("properties", "patternProperties", "definitions", "dependencies"):
+                if place.get(name) == {}:
+                    del place[name]
         for name in _NUMBERS:
             value = place.get(name)
             if type(value) is float and value.is_integer():
                 place[name] = int(value)
         for rule in place.get("x-kubernetes-validations") or ():
             _drop(rule, _RULE)
-        pending.extend(inner for _, inner in below(place))
+        pending += inner_of(place)

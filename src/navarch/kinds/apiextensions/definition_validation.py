@@ -30,10 +30,9 @@ from navarch.kinds.apiextensions.schema_validation import (
     incomplete_keys,
     not_atomic,
     not_supported,
-    places,
     validation_errors,
 )
-from navarch.kinds.apiextensions.structurality import structural_errors, unsupported
+from navarch.kinds.apiextensions.structurality import places, structural_errors, unsupported
 
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")

@@ -19,7 +19,7 @@ from navarch.api.structural_paths import field_path
 from navarch.api.structural_pruning import Pruner
 from navarch.api.structural_values import Values
 from navarch.kinds.apiextensions.go_form import shown_items, shown_schema
-from navarch.kinds.apiextensions.structurality import below, structural_errors, unsupported
+from navarch.kinds.apiextensions.structurality import PLAIN, places, structural_errors, unsupported
 
 TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
 _META: Final = ("apiVersion", "kind", "metadata")
@@ -130,6 +130,8 @@ def default_errors(schema: Obj, path: str, rules: SchemaRules) -> Iterator[Field
         at, place, in_meta = pending.pop()
         if "default" in place:
             yield from _default_of(place, f"{at}.default", in_meta=in_meta, rules=rules)
+        if PLAIN.issuperset(place):
+            continue
         resource = at == path or bool(place.get("x-kubernetes-embedded-resource"))
         fields = (place.get("properties") or {}).items()
         inner = [
@@ -183,8 +185,10 @@ class _Walk:
         return found
 
     def _visit(self, schema: Obj, path: str, context: _Context, found: list[FieldError]) -> None:
+        if not context.no_defaults and schema.get("type") in TYPES and PLAIN.issuperset(schema):
+            return
         found.extend(self._own(schema, path, context))
-        for inner, at, where in self._below(schema, path, context):
+        for inner, at, where in _below(schema, path, context):
             self._visit(inner, at, where, found)
         found.extend(self._extensions(schema, path))
 
@@ -211,19 +215,6 @@ class _Walk:
         if schema.get("properties") and (values is False or isinstance(values, dict)):
             why = "additionalProperties and properties are mutual exclusive"
             yield forbidden_field(f"{path}.additionalProperties", why)
-
-    def _below(self, schema: Obj, path: str, context: _Context) -> Iterator[tuple[Obj, str, _Context]]:
-        inside = replace(context, root=False)
-        resource = context.root or bool(schema.get("x-kubernetes-embedded-resource"))
-        for at, inner in sorted(below(schema), key=lambda entry: _ORDER.get(entry[0].split("[")[0], 0)):
-            where = inside
-            if at == ".additionalProperties" and context.in_meta:
-                where = replace(inside, no_defaults="inside additionalProperties applying to object metadata")
-            elif at.startswith(".properties[") and resource and (name := at[12:-1]) in _META:
-                where = replace(inside, in_meta=True)
-                if context.root:
-                    where = replace(where, no_defaults=f"in top-level {name}")
-            yield inner, f"{path}{at}", where
 
     def _extensions(self, schema: Obj, path: str) -> Iterator[FieldError]:
         if schema.get("x-kubernetes-preserve-unknown-fields") is False:
@@ -256,16 +247,29 @@ class _Walk:
             yield not_supported(f"{path}.x-kubernetes-list-type", list_type, ("atomic", "set", "map"))
 
 
-# The order in which Kubernetes goes down.
-_ORDER: Final = {
-    ".additionalProperties": 0,
-    ".properties": 1,
-    ".not": 2,
-    ".allOf": 3,
-    ".oneOf": 4,
-    ".anyOf": 5,
-    ".items": 6,
-}
+def _below(schema: Obj, path: str, context: _Context) -> Iterator[tuple[Obj, str, _Context]]:
+    """Every schema directly inside, with its path and where that is, in the order in which Kubernetes goes down."""
+    inside = replace(context, root=False) if context.root else context
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        where = inside
+        if context.in_meta:
+            where = replace(inside, no_defaults="inside additionalProperties applying to object metadata")
+        yield values, f"{path}.additionalProperties", where
+    resource = context.root or bool(schema.get("x-kubernetes-embedded-resource"))
+    for name, inner in (schema.get("properties") or {}).items():
+        where = inside
+        if resource and name in _META:
+            where = replace(inside, in_meta=True)
+            if context.root:
+                where = replace(where, no_defaults=f"in top-level {name}")
+        yield inner, f"{path}.properties[{name}]", where
+    if isinstance(refused := schema.get("not"), dict):
+        yield refused, f"{path}.not", inside
+    for several in ("allOf", "oneOf", "anyOf"):
+        for index, inner in enumerate(schema.get(several) or ()):
+            yield inner, f"{path}.{several}[{index}]", inside
+    if isinstance(items := schema.get("items"), dict):
+        yield items, f"{path}.items", inside
 
 
 def _wrong_type(path: str, type_: str, why: str) -> FieldError:
@@ -368,15 +372,6 @@ def _rule_errors(schema: Obj, rule: Obj, path: str) -> Iterator[FieldError]:
 
 def _has_newlines(text: str) -> bool:
     return "\n" in text or "\r" in text
-
-
-def places(schema: Obj) -> Iterator[Obj]:
-    """A schema and every schema in it."""
-    pending = [schema]
-    while pending:
-        place = pending.pop()
-        yield place
-        pending.extend(inner for _, inner in below(place))
 
 
 def unrecognized_formats(schema: Obj) -> Iterator[str]:

@@ -6,7 +6,7 @@ their text). Why it cannot even be looked at so (`unsupported`) is told only whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, required
@@ -41,23 +41,61 @@ _MUST_BE_EMPTY: Final = (
 )
 
 
-def below(schema: Obj) -> Iterator[tuple[str, Obj]]:
-    """Every schema directly inside, with the path to it."""
-    for name, inner in (schema.get("properties") or {}).items():
-        yield f".properties[{name}]", inner
-    for name in ("items", "additionalProperties", "not"):
-        if isinstance(inner := schema.get(name), dict):
-            yield f".{name}", inner
-    for name in ("allOf", "oneOf", "anyOf"):
-        for index, inner in enumerate(schema.get(name) or ()):
-            yield f".{name}[{index}]", inner
+# What a field of a scalar or an object says that nothing here is ever wrong with, if it has a type.
+PLAIN: Final = frozenset(
+    {
+        "description",
+        "enum",
+        "example",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "externalDocs",
+        "format",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "nullable",
+        "required",
+        "title",
+        "type",
+    }
+)
+_ONE: Final = ("items", "additionalProperties", "not")
+_SEVERAL: Final = ("allOf", "oneOf", "anyOf")
+_INNER: Final = frozenset({"properties", *_ONE, *_SEVERAL})
+
+
+def inner_of(schema: Obj) -> Sequence[Obj]:
+    """Every schema directly inside."""
+    if _INNER.isdisjoint(schema):
+        return ()
+    found = list((schema.get("properties") or {}).values())
+    found += [inner for name in _ONE if isinstance(inner := schema.get(name), dict)]
+    for name in _SEVERAL:
+        found += schema.get(name) or ()
+    return found
+
+
+def places(schema: Obj) -> Iterator[Obj]:
+    """A schema and every schema in it."""
+    pending = [schema]
+    while pending:
+        place = pending.pop()
+        yield place
+        pending += inner_of(place)
 
 
 def unsupported(schema: Obj) -> str:
     """Why a schema has no structural form at all; empty where it may have one."""
-    pending = [schema]
-    while pending:
-        place = pending.pop()
+    for place in places(schema):
+        if PLAIN.issuperset(place):
+            continue
         for name, shown in _UNSUPPORTED:
             if place.get(name):
                 return f"OpenAPIV3Schema '{shown}' is not supported"
@@ -65,7 +103,6 @@ def unsupported(schema: Obj) -> str:
             return "OpenAPIV3Schema 'items' must be a schema, but is an array"
         if place.get("x-kubernetes-preserve-unknown-fields") is False:
             return "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined"
-        pending.extend(inner for _, inner in below(place))
     return ""
 
 
@@ -77,6 +114,8 @@ def structural_errors(schema: Obj, path: str) -> list[FieldError]:
 
 def _invariants(schema: Obj, level: str, path: str) -> Iterator[FieldError]:
     type_ = schema.get("type", "")
+    if type_ and type_ != "array" and level != _ROOT and PLAIN.issuperset(schema):
+        return
     items, values = schema.get("items"), schema.get("additionalProperties")
     if type_ == "array" and not isinstance(items, dict):
         yield required(f"{path}.items", "must be specified")
