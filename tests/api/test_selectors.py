@@ -185,3 +185,27 @@ def test_a_field_of_an_object_is_read_once_however_often_a_selector_names_it() -
     assert read == ["metadata.name"]
     assert not selector.matches({"metadata.name": "v7"}.__getitem__)
     assert not parse_field_selector("metadata.name=a,metadata.name=b").matches(get)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a in (b,=)", "unable to parse requirement: found '=', expected: ',', or identifier"),
+        ("a in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+        ("a in (-b, -c)", "unable to parse requirement: [values[0][a]: Invalid value: \"-b\": "),
+    ],
+)
+def test_all_that_is_wrong_with_a_requirement_is_said(text: str, message: str) -> None:
+    with pytest.raises(StatusError) as refused:
+        parse_label_selector(text)
+
+    assert refused.value.message.startswith(message)
+
+
+def test_what_is_wrong_with_field_selectors_is_found_in_their_order() -> None:
+    with pytest.raises(StatusError) as refused:
+        parse_field_selector("z=a=b,b")
+    assert refused.value.message == "invalid selector: 'z=a=b,b'; can't understand 'b'"
+    with pytest.raises(StatusError) as refused:
+        parse_field_selector("z=a=b")
+    assert refused.value.message == "invalid field selector: unescaped character in value: 61"

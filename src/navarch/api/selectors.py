@@ -198,14 +198,22 @@ def _requirement(key: str, operator: str, values: frozenset[str]) -> Requirement
     if operator in (EXISTS, DOES_NOT_EXIST) and values:
         shown = json.dumps(sorted(values), separators=(",", ":"))
         raise bad_request(f"values: Invalid value: {shown}: values set must be empty for exists and does not exist")
-    for index, value in enumerate(sorted(values)):
-        if operator in (GREATER, LESS) and integer_or(value, None) is None:
-            detail = "for 'Gt', 'Lt' operators, the value must be an integer"
-            raise bad_request(f"values[{index}]: Invalid value: {json.dumps(value)}: {detail}")
+    if wrong := list(_wrong_values(key, operator, values)):
+        raise bad_request(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
+    return Requirement(key, operator, values)
+
+
+def _wrong_values(key: str, operator: str, values: frozenset[str]) -> Iterator[str]:
+    listed = sorted(values)
+    if operator in (GREATER, LESS):
+        for index, value in enumerate(listed):
+            if integer_or(value, None) is None:
+                detail = "for 'Gt', 'Lt' operators, the value must be an integer"
+                yield f"values[{index}]: Invalid value: {json.dumps(value, ensure_ascii=False)}: {detail}"
+    for index, value in enumerate(listed):
         if problems := label_value_problems(value):
             shown = json.dumps(value, ensure_ascii=False)
-            raise bad_request(f"values[{index}][{key}]: Invalid value: {shown}: {'; '.join(problems)}")
-    return Requirement(key, operator, values)
+            yield f"values[{index}][{key}]: Invalid value: {shown}: {'; '.join(problems)}"
 
 
 def _check_key(key: str, path: str) -> None:
@@ -291,12 +299,13 @@ class _Parser:
             return frozenset()
         # Between commas and parentheses stands one value, which may be empty.
         values: set[str] = set()
+        expected = "',', ')' or identifier"
         while len(values) <= _MAX_VALUES:
             token = self._next()
             if token in (",", ")"):
                 values.add("")
             elif not token or token in _SPECIAL:
-                raise bad_request(f"found '{token}', expected: ',', ')' or identifier")
+                raise bad_request(f"found '{token}', expected: {expected}")
             else:
                 values.add(token)
                 token = self._next()
@@ -304,6 +313,7 @@ class _Parser:
                 return frozenset(values)
             if token != ",":
                 raise bad_request(f"found '{token}', expected: ',' or ')'")
+            expected = "',', or identifier"
         raise bad_request(f"may not have more than {_MAX_VALUES} values")
 
 
@@ -376,7 +386,8 @@ def _unescape(value: str) -> str:
     for char in chars:
         if char != "\\":
             if char in ",=":
-                raise bad_request(f"invalid field selector: unescaped {char} in value: {value}")
+                # Kubernetes shows the character by its number.
+                raise bad_request(f"invalid field selector: unescaped character in value: {ord(char)}")
             out.append(char)
             continue
         escaped = next(chars, "")
@@ -395,7 +406,8 @@ def parse_field_selector(text: str) -> FieldSelector:
     parts = _split_terms(text)
     if len(parts) > _MAX_TERMS:
         raise bad_request(f"invalid field selector: may not have more than {_MAX_TERMS} requirements")
-    for part in parts:
+    # In Kubernetes' order, in which mistakes are found.
+    for part in sorted(parts):
         match = _FIELD_TERM.fullmatch(part)
         if match is None:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")

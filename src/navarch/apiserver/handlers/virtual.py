@@ -144,11 +144,12 @@ class Virtual:
         if call.form.transform == "Table":
             table = render(_COMPONENT_COLUMNS, [(item, None) for item in items], self._core.now())
             table["metadata"] = {}
-            return respond_obj(call.form, table)
+            return respond_obj(call.form, table, 200, warning_headers(call.warnings))
         headers = warning_headers(call.warnings)
         if call.route.name:
             return respond_obj(call.form, items[0], 200, headers)
-        answer = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
+        untyped = [{"metadata": item["metadata"], "conditions": item["conditions"]} for item in items]
+        answer = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": untyped}
         return respond_obj(call.form, answer, 200, headers)
 
     async def _component(self, name: str) -> Obj:
@@ -160,7 +161,7 @@ class Virtual:
         return {
             "kind": "ComponentStatus",
             "apiVersion": "v1",
-            "metadata": {"name": name, "creationTimestamp": None},
+            "metadata": {"name": name},
             "conditions": [condition],
         }
 
