@@ -192,7 +192,7 @@ def test_a_field_of_an_object_is_read_once_however_often_a_selector_names_it() -
     [
         ("a in (b,=)", "unable to parse requirement: found '=', expected: ',', or identifier"),
         ("a in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
-        ("a in (-b, -c)", "unable to parse requirement: [values[0][a]: Invalid value: \"-b\": "),
+        ("a in (-b, -c)", 'unable to parse requirement: [values[0][a]: Invalid value: "-b": '),
     ],
 )
 def test_all_that_is_wrong_with_a_requirement_is_said(text: str, message: str) -> None:

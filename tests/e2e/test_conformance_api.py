@@ -306,7 +306,7 @@ def test_a_service_account_token_is_issued_and_reviewed(rest: Rest, namespace: s
 
 def test_tokens_can_be_checked_by_openid_discovery(rest: Rest, namespace: str) -> None:
     document = rest.ok("GET", "/.well-known/openid-configuration")
-    keys = rest.ok("GET", "/openid/v1/jwks")["keys"]
+    keys = rest.ok("GET", "/openid/v1/jwks", accept="*/*")["keys"]
     token = rest.ok("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token", {})["status"]["token"]
     header, claims = (json.loads(base64.urlsafe_b64decode(f"{part}==")) for part in token.split(".")[:2])
 
