@@ -6,6 +6,8 @@ import base64
 import os
 import ssl
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +26,23 @@ def default_kubeconfig() -> Path:
     return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server, and how to speak to it; `token` gives the one of the moment."""
+
+    server: str
+    tls: ssl.SSLContext | None
+    token: Callable[[], str] | None
+
+
 def load_kubeconfig(path: Path | str, context: str = "", *, connections: int = 32) -> HTTPTransport:
     """A transport for `context` (default: the file's current one).  Raises ConfigError."""
+    target = load_target(path, context)
+    return HTTPTransport(target.server, tls=target.tls, token=target.token, connections=connections)
+
+
+def load_target(path: Path | str, context: str = "") -> Target:
+    """Raises ConfigError."""
     path = Path(path)
     try:
         # The C loader reads a kubeconfig in a tenth of the time, which shows at the start of every component.
@@ -40,12 +57,8 @@ def load_kubeconfig(path: Path | str, context: str = "", *, connections: int = 3
     server = cluster.get("server", "")
     if not server:
         raise ConfigError(f"{path}: the cluster of context {context!r} names no server")
-    return HTTPTransport(
-        server,
-        tls=_tls(cluster, user, path.parent) if server.startswith("https") else None,
-        token=_token(user, path.parent),
-        connections=connections,
-    )
+    tls = _tls(cluster, user, path.parent) if server.startswith("https") else None
+    return Target(server, tls, _token(user, path.parent))
 
 
 def _named(config: dict[str, Any], section: str, word: str, name: str, path: Path) -> dict[str, Any]:

@@ -20,12 +20,21 @@ from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.audit import policy
 from navarch.apiserver.audit.log import AuditLog
 from navarch.apiserver.audit.trail import Auditing
-from navarch.apiserver.auth.authenticator import ClusterAuthenticator
+from navarch.apiserver.auth import authentication_config
+from navarch.apiserver.auth.authentication_config import (
+    AnonymousAccess,
+    AuthenticationConfiguration,
+    AuthenticationError,
+)
+from navarch.apiserver.auth.authenticator import ClusterAuthenticator, TokenSource
 from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
 from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.auth.bootstrap_tokens import BootstrapTokens
+from navarch.apiserver.auth.jwt_issuers import JWTIssuers
 from navarch.apiserver.auth.node import NodeAuthorizer
 from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
+from navarch.apiserver.auth.token_webhook import TokenWebhook
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.changes import Change
@@ -35,7 +44,9 @@ from navarch.apiserver.policies.requests import Requests
 from navarch.apiserver.policies.typechecking import SWEEP_EVERY_S, TypeChecking
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK, User
+from navarch.client import config as client_config
 from navarch.client.base import Client
+from navarch.client.config import load_target
 from navarch.client.local import LocalTransport
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig, ConfigError
@@ -189,9 +200,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         auditing=_auditing(settings.audit, world) if settings.audit is not None else None,
         kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
         allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),
-        authenticator=ClusterAuthenticator(
-            tokens, static_tokens=settings.static_tokens, anonymous=settings.anonymous, clock=world
-        ),
+        authenticator=_authenticator(settings, tokens, server.reader, world),
         token_issuer=tokens,
         admission=default_chain(
             server.reader,
@@ -219,6 +228,37 @@ def _encrypted(store: Store, configuration: Path | None) -> Store:
         return EncryptedStore(store, read(configuration))
     except EncryptionError as error:
         raise ConfigError(f"error while parsing encryption configuration: {error}") from None
+
+
+def _authenticator(
+    settings: ServerSettings, tokens: ServiceAccountTokens, reader: Reader, world: World
+) -> ClusterAuthenticator:
+    """Raises ConfigError."""
+    sources: list[TokenSource] = []
+    if settings.bootstrap_tokens:
+        sources.append(BootstrapTokens(reader, world))
+    try:
+        file = settings.authentication
+        configured = authentication_config.read(file) if file is not None else AuthenticationConfiguration()
+    except AuthenticationError as error:
+        raise ConfigError(str(error)) from None
+    if issuers := (*settings.issuers_of_flags, *configured.issuers):
+        sources.append(JWTIssuers(issuers, world))
+    if (webhook := settings.token_webhook) is not None:
+        try:
+            target = load_target(webhook.kubeconfig)
+        except client_config.ConfigError as error:
+            raise ConfigError(f"--authentication-token-webhook-config-file: {error}") from None
+        sources.append(TokenWebhook(target, webhook.version, webhook.ttl_s, world))
+    anonymous = configured.anonymous or AnonymousAccess(settings.anonymous)
+    return ClusterAuthenticator(
+        tokens,
+        static_tokens=settings.static_tokens,
+        anonymous=anonymous.enabled,
+        anonymous_paths=anonymous.paths,
+        sources=sources,
+        clock=world,
+    )
 
 
 def _auditing(settings: AuditSettings, world: World) -> Auditing:

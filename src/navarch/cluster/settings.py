@@ -11,6 +11,7 @@ from typing import Final
 
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.audit.log import LogSettings
+from navarch.apiserver.auth.jwt_issuers import Issuer
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
@@ -35,6 +36,15 @@ class FrontProxy:
     names: tuple[str, ...]
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWebhookSettings:
+    """A kubeconfig that says where token reviews are sent, in which version, and how long answers are good."""
+
+    kubeconfig: Path
+    version: str = "v1"
+    ttl_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,11 @@ class ServerSettings:
     front_proxy: FrontProxy | None = None
     static_tokens: Mapping[str, User] = field(default_factory=dict)
     anonymous: bool = True
+    # Issuers of tokens, and where anonymous requests may go.
+    authentication: Path | None = None
+    issuers_of_flags: tuple[Issuer, ...] = ()
+    bootstrap_tokens: bool = False
+    token_webhook: TokenWebhookSettings | None = None
     authorization_modes: tuple[str, ...] = ("Node", "RBAC")
     enabled_plugins: frozenset[str] = frozenset()
     disabled_plugins: frozenset[str] = frozenset()
@@ -118,6 +133,7 @@ def settings_of(config: ClusterConfig) -> ServerSettings:
         ),
         node_ports=range(first, last + 1),
         cluster_dns=config.cluster_dns,
+        bootstrap_tokens=True,
         event_ttl_s=config.event_ttl_s,
         kubernetes_version=config.kubernetes_version,
         jwks_uri=jwks_uri(config.advertise_address, config.port),

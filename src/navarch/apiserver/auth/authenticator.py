@@ -9,11 +9,11 @@ the user is anonymous; with wrong ones the request is refused.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from navarch.api.errors import unauthorized
+from navarch.api.errors import StatusError, unauthorized
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
@@ -25,8 +25,18 @@ _AUTHENTICATED = "system:authenticated"
 _CACHE_LIMIT = 1024
 
 
+class TokenSource(Protocol):
+    """Somebody else who knows tokens."""
+
+    async def check(self, token: str, audiences: tuple[str, ...]) -> User | None:
+        """The user that a token stands for; None for one that is not known, or not good."""
+        ...
+
+
 class ClusterAuthenticator:
-    """`static_tokens` maps bearer tokens to users (Kubernetes' --token-auth-file)."""
+    """`static_tokens` maps bearer tokens to users (Kubernetes' --token-auth-file); `sources` are asked in their order
+    about tokens that are nobody's here; `anonymous_paths` are where requests without credentials may go, None for
+    everywhere."""
 
     def __init__(
         self,
@@ -34,8 +44,12 @@ class ClusterAuthenticator:
         *,
         static_tokens: Mapping[str, User] | None = None,
         anonymous: bool = True,
+        anonymous_paths: frozenset[str] | None = None,
+        sources: Sequence[TokenSource] = (),
         clock: Clock | None = None,
     ) -> None:
+        self._sources = tuple(sources)
+        self._anonymous_paths = anonymous_paths
         self._tokens = tokens
         self._static = {token.encode(): user for token, user in (static_tokens or {}).items()}
         self._anonymous = anonymous
@@ -58,6 +72,8 @@ class ClusterAuthenticator:
                 return (await self.review_token(token, ()))[0]
             if refused or not self._anonymous:
                 raise unauthorized()
+            if self._anonymous_paths is not None and request.path not in self._anonymous_paths:
+                raise unauthorized()
             return ANONYMOUS
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -70,7 +86,23 @@ class ClusterAuthenticator:
         for known, user in self._static.items():
             if hmac.compare_digest(known, presented):
                 return _with_group(user), audiences or self._tokens.api_audiences
-        return await self._tokens.check(token, audiences)
+        try:
+            return await self._tokens.check(token, audiences)
+        except StatusError:
+            for source in self._sources:
+                found = await source.check(token, audiences)
+                if found is not None:
+                    return _with_group(found), self._known_audiences(audiences)
+            raise
+
+    def _known_audiences(self, audiences: tuple[str, ...]) -> tuple[str, ...]:
+        """Those asked for that are this server's own: the only ones that tokens of others are good for.  Raises
+        StatusError 401."""
+        own = self._tokens.api_audiences
+        found = tuple(audience for audience in audiences or own if audience in own)
+        if not found:
+            raise unauthorized()
+        return found
 
     def forget(self) -> None:
         """Something that tokens may be bound to was deleted."""

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from navarch.apiserver.audit.log import LogSettings
+from navarch.apiserver.auth.jwt_issuers import From, Issuer
+from navarch.apiserver.auth.outbound import trusting
 from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
 from navarch.cluster.flags.apiserver_flags import FLAGS
 from navarch.cluster.flags.pflag import FlagError, Flags, parse
-from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, jwks_uri
+from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, TokenWebhookSettings, jwks_uri
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
 _SERVICES: Final = "10.0.0.0/24"
+_WEBHOOK_TTL_S: Final = 120.0
 _LOG_FORMS: Final = ("legacy", "json")
 _CERT_DIR: Final = "/var/run/kubernetes"
 
@@ -125,9 +128,37 @@ def changed(settings: ServerSettings, flags: Flags) -> ServerSettings:
             changes[setting] = convert(flags, name)
     if (kubelets := _kubelets(flags)) is not None:
         changes["kubelets"] = kubelets
+    if flags.text("oidc-issuer-url"):
+        changes["issuers_of_flags"] = (_oidc(flags),)
+    if flags.text("authentication-token-webhook-config-file"):
+        changes["token_webhook"] = TokenWebhookSettings(
+            Path(flags.text("authentication-token-webhook-config-file")),
+            flags.text("authentication-token-webhook-version", "v1beta1"),
+            flags.seconds("authentication-token-webhook-cache-ttl", _WEBHOOK_TTL_S),
+        )
     if flags.text("audit-policy-file") and flags.text("audit-log-path"):
         changes["audit"] = _audit(flags)
     return replace(settings, **changes)
+
+
+def _oidc(flags: Flags) -> Issuer:
+    """One issuer, as the older flags say it.  Raises FlagError."""
+    url, client = flags.text("oidc-issuer-url"), flags.text("oidc-client-id")
+    if not client:
+        raise FlagError("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set")
+    claim = flags.text("oidc-username-claim", "sub")
+    prefix = flags.text("oidc-username-prefix") or ("" if claim == "email" else f"{url}#")
+    bundle = Path(flags.text("oidc-ca-file")).read_text() if flags.text("oidc-ca-file") else ""
+    required = dict(pair.split("=", 1) for pair in flags.texts("oidc-required-claim") if "=" in pair)
+    return Issuer(
+        url,
+        (client,),
+        From(claim, "" if prefix == "-" else prefix),
+        context=trusting(bundle),
+        algorithms=flags.texts("oidc-signing-algs") or ("RS256",),
+        groups=From(flags.text("oidc-groups-claim"), flags.text("oidc-groups-prefix")),
+        required=required,
+    )
 
 
 def _path(flags: Flags, name: str) -> Path | None:
@@ -145,10 +176,12 @@ def _node_ports(flags: Flags, name: str) -> range:
 _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "anonymous-auth": ("anonymous", lambda flags, name: flags.switch(name, default=True)),
     "api-audiences": ("api_audiences", Flags.texts),
+    "authentication-config": ("authentication", _path),
     "authorization-mode": ("authorization_modes", Flags.texts),
     "client-ca-file": ("client_ca", _path),
     "disable-admission-plugins": ("disabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
+    "enable-bootstrap-token-auth": ("bootstrap_tokens", Flags.switch),
     "encryption-provider-config": ("encryption", _path),
     "event-ttl": ("event_ttl_s", Flags.seconds),
     "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
@@ -163,11 +196,19 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
 
 # What the API server of a cluster can be told beyond what the cluster itself settles.
 _FOR_CLUSTERS: Final = """
-    anonymous-auth api-audiences authorization-mode disable-admission-plugins enable-admission-plugins
-    encryption-provider-config service-account-jwks-uri service-account-key-file token-auth-file
+    anonymous-auth api-audiences authentication-config authorization-mode disable-admission-plugins
+    enable-admission-plugins enable-bootstrap-token-auth encryption-provider-config service-account-jwks-uri
+    service-account-key-file token-auth-file
 """
 CLUSTER_FLAGS: Final = frozenset(
-    (*_FOR_CLUSTERS.split(), *(name for name in FLAGS if name.startswith("audit-") and FLAGS[name].effective))
+    (
+        *_FOR_CLUSTERS.split(),
+        *(
+            name
+            for name in FLAGS
+            if name.startswith(("audit-", "oidc-", "authentication-token-webhook-")) and FLAGS[name].effective
+        ),
+    )
 )
 
 
