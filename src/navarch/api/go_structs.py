@@ -20,6 +20,7 @@ from navarch.api.protobuf_fields import stated_fields
 _API: Final = "io.k8s.api."
 _META: Final = "io.k8s.apimachinery.pkg.apis."
 _EXTENSIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis."
+_AGGREGATION: Final = "io.k8s.kube-aggregator.pkg.apis."
 # Messages that are scalars in JSON.
 _SCALARS: Final = frozenset(
     ("meta/v1.Time", "meta/v1.MicroTime", "api/resource.Quantity", "util/intstr.IntOrString", "runtime.RawExtension")
@@ -39,7 +40,7 @@ class GoField:
 
 def message_of_definition(definition: str) -> str:
     """The message behind a definition; empty where there is none."""
-    for prefix in (_API, _META, _EXTENSIONS):
+    for prefix in (_API, _META, _EXTENSIONS, _AGGREGATION):
         if definition.startswith(prefix):
             package, _, name = definition.removeprefix(prefix).rpartition(".")
             message = f"{package.replace('.', '/')}.{name}"

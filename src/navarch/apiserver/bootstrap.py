@@ -29,6 +29,12 @@ _CLUSTER_CRITICAL = (
     "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
 )
 _ATTEMPTS = 10
+# What the range is that the server itself was told; the controller says since when.
+_READY_RANGE: Obj = {
+    "metadata": {"name": "kubernetes"},
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+}
+_RANGE_MANAGER = "kubernetes-service-cidr-controller"
 _REPAIRED = ("labels", "annotations")
 
 Get = Callable[[Resource, str, str], Obj | None]
@@ -99,6 +105,15 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
             tasks.create_task(writer.update(resource, obj))
         for obj in _aggregated(reader, [obj for _, obj in defaults]):
             tasks.create_task(writer.apply(resources.CLUSTER_ROLES, obj, rbac.AGGREGATION))
+        if _lacks_status(server, resources.SERVICE_CIDRS, "kubernetes"):
+            tasks.create_task(writer.apply(resources.SERVICE_CIDRS, _READY_RANGE, _RANGE_MANAGER, "status"))
+
+
+def _lacks_status(server: ApiServer, resource: Resource, name: str) -> bool:
+    if server.core.registry.by_path(resource.group, resource.version, resource.plural) is None:
+        return False
+    stored = server.reader.get(resource, "", name)
+    return stored is not None and not stored.get("status")
 
 
 def _aggregated(reader: Reader, defaults: Sequence[Obj]) -> Iterator[Obj]:

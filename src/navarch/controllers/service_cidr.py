@@ -18,6 +18,7 @@ from navarch.controllers.base import Context, Controller, Requeue
 from navarch.kinds.core.pod_state import condition_of
 
 _FINALIZER = "networking.k8s.io/service-cidr-finalizer"
+_MANAGER = "service-cidr-controller"
 _READY = "Kubernetes Service CIDR is ready"
 _IN_USE = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"
 
@@ -79,11 +80,16 @@ class ServiceCIDRController(Controller):
             "message": message,
             "lastTransitionTime": format_time(self.clock.now()),
         }
-        await self._patch(served, {"status": {"conditions": [told]}}, subresource="status")
+        applied = {
+            "apiVersion": SERVICE_CIDRS.api_version,
+            "kind": SERVICE_CIDRS.kind,
+            "metadata": {"name": name_of(served)},
+            "status": {"conditions": [told]},
+        }
+        await self.client.apply(SERVICE_CIDRS, applied, field_manager=_MANAGER, force=True, subresource="status")
 
-    async def _patch(self, served: Obj, patch: Obj, *, subresource: str = "") -> None:
-        kind = PatchKind.STRATEGIC
-        await self.client.patch(SERVICE_CIDRS, name_of(served), "", patch, kind=kind, subresource=subresource)
+    async def _patch(self, served: Obj, patch: Obj) -> None:
+        await self.client.patch(SERVICE_CIDRS, name_of(served), "", patch, kind=PatchKind.STRATEGIC)
 
 
 def _networks(served: Obj) -> Iterable[IPv4Network | IPv6Network]:

@@ -21,6 +21,8 @@ _ONLY_V2 = (1, 36)
 _STATUS_VERBS = ("get", "patch", "update")
 # Of what Kubernetes still stores in an older version, which tells clients nothing but its hash.
 _HASHED_AS: Final[Mapping[tuple[str, str], str]] = {
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"): "v1beta1",
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"): "v1beta1",
     ("apiextensions.k8s.io", "CustomResourceDefinition"): "v1beta1",
 }
 
