@@ -235,3 +235,29 @@ def test_how_much_of_a_device_may_be_taken(policy: dict[str, Any], errors: list[
 )
 def test_a_class_may_stand_for_an_extended_resource(name: str, accepted: bool) -> None:
     assert (refused(GROUP, "DeviceClass", {"spec": {"extendedResourceName": name}}) == []) is accepted
+
+
+@pytest.mark.parametrize(
+    ("expression", "error"),
+    [
+        ('device.driver == "gpu.example.com" && device.attributes["gpu.example.com"].model == "a"', ""),
+        ('device.capacity["gpu.example.com"].memory.compareTo(quantity("10Gi")) >= 0', ""),
+        ('cel.bind(gpu, device.attributes["gpu.example.com"], gpu.fast)', ""),
+        (
+            "device.price",
+            "Invalid value: \"device.price\": compilation failed: ERROR: <input>:1:7: undefined field 'price'",
+        ),
+        ("device.driver", 'Invalid value: "device.driver": must evaluate to bool'),
+        (
+            "device.attributes.all(a, device.attributes.all(b, device.attributes[a].all(c, device.attributes[b].all(d, "
+            "c.contains(d) && d.contains(a)))))",
+            "Forbidden: too complex, exceeds cost limit",
+        ),
+    ],
+)
+def test_devices_are_selected_by_expressions_that_compile(expression: str, error: str) -> None:
+    errors = refused(GROUP, "DeviceClass", {"spec": {"selectors": [{"cel": {"expression": expression}}]}})
+
+    assert [text.partition("\n")[0] for text in errors] == (
+        [f"spec.selectors[0].cel.expression: {error}"] if error else []
+    )

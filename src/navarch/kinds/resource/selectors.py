@@ -11,6 +11,7 @@ from typing import Final
 
 from navarch.api.errors import FieldError, required, too_long
 from navarch.api.meta import Obj
+from navarch.kinds.resource import expressions
 from navarch.kinds.resource.names import driver_problems, each, parameters_problems
 
 _SELECTORS: Final = 32
@@ -32,6 +33,8 @@ def selectors_problems(selectors: Sequence[Obj] | None, path: str, *, stored: bo
 def _expression_problems(expression: str, path: str) -> Iterator[FieldError]:
     if len(expression) > _LONGEST_EXPRESSION:
         yield too_long(path, _LONGEST_EXPRESSION)
+        return
+    yield from expressions.problems(expression, path)
 
 
 def configuration_problems(config: Obj, path: str, *, stored: bool = False) -> Iterator[FieldError]:
