@@ -23,6 +23,7 @@ _FAST = (
     "discovery",
     "generic",
     "patches",
+    "policies",
     "reading",
     "reviews",
     "subresources",
