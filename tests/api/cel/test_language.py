@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from navarch.api.cel.environment import Environment
-from navarch.api.cel.errors import CelError
+from navarch.api.cel.errors import CelError, CompileError
 from navarch.api.cel.types import DYN, INT, STRING, Type, list_of, map_of
 from navarch.api.cel.values import Message, Optional
 
@@ -196,7 +196,6 @@ def test_an_expression_fails_in_the_words_of_kubernetes(expression: str, error: 
         ("'%s'.format([[1, 2]])", "[1, 2]"),
         ("strings.quote('a\"b')", '"a\\"b"'),
         ("sets.contains([1, 2], [1]) && sets.equivalent([1, 1], [1]) && !sets.intersects([1], [2])", True),
-        ("jsonpatch.escapeKey('a/b~c')", "a~1b~0c"),
         ("url('https://user@example.com:80/a b?k=1&k=2&l').getHost()", "example.com:80"),
         ("url('https://example.com:80/a').getPort() + url('https://[::1]:80/').getHostname()", "80::1"),
         ("url('https://example.com/a b').getEscapedPath()", "/a%20b"),
@@ -238,3 +237,11 @@ def test_an_object_is_made_of_fields() -> None:
     assert isinstance(value, Message)
     assert value == {"labels": {"a": "b"}}
     assert value.type_name == "Object"
+
+
+def test_only_expressions_that_make_patches_can_escape_keys() -> None:
+    program = Environment({}, patching=True).compile("jsonpatch.escapeKey('a/b~c')")
+
+    assert program.evaluate(())[0] == "a~1b~0c"
+    with pytest.raises(CompileError, match="undeclared reference to 'jsonpatch'"):
+        Environment({}).compile("jsonpatch.escapeKey('a/b~c')")

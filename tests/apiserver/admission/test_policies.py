@@ -16,6 +16,7 @@ from navarch.client.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, VALID
 from navarch.client.transport import Request
 from navarch.testing.embedded import ADMIN, EmbeddedCluster
 
+JANE = User("jane", ("system:authenticated",))
 GROUP = "admissionregistration.k8s.io/v1"
 CONFIG_MAP_WRITES = {
     "apiGroups": [""],
@@ -46,6 +47,18 @@ async def post(cluster: EmbeddedCluster, path: str, obj: Obj, user: User = ADMIN
 
 def config_map(name: str = "cm", **data: str) -> Obj:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+async def allow(client: Client, user: User, *rules: Obj) -> None:
+    """In all namespaces."""
+    role = {"metadata": {"name": user.name}, "rules": list(rules)}
+    bound = {
+        "metadata": {"name": user.name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user.name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user.name}],
+    }
+    await client.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", body=role)
+    await client.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body=bound)
 
 
 async def policy(
@@ -222,21 +235,54 @@ async def test_the_authorizer_can_be_asked(cluster: EmbeddedCluster, client: Cli
         ],
     )
     await create(client, config_map(), "default")
-    user = User("jane", ("system:authenticated",))
-    role = {
-        "metadata": {"name": "cm"},
-        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}],
-    }
-    bound = {
-        "metadata": {"name": "cm"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cm"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}],
-    }
-    await client.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", body=role)
-    await client.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body=bound)
+    await allow(client, JANE, {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]})
 
     with pytest.raises(StatusError, match="denied request: failed expression"):
-        await create(cluster.client_as(user), config_map("janes"), "default")
+        await create(cluster.client_as(JANE), config_map("janes"), "default")
+
+
+async def test_who_writes_a_policy_can_read_what_it_tells_of(cluster: EmbeddedCluster, client: Client) -> None:
+    writing = {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"]}
+    await allow(client, JANE, writing)
+    jane = cluster.client_as(JANE)
+    tells = {
+        "paramKind": {"apiVersion": "v1", "kind": "Secret"},
+        "validations": [{"expression": "false", "messageExpression": "string(params.data.key)"}],
+    }
+    refers = {"paramRef": {"name": "s", "namespace": "default", "parameterNotFoundAction": "Allow"}}
+
+    with pytest.raises(StatusError) as of_kind:
+        await policy(jane, **tells)
+    await policy(jane, "harmless", validations=[{"expression": "true"}])
+    await policy(client, "others", **tells)
+    with pytest.raises(StatusError) as of_object:
+        await jane.request(
+            "POST",
+            f"/apis/{GROUP}/validatingadmissionpolicybindings",
+            body={
+                "metadata": {"name": "janes"},
+                "spec": {"policyName": "others", "validationActions": ["Deny"], **refers},
+            },
+        )
+
+    assert of_kind.value.code == 422
+    assert str(of_kind.value) == (
+        'ValidatingAdmissionPolicy.admissionregistration.k8s.io "p" is invalid: spec.paramKind: Forbidden: user '
+        '&{jane  [system:authenticated] map[]} must have "get" permission on all objects of the referenced paramKind '
+        "(kind=Secret, apiVersion=v1)"
+    )
+    assert str(of_object.value) == (
+        'ValidatingAdmissionPolicyBinding.admissionregistration.k8s.io "janes" is invalid: spec.paramRef: Forbidden: '
+        'user &{jane  [system:authenticated] map[]} does not have "get" permission on the object referenced by paramRef'
+    )
+    await allow(client, User("reader"), {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})
+    bound = {
+        "metadata": {"name": "jane-reads"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}],
+    }
+    await client.request("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", body=bound)
+    await policy(jane, "allowed", bind=refers, **tells)
 
 
 async def test_selectors_exceptions_and_names_choose_the_objects(client: Client) -> None:

@@ -46,6 +46,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = merged(
         authorizer.FUNCTIONS,
     )
 )
+_PATCHING: Final = merged((FUNCTIONS.values(), strings.PATCHING))
 _LIBRARY_TYPES: Final = {
     name: object_type(name, {})
     for name in (
@@ -72,14 +73,16 @@ def _no_types(name: str) -> Type | None:
 class Environment:
     """What expressions of one kind can speak of. Immutable; made once, used for many."""
 
-    def __init__(self, variables: Mapping[str, Type], types: Types = _no_types) -> None:
+    def __init__(self, variables: Mapping[str, Type], types: Types = _no_types, *, patching: bool = False) -> None:
         self.variables = variables
         self._types = types
+        self._patching = patching
+        self._functions = _PATCHING if patching else FUNCTIONS
         # Where the variables are in a frame. Those of the library, such as `authorizer.requestResource`, have dots.
         self.names: Sequence[str] = tuple(variables)
 
     def extended(self, variables: Mapping[str, Type], types: Types | None = None) -> Environment:
-        return Environment({**self.variables, **variables}, types or self._types)
+        return Environment({**self.variables, **variables}, types or self._types, patching=self._patching)
 
     def _type(self, name: str) -> Type | None:
         return self._types(name) or _LIBRARY_TYPES.get(name)
@@ -87,17 +90,18 @@ class Environment:
     def compile(self, source: str) -> Program:
         """Raises CompileError."""
         root = parse(source)
-        Checker(FUNCTIONS, self.variables, self._type).check(source, root)
-        return Program(source, root, self.names)
+        Checker(self._functions, self.variables, self._type).check(source, root)
+        return Program(source, root, self.names, self._functions)
 
 
 class Program:
     """A compiled expression. What evaluates it is made when it is first evaluated."""
 
-    def __init__(self, source: str, root: ast.Node, names: Sequence[str]) -> None:
+    def __init__(self, source: str, root: ast.Node, names: Sequence[str], functions: Mapping[str, Function]) -> None:
         self.source = source
         self.root = root
         self._names = names
+        self._functions = functions
 
     @property
     def type(self) -> Type:
@@ -112,7 +116,7 @@ class Program:
 
     @cached_property
     def _planned(self) -> tuple[Closure, int, int]:
-        planner = Planner(FUNCTIONS, self._names)
+        planner = Planner(self._functions, self._names)
         closure, cost = planner.plan(self.root)
         return closure, cost, planner.width - len(self._names) - 2
 

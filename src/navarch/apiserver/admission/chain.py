@@ -22,6 +22,7 @@ from navarch.apiserver.admission.escalation import RoleEscalation, Rules
 from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
+from navarch.apiserver.admission.parameter_reading import ParameterReading
 from navarch.apiserver.admission.pod_security import PodSecurity
 from navarch.apiserver.admission.policies import MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy
 from navarch.apiserver.admission.priority import Priority
@@ -118,6 +119,9 @@ def default_chain(
         *(() if webhooks is None else (MutatingAdmissionWebhook(webhooks), ValidatingAdmissionWebhook(webhooks))),
         ResourceQuota(reader, writer),
     ]
-    # Not among those that can be disabled: as in Kubernetes it belongs to the roles themselves.
     chosen = [plugin for plugin in plugins if plugin.name not in config.disabled]
-    return Chain([*chosen, RoleEscalation(reader, authorize, rules)])
+    # Not among those that can be disabled: as in Kubernetes they belong to the roles and policies themselves.
+    chosen.append(RoleEscalation(reader, authorize, rules))
+    if policies is not None and authorize is not None:
+        chosen.append(ParameterReading(reader, authorize, policies.params))
+    return Chain(chosen)

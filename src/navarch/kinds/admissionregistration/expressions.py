@@ -128,14 +128,13 @@ class AdmissionEnvironment(Environment):
     """An environment whose frame has the place of every variable there may be."""
 
     def __init__(self, variables: Mapping[str, Type], *, mutating: bool = False) -> None:
-        super().__init__(variables, _patch_types if mutating else _none)
+        super().__init__(variables, _patch_types if mutating else _none, patching=mutating)
         self.names = NAMES
-        self._mutating = mutating
 
     def with_variables(self, variables: Mapping[str, Type]) -> AdmissionEnvironment:
         """The environment of expressions that can use these variables of their policy."""
         kind = _object("kubernetes.variables", variables)
-        return AdmissionEnvironment({**self.variables, "variables": kind}, mutating=self._mutating)
+        return AdmissionEnvironment({**self.variables, "variables": kind}, mutating=self._patching)
 
 
 def _none(name: str) -> Type | None:

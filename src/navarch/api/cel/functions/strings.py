@@ -27,7 +27,6 @@ substring string_substring_int string.(int) string
 substring string_substring_int_int string.(int, int) string
 trim string_trim string.() string
 upperAscii string_upper_ascii string.() string
-jsonpatch.escapeKey string_jsonpatch_escapeKey_string (string) string
 """
 # Unicode's white space, as Go's strings.TrimSpace knows it.
 _SPACE: Final = (
@@ -124,6 +123,10 @@ FUNCTIONS: Final = declared(
         "string_substring_int_int": _substring,
         "string_trim": lambda text: text.strip(_SPACE),
         "string_upper_ascii": lambda text: text.translate(_UPPER),
-        "string_jsonpatch_escapeKey_string": lambda key: key.replace("~", "~0").replace("/", "~1"),
     },
+)
+# Of expressions that make patches.
+PATCHING: Final = declared(
+    "jsonpatch.escapeKey string_jsonpatch_escapeKey_string (string) string",
+    {"string_jsonpatch_escapeKey_string": lambda key: key.replace("~", "~0").replace("/", "~1")},
 )
