@@ -61,7 +61,7 @@ async def server(config: ClusterConfig, store: MemoryStore) -> AsyncIterator[Api
     made = make_server(config, store=store)
     await made.start()
     settings = server_settings(config)
-    attach(made, settings.authorization_modes)
+    attach(made, settings)
     await bootstrap(made, bootstrap_config(settings))
     yield made
     await made.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -15,7 +15,7 @@ from navarch.apiserver.admitting import Chain, NoAdmission
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.aggregation.foreign import Foreign
 from navarch.apiserver.audit.trail import Auditing
-from navarch.apiserver.auth.base import Authenticator, Authorizer, TokenIssuer
+from navarch.apiserver.auth.base import Authenticator, Authorizer, Decision, RequestAttributes, TokenIssuer
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.companions import Companion
 from navarch.apiserver.encodings import Encodings
@@ -76,6 +76,8 @@ class Core:
     delegate: Delegate | None = None
     # Called whenever `served` has been replaced.
     served_changed: list[Callable[[], None]] = field(default_factory=list)
+    # Who is asked whether a request may be, where that takes asking others; None: the authorizer alone.
+    deciding: Callable[[User, RequestAttributes], Awaitable[Decision]] | None = None
     # What keeps a log of requests, where one is kept.
     auditing: Auditing | None = None
     # How long what `Strategy.expires` says is kept.
@@ -98,6 +100,12 @@ class Core:
     def stored_kind(self, kind: Kind) -> ServedKind:
         """The kind under which objects of this one are stored: itself, or another version."""
         return self.served.of(kind.resource).pipeline_kind
+
+    async def decide(self, user: User, attributes: RequestAttributes) -> Decision:
+        """Whether somebody may do something, everybody asked."""
+        if self.deciding is None:
+            return self.authorizer.authorize(user, attributes)
+        return await self.deciding(user, attributes)
 
     def now(self) -> datetime:
         return self.world.now()

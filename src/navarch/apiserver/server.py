@@ -309,7 +309,8 @@ class ApiServer:
             if trail is not None:
                 trail.acts_as(user)
         attributes = attributes_of(request, route, verb)
-        decision = core.authorizer.authorize(user, attributes)
+        deciding = core.deciding
+        decision = core.authorizer.authorize(user, attributes) if deciding is None else await deciding(user, attributes)
         if trail is not None:
             trail.decided(decision)
         if not decision.allowed:

@@ -20,7 +20,8 @@ from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.audit import policy
 from navarch.apiserver.audit.log import AuditLog
 from navarch.apiserver.audit.trail import Auditing
-from navarch.apiserver.auth import authentication_config
+from navarch.apiserver.auth import authentication_config, authorization_config
+from navarch.apiserver.auth.access_webhook import AccessWebhook, AccessWebhookSettings, InOrder, Plain, Step
 from navarch.apiserver.auth.authentication_config import (
     AnonymousAccess,
     AuthenticationConfiguration,
@@ -269,11 +270,21 @@ def _auditing(settings: AuditSettings, world: World) -> Auditing:
         raise ConfigError(f"loading audit policy file: {error}") from None
 
 
-def attach(server: ApiServer, modes: Sequence[str] = DEFAULT_MODES) -> None:
-    """Authorization, which follows what the started server has in its caches."""
+def attach(server: ApiServer, settings: ServerSettings | None = None) -> None:
+    """Authorization, which follows what the started server has in its caches.  Raises ConfigError."""
+    order: list[authorization_config.Authorizer] = [*(settings.authorization_modes if settings else DEFAULT_MODES)]
+    try:
+        if settings is not None and settings.authorization is not None:
+            order = authorization_config.read(settings.authorization)
+    except authorization_config.AuthorizationError as error:
+        raise ConfigError(str(error)) from None
+    modes = [each for each in order if isinstance(each, str)]
     rbac = RBACAuthorizer(server.reader)
     nodes = NodeAuthorizer(NodeGraph(server.core.caches)) if "Node" in modes else None
     server.use(authorizer=ClusterAuthorizer(rbac, nodes, modes))
+    if (settings is not None and len(modes) < len(order)) or "Webhook" in modes:
+        assert settings is not None
+        server.core.deciding = _in_order(order, settings, server.core.world, nodes, rbac)
     caches = server.core.caches
     for resource in (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS):
         caches.of(resource).listeners.append(lambda _change: rbac.invalidate())
@@ -281,6 +292,34 @@ def attach(server: ApiServer, modes: Sequence[str] = DEFAULT_MODES) -> None:
     if isinstance(authenticator, ClusterAuthenticator):
         for resource in _FORGETTING:
             caches.of(resource).listeners.append(lambda change: _forget(authenticator, change))
+
+
+def _in_order(
+    order: Sequence[authorization_config.Authorizer],
+    settings: ServerSettings,
+    world: World,
+    nodes: NodeAuthorizer | None,
+    rbac: RBACAuthorizer,
+) -> InOrder:
+    """Raises ConfigError."""
+    steps: list[Step] = []
+    for each in order:
+        if isinstance(each, AccessWebhookSettings):
+            steps.append(AccessWebhook(each, world))
+        elif each == "Webhook" and (file := settings.access_webhook) is not None:
+            try:
+                target = load_target(file.kubeconfig)
+            except client_config.ConfigError as error:
+                raise ConfigError(f"--authorization-webhook-config-file: {error}") from None
+            stated = AccessWebhookSettings("default", target, file.version, file.authorized_s, file.unauthorized_s)
+            steps.append(AccessWebhook(stated, world))
+        elif each == "Node" and nodes is not None:
+            steps.append(Plain(lambda user, asked: nodes.authorize(user, asked) if asked.resource else Decision(False)))
+        elif each == "RBAC":
+            steps.append(Plain(rbac.authorize))
+        elif each == "AlwaysAllow":
+            steps.append(Plain(lambda user, asked: Decision(True)))
+    return InOrder(steps)
 
 
 def _forget(authenticator: ClusterAuthenticator, change: Change) -> None:

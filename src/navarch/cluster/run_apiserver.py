@@ -31,7 +31,7 @@ async def run(config: ClusterConfig) -> None:
         # Another try will not help: the message is for who started the cluster.
         log.error("%s", error)
         sys.exit(HOPELESS)
-    attach(server, settings.authorization_modes)
+    attach(server, settings)
     await bootstrap(server, bootstrap_config(settings))
     front = HTTPFront(server)
     pki = config.pki

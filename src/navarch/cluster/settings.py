@@ -48,6 +48,16 @@ class TokenWebhookSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessWebhookFile:
+    """A kubeconfig that says where access reviews are sent, in which version, and how long answers are good."""
+
+    kubeconfig: Path
+    version: str
+    authorized_s: float
+    unauthorized_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     """Which requests are logged, and where."""
 
@@ -82,6 +92,9 @@ class ServerSettings:
     bootstrap_tokens: bool = False
     token_webhook: TokenWebhookSettings | None = None
     authorization_modes: tuple[str, ...] = ("Node", "RBAC")
+    # The authorizers in their order, instead of the modes; and the webhook among the modes.
+    authorization: Path | None = None
+    access_webhook: AccessWebhookFile | None = None
     enabled_plugins: frozenset[str] = frozenset()
     disabled_plugins: frozenset[str] = frozenset()
     node_ports: range = range(30000, 32768)

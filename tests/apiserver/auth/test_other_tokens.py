@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -108,26 +107,6 @@ class Provider:
             return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
         key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._keys[self._name].public_key()))
         return web.json_response({"keys": [{**key, "kid": self._name, "use": "sig", "alg": "ES256"}]})
-
-
-@pytest.fixture
-async def served() -> AsyncIterator[tuple[str, list[Any]]]:
-    """A server whose answers come from the last of a list."""
-    handlers: list[Any] = []
-
-    async def handle(request: web.Request) -> web.Response:
-        answer = await handlers[-1](request)
-        assert isinstance(answer, web.Response)
-        return answer
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}", handlers
-    await runner.cleanup()
 
 
 @pytest.fixture

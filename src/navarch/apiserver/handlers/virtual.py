@@ -101,27 +101,27 @@ class Virtual:
     async def _self_access_review(self, call: Call) -> Response:
         review = self._read(call)
         attributes = _attributes(review["spec"], "SelfSubjectAccessReview")
-        return self._answer(call, review, _status(self._core.authorizer.authorize(call.user, attributes)))
+        return self._answer(call, review, _status(await self._core.decide(call.user, attributes)))
 
     async def _subject_access_review(self, call: Call) -> Response:
         review = self._read(call)
-        return self._reviewed(call, review, _attributes(review["spec"], "SubjectAccessReview"))
+        return await self._reviewed(call, review, _attributes(review["spec"], "SubjectAccessReview"))
 
     async def _local_access_review(self, call: Call) -> Response:
         review = self._read(call)
         attributes = _attributes(review["spec"], "LocalSubjectAccessReview")
         if attributes.namespace != call.namespace:
             raise bad_request("spec.resourceAttributes.namespace must match the namespace of the request")
-        return self._reviewed(call, review, attributes)
+        return await self._reviewed(call, review, attributes)
 
-    def _reviewed(self, call: Call, review: Obj, attributes: RequestAttributes) -> Response:
+    async def _reviewed(self, call: Call, review: Obj, attributes: RequestAttributes) -> Response:
         spec = review["spec"]
         name, groups = spec.get("user") or "", spec.get("groups") or []
         if not name and not groups:
             raise bad_request("spec.user: Required value: at least one of user or group must be specified")
         extra = {key: tuple(values) for key, values in (spec.get("extra") or {}).items()}
         user = User(name, tuple(groups), spec.get("uid") or "", extra)
-        return self._answer(call, review, _status(self._core.authorizer.authorize(user, attributes)))
+        return self._answer(call, review, _status(await self._core.decide(user, attributes)))
 
     async def _self_rules_review(self, call: Call) -> Response:
         review = self._read(call)

@@ -21,7 +21,15 @@ from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
 from navarch.cluster.flags.apiserver_flags import FLAGS
 from navarch.cluster.flags.pflag import FlagError, Flags, parse
-from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, TokenWebhookSettings, jwks_uri
+from navarch.cluster.settings import (
+    AccessWebhookFile,
+    AuditSettings,
+    FrontProxy,
+    KubeletAccess,
+    ServerSettings,
+    TokenWebhookSettings,
+    jwks_uri,
+)
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
@@ -76,6 +84,8 @@ def _problems(flags: Flags) -> Iterable[str]:
         yield "service-account-issuer is a required flag"
     if not flags.texts("service-account-issuer") or not flags.text("service-account-signing-key-file"):
         yield "--service-account-signing-key-file and --service-account-issuer are required flags"
+    if "Webhook" in flags.texts("authorization-mode") and not flags.text("authorization-webhook-config-file"):
+        yield "authorization-mode Webhook's authorization config file not passed"
     for mode in flags.texts("authorization-mode"):
         if mode not in _MODES:
             yield f'authorization-mode "{mode}" is not a valid mode'
@@ -136,6 +146,20 @@ def changed(settings: ServerSettings, flags: Flags) -> ServerSettings:
             flags.text("authentication-token-webhook-version", "v1beta1"),
             flags.seconds("authentication-token-webhook-cache-ttl", _WEBHOOK_TTL_S),
         )
+    if flags.text("authorization-webhook-config-file"):
+        changes["access_webhook"] = AccessWebhookFile(
+            Path(flags.text("authorization-webhook-config-file")),
+            flags.text("authorization-webhook-version", "v1beta1"),
+            flags.seconds("authorization-webhook-cache-authorized-ttl", 300.0),
+            flags.seconds("authorization-webhook-cache-unauthorized-ttl", 30.0),
+        )
+    if flags.text("proxy-client-cert-file") and flags.text("requestheader-client-ca-file"):
+        changes["front_proxy"] = FrontProxy(
+            Path(flags.text("requestheader-client-ca-file")),
+            flags.texts("requestheader-allowed-names"),
+            Path(flags.text("proxy-client-cert-file")),
+            Path(flags.text("proxy-client-key-file")),
+        )
     if flags.text("audit-policy-file") and flags.text("audit-log-path"):
         changes["audit"] = _audit(flags)
     return replace(settings, **changes)
@@ -177,6 +201,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "anonymous-auth": ("anonymous", lambda flags, name: flags.switch(name, default=True)),
     "api-audiences": ("api_audiences", Flags.texts),
     "authentication-config": ("authentication", _path),
+    "authorization-config": ("authorization", _path),
     "authorization-mode": ("authorization_modes", Flags.texts),
     "client-ca-file": ("client_ca", _path),
     "disable-admission-plugins": ("disabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
@@ -196,7 +221,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
 
 # What the API server of a cluster can be told beyond what the cluster itself settles.
 _FOR_CLUSTERS: Final = """
-    anonymous-auth api-audiences authentication-config authorization-mode disable-admission-plugins
+    anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
     enable-admission-plugins enable-bootstrap-token-auth encryption-provider-config service-account-jwks-uri
     service-account-key-file token-auth-file
 """
@@ -206,7 +231,8 @@ CLUSTER_FLAGS: Final = frozenset(
         *(
             name
             for name in FLAGS
-            if name.startswith(("audit-", "oidc-", "authentication-token-webhook-")) and FLAGS[name].effective
+            if name.startswith(("audit-", "oidc-", "authentication-token-webhook-", "authorization-webhook-"))
+            and FLAGS[name].effective
         ),
     )
 )

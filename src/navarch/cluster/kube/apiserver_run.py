@@ -38,7 +38,7 @@ async def run(settings: KubeApiServer) -> None:
     world = RealWorld()
     server = assemble(told, await _store(settings, world), world)
     await server.start()
-    attach(server, told.authorization_modes)
+    attach(server, told)
     await bootstrap(server, bootstrap_config(told))
     front = HTTPFront(server)
     tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca)
