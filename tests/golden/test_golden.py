@@ -18,6 +18,7 @@ _FAST = (
     "apply",
     "bootstrap",
     "content",
+    "custom",
     "defaulting",
     "deleting",
     "discovery",
