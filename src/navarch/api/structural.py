@@ -77,10 +77,25 @@ def stripped(schema: Any) -> Any:
     return found
 
 
-def definition_of(schema: Obj) -> Obj:
-    """The OpenAPI definition of a custom kind: its schema with what every object has."""
-    own: Obj = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": OBJECT_META}}
-    return {**schema, "type": "object", "properties": {**own, **fields_of(schema, root=True)}}
+_OWN: Final[Obj] = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": OBJECT_META}}
+
+
+def definition_of(schema: Obj, *, embeds: bool = False) -> Obj:
+    """The OpenAPI definition of a custom kind: its schema with what every object has, those that it `embeds` too."""
+    found: Obj = {**schema, "type": "object", "properties": {**_OWN, **fields_of(schema, root=True)}}
+    return _with_embedded(found) if embeds else found
+
+
+def _with_embedded(schema: Obj) -> Obj:
+    found = dict(schema)
+    if isinstance(fields := schema.get("properties"), dict):
+        found["properties"] = {name: _with_embedded(inner) for name, inner in fields.items()}
+    for name in ("items", "additionalProperties"):
+        if isinstance(inner := schema.get(name), dict):
+            found[name] = _with_embedded(inner)
+    if schema.get(EMBEDDED):
+        found["properties"] = {**(found.get("properties") or {}), **_OWN}
+    return found
 
 
 class _Definitions(dict[str, Obj]):
@@ -107,7 +122,7 @@ class StructuralSchemas(SchemaSet):
         self.source = source
         self.name, self.list_name = name, list_name
         self._schema: Obj | None = None
-        own = {name: lambda: definition_of(self.schema), list_name: self._list}
+        own = {name: self._definition, list_name: self._list}
         shared = {_META + each: builtin.definition(_META + each) for each in _NEEDED}
         super().__init__(builtin.version, _Definitions(shared, own))
         self._structural = Structural(self, name, builtin.decoders.struct(OBJECT_META), prunes=prunes)
@@ -127,6 +142,9 @@ class StructuralSchemas(SchemaSet):
     def present(self, name: str) -> frozenset[str]:
         # Whose an object's metadata is, is said of what is in it.
         return frozenset({"metadata"}) if name == self.name else super().present(name)
+
+    def _definition(self) -> Obj:
+        return definition_of(self.schema, embeds=EMBEDDED in self.source.says)
 
     def _list(self) -> Obj:
         return {

@@ -262,6 +262,8 @@ def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list
     doubled = _doubled(request, obj)
     if kind.own_schemas is None:
         _check_registered(obj, kind)
+    else:
+        _check_stated(request, obj, kind)
     check_type(obj, kind)
     unknown = check_fields(kind.compiled, obj)
     if (unknown or doubled) and (problems := _problems(request, kind, unknown, doubled)):
@@ -296,6 +298,21 @@ def _check_registered(obj: Obj, kind: Kind) -> None:
         f'{stated} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
         f'no kind "{stated}" is registered for version "{version}" in scheme "{SCHEME}"'
     )
+
+
+def _check_stated(request: Request, obj: Obj, kind: Kind) -> None:
+    """An object of a custom kind says itself what it is.  Raises StatusError 400."""
+    resource = kind.resource
+    if not obj.get("kind"):
+        shown = request.body.decode("utf-8", "replace")
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): "
+            f"Object 'Kind' is missing in '{shown}' ({_summary(request)})"
+        )
+    if not obj.get("apiVersion"):
+        raise bad_request(
+            f"the API version in the data () does not match the expected API version ({resource.api_version})"
+        )
 
 
 def check_type(obj: Obj, kind: Kind) -> None:

@@ -62,7 +62,7 @@ async def eventually(question: Callable[[], Awaitable[Any]], within_s: float = 2
 
 def conditions(crd: Obj) -> dict[str, tuple[str, str]]:
     found = crd["status"].get("conditions") or []
-    return {each["type"]: (each["status"], each["reason"]) for each in found}
+    return {each["type"]: (each["status"], each["reason"]) for each in found if each.get("type")}
 
 
 async def has_condition(api: Api, type_: str, status: str, name: str = NAME) -> Obj:

@@ -234,6 +234,19 @@ async def test_the_version_that_is_stored_is_noted_for_good(api: Api) -> None:
     assert crd["status"]["storedVersions"] == ["v1", "v2"]
 
 
+async def test_whatever_somebody_writes_into_the_status_the_server_says_its_own_again(api: Api) -> None:
+    await established(api, definition())
+
+    await api.patch(
+        f"{CRDS}/{NAME}/status", [{"op": "add", "path": "/status/conditions", "value": [{"message": "x"}]}], "json"
+    )
+
+    crd = await has_condition(api, "Established", "True")
+    assert conditions(crd)["NamesAccepted"] == ("True", "NoConflicts")
+    assert [each.get("message") for each in crd["status"]["conditions"] if not each.get("type")] == ["x"]
+    assert (await api("GET", GADGETS))[0] == 200
+
+
 # Names
 
 

@@ -41,14 +41,16 @@ def is_said(crd: Obj, condition: Condition) -> bool:
 def with_conditions(crd: Obj, conditions: Iterable[Condition], now: str, without: Iterable[str] = ()) -> list[Obj]:
     """All conditions, these among them; the time of one that stays true or false is kept."""
     dropped = frozenset(without)
-    found = [dict(each) for each in (crd.get("status") or {}).get("conditions") or () if each["type"] not in dropped]
-    by_type = {each["type"]: each for each in found}
+    found = [
+        dict(each) for each in (crd.get("status") or {}).get("conditions") or () if each.get("type") not in dropped
+    ]
+    by_type = {each.get("type"): each for each in found}
     for condition in conditions:
         each = by_type.get(condition.type)
         if each is None:
             each = {"type": condition.type, "status": "", "lastTransitionTime": now}
             found.append(each)
-        if each["status"] != condition.status or not each.get("lastTransitionTime"):
+        if each.get("status") != condition.status or not each.get("lastTransitionTime"):
             each["lastTransitionTime"] = now
         each |= {"status": condition.status, "reason": condition.reason, "message": condition.message}
     return found

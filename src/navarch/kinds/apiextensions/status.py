@@ -40,7 +40,7 @@ def status_of(crd: Obj, others: Iterable[Obj], now: str) -> Obj:
     if (
         names == (status.get("acceptedNames") or {})
         and all(is_said(crd, condition) for condition in conditions)
-        and not any(each["type"] in without for each in said)
+        and not any(each.get("type") in without for each in said)
     ):
         return status
     return {**status, "acceptedNames": names, "conditions": with_conditions(crd, conditions, now, without)}
