@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any, Final, NamedTuple
 
 from navarch.api.meta import Obj, Resource
@@ -25,6 +25,7 @@ from navarch.kinds.enablement import DEFAULT, RuntimeConfig
 from navarch.kinds.events import conversion as events
 from navarch.kinds.resource import conversion as devices
 from navarch.kinds.strategies import lookup
+from navarch.kinds.versions import age
 
 # The packages whose modules register strategies.
 _PACKAGES: Final = (
@@ -321,13 +322,22 @@ class Registry:
         return self._by_kind.get((group, version, kind))
 
     def versions(self) -> dict[str, list[str]]:
-        """The served versions of each group, preferred version first, groups in order of precedence."""
-        found: dict[str, list[str]] = {}
-        for group, version, _ in self._by_path:
-            versions = found.setdefault(group, [])
-            if version not in versions:
-                versions.append(version)
-        return found
+        """The served versions of each group, preferred version first, groups in order of precedence: those of custom
+        kinds alone come last, by name."""
+        return self._versions
+
+    @cached_property
+    def _versions(self) -> dict[str, list[str]]:
+        found: dict[str, dict[str, None]] = {}
+        custom: dict[str, dict[str, None]] = {}
+        for (group, version, _), kind in self._by_path.items():
+            of = found if kind.own_schemas is None or group in found else custom
+            of.setdefault(group, {})[version] = None
+        ordered = {group: list(versions) for group, versions in found.items()}
+        for group in sorted(custom):
+            more = [version for version in sorted(custom[group], key=age) if version not in found.get(group, ())]
+            ordered[group] = [*ordered.get(group, ()), *more]
+        return ordered
 
     def of_version(self, group: str, version: str) -> list[Kind]:
         """The kinds of one group and version by plural name."""

@@ -184,6 +184,23 @@ async def test_status_is_a_field_like_any_other_without_the_subresource(api: Api
     assert (await api("GET", f"{GADGETS}/a/status"))[0] == 404
 
 
+async def test_groups_of_custom_kinds_come_last_and_their_versions_by_age(api: Api) -> None:
+    await established(api, definition(version("v1"), version("v1alpha1", stored=False)))
+    await established(api, definition(version("v2"), version("v10beta1", stored=False), plural="others", kind="Other"))
+    first = definition()
+    first["metadata"]["name"], first["spec"]["group"] = "gadgets.a.example", "a.example"
+    await established(api, first)
+
+    plain = (await api.ok("GET", "/apis"))["groups"]
+    aggregated = (await api.ok("GET", "/apis", accept=DISCOVERY))["items"]
+
+    versions = ["v2", "v1", "v10beta1", "v1alpha1"]
+    assert [group["name"] for group in plain][-2:] == ["a.example", "example.com"]
+    assert [each["version"] for each in plain[-1]["versions"]] == versions
+    assert plain[-1]["preferredVersion"]["version"] == "v2"
+    assert [each["version"] for each in aggregated[-1]["versions"]] == versions
+
+
 # Changes
 
 

@@ -7,7 +7,6 @@ known of it, marked as stale: clients must not take what they cannot see for gon
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +16,7 @@ import orjson
 from navarch.api.meta import Obj
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.kinds.apiregistration.priorities import group_priority
+from navarch.kinds.versions import age
 
 AGGREGATED: Final = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -204,21 +204,8 @@ def _ordered(own: Iterable[str], foreign: Foreign, group: str) -> list[str]:
     others = {version.remote.version: version.remote.version_priority for version in foreign.of_group(group)}
     mine = [version for version in own if version not in others]
     # Those of one priority as they count: v2 before v1 before v1beta1.
-    ranked = sorted(others, key=lambda version: (-others[version], *_age(version)))
+    ranked = sorted(others, key=lambda version: (-others[version], *age(version)))
     return [*mine, *ranked]
-
-
-_VERSION: Final = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
-_STAGES: Final = {None: 0, "beta": 1, "alpha": 2}
-
-
-def _age(version: str) -> tuple[int, int, int, str]:
-    """Sorts versions as Kubernetes does: v10, v2, v1, v1beta2, v1alpha1, then what is no version."""
-    matched = _VERSION.fullmatch(version)
-    if matched is None:
-        return (len(_STAGES), 0, 0, version)
-    major, stage, minor = matched.groups()
-    return (_STAGES[stage], -int(major), -int(minor or 0), version)
 
 
 # OpenAPI

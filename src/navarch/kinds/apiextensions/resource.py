@@ -8,10 +8,8 @@ which there is no object.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import orjson
 
@@ -21,20 +19,10 @@ from navarch.api.structural import SchemaSource
 from navarch.kinds.apiextensions.conditions import is_true
 from navarch.kinds.base import Column, Converter, Kind, ScaleSubresource
 from navarch.kinds.custom import CustomResource, CustomVersion, kinds_of
+from navarch.kinds.versions import age
 
 # Makes what converts the objects of a definition, from `spec.conversion`; None where versions differ in name only.
 ConverterOf = Callable[[Obj], Converter | None]
-
-_VERSION: Final = re.compile(r"v([1-9][0-9]*)((alpha|beta)([1-9][0-9]*))?")
-_STAGE: Final = {None: 2, "beta": 1, "alpha": 0}
-
-
-def version_priority(name: str) -> tuple[int, int, int, int, str]:
-    """To sort by, the preferred version last: stable before beta before alpha, newer before older, others by name."""
-    matched = _VERSION.fullmatch(name)
-    if matched is None:
-        return (0, 0, 0, 0, "".join(chr(0x10FFFF - ord(character)) for character in name))
-    return (1, _STAGE[matched[3]], int(matched[1]), int(matched[4] or 0), "")
 
 
 @dataclass(slots=True)
@@ -69,7 +57,7 @@ def definition_of(data: bytes, converter_of: ConverterOf, names: Obj | None = No
     stored = Stored(data)
     prunes, terminating = not spec.get("preserveUnknownFields"), is_true(crd, "Terminating")
     versions = [_version(version, stored, spec["group"], given, prunes=prunes) for version in spec["versions"]]
-    versions.sort(key=lambda version: version_priority(version.name), reverse=True)
+    versions.sort(key=lambda version: age(version.name))
     said = {
         **{name: value for name, value in spec.items() if name != "versions"},
         "names": given,
