@@ -204,6 +204,16 @@ async def test_bookmarks_tell_the_revision(api: Api) -> None:
     assert int(event["object"]["metadata"]["resourceVersion"]) >= int(since)
 
 
+async def test_a_short_watch_has_no_time_for_a_bookmark(api: Api) -> None:
+    since = (await api.ok("GET", CONFIG_MAPS))["metadata"]["resourceVersion"]
+
+    stream = await api.send(
+        "GET", f"{CONFIG_MAPS}?watch=true&allowWatchBookmarks=true&resourceVersion={since}&timeoutSeconds=1"
+    )
+
+    assert [chunk async for chunk in stream.body] == []  # type: ignore[union-attr]
+
+
 async def test_a_watch_from_too_far_back_is_expired(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchcache, "RING_MIN", 0)
     monkeypatch.setattr(watchcache, "RING_MAX", 1)

@@ -31,6 +31,8 @@ from navarch.kinds.base import Kind
 _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
 _INITIAL_CHUNK = 500
+# Before the end of a watch, as in Kubernetes.
+_LAST_BOOKMARK_S = 2.0
 
 
 @dataclass(slots=True)
@@ -128,19 +130,19 @@ class _Timers:
     def __init__(self, core: Core, watcher: Watcher, options: WatchOptions) -> None:
         self._core = core
         self._watcher = watcher
-        self._bookmarks = options.bookmarks
         self._loop = asyncio.get_running_loop()
-        self._next = self._loop.call_later(core.on_bookmark_s, self._bookmark) if options.bookmarks else None
-        self._end = self._loop.call_later(options.timeout_s, self._finish)
+        self._end = self._loop.call_later(options.timeout_s, watcher.close)
+        self._next = self._following() if options.bookmarks else None
+
+    def _following(self) -> asyncio.TimerHandle | None:
+        """The next bookmark: some time before the end at the latest, so that whoever asks again asks from there."""
+        left_s = self._end.when() - _LAST_BOOKMARK_S - self._loop.time()
+        wait_s = min(self._core.on_bookmark_s, left_s)
+        return self._loop.call_later(wait_s, self._bookmark) if wait_s > 0 else None
 
     def _bookmark(self) -> None:
         self._watcher.bookmark(self._core.caches.revision)
-        self._next = self._loop.call_later(self._core.on_bookmark_s, self._bookmark)
-
-    def _finish(self) -> None:
-        if self._bookmarks:
-            self._watcher.bookmark(self._core.caches.revision)
-        self._watcher.close()
+        self._next = self._following()
 
     def stop(self) -> None:
         self._end.cancel()
