@@ -52,7 +52,7 @@ def main() -> int:
     steps = runs[0]
     if arguments.diffs:
         for step in steps:
-            if not all(step.judged.values()):
+            if not step.on_purpose and not all(step.judged.values()):
                 show(step, arguments.diffs)
     print(f"{'area':<16}{'steps':>7}" + "".join(f"{measure:>10}" for measure in MEASURES))
     found = scores(steps)

@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,13 @@ def areas() -> list[str]:
     return [] if place is None else sorted(path.stem for path in place.glob("*.jsonl"))
 
 
+@cache
+def differences() -> dict[str, str]:
+    """The steps whose bodies are others on purpose (`case#number`), each with the reason."""
+    found: dict[str, str] = json.loads(Path(__file__).with_name("on_purpose.json").read_text(encoding="utf-8"))
+    return found
+
+
 def cases(area: str) -> list[dict[str, Any]]:
     place = folder()
     assert place is not None
@@ -70,6 +78,8 @@ class Step:
     codes: tuple[int, int]
     is_error: bool
     judged: dict[str, bool]
+    # Why the body is not the same and shall not be; empty for nearly all.
+    on_purpose: str
     diffs: list[tuple[str, Any, Any]] = field(repr=False)
 
 
@@ -79,17 +89,19 @@ class Score:
 
     steps: int = 0
     errors: int = 0
+    on_purpose: int = 0
     same: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MEASURES, 0))
 
     def add(self, step: Step) -> None:
         self.steps += 1
         self.errors += step.is_error
+        self.on_purpose += bool(step.on_purpose)
         for measure in ("code", "verdict", "body"):
             self.same[measure] += step.judged[measure]
         self.same["message"] += step.is_error and step.judged["message"] and step.judged["code"]
 
     def percent(self, measure: str) -> float:
-        of = self.errors if measure == "message" else self.steps
+        of = {"message": self.errors, "body": self.steps - self.on_purpose}.get(measure, self.steps)
         return 100.0 * self.same[measure] / of if of else 100.0
 
 
@@ -218,7 +230,8 @@ class Replay:
         diffs += [("headers" + path, theirs, ours) for path, theirs, ours in headers]
         codes = (expected["status"], answer["status"])
         judged = self._compare.judge(expected, answer)
-        return Step(area, name, number, step["request"], codes, is_error, judged, diffs)
+        why = differences().get(f"{name}#{number}", "")
+        return Step(area, name, number, step["request"], codes, is_error, judged, why, diffs)
 
     async def _settled(self) -> None:
         """Cases that see the whole cluster wait until the namespaces of the others are gone."""

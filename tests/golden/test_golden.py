@@ -11,7 +11,7 @@ import asyncio
 import pytest
 
 from tests.golden import floors
-from tests.golden.replay import Step, areas, folder, replay, scores
+from tests.golden.replay import Step, areas, differences, folder, replay, scores
 
 _FAST = (
     "aggregation",
@@ -59,3 +59,10 @@ def test_no_recorded_request_is_an_internal_error(steps: list[Step]) -> None:
     internal = [step for step in steps if step.codes[1] >= 500 > step.codes[0] or step.codes[1] == 0]
 
     assert [f"{step.case}#{step.number}: {step.codes}" for step in internal] == []
+
+
+def test_what_differs_on_purpose_differs(steps: list[Step]) -> None:
+    """What is the same by now is no longer listed."""
+    differing = {f"{step.case}#{step.number}" for step in steps if step.on_purpose and not step.judged["body"]}
+
+    assert sorted(differences()) == sorted(differing)
