@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 
 from navarch.api import protobuf
 from navarch.api.errors import PathNotFound, StatusError, unknown_path
+from navarch.api.go_structs import present
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
 from navarch.apiserver.caches import Caches
@@ -98,7 +99,8 @@ class ServedKind(Kind):
 
     def first_status(self) -> Obj | None:
         """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero
-        (clients count on the field being there). None for a kind without; the caller's own copy."""
+        (clients count on the field being there). None for a kind without, or that has none until somebody reports one;
+        the caller's own copy."""
         try:
             status = self._lazy.first_status
         except AttributeError:
@@ -114,7 +116,9 @@ class ServedKind(Kind):
         definition = self.schemas.definition(stated["$ref"])
         properties = definition.get("properties", {})
         required = definition.get("required") or ()
-        return {name: _ZEROS[type_] for name in required if (type_ := properties[name].get("type")) in _ZEROS}
+        zeros = {name: _ZEROS[type_] for name in required if (type_ := properties[name].get("type")) in _ZEROS}
+        # Where a type has no status until somebody reports one, zeros would be a report.
+        return None if zeros and "status" not in present(self.definition) else zeros
 
 
 class Served:

@@ -26,6 +26,7 @@ from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
 from navarch.controllers.pod_certificates import PodCertificateRequestCleaner
 from navarch.controllers.podgc import PodGarbageCollector
+from navarch.controllers.pool_status import PoolStatusController
 from navarch.controllers.quota import ResourceQuotaController
 from navarch.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from navarch.controllers.resource_claims import PodResourceClaimController, ResourceClaimController
@@ -70,6 +71,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EphemeralVolumeController,
     PodResourceClaimController,
     ResourceClaimController,
+    PoolStatusController,
     StorageMigrationController,
     ClusterRoleAggregationController,
     CertificateController,

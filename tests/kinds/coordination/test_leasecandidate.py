@@ -1,0 +1,49 @@
+"""Who stands for a lease, with which versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kinds.writing import refused, updated
+
+GROUP, KIND = "coordination.k8s.io", "LeaseCandidate"
+
+
+def candidate(**spec: Any) -> dict[str, Any]:
+    stated = {"leaseName": "l", "binaryVersion": "1.36.0", "strategy": "OldestEmulationVersion", **spec}
+    return {"spec": {name: value for name, value in stated.items() if value is not None}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({}, ""),
+        ({"emulationVersion": "1.35.0"}, ""),
+        ({"binaryVersion": "1.36.0-rc.1", "emulationVersion": "1.36.0-rc.0"}, ""),
+        ({"strategy": "example.com/Own"}, ""),
+        ({"leaseName": None}, "spec.leaseName: Required value"),
+        ({"strategy": None}, "spec.strategy: Required value"),
+        ({"binaryVersion": None}, "spec.binaryVersion: Required value"),
+        ({"binaryVersion": "1.36"}, 'spec.binaryVersion: Invalid value: "1.36": must be a valid semantic version'),
+        (
+            {"emulationVersion": "1.36.0", "binaryVersion": "1.36.0-rc.1"},
+            'spec.binaryVersion: Invalid value: "1.36.0-rc.1": must be greater than or equal to `emulationVersion`',
+        ),
+        (
+            {"strategy": "Own"},
+            'spec.strategy: Unsupported value: "Own": supported values: "OldestEmulationVersion"',
+        ),
+    ],
+)
+def test_a_candidate_says_what_it_is(spec: dict[str, Any], problem: str) -> None:
+    assert refused(GROUP, KIND, candidate(**spec)) == ([problem] if problem else [])
+
+
+def test_a_candidate_stands_for_one_lease() -> None:
+    stored = {"metadata": {"name": "c", "namespace": "default"}, **candidate()}
+    other = {**stored, **candidate(leaseName="m")}
+
+    (problem,) = updated(GROUP, KIND, stored, other)[1]
+    assert problem == 'spec.leaseName: Invalid value: "m": field is immutable'
