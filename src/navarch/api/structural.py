@@ -269,18 +269,21 @@ class Structural(Compiled):
 
     def errors(self, obj: Obj, old: Obj | None = None) -> Sequence[FieldError]:
         """What of the object its schema does not allow, where it is not as it was."""
-        judged = self._judged
-        if judged is None or judged.obj is not obj or judged.old is not old:
-            return self._judge(obj, old).errors
-        self._judged = None
-        return judged.errors
+        return self._judged_once(obj, old).errors
 
     def warnings(self, obj: Obj, old: Obj) -> Sequence[str]:
-        """What of the object its rules do not allow, but is as it was. Asked before `errors`, which goes on from it."""
-        if self._parts.rules is None:
-            return ()
-        judged = self._judged = self._judge(obj, old)
-        return judged.warnings
+        """What of the object its rules do not allow, but is as it was."""
+        return self._judged_once(obj, old).warnings if self._parts.rules is not None else ()
+
+    def _judged_once(self, obj: Obj, old: Obj | None) -> Judgement:
+        """Errors and warnings are asked for one after the other; the second of them costs nothing."""
+        judged, self._judged = self._judged, None
+        if judged is not None and judged.obj is obj and judged.old is old:
+            return judged
+        judged = self._judge(obj, old)
+        if self._parts.rules is not None and old is not None and not judged.errors:
+            self._judged = judged
+        return judged
 
     def _judge(self, obj: Obj, old: Obj | None) -> Judgement:
         parts = self._parts

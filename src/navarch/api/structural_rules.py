@@ -18,12 +18,15 @@ from navarch.api.cel.errors import CelError, CostExceeded
 from navarch.api.cel.rules import RUN_BUDGET, Problem, Rule, Rules
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, required
 from navarch.api.meta import Obj
+from navarch.api.patience import TooLongError, waited_for
 from navarch.api.structural_paths import field_path
 from navarch.api.structural_pruning import EMBEDDED, RULES, has_rules
 
 log = logging.getLogger(__name__)
 
 _NO_PATH: Final = "<nil>"
+# What is evaluated while others wait: some milliseconds.
+_QUICK: Final = 20_000
 _STOPPED: Final = "no further validation rules will be run"
 _OUT_OF_BUDGET: Final = f"validation failed due to running out of cost budget, {_STOPPED}"
 _MESSAGE_MAX: Final = 5 * 1024
@@ -50,6 +53,19 @@ class Verdict:
     errors: list[FieldError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     budget: int = RUN_BUDGET
+    # What of the budget has to be left while others wait.
+    spared: int = 0
+
+    def spend(self, cost: int) -> None:
+        """Raises TooLongError."""
+        self.budget -= cost
+        if self.spared and self.budget < self.spared:
+            raise TooLongError
+
+    @property
+    def limit(self) -> int:
+        """What one evaluation may cost."""
+        return min(PER_CALL_LIMIT, self.budget - self.spared) if self.spared else PER_CALL_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ class SchemaRules:
 
     def judge(self, obj: Obj, old: Obj | None, found: Sequence[FieldError]) -> Verdict:
         """`found` is what is wrong with the object without its rules."""
-        verdict = Verdict()
+        verdict = Verdict(spared=RUN_BUDGET - _QUICK if waited_for() else 0)
         if any(error.type in _BLOCKING for error in found):
             verdict.errors.append(FieldError("FieldValueInvalid", _NO_PATH, _NOT_CHECKED, None))
             return verdict
@@ -179,13 +195,13 @@ class _Place:
             if rule.transition and old is None and not rule.optional_old:
                 continue
             try:
-                holds, cost = rule.holds(value, old)
+                holds, cost = rule.holds(value, old, verdict.limit)
             except CelError as error:
                 self._failed(error, stated, at, type_, verdict)
                 if verdict.budget < 0:
                     return
                 continue
-            verdict.budget -= cost
+            verdict.spend(cost)
             if verdict.budget < 0:
                 verdict.errors.append(invalid_value(at, type_, _OUT_OF_BUDGET))
                 return
@@ -196,8 +212,10 @@ class _Place:
 
     def _failed(self, error: CelError, stated: Obj, at: str, type_: str, verdict: Verdict) -> None:
         """A rule that gives no answer."""
+        if isinstance(error, CostExceeded) and verdict.spared:
+            raise TooLongError
         shown = _shown(stated)
-        verdict.budget -= error.cost
+        verdict.spend(error.cost)
         if isinstance(error, CostExceeded):
             text = f"'{error.text}': {_STOPPED} due to call cost exceeds limit for rule: {shown}"
             verdict.budget = -1
@@ -233,16 +251,18 @@ class _Place:
     def _worded(self, rule: Rule, stated: Obj, value: Any, old: Any, otherwise: str, verdict: Verdict) -> str:
         """What the rule's message expression gives; what there is else where it gives nothing of use."""
         try:
-            text, cost = rule.worded(value, old, PER_CALL_LIMIT)
+            text, cost = rule.worded(value, old, verdict.limit)
         except CelError as error:
             if isinstance(error, CostExceeded):
+                if verdict.spared:
+                    raise TooLongError from None
                 verdict.budget = -1
                 shown = stated["messageExpression"]
                 return f'{_STOPPED} due to call cost exceeds limit for messageExpression: "{shown}"'
-            verdict.budget -= error.cost
+            verdict.spend(error.cost)
             log.debug("messageExpression evaluation failed due to: %s", error)
             return otherwise
-        verdict.budget -= cost
+        verdict.spend(cost)
         if verdict.budget < 0:
             return f"messageExpression evaluation failed due to running out of cost budget, {_STOPPED}"
         text = str(text).strip()

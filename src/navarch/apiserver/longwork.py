@@ -6,7 +6,8 @@ a few milliseconds, then lets the loop turn. Several works take turns, one slice
 others wait does not grow with their number.
 
 What cannot be divided (`apart`) runs in a thread, if the object that it is about is so big that it takes more than
-some milliseconds. Python's threads take turns of five milliseconds, so one such work runs at a time.
+some milliseconds, or turns out to do so (`attempt`). Python's threads take turns of five milliseconds, so one such work
+runs at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Final, ParamSpec, TypeVar
 
+from navarch.api.patience import TooLongError, impatiently
 from navarch.world import World
 
 P = ParamSpec("P")
@@ -51,5 +53,16 @@ class LongWork:
         """Call a function of an object of `size` bytes that nobody else has: away from the loop if it is big."""
         if size <= SHORT:
             return function(*args, **kwargs)
+        async with self._thread:
+            return await self._world.in_thread(function, *args, **kwargs)
+
+    async def attempt(self, size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `apart`, of what may take long with a small object, too: it gives up then, and is begun anew in a thread.
+        What it had done by then, it does once more."""
+        if size <= SHORT:
+            try:
+                return impatiently(function, *args, **kwargs)
+            except TooLongError:
+                pass
         async with self._thread:
             return await self._world.in_thread(function, *args, **kwargs)

@@ -157,7 +157,9 @@ class Writing:
                 await self._mutate(kind, admitted, obj, shared=False)
             base = self._prepare_new(kind, obj, origin, namespace, now, stated)
             holding = self._take(kind, obj, None)
-            await apart(size, self._refuse_invalid, kind, obj, self._create_errors(kind, obj, origin))
+            await core.work.attempt(
+                size, lambda: self._refuse_invalid(kind, obj, self._create_errors(kind, obj, origin))
+            )
             origin.warnings.extend(await apart(size, list, strategy.warnings(obj, None)))
             await admitted.validate(obj)
             stated.refuse_revision()
@@ -298,7 +300,7 @@ class Writing:
                 self._prepare(kind, through, obj, old, cached)
             holding = NOTHING if through.trusted else self._take(kind, obj, old)
             if not through.trusted:
-                await apart(size, check)
+                await self._core.work.attempt(size, check)
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
                 return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))

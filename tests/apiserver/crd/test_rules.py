@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from navarch.api.meta import Obj
 from tests.apiserver.conftest import Api
 from tests.apiserver.crd.definitions import (
@@ -157,3 +159,28 @@ async def test_rules_that_do_not_compile_or_cost_too_much_are_refused_with_the_d
     assert "undefined field 'other'" in unknown[1]
     assert "must evaluate to a bool" in wrong[1]
     assert "estimated rule cost exceeds budget by factor of" in dear[1]
+
+
+async def test_rules_that_take_long_hold_nobody_up(api: Api) -> None:
+    many = list(range(40))
+    laborious: Obj = {"rule": f"{many}.all(a, {many}.all(b, {many}.all(c, a + b + c + self.least > 0)))"}
+    await established(api, ruled(laborious, ORDERED))
+    done: list[str] = []
+
+    async def written(name: str, **spec: int) -> tuple[int, Obj]:
+        answer: tuple[int, Obj] = await api("POST", GADGETS, gadget(name, **spec))
+        done.append(name)
+        return answer
+
+    async def read() -> None:
+        await asyncio.sleep(0)
+        await api.ok("GET", GADGETS)
+        done.append("read")
+
+    (good, _), _ = await asyncio.gather(written("good", least=1, most=2), read())
+    (bad, answer), _ = await asyncio.gather(written("bad", least=1, most=0), read())
+    changed, problem = await api.patch(f"{GADGETS}/good", {"spec": {"most": 0}})
+
+    assert done == ["read", "good", "read", "bad"]
+    assert (good, bad, changed) == (201, 422, 422)
+    assert causes(answer) == causes(problem) == [("spec", "Invalid value: least may not be more than most")]
