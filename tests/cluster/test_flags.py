@@ -110,3 +110,23 @@ def test_a_token_file_with_too_few_columns_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(FlagError, match="must have at least 3 columns"):
         static_tokens(file)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--enable-admission-plugins=Nonsense"], 'enable-admission-plugins plugin "Nonsense" is unknown'),
+        (
+            ["--enable-admission-plugins=Priority", "--disable-admission-plugins=Priority"],
+            "[Priority] in enable-admission-plugins and disable-admission-plugins overlapped",
+        ),
+        (["--authorization-mode=Magic"], 'authorization-mode "Magic" is not a valid mode'),
+        (["--service-node-port-range=9-1"], '--service-node-port-range "9-1" is not a valid port range'),
+        (["--secure-port=0"], "--secure-port 0 must be between 1 and 65535, inclusive. It cannot be turned off with 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(FlagError) as refused:
+        from_flags(parse(FLAGS, [*NEEDED, *words]))
+
+    assert str(refused.value) == message

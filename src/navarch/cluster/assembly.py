@@ -10,8 +10,10 @@ from pathlib import Path
 
 from navarch.api import schema
 from navarch.api.meta import Obj
+from navarch.apiserver.admission import configuration
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
+from navarch.apiserver.admission.configuration import PodSecurityConfig
 from navarch.apiserver.admission.policies import Policies
 from navarch.apiserver.admission.versions import Versions
 from navarch.apiserver.admission.webhooks import Webhooks
@@ -206,7 +208,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         admission=default_chain(
             server.reader,
             server.writer,
-            AdmissionConfig(settings.disabled_plugins),
+            _admission(settings),
             world,
             authorize=authorize,
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
@@ -260,6 +262,16 @@ def _authenticator(
         sources=sources,
         clock=world,
     )
+
+
+def _admission(settings: ServerSettings) -> AdmissionConfig:
+    """Raises ConfigError."""
+    file = settings.admission
+    try:
+        pods = configuration.read(file) if file is not None else PodSecurityConfig()
+    except configuration.AdmissionConfigError as error:
+        raise ConfigError(f"failed to read plugin config: {error}") from None
+    return AdmissionConfig(settings.disabled_plugins, settings.enabled_plugins, pods)
 
 
 def _auditing(settings: AuditSettings, world: World) -> Auditing:

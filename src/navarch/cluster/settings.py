@@ -97,6 +97,8 @@ class ServerSettings:
     access_webhook: AccessWebhookFile | None = None
     enabled_plugins: frozenset[str] = frozenset()
     disabled_plugins: frozenset[str] = frozenset()
+    # Settings of admission plugins.
+    admission: Path | None = None
     node_ports: range = range(30000, 32768)
     cluster_dns: str = ""
     event_ttl_s: float = 3600.0

@@ -32,6 +32,7 @@ class Cluster:
         chain: Chain | None = None,
         *,
         disabled: frozenset[str] = frozenset(),
+        config: AdmissionConfig | None = None,
         beside: Cluster | None = None,
         **allocation: Any,
     ) -> None:
@@ -40,7 +41,7 @@ class Cluster:
         self.server = ApiServer(MemoryStore() if beside is None else beside.server.store, world=world)
         self._beside = beside
         reader, writer = self.server.reader, self.server.writer
-        self.chain = chain or default_chain(reader, writer, AdmissionConfig(disabled), world)
+        self.chain = chain or default_chain(reader, writer, config or AdmissionConfig(disabled), world)
         self.server.use(admission=self.chain, allocation=AllocationConfig(**allocation))
         self.warnings: list[str] = []
         self._started = False

@@ -6,10 +6,11 @@ that a write that no plugin wants to see costs one dictionary lookup. How they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from navarch.apiserver.admission.always_pull_images import AlwaysPullImages
 from navarch.apiserver.admission.base import NOBODY, Interested, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
     Authorize,
@@ -17,8 +18,11 @@ from navarch.apiserver.admission.certificates import (
     CertificateSigning,
     CertificateSubjectRestriction,
 )
+from navarch.apiserver.admission.configuration import PodSecurityConfig
 from navarch.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
+from navarch.apiserver.admission.deny_external_ips import DenyServiceExternalIPs
 from navarch.apiserver.admission.escalation import RoleEscalation, Rules
+from navarch.apiserver.admission.extended_resource_toleration import ExtendedResourceToleration
 from navarch.apiserver.admission.limit_ranger import LimitRanger
 from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
@@ -41,9 +45,11 @@ _REMEMBERED: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class AdmissionConfig:
-    """`disabled` names plugins that shall not run."""
+    """`disabled` names plugins that shall not run, `enabled` such that do not run by default."""
 
     disabled: frozenset[str] = frozenset()
+    enabled: frozenset[str] = frozenset()
+    pod_security: PodSecurityConfig = field(default_factory=PodSecurityConfig)
 
 
 def _having(plugins: Iterable[Plugin], hook: str) -> tuple[Plugin, ...]:
@@ -82,6 +88,12 @@ class Chain:
         return found
 
 
+# What runs only where it is asked for.
+_OPTIONAL: Final[Mapping[str, Callable[[], Plugin]]] = {
+    plugin.name: plugin for plugin in (AlwaysPullImages, DenyServiceExternalIPs, ExtendedResourceToleration)
+}
+
+
 def default_chain(
     reader: Reader,
     writer: Writer,
@@ -97,13 +109,15 @@ def default_chain(
     """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
     `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before `policies`,
     `webhooks` and quota, which is last because it counts what the others have made of the object."""
+    asked_for = [make() for name, make in _OPTIONAL.items() if name in config.enabled]
     plugins: list[Plugin] = [
+        *asked_for,
         NamespaceLifecycle(reader),
         LimitRanger(reader),
         ServiceAccount(reader, world),
         NodeRestriction(reader, authorize),
         TaintNodesByCondition(),
-        PodSecurity(reader),
+        PodSecurity(reader, config.pod_security),
         Priority(reader),
         DefaultTolerationSeconds(),
         StorageObjectInUseProtection(),

@@ -12,6 +12,7 @@ from typing import Final
 from navarch.api.errors import invalid, invalid_value
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
+from navarch.apiserver.admission.configuration import PodSecurityConfig
 from navarch.apiserver.admission.namespace_lifecycle import request_namespace
 from navarch.apiserver.admission.pod_security_checks import violations
 from navarch.kinds.resources import PODS
@@ -38,8 +39,9 @@ class PodSecurity(Plugin):
     resources = frozenset({("", "pods"), ("", "namespaces"), *_TEMPLATES})
     subresources = frozenset({"", "ephemeralcontainers"})
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, config: PodSecurityConfig | None = None) -> None:
         self._reader = reader
+        self._config = config or PodSecurityConfig()
 
     async def validate(self, attributes: Attributes) -> None:
         obj = attributes.obj
@@ -48,6 +50,8 @@ class PodSecurity(Plugin):
         resource = attributes.kind.resource
         if resource.plural == "namespaces":
             self._check_namespace(attributes, obj)
+        elif attributes.namespace in self._config.namespaces or attributes.user.name in self._config.users:
+            return
         elif resource.plural == "pods":
             # What an update of the pod itself can change says nothing of its security.
             if attributes.operation == "CREATE" or attributes.subresource:
@@ -58,9 +62,20 @@ class PodSecurity(Plugin):
     def _policy(self, attributes: Attributes) -> dict[str, tuple[str, str]]:
         """Level and version by mode, for the modes that ask for something."""
         namespace = request_namespace(self._reader, attributes)
-        return _policy_of(namespace) if namespace is not None else {}
+        return self._policy_of(namespace) if namespace is not None else {}
+
+    def _policy_of(self, namespace: Obj) -> dict[str, tuple[str, str]]:
+        """What the labels say, and where they say nothing the configuration."""
+        defaults = self._config.defaults
+        if not defaults:
+            return _policy_of(namespace)
+        labels = labels_of(namespace)
+        silent = {mode: wanted for mode, wanted in defaults.items() if _PREFIX + mode not in labels}
+        return {**silent, **_policy_of(namespace)}
 
     def _check_pod(self, attributes: Attributes, pod: Obj) -> None:
+        if pod["spec"].get("runtimeClassName") in self._config.runtime_classes:
+            return
         policy = self._policy(attributes)
         if "enforce" in policy:
             level, version = policy["enforce"]
@@ -102,7 +117,7 @@ class PodSecurity(Plugin):
         if errors:
             raise invalid("Namespace", "", attributes.name, errors)
         if attributes.old is not None:
-            self._warn_of_existing(attributes, _policy_of(attributes.old), _policy_of(namespace))
+            self._warn_of_existing(attributes, self._policy_of(attributes.old), self._policy_of(namespace))
 
     def _warn_of_existing(
         self, attributes: Attributes, old: dict[str, tuple[str, str]], new: dict[str, tuple[str, str]]

@@ -13,8 +13,8 @@ ABOUT: Final = "The Kubernetes API server validates and configures data for the 
 _EFFECTIVE: Final[Mapping[str, str]] = {
     SWITCH: "anonymous-auth audit-log-compress enable-bootstrap-token-auth",
     TEXT: """
-        advertise-address audit-log-format audit-log-path audit-policy-file authentication-config
-        authorization-config authorization-webhook-config-file authorization-webhook-version
+        admission-control-config-file advertise-address audit-log-format audit-log-path audit-policy-file
+        authentication-config authorization-config authorization-webhook-config-file authorization-webhook-version
         authentication-token-webhook-config-file authentication-token-webhook-version bind-address cert-dir
         client-ca-file oidc-ca-file oidc-client-id oidc-groups-claim oidc-groups-prefix oidc-issuer-url
         oidc-username-claim oidc-username-prefix proxy-client-cert-file proxy-client-key-file
@@ -45,7 +45,7 @@ _IDLE: Final[Mapping[str, str]] = {
         service-account-lookup shutdown-send-retry-after watch-cache
     """,
     TEXT: """
-        admission-control-config-file allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-mode
+        allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-mode
         audit-log-version audit-webhook-batch-throttle-qps audit-webhook-config-file audit-webhook-mode
         audit-webhook-version authorization-policy-file debug-socket-path egress-selector-config-file
         endpoint-reconciler-type external-hostname goaway-chance log-json-info-buffer-size

@@ -35,6 +35,18 @@ _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
 _SERVICES: Final = "10.0.0.0/24"
 _WEBHOOK_TTL_S: Final = 120.0
+# Kubernetes' own, whether they run by default or are here at all.
+_PLUGIN_NAMES: Final = """
+    AlwaysAdmit AlwaysDeny AlwaysPullImages CertificateApproval CertificateSigning CertificateSubjectRestriction
+    ClusterTrustBundleAttest DefaultIngressClass DefaultStorageClass DefaultTolerationSeconds
+    DenyServiceExternalIPs EventRateLimit ExtendedResourceToleration ImagePolicyWebhook
+    LimitPodHardAntiAffinityTopology LimitRanger MutatingAdmissionPolicy MutatingAdmissionWebhook
+    NamespaceAutoProvision NamespaceExists NamespaceLifecycle NodeDeclaredFeatureValidator NodeRestriction
+    OwnerReferencesPermissionEnforcement PersistentVolumeClaimResize PodNodeSelector PodSecurity
+    PodTolerationRestriction PodTopologyLabels Priority ResourceQuota RuntimeClass ServiceAccount
+    StorageObjectInUseProtection TaintNodesByCondition ValidatingAdmissionPolicy ValidatingAdmissionWebhook
+"""
+_PLUGINS: Final = frozenset(_PLUGIN_NAMES.split())
 _LOG_FORMS: Final = ("legacy", "json")
 _CERT_DIR: Final = "/var/run/kubernetes"
 
@@ -84,6 +96,7 @@ def _problems(flags: Flags) -> Iterable[str]:
         yield "service-account-issuer is a required flag"
     if not flags.texts("service-account-issuer") or not flags.text("service-account-signing-key-file"):
         yield "--service-account-signing-key-file and --service-account-issuer are required flags"
+    yield from _plugin_problems(flags)
     if "Webhook" in flags.texts("authorization-mode") and not flags.text("authorization-webhook-config-file"):
         yield "authorization-mode Webhook's authorization config file not passed"
     for mode in flags.texts("authorization-mode"):
@@ -97,6 +110,16 @@ def _problems(flags: Flags) -> Iterable[str]:
     if _ports(flags) is None:
         stated = flags.text("service-node-port-range")
         yield f'--service-node-port-range "{stated}" is not a valid port range'
+
+
+def _plugin_problems(flags: Flags) -> Iterable[str]:
+    enabled, disabled = flags.texts("enable-admission-plugins"), flags.texts("disable-admission-plugins")
+    for name, stated in (("enable-admission-plugins", enabled), ("disable-admission-plugins", disabled)):
+        for plugin in stated:
+            if plugin not in _PLUGINS:
+                yield f'{name} plugin "{plugin}" is unknown'
+    if both := [plugin for plugin in enabled if plugin in disabled]:
+        yield f"[{' '.join(both)}] in enable-admission-plugins and disable-admission-plugins overlapped"
 
 
 def _ports(flags: Flags) -> range | None:
@@ -198,6 +221,7 @@ def _node_ports(flags: Flags, name: str) -> range:
 
 # The setting that a flag changes, and how.
 _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
+    "admission-control-config-file": ("admission", _path),
     "anonymous-auth": ("anonymous", lambda flags, name: flags.switch(name, default=True)),
     "api-audiences": ("api_audiences", Flags.texts),
     "authentication-config": ("authentication", _path),
@@ -221,6 +245,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
 
 # What the API server of a cluster can be told beyond what the cluster itself settles.
 _FOR_CLUSTERS: Final = """
+    admission-control-config-file
     anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
     enable-admission-plugins enable-bootstrap-token-auth encryption-provider-config service-account-jwks-uri
     service-account-key-file token-auth-file
