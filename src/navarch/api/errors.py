@@ -201,8 +201,12 @@ def unknown_path() -> StatusError:
     return StatusError(404, "NotFound", "the server could not find the requested resource", details={})
 
 
-class PathNotFound(StatusError):
-    """404 for a path below which nobody serves anything: told as a text, as Kubernetes does."""
+class TextError(StatusError):
+    """One whose message is all that is answered, as a text: Kubernetes' filters and router do so."""
+
+
+class PathNotFound(TextError):
+    """404 for a path below which nobody serves anything."""
 
     def __init__(self) -> None:
         super().__init__(404, "NotFound", "404 page not found")

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from navarch.api import protobuf, yaml_writer
-from navarch.api.errors import PathNotFound, StatusError, not_acceptable
+from navarch.api.errors import StatusError, TextError, not_acceptable
 from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import decode
@@ -208,8 +208,8 @@ async def without_body(response: Response) -> Response:
 
 def respond_error(error: StatusError, request: Request | None = None) -> Response:
     """In the media type that the request asks for, if there is a request to ask."""
-    if isinstance(error, PathNotFound):
-        return Response(error.code, b"404 page not found\n", {**error.headers, **_AS_IT_IS}, _TEXT)
+    if isinstance(error, TextError):
+        return Response(error.code, f"{error.message}\n".encode(), {**error.headers, **_AS_IT_IS}, _TEXT)
     status = error.status()
     if request is None:
         return Response(error.code, orjson.dumps(status), error.headers)

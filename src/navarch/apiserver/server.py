@@ -7,15 +7,11 @@ reads; nothing that a client sends may end as a 500.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from navarch.api import apply as managed
 from navarch.api import schema
 from navarch.api.errors import (
     StatusError,
@@ -25,7 +21,6 @@ from navarch.api.errors import (
     too_large,
     unavailable,
 )
-from navarch.api.meta import Obj, Resource
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.admitting import Chain
@@ -35,16 +30,15 @@ from navarch.apiserver.allocation.repair import Repair
 from navarch.apiserver.allocation.services import AllocationConfig, ServiceAllocation
 from navarch.apiserver.answers import in_form
 from navarch.apiserver.audit.trail import Auditing, Trail
-from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, TokenIssuer
+from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.caches import CacheReader, Caches
 from navarch.apiserver.call import Call, warning_headers
-from navarch.apiserver.codec import decode
 from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.crd.definitions import Definitions
 from navarch.apiserver.crd.finalizing import Finalizing
 from navarch.apiserver.decoding import MAX_BODY, as_json
-from navarch.apiserver.deleting import DeleteOptions
+from navarch.apiserver.flowcontrol.control import FlowControl
 from navarch.apiserver.flowcontrol.upkeep import EVERY_S as FLOW_CONTROL_EVERY_S
 from navarch.apiserver.flowcontrol.upkeep import FlowControlUpkeep
 from navarch.apiserver.handlers.objects import Objects
@@ -55,19 +49,19 @@ from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.metrics import NOTHING_SERVED
 from navarch.apiserver.negotiation import OFFERED, STREAMED, form_of, respond_error, without_body
+from navarch.apiserver.own_writes import ServerWriter
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
-from navarch.apiserver.user import LOOPBACK, User
+from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.conversion import converters
-from navarch.apiserver.writing import How, Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.apiextensions.resource import ConverterOf
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry, builtin
-from navarch.kinds.resources import CUSTOM_RESOURCE_DEFINITIONS, SERVICES
+from navarch.kinds.resources import CUSTOM_RESOURCE_DEFINITIONS, FLOW_SCHEMAS, SERVICES
 from navarch.store.base import Store, StoreUnavailable, TooLarge
 from navarch.world import RealWorld, World
 
@@ -146,6 +140,9 @@ class ApiServer:
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None
+        self._flows = FlowControl(caches, self.core.world)
+        self.core.metrics.parts.append(self._flows.numbers)
+        self._paths.priority_levels = self._flows.levels
         self.flow_control = FlowControlUpkeep(caches, self.reader, self.writer, self.core.now_text)
 
     def use(
@@ -202,6 +199,8 @@ class ApiServer:
             await self.core.delegate.start()
         if extensible:
             self._definitions.follow()
+        if self.serves(FLOW_SCHEMAS.group, FLOW_SCHEMAS.plural):
+            self._flows.start()
         self._paths.health.ready = True
 
     async def keep_flow_control(self) -> None:
@@ -227,6 +226,7 @@ class ApiServer:
         if self._housekeeping is not None:
             await self._housekeeping.stop()
         await self.flow_control.stop()
+        await self._flows.stop()
         if self._presence is not None:
             try:
                 await self._presence.leave()
@@ -309,6 +309,40 @@ class ApiServer:
             if trail is not None:
                 trail.acts_as(user)
         attributes = attributes_of(request, route, verb)
+        flows = self._flows
+        flow = flows.flow(user, verb, None if kind is None else route.label, attributes)
+        if flow is None:
+            return await self._permitted(request, route, verb, user, kind, trail, attributes)
+        level, seats = flow.level, 1
+        if verb == "list" and kind is not None:
+            seats = flows.seats_of_list(flow, request, attributes.name, kind.watch_cache)
+        running = level.begin(seats, flow.counts)
+        try:
+            if running is None:
+                running = await level.wait(flow.name, seats, flow.counts)
+            response = await self._permitted(request, route, verb, user, kind, trail, attributes)
+        except StatusError as error:
+            error.headers.update(flow.headers)
+            raise
+        finally:
+            if running is not None:
+                level.leave(running)
+        if flow.headers:
+            response.headers = {**response.headers, **flow.headers}
+        return response
+
+    async def _permitted(
+        self,
+        request: Request,
+        route: Route,
+        verb: str,
+        user: User,
+        kind: ServedKind | None,
+        trail: Trail | None,
+        attributes: RequestAttributes,
+    ) -> Response:
+        """Answer a request, if its user may make it."""
+        core = self.core
         deciding = core.deciding
         decision = core.authorizer.authorize(user, attributes) if deciding is None else await deciding(user, attributes)
         if trail is not None:
@@ -395,87 +429,3 @@ def _status_of(error: BaseException, request: Request) -> StatusError:
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     # What went wrong in here is for the log: Python's words help no client, and change with its versions.
     return internal(_FAILED)
-
-
-class ServerWriter:
-    """`admission.Writer`, and the server's own writes: through the pipeline, as the server itself."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-
-    def _kind(self, resource: Resource) -> ServedKind:
-        return self._objects.core.kind_of(resource)
-
-    async def create(self, resource: Resource, obj: Obj, manager: str = "kube-apiserver") -> Obj:
-        """Raises StatusError (AlreadyExists)."""
-        kind = self._kind(resource)
-        obj.setdefault("apiVersion", resource.api_version)
-        obj.setdefault("kind", resource.kind)
-        written = await self._objects.writing.create(kind, obj, Origin(LOOPBACK, manager))
-        return written.obj()
-
-    async def apply(self, resource: Resource, obj: Obj, manager: str, subresource: str = "") -> Obj:
-        """Server-side apply to an object that exists, by force.  Raises StatusError."""
-        kind, metadata, core = self._kind(resource), obj["metadata"], self._objects.core
-        compiled = kind.compiled
-        assert compiled is not None
-        data = orjson.dumps({**obj, "apiVersion": resource.api_version, "kind": resource.kind})
-
-        def applied(old: Obj) -> Obj:
-            return managed.apply(
-                old,
-                decode(data),
-                compiled.root,
-                manager=manager,
-                force=True,
-                api_version=resource.api_version,
-                subresource=subresource,
-                now=core.now_text(),
-            )
-
-        written = await self._objects.writing.modify(
-            kind,
-            metadata.get("namespace") or "",
-            metadata["name"],
-            applied,
-            Origin(LOOPBACK, ""),
-            how=How(subresource, manage=False, patch=True),
-        )
-        return written.obj()
-
-    async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
-        """Raises StatusError (Conflict when `obj` is stale)."""
-        metadata = obj["metadata"]
-        kind = self._kind(resource)
-        written = await self._objects.writing.modify(
-            kind,
-            metadata.get("namespace") or "",
-            metadata["name"],
-            lambda old: obj,
-            Origin(LOOPBACK, "kube-apiserver"),
-            how=How(subresource),
-        )
-        return written.obj()
-
-    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
-        """What is gone already is left so."""
-        kind = self._kind(resource)
-        try:
-            await self._objects.deleting.delete(kind, namespace, name, DeleteOptions(), Origin(LOOPBACK, ""))
-        except StatusError as error:
-            if error.code != 404:
-                raise
-
-    async def create_all(self, objects: Iterable[tuple[Resource, Obj]], manager: str = "kube-apiserver") -> None:
-        """Create at once, so that the store commits them together; those that exist are left as they are."""
-
-        async def one(resource: Resource, obj: Obj) -> None:
-            try:
-                await self.create(resource, obj, manager)
-            except StatusError as error:
-                if error.reason != "AlreadyExists":
-                    raise
-
-        async with asyncio.TaskGroup() as group:
-            for resource, obj in objects:
-                group.create_task(one(resource, obj))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import orjson
@@ -23,6 +23,7 @@ from navarch.client.transport import Request, Response
 _OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 _JWKS = "/openid/v1/jwks"
 _KEY_SET = "application/jwk-set+json"
+_PRIORITY_LEVELS = "/debug/api_priority_and_fairness/dump_priority_levels"
 _OTHERS = (
     _OPENID_CONFIGURATION,
     "/flagz",
@@ -45,12 +46,13 @@ def _navarch_version() -> str:
 
 
 class Paths:
-    """`flags` are the settings that `/flagz` shows."""
+    """`flags` are the settings that `/flagz` shows; `priority_levels` gives what is shown of them."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._started = core.now()
         self.flags: Mapping[str, str] = {}
+        self.priority_levels: Callable[[], str] | None = None
         self.health = Health(core)
         self.documents = Documents(core)
         self._merged = MergedDocuments(self.documents)
@@ -73,6 +75,8 @@ class Paths:
             return self.health.slis()
         if route.path == "/statusz":
             return self._statusz(request)
+        if route.path == _PRIORITY_LEVELS and self.priority_levels is not None:
+            return Response(200, self.priority_levels().encode(), {}, "text/plain; charset=utf-8")
         if route.path == "/flagz":
             return zpages.flagz(request, self.flags)
         issuer = self._core.token_issuer
