@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from navarch.api.meta import Obj
+from navarch.api.errors import StatusError
+from navarch.api.meta import Obj, Resource
 from navarch.client.resources import CONFIG_MAPS, NAMESPACES, RESOURCE_QUOTAS
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.discovery import Discovery
+from navarch.kinds.resources import CUSTOM_RESOURCE_DEFINITIONS
+from tests.apiserver.crd.definitions import definition, gadget
 from tests.apiserver.widgets import widget, widgets
 from tests.controllers.conftest import Cluster, running
 from tests.controllers.test_garbage import config_map
@@ -112,6 +115,54 @@ async def test_a_quota_made_later_counts_what_is_there(cluster: Cluster) -> None
         return bool(found.get("status", {}).get("used") == {"count/widgets.example.com": "2"})
 
     await cluster.until(counted)
+
+
+async def test_what_a_definition_defines_is_collected_emptied_and_counted(cluster: Cluster) -> None:
+    made = definition()
+    await cluster.create(CUSTOM_RESOURCE_DEFINITIONS, made)
+    gadgets = Resource("example.com", "v1", "gadgets", "Gadget", True)
+
+    async def created(name: str, namespace: str = "default") -> Obj | None:
+        body = gadget(name, size=1)
+        body["metadata"]["namespace"] = namespace
+        try:
+            return await cluster.client.create(gadgets, body)
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            return None
+
+    owners: list[Obj] = []
+
+    async def served() -> bool:
+        owners.extend(each for each in [await created("a")] if each is not None)
+        return bool(owners)
+
+    await cluster.until(served)
+    await cluster.create(CONFIG_MAPS, owned("child", owners[0]))
+    hard = {"count/gadgets.example.com": "1"}
+    await cluster.create(RESOURCE_QUOTAS, {"metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": hard}})
+
+    async def counted() -> bool:
+        found = await cluster.get(RESOURCE_QUOTAS, "q")
+        return bool(found.get("status", {}).get("used") == {"count/gadgets.example.com": "1"})
+
+    await cluster.until(counted)
+    with pytest.raises(StatusError, match="exceeded quota: q"):
+        await created("b")
+
+    await created("c", "other")
+    await cluster.client.delete(NAMESPACES, "other")
+
+    async def emptied() -> bool:
+        return await cluster.client.find(NAMESPACES, "other") is None
+
+    await cluster.until(emptied)
+
+    # The objects go with their definition, and what they own with them.
+    await cluster.client.delete(CUSTOM_RESOURCE_DEFINITIONS, made["metadata"]["name"])
+    await cluster.until_count(CUSTOM_RESOURCE_DEFINITIONS, 0)
+    await cluster.until_count(CONFIG_MAPS, 0)
 
 
 async def test_discovery_is_read_anew_only_when_it_has_changed(cluster: Cluster) -> None:

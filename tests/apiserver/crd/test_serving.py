@@ -127,6 +127,20 @@ async def test_tables_have_the_columns_that_the_definition_names(api: Api) -> No
     assert table["rows"][0]["cells"] == ["a", 3]
 
 
+async def test_a_column_that_cannot_be_read_is_left_out_with_those_after_it(api: Api) -> None:
+    columns = [
+        {"name": name, "type": "integer", "jsonPath": path}
+        for name, path in (("One", ".spec.size"), ("Two", ".spec[*"), ("Three", ".spec.size"))
+    ]
+    await established(api, definition(version(additionalPrinterColumns=columns)))
+    await api.ok("POST", GADGETS, gadget(size=3))
+
+    table = await api.ok("GET", GADGETS, accept=TABLE)
+
+    assert [each["name"] for each in table["columnDefinitions"]] == ["Name", "One"]
+    assert table["rows"][0]["cells"] == ["a", 3]
+
+
 async def test_fields_can_be_selected_that_the_definition_names(api: Api) -> None:
     await established(api, definition(version(selectableFields=[{"jsonPath": ".spec.size"}])))
     for name, size in (("a", 1), ("b", 2)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from navarch.api.jsonpath import PathError, compile_path
 from navarch.api.meta import Obj
 from navarch.api.schema import SchemaSet
 from navarch.api.structural import SchemaSource
@@ -131,16 +132,24 @@ def _scale(scale: Obj | None) -> ScaleSubresource | None:
 
 
 def _columns(columns: Sequence[Obj]) -> tuple[Column, ...]:
-    return tuple(
-        Column(
-            column["name"],
-            column["jsonPath"],
-            type=column["type"],
-            format=column.get("format", ""),
-            wide=bool(column.get("priority")),
-            description=column.get("description")
-            or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}",
-            typed=True,
+    """The columns up to the first whose path cannot be read, as in Kubernetes."""
+    found = []
+    for column in columns:
+        path = column["jsonPath"]
+        try:
+            compile_path(path)
+        except PathError:
+            break
+        found.append(
+            Column(
+                column["name"],
+                path,
+                type=column["type"],
+                format=column.get("format", ""),
+                wide=bool(column.get("priority")),
+                description=column.get("description")
+                or f"Custom resource definition column (in JSONPath format): {path}",
+                typed=True,
+            )
         )
-        for column in columns
-    )
+    return tuple(found)
