@@ -35,8 +35,10 @@ def test_a_rollout_ends_within_its_limits(total: int, surge: object, unavailable
                 old["status"]["availableReplicas"] = min(old["status"]["availableReplicas"], smaller)
         assert replicas(new) + replicas(old) <= total + max_surge
         assert new["status"]["availableReplicas"] + old["status"]["availableReplicas"] >= total - max_unavailable
-        waiting = replicas(new) - new["status"]["availableReplicas"]
-        new["status"]["availableReplicas"] += data.draw(st.integers(min(1, waiting), waiting))
+        if (replicas(new), replicas(old)) == (total, 0):
+            break
+        if waiting := replicas(new) - new["status"]["availableReplicas"]:
+            new["status"]["availableReplicas"] += data.draw(st.integers(1, waiting))
     assert (replicas(new), replicas(old)) == (total, 0)
 
 
