@@ -148,11 +148,19 @@ def test_quantities_and_times_are_spelt_canonically() -> None:
 
 
 def test_a_micro_time_keeps_six_digits() -> None:
-    lease = {"spec": {"renewTime": "2024-05-01T12:00:00.1234567Z", "acquireTime": "2024-05-01T12:00:00Z"}}
+    definition, lease = "io.k8s.api.coordination.v1.Lease", {"spec": {"renewTime": "2024-05-01T14:00:00.123456+02:00"}}
 
-    decode("io.k8s.api.coordination.v1.Lease", lease)
+    decode(definition, lease)
 
-    assert lease["spec"] == {"renewTime": "2024-05-01T12:00:00.123456Z", "acquireTime": "2024-05-01T12:00:00.000000Z"}
+    assert lease["spec"] == {"renewTime": "2024-05-01T12:00:00.123456Z"}
+    for text, found, wanted in (
+        ("2024-05-01T12:00:00.1234567Z", "7Z", "Z07:00"),
+        ("2024-05-01T12:00:00Z", "Z", ".000000"),
+        ("yesterday", "yesterday", "2006"),
+    ):
+        refused = refusal(definition, {"spec": {"renewTime": text}})
+        layout = "2006-01-02T15:04:05.000000Z07:00"
+        assert refused == f'parsing time "{text}" as "{layout}": cannot parse "{found}" as "{wanted}"'
 
 
 def test_secret_data_must_be_base64() -> None:

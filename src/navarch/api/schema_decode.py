@@ -17,6 +17,7 @@ from typing import Any, Final
 from navarch.api import quantity
 from navarch.api.errors import Obj, StatusError, bad_request
 from navarch.api.schema_scalars import ScalarError, canonical_micro_time, canonical_time, check_base64
+from navarch.api.zeroes import unsaid_when_zero
 
 # Checks a value in place; returns the paths of unknown fields below it, None for none.
 Decoder = Callable[[Any], "list[str] | None"]
@@ -182,14 +183,15 @@ class Decoders:
             definition = self._definitions[name]
             # A definition that refers back to itself meets this forwarder while its own decoder is being made.
             self._structs[name] = lambda value: self._structs[name](value)
-            found = self._structs[name] = self._struct_of(definition, _short(name), _go_name(name))
+            found = self._structs[name] = self._struct_of(definition, _short(name), _go_name(name), name)
         return found
 
-    def _struct_of(self, definition: Obj, short: str, go_type: str) -> Decoder:
+    def _struct_of(self, definition: Obj, short: str, go_type: str, name: str = "") -> Decoder:
         properties = definition.get("properties")
         if properties is None:
             return _any_object if definition.get("type") == "object" else _any_value
         table = _Fields(short, go_type)
+        table.unsaid = unsaid_when_zero(name)
         required = definition.get("required", ())
         for key, schema in properties.items():
             self._add_field(table, key, schema, optional=key not in required)
@@ -205,7 +207,7 @@ class Decoders:
         if scalar is not None:
             table.scalars[key] = scalar
             return
-        if optional and "$ref" not in schema:
+        if optional and "$ref" not in schema and key not in _EMPTY_IS_SAID.get(table.struct, ()):
             table.droppable[key] = list if schema.get("type") == "array" else dict
         table.nested[key] = self._nested(schema)
 
@@ -318,10 +320,14 @@ def _go_name(name: str) -> str:
     return ".".join(name.rsplit(".", 2)[-2:])
 
 
+# Lists that have a default and of which an empty one is a mistake.
+_EMPTY_IS_SAID: Final = {"HPAScalingRules": ("policies",)}
+
+
 class _Fields:
     """A struct's fields by how they are checked."""
 
-    __slots__ = ("droppable", "go_type", "keep_unknown", "nested", "plain", "scalars", "struct")
+    __slots__ = ("droppable", "go_type", "keep_unknown", "nested", "plain", "scalars", "struct", "unsaid")
 
     def __init__(self, struct: str, go_type: str) -> None:
         self.struct = struct
@@ -331,6 +337,8 @@ class _Fields:
         self.nested: dict[str, Decoder] = {}
         # Optional lists and maps: an empty one is not kept, as Go's omitempty does not write it.
         self.droppable: dict[str, type] = {}
+        # Fields whose zero is the same as nothing: Go has no pointer for them.
+        self.unsaid: frozenset[str] = frozenset()
         self.keep_unknown = False
 
 
@@ -359,7 +367,7 @@ def _extended(found: list[str] | None, more: Iterable[str]) -> list[str]:
 def _struct_decoder(fields: _Fields) -> Decoder:
     struct, go_type = fields.struct, fields.go_type
     plain_type, scalar_of, nested_of = fields.plain.get, fields.scalars.get, fields.nested.get
-    droppable = fields.droppable.get
+    droppable, unsaid = fields.droppable.get, fields.unsaid
     plain, scalars, nested, keep_unknown = fields.plain, fields.scalars, fields.nested, fields.keep_unknown
 
     def decode(obj: Any) -> list[str] | None:
@@ -371,6 +379,8 @@ def _struct_decoder(fields: _Fields) -> Decoder:
         try:
             for key, value in obj.items():
                 if type(value) is plain_type(key):
+                    if not value and key in unsaid:
+                        dropped = _extended(dropped, (key,))
                     continue
                 if value is None:
                     dropped = _extended(dropped, (key,))
@@ -386,6 +396,8 @@ def _struct_decoder(fields: _Fields) -> Decoder:
                     checked = check(value)
                     if checked is not value:
                         obj[key] = checked
+                    if not checked and key in unsaid:
+                        dropped = _extended(dropped, (key,))
                 elif key in plain:
                     raise DecodeError(value, _GO_PLAIN[plain[key]])
                 elif not keep_unknown:

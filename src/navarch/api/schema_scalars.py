@@ -19,6 +19,9 @@ _STEPS: Final = (
     ("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"), ("T", "T"), ("15", r"\d\d"),
     (":", ":"), ("04", r"\d\d"), (":", ":"), ("05", r"\d\d(?:[.,]\d+)?"), ("Z07:00", r"Z|[+-]\d\d:\d\d"),
 )  # fmt: skip
+# Exactly six digits of fraction, no fewer and no more.
+_MICRO_LAYOUT: Final = "2006-01-02T15:04:05.000000Z07:00"
+_MICRO_STEPS: Final = (*_STEPS[:-2], ("05", r"\d\d"), (".000000", r"[.,]\d{6}"), _STEPS[-1])
 _BASE64_ALPHABET: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 
 
@@ -26,10 +29,11 @@ class ScalarError(ValueError):
     """The text does not have the format; the message is for the client."""
 
 
-def _time_error(text: str) -> ScalarError:
+def _time_error(text: str, *, micro: bool = False) -> ScalarError:
     """Where Go's time.Parse would give up."""
-    shown, rest = f'parsing time "{text}" as "{_LAYOUT}"', text
-    for element, pattern in _STEPS:
+    layout, steps = (_MICRO_LAYOUT, _MICRO_STEPS) if micro else (_LAYOUT, _STEPS)
+    shown, rest = f'parsing time "{text}" as "{layout}"', text
+    for element, pattern in steps:
         match = re.match(pattern, rest, re.ASCII)
         if match is None:
             return ScalarError(f'{shown}: cannot parse "{rest}" as "{element}"')
@@ -50,11 +54,11 @@ def _out_of_range(text: str) -> str:
     return "day" if day else "time"
 
 
-def _parse(text: str) -> tuple[datetime, str]:
+def _parse(text: str, *, micro: bool = False) -> tuple[datetime, str]:
     """The moment to the second, in UTC, and the digits of its fraction."""
     match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise _time_error(text)
+    if match is None or (micro and len(match[7] or "") != 6):
+        raise _time_error(text, micro=micro)
     year, month, day, hour, minute, second, fraction, zone = match.groups()
     try:
         moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
@@ -62,7 +66,7 @@ def _parse(text: str) -> tuple[datetime, str]:
             offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6]))
             moment = moment - offset if zone[0] == "+" else moment + offset
     except (ValueError, OverflowError):
-        raise _time_error(text) from None
+        raise _time_error(text, micro=micro) from None
     return moment, fraction or ""
 
 
@@ -82,8 +86,8 @@ def canonical_time(text: str) -> str:
 @memo(1024)
 def canonical_micro_time(text: str) -> str:
     """`metav1.MicroTime`: RFC 3339, UTC, six digits of fraction.  Raises ScalarError."""
-    moment, fraction = _parse(text)
-    spelt = f"{_stamp(moment)}.{(fraction + '000000')[:6]}Z"
+    moment, fraction = _parse(text, micro=True)
+    spelt = f"{_stamp(moment)}.{fraction}Z"
     return text if spelt == text else spelt
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 
+from navarch.api.addresses import cidr_problems, ip_problems, special_ip_problems
 from navarch.api.errors import FieldError, forbidden_field, immutable, invalid_value, not_supported, required, too_long
 from navarch.api.memo import memo
 from navarch.api.meta import Obj
@@ -21,12 +21,15 @@ ANNOTATIONS_LIMIT_BYTES: Final = 256 * 1024
 _LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_1035: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN: Final = _LABEL + r"(\." + _LABEL + ")*"
+_UNDERSCORED_LABEL: Final = "[a-z0-9_]([-a-z0-9_]*[a-z0-9])?"
+_UNDERSCORED: Final = _UNDERSCORED_LABEL + r"(\." + _UNDERSCORED_LABEL + ")*"
 _QUALIFIED: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE: Final = f"({_QUALIFIED})?"
 
 _match_label: Final = re.compile(_LABEL).fullmatch
 _match_label_1035: Final = re.compile(_LABEL_1035).fullmatch
 _match_subdomain: Final = re.compile(_SUBDOMAIN).fullmatch
+_match_underscored: Final = re.compile(_UNDERSCORED).fullmatch
 _match_qualified: Final = re.compile(_QUALIFIED).fullmatch
 _match_label_value: Final = re.compile(_LABEL_VALUE).fullmatch
 _match_config_key: Final = re.compile("[-._a-zA-Z0-9]+").fullmatch
@@ -76,6 +79,18 @@ def dns_subdomain_problems(value: str) -> Problems:
             "must start and end with an alphanumeric character"
         )
         problems.append(regex_problem(text, _SUBDOMAIN, "example.com"))
+    return tuple(problems)
+
+
+def dns_subdomain_underscore_problems(value: str) -> Problems:
+    """A DNS name whose labels may begin with underscores: what resolvers search, and services' own records."""
+    problems = [max_length_problem(253)] if len(value) > 253 else []
+    if not _match_underscored(value):
+        text = (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', "
+            "and must start and end with an alphanumeric character"
+        )
+        problems.append(regex_problem(text, _UNDERSCORED, "example.com"))
     return tuple(problems)
 
 
@@ -217,18 +232,18 @@ def port_number_problems(value: int) -> Problems:
     return () if 1 <= value <= 65535 else (range_problem(1, 65535),)
 
 
-def ip_problems(value: str) -> Problems:
-    """An IPv4 or IPv6 address in its usual text form."""
-    try:
-        ip_address(value)
-    except ValueError:
-        return ("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",)
-    return ()
+@memo(2048)
+def namespace_name_problems(value: str) -> Problems:
+    """A label, of which dots are told apart, and alone."""
+    if "." in value:
+        return ("must not contain dots",)
+    return dns_label_problems(value)
 
 
 NAME_RULES: Final[Mapping[str, Callable[[str], Problems]]] = {
     "subdomain": dns_subdomain_problems,
     "label": dns_label_problems,
+    "namespace": namespace_name_problems,
     "label1035": dns_label_1035_problems,
     "path": path_segment_problems,
 }
@@ -247,6 +262,11 @@ def validate_dns_subdomain(value: str, path: str) -> Iterator[FieldError]:
         yield invalid_value(path, value, problem)
 
 
+def validate_namespace_name(value: str, path: str) -> Iterator[FieldError]:
+    """The name of a namespace, where one is referred to."""
+    yield from validate_dns_label(value, path)
+
+
 def validate_dns_label_1035(value: str, path: str) -> Iterator[FieldError]:
     for problem in dns_label_1035_problems(value):
         yield invalid_value(path, value, problem)
@@ -254,6 +274,33 @@ def validate_dns_label_1035(value: str, path: str) -> Iterator[FieldError]:
 
 def validate_qualified_name(value: str, path: str) -> Iterator[FieldError]:
     for problem in qualified_name_problems(value):
+        yield invalid_value(path, value, problem)
+
+
+_HTTP_PATH: Final = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
+_match_http_path: Final = re.compile(_HTTP_PATH).fullmatch
+
+
+def validate_domain_prefixed_path(value: str, path: str) -> Iterator[FieldError]:
+    """`example.com/path`."""
+    if not value:
+        yield required(path)
+        return
+    host, slash, rest = value.partition("/")
+    if not (host and slash and rest):
+        yield invalid_value(path, value, 'must be a domain-prefixed path (such as "acme.io/foo")')
+        return
+    for problem in dns_subdomain_problems(host):
+        yield invalid_value(path, host, problem)
+    if not _match_http_path(rest):
+        yield invalid_value(path, rest, regex_problem("Invalid path", _HTTP_PATH))
+
+
+def validate_path_segment(value: str, path: str, why_required: str = "") -> Iterator[FieldError]:
+    """There is one, and it can stand in a URL: names and kinds of whatever type."""
+    if not value:
+        yield required(path, why_required)
+    for problem in path_segment_problems(value) if value else ():
         yield invalid_value(path, value, problem)
 
 
@@ -274,6 +321,17 @@ def validate_port_or_name(value: int | str, path: str) -> Iterator[FieldError]:
 
 def validate_ip(value: str, path: str) -> Iterator[FieldError]:
     for problem in ip_problems(value):
+        yield invalid_value(path, value, problem)
+
+
+def validate_cidr(value: str, path: str) -> Iterator[FieldError]:
+    for problem in cidr_problems(value):
+        yield invalid_value(path, value, problem)
+
+
+def validate_not_special_ip(value: str, path: str) -> Iterator[FieldError]:
+    """An address at which a service can be."""
+    for problem in special_ip_problems(value):
         yield invalid_value(path, value, problem)
 
 
@@ -366,7 +424,7 @@ def validate_owner_references(references: Iterable[Obj], path: str) -> Iterator[
                 yield invalid_value(path, list(references), detail)
 
 
-_STANDARD_FINALIZERS: Final = ("kubernetes", "orphan", "foregroundDeletion")
+STANDARD_FINALIZERS: Final = ("kubernetes", "orphan", "foregroundDeletion")
 
 
 def validate_finalizers(finalizers: Iterable[str], path: str) -> Iterator[FieldError]:
@@ -381,7 +439,7 @@ def validate_finalizers(finalizers: Iterable[str], path: str) -> Iterator[FieldE
 def validate_new_finalizers(obj: Obj, path: str = "metadata.finalizers") -> Iterator[FieldError]:
     """What most built-in kinds ask of finalizers when an object is made: a domain, but for Kubernetes' own."""
     for index, name in enumerate((obj.get("metadata") or {}).get("finalizers") or ()):
-        if "/" not in name and name not in _STANDARD_FINALIZERS:
+        if "/" not in name and name not in STANDARD_FINALIZERS:
             detail = "name is neither a standard finalizer name nor is it fully qualified"
             yield invalid_value(f"{path}[{index}]", name, detail)
 

@@ -17,6 +17,7 @@ from navarch.api.errors import (
     FieldError,
     StatusError,
     conflict,
+    forbidden,
     invalid,
     invalid_value,
     not_found,
@@ -269,6 +270,8 @@ class Deleting:
         apart, size = self._core.work.apart, len(cached.data)
         obj = await apart(size, decode, cached.data) if cached.data.startswith(kind.head) else _copied(stored)
         metadata = obj["metadata"]
+        if why := kind.strategy.refuse_deletion(obj):
+            raise forbidden(kind.resource.plural, kind.resource.group, metadata["name"], why)
         grace_s = kind.strategy.delete_grace_s(obj, options.grace_s)
         self._set_finalizers(kind, metadata, options.propagation)
         running = bool(metadata.get("deletionTimestamp"))
@@ -288,8 +291,9 @@ class Deleting:
                 objectmeta.mark_deleting(stored, kind, self._core.now(), grace_s)
             # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
             revision = await self._writing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
-            stored["metadata"]["resourceVersion"] = str(revision)
-            return Deleted(stored, True, size)
+            gone = obj if kind.strategy.deletes_gracefully and running else stored
+            gone["metadata"]["resourceVersion"] = str(revision)
+            return Deleted(gone, True, size)
         written = await self._writing.put_deleting(kind, obj, cached, origin)
         return Deleted(await apart(size, written.obj), False, size)
 

@@ -156,6 +156,7 @@ class Writing:
             if admitted.mutates:
                 await self._mutate(kind, admitted, obj, shared=False)
             base = self._prepare_new(kind, obj, origin, namespace, now, stated)
+            origin.warnings.extend(strategy.early_warnings(obj))
             holding = self._take(kind, obj, None)
             await core.work.attempt(
                 size, lambda: self._refuse_invalid(kind, obj, self._create_errors(kind, obj, origin))

@@ -212,6 +212,10 @@ class Strategy:
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from ()
 
+    def early_warnings(self, obj: Obj) -> Iterator[str]:
+        """Such texts of a new object that are said even if it is then refused."""
+        yield from ()
+
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         """Texts for the response's `Warning` headers."""
         yield from ()
@@ -273,6 +277,10 @@ class Strategy:
 
     # Whether the beginning of a deletion counts as a generation, and says how long it takes.
     counts_deletion: ClassVar[bool] = True
+
+    def refuse_deletion(self, obj: Obj) -> str:
+        """Why the object may not be deleted by anyone; empty if it may."""
+        return ""
 
     def prepare_delete(self, obj: Obj) -> None:
         """Change what a beginning deletion changes besides metadata (a Namespace's phase)."""

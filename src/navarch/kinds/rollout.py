@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
-from navarch.api.errors import FieldError, StatusError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.selectors import label_selector_of
 from navarch.api.validation import dns_label_problems, validate_label_selector, validate_non_negative
 from navarch.kinds.base import Strategy
+from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
-from navarch.kinds.core.pod_warnings import pod_spec_warnings
+from navarch.kinds.core.pod_warnings import pod_warnings
 from navarch.numbers import saturated
 
 
@@ -24,8 +25,14 @@ class WorkloadStrategy(Strategy):
     """What kinds with a pod template have in common."""
 
     has_generation = True
-    # Where the pod spec stands.
-    pod_spec_path: ClassVar[str] = "spec.template.spec"
+    # Where the pod template stands.
+    template_path: ClassVar[str] = "spec.template"
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        *parents, _ = self.template_path.split(".")
+        at = ".".join(parents)
+        prepare_template(get_path(obj, at) or {}, get_path(old, at))
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         name = obj["metadata"].get("name") or ""
@@ -34,20 +41,13 @@ class WorkloadStrategy(Strategy):
                 "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "
                 f"a DNS label is recommended: [{' '.join(problems)}]"
             )
-        pod_spec = get_path(obj, self.pod_spec_path)
-        if pod_spec and (old is None or get_path(old, self.pod_spec_path) != pod_spec):
-            yield from pod_spec_warnings(pod_spec, self.pod_spec_path)
+        template = get_path(obj, self.template_path)
+        if template and (old is None or get_path(old, self.template_path) != template):
+            yield from pod_warnings(template, self.template_path)
 
 
 _match_percent: Final = re.compile(r"[0-9]+%").fullmatch
 MISMATCH: Final = "`selector` does not match template `labels`"
-
-
-def validate_counts(spec: Obj, names: Sequence[str], path: str = "spec") -> Iterator[FieldError]:
-    """None of the named fields may be negative."""
-    for name in names:
-        if (value := spec.get(name)) is not None:
-            yield from validate_non_negative(value, f"{path}.{name}")
 
 
 def validate_selector(spec: Obj, workload: str, path: str = "spec") -> Iterator[FieldError]:
@@ -57,16 +57,30 @@ def validate_selector(spec: Obj, workload: str, path: str = "spec") -> Iterator[
         yield required(f"{path}.selector")
         return
     yield from validate_label_selector(selector, f"{path}.selector")
-    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+    if is_empty_selector(selector):
         yield invalid_value(f"{path}.selector", selector, f"empty selector is invalid for {workload}")
 
 
-def validate_template(spec: Obj, workload: str, path: str = "spec") -> Iterator[FieldError]:
-    """The pod template is valid, matches the selector, and is one of pods that always run."""
+def is_empty_selector(selector: Obj) -> bool:
+    return not selector.get("matchLabels") and not selector.get("matchExpressions")
+
+
+def validate_template(spec: Obj, workload: str, *, mistaken_selector: str = "") -> Iterator[FieldError]:
+    """The pod template is valid, matches the selector, and is one of pods that always run; `mistaken_selector` is said
+    of a selector that selects nothing because it is malformed: then nothing is said of the template's labels."""
     template = spec.get("template") or {}
-    at = f"{path}.template"
-    yield from validate_template_labels(spec, path)
-    yield from validate_pod_template_spec(template, at)
+    at = "spec.template"
+    selector = spec.get("selector")
+    if is_malformed(selector):
+        yield invalid_value("spec.selector", selector, mistaken_selector)
+    else:
+        if selector is None or not is_empty_selector(selector):
+            yield from validate_template_labels(spec)
+        yield from validate_pod_template_spec(template, at)
+    yield from validate_always_runs(template, workload, at)
+
+
+def validate_always_runs(template: Obj, workload: str, at: str = "spec.template") -> Iterator[FieldError]:
     pod_spec = template.get("spec") or {}
     if (policy := pod_spec.get("restartPolicy", "Always")) != "Always":
         yield not_supported(f"{at}.spec.restartPolicy", policy, ["Always"])
@@ -76,18 +90,19 @@ def validate_template(spec: Obj, workload: str, path: str = "spec") -> Iterator[
         )
 
 
+def is_malformed(selector: Obj | None) -> bool:
+    """Whether no selector can be made of it."""
+    return selector is not None and next(validate_label_selector(selector, ""), None) is not None
+
+
 def validate_template_labels(spec: Obj, path: str = "spec") -> Iterator[FieldError]:
+    """The selector, if it is well formed, selects the template's labels; none selects nothing."""
     selector = spec.get("selector")
-    if not selector:
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if is_malformed(selector):
         return
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    try:
-        matches = label_selector_of(selector).matches(labels)
-    except (StatusError, ValueError):
-        # The selector's own validation says what is wrong with it.
-        return
-    if not matches:
-        yield invalid_value(f"{path}.template.metadata.labels", labels, MISMATCH)
+    if selector is None or not label_selector_of(selector).matches(labels or {}):
+        yield invalid_value(f"{path}.template.metadata.labels", labels or None, MISMATCH)
 
 
 def validate_int_or_percent(value: Any, path: str) -> Iterator[FieldError]:
@@ -115,16 +130,27 @@ def is_zero(value: Any) -> bool:
     return value == 0 or (isinstance(value, str) and bool(_match_percent(value)) and saturated(value[:-1]) == 0)
 
 
-def validate_status_counts(
-    status: Obj, names: Sequence[str], *, at_most: tuple[str, Sequence[str]] = ("", ())
-) -> Iterator[FieldError]:
-    """Counts in a status: not negative, and those in `at_most` not above the first; available never above ready."""
-    yield from validate_counts(status, names, "status")
-    total, parts = at_most
-    for name in parts:
-        if status.get(name, 0) > status.get(total, 0):
-            yield invalid_value(f"status.{name}", status.get(name, 0), f"cannot be greater than status.{total}")
-    if "readyReplicas" in names and status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
-        yield invalid_value(
-            "status.availableReplicas", status.get("availableReplicas", 0), "cannot be greater than readyReplicas"
-        )
+_GCE_DETAIL: Final = (
+    "must be read-only for replicated pods > 1; GCE PD can only be mounted on multiple machines if it is read-only"
+)
+
+
+def validate_read_only_disks(spec: Obj, old: Obj | None) -> Iterator[FieldError]:
+    """A disk that only one machine can write to is not one of several pods; what is stored stays."""
+    volumes = _volumes(spec)
+    if not volumes:
+        return
+    kept = [volume for volume in _volumes(old or {}) if _is_written_disk(volume)]
+    for index, volume in enumerate(volumes):
+        if _is_written_disk(volume) and volume not in kept:
+            at = f"spec.template.spec.volumes[{index}].gcePersistentDisk.readOnly"
+            yield invalid_value(at, False, _GCE_DETAIL)
+
+
+def _volumes(spec: Obj) -> Sequence[Obj]:
+    return ((spec.get("template") or {}).get("spec") or {}).get("volumes") or ()
+
+
+def _is_written_disk(volume: Obj) -> bool:
+    disk = volume.get("gcePersistentDisk")
+    return disk is not None and not disk.get("readOnly")

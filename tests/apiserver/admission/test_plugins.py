@@ -338,9 +338,9 @@ class TestNodeRestriction:
 
     @pytest.mark.parametrize(
         ("before", "after", "word"),
-        [({"kubernetes.io/config.mirror": "x"}, {}, "remove"),
+        [({"kubernetes.io/config.mirror": "x"}, {}, "remove or update"),
          ({}, {"kubernetes.io/config.mirror": "x"}, "add"),
-         ({"kubernetes.io/config.mirror": "x"}, {"kubernetes.io/config.mirror": "y"}, "update")],
+         ({"kubernetes.io/config.mirror": "x"}, {"kubernetes.io/config.mirror": "y"}, "remove or update")],
     )  # fmt: skip
     async def test_a_node_does_not_turn_pods_into_mirrors_through_their_status(
         self, before: dict[str, str], after: dict[str, str], word: str

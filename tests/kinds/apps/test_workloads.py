@@ -65,7 +65,10 @@ def test_defaulting_twice_changes_nothing_and_a_valid_workload_passes(kind: str)
 @pytest.mark.parametrize("kind", ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"])
 def test_an_empty_spec_names_what_is_required(kind: str) -> None:
     errors = refused("apps", kind, {"spec": {}})
-    assert "spec.selector: Required value" in errors
+    # Of a DaemonSet only that no selector selects nothing.
+    assert ("spec.selector: Required value" in errors) == (kind != "DaemonSet")
+    mismatch = "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`"
+    assert mismatch in errors
     assert "spec.template.spec.containers: Required value" in errors
 
 
@@ -122,7 +125,7 @@ def test_an_empty_spec_names_what_is_required(kind: str) -> None:
         (
             "StatefulSet",
             workload(updateStrategy={"type": "OnDelete", "rollingUpdate": {"partition": 1}}),
-            'spec.updateStrategy.rollingUpdate: Invalid value: {"partition":1}: '
+            'spec.updateStrategy.rollingUpdate: Invalid value: {"Partition":1,"MaxUnavailable":null}: '
             "only allowed for updateStrategy 'RollingUpdate'",
         ),
         (

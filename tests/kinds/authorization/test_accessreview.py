@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from tests.kinds.writing import refused
+from navarch.api.meta import Obj
+from navarch.kinds.strategies import lookup
 
 GROUP = "authorization.k8s.io"
+
+
+def refused(group: str, kind: str, obj: Obj) -> list[str]:
+    return [str(error) for error in lookup(group, kind).validate(obj, None)]
 
 
 def test_a_review_is_about_one_thing_and_somebody() -> None:

@@ -54,7 +54,7 @@ def test_a_jobs_selector_is_generated_from_its_uid() -> None:
 
 def test_a_manual_selector_is_left_alone_and_must_match() -> None:
     obj = job(manualSelector=True, selector={"matchLabels": {"a": "b"}})
-    assert "spec.template.metadata.labels: Invalid value: {}: `selector` does not match template `labels`" in refused(
+    assert "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`" in refused(
         "batch", "Job", obj
     )
 
@@ -85,7 +85,7 @@ def test_an_update_after_creation_passes_validation() -> None:
         ),
         (
             {"completionMode": "X"},
-            'spec.completionMode: Unsupported value: "X": supported values: "Indexed", "NonIndexed"',
+            'spec.completionMode: Unsupported value: "X": supported values: "NonIndexed", "Indexed"',
         ),
         (
             {"backoffLimitPerIndex": 1, "completions": 1},
@@ -93,7 +93,7 @@ def test_an_update_after_creation_passes_validation() -> None:
         ),
         (
             {"podFailurePolicy": {"rules": [{"action": "FailJob"}]}},
-            'spec.podFailurePolicy.rules[0]: Invalid value: "": '
+            "spec.podFailurePolicy.rules[0]: Invalid value: "
             "specifying one of OnExitCodes and OnPodConditions is required",
         ),
     ],

@@ -32,19 +32,21 @@ def test_alike_but_for_the_token_volume() -> None:
 
 def test_a_mount_of_another_volume_is_not_alike() -> None:
     sound = SoundSpecs()
-    assert not list(sound.validate(spec()))
+    assert not list(sound.validate({"metadata": {}, "spec": spec()}))
     wrong = spec()
     wrong["containers"][0]["volumeMounts"][0]["name"] = "kube-api-access-other"
     for _ in range(2):
-        assert [error.field for error in sound.validate(wrong)] == ["spec.containers[0].volumeMounts[0].name"]
+        assert [error.field for error in sound.validate({"metadata": {}, "spec": wrong})] == [
+            "spec.containers[0].volumeMounts[0].name"
+        ]
 
 
 def test_two_volumes_of_one_name_are_not_alike() -> None:
     sound = SoundSpecs()
-    assert not list(sound.validate(spec()))
+    assert not list(sound.validate({"metadata": {}, "spec": spec()}))
     twice = spec()
     twice["volumes"].append(copy.deepcopy(twice["volumes"][0]))
-    assert list(sound.validate(twice))
+    assert list(sound.validate({"metadata": {}, "spec": twice}))
 
 
 def test_true_is_not_one() -> None:

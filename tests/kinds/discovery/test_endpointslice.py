@@ -20,7 +20,7 @@ def endpoint_slice(*addresses: str, kind: str = "IPv4", **more: Any) -> Any:
     [
         ({"endpoints": []}, "addressType: Required value"),
         (endpoint_slice(), "endpoints[0].addresses: Required value: must contain at least 1 address"),
-        (endpoint_slice("::5"), 'endpoints[0].addresses[0]: Invalid value: "::5": must be an IPv4 address'),
+        (endpoint_slice("::5"), 'endpoints[0].addresses: Invalid value: "::5": must be an IPv4 address'),
         (
             endpoint_slice("127.0.0.1"),
             'endpoints[0].addresses[0]: Invalid value: "127.0.0.1": '

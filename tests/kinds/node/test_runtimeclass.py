@@ -18,5 +18,5 @@ def test_the_handler_is_a_label_and_fixed() -> None:
 
 def test_overhead_is_not_negative() -> None:
     assert refused(GROUP, KIND, {"handler": "runc", "overhead": {"podFixed": {"cpu": "-1"}}}) == [
-        'overhead.podFixed[cpu]: Invalid value: "-1": must be greater than or equal to 0'
+        'overhead.podFixed.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0'
     ]

@@ -16,7 +16,8 @@ GROUP, KIND = "policy", "PodDisruptionBudget"
     [
         (
             {"minAvailable": 1, "maxUnavailable": 1},
-            'spec: Invalid value: {"minAvailable":1,"maxUnavailable":1}: '
+            'spec: Invalid value: {"MinAvailable":1,"Selector":null,"MaxUnavailable":1,'
+            '"UnhealthyPodEvictionPolicy":null}: '
             "minAvailable and maxUnavailable cannot be both set",
         ),
         ({"minAvailable": -1}, "spec.minAvailable: Invalid value: -1: must be greater than or equal to 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from navarch.api.validation import dns_subdomain_problems
 from tests.kinds.writing import created, refused, row, updated
 
 GROUP = "storage.k8s.io"
@@ -46,8 +47,8 @@ def test_csi_node_drivers_have_names_and_ids() -> None:
 def test_an_attachment_says_what_to_where_and_never_changes() -> None:
     assert refused(GROUP, "VolumeAttachment", {"spec": {}}) == [
         "spec.attacher: Required value",
-        "spec.nodeName: Required value",
-        "spec.source: Required value: must specify one of inlineVolumeSpec and persistentVolumeName",
+        "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        *(f'spec.nodeName: Invalid value: "": {problem}' for problem in dns_subdomain_problems("")),
     ]
     spec = {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}
     old = created(GROUP, "VolumeAttachment", {"spec": spec})[0]

@@ -34,6 +34,7 @@ from navarch.apiserver.caches import Caches
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.companions import Operation
 from navarch.kinds.core.service import needs_cluster_ip, needs_health_check_port, needs_node_ports
+from navarch.kinds.core.service_validation import validate_service_addresses
 from navarch.kinds.resources import SERVICE_CIDRS, SERVICES
 from navarch.store.base import Conflict, Delete, Put
 from navarch.world import World
@@ -72,7 +73,11 @@ class ServiceAllocation:
         """Raises StatusError 422; 500 where a range is full."""
         holding = ServiceHolding(self, obj)
         was = old["spec"] if old is not None else {}
-        errors = [*set_families(obj["spec"], self.families)]
+        errors: list[FieldError] = []
+        if needs_cluster_ip(obj["spec"]):
+            # What makes no sense is not given out: validation comes later.
+            errors += validate_service_addresses(obj["spec"])
+        errors = errors or [*set_families(obj["spec"], self.families)]
         if not errors:
             errors += holding.take_addresses(was)
             errors += holding.take_ports(was)
@@ -298,6 +303,7 @@ class ServiceHolding:
     def _take_node_ports(self, own: set[int]) -> Iterator[FieldError]:
         """One node port per port; the same one for one port number over several protocols."""
         by_number: dict[int, int] = {}
+        asked: dict[int, int] = {}
         ports = self._service["spec"].get("ports") or ()
         for port in ports:
             if port.get("nodePort"):
@@ -311,7 +317,12 @@ class ServiceHolding:
         for index, port in enumerate(ports):
             number, protocol = port.get("port", 0), port.get("protocol", "TCP")
             if port.get("nodePort"):
-                yield from self._ask_port(port["nodePort"], f"spec.ports[{index}].nodePort", own)
+                at = f"spec.ports[{index}].nodePort"
+                if not own and asked.setdefault(port["nodePort"], number) != number:
+                    # Only ports of one number, of several protocols, share one.
+                    yield invalid_value(at, port["nodePort"], TAKEN_PORT)
+                else:
+                    yield from self._ask_port(port["nodePort"], at, own)
                 continue
             shared = by_number.get(number)
             if shared and (protocol, shared) not in used:

@@ -14,12 +14,11 @@ from navarch.api.errors import (
     StatusError,
     bad_request,
     conflict,
-    internal,
-    invalid,
     not_found,
     not_supported,
     required,
     too_many_requests,
+    unexplained,
 )
 from navarch.api.meta import Obj
 from navarch.api.selectors import label_selector_of
@@ -65,7 +64,7 @@ class PodActions:
         metadata = binding.get("metadata") or {}
         name = call.route.name or metadata.get("name") or ""
         if metadata.get("name") and metadata["name"] != name:
-            raise bad_request(f"name in URL does not match name in Binding object: {name} != {metadata['name']}")
+            raise bad_request("name in URL does not match name in Binding object")
         stated = metadata.get("namespace")
         if stated and stated != call.namespace:
             raise bad_request("namespace in URL does not match namespace in Binding object")
@@ -103,11 +102,12 @@ class PodActions:
             )
         errors: list[FieldError] = []
         if target.get("kind") not in (None, "", "Node"):
-            errors.append(not_supported("target.kind", target["kind"], ("", "Node")))
+            errors.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
         if not target.get("name") or not isinstance(target["name"], str):
             errors.append(required("target.name"))
         if errors:
-            raise invalid("Binding", "", name, errors)
+            texts = [str(error) for error in errors]
+            raise unexplained(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]")
 
     # Eviction
 
@@ -186,7 +186,7 @@ class PodActions:
         budgets = [cached.obj() for cached in self._core.caches.of(POD_DISRUPTION_BUDGETS).items(namespace)]
         found = [budget for budget in budgets if _selects(budget, labels)]
         if len(found) > 1:
-            raise internal(
+            raise unexplained(
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
             )
         return found[0] if found else None

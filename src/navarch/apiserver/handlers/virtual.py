@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from navarch.api.errors import StatusError, bad_request, method_not_allowed, not_found, unknown_path
+from navarch.api import apply as managed
+from navarch.api.errors import StatusError, bad_request, invalid, method_not_allowed, not_found, unknown_path
 from navarch.api.meta import Obj, Resource
 from navarch.api.table import render
 from navarch.apiserver import decoding
@@ -68,10 +69,29 @@ class Virtual:
         review.setdefault("spec", {})
         return review
 
+    def _asked(self, call: Call) -> Obj:
+        """A question that makes sense.  Raises StatusError 400, 422."""
+        review = self._read(call)
+        decoding.check_namespace(review, call.kind, call.namespace)
+        errors = list(call.kind.strategy.validate(review, None))
+        if errors:
+            # Kubernetes names no kind here.
+            raise invalid("", call.kind.resource.group, "", errors)
+        return review
+
     def _answer(self, call: Call, review: Obj, status: Obj) -> Response:
-        answer = {**review, "status": status}
-        answer["metadata"] = {"creationTimestamp": None, **review.get("metadata", {})}
-        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
+        compiled = call.kind.compiled
+        if compiled is not None:
+            managed.update_managed_fields(
+                None,
+                review,
+                compiled.root,
+                manager=call.manager,
+                api_version=call.kind.resource.api_version,
+                subresource="",
+                now=self._core.now_text(),
+            )
+        return respond_obj(call.form, {**review, "status": status}, 201, warning_headers(call.warnings))
 
     # Who is it
 
@@ -92,36 +112,33 @@ class Virtual:
 
     async def _self_subject_review(self, call: Call) -> Response:
         review = self._read(call)
-        review.pop("spec", None)
-        review["metadata"]["creationTimestamp"] = self._core.now_text()
-        return self._answer(call, review, {"userInfo": _user_info(call.user)})
+        answer = {
+            "kind": review["kind"],
+            "apiVersion": review["apiVersion"],
+            "metadata": {"creationTimestamp": self._core.now_text()},
+            "status": {"userInfo": _user_info(call.user)},
+        }
+        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
 
     # May they
 
     async def _self_access_review(self, call: Call) -> Response:
-        review = self._read(call)
-        attributes = _attributes(review["spec"], "SelfSubjectAccessReview")
-        return self._answer(call, review, _status(await self._core.decide(call.user, attributes)))
+        review = self._asked(call)
+        decision = await self._core.decide(call.user, _attributes(review["spec"]))
+        return self._answer(call, review, _status(decision))
 
     async def _subject_access_review(self, call: Call) -> Response:
-        review = self._read(call)
-        return await self._reviewed(call, review, _attributes(review["spec"], "SubjectAccessReview"))
+        return await self._reviewed(call, self._asked(call))
 
     async def _local_access_review(self, call: Call) -> Response:
-        review = self._read(call)
-        attributes = _attributes(review["spec"], "LocalSubjectAccessReview")
-        if attributes.namespace != call.namespace:
-            raise bad_request("spec.resourceAttributes.namespace must match the namespace of the request")
-        return await self._reviewed(call, review, attributes)
+        return await self._reviewed(call, self._asked(call))
 
-    async def _reviewed(self, call: Call, review: Obj, attributes: RequestAttributes) -> Response:
+    async def _reviewed(self, call: Call, review: Obj) -> Response:
         spec = review["spec"]
         name, groups = spec.get("user") or "", spec.get("groups") or []
-        if not name and not groups:
-            raise bad_request("spec.user: Required value: at least one of user or group must be specified")
         extra = {key: tuple(values) for key, values in (spec.get("extra") or {}).items()}
         user = User(name, tuple(groups), spec.get("uid") or "", extra)
-        return self._answer(call, review, _status(await self._core.decide(user, attributes)))
+        return self._answer(call, review, _status(await self._core.decide(user, _attributes(spec))))
 
     async def _self_rules_review(self, call: Call) -> Response:
         review = self._read(call)
@@ -130,7 +147,14 @@ class Virtual:
             raise bad_request("no namespace on request")
         resource_rules, path_rules = self._core.authorizer.rules(call.user, namespace)
         status = {"resourceRules": resource_rules, "nonResourceRules": path_rules, "incomplete": False}
-        return self._answer(call, review, status)
+        answer = {
+            "kind": review["kind"],
+            "apiVersion": review["apiVersion"],
+            "metadata": {},
+            "spec": {},
+            "status": status,
+        }
+        return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
 
     # Component statuses
 
@@ -177,13 +201,10 @@ def _user_info(user: User) -> Obj:
     return info
 
 
-def _attributes(spec: Obj, kind: str) -> RequestAttributes:
-    """What a review asks about.  Raises StatusError 400."""
+def _attributes(spec: Obj) -> RequestAttributes:
+    """What a review asks about."""
     resource: Any = spec.get("resourceAttributes")
     path: Any = spec.get("nonResourceAttributes")
-    if (resource is None) == (path is None):
-        which = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        raise bad_request(f"{kind}.authorization.k8s.io is invalid: spec.resourceAttributes: {which}")
     if path is not None:
         return RequestAttributes((path.get("verb") or "").lower(), path=path.get("path") or "")
     return RequestAttributes(

@@ -6,18 +6,23 @@ from collections.abc import Iterator
 
 from navarch.api.errors import FieldError, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
-from navarch.api.validation import validate_immutable
+from navarch.api.validation import validate_immutable, validate_label_selector
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_validation import validate_pod_template_spec
+from navarch.kinds.counts import complete_conditions, validate_collisions, validate_counts
+from navarch.kinds.internal import internal
 from navarch.kinds.rollout import (
     WorkloadStrategy,
+    is_empty_selector,
     is_zero,
+    validate_always_runs,
     validate_at_most_all,
-    validate_counts,
     validate_int_or_percent,
-    validate_selector,
-    validate_template,
+    validate_read_only_disks,
+    validate_template_labels,
 )
 from navarch.kinds.strategies import strategy
 from navarch.numbers import integer_or
@@ -33,6 +38,7 @@ _STATUS_COUNTS = (
     "updatedNumberScheduled",
     "numberAvailable",
     "numberUnavailable",
+    "collisionCount",
 )
 
 
@@ -61,6 +67,8 @@ class DaemonSetStrategy(WorkloadStrategy):
             rolling.setdefault("maxSurge", 0)
         spec.setdefault("revisionHistoryLimit", 10)
         default_pod_template(spec.setdefault("template", {}))
+        # Who writes a DaemonSet owns the count.
+        _annotations(obj).setdefault(GENERATION, "0")
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {
@@ -69,7 +77,11 @@ class DaemonSetStrategy(WorkloadStrategy):
             "desiredNumberScheduled": 0,
             "numberReady": 0,
         }
+        prepare_template(obj["spec"])
         _annotations(obj)[GENERATION] = "1"
+
+    def complete(self, obj: Obj) -> None:
+        complete_conditions(obj)
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
@@ -80,19 +92,35 @@ class DaemonSetStrategy(WorkloadStrategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        yield from validate_selector(spec, "daemonset")
-        yield from validate_template(spec, "DaemonSet")
+        template = spec.get("template") or {}
+        yield from _validate_selector(spec)
+        yield from validate_pod_template_spec(template, "spec.template")
+        yield from validate_read_only_disks(spec, old and old["spec"])
+        yield from validate_always_runs(template, "DaemonSet")
         yield from validate_counts(spec, ("minReadySeconds", "revisionHistoryLimit"))
         update = spec.get("updateStrategy") or {}
         if update.get("type") == "RollingUpdate":
             yield from _validate_rolling(update.get("rollingUpdate"), "spec.updateStrategy.rollingUpdate")
         elif update.get("type") != "OnDelete":
-            yield not_supported("spec.updateStrategy", update, ["RollingUpdate", "OnDelete"])
+            yield not_supported(
+                "spec.updateStrategy", internal(update, "DaemonSetUpdateStrategy"), ["RollingUpdate", "OnDelete"]
+            )
         if old is not None:
             yield from validate_immutable(spec.get("selector"), old["spec"].get("selector"), "spec.selector")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from validate_counts(obj.get("status") or {}, _STATUS_COUNTS, "status")
+        yield from validate_collisions(obj, old)
+
+
+def _validate_selector(spec: Obj) -> Iterator[FieldError]:
+    """That there is one is not asked for, but none selects nothing."""
+    selector = spec.get("selector")
+    if selector is not None:
+        yield from validate_label_selector(selector, "spec.selector")
+    yield from validate_template_labels(spec)
+    if selector is not None and is_empty_selector(selector):
+        yield invalid_value("spec.selector", selector, "empty selector is invalid for daemonset")
 
 
 def _annotations(obj: Obj) -> Obj:

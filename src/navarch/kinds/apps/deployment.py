@@ -10,14 +10,16 @@ from navarch.api.validation import validate_immutable
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.counts import complete_conditions, validate_collisions, validate_counts, validate_status_counts
+from navarch.kinds.internal import internal
 from navarch.kinds.rollout import (
     WorkloadStrategy,
     is_zero,
     validate_at_most_all,
-    validate_counts,
     validate_int_or_percent,
+    validate_read_only_disks,
     validate_selector,
-    validate_status_counts,
     validate_template,
 )
 from navarch.kinds.strategies import strategy
@@ -29,9 +31,10 @@ _STATUS_COUNTS = (
     "readyReplicas",
     "availableReplicas",
     "unavailableReplicas",
-    "collisionCount",
     "terminatingReplicas",
+    "collisionCount",
 )
+_PARTS = ("updatedReplicas", "readyReplicas", "availableReplicas")
 
 
 @strategy("apps", "Deployment")
@@ -68,12 +71,18 @@ class DeploymentStrategy(WorkloadStrategy):
     def prepare_create(self, obj: Obj) -> None:
         # Clients read a status that is there from the start.
         obj["status"] = {}
+        prepare_template(obj["spec"])
+
+    def complete(self, obj: Obj) -> None:
+        complete_conditions(obj, ("lastUpdateTime", "lastTransitionTime"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         yield from validate_counts(spec, ("replicas",))
         yield from validate_selector(spec, "deployment")
-        yield from validate_template(spec, "ReplicaSet")
+        yield from validate_template(spec, "ReplicaSet", mistaken_selector="invalid label selector")
+        if spec["replicas"] > 1:
+            yield from validate_read_only_disks(spec, old and old["spec"])
         yield from _validate_strategy(spec.get("strategy") or {})
         yield from validate_counts(spec, ("minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"))
         deadline = spec.get("progressDeadlineSeconds")
@@ -83,12 +92,9 @@ class DeploymentStrategy(WorkloadStrategy):
             yield from validate_immutable(spec.get("selector"), old["spec"].get("selector"), "spec.selector")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        parts = ("updatedReplicas", "readyReplicas", "availableReplicas")
         status = obj.get("status") or {}
-        yield from validate_status_counts(status, _STATUS_COUNTS, at_most=("replicas", parts))
-        collisions = ((old.get("status") or {}).get("collisionCount"), status.get("collisionCount"))
-        if collisions[0] is not None and (collisions[1] or 0) < collisions[0]:
-            yield invalid_value("status.collisionCount", collisions[1] or 0, "cannot be decremented")
+        yield from validate_status_counts(status, _STATUS_COUNTS, at_most=_PARTS)
+        yield from validate_collisions(obj, old)
 
 
 def _validate_strategy(update: Obj) -> Iterator[FieldError]:
@@ -104,7 +110,7 @@ def _validate_strategy(update: Obj) -> Iterator[FieldError]:
         else:
             yield from _validate_rolling(rolling, "spec.strategy.rollingUpdate")
     else:
-        yield not_supported("spec.strategy", update, ["Recreate", "RollingUpdate"])
+        yield not_supported("spec.strategy", internal(update, "DeploymentStrategy"), ["Recreate", "RollingUpdate"])
 
 
 def _validate_rolling(rolling: Obj, path: str) -> Iterator[FieldError]:

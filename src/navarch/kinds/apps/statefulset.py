@@ -6,18 +6,19 @@ from collections.abc import Iterator
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import validate_dns_label
+from navarch.api.validation import validate_dns_label, validate_non_negative
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
+from navarch.kinds.counts import complete_conditions, validate_collisions, validate_counts, validate_status_counts
+from navarch.kinds.internal import internal
 from navarch.kinds.rollout import (
     WorkloadStrategy,
     validate_at_most_all,
-    validate_counts,
     validate_int_or_percent,
     validate_selector,
-    validate_status_counts,
     validate_template,
 )
 from navarch.kinds.strategies import strategy
@@ -31,6 +32,8 @@ _MUTABLE = (
     "persistentVolumeClaimRetentionPolicy",
     "minReadySeconds",
 )
+_PARTS = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
+_STATUS_COUNTS = ("replicas", *_PARTS, "observedGeneration", "collisionCount")
 _UPDATE_REFUSED = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
@@ -76,8 +79,10 @@ class StatefulSetStrategy(WorkloadStrategy):
 
     def complete(self, obj: Obj) -> None:
         obj["spec"].setdefault("serviceName", "")
+        complete_conditions(obj)
 
     def prepare_create(self, obj: Obj) -> None:
+        prepare_template(obj["spec"])
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
@@ -88,7 +93,7 @@ class StatefulSetStrategy(WorkloadStrategy):
             yield from validate_dns_label(spec["serviceName"], "spec.serviceName")
         yield from validate_counts(spec, ("replicas", "minReadySeconds", "revisionHistoryLimit"))
         if (start := (spec.get("ordinals") or {}).get("start")) is not None and start < 0:
-            yield invalid_value("spec.ordinals.start", start, "must be greater than or equal to 0")
+            yield from validate_non_negative(start, "spec.ordinals.start")
         if old is None:
             for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
                 yield from validate_claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
@@ -98,10 +103,10 @@ class StatefulSetStrategy(WorkloadStrategy):
             yield forbidden_field("spec", _UPDATE_REFUSED)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        names = ("replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
-        parts = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
         status = obj.get("status") or {}
-        yield from validate_status_counts(status, (*names, "observedGeneration"), at_most=("replicas", parts))
+        detail = "cannot be greater than status.readyReplicas"
+        yield from validate_status_counts(status, _STATUS_COUNTS, at_most=_PARTS, available=detail)
+        yield from validate_collisions(obj, old)
 
 
 def _with_claims_as_volumes(spec: Obj) -> Obj:
@@ -133,11 +138,14 @@ def _validate_policies(spec: Obj) -> Iterator[FieldError]:
         case "OnDelete":
             if rolling is not None:
                 detail = "only allowed for updateStrategy 'RollingUpdate'"
-                yield invalid_value(f"{path}.rollingUpdate", rolling, detail)
+                shown = internal(rolling, "RollingUpdateStatefulSet")
+                yield invalid_value(f"{path}.rollingUpdate", shown, detail)
         case "RollingUpdate":
             yield from _validate_rolling(rolling or {}, f"{path}.rollingUpdate")
         case _:
-            yield invalid_value(path, update, "must be 'RollingUpdate' or 'OnDelete'")
+            yield invalid_value(
+                path, internal(update, "StatefulSetUpdateStrategy"), "must be 'RollingUpdate' or 'OnDelete'"
+            )
     retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for name in ("whenDeleted", "whenScaled"):
         if (value := retention.get(name, "Retain")) not in ("Retain", "Delete"):

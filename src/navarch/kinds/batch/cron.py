@@ -7,7 +7,9 @@ lists, names of months and days, `@every DURATION`, and the descriptors `@hourly
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from navarch.numbers import ascii_integer, integer_or
 
@@ -40,10 +42,27 @@ _FIELDS: Final = (
 )
 
 
+@lru_cache(maxsize=64)
+def zone_problem(name: str) -> str:
+    if name.lower() == "local":
+        return "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return f"unknown time zone {name}"
+    return ""
+
+
 def schedule_problem(schedule: str) -> str:
     """What is wrong with a schedule; empty if nothing is."""
     if not schedule:
         return "empty spec string"
+    if schedule.startswith(("TZ=", "CRON_TZ=")):
+        zone, _, schedule = schedule.partition(" ")
+        name = zone.partition("=")[2]
+        if problem := zone_problem(name):
+            return f"provided bad location {name}: {problem}"
+        schedule = schedule.strip()
     if schedule.startswith("@"):
         return _descriptor_problem(schedule)
     words = schedule.split()

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 from navarch.api.errors import FieldError, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
-from navarch.kinds.batch.cron import schedule_problem
+from navarch.kinds.batch.cron import schedule_problem, zone_problem
 from navarch.kinds.batch.job import default_job_parts
 from navarch.kinds.batch.job_validation import validate_job_spec
-from navarch.kinds.rollout import WorkloadStrategy, validate_counts
+from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.counts import validate_counts
+from navarch.kinds.rollout import WorkloadStrategy
 from navarch.kinds.strategies import strategy
 
 # A Job's name is the CronJob's with a dash and ten digits behind it, and must be at most 63 long.
 _MAX_NAME = 63 - 11
-
-
-@lru_cache(maxsize=64)
-def _zone_problem(name: str) -> str:
-    if name.lower() == "local":
-        return "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return f"unknown time zone {name}"
-    return ""
+_ZONE_IN_SCHEDULE = (
+    "CRON_TZ or TZ used in spec.schedule is not officially supported, see "
+    "https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+)
 
 
 @strategy("batch", "CronJob")
 class CronJobStrategy(WorkloadStrategy):
-    pod_spec_path = "spec.jobTemplate.spec.template.spec"
+    template_path = "spec.jobTemplate.spec.template"
     columns = (
         NAME,
         Column("Schedule", ".spec.schedule"),
@@ -60,39 +53,58 @@ class CronJobStrategy(WorkloadStrategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}
+        prepare_template(obj["spec"]["jobTemplate"]["spec"])
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        if old is None and len(name := obj["metadata"].get("name") or "") > _MAX_NAME:
-            yield invalid_value("metadata.name", name, f"must be no more than {_MAX_NAME} characters")
         spec = obj["spec"]
-        yield from _validate_schedule(spec)
-        yield from validate_counts(
-            spec, ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
-        )
+        before = old["spec"] if old is not None else {}
+        yield from _validate_schedule(spec, in_use="TZ" in (before.get("schedule") or ""))
+        yield from validate_counts(spec, ("startingDeadlineSeconds",))
+        if old is None or spec.get("timeZone") != before.get("timeZone"):
+            yield from _validate_zone(spec.get("timeZone"))
         policy = spec.get("concurrencyPolicy")
         if not policy:
             yield required("spec.concurrencyPolicy")
         elif policy not in ("Allow", "Forbid", "Replace"):
             yield not_supported("spec.concurrencyPolicy", policy, ["Allow", "Forbid", "Replace"])
         job = (spec.get("jobTemplate") or {}).get("spec") or {}
+        yield from validate_job_spec(job, "spec.jobTemplate.spec", selector_required=False)
+        if (selector := job.get("selector")) is not None:
+            yield invalid_value("spec.jobTemplate.spec.selector", selector, "`selector` will be auto-generated")
         if job.get("manualSelector"):
             yield not_supported("spec.jobTemplate.spec.manualSelector", True, ["nil", "false"])
-        yield from validate_job_spec(job, "spec.jobTemplate.spec", selector_required=False)
+        yield from validate_counts(spec, ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"))
+        if old is None and len(name := obj["metadata"].get("name") or "") > _MAX_NAME:
+            yield invalid_value("metadata.name", name, f"must be no more than {_MAX_NAME} characters")
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield from super().warnings(obj, old)
+        if "TZ" in (obj["spec"].get("schedule") or ""):
+            yield _ZONE_IN_SCHEDULE
 
 
-def _validate_schedule(spec: Obj) -> Iterator[FieldError]:
-    schedule, zone = spec.get("schedule") or "", spec.get("timeZone")
+def _validate_schedule(spec: Obj, *, in_use: bool) -> Iterator[FieldError]:
+    """`in_use`: what is stored says its zone in the schedule, and may go on doing so."""
+    schedule = spec.get("schedule") or ""
     if not schedule:
         yield required("spec.schedule")
-    elif "TZ" in schedule:
-        yield invalid_value(
-            "spec.schedule", schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-        )
-    elif problem := schedule_problem(schedule):
+        return
+    if problem := schedule_problem(schedule):
         yield invalid_value("spec.schedule", schedule, problem)
+    if "TZ" not in schedule:
+        return
+    if not in_use:
+        detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        yield invalid_value("spec.schedule", schedule, detail)
+    elif spec.get("timeZone") is not None:
+        detail = "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+        yield invalid_value("spec.schedule", schedule, detail)
+
+
+def _validate_zone(zone: str | None) -> Iterator[FieldError]:
     if zone is None:
         return
     if not zone:
         yield invalid_value("spec.timeZone", zone, "timeZone must be nil or non-empty string")
-    elif problem := _zone_problem(zone):
+    elif problem := zone_problem(zone):
         yield invalid_value("spec.timeZone", zone, problem)

@@ -11,13 +11,11 @@ from navarch.api.meta import Obj, Resource
 from navarch.api.time import human_duration, parse_time
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
-from navarch.kinds.batch.job_validation import (
-    validate_generated_selector,
-    validate_job_spec,
-    validate_job_status,
-    validate_job_update,
-)
+from navarch.kinds.batch.job_changes import validate_job_status, validate_job_update
+from navarch.kinds.batch.job_validation import validate_generated_selector, validate_job_spec
 from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.counts import complete_conditions
 from navarch.kinds.rollout import WorkloadStrategy
 from navarch.kinds.strategies import strategy
 
@@ -99,6 +97,7 @@ class JobStrategy(WorkloadStrategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}
+        prepare_template(obj["spec"])
         spec = obj.setdefault("spec", {})
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
         if labels == obj["metadata"].get("labels"):
@@ -108,6 +107,9 @@ class JobStrategy(WorkloadStrategy):
             _generate_selector(obj, spec)
         _inherit_labels(obj)
 
+    def complete(self, obj: Obj) -> None:
+        complete_conditions(obj, ("lastProbeTime", "lastTransitionTime"))
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         if old is None:
             yield from validate_generated_selector(obj)
@@ -116,7 +118,7 @@ class JobStrategy(WorkloadStrategy):
             yield from validate_job_update(obj, old)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        yield from validate_job_status(obj, old)
+        return validate_job_status(obj, old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         yield from super().warnings(obj, old)

@@ -16,7 +16,7 @@ from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_v
 from navarch.api.meta import Obj, get_path
 from navarch.api.time import human_duration
 from navarch.kinds.base import AGE, NAME, Column, Requester, Strategy, Subresource
-from navarch.kinds.certificates.pem import validate_signer
+from navarch.kinds.signer_names import validate_signer_name
 from navarch.kinds.strategies import strategy
 
 _MIN_DURATION_S: Final = 600
@@ -122,10 +122,11 @@ class CertificateSigningRequestStrategy(Strategy):
             yield required("spec.usages", "usages must be provided")
         for index, usage in enumerate(usages):
             if usage not in _USAGES:
-                yield not_supported(f"spec.usages[{index}]", usage, _USAGES)
+                yield not_supported(f"spec.usages[{index}]", usage, sorted(_USAGES))
+        for index, usage in enumerate(usages):
             if usage in usages[:index]:
                 yield duplicate(f"spec.usages[{index}]", usage)
-        yield from validate_signer(spec.get("signerName") or "", "spec.signerName")
+        yield from validate_signer_name(spec.get("signerName") or "", "spec.signerName")
         duration = spec.get("expirationSeconds")
         if duration is not None and duration < _MIN_DURATION_S:
             yield invalid_value(
@@ -188,7 +189,7 @@ def _validate_request(text: str) -> Iterator[FieldError]:
     except (binascii.Error, ValueError):
         pem = b""
     if b"-----BEGIN" not in pem:
-        yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+        yield invalid_value("spec.request", text or None, "PEM block type must be CERTIFICATE REQUEST")
         return
     # Imported here: requests are rare, and the library is among the slowest to load.
     from cryptography import x509
@@ -199,7 +200,7 @@ def _validate_request(text: str) -> Iterator[FieldError]:
         if not request.is_signature_valid:
             yield invalid_value("spec.request", text, "x509: invalid signature")
     except (ValueError, InvalidSignature):
-        yield invalid_value("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+        yield invalid_value("spec.request", text or None, "PEM block type must be CERTIFICATE REQUEST")
 
 
 def _validate_certificate(text: str) -> Iterator[FieldError]:

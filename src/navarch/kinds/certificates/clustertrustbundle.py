@@ -10,6 +10,7 @@ from navarch.api.meta import Obj
 from navarch.kinds import columns
 from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.certificates import pem
+from navarch.kinds.signer_names import validate_signer_name
 from navarch.kinds.strategies import strategy
 
 _LONGEST: Final = 1024 * 1024
@@ -30,7 +31,7 @@ class ClusterTrustBundleStrategy(Strategy):
             if not name.startswith(prefix):
                 detail = f'ClusterTrustBundle for signerName {signer} must be named with prefix "{prefix}"'
                 yield invalid_value("metadata.name", name, detail)
-            yield from pem.validate_signer(signer, "spec.signerName")
+            yield from validate_signer_name(signer, "spec.signerName")
         elif ":" in name:
             detail = 'ClusterTrustBundle without signer name must not have ":" in its name'
             yield invalid_value("metadata.name", name, detail)

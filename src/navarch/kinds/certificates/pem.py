@@ -12,9 +12,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from navarch.api.errors import FieldError, invalid_value, required
-from navarch.api.validation import dns_subdomain_problems, path_segment_problems
-
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -64,20 +61,3 @@ def encoded(key: PublicKeyTypes) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def validate_signer(name: str, path: str) -> Iterator[FieldError]:
-    if not name:
-        yield required(path)
-        return
-    domain, _, rest = name.partition("/")
-    if not rest or "/" in rest:
-        detail = 'must be a fully qualified domain and path of the form "example.com/signer-name"'
-        yield invalid_value(path, name, detail)
-        return
-    for problem in dns_subdomain_problems(domain):
-        yield invalid_value(path, domain, problem)
-    if "." not in domain:
-        yield invalid_value(path, domain, "should be a domain with at least two segments separated by dots")
-    for problem in path_segment_problems(rest):
-        yield invalid_value(path, rest, problem)

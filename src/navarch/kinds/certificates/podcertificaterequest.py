@@ -20,6 +20,7 @@ from navarch.api.validation import dns_subdomain_problems, validate_annotations,
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.certificates import pem
 from navarch.kinds.resource.names import condition_problems
+from navarch.kinds.signer_names import validate_signer_name
 from navarch.kinds.strategies import strategy
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class PodCertificateRequestStrategy(Strategy):
         if old is not None:
             yield from validate_immutable(spec, old.get("spec"), "spec")
             return
-        yield from pem.validate_signer(spec.get("signerName") or "", "spec.signerName")
+        yield from validate_signer_name(spec.get("signerName") or "", "spec.signerName")
         yield from validate_annotations(spec.get("unverifiedUserAnnotations") or {}, "spec.unverifiedUserAnnotations")
         for name, uid in _NAMES:
             for problem in dns_subdomain_problems(spec.get(name) or ""):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from navarch.api.errors import FieldError, invalid_value, required
+from navarch.api.errors import FieldError, invalid_value
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.strategies import strategy
@@ -16,6 +16,12 @@ class LeaseStrategy(Strategy):
     allow_unconditional_update = False
     columns = (NAME, Column("Holder", ".spec.holderIdentity"), AGE)
 
+    def prepare_create(self, obj: Obj) -> None:
+        _drop_election(obj, {})
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        _drop_election(obj, old.get("spec") or {})
+
     def complete(self, obj: Obj) -> None:
         super().complete(obj)
         obj.setdefault("spec", {})
@@ -26,5 +32,10 @@ class LeaseStrategy(Strategy):
             yield invalid_value("spec.leaseDurationSeconds", duration, "must be greater than 0")
         if (transitions := spec.get("leaseTransitions")) is not None and transitions < 0:
             yield invalid_value("spec.leaseTransitions", transitions, "must be greater than or equal to 0")
-        if spec.get("strategy") == "":
-            yield required("spec.strategy")
+
+
+def _drop_election(obj: Obj, used: Obj) -> None:
+    """Leaders are not elected by the server: the feature is off, and its fields are not kept."""
+    for name in ("preferredHolder", "strategy"):
+        if name in (obj.get("spec") or {}) and name not in used:
+            del obj["spec"][name]

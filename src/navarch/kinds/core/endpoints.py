@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Final
 
-from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.errors import FieldError, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import ip_problems, validate_dns_label, validate_port
+from navarch.api.validation import (
+    validate_dns_label,
+    validate_dns_subdomain,
+    validate_ip,
+    validate_not_special_ip,
+    validate_port,
+    validate_qualified_name,
+)
 from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.address_warnings import ip_warnings
 from navarch.kinds.core.cells import NONE
 from navarch.kinds.strategies import strategy
 
 _SHOWN: Final = 3
+_PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 
 
 def _endpoints_cell(obj: Obj, now: datetime) -> str:
@@ -52,6 +60,12 @@ class EndpointsStrategy(Strategy):
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
 
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        for index, subset in enumerate(obj.get("subsets") or ()):
+            for field in ("addresses", "notReadyAddresses"):
+                for number, address in enumerate(subset.get(field) or ()):
+                    yield from ip_warnings(address.get("ip") or "", f"subsets[{index}].{field}[{number}].ip")
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         subsets = obj.get("subsets") or ()
         if old is not None and subsets == (old.get("subsets") or ()):
@@ -66,9 +80,12 @@ def _validate_subset(subset: Obj, path: str) -> Iterator[FieldError]:
     for field in ("addresses", "notReadyAddresses"):
         for index, address in enumerate(subset.get(field) or ()):
             at = f"{path}.{field}[{index}]"
-            yield from validate_endpoint_ip(address.get("ip") or "", f"{at}.ip")
+            yield from validate_ip(address.get("ip") or "", f"{at}.ip")
             if address.get("hostname"):
                 yield from validate_dns_label(address["hostname"], f"{at}.hostname")
+            if address.get("nodeName") is not None:
+                yield from validate_dns_subdomain(address["nodeName"], f"{at}.nodeName")
+            yield from validate_not_special_ip(address.get("ip") or "", f"{at}.ip")
     ports = subset.get("ports") or ()
     for index, port in enumerate(ports):
         at = f"{path}.ports[{index}]"
@@ -77,23 +94,9 @@ def _validate_subset(subset: Obj, path: str) -> Iterator[FieldError]:
         elif len(ports) > 1:
             yield required(f"{at}.name")
         yield from validate_port(port.get("port", 0), f"{at}.port")
-        if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
-            yield not_supported(f"{at}.protocol", port.get("protocol") or "", ("TCP", "UDP", "SCTP"))
-
-
-def validate_endpoint_ip(text: str, path: str) -> Iterator[FieldError]:
-    """An address at which a service can be: not loopback, link-local, multicast or unspecified."""
-    problems = ip_problems(text)
-    for problem in problems:
-        yield invalid_value(path, text, problem)
-    if problems:
-        return
-    address = ip_address(text)
-    if address.is_unspecified:
-        yield invalid_value(path, text, f"may not be unspecified ({text})")
-    if address.is_loopback:
-        yield invalid_value(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")
-    if address.is_link_local:
-        yield invalid_value(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-    if address.is_multicast and (int(address) >> 8 == 0xE00000 or text.lower().startswith("ff02:")):
-        yield invalid_value(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+        if not port.get("protocol"):
+            yield required(f"{at}.protocol")
+        elif port["protocol"] not in _PROTOCOLS:
+            yield not_supported(f"{at}.protocol", port["protocol"], _PROTOCOLS)
+        if port.get("appProtocol") is not None:
+            yield from validate_qualified_name(port["appProtocol"], f"{at}.appProtocol")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, required
 from navarch.api.meta import Obj
-from navarch.api.validation import qualified_name_problems
+from navarch.api.validation import Problems, qualified_name_problems
 from navarch.kinds.base import NAME, Strategy
 from navarch.kinds.core.cells import CREATED_AT
 from navarch.kinds.core.pod_validation_resources import (
     container_resource_problems,
+    overcommittable,
     read_amount,
     resource_name_problems,
-    validate_resource_value,
 )
 from navarch.kinds.strategies import strategy
+
+_KINDS: Final = ("Container", "PersistentVolumeClaim", "Pod")
 
 
 @strategy("", "LimitRange")
@@ -34,8 +36,11 @@ class LimitRangeStrategy(Strategy):
         seen: set[str] = set()
         for index, item in enumerate(obj["spec"].get("limits") or ()):
             at, kind = f"spec.limits[{index}]", item.get("type") or ""
-            for problem in qualified_name_problems(kind):
+            problems = qualified_name_problems(kind)
+            for problem in problems:
                 yield invalid_value(f"{at}.type", kind, problem)
+            if not problems and "/" not in kind and kind not in _KINDS:
+                yield invalid_value(f"{at}.type", kind, "must be a standard limit type or fully qualified")
             if kind in seen:
                 yield duplicate(f"{at}.type", kind)
             seen.add(kind)
@@ -57,51 +62,71 @@ def _default_container_item(item: Obj) -> None:
 
 
 def _validate_item(item: Obj, kind: str, path: str) -> Iterator[FieldError]:
-    fields = {name: item.get(name) or {} for name in ("min", "max", "default", "defaultRequest")}
-    ratios: Mapping[str, Any] = item.get("maxLimitRequestRatio") or {}
-    if kind == "Pod":
-        for field in ("default", "defaultRequest"):
-            if fields[field]:
-                yield forbidden_field(f"{path}.{field}", "may not be specified when `type` is 'Pod'")
+    fields = {name: item.get(name) or {} for name in ("max", "min", "default", "defaultRequest")}
+    check = container_resource_problems if kind in ("Container", "Pod") else resource_name_problems
+    for field in ("max", "min"):
+        yield from _validate_names(fields[field], check, f"{path}.{field}")
+    for field in ("default", "defaultRequest"):
+        if kind != "Pod":
+            yield from _validate_names(fields[field], check, f"{path}.{field}")
+        elif fields[field]:
+            yield forbidden_field(f"{path}.{field}", "may not be specified when `type` is 'Pod'")
+            fields[field] = {}
     if kind == "PersistentVolumeClaim" and "storage" not in fields["min"] and "storage" not in fields["max"]:
         detail = "either minimum or maximum storage value is required, but neither was provided"
         yield required(f"{path}.limits", detail)
-    check = container_resource_problems if kind in ("Container", "Pod") else resource_name_problems
-    for field, listed in (*fields.items(), ("maxLimitRequestRatio", ratios)):
-        for name, value in listed.items():
-            at = f"{path}.{field}[{name}]"
-            for problem in check(name):
-                yield invalid_value(at, name, problem)
-            yield from validate_resource_value(name, value, at)
+    fields["maxLimitRequestRatio"] = item.get("maxLimitRequestRatio") or {}
+    yield from _validate_names(fields["maxLimitRequestRatio"], check, f"{path}.maxLimitRequestRatio")
     for name in {name: None for listed in fields.values() for name in listed}:
-        yield from _validate_order(name, fields, path)
-    for name, ratio in ratios.items():
-        amount = read_amount(ratio)
-        if amount is not None and amount < 1:
-            detail = f"ratio {ratio} is less than 1"
-            yield invalid_value(f"{path}.maxLimitRequestRatio[{name}]", ratio, detail)
+        stated = {field: listed[name] for field, listed in fields.items() if name in listed}
+        yield from _validate_order(name, stated, path)
+        yield from _validate_ratio(name, stated, path)
+        default, request = stated.get("default"), stated.get("defaultRequest")
+        if default is not None and request is not None and not overcommittable(name):
+            if read_amount(default) != read_amount(request):
+                detail = f"default value {default} must equal to defaultRequest value {request} in {name}"
+                yield invalid_value(f"{path}.defaultRequest[{name}]", str(request), detail)
 
 
-def _validate_order(name: str, fields: Mapping[str, Mapping[str, Any]], path: str) -> Iterator[FieldError]:
+def _validate_names(listed: Obj, check: Callable[[str], Problems], path: str) -> Iterator[FieldError]:
+    for name in listed:
+        for problem in check(name):
+            yield invalid_value(f"{path}[{name}]", name, problem)
+
+
+# What must not be above what, where the error is said, which value it shows, and its words.
+_ORDER: Final = (
+    ("min", "max", "min", "min", "min value {} is greater than max value {}"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest",
+     "min value {} is greater than default request value {}"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest",
+     "default request value {} is greater than max value {}"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest",
+     "default request value {} is greater than default limit value {}"),
+    ("min", "default", "default", "min", "min value {} is greater than default value {}"),
+    ("default", "max", "default", "max", "default value {} is greater than max value {}"),
+)  # fmt: skip
+
+
+def _validate_order(name: str, stated: Mapping[str, Any], path: str) -> Iterator[FieldError]:
     """min ≤ default request ≤ default ≤ max, as far as they are given."""
-    words = {
-        "min": "min value",
-        "max": "max value",
-        "default": "default value",
-        "defaultRequest": "default request value",
-    }
-    pairs = (("min", "max"), ("min", "defaultRequest"), ("defaultRequest", "max"), ("defaultRequest", "default"),
-             ("min", "default"), ("default", "max"))  # fmt: skip
-    for low, high in pairs:
-        below, above = fields[low].get(name), fields[high].get(name)
-        if below is None or above is None:
+    for low, high, blamed, shown, words in _ORDER:
+        if low not in stated or high not in stated:
             continue
-        less, more = read_amount(below), read_amount(above)
+        less, more = read_amount(stated[low]), read_amount(stated[high])
         if less is not None and more is not None and less > more:
-            other = "default limit value" if (low, high) == ("defaultRequest", "default") else words[high]
-            blamed = "default" if (low, high) == ("min", "default") else low
-            if blamed == "default":
-                detail = f"min value {below} is greater than default value {above}"
-            else:
-                detail = f"{words[low]} {below} is greater than {other} {above}"
-            yield invalid_value(f"{path}.{blamed}[{name}]", str(fields[blamed][name]), detail)
+            yield invalid_value(f"{path}.{blamed}[{name}]", str(stated[shown]), words.format(stated[low], stated[high]))
+
+
+def _validate_ratio(name: str, stated: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+    stated_ratio = stated.get("maxLimitRequestRatio")
+    ratio = read_amount(stated_ratio) if stated_ratio is not None else None
+    if ratio is None:
+        return
+    at = f"{path}.maxLimitRequestRatio[{name}]"
+    if ratio < 1:
+        yield invalid_value(at, str(stated_ratio), f"ratio {stated_ratio} is less than 1")
+    least, most = (read_amount(stated[field]) if field in stated else None for field in ("min", "max"))
+    if least and most is not None and ratio > most / least:
+        detail = f"ratio {stated_ratio} is greater than max/min = {float(most / least):f}"
+        yield invalid_value(at, str(stated_ratio), detail)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from navarch.api.errors import FieldError, invalid_value
 from navarch.api.meta import Obj
-from navarch.api.validation import qualified_name_problems
+from navarch.api.validation import STANDARD_FINALIZERS, qualified_name_problems
 from navarch.kinds.base import AGE, NAME, Column, Strategy, Subresource
 from navarch.kinds.strategies import strategy
 
@@ -25,14 +25,14 @@ class Finalize(Subresource):
         obj["status"] = old.get("status", {})
 
     def validate(self, strategy: Strategy, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        return strategy.validate(obj, old)
+        yield from _validate_finalizers(obj, indexed=True)
 
 
 @strategy("", "Namespace")
 class NamespaceStrategy(Strategy):
     columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
     selectable = ("status.phase",)
-    name_rule = "label"
+    name_rule = "namespace"
     subresources: ClassVar[Mapping[str, Subresource]] = {"finalize": Finalize()}
 
     def defaults(self, obj: Obj) -> None:
@@ -61,9 +61,12 @@ class NamespaceStrategy(Strategy):
         return bool((obj.get("spec") or {}).get("finalizers"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        for index, finalizer in enumerate(obj["spec"].get("finalizers") or ()):
-            for problem in qualified_name_problems(finalizer):
-                yield invalid_value(f"spec.finalizers[{index}]", finalizer, problem)
+        if old is None:
+            yield from _validate_finalizers(obj, indexed=False)
+
+    def complete(self, obj: Obj) -> None:
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            condition.setdefault("lastTransitionTime", None)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         phase = (obj.get("status") or {}).get("phase")
@@ -73,3 +76,12 @@ class NamespaceStrategy(Strategy):
                 yield invalid_value("status.Phase", phase, detail)
         elif phase != "Active":
             yield invalid_value("status.Phase", phase, "may only be 'Active' if `deletionTimestamp` is empty")
+
+
+def _validate_finalizers(obj: Obj, *, indexed: bool) -> Iterator[FieldError]:
+    for index, finalizer in enumerate(obj["spec"].get("finalizers") or ()):
+        at = f"spec.finalizers[{index}]" if indexed else "spec.finalizers"
+        for problem in qualified_name_problems(finalizer):
+            yield invalid_value(at, finalizer, problem)
+        if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS:
+            yield invalid_value(at, finalizer, "name is neither a standard finalizer name nor is it fully qualified")

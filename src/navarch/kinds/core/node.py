@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Final
 
+from navarch.api.addresses import is_one_of_each_family
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import label_value_problems, validate_qualified_name
+from navarch.api.validation import label_value_problems, validate_cidr, validate_qualified_name
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.cells import NONE
-from navarch.kinds.core.pod_validation_resources import resource_name_problems, validate_resource_value
+from navarch.kinds.core.pod_validation_resources import validate_resource_value
+from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
@@ -96,44 +97,56 @@ class NodeStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        yield from validate_taints(spec.get("taints") or (), "metadata.taints")
-        yield from _validate_ranges(spec.get("podCIDRs") or [])
-        for field in ("capacity", "allocatable"):
-            for name, value in ((obj.get("status") or {}).get(field) or {}).items():
-                at = f"status.{field}[{name}]"
-                for problem in resource_name_problems(name):
-                    yield invalid_value(at, name, problem)
-                yield from validate_resource_value(name, value, at)
         if old is None:
+            yield from validate_taints(spec.get("taints") or (), "metadata.taints")
+            yield from _validate_amounts(obj)
+            yield from _validate_ranges(spec.get("podCIDRs") or [])
             return
         was = old.get("spec") or {}
-        if was.get("podCIDRs") and spec.get("podCIDRs") != was["podCIDRs"]:
-            detail = 'node updates may not change podCIDR except from "" to valid'
-            yield forbidden_field("spec.podCIDRs", detail)
+        yield from _validate_amounts(obj)
+        yield from _validate_addresses(obj)
+        before, ranges = was.get("podCIDRs") or [], spec.get("podCIDRs") or []
+        if before:
+            changed = 1 if len(before) != len(ranges) else sum(a != b for a, b in zip(before, ranges, strict=True))
+            for _ in range(changed):
+                detail = 'node updates may not change podCIDR except from "" to valid'
+                yield forbidden_field("spec.podCIDRs", detail)
         if was.get("providerID") and spec.get("providerID") != was["providerID"]:
             detail = 'node updates may not change providerID except from "" to valid'
             yield forbidden_field("spec.providerID", detail)
+        yield from validate_taints(spec.get("taints") or (), "metadata.taints")
+        if (spec.get("externalID") or "") != (was.get("externalID") or ""):
+            yield forbidden_field("spec.externalID", "may not be updated")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        seen: set[tuple[str | None, str | None]] = set()
-        for index, address in enumerate((obj.get("status") or {}).get("addresses") or ()):
-            key = (address.get("type"), address.get("address"))
-            if key in seen:
-                yield duplicate(f"status.addresses[{index}]", address)
-            seen.add(key)
         yield from self.validate(obj, old)
+
+
+def _validate_amounts(node: Obj) -> Iterator[FieldError]:
+    for field in ("capacity", "allocatable"):
+        for name, value in ((node.get("status") or {}).get(field) or {}).items():
+            yield from validate_resource_value(name, value, f"status.{field}.{name}")
+
+
+def _validate_addresses(node: Obj) -> Iterator[FieldError]:
+    seen: set[tuple[str | None, str | None]] = set()
+    for index, address in enumerate((node.get("status") or {}).get("addresses") or ()):
+        key = (address.get("type"), address.get("address"))
+        if key in seen:
+            yield duplicate(f"status.addresses[{index}]", internal(address, "NodeAddress"))
+        seen.add(key)
 
 
 def _validate_ranges(ranges: list[str]) -> Iterator[FieldError]:
     for index, text in enumerate(ranges):
-        try:
-            ip_network(text, strict=False)
-        except ValueError:
-            detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-            yield invalid_value(f"spec.podCIDRs[{index}]", text, detail)
-    if len(ranges) > 2:
-        detail = "must specify no more than 2 podCIDRs, or one for each IP family"
-        yield invalid_value("spec.podCIDRs", ranges, detail)
+        yield from validate_cidr(text, f"spec.podCIDRs[{index}]")
+    if len(ranges) < 2:
+        return
+    if len(ranges) > 2 or not is_one_of_each_family(ranges):
+        yield invalid_value("spec.podCIDRs", ranges, "may specify no more than one CIDR for each IP family")
+    for index, text in enumerate(ranges):
+        if text in ranges[:index]:
+            yield duplicate(f"spec.podCIDRs[{index}]", text)
 
 
 def validate_taints(taints: object, path: str) -> Iterator[FieldError]:
@@ -144,13 +157,13 @@ def validate_taints(taints: object, path: str) -> Iterator[FieldError]:
         at = f"{path}[{index}]"
         key, effect, value = taint.get("key") or "", taint.get("effect") or "", taint.get("value") or ""
         yield from validate_qualified_name(key, f"{at}.key")
-        for problem in label_value_problems(value):
-            yield invalid_value(f"{at}.value", value, problem)
+        if problems := label_value_problems(value):
+            yield invalid_value(f"{at}.value", value, ";".join(problems))
         if not effect:
             yield required(f"{at}.effect")
         elif effect not in _EFFECTS:
             yield not_supported(f"{at}.effect", effect, _EFFECTS)
         if (key, effect) in seen:
             detail = "taints must be unique by key and effect pair"
-            yield FieldError("FieldValueDuplicate", at, detail, taint)
+            yield FieldError("FieldValueDuplicate", at, detail, internal(taint, "Taint"))
         seen.add((key, effect))

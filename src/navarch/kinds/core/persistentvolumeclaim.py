@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
-from navarch.api.errors import FieldError, forbidden_field
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported
 from navarch.api.meta import Obj
+from navarch.api.validation import qualified_name_problems, validate_immutable
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.cells import STORAGE_CLASSES, VOLUME_MODE, access_modes, storage_phase
 from navarch.kinds.core.pod_defaults import default_claim_spec
-from navarch.kinds.core.pod_validation_resources import read_amount
+from navarch.kinds.core.pod_prepare import prepare_claim_spec
+from navarch.kinds.core.pod_validation_resources import is_native_resource, read_amount, whole
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
+from navarch.kinds.internal import difference
 from navarch.kinds.strategies import strategy
 
+_CLASS: Final = "volume.beta.kubernetes.io/storage-class"
+_ATTRIBUTES: Final = "volumeAttributesClassName"
+_RESIZE_STATES: Final = (
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+)
 _FIXED: Final = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
 )
@@ -26,7 +37,7 @@ def _bound(obj: Obj) -> bool:
 
 
 def _capacity_cell(obj: Obj, now: datetime) -> str:
-    return str(((obj.get("status") or {}).get("capacity") or {}).get("storage") or "") if _bound(obj) else ""
+    return str(((obj.get("status") or {}).get("capacity") or {}).get("storage") or "0") if _bound(obj) else ""
 
 
 def _modes_cell(obj: Obj, now: datetime) -> str:
@@ -54,51 +65,109 @@ class PersistentVolumeClaimStrategy(Strategy):
         for name in ("dataSource", "dataSourceRef"):
             if (source := obj["spec"].get(name)) is not None:
                 source.setdefault("apiGroup", None)
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            condition.setdefault("lastProbeTime", None)
+            condition.setdefault("lastTransitionTime", None)
 
     def prepare_create(self, obj: Obj) -> None:
+        prepare_claim_spec(obj["spec"])
         obj["status"] = {"phase": "Pending"}
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        prepare_claim_spec(obj["spec"], created=False)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         yield from validate_claim_spec(obj["spec"], "spec")
         if old is not None:
             yield from _validate_update(obj, old)
 
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        status = obj.get("status") or {}
+        for name, value in (status.get("capacity") or {}).items():
+            yield from _validate_amount(value, f"status.capacity[{name}]")
+        at = "status.allocatedResourceStatus"
+        for name, state in (status.get("allocatedResourceStatuses") or {}).items():
+            yield from _validate_resource_key(name, at)
+            if state not in _RESIZE_STATES:
+                yield not_supported(at, name, _RESIZE_STATES)
+        for name, value in (status.get("allocatedResources") or {}).items():
+            wrong = [*_validate_resource_key(name, "status.allocatedResources")]
+            wrong = wrong or [*_validate_amount(value, f"status.allocatedResources[{name}]")]
+            yield from wrong
+
+
+def _validate_amount(value: Any, path: str) -> Iterator[FieldError]:
+    amount = read_amount(value)
+    if amount is not None and amount < 0:
+        yield invalid_value(path, whole(amount), "must be a valid resource quantity")
+
+
+def _validate_resource_key(name: str, path: str) -> Iterator[FieldError]:
+    problems = qualified_name_problems(name)
+    for problem in problems:
+        yield invalid_value(path, name, problem)
+    if not problems and is_native_resource(name) and name != "storage":
+        yield not_supported(path, name, ("storage",))
+
 
 def _validate_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
     spec, was = obj["spec"], old["spec"]
-    expected: dict[str, Any] = dict(was)
-    if not was.get("volumeName") and spec.get("volumeName"):
-        expected["volumeName"] = spec["volumeName"]  # the binder binds it
-    if was.get("storageClassName") is None and spec.get("storageClassName"):
-        expected["storageClassName"] = spec["storageClassName"]  # a default class came later
-    bound = (old.get("status") or {}).get("phase") == "Bound"
-    storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if bound and storage is not None:
-        resources = dict(was.get("resources") or {})
-        resources["requests"] = {**(resources.get("requests") or {}), "storage": storage}
-        expected["resources"] = resources
-    if bound:
-        if "volumeAttributesClassName" in spec:
-            expected["volumeAttributesClassName"] = spec["volumeAttributesClassName"]
-        else:
-            expected.pop("volumeAttributesClassName", None)
-    if expected != spec:
-        yield forbidden_field("spec", f"{_FIXED}\n{_difference(was, spec)}")
-        return
-    before = ((was.get("resources") or {}).get("requests") or {}).get("storage")
-    new_amount, old_amount = read_amount(storage), read_amount(before)
-    capacity = read_amount(((old.get("status") or {}).get("capacity") or {}).get("storage"))
+    new_marks, old_marks = obj["metadata"].get("annotations") or {}, old["metadata"].get("annotations") or {}
+    before, after = dict(was), dict(spec)
+    if not was.get("volumeName"):
+        _take(before, spec, "volumeName")  # the binder binds it
+    upgraded = _class_from_annotation(spec, was, new_marks, old_marks)
+    if not upgraded:
+        yield from _validate_annotation(new_marks.get(_CLASS), old_marks.get(_CLASS))
+    if upgraded or _class_from_nothing(spec, was, old_marks):
+        _take(after, was, "storageClassName")
+    bound = (obj.get("status") or {}).get("phase") == "Bound"
+    old_size, new_size = (((each.get("resources") or {}).get("requests") or {}).get("storage") for each in (was, spec))
+    if bound and (spec.get("resources") or {}).get("requests") is not None:
+        requests = {**spec["resources"]["requests"], "storage": old_size}
+        after["resources"] = {**spec["resources"], "requests": requests}
+    if bound and spec.get(_ATTRIBUTES) is not None:
+        _take(after, was, _ATTRIBUTES)
+    if before != after:
+        yield forbidden_field("spec", f"{_FIXED}\n{difference(before, after, 'PersistentVolumeClaimSpec')}")
+    new_amount, old_amount = read_amount(new_size), read_amount(old_size)
+    capacity = read_amount(((old.get("status") or {}).get("capacity") or {}).get("storage", "0"))
     if new_amount is not None and old_amount is not None and new_amount < old_amount:
         if capacity is None or new_amount <= capacity:
             yield forbidden_field("spec.resources.requests.storage", "field can not be less than status.capacity")
+    yield from validate_immutable(spec.get("volumeMode"), was.get("volumeMode"), "volumeMode")
+    attributes, at = spec.get(_ATTRIBUTES), f"spec.{_ATTRIBUTES}"
+    if was.get(_ATTRIBUTES) is not None and attributes is None:
+        yield forbidden_field(at, "update from non-nil value to nil is forbidden")
+    elif was.get(_ATTRIBUTES) is not None and not attributes:
+        yield forbidden_field(at, "update from non-nil value to an empty string is forbidden")
 
 
-def _difference(old: Obj, new: Obj) -> str:
-    lines = []
-    for field in sorted({*old, *new}):
-        if old.get(field) != new.get(field):
-            if field in old:
-                lines.append(f"- \t{field}: {json.dumps(old[field])}")
-            if field in new:
-                lines.append(f"+ \t{field}: {json.dumps(new[field])}")
-    return "\n".join(lines)
+def _take(into: Obj, source: Obj, field: str) -> None:
+    if field in source:
+        into[field] = source[field]
+    else:
+        into.pop(field, None)
+
+
+def _class_from_annotation(spec: Obj, was: Obj, marks: Obj, old_marks: Obj) -> bool:
+    """The class that an annotation named is now named by the field."""
+    named = old_marks.get(_CLASS)
+    return (
+        named is not None
+        and was.get("storageClassName") is None
+        and spec.get("storageClassName") == named
+        and marks.get(_CLASS, named) == named
+    )
+
+
+def _class_from_nothing(spec: Obj, was: Obj, old_marks: Obj) -> bool:
+    """A claim that waited for a class gets one."""
+    name = spec.get("storageClassName")
+    return name is not None and was.get("storageClassName") is None and old_marks.get(_CLASS, name) == name
+
+
+def _validate_annotation(mark: str | None, old_mark: str | None) -> Iterator[FieldError]:
+    if (mark or "") != (old_mark or ""):
+        yield invalid_value(f"metadata.annotations.{_CLASS}", mark or "", "field is immutable")

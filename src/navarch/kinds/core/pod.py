@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from navarch.api.errors import FieldError, forbidden_field, invalid_value
+from navarch.api.errors import FieldError, forbidden_field
 from navarch.api.meta import Obj, Resource
 from navarch.kinds.base import Strategy, Subresource
+from navarch.kinds.core.pod_annotations import (
+    validate_annotation_changes,
+    validate_pod_annotations,
+    validate_profiles_agree,
+)
 from navarch.kinds.core.pod_columns import POD_COLUMNS
-from navarch.kinds.core.pod_defaults import containers_of, default_pod
+from navarch.kinds.core.pod_defaults import default_pod
+from navarch.kinds.core.pod_prepare import prepare_pod_spec
 from navarch.kinds.core.pod_sound import SoundSpecs
 from navarch.kinds.core.pod_state import is_finished
-from navarch.kinds.core.pod_update import (
-    resized,
-    validate_ephemeral_update,
-    validate_pod_status_update,
-    validate_pod_update,
-    validate_resize,
-)
+from navarch.kinds.core.pod_status import complete_pod_status, validate_pod_status_update
+from navarch.kinds.core.pod_subresources import resized, validate_ephemeral_update, validate_resize
+from navarch.kinds.core.pod_update import validate_pod_update
+from navarch.kinds.core.pod_warnings import annotation_warnings
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.kinds.strategies import strategy
 
-MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _GATED = {
     "type": "PodScheduled",
     "status": "False",
@@ -111,9 +113,8 @@ class PodStrategy(Strategy):
         default_pod(obj)
 
     def complete(self, obj: Obj) -> None:
-        for condition in (obj.get("status") or {}).get("conditions") or ():
-            condition.setdefault("lastProbeTime", None)
-            condition.setdefault("lastTransitionTime", None)
+        if status := obj.get("status"):
+            complete_pod_status(status)
 
     def selector_fields(self, resource: Resource) -> Mapping[str, str]:
         # The first is how the earliest clients spelt it; the second can be named, but no pod is found by it.
@@ -140,6 +141,7 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, obj: Obj) -> None:
         spec = obj["spec"]
+        prepare_pod_spec(spec)
         _correct_grace(spec)
         status: Obj = {"phase": "Pending", "qosClass": qos_class(spec)}
         if spec.get("schedulingGates"):
@@ -149,6 +151,7 @@ class PodStrategy(Strategy):
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
+        prepare_pod_spec(obj["spec"], old["spec"])
         _correct_grace(obj["spec"])
 
     def prepare_status(self, obj: Obj, old: Obj) -> None:
@@ -160,12 +163,14 @@ class PodStrategy(Strategy):
             _agree(status, single, listed)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        spec = obj["spec"]
+        spec, annotations = obj["spec"], obj["metadata"].get("annotations")
         changed = old is None or spec != old["spec"]
+        if annotations:
+            yield from validate_pod_annotations(annotations, spec, "metadata.annotations")
         if changed:
-            yield from _SOUND.validate(spec)
-        yield from _validate_annotations(obj, old)
+            yield from _SOUND.validate(obj)
         if old is not None:
+            yield from validate_annotation_changes(obj, old)
             if changed:
                 yield from validate_pod_update(obj, old)
             return
@@ -173,14 +178,16 @@ class PodStrategy(Strategy):
             yield forbidden_field("spec.ephemeralContainers", "cannot be set on create")
         if spec.get("schedulingGates") and spec.get("nodeName"):
             yield forbidden_field("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
-        for container in containers_of(spec):
-            image = container.get("image") or ""
-            if image != image.strip():
-                yield invalid_value("spec.containers.image", image, "must not have leading or trailing whitespace")
+        if annotations:
+            yield from validate_profiles_agree(annotations, spec, "spec")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        yield from _validate_annotations(obj, old)
+        yield from validate_annotation_changes(obj, old)
         yield from validate_pod_status_update(obj, old)
+
+    def early_warnings(self, obj: Obj) -> Iterator[str]:
+        annotations = obj["metadata"].get("annotations")
+        return annotation_warnings(annotations, obj["spec"]) if annotations else iter(())
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         yield from _SOUND.warnings(obj["spec"])
@@ -234,21 +241,3 @@ def _merge_match_label_keys(pod: Obj) -> None:
                     expressions = selector.setdefault("matchExpressions", [])
                     if requirement not in expressions:
                         expressions.append(requirement)
-
-
-def _validate_annotations(pod: Obj, old: Obj | None) -> Iterator[FieldError]:
-    value = (pod["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
-    at = f"metadata.annotations[{MIRROR_ANNOTATION}]"
-    if old is None:
-        if value is not None and not pod["spec"].get("nodeName"):
-            yield invalid_value(at, value, "must set spec.nodeName if mirror pod annotation is set")
-        return
-    before = (old["metadata"].get("annotations") or {}).get(MIRROR_ANNOTATION)
-    if before == value:
-        return
-    if before is None:
-        yield forbidden_field(at, "may not add mirror pod annotation")
-    elif value is None:
-        yield forbidden_field(at, "may not remove mirror pod annotation")
-    else:
-        yield forbidden_field(at, "may not update mirror pod annotation")

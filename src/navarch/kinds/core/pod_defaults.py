@@ -243,12 +243,6 @@ def default_claim_spec(spec: Obj) -> None:
     """Defaults of a persistent volume claim's spec, on its own or as a template in a pod or a StatefulSet."""
     spec.setdefault("volumeMode", "Filesystem")
     spec.setdefault("resources", {})
-    # `dataSource` and `dataSourceRef` mirror each other where both can express the source.
-    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if source and not reference:
-        spec["dataSourceRef"] = dict(source)
-    elif reference and not source and not reference.get("namespace"):
-        spec["dataSource"] = {key: value for key, value in reference.items() if key != "namespace"}
 
 
 _rbd = _fields(pool="rbd", user="admin", keyring="/etc/ceph/keyring")

@@ -1,7 +1,8 @@
 """Pod specs that were found to be in order: the pods of one template are all alike, and are looked at once.
 
-In: a pod's spec.  Out: what validation and warnings say of it, from memory where a spec like it has been seen. Alike
-are specs that differ at most in the random name of the volume with the service account's token.
+In: a pod.  Out: what validation and warnings say of its spec, from memory where a spec like it has been seen. Alike
+are specs that differ at most in the random name of the volume with the service account's token; specs of which more
+than themselves counts (a claim is named after the pod) are looked at each time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import orjson
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
-from navarch.kinds.core.pod_validation import validate_pod_spec
+from navarch.kinds.core.pod_validation import validate_pod
 from navarch.kinds.core.pod_warnings import pod_spec_warnings
 
 _REMEMBERED: Final = 4096
@@ -30,13 +31,15 @@ class SoundSpecs:
         self._valid: set[bytes] = set()
         self._silent: set[bytes] = set()
 
-    def validate(self, spec: Obj) -> Iterator[FieldError]:
-        """As `validate_pod_spec`."""
+    def validate(self, pod: Obj) -> Iterator[FieldError]:
+        """As `validate_pod`."""
+        spec = pod["spec"]
+        alone = _stands_alone(spec)
         print_ = fingerprint(spec)
-        if print_ in self._valid:
+        if alone and print_ in self._valid:
             return
-        sound = True
-        for error in validate_pod_spec(spec):
+        sound = alone
+        for error in validate_pod(pod):
             sound = False
             yield error
         if sound:
@@ -56,6 +59,13 @@ class SoundSpecs:
                 self._silent.clear()
             self._silent.add(print_)
         return found
+
+
+def _stands_alone(spec: Obj) -> bool:
+    """Whether the spec by itself tells whether it is sound."""
+    if spec.get("resourceClaims"):
+        return False
+    return not any("ephemeral" in volume for volume in spec.get("volumes") or ())
 
 
 def fingerprint(spec: Obj) -> bytes:

@@ -6,17 +6,19 @@ resources, security) is called from `_validate_common`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.errors import (
     FieldError,
     duplicate,
+    field_not_found,
     forbidden_field,
     invalid_value,
     not_supported,
     required,
+    too_many,
 )
 from navarch.api.meta import Obj
 from navarch.api.validation import port_name_problems, port_number_problems, validate_dns_label
@@ -31,15 +33,14 @@ _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES: Final = ("File", "FallbackToLogsOnError")
 _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _RESTART_POLICIES: Final = ("Always", "Never", "OnFailure")
+# In the order of the type's fields.
 _NOT_IN_EPHEMERAL: Final = (
-    "ports",
-    "livenessProbe",
-    "readinessProbe",
-    "startupProbe",
-    "lifecycle",
-    "resources",
-    "resizePolicy",
+    *("ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules"),
+    *("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"),
 )
+_RULE_ACTIONS: Final = ("Restart",)
+_MAX_RULES: Final = 20
+_MAX_EXIT_CODES: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,16 @@ def validate_containers(spec: Obj, path: str) -> Iterator[FieldError]:
         at = f"{path}.containers[{index}]"
         yield from _validate_common(container, pod, at)
         yield from _unique_name(container, names, at)
-        if container.get("restartPolicy") is not None:
-            yield from _validate_restart_policy(container, at)
         if container.get("lifecycle") is not None:
-            yield from validate_lifecycle(container["lifecycle"], f"{at}.lifecycle", pod.grace_s)
+            yield from validate_lifecycle(container["lifecycle"], f"{at}.lifecycle", pod.grace_s, spec.get("os"))
         yield from validate_probes(container, at, pod.grace_s)
+        if container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
+            yield from _validate_restart_policy(container, at)
+    yield from _validate_host_ports(containers, f"{path}.containers")
     if spec.get("initContainers"):
         yield from _validate_init_containers(pod, names, path)
     if spec.get("ephemeralContainers"):
         yield from _validate_ephemeral_containers(pod, names, path)
-    yield from _validate_host_ports(spec, path)
 
 
 def _unique_name(container: Obj, names: set[str], path: str) -> Iterator[FieldError]:
@@ -88,44 +89,68 @@ def _unique_name(container: Obj, names: set[str], path: str) -> Iterator[FieldEr
 
 
 def _validate_restart_policy(container: Obj, path: str) -> Iterator[FieldError]:
-    policy = container["restartPolicy"]
-    if policy not in _RESTART_POLICIES:
+    policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or ()
+    if policy is None:
+        yield required(f"{path}.restartPolicy", "must specify restartPolicy when restart rules are used")
+    elif policy not in _RESTART_POLICIES:
         yield not_supported(f"{path}.restartPolicy", policy, _RESTART_POLICIES)
+    if len(rules) > _MAX_RULES:
+        yield too_many(f"{path}.restartPolicyRules", len(rules), _MAX_RULES)
+    for index, rule in enumerate(rules):
+        at, codes = f"{path}.restartPolicyRules[{index}]", rule.get("exitCodes")
+        if rule.get("action") not in _RULE_ACTIONS:
+            yield not_supported(f"{at}.action", rule.get("action") or "", _RULE_ACTIONS)
+        if codes is None:
+            yield required(f"{at}.exitCodes", "must be specified")
+            continue
+        if codes.get("operator") not in ("In", "NotIn"):
+            yield not_supported(f"{at}.exitCodes.operator", codes.get("operator") or "", ("In", "NotIn"))
+        if len(codes.get("values") or ()) > _MAX_EXIT_CODES:
+            yield too_many(f"{at}.exitCodes.values", len(codes["values"]), _MAX_EXIT_CODES)
 
 
 def _validate_init_containers(pod: _Pod, names: set[str], path: str) -> Iterator[FieldError]:
     for index, container in enumerate(pod.spec["initContainers"]):
         at = f"{path}.initContainers[{index}]"
         yield from _validate_common(container, pod, at)
-        yield from _unique_name(container, names, at)
-        if container.get("restartPolicy") is not None:
+        if container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
             yield from _validate_restart_policy(container, at)
+        yield from _unique_name(container, names, at)
+        # One after another they run: their ports are no concern of each other.
+        yield from _validate_host_ports((container,), f"{path}.initContainers")
         if is_sidecar(container):
             if container.get("lifecycle") is not None:
-                yield from validate_lifecycle(container["lifecycle"], f"{at}.lifecycle", pod.grace_s)
+                system = pod.spec.get("os")
+                yield from validate_lifecycle(container["lifecycle"], f"{at}.lifecycle", pod.grace_s, system)
             yield from validate_probes(container, at, pod.grace_s)
             continue
         for field in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
             if container.get(field) is not None:
-                yield forbidden_field(
-                    f"{at}.{field}", "may not be set for init containers without restartPolicy=Always"
-                )
+                detail = "may not be set for init containers without restartPolicy=Always"
+                yield forbidden_field(f"{at}.{field}", detail)
+        for number, policy in enumerate(container.get("resizePolicy") or ()):
+            if policy.get("restartPolicy") == "RestartContainer":
+                detail = "must not be set to 'RestartContainer' for non-sidecar initContainers"
+                yield invalid_value(f"{at}.resizePolicy[{number}].restartPolicy", "RestartContainer", detail)
 
 
 def _validate_ephemeral_containers(pod: _Pod, names: set[str], path: str) -> Iterator[FieldError]:
-    known = {container.get("name") or "" for container in pod.spec.get("containers") or ()}
+    known = {
+        container.get("name") or ""
+        for field in ("containers", "initContainers")
+        for container in pod.spec.get(field) or ()
+    }
     for index, container in enumerate(pod.spec["ephemeralContainers"]):
         at = f"{path}.ephemeralContainers[{index}]"
         yield from _validate_common(container, pod, at)
+        yield from validate_image_spaces(container, at)
         yield from _unique_name(container, names, at)
         target = container.get("targetContainerName")
         if target and target not in known:
-            yield FieldError("FieldValueNotFound", f"{at}.targetContainerName", "", target)
+            yield field_not_found(f"{at}.targetContainerName", target)
         for field in _NOT_IN_EPHEMERAL:
             if container.get(field):
                 yield forbidden_field(f"{at}.{field}", "cannot be set for an Ephemeral Container")
-        if container.get("restartPolicy") is not None:
-            yield forbidden_field(f"{at}.restartPolicy", "cannot be set for an Ephemeral Container")
         for number, mount in enumerate(container.get("volumeMounts") or ()):
             for field in ("subPath", "subPathExpr"):
                 if mount.get(field):
@@ -172,6 +197,13 @@ def _validate_common(container: Obj, pod: _Pod, path: str) -> Iterator[FieldErro
         )
 
 
+def validate_image_spaces(container: Obj, path: str) -> Iterator[FieldError]:
+    """Of real pods: in templates there are images that somebody fills in later."""
+    image = container.get("image") or ""
+    if image != image.strip():
+        yield invalid_value(f"{path}.image", image, "must not have leading or trailing whitespace")
+
+
 def validate_container_ports(ports: list[Obj], path: str) -> Iterator[FieldError]:
     """`ports` of a container."""
     names: set[str] = set()
@@ -179,12 +211,13 @@ def validate_container_ports(ports: list[Obj], path: str) -> Iterator[FieldError
         at = f"{path}[{index}]"
         name = port.get("name")
         if name:
-            problems = port_name_problems(name)
-            for problem in problems:
-                yield invalid_value(f"{at}.name", name, problem)
-            if not problems and name in names:
+            if problems := port_name_problems(name):
+                for problem in problems:
+                    yield invalid_value(f"{at}.name", name, problem)
+            elif name in names:
                 yield duplicate(f"{at}.name", name)
-            names.add(name)
+            else:
+                names.add(name)
         number = port.get("containerPort", 0)
         if number == 0:
             yield required(f"{at}.containerPort")
@@ -202,22 +235,26 @@ def validate_container_ports(ports: list[Obj], path: str) -> Iterator[FieldError
             yield not_supported(f"{at}.protocol", protocol, _PROTOCOLS)
 
 
-def _validate_host_ports(spec: Obj, path: str) -> Iterator[FieldError]:
-    """No two containers want the same port of the host; on the host's network the two numbers agree."""
+def _validate_host_ports(containers: Sequence[Obj], path: str) -> Iterator[FieldError]:
+    """No two containers want the same port of the host."""
     taken: set[str] = set()
-    host_network = spec.get("hostNetwork")
-    for field in ("containers", "initContainers"):
-        seen = taken if field == "containers" else set()
-        for index, container in enumerate(spec.get(field) or ()):
-            for number, port in enumerate(container.get("ports") or ()):
-                at = f"{path}.{field}[{index}].ports[{number}]"
-                host_port = port.get("hostPort", 0)
-                if host_network and host_port and host_port != port.get("containerPort"):
-                    detail = "must match `hostPort` when `hostNetwork` is true"
-                    yield invalid_value(f"{at}.containerPort", port.get("containerPort"), detail)
-                if not host_port:
-                    continue
-                what = f"{port.get('protocol')}/{port.get('hostIP', '')}/{host_port}"
-                if what in seen:
-                    yield duplicate(f"{at}.hostPort", what)
-                seen.add(what)
+    for index, container in enumerate(containers):
+        for number, port in enumerate(container.get("ports") or ()):
+            if not (host_port := port.get("hostPort")):
+                continue
+            what = f"{port.get('protocol')}/{port.get('hostIP', '')}/{host_port}"
+            if what in taken:
+                yield duplicate(f"{path}[{index}].ports[{number}].hostPort", what)
+            taken.add(what)
+
+
+def validate_host_network_ports(spec: Obj, path: str, *, in_pod: bool) -> Iterator[FieldError]:
+    """On the host's network a container's port is the host's; in a template it may still be unsaid."""
+    if not spec.get("hostNetwork"):
+        return
+    for index, container in enumerate(spec.get("containers") or ()):
+        for number, port in enumerate(container.get("ports") or ()):
+            host_port = port.get("hostPort") or 0
+            if (in_pod or host_port) and host_port != (port.get("containerPort") or 0):
+                at = f"{path}.containers[{index}].ports[{number}].hostPort"
+                yield invalid_value(at, host_port, "must match `containerPort` when `hostNetwork` is true")

@@ -21,6 +21,50 @@ from navarch.api.validation import (
 _HEADER_NAME: Final = re.compile("[-A-Za-z0-9]+")
 _PROBE_HANDLERS: Final = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOK_HANDLERS: Final = ("exec", "httpGet", "tcpSocket", "sleep")
+_SIGNALS: Final = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+]
+_STOP_SIGNALS: Final = {
+    "linux": sorted(
+        [*_SIGNALS, "SIGRTMIN", "SIGRTMAX"]
+        + [f"SIGRTMIN+{number}" for number in range(1, 16)]
+        + [f"SIGRTMAX-{number}" for number in range(1, 15)]
+    ),
+    "windows": ["SIGKILL", "SIGTERM"],
+}
 _PROBE_NUMBERS: Final = (
     "initialDelaySeconds",
     "timeoutSeconds",
@@ -32,20 +76,16 @@ _PROBE_NUMBERS: Final = (
 
 def validate_probes(container: Obj, path: str, grace_s: int) -> Iterator[FieldError]:
     """All probes of a container."""
-    for name in ("livenessProbe", "startupProbe"):
-        probe = container.get(name)
-        if probe is not None:
-            yield from _validate_probe(probe, f"{path}.{name}", grace_s)
-            threshold = probe.get("successThreshold", 1)
-            if threshold != 1:
-                yield invalid_value(f"{path}.{name}.successThreshold", threshold, "must be 1")
-    probe = container.get("readinessProbe")
-    if probe is not None:
-        at = f"{path}.readinessProbe"
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        probe, at = container.get(name), f"{path}.{name}"
+        if probe is None:
+            continue
         yield from _validate_probe(probe, at, grace_s)
-        if probe.get("terminationGracePeriodSeconds") is not None:
-            value = probe["terminationGracePeriodSeconds"]
-            yield invalid_value(f"{at}.terminationGracePeriodSeconds", value, "must not be set for readinessProbes")
+        if name == "readinessProbe":
+            if (value := probe.get("terminationGracePeriodSeconds")) is not None:
+                yield invalid_value(f"{at}.terminationGracePeriodSeconds", value, "must not be set for readinessProbes")
+        elif (threshold := probe.get("successThreshold", 1)) != 1:
+            yield invalid_value(f"{at}.successThreshold", threshold, "must be 1")
 
 
 def _validate_probe(probe: Obj, path: str, grace_s: int) -> Iterator[FieldError]:
@@ -57,12 +97,19 @@ def _validate_probe(probe: Obj, path: str, grace_s: int) -> Iterator[FieldError]
         yield invalid_value(f"{path}.terminationGracePeriodSeconds", own_grace, "must be greater than 0")
 
 
-def validate_lifecycle(lifecycle: Obj, path: str, grace_s: int) -> Iterator[FieldError]:
-    """`postStart`, `preStop` and `stopSignal` of a container."""
+def validate_lifecycle(lifecycle: Obj, path: str, grace_s: int, system: Obj | None) -> Iterator[FieldError]:
+    """`postStart`, `preStop` and `stopSignal` of a container; `system` is the pod's `os`."""
     for name in ("postStart", "preStop"):
         hook = lifecycle.get(name)
         if hook is not None:
             yield from _validate_handler(hook, f"{path}.{name}", _HOOK_HANDLERS, grace_s)
+    signal, at = lifecycle.get("stopSignal"), f"{path}.stopSignal"
+    if signal is None:
+        return
+    if system is None:
+        yield forbidden_field(at, "may not be set for containers with empty `spec.os.name`")
+    elif (supported := _STOP_SIGNALS.get(system.get("name") or "")) and signal not in supported:
+        yield not_supported(at, signal, supported)
 
 
 def _validate_handler(owner: Obj, path: str, names: tuple[str, ...], grace_s: int) -> Iterator[FieldError]:
@@ -94,7 +141,7 @@ def _validate_http(action: Obj, path: str) -> Iterator[FieldError]:
     if not action.get("path"):
         yield required(f"{path}.path")
     yield from validate_port_or_name(action.get("port", 0), f"{path}.port")
-    scheme = action.get("scheme", "HTTP")
+    scheme = action.get("scheme") or ""
     if scheme not in ("HTTP", "HTTPS"):
         yield not_supported(f"{path}.scheme", scheme, ("HTTP", "HTTPS"))
     for header in action.get("httpHeaders") or ():

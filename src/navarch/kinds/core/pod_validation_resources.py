@@ -5,14 +5,14 @@ In: a container's (or pod's) `resources` and its path.  Out: field errors in Kub
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import qualified_name_problems
+from navarch.api.validation import Problems, qualified_name_problems, validate_dns_label
 from navarch.kinds.core.resource_lists import amount_of, format_amount, pod_amounts, pod_level_resource
 
 _STANDARD_CONTAINER: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
@@ -89,6 +89,11 @@ def read_amount(value: Any) -> Fraction | None:
         return None
 
 
+def whole(amount: Fraction) -> int:
+    """An amount in whole units, rounded away from zero, as Go reads a quantity as an integer."""
+    return -whole(-amount) if amount < 0 else -(-amount.numerator // amount.denominator)
+
+
 def validate_resource_value(name: str, value: Any, path: str) -> Iterator[FieldError]:
     """One amount of one resource: a quantity, not negative, whole where pieces are counted."""
     amount = read_amount(value)
@@ -101,7 +106,8 @@ def validate_resource_value(name: str, value: Any, path: str) -> Iterator[FieldE
         yield invalid_value(path, str(value), NOT_INTEGER)
 
 
-def _overcommittable(name: str) -> bool:
+def overcommittable(name: str) -> bool:
+    """Whether a limit may be above the request."""
     return is_native_resource(name) and not is_hugepage(name)
 
 
@@ -109,32 +115,54 @@ def validate_resource_requirements(
     resources: Obj, path: str, claim_names: frozenset[str] = frozenset()
 ) -> Iterator[FieldError]:
     """`resources` of a container."""
+    yield from _validate_amounts(resources, path, container_resource_problems)
+    if resources.get("claims"):
+        yield from _validate_claims(resources["claims"], f"{path}.claims", claim_names)
+
+
+def _validate_amounts(resources: Obj, path: str, name_problems: Callable[[str], Problems]) -> Iterator[FieldError]:
     limits: Mapping[str, Any] = resources.get("limits") or {}
     requests: Mapping[str, Any] = resources.get("requests") or {}
-    for field, listed in (("limits", limits), ("requests", requests)):
-        for name, value in listed.items():
-            at = f"{path}.{field}[{name}]"
-            for problem in container_resource_problems(name):
-                yield invalid_value(at, name, problem)
-            yield from validate_resource_value(name, value, at)
+    for name, value in limits.items():
+        yield from _validate_amount(name, value, f"{path}.limits[{name}]", name_problems)
+        yield from _validate_pages(name, value, f"{path}.limits[{name}]")
     for name, value in requests.items():
+        yield from _validate_amount(name, value, f"{path}.requests[{name}]", name_problems)
         yield from _against_limit(name, value, limits, path)
-    named = {*limits, *requests}
-    if any(is_hugepage(name) for name in named) and not named & {"cpu", "memory"}:
+        yield from _validate_pages(name, value, f"{path}.requests[{name}]")
+    if "cpu" in limits or "memory" in limits or "cpu" in requests or "memory" in requests:
+        return
+    if any(is_hugepage(name) for name in (*limits, *requests)):
         yield forbidden_field(path, "HugePages require cpu or memory")
-    yield from _validate_claims(resources.get("claims") or (), f"{path}.claims", claim_names)
+
+
+def _validate_amount(
+    name: str, value: Any, path: str, name_problems: Callable[[str], Problems]
+) -> Iterator[FieldError]:
+    for problem in name_problems(name):
+        yield invalid_value(path, name, problem)
+    yield from validate_resource_value(name, value, path)
+
+
+def _validate_pages(name: str, value: Any, path: str) -> Iterator[FieldError]:
+    """Huge pages are asked for in whole pages."""
+    if not is_hugepage(name):
+        return
+    size, amount = read_amount(name.removeprefix("hugepages-")), read_amount(value)
+    if amount is not None and (not size or size < 0 or amount % size):
+        yield invalid_value(path, str(value), f"{value} is not positive integer multiple of {name}")
 
 
 def _against_limit(name: str, value: Any, limits: Mapping[str, Any], path: str) -> Iterator[FieldError]:
     request = read_amount(value)
     if name not in limits:
-        if not _overcommittable(name):
+        if not overcommittable(name):
             yield required(f"{path}.limits", "Limit must be set for non overcommitable resources")
         return
     limit = read_amount(limits[name])
     if request is None or limit is None:
         return
-    if not _overcommittable(name):
+    if not overcommittable(name):
         if request != limit:
             yield invalid_value(f"{path}.requests", str(value), f"must be equal to {name} limit of {limits[name]}")
     elif request > limit:
@@ -143,42 +171,53 @@ def _against_limit(name: str, value: Any, limits: Mapping[str, Any], path: str) 
 
 
 def _validate_claims(claims: Any, path: str, claim_names: frozenset[str]) -> Iterator[FieldError]:
-    seen: set[tuple[str, str]] = set()
+    """References to the pod's resource claims: to a claim as a whole, or to one request of it, once each."""
+    whole: set[str] = set()
+    parts: set[tuple[str, str]] = set()
     for index, claim in enumerate(claims):
-        name = claim.get("name") or ""
-        at = f"{path}[{index}]"
+        name, request, at = claim.get("name") or "", claim.get("request") or "", f"{path}[{index}]"
         if not name:
-            yield required(f"{at}.name")
+            yield required(at)
             continue
-        key = (name, claim.get("request") or "")
-        if key in seen:
+        if name in whole:
             yield duplicate(at, name)
-        elif name not in claim_names:
+        elif request:
+            yield from validate_dns_label(request, f"{at}.request")
+            if (name, request) in parts:
+                yield duplicate(at, f"{name}/{request}")
+            parts.add((name, request))
+        else:
+            for other, _ in parts:
+                if other == name:
+                    yield duplicate(at, name)
+            whole.add(name)
+        if name not in claim_names:
             detail = "must be one of the names in pod.spec.resourceClaims"
-            if not claim_names:
-                detail += " which is empty"
+            detail += f": {', '.join(sorted(claim_names))}" if claim_names else " which is empty"
             yield FieldError("FieldValueNotFound", at, detail, name)
-        seen.add(key)
 
 
 def validate_pod_resources(spec: Obj, path: str) -> Iterator[FieldError]:
     """`spec.resources`: amounts for the pod as a whole, no less than its containers ask for."""
     resources = spec["resources"]
-    limits: Mapping[str, Any] = resources.get("limits") or {}
-    requests: Mapping[str, Any] = resources.get("requests") or {}
-    supported = ("cpu", "memory", "hugepages-")
-    for field, listed in (("limits", limits), ("requests", requests)):
-        for name, value in listed.items():
-            at = f"{path}.{field}[{name}]"
-            if not pod_level_resource(name):
-                yield not_supported(at, name, supported)
-            yield from validate_resource_value(name, value, at)
-    if resources.get("claims"):
+    if (spec.get("os") or {}).get("name") == "windows":
+        yield forbidden_field(path, "may not be set for a windows pod")
+        return
+    if resources.get("claims") is not None:
         yield forbidden_field(f"{path}.claims", "claims may not be set for Resources at pod-level")
-    for name, value in requests.items():
-        yield from _against_limit(name, value, limits, path)
+    for field in ("limits", "requests"):
+        for name in resources.get(field) or ():
+            if not resource_name_problems(name) and not pod_level_resource(name):
+                yield not_supported(f"{path}.{field}[{name}]", name, ("cpu", "hugepages-", "memory"))
+    yield from _validate_amounts(resources, path, resource_name_problems)
+    yield from _validate_consistency(spec, resources, path)
+
+
+def _validate_consistency(spec: Obj, resources: Obj, path: str) -> Iterator[FieldError]:
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     try:
         asked = pod_amounts({**spec, "resources": {}}, overhead=False)
+        capped = pod_amounts({**spec, "resources": {}}, "limits", overhead=False)
     except (ValueError, TypeError, ArithmeticError):
         return  # the containers' own errors say so
     for name, amount in asked.items():
@@ -186,20 +225,31 @@ def validate_pod_resources(spec: Obj, path: str) -> Iterator[FieldError]:
         if own is not None and amount > own:
             detail = f"must be greater than or equal to aggregate container requests of {format_amount(amount)}"
             yield invalid_value(f"{path}.requests[{name}]", str(requests[name]), detail)
+    for name, amount in capped.items():
+        own = read_amount(limits[name]) if is_hugepage(name) and name in limits else None
+        if own is not None and amount > own:
+            detail = f"must be greater than or equal to aggregate container limits of {format_amount(amount)}"
+            yield invalid_value(f"{path}.limits[{name}]", str(limits[name]), detail)
+    for index, container in enumerate(spec.get("containers") or ()):
+        for name, value in ((container.get("resources") or {}).get("limits") or {}).items():
+            whole, own = read_amount(limits[name]) if name in limits else None, read_amount(value)
+            if whole is not None and own is not None and own > whole:
+                detail = f"must be less than or equal to pod limits of {limits[name]}"
+                yield invalid_value(f"{path}.containers[{index}][{name}].limits", str(value), detail)
 
 
 def validate_resize_policy(policies: Any, path: str, restart_policy: str) -> Iterator[FieldError]:
     """A container's `resizePolicy`."""
     seen: set[str] = set()
     for index, policy in enumerate(policies):
-        at = f"{path}[{index}]"
         name, restart = policy.get("resourceName") or "", policy.get("restartPolicy") or ""
         if name in seen:
-            yield duplicate(at, name)
+            yield duplicate(f"{path}[{index}]", name)
         seen.add(name)
-        if name not in ("cpu", "memory"):
-            yield not_supported(at, name, ("cpu", "memory"))
-        if restart not in ("NotRequired", "RestartContainer"):
-            yield not_supported(at, restart, ("NotRequired", "RestartContainer"))
-        elif restart_policy == "Never" and restart != "NotRequired":
-            yield invalid_value(at, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'")
+        for value, supported in ((name, ("cpu", "memory")), (restart, ("NotRequired", "RestartContainer"))):
+            if not value:
+                yield required(path)
+            elif value not in supported:
+                yield not_supported(path, value, supported)
+        if restart_policy == "Never" and restart != "NotRequired":
+            yield invalid_value(path, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")

@@ -6,7 +6,7 @@ validated here for persistent volumes too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
@@ -14,33 +14,18 @@ from navarch.api.meta import Obj
 from navarch.api.validation import (
     dns_subdomain_problems,
     label_value_problems,
-    qualified_name_problems,
     validate_dns_label,
     validate_label_selector,
-    validate_labels,
     validate_qualified_name,
 )
 
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _NO_KEY: Final = "can not be empty"
+_NO_SELECTOR: Final = "must not be specified when labelSelector is not set"
 _WEIGHT: Final = "must be in the range 1-100"
 
 
-def validate_scheduling(spec: Obj, path: str) -> Iterator[FieldError]:
-    """Everything of a pod's spec that says where it may run."""
-    if spec.get("nodeSelector"):
-        yield from validate_labels(spec["nodeSelector"], f"{path}.nodeSelector")
-    if spec.get("affinity"):
-        yield from _validate_affinity(spec["affinity"], f"{path}.affinity")
-    if spec.get("tolerations"):
-        yield from validate_tolerations(spec["tolerations"], f"{path}.tolerations")
-    if spec.get("topologySpreadConstraints"):
-        yield from _validate_spread(spec["topologySpreadConstraints"], f"{path}.topologySpreadConstraints")
-    if spec.get("schedulingGates"):
-        yield from _validate_gates(spec["schedulingGates"], f"{path}.schedulingGates")
-
-
-def _validate_affinity(affinity: Obj, path: str) -> Iterator[FieldError]:
+def validate_affinity(affinity: Obj, path: str) -> Iterator[FieldError]:
     node = affinity.get("nodeAffinity")
     if node:
         at = f"{path}.nodeAffinity"
@@ -50,7 +35,9 @@ def _validate_affinity(affinity: Obj, path: str) -> Iterator[FieldError]:
         for index, term in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
             here = f"{at}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
             yield from _validate_weight(term, here)
-            yield from validate_node_selector_term(term.get("preference") or {}, f"{here}.preference")
+            # A label that no node can have is a preference that costs nothing.
+            preference = term.get("preference") or {}
+            yield from validate_node_selector_term(preference, f"{here}.preference", any_values=True)
     for name in ("podAffinity", "podAntiAffinity"):
         rules = affinity.get(name)
         if not rules:
@@ -79,10 +66,15 @@ def validate_node_selector(selector: Obj, path: str) -> Iterator[FieldError]:
         yield from validate_node_selector_term(term, f"{path}.nodeSelectorTerms[{index}]")
 
 
-def validate_node_selector_term(term: Obj, path: str) -> Iterator[FieldError]:
+def validate_node_selector_term(term: Obj, path: str, *, any_values: bool = False) -> Iterator[FieldError]:
     """One alternative of a node selector."""
     for index, requirement in enumerate(term.get("matchExpressions") or ()):
-        yield from _validate_expression(requirement, f"{path}.matchExpressions[{index}]")
+        at = f"{path}.matchExpressions[{index}]"
+        yield from _validate_expression(requirement, at)
+        if not any_values:
+            for number, value in enumerate(requirement.get("values") or ()):
+                for problem in label_value_problems(value):
+                    yield invalid_value(f"{at}.values[{number}]", value, problem)
     for index, requirement in enumerate(term.get("matchFields") or ()):
         yield from _validate_match_field(requirement, f"{path}.matchFields[{index}]")
 
@@ -102,10 +94,6 @@ def _validate_expression(requirement: Obj, path: str) -> Iterator[FieldError]:
     else:
         yield invalid_value(f"{path}.operator", operator, "not a valid selector operator")
     yield from validate_qualified_name(requirement.get("key") or "", f"{path}.key")
-    if operator in ("In", "NotIn"):
-        for number, value in enumerate(values):
-            for problem in label_value_problems(value):
-                yield invalid_value(f"{path}.values[{number}]", value, problem)
 
 
 def _validate_match_field(requirement: Obj, path: str) -> Iterator[FieldError]:
@@ -130,19 +118,32 @@ def _validate_pod_term(term: Obj, path: str) -> Iterator[FieldError]:
     yield from validate_label_selector(term.get("namespaceSelector"), f"{path}.namespaceSelector")
     for namespace in term.get("namespaces") or ():
         yield from validate_dns_label(namespace, f"{path}.namespace")
+    yield from _validate_label_keys(term, path)
     key = term.get("topologyKey") or ""
     if not key:
         yield required(f"{path}.topologyKey", _NO_KEY)
     yield from validate_qualified_name(key, f"{path}.topologyKey")
-    mismatching = term.get("mismatchLabelKeys") or ()
-    for number, key in enumerate(term.get("matchLabelKeys") or ()):
-        if key in mismatching:
+
+
+def _validate_label_keys(term: Obj, path: str) -> Iterator[FieldError]:
+    """`matchLabelKeys` and `mismatchLabelKeys`: keys of labels, beside a selector that does not speak of them."""
+    matching, other = term.get("matchLabelKeys") or (), term.get("mismatchLabelKeys") or ()
+    if not matching and not other:
+        return
+    selector = term.get("labelSelector")
+    for field, keys in (("matchLabelKeys", matching), ("mismatchLabelKeys", other)):
+        if keys and selector is None:
+            yield forbidden_field(f"{path}.{field}", _NO_SELECTOR)
+        elif keys:
+            for number, key in enumerate(keys):
+                yield from validate_qualified_name(key, f"{path}.{field}[{number}]")
+    for key in _said_twice(selector or {}, matching):
+        at = f"{path}[{list(matching).index(key)}]"
+        yield invalid_value(at, key, "exists in both matchLabelKeys and labelSelector")
+    for number, key in enumerate(matching):
+        if key in other:
             detail = "exists in both matchLabelKeys and mismatchLabelKeys"
             yield invalid_value(f"{path}.matchLabelKeys[{number}]", key, detail)
-    if (term.get("matchLabelKeys") or term.get("mismatchLabelKeys")) and term.get("labelSelector") is None:
-        for field in ("matchLabelKeys", "mismatchLabelKeys"):
-            if term.get(field):
-                yield forbidden_field(f"{path}.{field}", "must not be specified when labelSelector is not set")
 
 
 def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[FieldError]:
@@ -159,8 +160,8 @@ def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[Fiel
             detail = "effect must be 'NoExecute' when `tolerationSeconds` is set"
             yield invalid_value(f"{at}.effect", effect, detail)
         if operator in ("", "Equal"):
-            for problem in label_value_problems(value):
-                yield invalid_value(f"{at}.operator", value, problem)
+            if problems := label_value_problems(value):
+                yield invalid_value(f"{at}.operator", value, ";".join(problems))
         elif operator == "Exists":
             if value:
                 yield invalid_value(f"{at}.operator", value, "value must be empty when `operator` is 'Exists'")
@@ -170,7 +171,7 @@ def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[Fiel
             yield not_supported(f"{at}.effect", effect, _EFFECTS)
 
 
-def _validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldError]:
+def validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldError]:
     constraints = list(constraints)
     pairs = [(each.get("topologyKey") or "", each.get("whenUnsatisfiable") or "") for each in constraints]
     for index, constraint in enumerate(constraints):
@@ -181,9 +182,6 @@ def _validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldErr
             yield invalid_value(f"{at}.maxSkew", skew, "must be greater than zero")
         if not key:
             yield required(f"{at}.topologyKey", _NO_KEY)
-        else:
-            for problem in qualified_name_problems(key):
-                yield invalid_value(f"{at}.topologyKey", key, problem)
         if action not in ("DoNotSchedule", "ScheduleAnyway"):
             yield not_supported(f"{at}.whenUnsatisfiable", action, ("DoNotSchedule", "ScheduleAnyway"))
         # Told of the first of two, as Kubernetes does.
@@ -194,9 +192,32 @@ def _validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldErr
             policy = constraint.get(field)
             if policy is not None and policy not in ("Honor", "Ignore"):
                 yield not_supported(f"{at}.{field}", policy, ("Honor", "Ignore"))
+        yield from _validate_spread_keys(constraint, f"{at}.matchLabelKeys")
         yield from validate_label_selector(constraint.get("labelSelector"), f"{at}.labelSelector")
-        if constraint.get("matchLabelKeys") and constraint.get("labelSelector") is None:
-            yield forbidden_field(f"{at}.matchLabelKeys", "must not be specified when labelSelector is not set")
+
+
+def _validate_spread_keys(constraint: Obj, path: str) -> Iterator[FieldError]:
+    keys, selector = constraint.get("matchLabelKeys") or (), constraint.get("labelSelector")
+    if not keys:
+        return
+    if selector is None:
+        yield forbidden_field(path, _NO_SELECTOR)
+    for number, key in enumerate(keys):
+        yield from validate_qualified_name(key, f"{path}[{number}]")
+    for key in _said_twice(selector or {}, keys):
+        at = f"{path}[{list(keys).index(key)}]"
+        yield invalid_value(at, key, "exists in both matchLabelKeys and labelSelector")
+
+
+def _said_twice(selector: Obj, keys: Container[str]) -> Iterator[str]:
+    """Keys of which the selector speaks itself. The server has put the pod's own value of each into the selector: once
+    is as it should be."""
+    said = set(selector.get("matchLabels") or ())
+    for expression in selector.get("matchExpressions") or ():
+        key = expression.get("key") or ""
+        if key in said and key in keys:
+            yield key
+        said.add(key)
 
 
 def _validate_min_domains(constraint: Obj, path: str, action: str) -> Iterator[FieldError]:
@@ -210,13 +231,10 @@ def _validate_min_domains(constraint: Obj, path: str, action: str) -> Iterator[F
         yield invalid_value(f"{path}.minDomains", minimum, detail)
 
 
-def _validate_gates(gates: Iterable[Obj], path: str) -> Iterator[FieldError]:
+def validate_gates(gates: Iterable[Obj], path: str) -> Iterator[FieldError]:
     seen: set[str] = set()
     for index, gate in enumerate(gates):
         name = gate.get("name") or ""
-        if not name:
-            yield required(f"{path}[{index}]", "must be set")
-            continue
         yield from validate_qualified_name(name, f"{path}[{index}]")
         if name in seen:
             yield duplicate(f"{path}[{index}]", name)

@@ -10,9 +10,20 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
+from navarch.api.errors import (
+    FieldError,
+    duplicate,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+    required,
+    too_long,
+)
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_enum
+from navarch.kinds.core.pod_validation_windows import validate_windows_options
+from navarch.kinds.core.volume_sources import validate_relative_path
+from navarch.kinds.internal import internal
 
 _ID_RANGE: Final = "must be between 0 and 2147483647, inclusive"
 _SYSCTL: Final = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
@@ -21,6 +32,8 @@ _SYSCTL_TEXT: Final = (
     r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
 )
 _PROFILES: Final = ("Localhost", "RuntimeDefault", "Unconfined")
+_GROUP_POLICIES: Final = ("Always", "OnRootMismatch")
+_MAX_PROFILE: Final = 4095
 
 
 def _validate_id(value: Any, path: str) -> Iterator[FieldError]:
@@ -29,33 +42,53 @@ def _validate_id(value: Any, path: str) -> Iterator[FieldError]:
 
 
 def validate_pod_security_context(spec: Obj, path: str) -> Iterator[FieldError]:
-    """`spec.securityContext`, and the host namespaces it goes together with."""
-    context = spec.get("securityContext")
+    """`spec.securityContext`."""
+    context, at = spec.get("securityContext") or {}, f"{path}.securityContext"
+    get = context.get
+    if context:
+        for field in ("fsGroup", "runAsUser", "runAsGroup"):
+            yield from _validate_id(get(field), f"{at}.{field}")
+        for index, group in enumerate(get("supplementalGroups") or ()):
+            yield from _validate_id(group, f"{at}.supplementalGroups[{index}]")
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
-        yield invalid_value(f"{path}.shareProcessNamespace", True, detail)
-    if spec.get("hostUsers") is False:
-        for field in ("hostNetwork", "hostPID", "hostIPC"):
-            if spec.get(field):
-                yield forbidden_field(f"{path}.{field}", "when `hostUsers` is false")
+        yield invalid_value(f"{at}.shareProcessNamespace", True, detail)
     if not context:
         return
-    at = f"{path}.securityContext"
-    for field in ("fsGroup", "runAsUser", "runAsGroup"):
-        yield from _validate_id(context.get(field), f"{at}.{field}")
-    for index, group in enumerate(context.get("supplementalGroups") or ()):
-        yield from _validate_id(group, f"{at}.supplementalGroups[{index}]")
-    if context.get("sysctls"):
+    if get("sysctls"):
         yield from _validate_sysctls(context["sysctls"], f"{at}.sysctls", spec)
-    if context.get("fsGroupChangePolicy") is not None:
-        yield from validate_enum(
-            context["fsGroupChangePolicy"], f"{at}.fsGroupChangePolicy", ("Always", "OnRootMismatch")
-        )
-    if context.get("supplementalGroupsPolicy") is not None:
+    if get("fsGroupChangePolicy") is not None:
+        yield from validate_enum(context["fsGroupChangePolicy"], f"{at}.fsGroupChangePolicy", _GROUP_POLICIES)
+    yield from _validate_seccomp(get("seccompProfile"), f"{at}.seccompProfile")
+    yield from validate_windows_options(get("windowsOptions"), f"{at}.windowsOptions")
+    yield from _validate_app_armor(get("appArmorProfile"), f"{at}.appArmorProfile")
+    if get("supplementalGroupsPolicy") is not None:
         yield from validate_enum(
             context["supplementalGroupsPolicy"], f"{at}.supplementalGroupsPolicy", ("Merge", "Strict")
         )
-    yield from _validate_profiles(context, at)
+    if get("seLinuxChangePolicy") is not None:
+        yield from validate_enum(
+            context["seLinuxChangePolicy"], f"{at}.seLinuxChangePolicy", ("MountOption", "Recursive")
+        )
+
+
+def validate_host_users(spec: Obj, path: str) -> Iterator[FieldError]:
+    """A user namespace of the pod's own goes with none of the host's namespaces, and with no block devices."""
+    if spec.get("hostUsers") is not False:
+        return
+    detail = "when `hostUsers` is false"
+    for field, said in (("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")):
+        if spec.get(field):
+            yield forbidden_field(f"{path}.{said}", detail)
+    for container, at in containers_with_paths(spec, path):
+        if container.get("volumeDevices"):
+            yield forbidden_field(f"{at}.volumeDevices", detail)
+
+
+def containers_with_paths(spec: Obj, path: str) -> Iterator[tuple[Obj, str]]:
+    for field in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(spec.get(field) or ()):
+            yield container, f"{path}.{field}[{index}]"
 
 
 def _validate_sysctls(sysctls: list[Obj], path: str, spec: Obj) -> Iterator[FieldError]:
@@ -76,46 +109,62 @@ def _validate_sysctls(sysctls: list[Obj], path: str, spec: Obj) -> Iterator[Fiel
             yield invalid_value(at, name, "may not be specified when 'hostIPC' is true")
 
 
-def _validate_profiles(context: Obj, path: str) -> Iterator[FieldError]:
-    for field, word in (("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")):
-        profile = context.get(field)
-        if profile is None:
-            continue
-        at, kind, local = f"{path}.{field}", profile.get("type") or "", profile.get("localhostProfile")
-        if not kind:
-            yield required(f"{at}.type", f"type is required when {field} is set")
-            continue
-        if kind not in _PROFILES:
-            yield not_supported(f"{at}.type", kind, _PROFILES)
-        elif kind == "Localhost":
-            if local is None:
-                yield required(f"{at}.localhostProfile", f"must be set when {word} type is Localhost")
-            elif word == "seccomp" and local.startswith("/"):
-                yield invalid_value(f"{at}.localhostProfile", local, "must be a relative path")
-            elif word == "seccomp" and ".." in local.split("/"):
-                yield invalid_value(f"{at}.localhostProfile", local, "must not contain '..'")
-            elif word == "AppArmor" and not local.strip():
-                yield required(f"{at}.localhostProfile", "must be set when AppArmor type is Localhost")
-        elif local is not None:
-            detail = f"can only be set when {word} type is Localhost"
-            yield invalid_value(f"{at}.localhostProfile", local, detail)
+def _validate_seccomp(profile: Obj | None, path: str) -> Iterator[FieldError]:
+    if profile is None:
+        return
+    kind, local, at = profile.get("type") or "", profile.get("localhostProfile"), f"{path}.localhostProfile"
+    if not kind:
+        yield required(f"{path}.type", "type is required when seccompProfile is set")
+    elif kind not in _PROFILES:
+        yield not_supported(f"{path}.type", kind, _PROFILES)
+    if kind != "Localhost":
+        if local is not None:
+            shown = internal(profile, "SeccompProfile")
+            yield invalid_value(at, shown, "can only be set when seccomp type is Localhost")
+    elif local is None:
+        yield required(at, "must be set when seccomp type is Localhost")
+    else:
+        yield from validate_relative_path(local, at)
+
+
+def _validate_app_armor(profile: Obj | None, path: str) -> Iterator[FieldError]:
+    if profile is None:
+        return
+    kind, local, at = profile.get("type") or "", profile.get("localhostProfile"), f"{path}.localhostProfile"
+    if not kind:
+        yield required(f"{path}.type", "type is required when appArmorProfile is set")
+    elif kind not in _PROFILES:
+        yield not_supported(f"{path}.type", kind, _PROFILES)
+    elif kind != "Localhost":
+        if local is not None:
+            yield invalid_value(at, local, "can only be set when AppArmor type is Localhost")
+    elif local is None or not local:
+        yield required(at, "must be set when AppArmor type is Localhost")
+    else:
+        if local != local.strip():
+            yield invalid_value(at, local, "must not be padded with whitespace")
+        if len(local) > _MAX_PROFILE:
+            yield too_long(at, _MAX_PROFILE)
 
 
 def validate_container_security_context(context: Obj, path: str, spec: Obj) -> Iterator[FieldError]:
     """`securityContext` of a container."""
+    get = context.get
     for field in ("runAsUser", "runAsGroup"):
-        yield from _validate_id(context.get(field), f"{path}.{field}")
-    if context.get("procMount") is not None:
+        yield from _validate_id(get(field), f"{path}.{field}")
+    if get("procMount") is not None:
         yield from validate_enum(context["procMount"], f"{path}.procMount", ("Default", "Unmasked"))
         if context["procMount"] == "Unmasked" and spec.get("hostUsers") is not False:
             detail = "`hostUsers` must be false to use `Unmasked`"
             yield invalid_value(f"{path}.procMount", context["procMount"], detail)
-    yield from _validate_profiles(context, path)
-    if context.get("allowPrivilegeEscalation") is False:
-        if context.get("privileged"):
+    yield from _validate_seccomp(get("seccompProfile"), f"{path}.seccompProfile")
+    if get("allowPrivilegeEscalation") is False:
+        if get("privileged"):
             detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-            yield invalid_value(path, context, detail)
-        added = (context.get("capabilities") or {}).get("add") or ()
-        if "CAP_SYS_ADMIN" in added:
-            detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
-            yield invalid_value(path, context, detail)
+            yield invalid_value(path, internal(context, "SecurityContext"), detail)
+        for capability in (get("capabilities") or {}).get("add") or ():
+            if capability == "CAP_SYS_ADMIN":
+                detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
+                yield invalid_value(path, internal(context, "SecurityContext"), detail)
+    yield from validate_windows_options(get("windowsOptions"), f"{path}.windowsOptions")
+    yield from _validate_app_armor(get("appArmorProfile"), f"{path}.appArmorProfile")

@@ -12,6 +12,7 @@ from navarch.kinds.columns import container_images, container_names
 from navarch.kinds.columns import labels as format_labels
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
+from navarch.kinds.core.pod_warnings import pod_warnings
 from navarch.kinds.strategies import strategy
 
 
@@ -39,3 +40,6 @@ class PodTemplateStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         yield from validate_pod_template_spec(obj.get("template"), "template")
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield from pod_warnings(obj.get("template") or {}, "template")

@@ -7,12 +7,14 @@ from datetime import datetime
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import validate_labels, validate_non_negative
+from navarch.api.validation import validate_non_negative
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import pod_template_columns
 from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
-from navarch.kinds.core.pod_warnings import pod_spec_warnings
+from navarch.kinds.core.pod_warnings import pod_warnings
+from navarch.kinds.counts import complete_conditions, validate_replica_status
 from navarch.kinds.strategies import strategy
 
 
@@ -26,10 +28,6 @@ def _status_count(field: str) -> Column:
 
     name = {"replicas": "Current", "readyReplicas": "Ready"}[field]
     return Column(name, cell, type="integer", description=f"How many of status.{field}")
-
-
-def _template_spec(obj: Obj) -> Obj:
-    return ((obj.get("spec") or obj).get("template") or {}).get("spec") or {}
 
 
 @strategy("", "ReplicationController")
@@ -62,7 +60,15 @@ class ReplicationControllerStrategy(Strategy):
         return str((obj.get("status") or {}).get("replicas") or 0)
 
     def prepare_create(self, obj: Obj) -> None:
+        prepare_template(obj["spec"])
         obj["status"] = {"replicas": 0}
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        prepare_template(obj["spec"], old["spec"])
+
+    def complete(self, obj: Obj) -> None:
+        complete_conditions(obj)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
@@ -70,8 +76,6 @@ class ReplicationControllerStrategy(Strategy):
         selector = spec.get("selector") or {}
         if not selector:
             yield required("spec.selector")
-        else:
-            yield from validate_labels(selector, "spec.selector")
         yield from validate_non_negative(spec["replicas"], "spec.replicas")
         template = spec.get("template")
         if template is None:
@@ -80,7 +84,7 @@ class ReplicationControllerStrategy(Strategy):
         labels = (template.get("metadata") or {}).get("labels") or {}
         if selector and any(labels.get(key) != value for key, value in selector.items()):
             detail = "`selector` does not match template `labels`"
-            yield invalid_value("spec.template.metadata.labels", labels, detail)
+            yield invalid_value("spec.template.metadata.labels", labels or None, detail)
         yield from validate_pod_template_spec(template, "spec.template")
         policy = (template.get("spec") or {}).get("restartPolicy")
         if policy != "Always":
@@ -90,16 +94,11 @@ class ReplicationControllerStrategy(Strategy):
             yield forbidden_field("spec.template.spec.activeDeadlineSeconds", detail)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        status = obj.get("status") or {}
-        for field in ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"):
-            yield from validate_non_negative(status.get(field) or 0, f"status.{field}")
-        total = status.get("replicas") or 0
-        for field in ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"):
-            if (status.get(field) or 0) > total:
-                yield invalid_value(f"status.{field}", status[field], "cannot be greater than status.replicas")
+        return validate_replica_status(obj)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield from pod_spec_warnings(_template_spec(obj), "spec.template.spec")
+        if template := (obj.get("spec") or {}).get("template"):
+            yield from pod_warnings(template, "spec.template")
 
     def default_propagation(self) -> str:
         return "Orphan"

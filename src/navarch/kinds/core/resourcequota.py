@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.pod_validation_resources import (
@@ -14,6 +14,7 @@ from navarch.kinds.core.pod_validation_resources import (
     resource_name_problems,
     validate_resource_value,
 )
+from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
 SCOPES: Final = (
@@ -26,7 +27,10 @@ SCOPES: Final = (
     "VolumeAttributesClass",
 )
 _OPPOSITES: Final = (frozenset({"BestEffort", "NotBestEffort"}), frozenset({"Terminating", "NotTerminating"}))
-_BEST_EFFORT_RESOURCES: Final = ("pods",)
+_POD_SCOPES: Final = ("BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "PriorityClass",
+                      "CrossNamespacePodAffinity")  # fmt: skip
+_VALUED_SCOPES: Final = ("PriorityClass", "VolumeAttributesClass")
+_POD_RESOURCES: Final = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 
 
 def _usage(obj: Obj, *, limits: bool) -> str:
@@ -65,14 +69,27 @@ class ResourceQuotaStrategy(Strategy):
             at = f"spec.hard[{name}]"
             yield from _validate_quota_resource(name, at)
             yield from validate_resource_value(name, value, at)
-        scopes = spec.get("scopes") or []
-        yield from _validate_scopes(scopes, spec)
-        for index, term in enumerate((spec.get("scopeSelector") or {}).get("matchExpressions") or ()):
-            yield from _validate_scope_term(term, f"spec.scopeSelector.matchExpressions[{index}]")
+        scopes, hard = spec.get("scopes") or [], sorted(spec.get("hard") or ())
+        for scope in scopes:
+            if scope not in SCOPES:
+                yield invalid_value("spec.scopes", scopes, "unsupported scope")
+            yield from _validate_scoped(scope, hard, "spec.scopes", scopes)
+        yield from _validate_opposites(scopes, "spec.scopes", scopes)
+        selector = spec.get("scopeSelector")
+        if selector is not None:
+            at = "spec.scopeSelector.matchExpressions"
+            terms = selector.get("matchExpressions") or ()
+            for term in terms:
+                scope = term.get("scopeName") or ""
+                if scope not in SCOPES:
+                    yield invalid_value(f"{at}.scopeName", scope, "unsupported scope")
+                yield from _validate_scoped(scope, hard, at, internal(selector, "ScopeSelector"))
+                yield from _validate_scope_term(term, scope, at)
+            yield from _validate_opposites([term.get("scopeName") or "" for term in terms], at, scopes or None)
         if old is not None:
             before = (old.get("spec") or {}).get("scopes") or []
-            if sorted(before) != sorted(scopes):
-                yield invalid_value("spec.scopes", scopes, "field is immutable")
+            if set(before) != set(scopes):
+                yield invalid_value("spec.scopes", scopes or None, "field is immutable")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         status = obj.get("status") or {}
@@ -90,26 +107,26 @@ def _validate_quota_resource(name: str, path: str) -> Iterator[FieldError]:
         yield invalid_value(path, name, "must be a standard resource for quota")
 
 
-def _validate_scopes(scopes: list[str], spec: Obj) -> Iterator[FieldError]:
-    hard = set(spec.get("hard") or ())
-    for scope in scopes:
-        if scope not in SCOPES:
-            yield invalid_value("spec.scopes", scope, "unsupported scope")
-        elif scope == "BestEffort" and hard - set(_BEST_EFFORT_RESOURCES):
-            yield invalid_value("spec.scopes", scopes, "unsupported scope applied to resource")
+def _validate_scoped(scope: str, hard: list[str], path: str, shown: Any) -> Iterator[FieldError]:
+    """A scope of pods limits what pods use."""
+    if scope not in _POD_SCOPES:
+        return
+    for name in hard:
+        if is_standard_resource(name) and not (name == "pods" or (scope != "BestEffort" and name in _POD_RESOURCES)):
+            yield invalid_value(path, shown, "unsupported scope applied to resource")
+
+
+def _validate_opposites(scopes: list[str], path: str, shown: Any) -> Iterator[FieldError]:
     for pair in _OPPOSITES:
         if pair <= set(scopes):
-            yield invalid_value("spec.scopes", scopes, "conflicting scopes")
+            yield invalid_value(path, shown, "conflicting scopes")
 
 
-def _validate_scope_term(term: Obj, path: str) -> Iterator[FieldError]:
-    scope, operator = term.get("scopeName") or "", term.get("operator") or ""
-    values = term.get("values") or ()
-    if scope not in SCOPES:
-        yield invalid_value(f"{path}.scopeName", scope, "unsupported scope")
-    elif scope not in ("PriorityClass", "VolumeAttributesClass") and operator != "Exists":
+def _validate_scope_term(term: Obj, scope: str, path: str) -> Iterator[FieldError]:
+    operator, values = term.get("operator") or "", term.get("values") or []
+    if scope in SCOPES and scope not in _VALUED_SCOPES and operator != "Exists":
         detail = (
-            "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+            "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
             "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or "
             "ResourceQuotaScopeCrossNamespacePodAffinity"
         )
@@ -121,6 +138,6 @@ def _validate_scope_term(term: Obj, path: str) -> Iterator[FieldError]:
     elif operator in ("Exists", "DoesNotExist"):
         if values:
             detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
-            yield invalid_value(f"{path}.values", list(values), detail)
+            yield invalid_value(f"{path}.values", values, detail)
     else:
-        yield not_supported(f"{path}.operator", operator, ("In", "NotIn", "Exists", "DoesNotExist"))
+        yield invalid_value(f"{path}.operator", operator, "not a valid selector operator")

@@ -16,7 +16,12 @@ from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import labels as format_labels
 from navarch.kinds.core.cells import NONE
-from navarch.kinds.core.service_validation import validate_service, validate_service_update
+from navarch.kinds.core.service_validation import (
+    validate_service,
+    validate_service_status,
+    validate_service_update,
+)
+from navarch.kinds.core.service_warnings import service_warnings
 from navarch.kinds.strategies import strategy
 
 _AFFINITY_TIMEOUT_S: Final = 10800
@@ -102,7 +107,8 @@ class ServiceStrategy(Strategy):
             if not port.get("targetPort"):
                 port["targetPort"] = port.get("port", 0)
         kind = spec["type"]
-        if kind in _EXTERNAL_TYPES and not spec.get("externalTrafficPolicy"):
+        accessible = kind in _EXTERNAL_TYPES or (kind == "ClusterIP" and spec.get("externalIPs"))
+        if accessible and not spec.get("externalTrafficPolicy"):
             spec["externalTrafficPolicy"] = "Cluster"
         if kind in ("ClusterIP", *_EXTERNAL_TYPES) and not spec.get("internalTrafficPolicy"):
             spec["internalTrafficPolicy"] = "Cluster"
@@ -128,14 +134,11 @@ class ServiceStrategy(Strategy):
         if old is not None:
             yield from validate_service_update(obj, old)
 
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        return validate_service_status(obj)
+
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        spec = obj["spec"]
-        if spec.get("type") == "ExternalName" and spec.get("externalIPs"):
-            yield 'spec.externalIPs is ignored when spec.type is "ExternalName"'
-        if spec.get("clusterIP") == "None" and spec.get("loadBalancerIP"):
-            yield "spec.loadBalancerIP is ignored for a headless service"
-        if spec.get("clusterIP") == "None" and spec.get("sessionAffinity") not in (None, "None"):
-            yield "spec.SessionAffinity is ignored for Headless Services"
+        return service_warnings(obj, old)
 
 
 def _agree_on_addresses(spec: Obj, was: Obj) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Final
 
+from navarch.api.addresses import NOT_AN_IP, read_ip
 from navarch.api.errors import (
     FieldError,
     duplicate,
-    forbidden_field,
     invalid_value,
     not_supported,
     required,
@@ -18,10 +17,14 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj
 from navarch.api.validation import (
-    dns_label_problems,
+    Problems,
     dns_subdomain_problems,
+    label_value_problems,
+    validate_dns_label,
     validate_immutable,
     validate_labels,
+    validate_not_special_ip,
+    validate_qualified_name,
 )
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Strategy
@@ -30,6 +33,9 @@ from navarch.kinds.strategies import strategy
 _MAX_ENDPOINTS: Final = 1000
 _MAX_PORTS: Final = 20_000
 _MAX_ADDRESSES: Final = 100
+_MAX_TOPOLOGY: Final = 16
+_MAX_HINTS: Final = 8
+_HOSTNAME: Final = "kubernetes.io/hostname"
 _TYPES: Final = ("FQDN", "IPv4", "IPv6")
 
 
@@ -58,6 +64,13 @@ class EndpointSliceStrategy(Strategy):
             port.setdefault("name", "")
             if not port.get("protocol"):
                 port["protocol"] = "TCP"
+        for endpoint in obj.get("endpoints") or ():
+            _default_node(endpoint)
+
+    def complete(self, obj: Obj) -> None:
+        super().complete(obj)
+        for endpoint in obj["endpoints"] or ():
+            endpoint.setdefault("conditions", {})
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         kind = obj.get("addressType")
@@ -76,6 +89,15 @@ class EndpointSliceStrategy(Strategy):
             yield from validate_immutable(kind, old.get("addressType"), "addressType")
 
 
+def _default_node(endpoint: Obj) -> None:
+    """The node has a field of its own, and is no longer said by the topology."""
+    topology = endpoint.get("deprecatedTopology")
+    if topology and _HOSTNAME in topology:
+        del topology[_HOSTNAME]
+        if not topology:
+            del endpoint["deprecatedTopology"]
+
+
 def _validate_endpoint(endpoint: Obj, kind: str, path: str) -> Iterator[FieldError]:
     addresses = endpoint.get("addresses") or []
     if not addresses:
@@ -83,35 +105,61 @@ def _validate_endpoint(endpoint: Obj, kind: str, path: str) -> Iterator[FieldErr
     elif len(addresses) > _MAX_ADDRESSES:
         yield too_many(f"{path}.addresses", len(addresses), _MAX_ADDRESSES)
     for index, address in enumerate(addresses):
-        yield from _validate_address(address, kind, f"{path}.addresses[{index}]")
-    if (host := endpoint.get("hostname")) is not None:
-        for problem in dns_label_problems(host):
-            yield invalid_value(f"{path}.hostname", host, problem)
+        yield from _validate_address(address, kind, f"{path}.addresses", index)
     if (node := endpoint.get("nodeName")) is not None:
         for problem in dns_subdomain_problems(node):
             yield invalid_value(f"{path}.nodeName", node, problem)
-    yield from validate_labels(endpoint.get("deprecatedTopology") or {}, f"{path}.deprecatedTopology")
+    topology = endpoint.get("deprecatedTopology") or {}
+    if len(topology) > _MAX_TOPOLOGY:
+        yield too_many(f"{path}.deprecatedTopology", len(topology), _MAX_TOPOLOGY)
+    yield from validate_labels(topology, f"{path}.deprecatedTopology")
+    if (host := endpoint.get("hostname")) is not None:
+        yield from validate_dns_label(host, f"{path}.hostname")
+    for name, problems_of in (("forZones", label_value_problems), ("forNodes", dns_subdomain_problems)):
+        yield from _validate_hints((endpoint.get("hints") or {}).get(name) or [], f"{path}.hints.{name}", problems_of)
 
 
-def _validate_address(address: str, kind: str, path: str) -> Iterator[FieldError]:
+def _validate_hints(hints: list[Obj], path: str, problems_of: Callable[[str], Problems]) -> Iterator[FieldError]:
+    if len(hints) > _MAX_HINTS:
+        yield too_many(path, len(hints), _MAX_HINTS)
+        return
+    seen: set[str] = set()
+    for index, hint in enumerate(hints):
+        name = hint.get("name") or ""
+        if name in seen:
+            yield duplicate(f"{path}[{index}].name", name)
+        seen.add(name)
+        for problem in problems_of(name):
+            yield invalid_value(f"{path}[{index}].name", name, problem)
+
+
+def _validate_address(address: str, kind: str, path: str, index: int) -> Iterator[FieldError]:
+    at = f"{path}[{index}]"
     if kind == "FQDN":
-        for problem in dns_subdomain_problems(address):
-            yield invalid_value(path, address, problem)
+        yield from _validate_full_name(address, at)
+    elif kind in ("IPv4", "IPv6"):
+        parsed = read_ip(address)
+        if parsed is None:
+            yield invalid_value(at, address, NOT_AN_IP)
+            return
+        if f"IPv{parsed.version}" != kind:
+            yield invalid_value(path, address, f"must be an {kind} address")
+        yield from validate_not_special_ip(address, at)
+
+
+def _validate_full_name(name: str, path: str) -> Iterator[FieldError]:
+    if not name:
+        yield required(path)
         return
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        yield invalid_value(path, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+    name = name.removesuffix(".")
+    if problems := dns_subdomain_problems(name):
+        for problem in problems:
+            yield invalid_value(path, name, problem)
         return
-    if kind in ("IPv4", "IPv6") and f"IPv{parsed.version}" != kind:
-        yield invalid_value(path, address, f"must be an {kind} address")
-    for present, problem in (
-        (parsed.is_unspecified, f"may not be unspecified ({address})"),
-        (parsed.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (parsed.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-    ):
-        if present:
-            yield invalid_value(path, address, problem)
+    if name.count(".") < 2:
+        yield invalid_value(path, name, "should be a domain with at least three segments separated by dots")
+    for label in name.split("."):
+        yield from validate_dns_label(label, path)
 
 
 def _validate_ports(ports: list[Obj]) -> Iterator[FieldError]:
@@ -122,8 +170,7 @@ def _validate_ports(ports: list[Obj]) -> Iterator[FieldError]:
     for index, port in enumerate(ports):
         path, name = f"ports[{index}]", port.get("name") or ""
         if name:
-            for problem in dns_label_problems(name):
-                yield invalid_value(f"{path}.name", name, problem)
+            yield from validate_dns_label(name, f"{path}.name")
         if name in seen:
             yield duplicate(f"{path}.name", name)
         seen.add(name)
@@ -135,5 +182,5 @@ def _validate_ports(ports: list[Obj]) -> Iterator[FieldError]:
             yield required(f"{path}.protocol")
         elif protocol not in ("TCP", "UDP", "SCTP"):
             yield not_supported(f"{path}.protocol", protocol, ["SCTP", "TCP", "UDP"])
-        if port.get("appProtocol") == "":
-            yield forbidden_field(f"{path}.appProtocol", "must not be empty where it is set")
+        if (application := port.get("appProtocol")) is not None:
+            yield from validate_qualified_name(application, f"{path}.appProtocol")

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from navarch.api.errors import FieldError, invalid_value, not_supported, required
+from navarch.api.addresses import ip_problems
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required, too_long
 from navarch.api.meta import Obj, get_path
 from navarch.api.validation import (
     dns_label_1035_problems,
     dns_subdomain_problems,
-    ip_problems,
-    path_segment_problems,
+    validate_dns_label,
+    validate_domain_prefixed_path,
     validate_immutable,
+    validate_ip,
+    validate_path_segment,
     validate_port,
     validate_port_name,
     wildcard_subdomain_problems,
@@ -55,11 +58,8 @@ class IngressStrategy(Strategy):
         spec = obj.get("spec") or {}
         rules, backend = spec.get("rules") or [], spec.get("defaultBackend")
         annotated = (obj["metadata"].get("annotations") or {}).get(_ANNOTATION_CLASS)
-        if old is None and annotated and spec.get("ingressClassName"):
-            detail = "can not be set when the class field is also set"
-            yield invalid_value(f"metadata.annotations[{_ANNOTATION_CLASS}]", annotated, detail)
         if not rules and backend is None:
-            yield invalid_value("spec", spec, "either `defaultBackend` or `rules` must be specified")
+            yield invalid_value("spec", None, "either `defaultBackend` or `rules` must be specified")
         if backend is not None:
             yield from _validate_backend(backend, "spec.defaultBackend")
         for index, rule in enumerate(rules):
@@ -72,6 +72,21 @@ class IngressStrategy(Strategy):
         if (name := spec.get("ingressClassName")) is not None:
             for problem in dns_subdomain_problems(name):
                 yield invalid_value("spec.ingressClassName", name, problem)
+        if old is None and annotated is not None and name is not None and annotated != name:
+            detail = "must match `ingressClassName` when both are specified"
+            yield invalid_value(f"annotations.{_ANNOTATION_CLASS}", annotated, detail)
+
+    def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+        before = (get_path(old, "status.loadBalancer") or {}).get("ingress") or ()
+        for index, entry in enumerate((get_path(obj, "status.loadBalancer") or {}).get("ingress") or ()):
+            at = f"status.loadBalancer.ingress[{index}]"
+            if (ip := entry.get("ip")) and not any(ip == each.get("ip") for each in before):
+                yield from validate_ip(ip, f"{at}.ip")
+            if hostname := entry.get("hostname"):
+                for problem in dns_subdomain_problems(hostname):
+                    yield invalid_value(f"{at}.hostname", hostname, problem)
+                if not ip_problems(hostname):
+                    yield invalid_value(f"{at}.hostname", hostname, "must be a DNS name, not an IP address")
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         if old is None and _ANNOTATION_CLASS in (obj["metadata"].get("annotations") or {}):
@@ -103,7 +118,8 @@ def _validate_path(entry: Obj, path: str) -> Iterator[FieldError]:
     kind, value = entry.get("pathType"), entry.get("path") or ""
     if kind is None:
         yield required(f"{path}.pathType", "pathType must be specified")
-    elif kind in ("Exact", "Prefix"):
+        return
+    if kind in ("Exact", "Prefix"):
         if not value.startswith("/"):
             yield invalid_value(f"{path}.path", value, "must be an absolute path")
         if value:
@@ -126,30 +142,37 @@ def _validate_backend(backend: Obj, path: str) -> Iterator[FieldError]:
     if service is not None and resource is not None:
         yield invalid_value(path, "", "cannot set both resource and service backends")
     elif resource is not None:
-        for name in ("kind", "name"):
-            if not resource.get(name):
-                yield required(f"{path}.resource.{name}")
+        yield from _validate_reference(resource, f"{path}.resource")
     elif service is None:
-        yield required(path, "must specify a service or resource backend")
+        yield invalid_value(path, "", "resource or service backend is required")
     else:
-        yield from _validate_service_backend(service, f"{path}.service")
+        yield from _validate_service_backend(service, path)
+
+
+def _validate_reference(reference: Obj, path: str) -> Iterator[FieldError]:
+    """An object of whatever type, in the same namespace or in none."""
+    if (group := reference.get("apiGroup")) is not None:
+        for problem in dns_subdomain_problems(group):
+            yield invalid_value(f"{path}.apiGroup", group, problem)
+    for name in ("kind", "name"):
+        yield from validate_path_segment(reference.get(name) or "", f"{path}.{name}")
 
 
 def _validate_service_backend(service: Obj, path: str) -> Iterator[FieldError]:
     name = service.get("name")
     if not name:
-        yield required(f"{path}.name")
+        yield required(f"{path}.service.name")
     else:
         for problem in dns_label_1035_problems(name):
-            yield invalid_value(f"{path}.name", name, problem)
+            yield invalid_value(f"{path}.service.name", name, problem)
     port = service.get("port") or {}
     number, port_name = port.get("number"), port.get("name")
     if number and port_name:
         yield invalid_value(path, "", "cannot set both port name & port number")
     elif port_name:
-        yield from validate_port_name(port_name, f"{path}.port.name")
+        yield from validate_port_name(port_name, f"{path}.service.port.name")
     elif number:
-        yield from validate_port(number, f"{path}.port.number")
+        yield from validate_port(number, f"{path}.service.port.number")
     else:
         yield required(path, "port name or number is required")
 
@@ -183,30 +206,23 @@ class IngressClassStrategy(Strategy):
         if old is not None:
             before = (old.get("spec") or {}).get("controller")
             yield from validate_immutable(controller, before, "spec.controller")
-        if not controller:
-            yield required("spec.controller")
-        elif "/" not in controller:
-            detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-            yield invalid_value("spec.controller", controller, detail)
-        elif len(controller) > 250:
-            yield FieldError("FieldValueTooLong", "spec.controller", "may not be more than 250 bytes")
+        if len(controller or "") > 250:
+            yield too_long("spec.controller", 250)
+        yield from validate_domain_prefixed_path(controller or "", "spec.controller")
         parameters = spec.get("parameters")
         if parameters is not None:
             yield from _validate_parameters(parameters, "spec.parameters")
 
 
 def _validate_parameters(parameters: Obj, path: str) -> Iterator[FieldError]:
-    for name in ("kind", "name"):
-        value = parameters.get(name)
-        if not value:
-            yield required(f"{path}.{name}", f"{name} is required" if name == "kind" else "name is required")
-        else:
-            for problem in path_segment_problems(value):
-                yield invalid_value(f"{path}.{name}", value, problem)
-    scope = parameters.get("scope")
-    if scope == "Namespace" and not parameters.get("namespace"):
-        yield required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'")
-    elif scope == "Cluster" and parameters.get("namespace"):
-        yield FieldError("FieldValueForbidden", f"{path}.namespace", "`parameters.scope` is set to 'Cluster'")
-    elif scope not in ("Namespace", "Cluster"):
+    yield from _validate_reference(parameters, path)
+    scope, namespace = parameters.get("scope"), parameters.get("namespace")
+    if scope not in ("Namespace", "Cluster"):
         yield not_supported(f"{path}.scope", scope or "", ["Cluster", "Namespace"])
+    elif scope == "Namespace":
+        if namespace:
+            yield from validate_dns_label(namespace, f"{path}.namespace")
+        else:
+            yield required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'")
+    elif namespace is not None:
+        yield forbidden_field(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'")

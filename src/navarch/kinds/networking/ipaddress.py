@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from ipaddress import ip_address, ip_network
 
-from navarch.api.errors import FieldError, invalid_value, required
+from navarch.api.addresses import cidr_problems, ip_problems, read_cidr, read_ip
+from navarch.api.errors import FieldError, immutable, invalid_value, required
 from navarch.api.meta import Obj, get_path
-from navarch.api.validation import validate_immutable
+from navarch.api.validation import validate_dns_subdomain, validate_immutable, validate_path_segment
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.internal import immutable_internal, internal
 from navarch.kinds.strategies import strategy
 
 
@@ -29,20 +30,24 @@ class IPAddressStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name = obj["metadata"].get("name") or ""
-        try:
-            if name and str(ip_address(name)) != name:
-                yield invalid_value("metadata.name", name, "must be a valid IP address in canonical form")
-        except ValueError:
-            yield invalid_value("metadata.name", name, "must be a valid IP address in canonical form")
+        problems, address = ip_problems(name, strict=True), read_ip(name)
+        for problem in problems:
+            yield invalid_value("metadata.name", name, problem)
+        if not problems and str(address) != name:
+            yield invalid_value("metadata.name", name, f'must be in canonical form ("{address}")')
         parent = (obj.get("spec") or {}).get("parentRef")
         if parent is None:
             yield required("spec.parentRef")
             return
-        for field in ("resource", "name"):
-            if not parent.get(field):
-                yield required(f"spec.parentRef.{field}")
+        if group := parent.get("group"):
+            yield from validate_dns_subdomain(group, "spec.parentRef.group")
+        yield from validate_path_segment(parent.get("resource") or "", "spec.parentRef.resource")
+        yield from validate_path_segment(parent.get("name") or "", "spec.parentRef.name")
+        if namespace := parent.get("namespace"):
+            yield from validate_path_segment(namespace, "spec.parentRef.namespace")
         if old is not None:
-            yield from validate_immutable(parent, (old.get("spec") or {}).get("parentRef"), "spec.parentRef")
+            before = (old.get("spec") or {}).get("parentRef")
+            yield from immutable_internal(parent, before, "spec.parentRef", "ParentReference")
 
 
 @strategy("networking.k8s.io", "ServiceCIDR")
@@ -58,24 +63,39 @@ class ServiceCIDRStrategy(Strategy):
         obj["status"] = {}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        cidrs = (obj.get("spec") or {}).get("cidrs") or []
-        if old is not None:
-            before = (old.get("spec") or {}).get("cidrs") or []
+        spec, before = obj.get("spec") or {}, ((old or {}).get("spec") or {}).get("cidrs") or []
+        cidrs = spec.get("cidrs") or []
+        if old is None:
+            yield from _validate_cidrs(spec)
+        elif len(cidrs) == len(before):
+            yield from _validate_kept(cidrs, before)
+        elif (len(before), len(cidrs)) == (1, 2):
             # A second family may be added; nothing else may change.
-            if cidrs[: len(before)] != before or (len(before) == 2 and cidrs != before):
-                yield from validate_immutable(cidrs, before, "spec.cidrs")
-        if not cidrs:
-            yield required("spec.cidrs", "at least one CIDR required")
-        elif len(cidrs) > 2:
-            yield invalid_value("spec", obj["spec"], "may only hold up to 2 values")
-        families: set[int] = set()
-        for index, text in enumerate(cidrs):
-            try:
-                network = ip_network(text)
-            except ValueError:
-                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-                yield invalid_value(f"spec.cidrs[{index}]", text, detail)
-                continue
-            if network.version in families:
-                yield invalid_value("spec", obj["spec"], "may specify no more than one IP for each IP family")
-            families.add(network.version)
+            yield from _validate_cidrs(spec)
+            yield from _validate_kept(cidrs, before)
+        else:
+            yield immutable("spec.cidrs", cidrs or None)
+
+
+def _validate_kept(cidrs: list[str], before: list[str]) -> Iterator[FieldError]:
+    for index, (text, was) in enumerate(zip(cidrs, before, strict=False)):
+        yield from validate_immutable(text, was, f"spec.cidrs[{index}]")
+
+
+def _validate_cidrs(spec: Obj) -> Iterator[FieldError]:
+    cidrs = spec.get("cidrs") or []
+    if not cidrs:
+        yield required("spec.cidrs", "at least one CIDR required")
+        return
+    shown = internal(spec, "ServiceCIDRSpec")
+    if len(cidrs) > 2:
+        yield invalid_value("spec", shown, "may only hold up to 2 values")
+        return
+    found = [read_cidr(text) for text in cidrs]
+    if len(found) == 2 and len({each[1].version for each in found if each is not None}) != 2:
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96"
+        yield invalid_value("spec", shown, detail)
+        return
+    for index, text in enumerate(cidrs):
+        for problem in cidr_problems(text, strict=True):
+            yield invalid_value(f"spec.cidrs[{index}]", text, problem)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
+from navarch.api.addresses import Address, Network, read_cidr
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
-from navarch.api.validation import validate_label_selector, validate_port, validate_port_name
+from navarch.api.validation import validate_cidr, validate_label_selector, validate_port, validate_port_name
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.strategies import strategy
@@ -26,7 +26,6 @@ class NetworkPolicyStrategy(Strategy):
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
-        spec.setdefault("podSelector", {})
         if not spec.get("policyTypes"):
             # Every policy speaks of ingress; one that has egress rules speaks of egress too.
             spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
@@ -34,6 +33,9 @@ class NetworkPolicyStrategy(Strategy):
             for rule in spec.get(direction) or ():
                 for port in rule.get("ports") or ():
                     port.setdefault("protocol", "TCP")
+
+    def complete(self, obj: Obj) -> None:
+        obj["spec"].setdefault("podSelector", {})
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
@@ -56,16 +58,16 @@ class NetworkPolicyStrategy(Strategy):
 
 def _validate_port(port: Obj, path: str) -> Iterator[FieldError]:
     if (protocol := port.get("protocol")) is not None and protocol not in ("TCP", "UDP", "SCTP"):
-        yield not_supported(f"{path}.protocol", protocol, ["SCTP", "TCP", "UDP"])
+        yield not_supported(f"{path}.protocol", protocol, ["TCP", "UDP", "SCTP"])
     value, end = port.get("port"), port.get("endPort")
     if value is None:
         if end is not None:
-            yield required(f"{path}.port", "must be specified when `endPort` is specified")
+            yield invalid_value(f"{path}.endPort", end, "may not be specified when `port` is not specified")
     elif isinstance(value, int):
         yield from validate_port(value, f"{path}.port")
         if end is not None:
             if end < value:
-                yield invalid_value(f"{path}.endPort", end, "must be greater than or equal to `port`")
+                yield invalid_value(f"{path}.endPort", value, "must be greater than or equal to `port`")
             yield from validate_port(end, f"{path}.endPort")
     else:
         if end is not None:
@@ -92,18 +94,15 @@ def _validate_block(block: Obj, path: str) -> Iterator[FieldError]:
     if not text:
         yield required(f"{path}.cidr")
         return
-    try:
-        whole = ip_network(text, strict=False)
-    except ValueError:
-        yield invalid_value(f"{path}.cidr", text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
-        return
-    for index, part in enumerate(block.get("except") or ()):
+    yield from validate_cidr(text, f"{path}.cidr")
+    whole = read_cidr(text)
+    for index, part in enumerate(block.get("except") or () if whole else ()):
         at = f"{path}.except[{index}]"
-        try:
-            inner = ip_network(part, strict=False)
-        except ValueError:
-            yield invalid_value(at, part, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
-            continue
-        inside = inner.version == whole.version and inner.subnet_of(whole) and inner != whole  # type: ignore[arg-type]
-        if not inside:
+        yield from validate_cidr(part, at)
+        inner = read_cidr(part)
+        if whole is not None and inner is not None and not _is_strictly_inside(inner, whole):
             yield invalid_value(at, part, "must be a strict subset of `cidr`")
+
+
+def _is_strictly_inside(inner: tuple[Address, Network], whole: tuple[Address, Network]) -> bool:
+    return inner[0] in whole[1] and inner[1].prefixlen > whole[1].prefixlen

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from navarch.api import quantity
-from navarch.api.errors import FieldError, invalid_value, required
+from navarch.api.errors import FieldError, duplicate, required
 from navarch.api.meta import Obj
-from navarch.api.validation import qualified_name_problems, validate_dns_label, validate_immutable, validate_labels
+from navarch.api.validation import validate_dns_label, validate_immutable, validate_labels
 from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.pod_validation_resources import validate_resource_requirements
+from navarch.kinds.core.pod_validation_scheduling import validate_tolerations
+from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
 
@@ -27,14 +29,14 @@ class RuntimeClassStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         handler = obj.get("handler") or ""
         yield from validate_dns_label(handler, "handler") if handler else (required("handler"),)
-        for name, amount in ((obj.get("overhead") or {}).get("podFixed") or {}).items():
-            path = f"overhead.podFixed[{name}]"
-            for problem in qualified_name_problems(name):
-                yield invalid_value("overhead.podFixed", name, problem)
-            if quantity.compare(amount, 0) < 0:
-                yield invalid_value(path, amount, "must be greater than or equal to 0")
-        scheduling = obj.get("scheduling")
-        if scheduling is not None:
+        if (overhead := obj.get("overhead")) is not None:
+            yield from validate_resource_requirements({"limits": overhead.get("podFixed")}, "overhead.podFixed")
+        if (scheduling := obj.get("scheduling")) is not None:
             yield from validate_labels(scheduling.get("nodeSelector") or {}, "scheduling.nodeSelector")
+            tolerations = scheduling.get("tolerations") or []
+            yield from validate_tolerations(tolerations, "scheduling.tolerations")
+            for index, toleration in enumerate(tolerations):
+                if toleration in tolerations[:index]:
+                    yield duplicate(f"scheduling.tolerations[{index}]", internal(toleration, "Toleration"))
         if old is not None:
             yield from validate_immutable(handler, old.get("handler"), "handler")

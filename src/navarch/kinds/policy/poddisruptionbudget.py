@@ -9,6 +9,9 @@ from navarch.api.meta import Obj
 from navarch.api.validation import validate_label_selector, validate_non_negative
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.conditions import validate_conditions
+from navarch.kinds.counts import complete_conditions
+from navarch.kinds.internal import internal
 from navarch.kinds.rollout import validate_at_most_all, validate_int_or_percent
 from navarch.kinds.strategies import strategy
 
@@ -34,11 +37,13 @@ class PodDisruptionBudgetStrategy(Strategy):
 
     def complete(self, obj: Obj) -> None:
         obj.setdefault("spec", {})
+        complete_conditions(obj)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
         if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-            yield invalid_value("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+            shown = internal(spec, "PodDisruptionBudgetSpec")
+            yield invalid_value("spec", shown, "minAvailable and maxUnavailable cannot be both set")
         for name in ("minAvailable", "maxUnavailable"):
             if (value := spec.get(name)) is not None:
                 yield from validate_int_or_percent(value, f"spec.{name}")
@@ -50,5 +55,6 @@ class PodDisruptionBudgetStrategy(Strategy):
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         status = obj.get("status") or {}
+        yield from validate_conditions(status.get("conditions") or (), "status.conditions")
         for name in _STATUS_COUNTS:
             yield from validate_non_negative(status.get(name, 0), f"status.{name}")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.errors import FieldError, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.validation import dns_subdomain_problems, path_segment_problems
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import Cell
+from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
 GROUP: Final = "rbac.authorization.k8s.io"
@@ -42,7 +43,7 @@ class _BindingStrategy(Strategy):
         Column("Groups", _subjects_cell("Group"), wide=True),
         Column("ServiceAccounts", _subjects_cell("ServiceAccount"), wide=True),
     )
-    roles: tuple[str, ...] = ("ClusterRole", "Role")
+    roles: tuple[str, ...] = ("Role", "ClusterRole")
     namespaced: bool = True
 
     def defaults(self, obj: Obj) -> None:
@@ -67,7 +68,7 @@ class _BindingStrategy(Strategy):
         for index, subject in enumerate(obj.get("subjects") or ()):
             yield from self._validate_subject(subject, f"subjects[{index}]")
         if old is not None and role != (old.get("roleRef") or {}):
-            yield invalid_value("roleRef", role, "cannot change roleRef")
+            yield invalid_value("roleRef", internal(role, "RoleRef"), "cannot change roleRef")
 
     def _validate_subject(self, subject: Obj, path: str) -> Iterator[FieldError]:
         name, kind, group = subject.get("name"), subject.get("kind", ""), subject.get("apiGroup") or ""
@@ -84,9 +85,7 @@ class _BindingStrategy(Strategy):
             if group != GROUP:
                 yield not_supported(f"{path}.apiGroup", group, [GROUP])
         else:
-            yield not_supported(f"{path}.kind", kind, ["Group", "ServiceAccount", "User"])
-        if subject.get("namespace") and kind in ("User", "Group"):
-            yield forbidden_field(f"{path}.namespace", "only a ServiceAccount has a namespace")
+            yield not_supported(f"{path}.kind", kind, ["ServiceAccount", "User", "Group"])
 
 
 @strategy(GROUP, "RoleBinding")

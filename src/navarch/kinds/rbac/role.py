@@ -8,6 +8,7 @@ from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_label_selector
 from navarch.kinds.base import NAME, Column, Strategy
+from navarch.kinds.rollout import is_malformed
 from navarch.kinds.strategies import strategy
 
 _CREATED = Column("Created At", ".metadata.creationTimestamp", type="date")
@@ -62,3 +63,5 @@ class ClusterRoleStrategy(Strategy):
             yield required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil")
         for index, selector in enumerate(selectors):
             yield from validate_label_selector(selector, f"{path}[{index}]")
+            if is_malformed(selector):
+                yield invalid_value(f"{path}[{index}]", None, "invalid label selector.")

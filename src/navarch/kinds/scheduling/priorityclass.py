@@ -19,6 +19,7 @@ SYSTEM_CLASSES: Final = {"system-node-critical": 2_000_001_000, "system-cluster-
 
 @strategy("scheduling.k8s.io", "PriorityClass")
 class PriorityClassStrategy(Strategy):
+    has_generation = True
     columns = (
         NAME,
         Column("Value", count("value"), type="integer"),
@@ -40,25 +41,31 @@ class PriorityClassStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name, value = obj["metadata"].get("name") or "", obj.get("value", 0)
         if name.startswith("system-"):
-            if SYSTEM_CLASSES.get(name) != value:
+            if SYSTEM_CLASSES.get(name) != value or obj.get("globalDefault"):
                 yield forbidden_field(
                     "metadata.name",
                     "priority class names with 'system-' prefix are reserved for system use only. "
-                    f"error: {_system_problem(name)}",
+                    f"error: {_system_problem(name, value)}",
                 )
         elif value > _MAX_USER_VALUE:
             detail = f"maximum allowed value of a user defined priority is {_MAX_USER_VALUE}"
             yield forbidden_field("value", detail)
         policy = obj.get("preemptionPolicy")
         if policy not in ("PreemptLowerPriority", "Never"):
-            yield not_supported("preemptionPolicy", policy or "", ["Never", "PreemptLowerPriority"])
+            yield not_supported("preemptionPolicy", policy or "", ["PreemptLowerPriority", "Never"])
         if old is not None:
             if value != old.get("value", 0):
                 yield forbidden_field("value", "may not be changed in an update.")
             yield from validate_immutable(policy, old.get("preemptionPolicy"), "preemptionPolicy")
 
+    def refuse_deletion(self, obj: Obj) -> str:
+        is_system = obj["metadata"]["name"] in SYSTEM_CLASSES
+        return "this is a system priority class and cannot be deleted" if is_system else ""
 
-def _system_problem(name: str) -> str:
-    if name in SYSTEM_CLASSES:
+
+def _system_problem(name: str, value: int) -> str:
+    if name not in SYSTEM_CLASSES:
+        return f"{name} is not a known system priority class"
+    if value != SYSTEM_CLASSES[name]:
         return f"value of {name} PriorityClass must be {SYSTEM_CLASSES[name]}"
-    return f"{name} is not a known system priority class"
+    return f"globalDefault of {name} PriorityClass must be false"

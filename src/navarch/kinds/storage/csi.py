@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from navarch.api.errors import FieldError, duplicate, invalid_value, not_supported, required
+from navarch.api import quantity
+from navarch.api.errors import FieldError, duplicate, immutable, invalid_value, not_supported, required, too_long
 from navarch.api.meta import Obj, get_path
-from navarch.api.validation import dns_subdomain_problems, validate_immutable, validate_label_selector
+from navarch.api.validation import (
+    dns_subdomain_problems,
+    validate_immutable,
+    validate_label_selector,
+    validate_non_negative,
+    validate_qualified_name,
+)
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
-_MODES: Final = ("Ephemeral", "Persistent")
+_MODES: Final = ("Persistent", "Ephemeral")
+_MAX_NAME: Final = 63
+_MAX_NODE_ID: Final = 192
+_MIN_PERIOD_S: Final = 10
+_MIN_TOKEN_S: Final = 600
+_MAX_TOKEN_S: Final = 1 << 32
 _FS_GROUP_POLICIES: Final = ("File", "None", "ReadWriteOnceWithFSType")
 
 
@@ -25,7 +38,7 @@ def _audiences_cell(obj: Obj, now: datetime) -> str:
 @strategy("storage.k8s.io", "CSIDriver")
 class CSIDriverStrategy(Strategy):
     allow_unconditional_update = False
-    has_generation = True
+    returns_deleted = True
     columns = (
         NAME,
         Column("AttachRequired", lambda obj, now: get_path(obj, "spec.attachRequired", True), type="boolean"),
@@ -51,27 +64,48 @@ class CSIDriverStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
         name = obj["metadata"].get("name") or ""
-        if len(name) > 63:
-            yield FieldError("FieldValueTooLong", "metadata.name", "may not be more than 63 bytes")
-        policy = spec.get("fsGroupPolicy")
-        if policy not in _FS_GROUP_POLICIES:
-            yield not_supported("spec.fsGroupPolicy", policy or "", _FS_GROUP_POLICIES)
-        for mode in spec.get("volumeLifecycleModes") or ():
-            if mode not in _MODES:
-                yield not_supported("spec.volumeLifecycleModes", mode, _MODES)
-        seen: set[str] = set()
-        for index, request in enumerate(spec.get("tokenRequests") or ()):
-            audience, lifetime = request.get("audience", ""), request.get("expirationSeconds")
-            if audience in seen:
-                yield duplicate(f"spec.tokenRequests[{index}].audience", audience)
-            seen.add(audience)
-            if lifetime is not None and not 600 <= lifetime <= 1 << 32:
-                detail = "may not specify a duration less than 10 minutes" if lifetime < 600 else "is too large"
-                yield invalid_value(f"spec.tokenRequests[{index}].expirationSeconds", lifetime, detail)
+        if len(name) > _MAX_NAME:
+            yield too_long("metadata.name", _MAX_NAME)
         if old is not None:
             before = old.get("spec") or {}
-            for field in ("attachRequired", "volumeLifecycleModes"):
-                yield from validate_immutable(spec.get(field), before.get(field), f"spec.{field}")
+            attached = (spec.get("attachRequired"), before.get("attachRequired"))
+            yield from validate_immutable(*attached, "spec.attachedRequired")
+            modes = (spec.get("volumeLifecycleModes"), before.get("volumeLifecycleModes"))
+            yield from validate_immutable(*modes, "spec.volumeLifecycleModes")
+        else:
+            policy = spec.get("fsGroupPolicy")
+            if policy not in _FS_GROUP_POLICIES:
+                yield not_supported("spec.fsGroupPolicy", policy or "", _FS_GROUP_POLICIES)
+        yield from _validate_tokens(spec.get("tokenRequests") or ())
+        if old is None:
+            for mode in spec.get("volumeLifecycleModes") or ():
+                if mode not in _MODES:
+                    yield not_supported("spec.volumeLifecycleModes", mode, _MODES)
+        period = spec.get("nodeAllocatableUpdatePeriodSeconds")
+        if period is not None and period < _MIN_PERIOD_S:
+            at = "spec.nodeAllocatableUpdatePeriodSeconds"
+            yield invalid_value(at, period, f"must be greater than or equal to {_MIN_PERIOD_S} seconds")
+
+
+def _validate_tokens(requests: Sequence[Obj]) -> Iterator[FieldError]:
+    seen: set[str] = set()
+    for index, request in enumerate(requests):
+        at, audience, lifetime = (
+            f"spec.tokenRequests[{index}]",
+            request.get("audience", ""),
+            request.get("expirationSeconds"),
+        )
+        if audience in seen:
+            yield duplicate(f"{at}.audience", audience)
+            continue
+        seen.add(audience)
+        if lifetime is None:
+            continue
+        if lifetime < _MIN_TOKEN_S:
+            yield invalid_value(f"{at}.expirationSeconds", lifetime, "may not specify a duration less than 10 minutes")
+        if lifetime > _MAX_TOKEN_S:
+            detail = "may not specify a duration larger than 2^32 seconds"
+            yield invalid_value(f"{at}.expirationSeconds", lifetime, detail)
 
 
 @strategy("storage.k8s.io", "CSINode")
@@ -88,27 +122,44 @@ class CSINodeStrategy(Strategy):
         drivers = (obj.get("spec") or {}).get("drivers") or []
         seen: set[str] = set()
         for index, driver in enumerate(drivers):
-            path, name = f"spec.drivers[{index}]", driver.get("name") or ""
-            if not name:
-                yield required(f"{path}.name")
-            else:
-                for problem in dns_subdomain_problems(name.lower()):
-                    yield invalid_value(f"{path}.name", name, problem)
-            if name in seen:
-                yield duplicate(f"{path}.name", name)
-            seen.add(name)
-            if not driver.get("nodeID"):
-                yield required(f"{path}.nodeID")
-            if (most := (driver.get("allocatable") or {}).get("count")) is not None and most < 0:
-                yield invalid_value(f"{path}.allocatable.count", most, "must be greater than or equal to 0")
-        if old is None:
-            return
-        before = {driver.get("name"): driver for driver in (old.get("spec") or {}).get("drivers") or ()}
+            yield from _validate_driver(driver, f"spec.drivers[{index}]", seen)
+        before = {driver.get("name"): driver for driver in ((old or {}).get("spec") or {}).get("drivers") or ()}
         for driver in drivers:
             was = before.get(driver.get("name"))
             if was is not None and {**was, "allocatable": None} != {**driver, "allocatable": None}:
-                yield invalid_value("spec.drivers", drivers, "field is immutable")
-                return
+                yield immutable("CSINodeDriver", internal(driver, "CSINodeDriver"))
+
+
+def _validate_driver(driver: Obj, path: str, seen: set[str]) -> Iterator[FieldError]:
+    name, node_id = driver.get("name") or "", driver.get("nodeID") or ""
+    yield from validate_driver_name(name, f"{path}.name")
+    if not node_id:
+        yield required(f"{path}.nodeID")
+    if len(node_id) > _MAX_NODE_ID:
+        yield invalid_value(f"{path}.nodeID", node_id, f"must be {_MAX_NODE_ID} characters or less")
+    if (most := (driver.get("allocatable") or {}).get("count")) is not None:
+        yield from validate_non_negative(most, f"{path}.allocatable.count")
+    if name in seen:
+        yield duplicate(f"{path}.name", name)
+    seen.add(name)
+    keys: set[str] = set()
+    for key in driver.get("topologyKeys") or ():
+        if not key:
+            yield required(path)
+        if key in keys:
+            yield duplicate(path, key)
+        keys.add(key)
+        yield from validate_qualified_name(key, path)
+
+
+def validate_driver_name(name: str, path: str) -> Iterator[FieldError]:
+    if not name:
+        yield required(path)
+        return
+    if len(name) > _MAX_NAME:
+        yield too_long(path, _MAX_NAME)
+    for problem in dns_subdomain_problems(name.lower()):
+        yield invalid_value(path, name, problem)
 
 
 @strategy("storage.k8s.io", "CSIStorageCapacity")
@@ -122,9 +173,12 @@ class CSIStorageCapacityStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name = obj.get("storageClassName") or ""
+        yield from validate_label_selector(obj.get("nodeTopology"), "nodeTopology")
         for problem in dns_subdomain_problems(name):
             yield invalid_value("storageClassName", name, problem)
-        yield from validate_label_selector(obj.get("nodeTopology"), "nodeTopology")
+        for field in ("capacity", "maximumVolumeSize"):
+            if (amount := obj.get(field)) is not None and quantity.parse(amount) < 0:
+                yield invalid_value(field, amount, "must be greater than or equal to 0")
         if old is not None:
             for field in ("nodeTopology", "storageClassName"):
                 yield from validate_immutable(obj.get(field), old.get(field), field)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
+from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required, too_long
 from navarch.api.meta import Obj
-from navarch.api.validation import qualified_name_problems, validate_immutable
+from navarch.api.validation import qualified_name_problems, validate_immutable, validate_qualified_name
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, Column, Strategy
 from navarch.kinds.strategies import strategy
@@ -37,15 +37,17 @@ def _validate_provisioner(value: str, path: str) -> Iterator[FieldError]:
 
 def _validate_parameters(parameters: Obj, path: str) -> Iterator[FieldError]:
     if len(parameters) > _MAX_PARAMETERS:
-        yield FieldError("FieldValueTooLong", path, f"may not be more than {_MAX_PARAMETERS} bytes")
-    elif any(not name for name in parameters):
+        yield too_long(path, _MAX_PARAMETERS)
+        return
+    if "" in parameters:
         yield invalid_value(path, "", "field can not be empty.")
-    elif sum(len(name) + len(str(value)) for name, value in parameters.items()) > _MAX_PARAMETERS_BYTES:
-        yield FieldError("FieldValueTooLong", path, f"may not be more than {_MAX_PARAMETERS_BYTES} bytes")
+    if sum(len(name) + len(str(value)) for name, value in parameters.items()) > _MAX_PARAMETERS_BYTES:
+        yield too_long(path, _MAX_PARAMETERS_BYTES)
 
 
 @strategy("storage.k8s.io", "StorageClass")
 class StorageClassStrategy(Strategy):
+    returns_deleted = True
     columns = (
         Column("Name", _name_cell, format="name"),
         Column("Provisioner", ".provisioner"),
@@ -77,22 +79,29 @@ class StorageClassStrategy(Strategy):
 
 
 def _validate_topologies(topologies: list[Obj]) -> Iterator[FieldError]:
+    terms: list[dict[str, set[str]]] = []
     for index, term in enumerate(topologies):
-        seen: set[str] = set()
+        at, found = f"allowedTopologies[{index}].matchLabelExpressions", {}
         for number, expression in enumerate(term.get("matchLabelExpressions") or ()):
-            path = f"allowedTopologies[{index}].matchLabelExpressions[{number}]"
-            key = expression.get("key", "")
-            for problem in qualified_name_problems(key):
-                yield invalid_value(f"{path}.key", key, problem)
-            if not expression.get("values"):
+            key, values = expression.get("key", ""), expression.get("values") or []
+            path = f"{at}[{number}]"
+            if not values:
                 yield required(f"{path}.values")
-            if key in seen:
-                yield FieldError("FieldValueDuplicate", f"{path}.key", "", key)
-            seen.add(key)
+            for place, value in enumerate(values):
+                if value in values[:place]:
+                    yield duplicate(f"{path}.values[{place}]", value)
+            yield from validate_qualified_name(key, f"{path}.key")
+            if key in found:
+                yield duplicate(f"{path}.key", key)
+            found[key] = set(values)
+        if found in terms:
+            yield duplicate(at, "")
+        terms.append(found)
 
 
 @strategy("storage.k8s.io", "VolumeAttributesClass")
 class VolumeAttributesClassStrategy(Strategy):
+    returns_deleted = True
     columns = (Column("Name", ".metadata.name", format="name"), Column("DriverName", ".driverName"), AGE)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from navarch.api.errors import FieldError, required
+from navarch.api.errors import FieldError, forbidden_field, invalid_value, required
 from navarch.api.meta import Obj, get_path
-from navarch.api.validation import validate_immutable
+from navarch.api.validation import dns_subdomain_problems
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.core.persistentvolume import validate_volume_spec
+from navarch.kinds.internal import immutable_internal
+from navarch.kinds.storage.csi import validate_driver_name
 from navarch.kinds.strategies import strategy
 
 
 @strategy("storage.k8s.io", "VolumeAttachment")
 class VolumeAttachmentStrategy(Strategy):
     allow_unconditional_update = False
+    returns_deleted = True
     status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
@@ -30,17 +34,24 @@ class VolumeAttachmentStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
         source = spec.get("source") or {}
-        if not spec.get("attacher"):
-            yield required("spec.attacher")
-        if not spec.get("nodeName"):
-            yield required("spec.nodeName")
-        inline, claimed = source.get("inlineVolumeSpec"), source.get("persistentVolumeName")
-        if inline is None and claimed is None:
-            yield required("spec.source", "must specify one of inlineVolumeSpec and persistentVolumeName")
-        elif inline is not None and claimed is not None:
-            detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-            yield FieldError("FieldValueForbidden", "spec.source", detail)
-        elif claimed == "":
-            yield required("spec.source.persistentVolumeName", "must specify non empty persistentVolumeName")
+        attacher, claimed = spec.get("attacher") or "", source.get("persistentVolumeName")
+        yield from validate_driver_name(attacher, "spec.attacher")
+        yield from _validate_source(source.get("inlineVolumeSpec"), claimed)
+        for problem in dns_subdomain_problems(spec.get("nodeName") or ""):
+            yield invalid_value("spec.nodeName", spec.get("nodeName") or "", problem)
+        for problem in dns_subdomain_problems(claimed) if claimed and old is None else ():
+            yield invalid_value("spec.source.persistentVolumeName", claimed, problem)
         if old is not None:
-            yield from validate_immutable(spec, old.get("spec"), "spec")
+            yield from immutable_internal(spec, old.get("spec"), "spec", "VolumeAttachmentSpec")
+
+
+def _validate_source(inline: Obj | None, claimed: str | None) -> Iterator[FieldError]:
+    detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+    if inline is None and claimed is None:
+        yield required("spec.source", detail)
+    elif inline is not None and claimed is not None:
+        yield forbidden_field("spec.source", detail)
+    elif claimed == "":
+        yield required("spec.source.persistentVolumeName", "must specify non empty persistentVolumeName")
+    elif inline is not None:
+        yield from validate_volume_spec(inline, "spec.source.inlineVolumeSpec", "", inline=True)

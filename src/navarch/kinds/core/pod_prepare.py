@@ -1,0 +1,62 @@
+"""What the server changes in a pod's spec, or a template's, before it looks whether it is sound: fields of features
+that are switched off go, and a claim's source is said in both of its ways.
+
+In: a spec as it was asked for, and the one that is stored.  It is changed in place. Who asked owns the fields all the
+same: owners are written down before.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from navarch.api.meta import Obj
+
+_LISTS: Final = ("containers", "initContainers")
+_SNAPSHOTS: Final = ("snapshot.storage.k8s.io", "VolumeSnapshot")
+_CLAIMS: Final = ("", "PersistentVolumeClaim")
+
+
+def prepare_pod_spec(spec: Obj | None, old: Obj | None = None) -> None:
+    """`old` is what is stored: a field in use there may be used on."""
+    if not spec:
+        return
+    for field in _LISTS:
+        for container in spec.get(field) or ():
+            lifecycle = container.get("lifecycle")
+            if lifecycle and "stopSignal" in lifecycle and not _uses_stop_signals(old):
+                container["lifecycle"] = {key: value for key, value in lifecycle.items() if key != "stopSignal"}
+                if not container["lifecycle"]:
+                    del container["lifecycle"]
+    for volume in spec.get("volumes") or ():
+        if "ephemeral" in volume:
+            template = (volume["ephemeral"] or {}).get("volumeClaimTemplate")
+            if template is not None and template.get("spec"):
+                prepare_claim_spec(template["spec"])
+
+
+def prepare_template(spec: Obj, old: Obj | None = None) -> None:
+    """The same for a workload: `spec` has a `template`."""
+    template, was = spec.get("template"), (old or {}).get("template")
+    if template:
+        prepare_pod_spec(template.get("spec"), (was or {}).get("spec"))
+
+
+def _uses_stop_signals(spec: Obj | None) -> bool:
+    return spec is not None and any(
+        "stopSignal" in (container.get("lifecycle") or ()) for field in _LISTS for container in spec.get(field) or ()
+    )
+
+
+def prepare_claim_spec(spec: Obj, *, created: bool = True) -> None:
+    """`dataSource` and `dataSourceRef` mirror each other where both can express the source; what no volume can come
+    from is taken out of the older of the two."""
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if created and source is not None:
+        what = (source.get("apiGroup") or "", source.get("kind") or "")
+        if reference is None and what not in (_CLAIMS, _SNAPSHOTS):
+            del spec["dataSource"]
+            return
+    if source is not None and reference is None:
+        spec["dataSourceRef"] = dict(source)
+    elif reference is not None and source is None and not reference.get("namespace"):
+        spec["dataSource"] = {key: value for key, value in reference.items() if key != "namespace"}

@@ -1,0 +1,120 @@
+"""What a write to a pod's status may say.
+
+In: the new Pod and the old one.  Out: field errors in Kubernetes' words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from navarch.api.addresses import is_one_of_each_family
+from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable, invalid_value
+from navarch.api.meta import Obj
+from navarch.api.validation import (
+    dns_subdomain_problems,
+    validate_dns_subdomain,
+    validate_ip,
+    validate_non_negative,
+    validate_qualified_name,
+)
+from navarch.kinds.internal import internal
+
+_SYSTEM_CONDITIONS: Final = ("PodScheduled", "Ready", "Initialized")
+_STATUSES: Final = (
+    ("containerStatuses", "containers"),
+    ("initContainerStatuses", "initContainers"),
+)
+
+
+def complete_pod_status(status: Obj) -> None:
+    """What is there though nobody said so: times of conditions, and states of containers."""
+    for condition in status.get("conditions") or ():
+        condition.setdefault("lastProbeTime", None)
+        condition.setdefault("lastTransitionTime", None)
+    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for container in status.get(field) or ():
+            container.setdefault("state", {})
+            container.setdefault("lastState", {})
+
+
+def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
+    """A write to `/status`."""
+    status, was = pod.get("status") or {}, old.get("status") or {}
+    spec = pod.get("spec") or {}
+    for index, condition in enumerate(status.get("conditions") or ()):
+        if (kind := condition.get("type") or "") not in _SYSTEM_CONDITIONS:
+            yield from validate_qualified_name(kind, f"status.conditions[{index}].Type")
+        generation = condition.get("observedGeneration") or 0
+        yield from validate_non_negative(generation, f"status.conditions[{index}].observedGeneration")
+    nominated = status.get("nominatedNodeName") or ""
+    if nominated and nominated != was.get("nominatedNodeName"):
+        yield from validate_dns_subdomain(nominated, "status.nominatedNodeName")
+    yield from validate_non_negative(status.get("observedGeneration") or 0, "status.observedGeneration")
+    if was.get("qosClass") and status.get("qosClass") != was["qosClass"]:
+        yield immutable("status.qosClass", status.get("qosClass"))
+    policy = spec.get("restartPolicy") or "Always"
+    for field, listed in _STATUSES:
+        by_name = {container["name"]: container for container in spec.get(listed) or ()}
+        yield from _validate_transitions(
+            status.get(field) or (), was.get(field) or (), policy, by_name, f"status.{field}"
+        )
+    field = "ephemeralContainerStatuses"
+    yield from _validate_transitions(status.get(field) or (), was.get(field) or (), "Never", {}, f"status.{field}")
+    yield from _validate_claims(status, spec)
+    yield from _validate_addresses(status, was)
+
+
+def _validate_claims(status: Obj, spec: Obj) -> Iterator[FieldError]:
+    known, seen = {claim.get("name") for claim in spec.get("resourceClaims") or ()}, set()
+    for index, entry in enumerate(status.get("resourceClaimStatuses") or ()):
+        at, name = f"status.resourceClaimStatuses[{index}].name", entry.get("name") or ""
+        if name not in known:
+            yield invalid_value(at, name, "must match the name of an entry in `spec.resourceClaims`")
+        if name in seen:
+            yield duplicate(at, name)
+        seen.add(name)
+        if (claim := entry.get("resourceClaimName")) is not None:
+            for problem in dns_subdomain_problems(claim):
+                yield invalid_value(at, claim, problem)
+
+
+def _validate_addresses(status: Obj, was: Obj) -> Iterator[FieldError]:
+    hosts = status.get("hostIPs") or []
+    for listed in ("podIPs", "hostIPs"):
+        entries = status.get(listed) or []
+        kept = [entry.get("ip") for entry in was.get(listed) or ()]
+        texts = [entry.get("ip") or "" for entry in entries]
+        if listed == "hostIPs" and hosts and status.get("hostIP") != texts[0]:
+            yield invalid_value("status.hostIPs[0].ip", texts[0], "must be equal to `hostIP`")
+        for index, text in enumerate(texts):
+            if text not in kept:
+                yield from validate_ip(text, f"status.{listed}[{index}]")
+        if len(texts) > 1 and not is_one_of_each_family(texts):
+            shown = [internal(entry, "PodIP") for entry in entries]
+            yield invalid_value(f"status.{listed}", shown, "may specify no more than one IP for each IP family")
+
+
+def _validate_transitions(
+    new: Iterable[Obj], old: Iterable[Obj], pod_policy: str, containers: Mapping[str, Obj], path: str
+) -> Iterator[FieldError]:
+    """A container that has ended for good stays ended."""
+    states = {container.get("name"): container.get("state") or {} for container in new}
+    for index, before in enumerate(old):
+        name = str(before.get("name"))
+        terminated = (before.get("state") or {}).get("terminated")
+        if not terminated or _may_restart(containers.get(name) or {}, pod_policy, int(terminated.get("exitCode") or 0)):
+            continue
+        state = states.get(name)
+        if state is not None and not state.get("terminated"):
+            yield forbidden_field(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
+
+
+def _may_restart(container: Obj, pod_policy: str, exit_code: int) -> bool:
+    """Whether a container that ended so may run again: its own rules and policy (a sidecar's too) before the pod's."""
+    for rule in container.get("restartPolicyRules") or ():
+        codes = rule.get("exitCodes") or {}
+        if (exit_code in (codes.get("values") or ())) == (codes.get("operator") == "In"):
+            return True
+    policy = container.get("restartPolicy") or pod_policy
+    return bool(policy == "Always" or (policy == "OnFailure" and exit_code))
