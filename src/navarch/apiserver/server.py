@@ -238,7 +238,7 @@ class ApiServer:
         await self.core.caches.stop()
         await self.store.close()
         if self.core.auditing is not None:
-            self.core.auditing.sink.close()
+            await self.core.auditing.sink.close()
 
     def drain(self) -> None:
         """End all watches, so that their connections can close; `/readyz` says no from now on."""

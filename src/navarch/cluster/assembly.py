@@ -21,7 +21,8 @@ from navarch.apiserver.aggregation.aggregator import Aggregator
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.audit import policy
 from navarch.apiserver.audit.log import AuditLog
-from navarch.apiserver.audit.trail import Auditing
+from navarch.apiserver.audit.trail import Auditing, Sink, Sinks
+from navarch.apiserver.audit.webhook import AuditWebhook, WebhookSettings
 from navarch.apiserver.auth import authentication_config, authorization_config
 from navarch.apiserver.auth.access_webhook import AccessWebhook, AccessWebhookSettings, InOrder, Plain, Step
 from navarch.apiserver.auth.authentication_config import (
@@ -49,7 +50,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.client import config as client_config
 from navarch.client.base import Client
-from navarch.client.config import load_target
+from navarch.client.config import Target, load_target
 from navarch.client.local import LocalTransport
 from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig, ConfigError
@@ -248,10 +249,7 @@ def _authenticator(
     if issuers := (*settings.issuers_of_flags, *configured.issuers):
         sources.append(JWTIssuers(issuers, world))
     if (webhook := settings.token_webhook) is not None:
-        try:
-            target = load_target(webhook.kubeconfig)
-        except client_config.ConfigError as error:
-            raise ConfigError(f"--authentication-token-webhook-config-file: {error}") from None
+        target = _target(webhook.kubeconfig, "authentication-token-webhook-config-file")
         sources.append(TokenWebhook(target, webhook.version, webhook.ttl_s, world))
     anonymous = configured.anonymous or AnonymousAccess(settings.anonymous)
     return ClusterAuthenticator(
@@ -274,12 +272,27 @@ def _admission(settings: ServerSettings) -> AdmissionConfig:
     return AdmissionConfig(settings.disabled_plugins, settings.enabled_plugins, pods)
 
 
-def _auditing(settings: AuditSettings, world: World) -> Auditing:
-    """Raises ConfigError for a policy that is none."""
+def _auditing(settings: AuditSettings, world: World) -> Auditing | None:
+    """None where nobody is told.  Raises ConfigError for a policy that is none."""
     try:
-        return Auditing(policy.read(settings.policy), AuditLog(settings.log, world), world)
+        rules = policy.read(settings.policy)
     except policy.PolicyError as error:
         raise ConfigError(f"loading audit policy file: {error}") from None
+    sinks: list[Sink] = []
+    if settings.log is not None:
+        sinks.append(AuditLog(settings.log, world))
+    if (file := settings.webhook) is not None:
+        target = _target(file.kubeconfig, "audit-webhook-config-file")
+        sinks.append(AuditWebhook(WebhookSettings(target, file.buffer, file.most, file.wait_s, file.backoff_s)))
+    return Auditing(rules, Sinks(sinks), world) if sinks else None
+
+
+def _target(kubeconfig: Path, flag: str) -> Target:
+    """Raises ConfigError."""
+    try:
+        return load_target(kubeconfig)
+    except client_config.ConfigError as error:
+        raise ConfigError(f"--{flag}: {error}") from None
 
 
 def attach(server: ApiServer, settings: ServerSettings | None = None) -> None:
@@ -319,10 +332,7 @@ def _in_order(
         if isinstance(each, AccessWebhookSettings):
             steps.append(AccessWebhook(each, world))
         elif each == "Webhook" and (file := settings.access_webhook) is not None:
-            try:
-                target = load_target(file.kubeconfig)
-            except client_config.ConfigError as error:
-                raise ConfigError(f"--authorization-webhook-config-file: {error}") from None
+            target = _target(file.kubeconfig, "authorization-webhook-config-file")
             stated = AccessWebhookSettings("default", target, file.version, file.authorized_s, file.unauthorized_s)
             steps.append(AccessWebhook(stated, world))
         elif each == "Node" and nodes is not None:

@@ -58,11 +58,23 @@ class AccessWebhookFile:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditWebhookFile:
+    """A kubeconfig that says where events are sent, and how many at a time."""
+
+    kubeconfig: Path
+    buffer: int
+    most: int
+    wait_s: float
+    backoff_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """Which requests are logged, and where."""
+    """Which requests are logged, and where: in a file, by a server that a kubeconfig names, or both."""
 
     policy: Path
-    log: LogSettings
+    log: LogSettings | None = None
+    webhook: AuditWebhookFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,12 +38,12 @@ def opened(path: Path, clock: SetClock, **settings: int | bool | str) -> AuditLo
     return AuditLog(replace(LogSettings(str(path)), **settings), RealWorld(1, clock=clock))  # type: ignore[arg-type]
 
 
-def test_a_line_for_each_event_behind_those_that_were_there(tmp_path: Path, clock: SetClock) -> None:
+async def test_a_line_for_each_event_behind_those_that_were_there(tmp_path: Path, clock: SetClock) -> None:
     path = tmp_path / "deep" / "audit.log"
     for _ in range(2):
         log = opened(path, clock)
         log.write(EVENT)
-        log.close()
+        await log.close()
 
     assert [json.loads(line) for line in path.read_text().splitlines()] == [EVENT, EVENT]
     assert path.stat().st_mode & 0o777 == 0o600
@@ -60,13 +60,13 @@ def test_the_older_form(tmp_path: Path, clock: SetClock) -> None:
     )
 
 
-def test_a_log_that_has_grown_is_put_aside_and_the_oldest_go(tmp_path: Path, clock: SetClock) -> None:
+async def test_a_log_that_has_grown_is_put_aside_and_the_oldest_go(tmp_path: Path, clock: SetClock) -> None:
     path = tmp_path / "audit.log"
     log = opened(path, clock, max_size_mb=1, max_backups=2, compress=True)
     for _ in range(5):
         log.write({**EVENT, "userAgent": "x" * 700_000})
         clock.time += timedelta(seconds=1)
-    log.close()
+    await log.close()
 
     backups = sorted(tmp_path.glob("audit-*.log.gz"))
     assert len(backups) == 2

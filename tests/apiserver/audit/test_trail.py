@@ -26,7 +26,7 @@ class Kept:
     def write(self, event: Obj) -> None:
         self.events.append(event)
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
 
     def stages(self) -> list[str]:
         return [event["stage"] for event in self.events]

@@ -62,7 +62,7 @@ class AuditLog:
         except OSError as error:
             log.error("an audit event could not be written: %s", error)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._file is not None and self._settings.path != STANDARD_OUTPUT:
             self._file.close()
         self._file = None

@@ -9,7 +9,7 @@ way what they found.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -60,7 +60,22 @@ def annotate(key: str, value: str, least: str = METADATA) -> None:
 class Sink(Protocol):
     def write(self, event: Obj) -> None: ...
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Sinks:
+    """Several of them as one."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, event: Obj) -> None:
+        for sink in self._sinks:
+            sink.write(event)
+
+    async def close(self) -> None:
+        for sink in self._sinks:
+            await sink.close()
 
 
 class Auditing:
@@ -215,7 +230,7 @@ class Trail:
         event["requestReceivedTimestamp"] = self._received
         event["stageTimestamp"] = self._received if stage == RECEIVED else self._auditing.now()
         if self.annotations and stage != RECEIVED:
-            event["annotations"] = self.annotations
+            event["annotations"] = dict(self.annotations)
         self._auditing.sink.write(event)
 
     def _object_reference(self) -> Obj:

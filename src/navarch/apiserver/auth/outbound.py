@@ -34,7 +34,7 @@ async def ask(url: str, context: ssl.SSLContext | None, body: Any = None, header
                 raise OutboundError(f"{url} answered {answer.status}")
             if len(text) > _LONGEST:
                 raise OutboundError(f"{url} answered more than {_LONGEST} bytes")
-            return orjson.loads(text)
+            return orjson.loads(text) if text else None
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
         raise OutboundError(f"{url}: {error or type(error).__name__}") from error
 

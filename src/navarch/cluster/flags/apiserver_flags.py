@@ -14,19 +14,22 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     SWITCH: "anonymous-auth audit-log-compress enable-bootstrap-token-auth",
     TEXT: """
         admission-control-config-file advertise-address audit-log-format audit-log-path audit-policy-file
-        authentication-config authorization-config authorization-webhook-config-file authorization-webhook-version
-        authentication-token-webhook-config-file authentication-token-webhook-version bind-address cert-dir
-        client-ca-file oidc-ca-file oidc-client-id oidc-groups-claim oidc-groups-prefix oidc-issuer-url
-        oidc-username-claim oidc-username-prefix proxy-client-cert-file proxy-client-key-file
-        requestheader-client-ca-file encryption-provider-config etcd-cafile etcd-certfile etcd-keyfile
-        etcd-prefix kubelet-certificate-authority kubelet-client-certificate kubelet-client-key
-        service-account-jwks-uri service-account-signing-key-file service-cluster-ip-range
-        service-node-port-range tls-cert-file tls-private-key-file token-auth-file
+        audit-webhook-config-file authentication-config authorization-config authorization-webhook-config-file
+        authorization-webhook-version authentication-token-webhook-config-file
+        authentication-token-webhook-version bind-address cert-dir client-ca-file oidc-ca-file oidc-client-id
+        oidc-groups-claim oidc-groups-prefix oidc-issuer-url oidc-username-claim oidc-username-prefix
+        proxy-client-cert-file proxy-client-key-file requestheader-client-ca-file encryption-provider-config
+        etcd-cafile etcd-certfile etcd-keyfile etcd-prefix kubelet-certificate-authority
+        kubelet-client-certificate kubelet-client-key service-account-jwks-uri service-account-signing-key-file
+        service-cluster-ip-range service-node-port-range tls-cert-file tls-private-key-file token-auth-file
     """,
-    NUMBER: "audit-log-maxage audit-log-maxbackup audit-log-maxsize secure-port",
+    NUMBER: """
+        audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-webhook-batch-buffer-size
+        audit-webhook-batch-max-size secure-port
+    """,
     DURATION: """
-        authentication-token-webhook-cache-ttl authorization-webhook-cache-authorized-ttl
-        authorization-webhook-cache-unauthorized-ttl event-ttl
+        audit-webhook-batch-max-wait audit-webhook-initial-backoff authentication-token-webhook-cache-ttl
+        authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl event-ttl
     """,
     LIST: """
         api-audiences authorization-mode disable-admission-plugins enable-admission-plugins etcd-servers
@@ -45,29 +48,27 @@ _IDLE: Final[Mapping[str, str]] = {
         service-account-lookup shutdown-send-retry-after watch-cache
     """,
     TEXT: """
-        allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-mode
-        audit-log-version audit-webhook-batch-throttle-qps audit-webhook-config-file audit-webhook-mode
-        audit-webhook-version authorization-policy-file debug-socket-path egress-selector-config-file
-        endpoint-reconciler-type external-hostname goaway-chance log-json-info-buffer-size
-        log-text-info-buffer-size logging-format peer-advertise-ip peer-advertise-port peer-ca-file
-        show-hidden-metrics-for-version storage-backend storage-media-type tls-min-version tracing-config-file
-        vmodule
+        allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-mode audit-log-version
+        audit-webhook-batch-throttle-qps audit-webhook-mode audit-webhook-version authorization-policy-file
+        debug-socket-path egress-selector-config-file endpoint-reconciler-type external-hostname goaway-chance
+        log-json-info-buffer-size log-text-info-buffer-size logging-format peer-advertise-ip peer-advertise-port
+        peer-ca-file show-hidden-metrics-for-version storage-backend storage-media-type tls-min-version
+        tracing-config-file vmodule
     """,
     NUMBER: """
         audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-throttle-burst
-        audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-webhook-batch-buffer-size
-        audit-webhook-batch-max-size audit-webhook-batch-throttle-burst audit-webhook-truncate-max-batch-size
-        audit-webhook-truncate-max-event-size delete-collection-workers http2-max-streams-per-connection
-        kubernetes-service-node-port lease-reuse-duration-seconds max-connection-bytes-per-sec
-        max-mutating-requests-inflight max-requests-inflight min-request-timeout
+        audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-webhook-batch-throttle-burst
+        audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size delete-collection-workers
+        http2-max-streams-per-connection kubernetes-service-node-port lease-reuse-duration-seconds
+        max-connection-bytes-per-sec max-mutating-requests-inflight max-requests-inflight min-request-timeout
     """,
     DURATION: """
-        audit-log-batch-max-wait audit-webhook-batch-max-wait audit-webhook-initial-backoff
-        coordinated-leadership-lease-duration coordinated-leadership-lease-renew-deadline
-        coordinated-leadership-lease-retry-period etcd-compaction-interval etcd-count-metric-poll-period
-        etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-readycheck-timeout kubelet-timeout
-        livez-grace-period log-flush-frequency request-timeout service-account-max-token-expiration
-        shutdown-delay-duration shutdown-watch-termination-grace-period
+        audit-log-batch-max-wait coordinated-leadership-lease-duration
+        coordinated-leadership-lease-renew-deadline coordinated-leadership-lease-retry-period
+        etcd-compaction-interval etcd-count-metric-poll-period etcd-db-metric-poll-interval
+        etcd-healthcheck-timeout etcd-readycheck-timeout kubelet-timeout livez-grace-period log-flush-frequency
+        request-timeout service-account-max-token-expiration shutdown-delay-duration
+        shutdown-watch-termination-grace-period
     """,
     LIST: """
         admission-control allow-metric-labels cors-allowed-origins disabled-metrics emulated-version

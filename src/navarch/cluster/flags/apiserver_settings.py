@@ -24,6 +24,7 @@ from navarch.cluster.flags.pflag import FlagError, Flags, parse
 from navarch.cluster.settings import (
     AccessWebhookFile,
     AuditSettings,
+    AuditWebhookFile,
     FrontProxy,
     KubeletAccess,
     ServerSettings,
@@ -183,7 +184,7 @@ def changed(settings: ServerSettings, flags: Flags) -> ServerSettings:
             Path(flags.text("proxy-client-cert-file")),
             Path(flags.text("proxy-client-key-file")),
         )
-    if flags.text("audit-policy-file") and flags.text("audit-log-path"):
+    if flags.text("audit-policy-file"):
         changes["audit"] = _audit(flags)
     return replace(settings, **changes)
 
@@ -274,15 +275,25 @@ def _audit(flags: Flags) -> AuditSettings:
     form = flags.text("audit-log-format", "json")
     if form not in _LOG_FORMS:
         raise FlagError(f"invalid audit log format {form}, allowed formats are {','.join(_LOG_FORMS)!r}")
-    log = LogSettings(
-        flags.text("audit-log-path"),
-        form,
-        flags.number("audit-log-maxage"),
-        flags.number("audit-log-maxbackup"),
-        flags.number("audit-log-maxsize"),
-        flags.switch("audit-log-compress"),
-    )
-    return AuditSettings(Path(flags.text("audit-policy-file")), log)
+    log = webhook = None
+    if path := flags.text("audit-log-path"):
+        log = LogSettings(
+            path,
+            form,
+            flags.number("audit-log-maxage"),
+            flags.number("audit-log-maxbackup"),
+            flags.number("audit-log-maxsize"),
+            flags.switch("audit-log-compress"),
+        )
+    if kubeconfig := flags.text("audit-webhook-config-file"):
+        webhook = AuditWebhookFile(
+            Path(kubeconfig),
+            flags.number("audit-webhook-batch-buffer-size", 10_000),
+            flags.number("audit-webhook-batch-max-size", 400),
+            flags.seconds("audit-webhook-batch-max-wait", 30.0),
+            flags.seconds("audit-webhook-initial-backoff", 10.0),
+        )
+    return AuditSettings(Path(flags.text("audit-policy-file")), log, webhook)
 
 
 def _kubelets(flags: Flags) -> KubeletAccess | None:
