@@ -7,6 +7,7 @@ from pathlib import Path
 
 from navarch.api.meta import Resource
 from navarch.kinds import resources
+from navarch.kinds.enablement import EVERYTHING
 from navarch.kinds.registry import builtin
 
 _ROOT = Path(__file__).parents[2]
@@ -37,4 +38,4 @@ def test_a_kind_that_no_part_names_is_listed_as_one_that_nothing_acts_on() -> No
 
 
 def test_what_is_listed_is_served() -> None:
-    assert _listed() <= {kind.resource.kind for kind in builtin().kinds()}
+    assert _listed() <= {kind.resource.kind for kind in builtin(config=EVERYTHING).kinds()}
