@@ -196,8 +196,9 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     versions = Versions(core.encodings, core.schemas)
     types = TypeChecking(lambda: core.served, Client(LocalTransport(server.as_user(LOOPBACK))))
     requests = Requests(server.reader, versions, authorize, world)
+    policies = Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types)
     webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
-    core.metrics.parts.append(webhooks.metrics.lines)
+    core.metrics.parts += (webhooks.metrics.lines, policies.metrics.lines)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
     server.use(
         delegate=Aggregator(core, server.reader, server.writer, front_proxy),
@@ -213,7 +214,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
             world,
             authorize=authorize,
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
-            policies=Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types),
+            policies=policies,
             webhooks=webhooks,
         ),
     )

@@ -30,6 +30,7 @@ from navarch.apiserver.policies.evaluation import (
     hold,
 )
 from navarch.apiserver.policies.matching import Candidates
+from navarch.apiserver.policies.metrics import PolicyMetrics
 from navarch.apiserver.policies.model import Binding, Policy, Validation, policies_of
 from navarch.apiserver.policies.mutations import MutationError, applied, patched
 from navarch.apiserver.policies.params import Params, ParamsError
@@ -61,6 +62,7 @@ class Policies:
     requests: Requests
     params: Params
     types: TypeChecking
+    metrics: PolicyMetrics = field(default_factory=PolicyMetrics)
 
 
 class _Matched(NamedTuple):
@@ -211,7 +213,7 @@ class ValidatingAdmissionPolicy(_PolicyPlugin):
                 values,
                 policy.variables,
             )
-            denied += _act(found, policy, binding, attributes)
+            denied += _act(found, policy, binding, attributes, self._server.metrics)
             for key, value in found.annotations:
                 notes.setdefault(f"{policy.name}/{key}", []).append(value[:_LONGEST_ANNOTATION])
         for key, noted in notes.items():
@@ -220,11 +222,22 @@ class ValidatingAdmissionPolicy(_PolicyPlugin):
             raise _refusal(denied[0], attributes)
 
 
+class _Failed(NamedTuple):
+    """A validation that says no, or that could not be evaluated: that has no reason."""
+
+    number: int
+    message: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
 @dataclass(slots=True)
 class _Verdict:
-    """What a policy says of a write: failures with the index of the validation, and annotations for the audit log."""
+    """What a policy says of a write, and annotations for the audit log."""
 
-    failures: list[tuple[int, str, str]] = field(default_factory=list)
+    failures: list[_Failed] = field(default_factory=list)
+    # What a policy that fails open passes over.
+    ignored: list[_Failed] = field(default_factory=list)
     # Refuse whatever the binding's actions are.
     broken: list[str] = field(default_factory=list)
     annotations: list[tuple[str, str]] = field(default_factory=list)
@@ -241,27 +254,28 @@ def _judged(policy: Policy, evaluation: Evaluation) -> _Verdict:
         for key, expression in policy.annotations:
             _annotate(key, expression, policy, evaluation, verdict)
     except EvaluationError as error:
-        return _Verdict([(0, str(error), "")] if policy.closed else [])
+        failed = [_Failed(0, str(error))]
+        return _Verdict(failures=failed) if policy.closed else _Verdict(ignored=failed)
     return verdict
 
 
 def _judge(index: int, validation: Validation, policy: Policy, evaluation: Evaluation, verdict: _Verdict) -> None:
+    started = evaluation.clock()
+    errors = verdict.failures if policy.closed else verdict.ignored
     try:
         if evaluation.value(validation.expression) is True:
             return
     except OutOfBudgetError:
         raise
     except EvaluationError as error:
-        if policy.closed:
-            verdict.failures.append((index, str(error), ""))
+        errors.append(_Failed(index, str(error), "", evaluation.clock() - started))
         return
     try:
         message = _message(validation, evaluation)
     except OutOfBudgetError as error:
-        if policy.closed:
-            verdict.failures.append((index, f"failed messageExpression: {error}", ""))
+        errors.append(_Failed(index, f"failed messageExpression: {error}", "", evaluation.clock() - started))
         return
-    verdict.failures.append((index, message, validation.reason))
+    verdict.failures.append(_Failed(index, message, validation.reason, evaluation.clock() - started))
 
 
 def _message(validation: Validation, evaluation: Evaluation) -> str:
@@ -292,23 +306,35 @@ def _annotate(key: str, expression: Expression, policy: Policy, evaluation: Eval
         verdict.annotations.append((key, value.strip()))
 
 
-def _act(verdict: _Verdict, policy: Policy, binding: Binding, attributes: Attributes) -> Iterator[_Failure]:
+def _act(
+    verdict: _Verdict, policy: Policy, binding: Binding, attributes: Attributes, metrics: PolicyMetrics
+) -> Iterator[_Failure]:
     """What the binding makes of failures: those that are refusals are given back."""
-    for index, message, reason in verdict.failures:
+
+    def count(failed: _Failed, action: str) -> None:
+        metrics.validated(policy.name, binding.name, action, "" if failed.reason else failed.message, failed.seconds)
+
+    for failed in verdict.ignored:
+        count(failed, "allow")
+    for failed in verdict.failures:
         if "Deny" in binding.actions:
-            yield _Failure(policy, binding, message, reason or "Invalid")
+            count(failed, "deny")
+            yield _Failure(policy, binding, failed.message, failed.reason or "Invalid")
         if "Warn" in binding.actions:
+            count(failed, "warn")
             where = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
-            attributes.warnings.append(f"Validation failed for {where}: {message}")
+            attributes.warnings.append(f"Validation failed for {where}: {failed.message}")
         if "Audit" in binding.actions:
+            count(failed, "audit")
             noted = {
-                "message": message,
+                "message": failed.message,
                 "policy": policy.name,
                 "binding": binding.name,
-                "expressionIndex": index,
+                "expressionIndex": failed.number,
                 "validationActions": list(binding.actions),
             }
-            attributes.annotations[_FAILURE] = orjson.dumps([noted]).decode()
+            # The first is kept, as in Kubernetes.
+            attributes.annotations.setdefault(_FAILURE, orjson.dumps([noted]).decode())
     for message in verdict.broken:
         yield _Failure(policy, binding, message)
 
@@ -367,7 +393,7 @@ class MutatingAdmissionPolicy(_PolicyPlugin):
     async def _mutate(self, invocation: _Invocation, attributes: Attributes, failures: list[_Failure]) -> bool | None:
         """Whether the object was changed; None where the policy is not for it.  Raises EvaluationError, StatusError."""
         policy, binding, kind, params = invocation
-        server = self._server
+        server, clock = self._server, self._server.requests.clock
         if policy.conditions and not await server.requests.conditions_hold(policy.conditions, attributes, kind, params):
             return None
         changed = False
@@ -376,12 +402,16 @@ class MutatingAdmissionPolicy(_PolicyPlugin):
         for patch_type, expression in policy.mutations:
             looked = await server.versions.looked_at(kind, attributes)
             values = server.requests.values(attributes, looked, params)
+            started, problem = clock(), ""
             try:
                 value = await server.requests.evaluated(partial(_valued, expression), values, policy.variables)
                 made = self._made(patch_type, value, looked, attributes)
             except (EvaluationError, MutationError) as error:
-                failures.append(_Failure(policy, binding, str(error)))
+                problem = str(error)
+                failures.append(_Failure(policy, binding, problem))
                 continue
+            finally:
+                server.metrics.mutated(policy.name, binding.name, problem, clock() - started)
             shown = await server.versions.shown(kind, attributes)
             changed = await server.versions.adopt(attributes, shown, made) or changed
         return changed

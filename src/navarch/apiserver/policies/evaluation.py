@@ -9,7 +9,7 @@ what needs more raises `TooDearError`, and is begun anew where it holds nobody u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from navarch.api.cel.costs import BUDGET, PER_CALL_LIMIT
@@ -49,11 +49,18 @@ class Expression:
 
 
 class Evaluation:
-    """`values` are those of a request, in the order of the admission environment's names."""
+    """`values` are those of a request, in the order of the admission environment's names; `clock` gives seconds."""
 
     def __init__(
-        self, values: Sequence[Any], variables: Mapping[str, Expression], *, quick: int | None, budget: int = BUDGET
+        self,
+        values: Sequence[Any],
+        variables: Mapping[str, Expression],
+        clock: Callable[[], float],
+        *,
+        quick: int | None,
+        budget: int = BUDGET,
     ) -> None:
+        self.clock = clock
         self._values = (*values, _Variables(self, variables))
         self._left = budget
         self._quick = quick

@@ -47,6 +47,7 @@ class Requests:
         self._versions = versions
         self._authorize = authorize
         self._world = world
+        self.clock = world.monotonic
 
     async def conditions_hold(
         self, conditions: Conditions, attributes: Attributes, kind: Kind, params: Obj | None = None
@@ -115,9 +116,10 @@ class Requests:
     ) -> T:
         """What the function makes of the values. What takes longer than a moment is begun anew beside the event loop:
         expressions change nothing.  Raises EvaluationError."""
+        clock = self.clock
         try:
-            return function(Evaluation(values, variables, quick=QUICK, budget=budget))
+            return function(Evaluation(values, variables, clock, quick=QUICK, budget=budget))
         except TooDearError:
             return await self._world.in_thread(
-                lambda: function(Evaluation(values, variables, quick=None, budget=budget))
+                lambda: function(Evaluation(values, variables, clock, quick=None, budget=budget))
             )
