@@ -38,7 +38,8 @@ from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.crd.definitions import Definitions
 from navarch.apiserver.crd.finalizing import Finalizing
 from navarch.apiserver.decoding import MAX_BODY, as_json
-from navarch.apiserver.flowcontrol.control import FlowControl
+from navarch.apiserver.flowcontrol.control import READING, WRITING, FlowControl
+from navarch.apiserver.flowcontrol.inflight import InFlight
 from navarch.apiserver.flowcontrol.upkeep import EVERY_S as FLOW_CONTROL_EVERY_S
 from navarch.apiserver.flowcontrol.upkeep import FlowControlUpkeep
 from navarch.apiserver.handlers.objects import Objects
@@ -98,7 +99,11 @@ class ApiServer:
         world: World | None = None,
         bookmark_s: float = 60.0,
         event_ttl_s: float = 3600.0,
+        in_flight: tuple[int, int] = (READING, WRITING),
+        fairness: bool = True,
     ) -> None:
+        """`in_flight`: how many requests that read and that write run at a time; with `fairness` they are shared out
+        among priority levels."""
         registry = registry or builtin()
         caches = Caches(store, [*registry.kinds(), *OWN_KINDS])
         everyone = EveryoneIsAdmin()
@@ -140,9 +145,13 @@ class ApiServer:
         self._housekeeping: Housekeeping | None = None
         self._repair: Repair | None = None
         self._presence: Presence | None = None
-        self._flows = FlowControl(caches, self.core.world)
+        self._flows: FlowControl | InFlight
+        if fairness:
+            self._flows = FlowControl(caches, self.core.world, sum(in_flight))
+            self._paths.priority_levels = self._flows.levels
+        else:
+            self._flows = InFlight(self.core.world, *in_flight)
         self.core.metrics.parts.append(self._flows.numbers)
-        self._paths.priority_levels = self._flows.levels
         self.flow_control = FlowControlUpkeep(caches, self.reader, self.writer, self.core.now_text)
 
     def use(

@@ -145,3 +145,26 @@ async def test_administrators_never_wait(world: World) -> None:
     world.slow.go.set()
 
     assert {answer.status for answer in await asyncio.gather(*tasks)} == {201}
+
+
+async def test_without_fairness_so_many_write_at_a_time() -> None:
+    slow = Slow()
+    server = ApiServer(MemoryStore(), admission=Chain([slow]), in_flight=(400, 1), fairness=False)
+    await server.start()
+    root, jane = Api(server), Api(server, JANE)
+    await root.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
+    running = [asyncio.create_task(each.send("POST", CONFIG_MAPS, config_map("a"))) for each in (root, jane)]
+    while slow.held < 2:
+        await asyncio.sleep(0)
+
+    refused = await jane.send("POST", CONFIG_MAPS, config_map("b"))
+    reading = await jane.send("GET", CONFIG_MAPS)
+    numbers = (await root.send("GET", "/metrics")).body
+    slow.go.set()
+
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+    assert SCHEMA_HEADER not in reading.headers
+    assert isinstance(numbers, bytes)
+    assert 'apiserver_current_inflight_requests{request_kind="mutating"} 1\n' in numbers.decode()
+    assert sorted(answer.status for answer in await asyncio.gather(*running)) == [201, 409]
+    await server.stop()

@@ -36,13 +36,14 @@ from navarch.kinds.resources import FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS
 from navarch.numbers import is_digits
 from navarch.world import World
 
-# Kubernetes' --max-requests-inflight and --max-mutating-requests-inflight together.
-SEATS: Final = 600
+# Kubernetes' --max-requests-inflight and --max-mutating-requests-inflight.
+READING: Final = 400
+WRITING: Final = 200
 SCHEMA_HEADER: Final = "X-Kubernetes-Pf-Flowschema-Uid"
 LEVEL_HEADER: Final = "X-Kubernetes-Pf-Prioritylevel-Uid"
-_LONG: Final = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+LONG: Final = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _REMEMBERED: Final = 4096
-_LONGEST_NAMESPACE: Final = 253
+LONGEST_NAMESPACE: Final = 253
 _OBJECTS_PER_SEAT: Final = 100
 _MOST_SEATS: Final = 10
 # No request takes more than this share of its level.
@@ -68,7 +69,7 @@ class Flow:
 class FlowControl:
     """One server's. `start` when its caches are filled."""
 
-    def __init__(self, caches: Caches, world: World, seats: int = SEATS) -> None:
+    def __init__(self, caches: Caches, world: World, seats: int = READING + WRITING) -> None:
         self._caches = caches
         self._world = world
         self._seats = seats
@@ -99,9 +100,9 @@ class FlowControl:
 
     def flow(self, user: User, verb: str, label: ServedLabel | None, attributes: RequestAttributes) -> Flow | None:
         """The flow of a request; None for one that lasts. `label` names what is asked for, if it is served."""
-        if attributes.subresource in _LONG:
+        if attributes.subresource in LONG:
             return None
-        if label is None or len(attributes.namespace) > _LONGEST_NAMESPACE:
+        if label is None or len(attributes.namespace) > LONGEST_NAMESPACE:
             return self._flow_of(user, attributes)
         key = (id(user), verb, label, attributes.namespace)
         known = self._flows.get(key)
