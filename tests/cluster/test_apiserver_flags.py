@@ -114,3 +114,23 @@ def test_a_policy_that_is_none_is_refused(config: ClusterConfig, tmp_path: Path)
 
     with pytest.raises(ConfigError, match="loading audit policy file: unknown group version field"):
         make_server(config, store=MemoryStore())
+
+
+async def test_requests_in_flight_are_limited_as_the_flags_say(tmp_path: Path) -> None:
+    flags = {"max-requests-inflight": "30", "max-mutating-requests-inflight": "10"}
+    shared = ClusterConfig("shared", str(tmp_path / "shared"), apiserver_flags=flags)
+    apart = replace(shared, apiserver_flags={**flags, "enable-priority-and-fairness": "false"})
+    pki.ensure(shared)
+
+    async def numbers(config: ClusterConfig) -> str:
+        server = make_server(config, store=MemoryStore())
+        await server.start()
+        attach(server)
+        text = await Api(server)("GET", "/metrics")
+        await server.stop()
+        return str(text[1])
+
+    assert 'apiserver_flowcontrol_nominal_limit_seats{priority_level="catch-all"} 40\n' in await numbers(shared)
+    without = await numbers(apart)
+    assert "apiserver_flowcontrol_nominal_limit_seats" not in without
+    assert 'apiserver_current_inflight_requests{request_kind="mutating"} 0\n' in without

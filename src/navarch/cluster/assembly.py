@@ -184,6 +184,8 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         kubernetes_version=version,
         world=world,
         event_ttl_s=settings.event_ttl_s,
+        in_flight=(settings.reading_in_flight, settings.writing_in_flight),
+        fairness=settings.fairness,
     )
     server.show_flags(flags_of(settings))
     tokens = make_tokens(settings, server.reader, world)

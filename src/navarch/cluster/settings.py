@@ -12,6 +12,7 @@ from typing import Final
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.auth.jwt_issuers import Issuer
+from navarch.apiserver.flowcontrol.control import READING, WRITING
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
@@ -114,6 +115,10 @@ class ServerSettings:
     node_ports: range = range(30000, 32768)
     cluster_dns: str = ""
     event_ttl_s: float = 3600.0
+    # How many requests run at a time that read, and that write; shared out by priority levels.
+    reading_in_flight: int = READING
+    writing_in_flight: int = WRITING
+    fairness: bool = True
     audit: AuditSettings | None = None
     # Which resources are encrypted at rest, and how.
     encryption: Path | None = None

@@ -11,7 +11,7 @@ from navarch.cluster.flags.pflag import DURATION, LIST, NUMBER, SWITCH, TEXT, Fl
 ABOUT: Final = "The Kubernetes API server validates and configures data for the api objects, and serves them."
 
 _EFFECTIVE: Final[Mapping[str, str]] = {
-    SWITCH: "anonymous-auth audit-log-compress enable-bootstrap-token-auth",
+    SWITCH: "anonymous-auth audit-log-compress enable-bootstrap-token-auth enable-priority-and-fairness",
     TEXT: """
         admission-control-config-file advertise-address audit-log-format audit-log-path audit-policy-file
         audit-webhook-config-file authentication-config authorization-config authorization-webhook-config-file
@@ -25,7 +25,7 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     """,
     NUMBER: """
         audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-webhook-batch-buffer-size
-        audit-webhook-batch-max-size secure-port
+        audit-webhook-batch-max-size max-mutating-requests-inflight max-requests-inflight secure-port
     """,
     DURATION: """
         audit-webhook-batch-max-wait audit-webhook-initial-backoff authentication-token-webhook-cache-ttl
@@ -42,7 +42,7 @@ _IDLE: Final[Mapping[str, str]] = {
         aggregator-reject-forwarding-redirects allow-privileged audit-log-batch-throttle-enable
         audit-log-truncate-enabled audit-webhook-batch-throttle-enable audit-webhook-truncate-enabled
         contention-profiling disable-http2-serving emulation-forward-compatible enable-aggregator-routing
-        enable-garbage-collector enable-priority-and-fairness encryption-provider-config-automatic-reload
+        enable-garbage-collector encryption-provider-config-automatic-reload
         log-json-split-stream log-text-split-stream permit-address-sharing permit-port-sharing profiling
         runtime-config-emulation-forward-compatible service-account-extend-token-expiration
         service-account-lookup shutdown-send-retry-after watch-cache
@@ -60,7 +60,7 @@ _IDLE: Final[Mapping[str, str]] = {
         audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-webhook-batch-throttle-burst
         audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size delete-collection-workers
         http2-max-streams-per-connection kubernetes-service-node-port lease-reuse-duration-seconds
-        max-connection-bytes-per-sec max-mutating-requests-inflight max-requests-inflight min-request-timeout
+        max-connection-bytes-per-sec min-request-timeout
     """,
     DURATION: """
         audit-log-batch-max-wait coordinated-leadership-lease-duration

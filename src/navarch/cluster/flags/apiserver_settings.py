@@ -233,7 +233,10 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "enable-bootstrap-token-auth": ("bootstrap_tokens", Flags.switch),
     "encryption-provider-config": ("encryption", _path),
+    "enable-priority-and-fairness": ("fairness", Flags.switch),
     "event-ttl": ("event_ttl_s", Flags.seconds),
+    "max-mutating-requests-inflight": ("writing_in_flight", Flags.number),
+    "max-requests-inflight": ("reading_in_flight", Flags.number),
     "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
     "service-account-jwks-uri": ("jwks_uri", Flags.text),
     "service-account-key-file": ("token_keys", lambda flags, name: tuple(map(Path, flags.texts(name)))),
@@ -248,8 +251,9 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
 _FOR_CLUSTERS: Final = """
     admission-control-config-file
     anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
-    enable-admission-plugins enable-bootstrap-token-auth encryption-provider-config service-account-jwks-uri
-    service-account-key-file token-auth-file
+    enable-admission-plugins enable-bootstrap-token-auth enable-priority-and-fairness encryption-provider-config
+    max-mutating-requests-inflight max-requests-inflight service-account-jwks-uri service-account-key-file
+    token-auth-file
 """
 CLUSTER_FLAGS: Final = frozenset(
     (
