@@ -200,10 +200,11 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     requests = Requests(server.reader, versions, authorize, world)
     policies = Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types)
     webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
-    core.metrics.parts += (webhooks.metrics.lines, policies.metrics.lines)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
+    aggregator = Aggregator(core, server.reader, server.writer, front_proxy)
+    core.metrics.parts += (webhooks.metrics.lines, policies.metrics.lines, aggregator.lines)
     server.use(
-        delegate=Aggregator(core, server.reader, server.writer, front_proxy),
+        delegate=aggregator,
         auditing=_auditing(settings.audit, world) if settings.audit is not None else None,
         kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
         allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),

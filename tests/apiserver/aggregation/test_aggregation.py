@@ -46,6 +46,14 @@ async def shown(api: Api, path: str, until: Any, accept: str = "application/json
             await asyncio.sleep(0.01)
 
 
+async def unavailable(api: Api) -> str:
+    """What metrics say of it."""
+    text = (await api.send("GET", "/metrics")).body
+    assert isinstance(text, bytes)
+    line = f'aggregator_unavailable_apiservice{{name="{NAME}"}} '
+    return next(found.removeprefix(line) for found in text.decode().splitlines() if found.startswith(line))
+
+
 # What this server keeps
 
 
@@ -132,8 +140,11 @@ async def test_one_that_does_not_answer_to_discovery_is_not_available(
     response = await api.send("GET", f"{ROOT}/namespaces/default/flunders")
     assert (response.status, response.body) == (503, b"service unavailable\n")
 
+    assert await unavailable(api) == "1"
+
     extension.status = 200
     await settled(api, "Passed")
+    assert await unavailable(api) == "0"
 
 
 async def test_one_that_is_made_local_is_available(api: Api, authority: Authority) -> None:

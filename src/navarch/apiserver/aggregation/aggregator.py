@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S: Final = 30.0
 _RETRY_S: Final = 0.05
 _ATTEMPTS: Final = 5
+_UNAVAILABLE: Final = "aggregator_unavailable_apiservice"
 
 
 class Aggregator:
@@ -263,6 +265,14 @@ class Aggregator:
         found = await asyncio.to_thread(_object, data)
         self._tags[key] = headers.get("ETag", "")
         return found
+
+    def lines(self) -> Iterator[str]:
+        """What `/metrics` shows of the other servers, under Kubernetes' name."""
+        if self._loops:
+            yield f"# HELP {_UNAVAILABLE} Gauge of APIServices which are marked as unavailable, by name."
+            yield f"# TYPE {_UNAVAILABLE} gauge"
+        for name in self._loops:
+            yield f'{_UNAVAILABLE}{{name="{name}"}} {int(name not in self._available)}'
 
     # Requests
 

@@ -161,13 +161,17 @@ class Proxy:
         return (await allowed_addresses(host, port, here=False))[0], port
 
     def _tls(self, bundle: bytes, *, insecure: bool) -> ssl.SSLContext:
-        """Raises CallError for what is no bundle of certificates."""
+        """Raises CallError for what is no bundle of certificates, and where our own certificate is no good."""
         key = (bundle, insecure)
         context = self._contexts.get(key)
         if context is None:
-            context = self._contexts[key] = _context(bundle, insecure=insecure)
+            context = _context(bundle, insecure=insecure)
             if self._certificate is not None:
-                context.load_cert_chain(*self._certificate)
+                try:
+                    context.load_cert_chain(*self._certificate)
+                except (OSError, ssl.SSLError) as error:
+                    raise CallError(f"the certificate of the front proxy cannot be used: {error}") from error
+            self._contexts[key] = context
             if len(self._contexts) > _CONTEXTS:
                 self._contexts.popitem(last=False)
         return context
