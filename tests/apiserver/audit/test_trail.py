@@ -71,7 +71,6 @@ async def test_metadata_says_who_asked_what_and_how_it_went(audited: Audited, lo
         "requestURI": f"{CONFIG_MAPS}?limit=5",
         "verb": "list",
         "user": {"username": "system:apiserver", "groups": ["system:masters", "system:authenticated"]},
-        "sourceIPs": [],
         "userAgent": "test/1.0",
         "objectRef": {"resource": "configmaps", "namespace": "default", "apiVersion": "v1"},
         "requestReceivedTimestamp": received["stageTimestamp"],

@@ -215,7 +215,8 @@ class Trail:
         }
         if self._acting is not None:
             event["impersonatedUser"] = _user(self._acting)
-        event["sourceIPs"] = _addresses(request)
+        if addresses := _addresses(request):
+            event["sourceIPs"] = addresses
         if agent := request.headers.get("user-agent", ""):
             event["userAgent"] = agent if len(agent) <= _AGENT_MAX else agent[:_AGENT_MAX] + _CUT
         if asked.is_resource:
