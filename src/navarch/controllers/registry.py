@@ -35,6 +35,7 @@ from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountCo
 from navarch.controllers.statefulset import StatefulSetController
 from navarch.controllers.storage_migration import StorageMigrationController
 from navarch.controllers.volumes import (
+    AttributesClassProtectionController,
     ClaimProtectionController,
     EphemeralVolumeController,
     VolumeBinder,
@@ -67,6 +68,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ResourceQuotaController,
     ClaimProtectionController,
     VolumeProtectionController,
+    AttributesClassProtectionController,
     VolumeBinder,
     EphemeralVolumeController,
     PodResourceClaimController,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api.meta import Obj, is_deleting
-from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
+from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, VOLUME_ATTRIBUTES_CLASSES
 from tests.controllers.conftest import Cluster
 from tests.controllers.volumes.objects import claim, volume
 
@@ -55,3 +55,21 @@ async def test_a_bound_volume_stays_until_it_is_released(cluster: Cluster) -> No
 
     await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
     await cluster.until_count(PERSISTENT_VOLUMES, 0)
+
+
+async def test_a_class_of_attributes_stays_while_a_claim_has_it(cluster: Cluster) -> None:
+    for name in ("used", "free"):
+        made = {"metadata": {"name": name}, "driverName": "d.example.com", "parameters": {"iops": "1"}}
+        await cluster.create(VOLUME_ATTRIBUTES_CLASSES, made)
+    wanted = claim()
+    wanted["spec"]["volumeAttributesClassName"] = "used"
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, wanted)
+
+    for name in ("used", "free"):
+        await cluster.client.delete(VOLUME_ATTRIBUTES_CLASSES, name)
+
+    (kept,) = await cluster.until_count(VOLUME_ATTRIBUTES_CLASSES, 1)
+    assert kept["metadata"]["name"] == "used"
+    assert kept["metadata"]["finalizers"] == ["kubernetes.io/vac-protection"]
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+    await cluster.until_count(VOLUME_ATTRIBUTES_CLASSES, 0)

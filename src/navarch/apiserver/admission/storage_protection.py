@@ -1,4 +1,5 @@
-"""StorageObjectInUseProtection: claims and volumes are held by a finalizer until nobody uses them any more."""
+"""StorageObjectInUseProtection: claims, volumes and classes of their attributes are held by a finalizer until nobody
+uses them any more."""
 
 from __future__ import annotations
 
@@ -7,21 +8,23 @@ from typing import Final
 from navarch.apiserver.admission.base import Attributes, Plugin
 
 _FINALIZERS: Final = {
-    "persistentvolumeclaims": "kubernetes.io/pvc-protection",
-    "persistentvolumes": "kubernetes.io/pv-protection",
+    ("", "persistentvolumeclaims"): "kubernetes.io/pvc-protection",
+    ("", "persistentvolumes"): "kubernetes.io/pv-protection",
+    ("storage.k8s.io", "volumeattributesclasses"): "kubernetes.io/vac-protection",
 }
 
 
 class StorageObjectInUseProtection(Plugin):
     name = "StorageObjectInUseProtection"
     leaves_whole = True
-    resources = frozenset(("", plural) for plural in _FINALIZERS)
+    resources = frozenset(_FINALIZERS)
     operations = frozenset({"CREATE"})
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.obj is None:
             return
         finalizers = attributes.obj["metadata"].setdefault("finalizers", [])
-        finalizer = _FINALIZERS[attributes.kind.resource.plural]
+        resource = attributes.kind.resource
+        finalizer = _FINALIZERS[resource.group, resource.plural]
         if finalizer not in finalizers:
             finalizers.append(finalizer)

@@ -30,7 +30,8 @@ class IPAddressStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name = obj["metadata"].get("name") or ""
-        problems, address = ip_problems(name, strict=True), read_ip(name)
+        # Who lacks a name is told that already.
+        problems, address = (ip_problems(name, strict=True), read_ip(name)) if name else ([], "")
         for problem in problems:
             yield invalid_value("metadata.name", name, problem)
         if not problems and str(address) != name:
