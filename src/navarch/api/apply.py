@@ -33,6 +33,7 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 # What the server itself keeps in metadata belongs to nobody.
 _UNOWNED_METADATA: Final = (
+    ".",
     "f:name",
     "f:namespace",
     "f:creationTimestamp",
@@ -406,7 +407,7 @@ def _strip(owned: FieldSet) -> FieldSet:
         for name in _UNOWNED_METADATA:
             if name in metadata:
                 del metadata[name]
-        if not metadata or (len(metadata) == 1 and "." in metadata):
+        if not metadata:
             del owned["f:metadata"]
     return owned
 

@@ -117,14 +117,20 @@ class _FieldsWalker(_Walker):
         entries, present = self._entries, self._present
         for name, item in value.items():
             key, inner = entries[name]
-            if name not in present or inner is None:
+            if name not in present:
                 if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
                     out[key] = LEAF
                 else:
                     below = {_DOT: LEAF}
                     inner.whole(item, below)
                     out[key] = _normal(below)
-            elif item:
+            elif not item:
+                if item.__class__ is list:
+                    # A list that is empty where there was none.
+                    out[key] = LEAF
+            elif inner is None:
+                out[key] = LEAF
+            else:
                 below = {}
                 if item.__class__ is dict and isinstance(inner, _FieldsWalker):
                     inner.whole_top(item, below)
@@ -132,9 +138,6 @@ class _FieldsWalker(_Walker):
                     inner.whole(item, below)
                 if below:
                     out[key] = below
-            elif item.__class__ is list:
-                # A list that is empty where there was none.
-                out[key] = LEAF
 
     def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
         for name, item in new.items():

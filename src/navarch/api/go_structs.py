@@ -17,10 +17,13 @@ from typing import Any, Final
 from navarch.api.fields import sorted_set
 from navarch.api.protobuf_fields import stated_fields
 
-_API: Final = "io.k8s.api."
-_META: Final = "io.k8s.apimachinery.pkg.apis."
-_EXTENSIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis."
-_AGGREGATION: Final = "io.k8s.kube-aggregator.pkg.apis."
+# What definitions of Kubernetes' own kinds are called, before package and name.
+_PREFIXES: Final = (
+    "io.k8s.api.",
+    "io.k8s.apimachinery.pkg.apis.",
+    "io.k8s.apiextensions-apiserver.pkg.apis.",
+    "io.k8s.kube-aggregator.pkg.apis.",
+)
 # Messages that are scalars in JSON.
 _SCALARS: Final = frozenset(
     ("meta/v1.Time", "meta/v1.MicroTime", "api/resource.Quantity", "util/intstr.IntOrString", "runtime.RawExtension")
@@ -30,17 +33,19 @@ _ENTRY: Final = "meta/v1.ManagedFieldsEntry"
 
 @dataclass(frozen=True, slots=True)
 class GoField:
-    """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars."""
+    """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars; `is_time`
+    that it is a time that is no pointer."""
 
     name: str
     shape: str
     message: str
     present: bool
+    is_time: bool = False
 
 
 def message_of_definition(definition: str) -> str:
     """The message behind a definition; empty where there is none."""
-    for prefix in (_API, _META, _EXTENSIONS, _AGGREGATION):
+    for prefix in _PREFIXES:
         if definition.startswith(prefix):
             package, _, name = definition.removeprefix(prefix).rpartition(".")
             message = f"{package.replace('.', '/')}.{name}"
@@ -72,7 +77,8 @@ def _field(name: str, type_: str) -> GoField:
     type_ = type_[len(shape) :].removeprefix("*")
     message = type_ if "/" in type_ and type_ not in _SCALARS else ""
     present = written if shape else bool(message) and not pointer
-    return GoField(name, shape, message, present)
+    is_time = not pointer and not shape and type_ in ("meta/v1.Time", "meta/v1.MicroTime")
+    return GoField(name, shape, message, present, is_time)
 
 
 @cache
@@ -85,6 +91,18 @@ def _orders() -> Mapping[str, tuple[str, ...]]:
 def present(definition: str) -> frozenset[str]:
     """The fields of a definition's type that are there whether or not somebody set them."""
     return frozenset(field.name for field in struct(message_of_definition(definition)).values() if field.present)
+
+
+@cache
+def unset(definition: str) -> tuple[tuple[str, bool], ...]:
+    """What of a condition, or of a container's status, Go writes though nobody set it: a time, as null, and a struct,
+    as an empty one (then True). (A pod's conditions are its strategy's.)"""
+    message = message_of_definition(definition)
+    if message == "core/v1.ContainerStatus":
+        return tuple((field.name, True) for field in struct(message).values() if field.present and not field.shape)
+    if not message.endswith("Condition") or message == "core/v1.PodCondition":
+        return ()
+    return tuple((field.name, False) for field in struct(message).values() if field.is_time)
 
 
 def go_json(value: Any, message: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.go_structs import unset
 from navarch.api.schema_scalars import ScalarError, canonical_micro_time, canonical_time, check_base64
 from navarch.api.zeroes import unsaid_when_zero
 
@@ -183,7 +184,10 @@ class Decoders:
             definition = self._definitions[name]
             # A definition that refers back to itself meets this forwarder while its own decoder is being made.
             self._structs[name] = lambda value: self._structs[name](value)
-            found = self._structs[name] = self._struct_of(definition, _short(name), _go_name(name), name)
+            found = self._struct_of(definition, _short(name), _go_name(name), name)
+            if filled := unset(name):
+                found = _filling(found, filled)
+            self._structs[name] = found
         return found
 
     def _struct_of(self, definition: Obj, short: str, go_type: str, name: str = "") -> Decoder:
@@ -411,6 +415,19 @@ def _struct_decoder(fields: _Fields) -> Decoder:
         return unknown
 
     return decode
+
+
+def _filling(decode: Decoder, filled: Iterable[tuple[str, bool]]) -> Decoder:
+    """A decoder that also states what Go writes of a struct though nobody set it."""
+
+    def decode_and_fill(obj: Any) -> list[str] | None:
+        unknown = decode(obj)
+        for name, as_struct in filled:
+            if name not in obj:
+                obj[name] = {} if as_struct else None
+        return unknown
+
+    return decode_and_fill
 
 
 def _plain_list(plain: type, go_item: str, zero: Callable[[], Any]) -> Decoder:
