@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from navarch.api import fields, schema
+from navarch.api.field_paths import paths
 
 POD = schema.load().compile("io.k8s.api.core.v1.Pod").root
 SERVICE = schema.load().compile("io.k8s.api.core.v1.Service").root
@@ -66,9 +67,9 @@ def test_a_comparison_tells_what_was_added_removed_and_modified() -> None:
     new["spec"]["containers"][0]["image"] = "apache"
     new["spec"]["tolerations"].append({"key": "b"})
     changes = fields.compare(OBJECT, new, POD)
-    assert list(fields.paths(changes.added)) == [".metadata.labels.tier"]
-    assert list(fields.paths(changes.removed)) == [".metadata.labels.app"]
-    assert list(fields.paths(changes.modified)) == [".spec.tolerations", '.spec.containers[name="web"].image']
+    assert list(paths(changes.added)) == [".metadata.labels.tier"]
+    assert list(paths(changes.removed)) == [".metadata.labels.app"]
+    assert list(paths(changes.modified)) == [".spec.tolerations", '.spec.containers[name="web"].image']
 
 
 def test_the_order_of_items_with_keys_is_no_difference() -> None:
@@ -87,7 +88,7 @@ def test_values_without_schema_are_owned_field_by_field() -> None:
 
 def test_paths_of_sets_and_several_keys() -> None:
     owned = {"f:a": {'v:"x"': {}, 'k:{"port":80,"protocol":"TCP"}': {".": {}}}}
-    assert list(fields.paths(owned)) == ['.a[port=80,protocol="TCP"]', '.a[="x"]']
+    assert list(paths(owned)) == ['.a[port=80,protocol="TCP"]', '.a[="x"]']
 
 
 KEYS = st.sampled_from(["f:a", "f:b", 'k:{"name":"x"}', 'v:"y"'])
@@ -101,7 +102,7 @@ SETS: Any = st.recursive(
 
 
 def members(owned: Any) -> set[str]:
-    return set(fields.paths(owned))
+    return set(paths(owned))
 
 
 @given(SETS, SETS)
@@ -111,3 +112,24 @@ def test_union_difference_and_intersection_are_those_of_the_members(left: Any, r
     assert members(fields.intersection(left, right)) == members(left) & members(right)
     if members(left) & members(right):
         assert fields.overlaps(left, right)
+
+
+def test_what_became_one_value_in_the_schema_is_owned_as_one() -> None:
+    node = POD.fields["spec"]
+    owned = {
+        "f:hostname": {},
+        "f:nodeSelector": {".": {}, "f:a": {}},
+        "f:tolerations": {'k:{"key":"a"}': {".": {}, "f:key": {}}},
+        "f:containers": {'k:{"name":"c"}': {".": {}, "f:args": {}, "f:name": {}}},
+    }
+
+    now = fields.reconciled(owned, node)
+
+    assert now == {**owned, "f:nodeSelector": {}, "f:tolerations": {}}
+    assert fields.reconciled(now, node) is now
+
+
+def test_an_empty_struct_that_every_object_has_is_nobodys() -> None:
+    policy = schema.load().compile("io.k8s.api.networking.v1.NetworkPolicy").root
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"]}
+    assert fields.created_set({"spec": spec}, policy) == {"f:spec": {"f:policyTypes": {}}}

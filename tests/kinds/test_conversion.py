@@ -55,7 +55,7 @@ def autoscaler(metrics: list[dict[str, Any]]) -> dict[str, Any]:
                     "resource": {"name": "cpu", "current": {"averageUtilization": 40, "averageValue": "40m"}},
                 }
             ],
-            "conditions": [{"type": "AbleToScale", "status": "True"}],
+            "conditions": [{"type": "AbleToScale", "status": "True", "lastTransitionTime": None}],
         },
     }
 

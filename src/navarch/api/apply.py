@@ -20,6 +20,7 @@ import orjson
 
 from navarch.api import fields, typed
 from navarch.api.errors import Obj, StatusError, bad_request, unexplained
+from navarch.api.field_paths import paths
 from navarch.api.fields import FieldSet
 from navarch.api.merge import merged, pruned
 from navarch.api.patch import copy_json
@@ -86,8 +87,10 @@ def update_managed_fields(
     operation: str = "Update",
     subresource: str = "",
     now: str,
+    custom: bool = False,
 ) -> None:
-    """Record in `new.metadata.managedFields` that `manager` wrote `new` where `old` was (None: it is created)."""
+    """Record in `new.metadata.managedFields` that `manager` wrote `new` where `old` was (None: it is created); `custom`
+    says that the kind is one whose schema changes."""
     metadata = new["metadata"]
     if old is None:
         owned = _strip(fields.created_set(new, node))
@@ -101,6 +104,8 @@ def update_managed_fields(
         metadata.pop("managedFields", None)
         return
     metadata.pop("managedFields", None)
+    if custom:
+        managers = _reconciled(managers, node)
     changes = _compare(old, new, node)
     me = _manager(manager, operation, api_version, subresource)
     _write(metadata, _cap(_take_over(managers, changes, me, now)))
@@ -190,13 +195,14 @@ def apply(
     subresource: str = "",
     now: str,
     ignored: Collection[str] = (),
+    custom: bool = False,
 ) -> Obj:
     """The object after applying `config`; `live` (None: it does not exist yet) and `config` stay as they are. What is
     null in it is not there.
 
     `ignored` are the dotted paths of what cannot be written here (`status`, or through a subresource `spec`): what the
-    configuration says about them is nobody's.  Raises StatusError: 400 for a configuration of something else, 409 with
-    one cause per conflict, 500 for one that has not the types of its kind.
+    configuration says about them is nobody's. `custom` as for updates.  Raises StatusError: 400 for a configuration of
+    something else, 409 with one cause per conflict, 500 for one that has not the types of its kind.
     """
     stated = type_of(config)
     if stated != type_text(api_version, kind or stated.rpartition("Kind=")[2]):
@@ -208,6 +214,8 @@ def apply(
         raise unexplained(f"failed to create typed patch object ({describe(config)}): {said}")
     me = _manager(manager, "Apply", api_version, subresource)
     excluded = _excluded(ignored)
+    if custom and live is not None:
+        live = _with_reconciled(live, node)
     try:
         return _apply(live, config, node, me, api_version, excluded, force=force, now=now)
     except _Conflicts as conflicts:
@@ -250,6 +258,25 @@ def _excluded(ignored: Collection[str]) -> FieldSet:
         for step in path.split("."):
             at = at.setdefault(f"f:{step}", {})
     return out
+
+
+def _reconciled(managers: _Managers, node: SchemaNodeLike | None) -> _Managers:
+    """The managers after changes of the schema."""
+    return {
+        manager: owned if (now := fields.reconciled(owned.fields, node)) is owned.fields else replace(owned, fields=now)
+        for manager, owned in managers.items()
+    }
+
+
+def _with_reconciled(live: Obj, node: SchemaNodeLike | None) -> Obj:
+    entries = live["metadata"].get("managedFields") or []
+    managers = _decode(entries)
+    after = _reconciled(managers, node)
+    if all(after[manager] is owned for manager, owned in managers.items()):
+        return live
+    metadata = dict(live["metadata"])
+    _write(metadata, after)
+    return {**live, "metadata": metadata}
 
 
 class _Conflicts(Exception):
@@ -347,7 +374,7 @@ def _identifier(manager: _Manager) -> bytes:
 
 
 def _conflict_error(found: dict[_Manager, FieldSet]) -> StatusError:
-    listed = [(str(who), list(fields.paths(found[who]))) for who in sorted(found, key=_identifier)]
+    listed = [(str(who), list(paths(found[who]))) for who in sorted(found, key=_identifier)]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, where in listed

@@ -11,13 +11,13 @@ modified and removed, is as in structured-merge-diff, by whose rules clients rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
 from navarch.api.errors import Obj
-from navarch.api.strategic import SchemaNodeLike
+from navarch.api.strategic import SchemaNodeLike, child_node
 
 FieldSet = dict[str, Any]
 
@@ -439,6 +439,32 @@ def recursive_difference(left: FieldSet, right: FieldSet) -> FieldSet:
     return out
 
 
+def reconciled(owned: FieldSet, node: SchemaNodeLike | None) -> FieldSet:
+    """The set after a change of the schema (a custom kind's may change at any time): of what is owned as one now, no
+    members are owned any more, but the whole. The very same set where nothing is to change."""
+    out: FieldSet | None = None
+    for key, child in owned.items():
+        if not child or key == _DOT:
+            continue
+        below = child_of(node, key)
+        if below is None or below.scalar == "any":
+            continue
+        one = below.atomic if below.kind != "array" else below.list_type not in ("map", "set")
+        changed = LEAF if one else reconciled(child, below)
+        if changed is not child:
+            out = dict(owned) if out is None else out
+            out[key] = changed
+    return owned if out is None else out
+
+
+def child_of(node: SchemaNodeLike | None, key: str) -> SchemaNodeLike | None:
+    """The schema of what a key of a set stands for; None where the schema says nothing."""
+    if key.startswith("f:"):
+        return child_node(node, key[2:])
+    found: SchemaNodeLike | None = node.items if node is not None and node.kind == "array" else None
+    return found
+
+
 def overlaps(left: FieldSet, right: FieldSet) -> bool:
     """Whether `difference` could take anything away: a cheap answer for the many sets that a change does not touch."""
     return any(
@@ -486,54 +512,3 @@ def entry_order(entry: Obj) -> tuple[str, ...]:
     """How the entries of managedFields are sorted: appliers first, then updaters, each by time."""
     names = ("operation", "time", "manager", "apiVersion", "subresource")
     return tuple(str(entry.get(name, "")) for name in names)
-
-
-def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
-    """The members as Kubernetes prints them: `.spec.containers[name="web"].image`, in its order: what is a member here
-    comes before what is below."""
-    ordered = sorted((key for key in fields if key != _DOT), key=_element_order)
-    for key in ordered:
-        if is_member(fields[key]):
-            yield prefix + path_element(key)
-    for key in ordered:
-        if fields[key]:
-            yield from paths(fields[key], prefix + path_element(key))
-
-
-def sorted_set(owned: FieldSet) -> FieldSet:
-    """The same set, its keys in the order in which Kubernetes writes them."""
-    ordered = sorted((key for key in owned if key != _DOT), key=_element_order)
-    first: FieldSet = {_DOT: LEAF} if _DOT in owned else {}
-    return first | {key: sorted_set(owned[key]) for key in ordered}
-
-
-def _element_order(key: str) -> tuple[Any, ...]:
-    """Names first, then items by their keys, by value, by place."""
-    sort, _, rest = key.partition(":")
-    if sort == "f":
-        return (0, rest)
-    if sort == "k":
-        return (1, [(name, _value_order(value)) for name, value in sorted(orjson.loads(rest).items())])
-    return (2, _value_order(orjson.loads(rest))) if sort == "v" else (3, int(rest))
-
-
-def _value_order(value: Any) -> tuple[Any, ...]:
-    """Numbers, texts, booleans, lists, maps, null."""
-    if isinstance(value, bool):
-        return (2, value)
-    if isinstance(value, (int, float)):
-        return (0, value)
-    if isinstance(value, str):
-        return (1, value)
-    return (5, "") if value is None else (3 + isinstance(value, dict), _encode(value))
-
-
-def path_element(key: str) -> str:
-    """A key of a set as a path shows it: `.name`, `[name="web"]`, `[="value"]`, `[0]`."""
-    sort, _, rest = key.partition(":")
-    if sort == "f":
-        return "." + rest
-    if sort == "k":
-        pairs = sorted(orjson.loads(rest).items())
-        return "[" + ",".join(f"{name}={_encode(value)}" for name, value in pairs) + "]"
-    return f"[={rest}]" if sort == "v" else f"[{rest}]"

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from navarch.api.fields import sorted_set
+from navarch.api.field_paths import sorted_set
 from navarch.api.protobuf_fields import stated_fields
 
 # What definitions of Kubernetes' own kinds are called, before package and name.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from navarch.api import fields
 from navarch.api.errors import Obj
-from navarch.api.fields import FieldSet, is_member, item_key_function
+from navarch.api.fields import FieldSet, child_of, is_member, item_key_function
 from navarch.api.strategic import SchemaNodeLike, child_node
 
 _ABSENT: Final = object()
@@ -122,16 +122,9 @@ def _with_named(owned: FieldSet, node: SchemaNodeLike | None) -> FieldSet:
             out[key] = child
             continue
         named = key.startswith("f:") and node is not None and key[2:] in node.fields
-        below = _with_named(child, _node_at(node, key))
+        below = _with_named(child, child_of(node, key))
         out[key] = {".": fields.LEAF, **below} if named and "." not in below else below
     return out
-
-
-def _node_at(node: SchemaNodeLike | None, key: str) -> SchemaNodeLike | None:
-    if key.startswith("f:"):
-        return child_node(node, key[2:])
-    found: SchemaNodeLike | None = node.items if node is not None and node.kind == "array" else None
-    return found
 
 
 def removed(value: Any, gone: FieldSet, node: SchemaNodeLike | None) -> Any:

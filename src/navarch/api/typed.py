@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from navarch.api.fields import item_key_function, key_default, path_element
+from navarch.api.field_paths import path_element
+from navarch.api.fields import item_key_function, key_default
 from navarch.api.go_text import go_syntax, go_text, go_type
 from navarch.api.strategic import SchemaNodeLike, child_node
 

@@ -47,6 +47,7 @@ class Applying:
             subresource=call.route.subresource,
             now=self._now(),
             ignored=self._ignored,
+            custom=kind.own_schemas is not None,
         )
         try:
             compiled.checked(obj)

@@ -461,6 +461,7 @@ class Writing:
             api_version=kind.resource.api_version,
             subresource=subresource,
             now=now,
+            custom=kind.own_schemas is not None,
         )
         obj.update(apart)
         if apart and obj.get("status", apart) is None:
