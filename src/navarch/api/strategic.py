@@ -86,25 +86,28 @@ def child_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
 
 
 def _merge_map(original: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
-    if _PATCH in patch:
-        return _replaced_map(patch)
-    _retain_keys(original, patch)
-    for name in [name for name in patch if name.startswith(_SET_ORDER)]:
-        _merge_ordered(original, patch, name, node)
+    directed = [name for name in patch if name[:1] == "$"]
+    if directed:
+        if _PATCH in patch:
+            return _replaced_map(patch)
+        _retain_keys(original, patch)
+        for name in directed:
+            if name.startswith(_SET_ORDER):
+                _merge_ordered(original, patch, name, node)
     for name, value in patch.items():
-        if name.startswith(_DELETE_PRIMITIVES):
+        if directed and name.startswith(_DELETE_PRIMITIVES):
             _delete_primitives(original, name, value, node)
         elif value is None:
             original.pop(name, None)
-        elif name not in original or type(original[name]) is not type(value):
+        elif name not in original or original[name].__class__ is not value.__class__:
             taken = _taken_over(value)
             if taken is _NOTHING:
                 original.pop(name, None)
             else:
                 original[name] = taken
-        elif isinstance(value, dict):
+        elif value.__class__ is dict:
             original[name] = _merge_or_replace(original[name], value, child_node(node, name))
-        elif isinstance(value, list):
+        elif value.__class__ is list:
             original[name] = _merge_lists(original[name], value, child_node(node, name))
         else:
             original[name] = value
@@ -128,7 +131,9 @@ def _merge_or_replace(original: Obj, patch: Obj, node: SchemaNodeLike | None) ->
 def _strategy(node: SchemaNodeLike | None) -> str:
     """How a field is merged, `retainKeys` aside."""
     stated = node.patch_strategy if node is not None else ""
-    return stated.replace(",retainKeys", "").replace("retainKeys", "")
+    if "retainKeys" in stated:
+        return stated.replace(",retainKeys", "").replace("retainKeys", "")
+    return stated
 
 
 _NOTHING: Final = object()
@@ -269,6 +274,9 @@ def _maps_only(items: Sequence[Any]) -> None:
 
 def _same_type(*lists: Sequence[Any]) -> type:
     """The one type that all items have.  Raises StatusError 422, 500."""
+    kinds = {item.__class__ for items in lists for item in items}
+    if len(kinds) == 1 and list not in kinds:
+        return next(iter(kinds))
     found: type | None = None
     for items in lists:
         for item in items:
@@ -301,22 +309,30 @@ def _merge_lists(original: list[Any], patch: list[Any], node: SchemaNodeLike | N
     server, changes = _apply_item_directives(original, patch, key)
     merged = list(server)
     places: dict[Any, int] = {}
-    for place, item in enumerate(server):
-        places.setdefault(_identity(_key_of(item, key)), place)
+    for place, name in enumerate(_identities(server, key)):
+        places.setdefault(name, place)
     order = []
-    for change in changes:
-        identity = _identity(_key_of(change, key))
-        place = places.get(identity, -1)
+    for name, change in zip(_identities(changes, key), changes, strict=True):
+        place = places.get(name, -1)
         if place >= 0:
             merged[place] = _merge_map(merged[place], change, node.items)
         else:
-            place = places[identity] = len(merged)
+            place = places[name] = len(merged)
             merged.append(change)
         order.append(place)
     if len(merged) == len(server) and order == sorted(order):
         # As most often: what is patched was there, and in this order.
         return merged
     return _ordered(merged, changes, server, key)
+
+
+def _identities(items: list[Any], key: str) -> list[Any]:
+    """What items are found by.  Raises StatusError 500 for one without its merge key."""
+    try:
+        names = [item[key] for item in items] if key else items
+    except (KeyError, TypeError):
+        names = [_key_of(item, key) for item in items]
+    return names if all(name.__class__ is str for name in names) else [_identity(name) for name in names]
 
 
 def _identity(value: Any) -> Any:
@@ -366,13 +382,9 @@ def _unique(items: list[Any]) -> list[Any]:
 def _ordered(merged: list[Any], patch_order: list[Any], server_order: list[Any], key: str) -> list[Any]:
     """Order a merged list: items of the patch in the patch's order, the others in the server's, the two sequences
     merged so that where both have a place on the server the server's order holds."""
-
-    def identities(items: list[Any]) -> list[Any]:
-        return [_identity(_key_of(item, key) if key else item) for item in items]
-
-    ranks = {name: rank for rank, name in reversed(list(enumerate(identities(patch_order))))}
-    places = {name: place for place, name in reversed(list(enumerate(identities(server_order))))}
-    items = list(zip(identities(merged), merged, strict=True))
+    ranks = {name: rank for rank, name in reversed(list(enumerate(_identities(patch_order, key))))}
+    places = {name: place for place, name in reversed(list(enumerate(_identities(server_order, key))))}
+    items = list(zip(_identities(merged, key), merged, strict=True))
     named = sorted((pair for pair in items if pair[0] in ranks), key=lambda pair: ranks[pair[0]])
     others = [pair for pair in items if pair[0] not in ranks]
     others.sort(key=lambda pair: places.get(pair[0], len(places)))
