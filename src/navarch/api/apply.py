@@ -114,18 +114,20 @@ def update_managed_fields(
 def keep_times(obj: Obj, old: Obj) -> None:
     """Where an update changes nothing but the times of managedFields, in place take these back: what was said otherwise
     (`0.5` for `500m`) and means the same is no change."""
-    if any(value is not old.get(name) and value != old.get(name) for name, value in obj.items() if name != "metadata"):
-        return
+    for name, value in obj.items():
+        before = old.get(name)
+        if value is not before and name != "metadata" and value != before:
+            return
     metadata, was = obj["metadata"], old["metadata"]
-    entries, before = metadata.get("managedFields"), was.get("managedFields")
-    if not entries or not before or len(entries) != len(before) or entries == before or len(obj) != len(old):
+    entries, held = metadata.get("managedFields"), was.get("managedFields")
+    if not entries or not held or len(entries) != len(held) or entries == held or len(obj) != len(old):
         return
     if len(metadata) != len(was) or any(
         value != was.get(name) for name, value in metadata.items() if name != "managedFields"
     ):
         return
-    if all({**entry, "time": ""} == {**held, "time": ""} for entry, held in zip(entries, before, strict=True)):
-        metadata["managedFields"] = before
+    if all({**entry, "time": ""} == {**other, "time": ""} for entry, other in zip(entries, held, strict=True)):
+        metadata["managedFields"] = held
 
 
 def readable(entries: Any) -> bool:

@@ -508,7 +508,8 @@ def _join(member: bool, below: FieldSet) -> FieldSet:
     return {_DOT: LEAF, **below} if member and below else below
 
 
-def entry_order(entry: Obj) -> tuple[str, ...]:
+def entry_order(entry: Obj) -> tuple[str, str, str, str, str]:
     """How the entries of managedFields are sorted: appliers first, then updaters, each by time."""
-    names = ("operation", "time", "manager", "apiVersion", "subresource")
-    return tuple(str(entry.get(name, "")) for name in names)
+    get = entry.get
+    operation, time, manager = get("operation") or "", get("time") or "", get("manager") or ""
+    return operation, time, manager, get("apiVersion") or "", get("subresource") or ""
