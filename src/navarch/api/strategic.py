@@ -274,7 +274,7 @@ def _maps_only(items: Sequence[Any]) -> None:
 
 def _same_type(*lists: Sequence[Any]) -> type:
     """The one type that all items have.  Raises StatusError 422, 500."""
-    kinds = {item.__class__ for items in lists for item in items}
+    kinds: set[type] = {item.__class__ for items in lists for item in items}
     if len(kinds) == 1 and list not in kinds:
         return next(iter(kinds))
     found: type | None = None

@@ -27,8 +27,8 @@ def test_a_storage_class_hardly_changes() -> None:
     old = created(GROUP, "StorageClass", {"provisioner": "a.b/c"})[0]
     new = {**old, "provisioner": "a.b/d", "parameters": {"x": "y"}, "volumeBindingMode": "WaitForFirstConsumer"}
     assert updated(GROUP, "StorageClass", old, new)[1] == [
-        "parameters: Forbidden: updates to parameters are forbidden.",
-        "provisioner: Forbidden: updates to provisioner are forbidden.",
+        'parameters: Invalid value: {"x":"y"}: field is immutable',
+        'provisioner: Invalid value: "a.b/d": field is immutable',
         'volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable',
     ]
 

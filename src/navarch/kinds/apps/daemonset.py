@@ -93,6 +93,8 @@ class DaemonSetStrategy(WorkloadStrategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         template = spec.get("template") or {}
+        if old is not None:
+            yield from validate_immutable(spec.get("selector"), old["spec"].get("selector"), "spec.selector")
         yield from _validate_selector(spec)
         yield from validate_pod_template_spec(template, "spec.template")
         yield from validate_read_only_disks(spec, old and old["spec"])
@@ -105,8 +107,6 @@ class DaemonSetStrategy(WorkloadStrategy):
             yield not_supported(
                 "spec.updateStrategy", internal(update, "DaemonSetUpdateStrategy"), ["RollingUpdate", "OnDelete"]
             )
-        if old is not None:
-            yield from validate_immutable(spec.get("selector"), old["spec"].get("selector"), "spec.selector")
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from validate_counts(obj.get("status") or {}, _STATUS_COUNTS, "status")

@@ -19,7 +19,6 @@ SYSTEM_CLASSES: Final = {"system-node-critical": 2_000_001_000, "system-cluster-
 
 @strategy("scheduling.k8s.io", "PriorityClass")
 class PriorityClassStrategy(Strategy):
-    has_generation = True
     columns = (
         NAME,
         Column("Value", count("value"), type="integer"),

@@ -72,10 +72,8 @@ class StorageClassStrategy(Strategy):
         yield from _validate_topologies(obj.get("allowedTopologies") or [])
         if old is None:
             return
-        for name in ("parameters", "provisioner", "reclaimPolicy"):
-            if (obj.get(name) or None) != (old.get(name) or None):
-                yield forbidden_field(name, f"updates to {name} are forbidden.")
-        yield from validate_immutable(mode, old.get("volumeBindingMode"), "volumeBindingMode")
+        for name in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
+            yield from validate_immutable(obj.get(name) or None, old.get(name) or None, name)
 
 
 def _validate_topologies(topologies: list[Obj]) -> Iterator[FieldError]:
@@ -111,4 +109,5 @@ class VolumeAttributesClassStrategy(Strategy):
         yield from _validate_parameters(obj.get("parameters") or {}, "parameters")
         if old is not None:
             for name in ("driverName", "parameters"):
-                yield from validate_immutable(obj.get(name), old.get(name), name)
+                if obj.get(name) != old.get(name):
+                    yield forbidden_field(name, f"updates to {name} are forbidden.")
