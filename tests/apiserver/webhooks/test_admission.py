@@ -257,7 +257,11 @@ async def test_who_takes_equivalents_sees_an_object_in_the_version_of_its_rule(
         rules = [rule("horizontalpodautoscalers", "autoscaling", "v2")]
         await configure(api, VALIDATING, webhook.config(matchPolicy=policy, rules=rules))
 
-        spec = {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"kind": "X", "name": "x"}}
+        spec = {
+            "maxReplicas": 3,
+            "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "X", "name": "x"},
+        }
         await api.ok("POST", AUTOSCALERS_V1, {"metadata": {"name": "a"}, "spec": spec})
 
     assert [asked.request["kind"]["version"] for asked in webhook.asked] == versions
@@ -275,7 +279,11 @@ async def test_a_patch_in_another_version_is_stored_in_the_one_that_counts(api: 
 
         target = {"type": "Utilization", "averageUtilization": 50}
         metrics = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-        spec = {"maxReplicas": 3, "metrics": metrics, "scaleTargetRef": {"kind": "X", "name": "x"}}
+        spec = {
+            "maxReplicas": 3,
+            "metrics": metrics,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "X", "name": "x"},
+        }
         path = AUTOSCALERS_V1.replace("/v1/", "/v2/")
         made = await api.ok("POST", path, {"metadata": {"name": "a"}, "spec": spec})
 
