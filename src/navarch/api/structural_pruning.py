@@ -19,6 +19,8 @@ SERVERS: Final = frozenset({"apiVersion", "kind", "metadata"})
 PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
 RULES: Final = "x-kubernetes-validations"
 EMBEDDED: Final = "x-kubernetes-embedded-resource"
+# What is encoded as an integer.
+_INT64: Final = 2.0**63
 
 _Prune = Callable[[Any, str, list[str]], bool]
 _Fill = Callable[[Any], bool]
@@ -99,7 +101,7 @@ def _pruner(schema: Obj, *, root: bool) -> _Prune:
         for name, inner in value.items():
             if name in plain:
                 # A whole number that was written as a fraction is written as Go writes it.
-                if type(inner) is float and inner.is_integer() and abs(inner) < 1e21:
+                if type(inner) is float and inner.is_integer() and abs(inner) < _INT64:
                     value[name] = int(inner)
                 if inner is not None:
                     continue

@@ -144,6 +144,11 @@ def _format_of(schema: Obj) -> str:
     return name if name and is_recognized(name, types[0] if len(types) == 1 else "") else ""
 
 
+_INT64_MAX: Final = 2**63 - 1
+# Up to here every whole number is a fraction of its own.
+_EXACT: Final = 2**53 - 1
+
+
 def _type_check(schema: Obj) -> Callable[[Any, str, Found], int] | None:
     types, form = _types_of(schema), _format_of(schema)
     if not types and not form:
@@ -155,9 +160,12 @@ def _type_check(schema: Obj) -> Callable[[Any, str, Found], int] | None:
     def check(value: Any, path: str, found: Found) -> int:
         kind = type(value)
         shown = _TYPES.get(kind, "")
+        if kind is int and value > _INT64_MAX:
+            # Go reads it as a fraction.
+            shown = "number"
         fits = shown in types or (kind is int and "number" in types)
         if not fits and kind is float and whole:
-            fits = value.is_integer()
+            fits = value.is_integer() and abs(value) <= _EXACT
         if kind is str or kind is list:
             if form and not numeric:
                 # What the format says comes later, and of texts alone.

@@ -139,6 +139,18 @@ async def test_a_value_that_the_schema_does_not_allow_is_refused(
     assert [text for _, text in await refused(api, it=value)] == [message]
 
 
+async def test_a_number_of_any_size_is_an_answer_and_no_accident(api: Api) -> None:
+    await established(api, with_schema(it={"type": "number"}, either={"x-kubernetes-int-or-string": True}))
+
+    odd = await refused(api, either=1e20)
+    big = await api("POST", GADGETS, gadget(it=1e20))
+    whole = await api.ok("POST", GADGETS, gadget("b", it=2.0))
+
+    assert (big[0], big[1]["spec"]["it"]) == (201, 1e20)
+    assert [field for field, _ in odd] == ["spec.either"]
+    assert repr(whole["spec"]["it"]) == "2"
+
+
 async def test_items_that_have_the_same_keys_are_duplicates(api: Api) -> None:
     port: Obj = {
         "type": "object",

@@ -104,6 +104,10 @@ def test_what_is_wrong_with_it_is_said(path: str, value: Any, error: str) -> Non
         ),
         ({"type": "object", "anyOf": [{"type": "string"}]}, "anyOf[0].type: Forbidden: must be empty to be structural"),
         ({"type": "object", "allOf": [{"properties": {"a": {"maximum": 1}}}]}, ""),
+        (
+            {"type": "array", "items": "text", "x-kubernetes-list-type": "map"},
+            "items: Required value: must be specified",
+        ),
         ({"$ref": "#/definitions/x"}, "$ref: Forbidden: $ref is not supported"),
         (
             {"type": "string", "x-kubernetes-preserve-unknown-fields": False},

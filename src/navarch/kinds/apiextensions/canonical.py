@@ -1,4 +1,4 @@
-"""A definition as Kubernetes writes it: what has its type's zero value is left out.
+"""A definition as Kubernetes writes it: what has its type's zero value is left out, but for what is always said.
 
 In: a definition, changed in place.  Invariant: what a schema states as a default, an example or an enum is left alone.
 """
@@ -55,6 +55,9 @@ def canonicalize(crd: Obj) -> None:
     _drop(spec.get("names"), _NAMES)
     for version in spec.get("versions") or ():
         _drop(version, _VERSION)
+        for name in ("served", "storage"):
+            if version.get(name) is None:
+                version[name] = False
         for column in version.get("additionalPrinterColumns") or ():
             _drop(column, _COLUMN)
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
@@ -79,6 +82,9 @@ def _canonical_schema(schema: Obj) -> None:
             for name in ("properties", "patternProperties", "definitions", "dependencies"):
                 if place.get(name) == {}:
                     del place[name]
+        if "items" in place and not isinstance(place["items"], (dict, list)):
+            # Neither a schema nor several: Go reads it as nothing.
+            del place["items"]
         for name in _NUMBERS:
             value = place.get(name)
             if type(value) is float and value.is_integer():
