@@ -16,8 +16,8 @@ from navarch.api.validation import (
     validate_non_negative,
     validate_qualified_name,
 )
-from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column, Strategy
+from navarch.kinds.core.cells import CREATED_AT
 from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
 
@@ -165,11 +165,8 @@ def validate_driver_name(name: str, path: str) -> Iterator[FieldError]:
 @strategy("storage.k8s.io", "CSIStorageCapacity")
 class CSIStorageCapacityStrategy(Strategy):
     allow_unconditional_update = False
-    columns = (
-        NAME,
-        Column("StorageClassName", ".storageClassName"),
-        Column("Capacity", columns.text("capacity", "<unset>")),
-    )
+    # Kubernetes gives it no columns of its own.
+    columns = (NAME, CREATED_AT)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         name = obj.get("storageClassName") or ""
