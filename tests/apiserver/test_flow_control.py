@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from navarch.api.errors import StatusError
 from navarch.client.base import PatchKind
 from navarch.kinds.core.pod_state import condition_of
 from navarch.kinds.resources import FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS
@@ -51,16 +54,16 @@ async def test_a_schema_says_whether_its_level_is_there() -> None:
     assert there["reason"] == "Found"
 
 
-async def test_who_took_a_suggested_object_over_keeps_it_and_nobody_keeps_a_mandatory_one_changed() -> None:
+async def test_who_took_a_suggested_object_over_keeps_it_and_a_mandatory_one_can_neither_change_nor_go() -> None:
     async with EmbeddedCluster(controllers=False) as cluster:
         client = cluster.client
         annotations = {"annotations": {"apf.kubernetes.io/autoupdate-spec": "false"}}
         mine = {"metadata": annotations, "spec": {"matchingPrecedence": 8500}}
         await client.patch(FLOW_SCHEMAS, "service-accounts", "", mine, kind=PatchKind.MERGE)
-        await client.patch(
-            FLOW_SCHEMAS, "catch-all", "", {"metadata": annotations, "spec": {"rules": []}}, kind=PatchKind.MERGE
-        )
-        await client.delete(FLOW_SCHEMAS, "probes")
+        with pytest.raises(StatusError, match="must equal the fixed value"):
+            await client.patch(FLOW_SCHEMAS, "catch-all", "", {"spec": {"rules": []}}, kind=PatchKind.MERGE)
+        for name in ("catch-all", "probes"):
+            await client.delete(FLOW_SCHEMAS, name)
         await cluster.server.flow_control.ensure()
 
         taken_over = await client.get(FLOW_SCHEMAS, "service-accounts")
