@@ -28,7 +28,7 @@ class Kept:
     def write(self, event: Obj) -> None:
         self.events.append(event)
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
 
     def annotations(self) -> Obj:
         """Of the last request's end."""

@@ -50,6 +50,7 @@ _TRUST_DOMAIN: Final = "node-restriction.kubernetes.io"
 
 class NodeRestriction(Plugin):
     name = "NodeRestriction"
+    leaves_whole = True
     operations = frozenset({"CREATE", "UPDATE", "DELETE"})
     subresources = None
 
@@ -68,7 +69,8 @@ class NodeRestriction(Plugin):
         }
         self.resources = frozenset(self._checks)
 
-    async def validate(self, attributes: Attributes) -> None:
+    async def mutate(self, attributes: Attributes) -> None:
+        """Refuse before validation, as Kubernetes does: a node learns nothing of what it may not write anyway."""
         node = node_of(attributes.user)
         if node is None:
             return
