@@ -13,7 +13,7 @@ from navarch.apiserver.routes import Route, is_true
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import User
 from navarch.apiserver.write_options import check_write_options
-from navarch.apiserver.writing import Origin
+from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request
 
 _MANAGER_MAX = 128

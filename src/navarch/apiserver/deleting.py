@@ -39,7 +39,8 @@ from navarch.apiserver.list_options import whole_number
 from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.routes import is_true
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.writing import Origin, Writing
+from navarch.apiserver.writes import Origin
+from navarch.apiserver.writing import Writing
 from navarch.client.transport import Request
 from navarch.store.base import Conflict, Delete
 
@@ -222,7 +223,7 @@ class Deleting:
             try:
                 return await self._admitted(kind, cached, obj, options, origin, admit=admit)
             except Conflict as lost:
-                await self._writing.catch_up(lost)
+                await self._writing.storing.catch_up(lost)
         raise conflict(resource.plural, resource.group, name)
 
     async def _delete_unreadable(
@@ -290,11 +291,11 @@ class Deleting:
                 # Its end has come at once; in what is answered it has come all the same.
                 objectmeta.mark_deleting(stored, kind, self._core.now(), grace_s)
             # Removing goes against exactly this revision, so that no finalizer set meanwhile is overlooked.
-            revision = await self._writing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
+            revision = await self._writing.storing.remove(kind, stored, cached, admitted, dry_run=origin.dry_run)
             gone = obj if kind.strategy.deletes_gracefully and running else stored
             gone["metadata"]["resourceVersion"] = str(revision)
             return Deleted(gone, True, size)
-        written = await self._writing.put_deleting(kind, obj, cached, origin)
+        written = await self._writing.storing.put_deleting(kind, obj, cached, origin)
         return Deleted(await apart(size, written.obj), False, size)
 
     def _set_finalizers(self, kind: ServedKind, metadata: Obj, propagation: str) -> None:

@@ -15,7 +15,7 @@ from navarch.apiserver.deleting import DeleteOptions
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK
-from navarch.apiserver.writing import How, Origin
+from navarch.apiserver.writes import How, Origin
 
 
 class ServerWriter:

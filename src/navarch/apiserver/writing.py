@@ -14,9 +14,8 @@ one that changes nothing writes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 
 import orjson
 
@@ -29,7 +28,6 @@ from navarch.api.errors import (
     internal,
     invalid,
     not_found,
-    unavailable,
 )
 from navarch.api.errors import timeout as timed_out
 from navarch.api.meta import Obj, generated_name
@@ -38,98 +36,18 @@ from navarch.api.validation import validate_new_finalizers, validate_object_meta
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
 from navarch.apiserver.changes import Cached
-from navarch.apiserver.codec import Codec, decode
-from navarch.apiserver.companions import NOTHING, Holding
+from navarch.apiserver.codec import decode
+from navarch.apiserver.companions import NOTHING
 from navarch.apiserver.core import Core
-from navarch.apiserver.longwork import SHORT
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.user import LOOPBACK, User
-from navarch.kinds.base import Requester, Subresource
-from navarch.store.base import Conflict, Delete, Put, StoreUnavailable
+from navarch.apiserver.storing import Storing
+from navarch.apiserver.writes import MAIN, Commit, How, Origin, Wanted, Written
+from navarch.kinds.base import Subresource
+from navarch.store.base import Conflict
 
 _MODIFY_ATTEMPTS = 50
 _NAME_ATTEMPTS = 8
-_HOLDING_ATTEMPTS = 100
 _ERRORS_SHOWN = 1000
-
-
-@dataclass(slots=True)
-class Origin:
-    """Who writes and how: what the pipeline must know of a request beyond the object."""
-
-    user: User = LOOPBACK
-    manager: str = "navarch"
-    dry_run: bool = False
-    options: Obj = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    # Bytes that the request states: big objects are looked at beside the event loop.
-    size: int = 0
-    # The kind that the request names, where functions convert it to another version that is written: what is wrong is
-    # said, and what is owned is kept, in that version's words.
-    requested: ServedKind | None = None
-
-    def requester(self) -> Requester:
-        user = self.user
-        return Requester(user.name, tuple(user.groups), user.uid, user.extra)
-
-    def creating(self) -> Origin:
-        """The same, for an update that turns out to create."""
-        return replace(self, options={**self.options, "kind": "CreateOptions"})
-
-
-@dataclass(slots=True)
-class Written:
-    """The outcome: `data` are the bytes that a client of the kind's version reads; `gone` that the change let a
-    deletion finish."""
-
-    data: bytes
-    revision: int
-    created: bool = False
-    gone: bool = False
-
-    def obj(self) -> Obj:
-        return decode(self.data)
-
-
-class View(Protocol):
-    """An object as a subresource of another kind shows it."""
-
-    def of(self, obj: Obj) -> Obj: ...
-
-    def put(self, obj: Obj, shown: Obj) -> None:
-        """Make the object say what is shown."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """What goes with a commit: who is told that it happened, and what is written beside the object."""
-
-    admitted: Admission = NOT_ADMITTED
-    holding: Holding = NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side
-    apply does that itself); whether admission looks at it here (what a Binding does to a pod was admitted as such), and
-    as what (`view`: a Scale); whether `wanted` is a function of what is stored (`patch`), so that losing a race means
-    doing it again: the revision that such a change carries is the stored one, unless it states another."""
-
-    subresource: str = ""
-    manage: bool = True
-    admit: bool = True
-    patch: bool = False
-    view: View | None = None
-
-
-MAIN = How()
-
-
-class Wanted(Protocol):
-    def __call__(self, old: Obj) -> Obj:
-        """The object as it shall be, sharing nothing with `old`."""
-        ...
 
 
 class Writing:
@@ -137,6 +55,7 @@ class Writing:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.storing = Storing(core)
 
     # Create
 
@@ -157,7 +76,7 @@ class Writing:
                 await self._mutate(kind, admitted, obj, shared=False)
             base = self._prepare_new(kind, obj, origin, namespace, now, stated)
             origin.warnings.extend(strategy.early_warnings(obj))
-            holding = self._take(kind, obj, None)
+            holding = self.storing.take(kind, obj, None)
             await core.work.attempt(
                 size, lambda: self._refuse_invalid(kind, obj, self._create_errors(kind, obj, origin))
             )
@@ -208,7 +127,7 @@ class Writing:
         metadata = obj["metadata"]
         for attempt in range(_NAME_ATTEMPTS):
             try:
-                return await self._put(kind, obj, 0, origin, how)
+                return await self.storing.put(kind, obj, 0, origin, how)
             except Conflict:
                 if not base:
                     raise already_exists(resource.plural, resource.group, metadata["name"]) from None
@@ -267,7 +186,7 @@ class Writing:
             except Conflict as lost:
                 if revision and not how.patch:
                     raise conflict(resource.plural, resource.group, name) from None
-                await self.catch_up(lost)
+                await self.storing.catch_up(lost)
         raise timed_out(f"the object {name} is being changed too often; try again")
 
     async def _replace(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
@@ -299,21 +218,15 @@ class Writing:
             changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
             if changed or through.owns_what_it_says:
                 self._prepare(kind, through, obj, old, cached)
-            holding = NOTHING if through.trusted else self._take(kind, obj, old)
+            holding = NOTHING if through.trusted else self.storing.take(kind, obj, old)
             if not through.trusted:
                 await self._core.work.attempt(size, check)
             await admitted.validate(obj if how.view is None else how.view.of(obj))
             if through.ends_deletion and objectmeta.may_go(obj, kind):
-                return await self._remove(kind, obj, cached, origin, Commit(admitted, self._release(kind, old)))
-            return await self._put(kind, obj, cached.revision, origin, Commit(admitted, holding), cached, old)
-
-    def _take(self, kind: ServedKind, obj: Obj, old: Obj | None) -> Holding:
-        companion = self._core.companions.get(kind.resource)
-        return NOTHING if companion is None else companion.take(obj, old)
-
-    def _release(self, kind: ServedKind, old: Obj) -> Holding:
-        companion = self._core.companions.get(kind.resource)
-        return NOTHING if companion is None else companion.release(old)
+                return await self.storing.put_away(
+                    kind, obj, cached, origin, Commit(admitted, self.storing.release(kind, old))
+                )
+            return await self.storing.put(kind, obj, cached.revision, origin, Commit(admitted, holding), cached, old)
 
     def _admit_update(
         self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How
@@ -474,117 +387,3 @@ class Writing:
             metadata = obj["metadata"]
             name = metadata.get("name") or metadata.get("generateName") or ""
             raise invalid(kind.resource.kind, kind.resource.group, name, found)
-
-    async def _put(
-        self,
-        kind: ServedKind,
-        obj: Obj,
-        expected: int,
-        origin: Origin,
-        how: Commit,
-        cached: Cached | None = None,
-        old: Obj | None = None,
-    ) -> Written:
-        """Encode and commit; what is stored already (`cached`; decoded, where somebody did that, `old`) is not written
-        again."""
-        cache, encodings = kind.cache, self._core.encodings
-        codec = kind.storage_kind.codec
-        size = origin.size + (len(cached.data) if cached is not None else 0)
-        kind.strategy.complete(obj)
-        for _ in range(_HOLDING_ATTEMPTS):
-            stored = obj if kind.is_storage else await encodings.stored(kind, obj)
-            if stored is not obj and (schemas := kind.storage_kind.own_schemas) is not None:
-                # What the stored version does not know is not stored.
-                schemas.structural.settle(stored)
-            value = codec.encode(stored) if size <= SHORT else await self._core.work.apart(size, codec.encode, stored)
-            metadata = obj["metadata"]
-            key = codec.key(metadata.get("namespace") or "", metadata["name"])
-            if cached is not None and await self._is_stored(codec, value, cached, old is not None and obj != old):
-                how.admitted.landed(obj)
-                return Written(await encodings.one(kind, cached), cached.revision)
-            if origin.dry_run:
-                if expected == 0 and cache.by_key(key) is not None:
-                    raise Conflict(None, key)
-                data = codec.stamp(value, cached.revision) if cached is not None else value
-                return Written(await encodings.data(kind, data), cached.revision if cached else 0, created=not expected)
-            cache.expect(key, value, stored)
-            try:
-                ttl_s = self._core.event_ttl_s if kind.strategy.expires else None
-                revision = await self._commit(Put(key, value, expected, ttl_s), obj, how)
-            except BaseException as error:
-                cache.forget(key, value)
-                if not isinstance(error, Conflict) or error.key == key:
-                    raise
-                await how.holding.lost(error)
-                continue
-            entry = cache.by_key(key)
-            data = entry.data if entry is not None and entry.revision == revision else codec.stamp(value, revision)
-            if not data.startswith(kind.head):
-                data = await encodings.data(kind, data)
-            return Written(data, revision, created=not expected)
-        raise timed_out(f"what {metadata['name']} needs is being taken by others too often; try again")
-
-    async def _is_stored(self, codec: Codec, value: bytes, cached: Cached, differs: bool) -> bool:
-        """Whether these bytes say what is stored, in whichever order; `differs` where it is known that they do not."""
-        if self._core.caches.is_stale(cached.key):
-            return False
-        stored = codec.unstamp(cached.data, cached.revision)
-        if differs or value == stored or len(value) != len(stored):
-            return not differs and value == stored
-        return await self._core.work.apart(len(value), _say_the_same, value, stored)
-
-    async def _remove(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:
-        """The last finalizer is gone: the object goes."""
-        codec = kind.codec
-        revision = cached.revision
-        if not origin.dry_run:
-            revision = await self._delete(cached, obj, how)
-        # As in Kubernetes its writer reads what was written over, since nothing was written.
-        return Written(codec.stamp(codec.encode(obj), cached.revision), revision, gone=True)
-
-    async def remove(
-        self, kind: ServedKind, obj: Obj, cached: Cached, admitted: Admission, *, dry_run: bool = False
-    ) -> int:
-        """Delete what is stored at exactly this revision.  Raises Conflict, StatusError."""
-        if dry_run:
-            return cached.revision
-        return await self._delete(cached, obj, Commit(admitted, self._release(kind, obj)))
-
-    async def _delete(self, cached: Cached, obj: Obj, how: Commit) -> int:
-        """Raises Conflict, StatusError."""
-        for _ in range(_HOLDING_ATTEMPTS):
-            try:
-                return await self._commit(Delete(cached.key, cached.revision), obj, how)
-            except Conflict as error:
-                if error.key == cached.key:
-                    raise
-                await how.holding.lost(error)
-        raise timed_out(f"what {cached.name} had is being changed by others too often; try again")
-
-    async def put_deleting(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin) -> Written:
-        """Store an object whose deletion has begun, without the hooks of an update.  Raises Conflict."""
-        return await self._put(kind, obj, cached.revision, origin, Commit(), cached)
-
-    async def _commit(self, op: Put | Delete, obj: Obj, how: Commit) -> int:
-        """Raises Conflict, StatusError 503. When it returns, the caches have the revision."""
-        caches = self._core.caches
-        try:
-            # The object first: who sees what it holds shall see it too.
-            revision = await caches.store.commit((op, *how.holding.operations()))
-        except StoreUnavailable as error:
-            raise unavailable(str(error)) from error
-        how.admitted.landed(obj)
-        if caches.revision < revision:
-            await caches.wait(revision)
-        return revision
-
-    async def catch_up(self, lost: Conflict) -> None:
-        """Wait until the cache shows what won."""
-        if lost.current is not None:
-            await self._core.caches.wait(lost.current.mod_revision)
-        else:
-            await self._core.caches.sync()
-
-
-def _say_the_same(value: bytes, stored: bytes) -> bool:
-    return decode(value) == decode(stored)

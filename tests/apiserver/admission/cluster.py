@@ -13,7 +13,7 @@ from navarch.apiserver.admission.chain import AdmissionConfig, Chain, default_ch
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK, User
-from navarch.apiserver.writing import How, Origin
+from navarch.apiserver.writes import How, Origin
 from navarch.client.base import Client
 from navarch.client.local import LocalTransport
 from navarch.kinds import resources as r

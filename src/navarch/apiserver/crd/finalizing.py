@@ -18,7 +18,7 @@ from navarch.apiserver.deleting import DeleteOptions, Deleting
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK
 from navarch.apiserver.watchcache import WatchCache
-from navarch.apiserver.writing import Origin
+from navarch.apiserver.writes import Origin
 from navarch.client.supervision import Failures, until_done
 from navarch.kinds.apiextensions.conditions import Condition, is_said, is_true, with_conditions
 from navarch.kinds.apiextensions.definition import FINALIZER

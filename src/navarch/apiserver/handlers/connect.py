@@ -25,7 +25,7 @@ from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
-from navarch.apiserver.writing import Origin
+from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
 from navarch.numbers import integer_or

@@ -31,7 +31,8 @@ from navarch.apiserver.reading import Listed, Reading, list_metadata
 from navarch.apiserver.renderings import check_form, enclosed, heading, included, list_body, rendering_of, untyped
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watching import Lines, Watching, watch_options_of
-from navarch.apiserver.writing import How, Origin, Writing, Written
+from navarch.apiserver.writes import How, Origin, Written
+from navarch.apiserver.writing import Writing
 from navarch.client.transport import Response
 
 PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)

@@ -29,7 +29,7 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, options_from
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.negotiation import respond_obj
-from navarch.apiserver.writing import How, Origin
+from navarch.apiserver.writes import How, Origin
 from navarch.client.transport import Response
 from navarch.kinds.core.pod_state import is_active, is_ready, phase_of
 from navarch.kinds.resources import POD_DISRUPTION_BUDGETS, PODS

@@ -30,7 +30,7 @@ from navarch.apiserver.negotiation import respond_obj
 from navarch.apiserver.patch_requests import check_patched, read_patch
 from navarch.apiserver.patching import patched
 from navarch.apiserver.served import ServedKind
-from navarch.apiserver.writing import How, Written
+from navarch.apiserver.writes import How, Written
 from navarch.client.transport import Response
 from navarch.kinds.base import Kind, ScaleSubresource
 
