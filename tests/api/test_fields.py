@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 from hypothesis import given
@@ -30,6 +31,26 @@ OBJECT = {
         "tolerations": [{"key": "a"}],
     },
 }
+
+
+def test_the_names_in_maps_are_not_remembered_for_ever() -> None:
+    def write(first: int) -> None:
+        labels = {f"name-{number}": "" for number in range(first, first + 1000)}
+        fields.owned_set({"metadata": {"labels": labels}, "unknown": labels}, POD)
+
+    for first in range(0, 10_000, 1000):
+        write(first)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for first in range(10_000, 60_000, 1000):
+            write(first)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    # A hundred thousand names would be some 25 MB.
+    assert after - before < 5_000_000
 
 
 def test_an_applier_owns_the_leaves_and_the_items() -> None:

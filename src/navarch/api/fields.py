@@ -23,6 +23,8 @@ FieldSet = dict[str, Any]
 
 LEAF: Final[FieldSet] = {}
 _DOT: Final = "."
+_MOST_NAMES: Final = 4096
+_LONGEST_NAME: Final = 256
 
 
 class _Walker:
@@ -61,7 +63,8 @@ class Changes:
 
 
 class _Entries(dict[str, tuple[str, _Walker | None]]):
-    """Field name → its key in a set and its walker (None: a leaf); filled as names are met."""
+    """Field name → its key in a set and its walker (None: a leaf); filled as names are met. The names of maps are
+    their writers': they are remembered while they are not too many."""
 
     def __init__(self, node: SchemaNodeLike | None) -> None:
         super().__init__()
@@ -72,7 +75,11 @@ class _Entries(dict[str, tuple[str, _Walker | None]]):
         child = node.fields.get(name) if node is not None and node.fields else None
         if child is None and node is not None and node.kind == "map" and node.items is not None:
             child = node.items
-        entry = self[name] = ("f:" + name, walker(child) if child is not None else _UNTYPED)
+        entry = ("f:" + name, walker(child) if child is not None else _UNTYPED)
+        if len(name) <= _LONGEST_NAME:
+            if len(self) >= _MOST_NAMES:
+                self.clear()
+            self[name] = entry
         return entry
 
 
@@ -301,32 +308,30 @@ class _ListWalker(_Walker):
 
 
 _UNTYPED: Final = _UntypedWalker(None)
-# The node is kept beside its walker so that its id stays its own.
-_walkers: dict[int, tuple[SchemaNodeLike, _Walker | None]] = {}
-_key_functions: dict[int, tuple[SchemaNodeLike, Callable[[Any, int], str]]] = {}
 
 
 def walker(node: SchemaNodeLike) -> _Walker | None:
     """The compiled walker of a node; None where the node's value has no members of its own."""
-    cached = _walkers.get(id(node))
+    # The node keeps it, and both go when the schema does: definitions of custom resources come and go by the thousand.
+    cached: tuple[_Walker | None] | None = node.walker
     if cached is not None:
-        return cached[1]
+        return cached[0]
     made: _Walker | None = None
     if node.kind == "array":
         if node.list_type in ("map", "set"):
             made = _ListWalker(node)
     elif node.kind in ("object", "map") and not node.atomic:
         made = _FieldsWalker(node) if node.fields or node.items is not None else _UNTYPED
-    _walkers[id(node)] = (node, made)
+    node.walker = (made,)
     return made
 
 
 def item_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:
     """The function `(item, index) -> key in a set` for a list with identity."""
-    cached = _key_functions.get(id(node))
-    if cached is None:
-        cached = _key_functions[id(node)] = (node, _make_key_function(node))
-    return cached[1]
+    function: Callable[[Any, int], str] | None = node.key_function
+    if function is None:
+        function = node.key_function = _make_key_function(node)
+    return function
 
 
 def _make_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:

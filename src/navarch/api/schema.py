@@ -72,6 +72,7 @@ class SchemaNode:
         "definition",
         "fields",
         "items",
+        "key_function",
         "kind",
         "list_map_keys",
         "list_type",
@@ -80,6 +81,7 @@ class SchemaNode:
         "present",
         "preserve_unknown",
         "scalar",
+        "walker",
     )
 
     kind: str
@@ -100,6 +102,9 @@ class SchemaNode:
     def __init__(self, schemas: SchemaSet, schema: Obj) -> None:
         self._schemas = schemas
         self._schema = schema
+        # What `fields` makes of the node, when it is asked to.
+        self.walker: Any = None
+        self.key_function: Any = None
 
     def __getattr__(self, name: str) -> Any:
         # Reached only while a slot is empty: the first access to any of them fills all.

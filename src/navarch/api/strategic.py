@@ -32,6 +32,10 @@ _SET_ORDER: Final = "$setElementOrder"
 class SchemaNodeLike(Protocol):
     """What patches, apply and field ownership read of a schema (`navarch.api.schema.SchemaNode`)."""
 
+    # Kept for `navarch.api.fields`, which makes them once for a node.
+    walker: Any
+    key_function: Any
+
     @property
     def kind(self) -> str: ...
     @property

@@ -159,6 +159,30 @@ async def test_one_that_is_made_local_is_available(api: Api, authority: Authorit
 # How they are asked
 
 
+async def test_the_registrations_themselves_cannot_be_given_away(api: Api) -> None:
+    name = f"{API_SERVICES}/v1.apiregistration.k8s.io"
+    spec = {
+        "group": "apiregistration.k8s.io",
+        "version": "v1",
+        "groupPriorityMinimum": 100,
+        "versionPriority": 10,
+        "insecureSkipTLSVerify": True,
+        "service": {"namespace": "default", "name": "nowhere"},
+    }
+    await api.ok("POST", API_SERVICES, {"metadata": {"name": "v1.apiregistration.k8s.io"}, "spec": spec})
+    given_away = await api.patch(f"{API_SERVICES}/v1.apps", {"spec": {"service": spec["service"]}})
+    assert given_away[0] == 200
+    await settled(api, "ServiceNotFound", "v1.apps")
+
+    await api.ok("GET", name)
+    await api.ok("DELETE", name)
+    local = await api.patch(f"{API_SERVICES}/v1.apps", {"spec": {"service": None}})
+
+    assert local[0] == 200
+    await settled(api, "Local", "v1.apps")
+    await api.ok("GET", "/apis/apps/v1/deployments")
+
+
 async def test_a_request_goes_on_with_the_identity_that_was_found_out(
     api: Api, cluster: EmbeddedCluster, extension: Extension, authority: Authority
 ) -> None:

@@ -3,12 +3,14 @@ the same store; it changes with the definition, and goes with it."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import orjson
 
 from navarch.api.meta import Obj
+from navarch.api.schema import SchemaNode
 from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put, Store
 from navarch.store.memory import MemoryStore
@@ -185,6 +187,26 @@ async def test_its_scale_is_where_the_definition_says(api: Api) -> None:
     assert (shown["apiVersion"], shown["kind"]) == ("autoscaling/v1", "Scale")
     assert (shown["spec"], shown["status"]) == ({"replicas": 3}, {"replicas": 2, "selector": "app=a"})
     assert (await api.ok("GET", f"{GADGETS}/a"))["spec"]["size"] == 5
+
+
+async def test_a_scale_that_has_no_place_in_the_object_is_refused_with_the_reason(api: Api) -> None:
+    scale = {
+        "specReplicasPath": ".spec.size",
+        "statusReplicasPath": ".status.size",
+        "labelSelectorPath": ".spec.chosen",
+    }
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    await established(api, definition(version(schema={"openAPIV3Schema": free}, subresources={"scale": scale})))
+    await api.ok("POST", GADGETS, {**gadget(), "spec": None})
+    await api.ok("POST", GADGETS, gadget("b", size=1, chosen=["no selector"]))
+
+    wanted = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"}, "spec": {"replicas": 2}}
+    status, answer = await api("PUT", f"{GADGETS}/a/scale", wanted)
+    shown = await api.ok("GET", f"{GADGETS}/b/scale")
+
+    assert status == 500
+    assert "value cannot be set because .spec is not a map[string]interface {}" in answer["message"]
+    assert "selector" not in shown["status"]
 
 
 async def test_status_is_a_field_like_any_other_without_the_subresource(api: Api) -> None:
@@ -368,6 +390,40 @@ async def test_an_object_with_a_finalizer_keeps_its_definition(api: Api) -> None
 
     await api.patch(f"{GADGETS}/a", {"metadata": {"finalizers": None}})
     await answers(api, "GET", f"{CRDS}/{NAME}", 404)
+
+
+async def test_what_is_applied_while_a_definition_goes_goes_with_it(api: Api) -> None:
+    await established(api, definition())
+    held = gadget(size=1)
+    held["metadata"]["finalizers"] = ["example.com/held"]
+    await api.ok("POST", GADGETS, held)
+    await api.ok("DELETE", f"{CRDS}/{NAME}")
+    await has_condition(api, "Terminating", "True")
+
+    status, _ = await api.patch(f"{GADGETS}/late?fieldManager=somebody", gadget("late", size=1), "apply")
+    await api.patch(f"{GADGETS}/a", {"metadata": {"finalizers": None}})
+
+    assert status == 201
+    await answers(api, "GET", f"{CRDS}/{NAME}", 404)
+
+
+async def test_nothing_remains_of_the_schemas_of_definitions_that_are_gone(api: Api) -> None:
+    def nodes() -> int:
+        gc.collect()
+        return sum(type(each) is SchemaNode for each in gc.get_objects())
+
+    async def come_and_go() -> None:
+        await established(api, with_schema(**{f"field{index}": {"type": "string"} for index in range(50)}))
+        await api.ok("POST", GADGETS, gadget(field1="a"))
+        await api.ok("DELETE", f"{CRDS}/{NAME}")
+        await answers(api, "GET", f"{CRDS}/{NAME}", 404)
+
+    await come_and_go()
+    before = nodes()
+    for _ in range(4):
+        await come_and_go()
+
+    assert nodes() < before + 100
 
 
 # Restarts, and several servers

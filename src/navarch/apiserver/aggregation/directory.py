@@ -8,9 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.apiregistration.apiservice import available
+
+OWN_GROUP: Final = "apiregistration.k8s.io"
+"""Never anybody else's, whatever its APIService says: whoever gave it away could not take it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def remote_of(obj: Obj) -> Remote | None:
     """None for what this server serves itself."""
     spec = obj.get("spec") or {}
     service = spec.get("service")
-    if service is None:
+    if service is None or spec.get("group") == OWN_GROUP:
         return None
     try:
         bundle = base64.b64decode(spec.get("caBundle") or "")

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
+from navarch.apiserver.changes import Change
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting
 from navarch.apiserver.served import ServedKind
@@ -102,7 +103,8 @@ class Finalizing:
                 async with asyncio.TaskGroup() as group:
                     for cached in items[start : start + _AT_ONCE]:
                         group.create_task(self._delete(kind, cached.namespace, cached.name))
-            if len(kind.cache) and not await self._emptied(kind.cache):
+            told = {(cached.namespace, cached.name) for cached in items}
+            if not await self._emptied(kind.cache, told):
                 why = "could not confirm zero CustomResources remaining: timed out waiting for the condition"
                 await self._say(name, Condition("Terminating", "True", "InstanceDeletionCheck", why))
 
@@ -113,17 +115,18 @@ class Finalizing:
             if error.code != 404:
                 raise
 
-    async def _emptied(self, cache: WatchCache) -> bool:
-        """Whether the last object goes within some time."""
+    async def _emptied(self, cache: WatchCache, told: set[tuple[str, str]]) -> bool:
+        """Whether the last object goes within some time, or another than was told to has come: somebody may apply
+        what is not there yet."""
         changed = asyncio.Event()
 
-        def heard(change: object) -> None:
-            if not len(cache):
+        def heard(change: Change) -> None:
+            if not len(cache) or change.old is None:
                 changed.set()
 
         cache.listeners.append(heard)
         try:
-            if not len(cache):
+            if not len(cache) or any((cached.namespace, cached.name) not in told for cached in cache.items()):
                 return True
             async with asyncio.timeout(self.patience_s):
                 await changed.wait()

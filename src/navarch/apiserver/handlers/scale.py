@@ -221,14 +221,18 @@ def scale_of(kind: Kind, obj: Obj) -> Obj:
     selector = get_path(obj, paths.selector) if paths.selector else None
     if selector and isinstance(selector, str):
         scale["status"]["selector"] = selector
-    elif selector:
+    elif selector and kind.own_schemas is None:
         is_map = all(isinstance(value, str) for value in selector.values())
         scale["status"]["selector"] = str(from_map(selector) if is_map else label_selector_of(selector))
     return scale
 
 
 def _set(obj: Obj, path: str, value: Any) -> None:
+    """Raises StatusError where something on the way is no object."""
     *parents, last = path.split(".")
-    for parent in parents:
+    for depth, parent in enumerate(parents, 1):
         obj = obj.setdefault(parent, {})
+        if not isinstance(obj, dict):
+            at = ".".join(parents[:depth])
+            raise internal(f"value cannot be set because .{at} is not a map[string]interface {{}}")
     obj[last] = value
