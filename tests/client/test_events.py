@@ -26,11 +26,11 @@ class _Sink:
         pass
 
 
-async def _record(*messages: str) -> list[tuple[str, dict[str, Any]]]:
+async def _record(*messages: str, action: str = "") -> list[tuple[str, dict[str, Any]]]:
     sink = _Sink()
     recorder = EventRecorder(Client(sink), "kubelet", host="node-1")
     for message in messages:
-        recorder.event(pod("web", 3), "Normal", "Pulled", message)
+        recorder.event(pod("web", 3), "Normal", "Pulled", message, action=action)
     task = asyncio.ensure_future(recorder.run())
     await asyncio.sleep(0.02)
     task.cancel()
@@ -54,6 +54,16 @@ async def test_a_repeated_event_raises_the_count_of_the_first() -> None:
 
     assert [method for method, _ in requests] == ["POST", "PATCH", "PATCH"]
     assert requests[-1][1]["count"] == 3
+
+
+async def test_an_event_with_an_action_is_of_the_new_form_and_goes_on_as_a_series() -> None:
+    (_, event), (_, patch) = await _record("done", "done", action="Binding")
+
+    assert event["apiVersion"] == "events.k8s.io/v1"
+    assert (event["reportingController"], event["reportingInstance"]) == ("kubelet", "kubelet-node-1")
+    assert (event["action"], event["note"], event["regarding"]["name"]) == ("Binding", "done", "web")
+    assert "count" not in event
+    assert patch["series"]["count"] == 2
 
 
 async def test_many_similar_events_are_combined() -> None:

@@ -37,7 +37,7 @@ class World:
                 raise ConnectionError("the server is away")
             self.change_pod(name, spec={"nodeName": obj["target"]["name"]}, namespace=obj["metadata"]["namespace"])
         elif resource.plural == "events":
-            self.events.append((obj["involvedObject"]["name"], obj["reason"], obj["message"]))
+            self.events.append((obj["regarding"]["name"], obj["reason"], obj["note"]))
         return obj
 
     async def patch(self, resource: Resource, name: str, namespace: str, patch: Any, **_: Any) -> Obj:

@@ -51,7 +51,7 @@ async def test_the_message_counts_nodes_per_reason(world: World) -> None:
 
     assert world.message("big") == (
         "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu. "
-        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert ("big", "FailedScheduling", world.message("big")) in world.events
 
@@ -79,7 +79,8 @@ async def test_a_full_node_that_lower_pods_do_not_occupy_offers_no_victims(world
 
     assert world.message("second") == (
         "0/1 nodes are available: 1 Insufficient cpu. "
-        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for "
+        "incoming pod."
     )
 
 

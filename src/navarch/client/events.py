@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, object_reference
-from navarch.api.time import format_time
+from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.supervision import Failures
 from navarch.world import RealWorld, World
@@ -25,6 +26,7 @@ from navarch.world import RealWorld, World
 log = logging.getLogger(__name__)
 
 _EVENTS = Resource("", "v1", "events", "Event", True)
+_NEW_EVENTS = Resource("events.k8s.io", "v1", "events", "Event", True)
 _QUEUE_LIMIT = 10_000
 _KNOWN_LIMIT = 4096
 _SIMILAR_LIMIT = 10
@@ -55,6 +57,7 @@ class _Sent:
     name: str
     namespace: str
     count: int
+    resource: Resource = _EVENTS
 
 
 @dataclass(slots=True)
@@ -79,9 +82,9 @@ class EventRecorder:
         self._similar: OrderedDict[_Series, _Similar] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def event(self, obj: Obj, type: str, reason: str, message: str, *, field_path: str = "") -> None:
+    def event(self, obj: Obj, type: str, reason: str, message: str, *, field_path: str = "", action: str = "") -> None:
         """Report `reason` ("Scheduled") with `message` about `obj`; `type` is "Normal" or "Warning"; `field_path`
-        names a part of it (`spec.containers{web}`)."""
+        names a part of it (`spec.containers{web}`). With an `action` ("Binding") the event is one of events.k8s.io."""
         now = self._world.now()
         reference = object_reference(obj)
         if field_path:
@@ -90,7 +93,7 @@ class EventRecorder:
             return
         series = _Series(reference.get("uid", "") or reference.get("name", ""), field_path, type, reason)
         message = self._combined(series, message[:_MESSAGE_LIMIT], now)
-        item = self._correlate(series, reference, message, now)
+        item = self._correlate(series, reference, message, now, action)
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:
@@ -130,7 +133,9 @@ class EventRecorder:
             return message
         return f"(combined from similar events): {message}"
 
-    def _correlate(self, series: _Series, reference: Obj, message: str, now: datetime) -> Obj | tuple[_Sent, Obj]:
+    def _correlate(
+        self, series: _Series, reference: Obj, message: str, now: datetime, action: str
+    ) -> Obj | tuple[_Sent, Obj]:
         # Combined events share one object whatever their text, so the text is no part of their identity.
         identity = (series, message if not message.startswith("(combined") else "(combined)")
         sent = self._sent.get(identity)
@@ -138,19 +143,24 @@ class EventRecorder:
         if sent is not None:
             self._sent.move_to_end(identity)
             sent.count += 1
+            if sent.resource is _NEW_EVENTS:
+                return sent, {"series": {"count": sent.count, "lastObservedTime": format_micro_time(now)}}
             return sent, {"count": sent.count, "lastTimestamp": stamp, "message": message}
         namespace = reference.get("namespace") or "default"
         moment = int(now.timestamp() * 1_000_000_000) + self._random.getrandbits(30)
         name = f"{reference.get('name', '')[:200]}.{moment:x}"
-        self._sent[identity] = _Sent(name, namespace, 1)
+        self._sent[identity] = _Sent(name, namespace, 1, _NEW_EVENTS if action else _EVENTS)
         _trim(self._sent)
+        metadata = {"name": name, "namespace": namespace}
+        if action:
+            return self._new_event(series, metadata, reference, message, now, action)
         source = {"component": self._component}
         if self._host:
             source["host"] = self._host
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace},
+            "metadata": metadata,
             "involvedObject": reference,
             "type": series.type,
             "reason": series.reason,
@@ -160,7 +170,25 @@ class EventRecorder:
             "firstTimestamp": stamp,
             "lastTimestamp": stamp,
             "reportingComponent": self._component,
-            "reportingInstance": self._host,
+            **({"reportingInstance": self._host} if self._host else {}),
+        }
+
+    def _new_event(
+        self, series: _Series, metadata: Obj, reference: Obj, message: str, now: datetime, action: str
+    ) -> Obj:
+        """The form of events.k8s.io, which says who did what, and when to the microsecond."""
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": metadata,
+            "eventTime": format_micro_time(now),
+            "reportingController": self._component,
+            "reportingInstance": f"{self._component}-{self._host or platform.node()}",
+            "action": action,
+            "reason": series.reason,
+            "regarding": reference,
+            "note": message,
+            "type": series.type,
         }
 
     async def _send_all(self) -> None:
@@ -180,9 +208,9 @@ class EventRecorder:
     async def _send(self, item: Obj | tuple[_Sent, Obj]) -> None:
         if isinstance(item, tuple):
             sent, patch = item
-            await self._client.patch(_EVENTS, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
+            await self._client.patch(sent.resource, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
         else:
-            await self._client.create(_EVENTS, item)
+            await self._client.create(_EVENTS if item["apiVersion"] == "v1" else _NEW_EVENTS, item)
 
 
 def _trim(known: OrderedDict) -> None:  # type: ignore[type-arg]

@@ -160,7 +160,7 @@ class Scheduler:
         self.nominator.remove(pod.uid)
         self._follower.in_flight.discard(pod.uid)
         text = f"Successfully assigned {pod.key.namespace}/{pod.key.name} to {node_name}"
-        self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text)
+        self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text, action="Binding")
         self._follower.settle(pod)
 
     def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
@@ -168,7 +168,7 @@ class Scheduler:
         self.cache.forget(pod)
         if isinstance(error, StatusError) and error.code != 404:
             self._events[pod.scheduler_name].event(
-                pod.obj, "Warning", "FailedScheduling", f"binding rejected: {error.message}"
+                pod.obj, "Warning", "FailedScheduling", f"binding rejected: {error.message}", action="Scheduling"
             )
         self._requeue(pod, frozenset())
         self.queue.retry_all()
@@ -181,12 +181,15 @@ class Scheduler:
         try:
             if profile.preemption and diagnosis.nodes:
                 appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
+                if appendix:
+                    # Devices are asked before other pods are, whether the pod has claims or not.
+                    appendix = f"no new claims to deallocate, {appendix}"
             if diagnosis.nodes or diagnosis.rejection:
                 message = diagnosis.message(appendix)
             else:
                 message = "no nodes available to schedule pods"
             self._requeue(pod, diagnosis.plugins or frozenset(p.name for p in profile.plugins))
-            self._events[profile.name].event(pod.obj, "Warning", "FailedScheduling", message)
+            self._events[profile.name].event(pod.obj, "Warning", "FailedScheduling", message, action="Scheduling")
             await self._writer.unscheduled(pod, "Unschedulable", message, nominated)
         except (StatusError, OSError) as error:
             log.info("refusing %s: %s", pod.key, error)
@@ -221,7 +224,7 @@ class Scheduler:
         for victim in outcome.victims:
             await self._writer.evict(victim, evaluator.profile.name)
             text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"
-            self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text)
+            self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text, action="Preempting")
         for other in self.nominator.below(outcome.node_name, pod.priority):
             # A promise to a lesser pod is void now; it looks for another place at its next turn.
             self.nominator.remove(other.uid)

@@ -46,6 +46,7 @@ class Writer:
                     "message": message,
                     "lastProbeTime": None,
                     "lastTransitionTime": since or format_time(self._clock.now()),
+                    "observedGeneration": pod.obj["metadata"].get("generation") or 0,
                 }
             ]
         if nominated is not None and nominated != (status.get("nominatedNodeName") or ""):

@@ -56,7 +56,7 @@ def row(kind: str, obj: Obj) -> dict[str, Any]:
         ("Namespace", "Name Status Age", ""),
         ("ConfigMap", "Name Data Age", ""),
         ("Secret", "Name Type Data Age", ""),
-        ("ServiceAccount", "Name Secrets Age", ""),
+        ("ServiceAccount", "Name Age", ""),
         ("Endpoints", "Name Endpoints Age", ""),
         ("LimitRange", "Name Created-At", ""),
         ("ResourceQuota", "Name Request Limit Age", ""),
@@ -365,3 +365,10 @@ def test_an_event_is_found_by_what_it_is_about() -> None:
     assert errors("Event", {**event, "metadata": {"name": "e", "namespace": "other"}}) == [
         'involvedObject.namespace: Invalid value: "default": does not match event.namespace'
     ]
+
+
+def test_a_node_says_what_it_has_not_said_yet() -> None:
+    node: dict[str, Any] = {"metadata": {"name": "n"}}
+    strategy("Node").complete(node)
+    assert node["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 0}}
+    assert set(node["status"]["nodeInfo"].values()) == {""}

@@ -260,7 +260,10 @@ def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
         raise conflict("pods/binding", "", name, f"pod {name} has non-empty .spec.schedulingGates")
     status = old.get("status") or {}
     conditions = [condition for condition in status.get("conditions") or () if condition.get("type") != "PodScheduled"]
-    conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    if generation := metadata.get("generation"):
+        scheduled["observedGeneration"] = generation
+    conditions.append(scheduled)
     pod = {
         **old,
         "metadata": dict(metadata),

@@ -13,6 +13,8 @@ from navarch.api.meta import Key, Obj, key_of, name_of
 from navarch.client.resources import NODES
 from navarch.controllers.base import Context, Controller, Requeue
 
+_TTL = "node.alpha.kubernetes.io/ttl"
+
 
 class CidrSet:
     """Subnets of one size within a network; gives the lowest free one after the one given last."""
@@ -93,7 +95,12 @@ class NodeIPAMController(Controller):
             self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
             return None
         # With the version that was seen to have none: a range, once given, cannot be changed.
-        metadata = {"uid": node["metadata"]["uid"], "resourceVersion": node["metadata"]["resourceVersion"]}
+        metadata = {
+            "uid": node["metadata"]["uid"],
+            "resourceVersion": node["metadata"]["resourceVersion"],
+            # How long a node may believe what it read, which is not at all in a cluster of this size.
+            "annotations": {_TTL: "0"},
+        }
         patch = {"metadata": metadata, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
         try:
             await self.client.patch(NODES, key.name, "", patch)

@@ -39,6 +39,8 @@ def make_pod(stateful_set: Obj, template: Obj, revision: str, ordinal: int) -> O
     name = pod_name(stateful_set, ordinal)
     labels = {POD_NAME: name, POD_INDEX: str(ordinal), REVISION: revision}
     pod = pod_from_template(stateful_set, template, name=name, labels=labels)
+    # As all pods made from a template have it, though their names are their own.
+    pod["metadata"]["generateName"] = f"{name_of(stateful_set)}-"
     spec = copy.deepcopy(pod["spec"])
     spec["hostname"] = name
     spec["subdomain"] = stateful_set["spec"].get("serviceName") or ""

@@ -27,7 +27,7 @@ class ControllerRevisionStrategy(Strategy):
     columns = (
         NAME,
         Column("Controller", _controller_cell, description="Controller of the object"),
-        Column("Revision", columns.count("revision"), type="integer"),
+        Column("Revision", columns.count("revision")),
         AGE,
     )
 

@@ -48,8 +48,8 @@ class DeploymentStrategy(WorkloadStrategy):
             columns.ratio("status.readyReplicas", "spec.replicas", 1),
             description="Number of the pod with ready state",
         ),
-        Column("Up-to-date", columns.count("status.updatedReplicas"), type="integer"),
-        Column("Available", columns.count("status.availableReplicas"), type="integer"),
+        Column("Up-to-date", columns.count("status.updatedReplicas")),
+        Column("Available", columns.count("status.availableReplicas")),
         AGE,
         *columns.pod_template_columns("spec.template.spec", "spec.selector"),
     )

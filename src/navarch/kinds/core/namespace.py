@@ -32,6 +32,7 @@ class Finalize(Subresource):
 class NamespaceStrategy(Strategy):
     columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
     selectable = ("status.phase",)
+    counts_deletion = False
     name_rule = "namespace"
     subresources: ClassVar[Mapping[str, Subresource]] = {"finalize": Finalize()}
 

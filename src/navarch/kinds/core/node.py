@@ -61,6 +61,21 @@ def _info(name: str, field: str) -> Column:
     return Column(name, cell, wide=True, description=f"The node's {field}")
 
 
+# What a node says of itself, empty until it does.
+_INFO = (
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+)
+
+
 @strategy("", "Node")
 class NodeStrategy(Strategy):
     columns = (
@@ -91,6 +106,13 @@ class NodeStrategy(Strategy):
         if path == "spec.unschedulable":
             return "true" if (obj.get("spec") or {}).get("unschedulable") else "false"
         return super().field_value(obj, path)
+
+    def complete(self, obj: Obj) -> None:
+        status = obj.setdefault("status", {})
+        status.setdefault("daemonEndpoints", {}).setdefault("kubeletEndpoint", {}).setdefault("Port", 0)
+        info = status.setdefault("nodeInfo", {})
+        for name in _INFO:
+            info.setdefault(name, "")
 
     def prepare_create(self, obj: Obj) -> None:
         """Everything a node says of itself is kept, its status too."""

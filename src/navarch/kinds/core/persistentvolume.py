@@ -67,6 +67,8 @@ class PersistentVolumeStrategy(Strategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"phase": "Pending"}
+        if now := obj["metadata"].get("creationTimestamp"):
+            obj["status"]["lastPhaseTransitionTime"] = now
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
