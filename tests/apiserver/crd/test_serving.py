@@ -398,8 +398,11 @@ async def test_what_is_applied_while_a_definition_goes_goes_with_it(api: Api) ->
     held["metadata"]["finalizers"] = ["example.com/held"]
     await api.ok("POST", GADGETS, held)
     await api.ok("DELETE", f"{CRDS}/{NAME}")
-    await has_condition(api, "Terminating", "True")
 
+    async def was_told_to_go() -> bool:
+        return "deletionTimestamp" in (await api.ok("GET", f"{GADGETS}/a"))["metadata"]
+
+    await eventually(was_told_to_go)
     status, _ = await api.patch(f"{GADGETS}/late?fieldManager=somebody", gadget("late", size=1), "apply")
     await api.patch(f"{GADGETS}/a", {"metadata": {"finalizers": None}})
 
