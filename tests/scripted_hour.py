@@ -158,8 +158,13 @@ def logged(world: VirtualWorld, file: Path) -> Iterator[None]:
 
 
 async def record(cluster: EmbeddedCluster, file: Path) -> None:
+    store = cluster.server.store
     with file.open("wb") as out:
-        async for event in cluster.server.store.watch("/registry/", 0):
+        # A cluster that begins forgets how it came about.
+        page = await store.range("/registry/")
+        for entry in page.entries:
+            out.write(b"%d %s %s\n" % (entry.mod_revision, entry.key.encode(), entry.value))
+        async for event in store.watch("/registry/", page.revision):
             if isinstance(event, Event):
                 out.write(b"%d %s %s\n" % (event.revision, event.key.encode(), event.value or b"(deleted)"))
 

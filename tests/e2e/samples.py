@@ -35,6 +35,39 @@ _CONDITION: Obj = {
     "lastTransitionTime": "2026-01-01T00:00:00Z",
 }
 _CONDITIONS: Obj = {"conditions": [_CONDITION]}
+_SELECTOR_OF_DEVICES: Obj = {"cel": {"expression": 'device.driver == "gpu.example.com"'}}
+_DEVICE_CLAIM: Obj = {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpus"}}]}}}
+_SLICE: Obj = {
+    "driver": "gpu.example.com",
+    "nodeName": "no-such",
+    "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+    "devices": [{"name": "d0"}],
+}
+_WORN: Obj = {"deviceSelector": {"pool": "no"}, "taint": {"key": "example.com/worn", "effect": "NoSchedule"}}
+# What nobody writes.
+_NOTHINGS: Obj = {
+    "apiGroups": ["example.com"],
+    "apiVersions": ["v1"],
+    "operations": ["CREATE"],
+    "resources": ["nothings"],
+}
+_HOOK: Obj = {
+    "name": "hook.example.com",
+    "clientConfig": {"url": "https://127.0.0.1:9/"},
+    "rules": [_NOTHINGS],
+    "sideEffects": "None",
+    "admissionReviewVersions": ["v1"],
+}
+_PATCH = '[JSONPatch{op: "add", path: "/metadata/labels", value: {"a": "b"}}]'
+_MUTATING: Obj = {
+    "matchConstraints": {"resourceRules": [_NOTHINGS]},
+    "reinvocationPolicy": "Never",
+    "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": _PATCH}}],
+}
+_VALIDATING: Obj = {
+    "matchConstraints": {"resourceRules": [_NOTHINGS]},
+    "validations": [{"expression": "object.metadata.name != ''"}],
+}
 
 
 @dataclass(frozen=True)
@@ -144,7 +177,7 @@ SAMPLES = (
         "v1",
         "services",
         "Service",
-        {"spec": {"selector": {"app": "sample"}, "ports": [{"port": 80}]}},
+        {"spec": {"type": "LoadBalancer", "selector": {"app": "sample"}, "ports": [{"port": 80}]}},
         {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}, **_CONDITIONS},
     ),
     Sample(
@@ -379,4 +412,48 @@ SAMPLES = (
         _CONDITIONS,
         namespaced=False,
     ),
+    *(
+        Sample("resource.k8s.io", "v1", plural, kind, obj, namespaced=namespaced)
+        for plural, kind, obj, namespaced in (
+            ("deviceclasses", "DeviceClass", {"spec": {"selectors": [_SELECTOR_OF_DEVICES]}}, False),
+            ("resourceclaims", "ResourceClaim", _DEVICE_CLAIM, True),
+            ("resourceclaimtemplates", "ResourceClaimTemplate", {"spec": _DEVICE_CLAIM}, True),
+            ("resourceslices", "ResourceSlice", {"spec": _SLICE}, False),
+            (
+                "devicetaintrules",
+                "DeviceTaintRule",
+                {"spec": _WORN},
+                False,
+            ),
+        )
+    ),
+    Sample(
+        "storagemigration.k8s.io",
+        "v1",
+        "storageversionmigrations",
+        "StorageVersionMigration",
+        {"spec": {"resource": {"group": "example.com", "resource": "nothings"}}},
+        namespaced=False,
+    ),
+    *(
+        Sample("admissionregistration.k8s.io", "v1", plural, kind, obj, namespaced=False)
+        for plural, kind, obj in (
+            ("mutatingwebhookconfigurations", "MutatingWebhookConfiguration", {"webhooks": [_HOOK]}),
+            ("validatingwebhookconfigurations", "ValidatingWebhookConfiguration", {"webhooks": [_HOOK]}),
+            ("mutatingadmissionpolicies", "MutatingAdmissionPolicy", {"spec": _MUTATING}),
+            ("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", {"spec": {"policyName": "no"}}),
+            ("validatingadmissionpolicies", "ValidatingAdmissionPolicy", {"spec": _VALIDATING}),
+            (
+                "validatingadmissionpolicybindings",
+                "ValidatingAdmissionPolicyBinding",
+                {"spec": {"policyName": "no", "validationActions": ["Deny"]}},
+            ),
+        )
+    ),
 )
+
+# Their names are made of what they define: other tests try them.
+NAMED_BY_CONTENT = {
+    ("apiextensions.k8s.io", "v1", "customresourcedefinitions"): "test_custom_resources.py",
+    ("apiregistration.k8s.io", "v1", "apiservices"): "test_extensions.py",
+}

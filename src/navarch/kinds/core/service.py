@@ -114,6 +114,9 @@ class ServiceStrategy(Strategy):
             spec["internalTrafficPolicy"] = "Cluster"
         if kind == "LoadBalancer":
             spec.setdefault("allocateLoadBalancerNodePorts", True)
+            for ingress in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+                if ingress.get("ip") and not ingress.get("ipMode"):
+                    ingress["ipMode"] = "VIP"
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"loadBalancer": {}}
