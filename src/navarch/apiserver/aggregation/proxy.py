@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -21,6 +21,7 @@ from yarl import URL
 from navarch.api.errors import StatusError
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.handlers.targets import Target
+from navarch.apiserver.relaying import chunks_of
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined, os_words
@@ -102,7 +103,7 @@ class Proxy:
             return Response(503, f"error trying to reach service: {why}".encode(), {}, _TEXT)
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP | _OURS}
         shown = kept.pop("Content-Type", "application/octet-stream")
-        return Response(answer.status, _chunks(answer), kept, shown)
+        return Response(answer.status, chunks_of(answer), kept, shown)
 
     async def fetch(
         self,
@@ -237,14 +238,3 @@ def _why(error: BaseException, address: str, port: int) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "EOF"
     return str(error) or type(error).__name__
-
-
-async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer.content.iter_any():
-            yield chunk
-    except aiohttp.ClientError:
-        # The other end broke off in the middle; so does what we send on.
-        return
-    finally:
-        answer.close()

@@ -24,6 +24,7 @@ from navarch.apiserver.handlers.connect_options import kubelet_request, options_
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
+from navarch.apiserver.relaying import chunks_of
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
@@ -234,21 +235,21 @@ class Connect:
         passed.pop("Content-Type", None)
         shown = content_type or answer.headers.get("Content-Type", "application/octet-stream")
         if proxied is None:
-            return Response(answer.status, _chunks(answer), passed, shown)
+            return Response(answer.status, chunks_of(answer), passed, shown)
         for name in [name for name in passed if name.lower() in _CORS]:
             # This server says itself which pages may use it.
             del passed[name]
         if "Location" in passed:
             passed["Location"] = proxied.url(passed["Location"])
         if shown.partition(";")[0].strip().lower() != "text/html" or request.method == "HEAD":
-            return Response(answer.status, _chunks(answer), passed, shown)
+            return Response(answer.status, chunks_of(answer), passed, shown)
         return Response(answer.status, await self._page(answer, proxied), passed, shown)
 
     async def _page(self, answer: aiohttp.ClientResponse, proxied: Proxied) -> bytes | AsyncIterator[bytes]:
         """An HTML page with its links led through the proxy; one that is too long, or in an encoding that is not known
         here, as it is."""
         began = bytearray()
-        chunks = _chunks(answer)
+        chunks = chunks_of(answer)
         async for chunk in chunks:
             began += chunk
             if len(began) > LONGEST_PAGE:
@@ -307,14 +308,3 @@ async def _joined(began: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
     yield began
     async for chunk in rest:
         yield chunk
-
-
-async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer.content.iter_any():
-            yield chunk
-    except aiohttp.ClientError:
-        # The other end broke off in the middle; so does what we send on.
-        return
-    finally:
-        answer.close()

@@ -105,7 +105,7 @@ class Virtual:
             user, accepted = await self._core.authenticator.review_token(token, audiences)
         except StatusError as error:
             return self._answer(call, review, {"user": {}, "error": error.message})
-        status: Obj = {"authenticated": True, "user": _user_info(user)}
+        status: Obj = {"authenticated": True, "user": user.info()}
         if accepted:
             status["audiences"] = list(accepted)
         return self._answer(call, review, status)
@@ -116,7 +116,7 @@ class Virtual:
             "kind": review["kind"],
             "apiVersion": review["apiVersion"],
             "metadata": {"creationTimestamp": self._core.now_text()},
-            "status": {"userInfo": _user_info(call.user)},
+            "status": {"userInfo": call.user.info()},
         }
         return respond_obj(call.form, answer, 201, warning_headers(call.warnings))
 
@@ -188,17 +188,6 @@ class Virtual:
             "metadata": {"name": name},
             "conditions": [condition],
         }
-
-
-def _user_info(user: User) -> Obj:
-    info: Obj = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return info
 
 
 def _attributes(spec: Obj) -> RequestAttributes:

@@ -18,7 +18,6 @@ from navarch.api.errors import StatusError
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes
-from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
 from navarch.numbers import is_digits
@@ -100,7 +99,7 @@ def request_of(attributes: Attributes, kind: Kind) -> Obj:
         **({"name": name} if name else {}),
         **({"namespace": namespace} if (namespace := request_namespace(attributes)) else {}),
         "operation": attributes.operation,
-        "userInfo": _user_info(attributes.user),
+        "userInfo": attributes.user.info(),
     }
 
 
@@ -120,17 +119,6 @@ def _kind(kind: Kind, subresource: str) -> Obj:
 def _resource(kind: Kind) -> Obj:
     resource = kind.resource
     return {"group": resource.group, "version": resource.version, "resource": resource.plural}
-
-
-def _user_info(user: User) -> Obj:
-    info: Obj = {"username": user.name}
-    if user.uid:
-        info["uid"] = user.uid
-    if user.groups:
-        info["groups"] = list(user.groups)
-    if user.extra:
-        info["extra"] = {name: list(values) for name, values in user.extra.items()}
-    return info
 
 
 # The answer
