@@ -18,6 +18,7 @@ from navarch.client.transport import Request
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
 from tests.apiserver.conftest import CONFIG_MAPS, PODS, Api, config_map, pod
+from tests.growth import async_grows_with_size, collector_at_rest
 
 pytestmark = pytest.mark.alone
 
@@ -177,18 +178,13 @@ async def test_yaml_keys_given_twice_are_refused_strictly(api: Api) -> None:
     ids=["unknown fields", "bad keys", "labels", "finalizers", "annotation"],
 )
 async def test_big_bodies_take_no_quadratic_time(api: Api, body_of: Any) -> None:
-    async def cpu_s(size: int) -> float:
-        started = time.process_time()
+    async def send(size: int) -> None:
         response = await api.send("POST", f"{CONFIG_MAPS}?dryRun=All", orjson.dumps(body_of(size)))
         assert response.status in (201, 422)
         assert len(response.headers.get("Warning", "")) < 10_000
-        return time.process_time() - started
 
-    await cpu_s(10)
-    eighth = await cpu_s(12_500)
-
-    # Of the square it would be sixty-four times as much.
-    assert await cpu_s(100_000) < 30 * max(eighth, 0.01)
+    # Quadratic work would take minutes.
+    assert await async_grows_with_size(send, 100_000, never_much_s=3)
 
 
 async def test_a_pod_with_ten_thousand_of_everything(api: Api) -> None:
@@ -208,17 +204,11 @@ async def test_a_pod_with_ten_thousand_of_everything(api: Api) -> None:
         }
         return made
 
-    async def cpu_s(count: int) -> float:
-        started = time.process_time()
+    async def send(count: int) -> None:
         status, _ = await api("POST", f"{PODS}?dryRun=All", of_many(count))
         assert status in (201, 413, 422)
-        return time.process_time() - started
 
-    await cpu_s(10)
-    eighth = await cpu_s(1_250)
-
-    # Of the square it would be sixty-four times as much.
-    assert await cpu_s(10_000) < 30 * max(eighth, 0.01)
+    assert await async_grows_with_size(send, 10_000, never_much_s=3)
 
 
 # Patches
@@ -423,13 +413,15 @@ async def test_bytes_on_the_wire(port: int, data: bytes, code: int, caplog: pyte
 
     async def beat() -> None:
         while True:
-            started = time.monotonic()
+            # CPU time: what other processes take of the machine is none of the server's doing.
+            started = time.process_time()
             await asyncio.sleep(0.01)
-            lags.append(time.monotonic() - started)
+            lags.append(time.process_time() - started)
 
-    beating = asyncio.create_task(beat())
-    answer = await exchange(port, data)
-    beating.cancel()
+    with collector_at_rest():
+        beating = asyncio.create_task(beat())
+        answer = await exchange(port, data)
+        beating.cancel()
 
     assert answer.split(b" ", 2)[1] == str(code).encode(), answer[:300]
     assert max(lags, default=0) < 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put
 from navarch.world import RealWorld
 from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
+from tests.growth import collector_at_rest
 
 pytestmark = pytest.mark.alone
 
@@ -77,19 +77,16 @@ class Others:
 async def others(port: int) -> AsyncIterator[Others]:
     """Others ask while the block runs, and were always answered soon."""
     asking = Others()
-    # The tests' own heap, which is larger than the server's, takes the collector a tenth of a second.
-    gc.collect()
-    gc.disable()
-    task = asyncio.create_task(asking.run(port))
-    await asyncio.sleep(0.05)
-    asking.waits.clear()
-    try:
-        yield asking
-    finally:
-        gc.enable()
-        await asyncio.sleep(0.02)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    with collector_at_rest():
+        task = asyncio.create_task(asking.run(port))
+        await asyncio.sleep(0.05)
+        asking.waits.clear()
+        try:
+            yield asking
+        finally:
+            await asyncio.sleep(0.02)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
     assert asking.waits
     assert max(asking.waits) < SOON_S, f"the longest of {len(asking.waits)} took {max(asking.waits):.2f} s"
 
