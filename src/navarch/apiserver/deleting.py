@@ -233,7 +233,7 @@ class Deleting:
         StatusError 403, 404."""
         core, resource = self._core, kind.resource
         asked = RequestAttributes(_UNSAFE_VERB, resource.group, resource.version, resource.plural, "", namespace, name)
-        decision = core.authorizer.authorize(origin.user, asked)
+        decision = await core.decide(origin.user, asked)
         if not decision.allowed:
             raise refusal(origin.user, asked, decision.reason)
         page = await core.caches.store.range(key, limit=1)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from navarch.api.errors import StatusError, bad_request, forbidden
-from navarch.apiserver.auth.base import Authorizer, RequestAttributes
+from navarch.apiserver.auth.base import Decide, RequestAttributes
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
 
@@ -21,7 +21,7 @@ _EXTRA = "impersonate-extra-"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
-def impersonated(request: Request, user: User, authorizer: Authorizer) -> User:
+async def impersonated(request: Request, user: User, decide: Decide) -> User:
     """Raises StatusError 400, 403."""
     headers = request.headers
     name = headers.get("impersonate-user", "")
@@ -34,15 +34,15 @@ def impersonated(request: Request, user: User, authorizer: Authorizer) -> User:
     }
     if not name:
         raise _without_user(groups, uid, extra)
-    _check_user(user, name, authorizer)
+    await _check_user(user, name, decide)
     for group in groups:
-        _check(user, RequestAttributes("impersonate", "", "v1", "groups", "", "", group), authorizer)
+        await _check(user, RequestAttributes("impersonate", "", "v1", "groups", "", "", group), decide)
     if uid:
-        _check(user, RequestAttributes("impersonate", "authentication.k8s.io", "v1", "uids", "", "", uid), authorizer)
+        await _check(user, RequestAttributes("impersonate", "authentication.k8s.io", "v1", "uids", "", "", uid), decide)
     for key, values in extra.items():
         for value in values:
             attributes = RequestAttributes("impersonate", "authentication.k8s.io", "v1", "userextras", key, "", value)
-            _check(user, attributes, authorizer)
+            await _check(user, attributes, decide)
     return User(name, tuple(_with_implied(name, groups)), uid, extra)
 
 
@@ -62,13 +62,13 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _check_user(user: User, name: str, authorizer: Authorizer) -> None:
+async def _check_user(user: User, name: str, decide: Decide) -> None:
     if name.startswith(_SERVICE_ACCOUNT) and name.count(":") == 3:
         _, _, namespace, account = name.split(":")
         attributes = RequestAttributes("impersonate", "", "v1", "serviceaccounts", "", namespace, account)
     else:
         attributes = RequestAttributes("impersonate", "", "v1", "users", "", "", name)
-    _check(user, attributes, authorizer)
+    await _check(user, attributes, decide)
 
 
 def _with_implied(name: str, groups: list[str]) -> list[str]:
@@ -82,8 +82,8 @@ def _with_implied(name: str, groups: list[str]) -> list[str]:
     return implied
 
 
-def _check(user: User, attributes: RequestAttributes, authorizer: Authorizer) -> None:
-    decision = authorizer.authorize(user, attributes)
+async def _check(user: User, attributes: RequestAttributes, decide: Decide) -> None:
+    decision = await decide(user, attributes)
     if decision.allowed:
         return
     resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")

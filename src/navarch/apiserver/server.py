@@ -29,6 +29,8 @@ from navarch.apiserver.allocation.repair import EVERY_S as REPAIR_EVERY_S
 from navarch.apiserver.allocation.repair import Repair
 from navarch.apiserver.allocation.services import AllocationConfig, ServiceAllocation
 from navarch.apiserver.answers import in_form
+from navarch.apiserver.audit.ids import HEADER as AUDIT_ID
+from navarch.apiserver.audit.ids import audit_ids
 from navarch.apiserver.audit.trail import Auditing, Trail
 from navarch.apiserver.auth.base import Authenticator, Authorizer, EveryoneIsAdmin, RequestAttributes, TokenIssuer
 from navarch.apiserver.auth.refusal import refusal
@@ -152,6 +154,7 @@ class ApiServer:
         else:
             self._flows = InFlight(self.core.world, *in_flight)
         self.core.metrics.parts.append(self._flows.numbers)
+        self._audit_ids = audit_ids(self.core.world)
         self.flow_control = FlowControlUpkeep(caches, self.reader, self.writer, self.core.now_text)
 
     def use(
@@ -302,6 +305,9 @@ class ApiServer:
             response = respond_error(_status_of(error, request), request)
         if trail is not None:
             response = await trail.end(response)
+        else:
+            audit_id = request.headers.get("audit-id") or next(self._audit_ids)
+            response.headers = {**response.headers, AUDIT_ID: audit_id}
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         label = NOTHING_SERVED if kind is None else route.label
         self.core.metrics.request(verb, label, response.status, seconds)
@@ -314,7 +320,7 @@ class ApiServer:
         if trail is not None:
             trail.known(user)
         if "impersonate-" in " ".join(request.headers):
-            user = impersonated(request, user, core.authorizer)
+            user = await impersonated(request, user, core.decide)
             if trail is not None:
                 trail.acts_as(user)
         attributes = attributes_of(request, route, verb)

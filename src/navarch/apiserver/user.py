@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from navarch.api.meta import Obj
 
@@ -25,6 +26,22 @@ class User:
         if self.extra:
             info["extra"] = {name: list(values) for name, values in self.extra.items()}
         return info
+
+
+def user_of_info(info: Any) -> User | None:
+    """Whom a UserInfo of somebody else stands for; None where it is none."""
+    if not isinstance(info, dict):
+        return None
+    name, groups, uid = info.get("username") or "", info.get("groups") or [], info.get("uid") or ""
+    extra = info.get("extra") or {}
+    lists = [groups, *extra.values()] if isinstance(extra, dict) else [None]
+    if not (isinstance(name, str) and isinstance(uid, str)) or not all(_are_texts(each) for each in lists):
+        return None
+    return User(name, tuple(groups), uid, {key: tuple(values) for key, values in extra.items()})
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))

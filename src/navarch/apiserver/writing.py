@@ -13,7 +13,7 @@ one that changes nothing writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
@@ -148,7 +148,7 @@ class Writing:
         origin: Origin,
         *,
         how: How = MAIN,
-        missing: Callable[[], Obj] | None = None,
+        missing: Callable[[], Awaitable[Obj]] | None = None,
     ) -> Written:
         """Change a stored object; `missing` gives the object to create where none is stored."""
         core = self._core
@@ -161,7 +161,7 @@ class Writing:
                 if missing is None:
                     raise not_found(resource.plural, resource.group, name)
                 try:
-                    return await self.create(kind, missing(), origin.creating())
+                    return await self.create(kind, await missing(), origin.creating())
                 except StatusError as error:
                     if error.reason != "AlreadyExists":
                         raise

@@ -32,7 +32,7 @@ from navarch.apiserver.auth.authentication_config import (
 )
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator, TokenSource
 from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
-from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.auth.base import Decision
 from navarch.apiserver.auth.bootstrap_tokens import BootstrapTokens
 from navarch.apiserver.auth.jwt_issuers import JWTIssuers
 from navarch.apiserver.auth.node import NodeAuthorizer
@@ -47,7 +47,7 @@ from navarch.apiserver.policies.params import Params
 from navarch.apiserver.policies.requests import Requests
 from navarch.apiserver.policies.typechecking import SWEEP_EVERY_S, TypeChecking
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.user import LOOPBACK, User
+from navarch.apiserver.user import LOOPBACK
 from navarch.client import config as client_config
 from navarch.client.base import Client
 from navarch.client.config import Target, load_target
@@ -191,13 +191,9 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     tokens = make_tokens(settings, server.reader, world)
     core, proxy = server.core, settings.front_proxy
 
-    def authorize(user: User, asked: RequestAttributes) -> Decision:
-        # Asked for at each call: the authorizer is attached after the start.
-        return core.authorizer.authorize(user, asked)
-
     versions = Versions(core.encodings, core.schemas)
     types = TypeChecking(lambda: core.served, Client(LocalTransport(server.as_user(LOOPBACK))))
-    requests = Requests(server.reader, versions, authorize, world)
+    requests = Requests(server.reader, versions, core.decide_at_once, core.decide, world)
     policies = Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types)
     webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
@@ -215,7 +211,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
             server.writer,
             _admission(settings),
             world,
-            authorize=authorize,
+            authorize=core.decide,
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
             policies=policies,
             webhooks=webhooks,

@@ -412,7 +412,7 @@ async def test_nobody_asks_for_a_masters_certificate() -> None:
 
 
 async def test_who_may_not_approve_for_a_signer_does_not() -> None:
-    def authorize(user: User, asked: RequestAttributes) -> Decision:
+    async def authorize(user: User, asked: RequestAttributes) -> Decision:
         return Decision(user.name == "approver" and (asked.verb, asked.name) == ("approve", "example.com/*"))
 
     cluster = Cluster(Chain([CertificateApproval(authorize)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -209,7 +210,13 @@ async def test_what_is_found_on_the_way_is_annotated(
     assert log.events[-1]["annotations"]["example.com/found"] == "something"
 
 
-async def test_without_a_policy_there_is_no_trail(api: Api) -> None:
+async def test_without_a_policy_nobody_hears_and_answers_have_their_names_all_the_same(api: Api) -> None:
     annotate("example.com/found", "nobody hears")
+    answers = [await api.send("GET", path) for path in (CONFIG_MAPS, f"{CONFIG_MAPS}/none", "/nowhere", "/version")]
+    api.headers["audit-id"] = "mine"
+    named = await api.send("GET", CONFIG_MAPS)
 
-    assert "Audit-Id" not in (await api.send("GET", CONFIG_MAPS)).headers
+    names = {answer.headers["Audit-Id"] for answer in answers}
+    assert len(names) == 4
+    assert all(str(UUID(name)) == name for name in names)
+    assert named.headers["Audit-Id"] == "mine"

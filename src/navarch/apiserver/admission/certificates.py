@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from typing import Final
 
 from navarch.apiserver.admission.base import Attributes, Plugin
-from navarch.apiserver.auth.base import Decision, RequestAttributes
-from navarch.apiserver.user import User
-
-Authorize = Callable[[User, RequestAttributes], Decision]
+from navarch.apiserver.auth.base import Decide, RequestAttributes
 
 _GROUP: Final = "certificates.k8s.io"
 _CLIENT_SIGNER: Final = "kubernetes.io/kube-apiserver-client"
@@ -29,16 +25,16 @@ class _SignerCheck(Plugin):
     resources = _RESOURCES
     operations = frozenset({"UPDATE"})
 
-    def __init__(self, authorize: Authorize | None) -> None:
+    def __init__(self, authorize: Decide | None) -> None:
         self._authorize = authorize
 
-    def _check(self, attributes: Attributes) -> None:
+    async def _check(self, attributes: Attributes) -> None:
         if self._authorize is None or attributes.old is None:
             return
         signer = attributes.old["spec"].get("signerName") or ""
         for name in (signer, signer.partition("/")[0] + "/*"):
             asked = RequestAttributes(self.verb, _GROUP, "*", "signers", name=name)
-            if self._authorize(attributes.user, asked).allowed:
+            if (await self._authorize(attributes.user, asked)).allowed:
                 return
         raise attributes.refused(f'user not permitted to {self.verb} requests with signerName "{signer}"')
 
@@ -49,7 +45,7 @@ class CertificateApproval(_SignerCheck):
     subresources = frozenset({"approval"})
 
     async def validate(self, attributes: Attributes) -> None:
-        self._check(attributes)
+        await self._check(attributes)
 
 
 class CertificateSigning(_SignerCheck):
@@ -63,7 +59,7 @@ class CertificateSigning(_SignerCheck):
         new, old = attributes.obj.get("status") or {}, attributes.old.get("status") or {}
         if new.get("certificate") == old.get("certificate") and _failed(new) == _failed(old):
             return
-        self._check(attributes)
+        await self._check(attributes)
 
 
 def _failed(status: dict[str, object]) -> bool:

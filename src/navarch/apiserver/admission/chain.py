@@ -13,7 +13,6 @@ from typing import Final
 from navarch.apiserver.admission.always_pull_images import AlwaysPullImages
 from navarch.apiserver.admission.base import NOBODY, Interested, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
-    Authorize,
     CertificateApproval,
     CertificateSigning,
     CertificateSubjectRestriction,
@@ -37,6 +36,7 @@ from navarch.apiserver.admission.storage_protection import StorageObjectInUsePro
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.toleration_seconds import DefaultTolerationSeconds
 from navarch.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, Webhooks
+from navarch.apiserver.auth.base import Decide
 from navarch.kinds.base import Kind
 from navarch.world import World
 
@@ -100,7 +100,7 @@ def default_chain(
     config: AdmissionConfig,
     world: World,
     *,
-    authorize: Authorize | None = None,
+    authorize: Decide | None = None,
     rules: Rules | None = None,
     more: Callable[[], Iterable[Plugin]] = tuple,
     policies: Policies | None = None,

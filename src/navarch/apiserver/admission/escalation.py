@@ -14,11 +14,10 @@ from typing import Final
 from navarch.api.errors import not_found
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
-from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.auth.base import Decide, RequestAttributes
 from navarch.apiserver.user import User
 from navarch.kinds.resources import CLUSTER_ROLES, ROLES
 
-Authorize = Callable[[User, RequestAttributes], Decision]
 Rules = Callable[[User, str], tuple[list[Obj], list[Obj]]]
 
 _GROUP: Final = "rbac.authorization.k8s.io"
@@ -37,7 +36,7 @@ class RoleEscalation(Plugin):
         (_GROUP, plural) for plural in ("roles", "clusterroles", "rolebindings", "clusterrolebindings")
     )
 
-    def __init__(self, reader: Reader, authorize: Authorize | None, rules: Rules | None) -> None:
+    def __init__(self, reader: Reader, authorize: Decide | None, rules: Rules | None) -> None:
         self._reader = reader
         self._authorize = authorize
         self._rules = rules
@@ -49,13 +48,13 @@ class RoleEscalation(Plugin):
         if old is not None and _only_lets_go(obj, old):
             return
         if attributes.kind.resource.plural in ("roles", "clusterroles"):
-            self._check_role(attributes, obj, old)
+            await self._check_role(attributes, obj, old)
         else:
-            self._check_binding(attributes, obj)
+            await self._check_binding(attributes, obj)
 
-    def _check_role(self, attributes: Attributes, obj: Obj, old: Obj | None) -> None:
+    async def _check_role(self, attributes: Attributes, obj: Obj, old: Obj | None) -> None:
         plural, namespace = attributes.kind.resource.plural, attributes.namespace
-        if self._may(
+        if await self._may(
             attributes.user, "escalate", plural, namespace, attributes.name or obj["metadata"].get("name", "")
         ):
             return
@@ -67,20 +66,20 @@ class RoleEscalation(Plugin):
         if _missing(self._held(attributes), _EVERYTHING):
             raise attributes.refused("must have cluster-admin privileges to use the aggregationRule")
 
-    def _check_binding(self, attributes: Attributes, obj: Obj) -> None:
+    async def _check_binding(self, attributes: Attributes, obj: Obj) -> None:
         reference = obj.get("roleRef") or {}
         name, namespace = reference.get("name", ""), attributes.namespace
         resource = ROLES if reference.get("kind") == "Role" else CLUSTER_ROLES
-        if self._may(attributes.user, "bind", resource.plural, namespace, name):
+        if await self._may(attributes.user, "bind", resource.plural, namespace, name):
             return
         role = self._reader.get(resource, namespace if resource is ROLES else "", name)
         if role is None:
             raise not_found(resource.plural, resource.group, name)
         self._require(attributes, role.get("rules") or ())
 
-    def _may(self, user: User, verb: str, plural: str, namespace: str, name: str) -> bool:
+    async def _may(self, user: User, verb: str, plural: str, namespace: str, name: str) -> bool:
         asked = RequestAttributes(verb, _GROUP, "v1", plural, "", namespace, name)
-        return self._authorize is not None and self._authorize(user, asked).allowed
+        return self._authorize is not None and (await self._authorize(user, asked)).allowed
 
     def _held(self, attributes: Attributes) -> list[Obj]:
         assert self._rules is not None

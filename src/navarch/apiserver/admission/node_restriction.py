@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from navarch.api.errors import not_found
 from navarch.api.meta import Obj, annotations_of, labels_of, owner_references_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
-from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.auth.base import Decide, RequestAttributes
 from navarch.apiserver.auth.node import node_of
-from navarch.apiserver.user import User
 from navarch.kinds.core.references import first_of_mirror
 from navarch.kinds.resources import CSI_DRIVERS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
-
-Authorize = Callable[[User, RequestAttributes], Decision]
 
 _MIRROR: Final = "kubernetes.io/config.mirror"
 _LEASE_NAMESPACE: Final = "kube-node-lease"
@@ -54,10 +51,10 @@ class NodeRestriction(Plugin):
     operations = frozenset({"CREATE", "UPDATE", "DELETE"})
     subresources = None
 
-    def __init__(self, reader: Reader, authorize: Authorize | None = None) -> None:
+    def __init__(self, reader: Reader, authorize: Decide | None = None) -> None:
         self._reader = reader
         self._authorize = authorize
-        self._checks: dict[tuple[str, str], Callable[[Attributes, str], None]] = {
+        self._checks: dict[tuple[str, str], Callable[[Attributes, str], Awaitable[None] | None]] = {
             ("", "pods"): self._check_pod,
             ("", "nodes"): self._check_node,
             ("", "persistentvolumeclaims"): self._check_claim,
@@ -77,7 +74,9 @@ class NodeRestriction(Plugin):
         if not node:
             raise attributes.refused(f'could not determine node from user "{attributes.user.name}"')
         resource = attributes.kind.resource
-        self._checks[resource.group, resource.plural](attributes, node)
+        asking = self._checks[resource.group, resource.plural](attributes, node)
+        if asking is not None:
+            await asking
 
     # ----------------------------------------------------------------------------------------------------------- pods
 
@@ -208,7 +207,7 @@ class NodeRestriction(Plugin):
 
     # --------------------------------------------------------------------------------------------------------- tokens
 
-    def _check_token(self, attributes: Attributes, node: str) -> None:
+    async def _check_token(self, attributes: Attributes, node: str) -> None:
         if attributes.operation != "CREATE" or attributes.subresource != "token" or attributes.obj is None:
             return
         spec = _spec(attributes.obj)
@@ -230,9 +229,9 @@ class NodeRestriction(Plugin):
         audiences = spec.get("audiences") or [""]
         if len(audiences) > 1:
             raise attributes.refused("node may only request 0 or 1 audiences")
-        self._check_audience(attributes, pod, audiences[0])
+        await self._check_audience(attributes, pod, audiences[0])
 
-    def _check_audience(self, attributes: Attributes, pod: Obj, audience: str) -> None:
+    async def _check_audience(self, attributes: Attributes, pod: Obj, audience: str) -> None:
         """A token is for whom the pod's volumes ask for tokens, unless the node has the right to ask for others."""
         if audience in self._audiences(pod):
             return
@@ -240,7 +239,7 @@ class NodeRestriction(Plugin):
         asked = RequestAttributes(
             "request-serviceaccounts-token-audience", "", "", audience, "", namespace, attributes.name
         )
-        if self._authorize is not None and audience and self._authorize(user, asked).allowed:
+        if self._authorize is not None and audience and (await self._authorize(user, asked)).allowed:
             return
         raise attributes.refused(
             f'audience "{audience}" not found in pod spec volume, {user.name} is not authorized to request tokens '

@@ -12,8 +12,7 @@ from navarch.api.errors import forbidden_field, invalid
 from navarch.api.go_text import go_text
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader
-from navarch.apiserver.admission.escalation import Authorize
-from navarch.apiserver.auth.base import RequestAttributes
+from navarch.apiserver.auth.base import Decide, RequestAttributes
 from navarch.apiserver.policies.params import Params, ParamsError
 from navarch.apiserver.user import User
 from navarch.kinds.resources import (
@@ -39,7 +38,7 @@ class ParameterReading(Plugin):
         (each.group, plural) for each in _POLICIES for plural in (each.plural, f"{each.plural[:-3]}ybindings")
     )
 
-    def __init__(self, reader: Reader, authorize: Authorize, params: Params) -> None:
+    def __init__(self, reader: Reader, authorize: Decide, params: Params) -> None:
         self._reader = reader
         self._authorize = authorize
         self._params = params
@@ -54,7 +53,7 @@ class ParameterReading(Plugin):
             kind = spec.get("paramKind")
             if kind is None or kind == ((attributes.old or {}).get("spec") or {}).get("paramKind"):
                 return
-            self._require(
+            await self._require(
                 attributes,
                 "spec.paramKind",
                 self._reading(kind, "*", "*"),
@@ -67,7 +66,7 @@ class ParameterReading(Plugin):
             return
         policy = self._reader.get(policies, "", str(spec.get("policyName") or ""))
         kind = ((policy or {}).get("spec") or {}).get("paramKind")
-        self._require(
+        await self._require(
             attributes,
             "spec.paramRef",
             self._reading(kind, str(ref.get("namespace") or ""), str(ref.get("name") or "")),
@@ -85,8 +84,8 @@ class ParameterReading(Plugin):
             plural = "*"
         return RequestAttributes("get", group, version, plural, "", namespace, name)
 
-    def _require(self, attributes: Attributes, field: str, asked: RequestAttributes, words: str) -> None:
-        if self._authorize(attributes.user, asked).allowed:
+    async def _require(self, attributes: Attributes, field: str, asked: RequestAttributes, words: str) -> None:
+        if (await self._authorize(attributes.user, asked)).allowed:
             return
         assert attributes.obj is not None
         name = attributes.name or attributes.obj["metadata"].get("name", "")

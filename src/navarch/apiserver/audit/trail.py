@@ -17,8 +17,9 @@ from urllib.parse import urlencode
 import orjson
 
 from navarch.api import protobuf
-from navarch.api.meta import Obj, new_uid
+from navarch.api.meta import Obj
 from navarch.api.time import format_micro_time
+from navarch.apiserver.audit.ids import HEADER, audit_ids
 from navarch.apiserver.audit.policy import (
     COMPLETE,
     LEVELS,
@@ -37,7 +38,6 @@ from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
 from navarch.world import World
 
-HEADER: Final = "Audit-Id"
 _ID_MAX: Final = 64
 _AGENT_MAX: Final = 1024
 _CUT: Final = "...TRUNCATED"
@@ -85,6 +85,7 @@ class Auditing:
         self.policy = policy
         self.sink = sink
         self.world = world
+        self.ids = audit_ids(world)
 
     def begin(self, request: Request, route: Route, verb: str) -> Trail:
         trail = Trail(self, request, route, verb)
@@ -104,7 +105,7 @@ class Trail:
         self._attributes = attributes_of(request, route, verb)
         self._received = auditing.now()
         stated = request.headers.get("audit-id", "")[:_ID_MAX]
-        self.audit_id = stated or new_uid(auditing.world.identities("audit"))
+        self.audit_id = stated or next(auditing.ids)
         self._rule: Rule | None = None
         self._level = _NO_LEVEL
         self._user = _UNKNOWN

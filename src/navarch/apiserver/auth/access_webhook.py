@@ -1,8 +1,8 @@
 """Webhooks that say who may do what, in their order among the other authorizers.
 
 In: a user and what is asked for.  Out: a decision. The first authorizer that has an opinion decides; a webhook is sent
-a SubjectAccessReview, and its answers are remembered, those that allow for longer. What is asked in the middle of a
-request (whether somebody may impersonate, escalate, create by an update) is not asked of webhooks: nothing waits there.
+a SubjectAccessReview, and its answers are remembered, those that allow for longer. What is asked in the
+middle of a request (whether somebody may impersonate, escalate, create by an update) is decided in the same way.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ REQUESTS: Final = Environment({"request": map_of(STRING, DYN)})
 _NO_OPINION: Final = Decision(False)
 _MASTERS: Final = Decision(True)
 _REMEMBERED: Final = 8192
+# Of what strangers name, in characters: longer questions are not remembered.
+_LONGEST: Final = 10_000
 
 
 class Step(Protocol):
@@ -89,7 +91,7 @@ class AccessWebhook:
         settings = self._settings
         spec = _spec(user, attributes)
         try:
-            if not all(condition.evaluate([spec])[0] is True for condition in settings.conditions):
+            if not _concerned(settings.conditions, spec):
                 return _NO_OPINION
         except CelError as error:
             return self._failed(f"match condition: {error.text}")
@@ -113,7 +115,8 @@ class AccessWebhook:
             return self._failed(str(error))
         decision = _decision(answer)
         lasting_s = settings.authorized_s if decision.allowed else settings.unauthorized_s
-        self._known[key] = (now + lasting_s, decision)
+        if _size(user, attributes) <= _LONGEST:
+            self._known[key] = (now + lasting_s, decision)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return decision
@@ -121,6 +124,25 @@ class AccessWebhook:
     def _failed(self, why: str) -> Decision:
         log.warning("authorization webhook %s: %s", self._settings.name, why)
         return Decision(False, denied=True) if self._settings.denies else _NO_OPINION
+
+
+def _concerned(conditions: Sequence[Program], spec: Obj) -> bool:
+    """Whether all hold: one that does not decides, whatever others fail.  Raises CelError."""
+    failed: CelError | None = None
+    for condition in conditions:
+        try:
+            if condition.evaluate([spec])[0] is not True:
+                return False
+        except CelError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return True
+
+
+def _size(user: User, attributes: RequestAttributes) -> int:
+    extra = sum(len(key) + sum(map(len, values)) for key, values in user.extra.items())
+    return len(user.name) + len(user.uid) + sum(map(len, user.groups)) + extra + sum(map(len, attributes))
 
 
 def _spec(user: User, attributes: RequestAttributes) -> Obj:

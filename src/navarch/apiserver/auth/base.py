@@ -7,7 +7,7 @@ nothing for a request that one of them refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -43,6 +43,10 @@ class Decision:
     allowed: bool
     reason: str = ""
     denied: bool = False
+
+
+# Says whether somebody may do something, everybody asked whom that takes.
+Decide = Callable[[User, RequestAttributes], Awaitable[Decision]]
 
 
 class Authenticator(Protocol):

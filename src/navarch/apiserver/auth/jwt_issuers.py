@@ -7,6 +7,7 @@ seconds, when a token names a key that is not known.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS25
 CLAIMS: Final = Environment({"claims": map_of(STRING, DYN)})
 USERS: Final = Environment({"user": map_of(STRING, DYN)})
 _FETCH_EVERY_S: Final = 10.0
+# How far ahead of ours an issuer's clock may be.
+_LEEWAY_S: Final = 300.0
 
 
 class RejectedError(Exception):
@@ -92,7 +95,7 @@ class JWTIssuers:
                 return None
             claims = await self._verified(token, known)
             return user_of(known.issuer, claims)
-        except (RejectedError, OutboundError, jwt.PyJWTError) as error:
+        except (RejectedError, OutboundError, jwt.PyJWTError, RecursionError) as error:
             log.info("a token was refused: %s", error)
             return None
 
@@ -109,11 +112,12 @@ class JWTIssuers:
         for key in await known.named(header.get("kid")):
             try:
                 claims: dict[str, Any] = jwt.decode(token, key, algorithms=[str(algorithm)], options=options)
-            except jwt.InvalidSignatureError:
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError, TypeError, AttributeError):
+                # Not signed by it, or it is of another kind than the algorithm's.
                 continue
-            if float(claims.get("exp") or 0) <= now_s:
+            if not _time(claims, "exp", missing=0.0) > now_s:
                 raise RejectedError("oidc: token is expired")
-            if float(claims.get("nbf") or 0) > now_s + 300:
+            if not _time(claims, "nbf", missing=now_s) <= now_s + _LEEWAY_S:
                 raise RejectedError("oidc: current time is before the nbf (not before) time")
             return claims
         raise RejectedError("failed to verify signature: failed to verify id token signature")
@@ -127,14 +131,27 @@ class _Keys:
         self._world = world
         self._keys: list[tuple[str | None, Any]] = []
         self._fetched_s = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
 
     async def named(self, key_id: str | None) -> list[Any]:
         """The keys that a token may be signed with.  Raises OutboundError."""
         found = self._named(key_id)
-        if not found and self._world.now().timestamp() - self._fetched_s >= _FETCH_EVERY_S:
-            await self._fetch()
-            found = self._named(key_id)
-        return found
+        if found:
+            return found
+        if self._fetching is None:
+            if self._world.now().timestamp() - self._fetched_s < _FETCH_EVERY_S:
+                return found
+            self._fetching = asyncio.create_task(self._fetch(), name=f"keys of {self.issuer.url}")
+            self._fetching.add_done_callback(self._fetched)
+        # All who wait have the same answer, and who gives up waiting takes it from nobody.
+        await asyncio.shield(self._fetching)
+        return self._named(key_id)
+
+    def _fetched(self, fetching: asyncio.Task[None]) -> None:
+        self._fetching = None
+        if not fetching.cancelled():
+            # Whoever waited has been told; perhaps nobody did.
+            fetching.exception()
 
     def _named(self, key_id: str | None) -> list[Any]:
         return [key for name, key in self._keys if key_id is None or name == key_id]
@@ -150,21 +167,35 @@ class _Keys:
             raise OutboundError(f"{where}: the issuer is not {issuer.url!r}")
         keys = await ask(str(document.get("jwks_uri") or ""), issuer.context)
         found: list[tuple[str | None, Any]] = []
-        for stated in keys.get("keys") or [] if isinstance(keys, dict) else []:
+        listed = keys.get("keys") if isinstance(keys, dict) else None
+        for stated in listed if isinstance(listed, list) else []:
             try:
                 key = jwt.PyJWK(stated)
-            except jwt.PyJWTError:
-                # Of a kind that nobody signs with here.
+            except (jwt.PyJWTError, AttributeError, KeyError, TypeError, ValueError):
+                # Of a kind that nobody signs with here, or no key at all.
+                continue
+            if isinstance(key.key, bytes):
+                # A secret that is published proves nothing.
                 continue
             found.append((key.key_id, key.key))
         self._keys = found
+
+
+def _time(claims: Mapping[str, Any], name: str, *, missing: float) -> float:
+    """Raises RejectedError for what is no time."""
+    stated = claims.get(name)
+    if stated is None:
+        return missing
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        raise RejectedError(f"oidc: the claim {name} is no number")
+    return float(stated)
 
 
 def user_of(issuer: Issuer, claims: Mapping[str, Any]) -> User:
     """Whom claims stand for.  Raises RejectedError."""
     stated = claims.get("aud")
     audiences = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
-    if not set(audiences) & set(issuer.audiences):
+    if not any(audience in audiences for audience in issuer.audiences):
         raise RejectedError(f"oidc: expected audience in {list(issuer.audiences)} got {audiences}")
     for name, value in issuer.required.items():
         if claims.get(name) != value:

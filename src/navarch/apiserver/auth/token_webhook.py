@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj
 from navarch.apiserver.auth.outbound import OutboundError, ask
-from navarch.apiserver.user import User
+from navarch.apiserver.user import User, user_of_info
 from navarch.client.config import Target
 from navarch.world import World
 
@@ -49,17 +49,19 @@ class TokenWebhook:
         except OutboundError as error:
             log.warning("the token webhook: %s", error)
             return None
-        user = _user(answer)
+        user = _user(answer, audiences)
         self._known[key] = (now + self._ttl_s, user)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return user
 
 
-def _user(review: Any) -> User | None:
+def _user(review: Any, audiences: tuple[str, ...]) -> User | None:
+    """Whom the answer names. One that knows of audiences says for which of those that were asked for the token is."""
     status = review.get("status") if isinstance(review, dict) else None
     if not isinstance(status, dict) or status.get("authenticated") is not True:
         return None
-    said = status.get("user") or {}
-    extra = {str(key): tuple(map(str, values)) for key, values in (said.get("extra") or {}).items()}
-    return User(str(said.get("username") or ""), tuple(said.get("groups") or ()), str(said.get("uid") or ""), extra)
+    stated = status.get("audiences") or []
+    if not isinstance(stated, list) or (stated and audiences and not any(each in audiences for each in stated)):
+        return None
+    return user_of_info(status.get("user") or {})

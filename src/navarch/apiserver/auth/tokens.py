@@ -230,7 +230,7 @@ class ServiceAccountTokens:
         options: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         try:
             stated = jwt.get_unverified_header(token).get("kid", "")
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, RecursionError) as error:
             raise unauthorized() from error
         keys = self._keys()[1]
         # Older tokens name no key.

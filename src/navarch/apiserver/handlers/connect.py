@@ -99,7 +99,7 @@ class Connect:
 
     async def pod_stream(self, call: Call) -> Response:
         """exec, attach, portforward."""
-        self._authorize_upgrade(call)
+        await self._authorize_upgrade(call)
         return await self._admitted(call, self._stream)
 
     async def _stream(self, call: Call, options: Obj) -> Response:
@@ -134,13 +134,13 @@ class Connect:
             admitted.landed(options)
         return response
 
-    def _authorize_upgrade(self, call: Call) -> None:
+    async def _authorize_upgrade(self, call: Call) -> None:
         """A WebSocket begins with a GET, but who may only read may not run commands by it.  Raises StatusError 403."""
         if call.verb == "create":
             return
         route, name = call.route, call.route.name
         asked = RequestAttributes("create", "", "v1", "pods", route.subresource, call.namespace, name)
-        decision = self._core.authorizer.authorize(call.user, asked)
+        decision = await self._core.decide(call.user, asked)
         if not decision.allowed:
             why = f'User "{call.user.name}" cannot create resource "pods/{route.subresource}" in API group "" in the '
             why += f'namespace "{call.namespace}"'

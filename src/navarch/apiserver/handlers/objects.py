@@ -7,7 +7,7 @@ asks for it and is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import orjson
 
@@ -122,7 +122,7 @@ class Objects:
         origin: Origin | None = None,
         manage: bool = True,
         patch: bool = False,
-        missing: Callable[[], Obj] | None = None,
+        missing: Callable[[], Awaitable[Obj]] | None = None,
     ) -> Written:
         """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
         kind = call.kind
@@ -133,6 +133,10 @@ class Objects:
                 old = decode(self._from_stored(kind, orjson.dumps(old)))
             return self._to_stored(kind, wanted(old))
 
+        async def stored_missing() -> Obj:
+            assert missing is not None
+            return self._to_stored(kind, await missing())
+
         written = await self.writing.modify(
             stored,
             call.namespace,
@@ -140,7 +144,7 @@ class Objects:
             stored_wanted,
             origin or call.origin(),
             how=How(call.route.subresource, manage, patch=patch),
-            missing=None if missing is None else lambda: self._to_stored(kind, missing()),
+            missing=None if missing is None else stored_missing,
         )
         written.data = self._from_stored(kind, written.data)
         return written
@@ -196,8 +200,8 @@ class Objects:
         def wanted(old: Obj) -> Obj:
             return stated()
 
-        def missing() -> Obj:
-            self._authorize_create(call)
+        async def missing() -> Obj:
+            await self._authorize_create(call)
             new = stated()
             for name in ("resourceVersion", "uid"):
                 new["metadata"].pop(name, None)
@@ -244,12 +248,12 @@ class Objects:
             raise unsupported_media_type((JSON_PATCH, MERGE_PATCH))
         await core.work.apart(len(call.request.body), applying.read)
 
-        def created() -> Obj:
+        async def created() -> Obj:
             new = applying.applied(None)
             if uid := new["metadata"].get("uid"):
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(kind.resource.plural, kind.resource.group, call.route.name, why)
-            self._authorize_create(call)
+            await self._authorize_create(call)
             new["metadata"].pop("resourceVersion", None)
             return new
 
@@ -263,11 +267,11 @@ class Objects:
             missing=None if call.route.subresource else created,
         )
 
-    def _authorize_create(self, call: Call) -> None:
+    async def _authorize_create(self, call: Call) -> None:
         """Who may update or patch may not therefore create.  Raises StatusError 403."""
         route = call.route
         asked = RequestAttributes("create", route.group, route.version, route.plural, "", route.namespace, route.name)
-        decision = self.core.authorizer.authorize(call.user, asked)
+        decision = await self.core.decide(call.user, asked)
         if not decision.allowed:
             raise refusal(call.user, asked, decision.reason)
 

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 from navarch.api.cel.functions.authorizer import Authorizer, Decision, Question, request_resource
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes, Reader
-from navarch.apiserver.admission.certificates import Authorize
 from navarch.apiserver.admission.versions import Looked, Versions
-from navarch.apiserver.auth.base import RequestAttributes
+from navarch.apiserver.auth.base import Decide, RequestAttributes
+from navarch.apiserver.auth.base import Decision as Decided
 from navarch.apiserver.policies.conditions import Conditions
 from navarch.apiserver.policies.evaluation import (
     CONDITIONS_BUDGET,
@@ -31,6 +31,9 @@ from navarch.kinds.resources import NAMESPACES
 from navarch.world import World
 
 T = TypeVar("T")
+AtOnce = Callable[[User, RequestAttributes], Decided | None]
+# What others have said of what was asked in one write, by the user's name.
+Answers = dict[tuple[str, RequestAttributes], Decided]
 _NO_VARIABLES: Final[Mapping[str, Expression]] = {}
 _BUDGET_OF_POLICY: Final = CONDITIONS_BUDGET * 4
 _SHOWN_OF_NAMESPACE: Final = (
@@ -39,13 +42,24 @@ _SHOWN_OF_NAMESPACE: Final = (
 )  # fmt: skip
 
 
-class Requests:
-    """`authorize` answers what `authorizer` is asked."""
+class UnansweredError(Exception):
+    """An expression asks what others have to be asked."""
 
-    def __init__(self, reader: Reader, versions: Versions, authorize: Authorize | None, world: World) -> None:
+    def __init__(self, user: User, asked: RequestAttributes, answers: Answers) -> None:
+        super().__init__("not answered yet")
+        self.user = user
+        self.asked = asked
+        self.answers = answers
+
+
+class Requests:
+    """`at_once` answers what `authorizer` is asked, None where that takes asking others: then `decide` does."""
+
+    def __init__(self, reader: Reader, versions: Versions, at_once: AtOnce, decide: Decide, world: World) -> None:
         self._reader = reader
         self._versions = versions
-        self._authorize = authorize
+        self._at_once = at_once
+        self._decide = decide
         self._world = world
         self.clock = world.monotonic
 
@@ -60,7 +74,8 @@ class Requests:
 
     def values(self, attributes: Attributes, looked: Looked, params: Obj | None) -> tuple[Any, ...]:
         """All but `variables`."""
-        authorizer = Authorizer(lambda account, question: self._decide(attributes.user, account, question))
+        answers: Answers = {}
+        authorizer = Authorizer(lambda account, question: self._answer(attributes.user, account, question, answers))
         resource = attributes.asked.resource
         request = request_of(attributes, looked.kind)
         namespace = request.get("namespace", "")
@@ -86,9 +101,8 @@ class Requests:
         metadata = {each: found["metadata"][each] for each in _SHOWN_OF_NAMESPACE if each in found["metadata"]}
         return {"metadata": metadata, "spec": found.get("spec") or {}, "status": found.get("status") or {}}
 
-    def _decide(self, user: User, account: tuple[str, str] | None, question: Question) -> Decision:
-        if self._authorize is None:
-            return Decision(allowed=False, error="this server has no authorizer")
+    def _answer(self, user: User, account: tuple[str, str] | None, question: Question, answers: Answers) -> Decision:
+        """Raises UnansweredError."""
         if account is not None:
             namespace, name = account
             groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
@@ -104,7 +118,12 @@ class Requests:
             question.path,
             question.field_selector,
         )
-        decision = self._authorize(user, asked)
+        decision = self._at_once(user, asked)
+        if decision is None:
+            key = (user.name, asked)
+            if key not in answers:
+                raise UnansweredError(user, asked, answers)
+            decision = answers[key]
         return Decision(decision.allowed, decision.reason)
 
     async def evaluated(
@@ -116,10 +135,16 @@ class Requests:
     ) -> T:
         """What the function makes of the values. What takes longer than a moment is begun anew beside the event loop:
         expressions change nothing.  Raises EvaluationError."""
-        clock = self.clock
-        try:
-            return function(Evaluation(values, variables, clock, quick=QUICK, budget=budget))
-        except TooDearError:
-            return await self._world.in_thread(
-                lambda: function(Evaluation(values, variables, clock, quick=None, budget=budget))
-            )
+        quick: int | None = QUICK
+        while True:
+            evaluation = Evaluation(values, variables, self.clock, quick=quick, budget=budget)
+            try:
+                if quick is not None:
+                    return function(evaluation)
+                return await self._world.in_thread(function, evaluation)
+            except TooDearError:
+                quick = None
+            except UnansweredError as waiting:
+                # Each turn has one answer more; what an expression can ask is bounded by what it may cost.
+                key = (waiting.user.name, waiting.asked)
+                waiting.answers[key] = await self._decide(waiting.user, waiting.asked)
