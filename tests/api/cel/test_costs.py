@@ -161,6 +161,34 @@ def test_a_bound_makes_a_rule_cheap() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expression", "cost"),
+    [
+        ("self.a == oldSelf.a", 4),
+        ("self.a < self.b", 5),
+        ("self.ratio == self.ratio", 4),
+        ("self.inner == oldSelf.inner", 4),
+        ("self.labels.all(key, !key.contains('*'))", 53),
+        ("self.labels.all(key, key.size() != 0)", 63),
+    ],
+)
+def test_what_has_no_size_of_its_own_counts_as_empty(expression: str, cost: int) -> None:
+    """Kubernetes knows no size of numbers, objects and keys of maps; with any other, everyday rules cost too much."""
+    integer = {"type": "integer"}
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": integer,
+            "b": integer,
+            "ratio": {"type": "number"},
+            "inner": {"type": "object", "properties": {"a": integer}},
+            "labels": {"type": "object", "maxProperties": 10, "additionalProperties": {"type": "string"}},
+        },
+    }
+
+    assert rule_of(schema, expression).cost == cost
+
+
+@pytest.mark.parametrize(
     ("rule", "problem"),
     [
         ({"rule": " "}, Problem("rule", "rule is not specified", missing=True)),

@@ -34,7 +34,6 @@ from navarch.api.cel.values import NO_OVERLOAD, MapList, SetList, Timestamp, par
 from navarch.api.meta import Obj
 
 REQUEST_LIMIT: Final = 3 * 1024 * 1024
-UNBOUNDED: Final = 2**63 - 1
 _INT_OR_STRING: Final = "x-kubernetes-int-or-string"
 _EMBEDDED: Final = "x-kubernetes-embedded-resource"
 
@@ -43,10 +42,14 @@ Convert = Callable[[Any], Any]
 
 @dataclass(slots=True)
 class Declared:
-    """A type, the greatest size of its values, the size of the least text of one, and what is below it."""
+    """A type, the greatest size of its values, the size of the least text of one, and what is below it.
+
+    What has no size of its own, numbers, objects and keys of maps, counts as empty, as in Kubernetes: comparing it is
+    one step.
+    """
 
     type: Type
-    most: int = UNBOUNDED
+    most: int = 0
     least_bytes: int = 0
     convert: Convert | None = None
     fields: Mapping[str, Declared] = field(default_factory=dict)
@@ -64,7 +67,7 @@ class Declared:
             elif step == "@values":
                 at = at.values
             elif step == "@keys":
-                return UNBOUNDED if at.values is not None else None
+                return 0 if at.values is not None else None
             else:
                 at = at.fields.get(step)
         return at.most if at is not None else None
@@ -149,7 +152,7 @@ class Declarations:
             if comparable is not None:
                 deep[name] = comparable
         kind = object_type("object", fields, deep=_deep(deep) if deep else None)
-        return Declared(kind, UNBOUNDED, least, fields=below)
+        return Declared(kind, 0, least, fields=below)
 
 
 def declared(schema: Obj, *, root: bool = False) -> Declared | None:
