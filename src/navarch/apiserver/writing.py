@@ -184,8 +184,7 @@ class Writing:
             try:
                 return await self._replace(kind, obj, old, cached, origin, how)
             except Conflict as lost:
-                if revision and not how.patch:
-                    raise conflict(resource.plural, resource.group, name) from None
+                # Also where the request named a revision: the object may be gone, which is told as such.
                 await self.storing.catch_up(lost)
         raise timed_out(f"the object {name} is being changed too often; try again")
 
