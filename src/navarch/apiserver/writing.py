@@ -7,7 +7,7 @@ In: an object (create) or a function from the stored object to the wanted one (m
 steps, in Kubernetes' order: defaults, managed fields, mutating admission (defaults again for what it added), then the
 kind's preparation (uid, times, generation, status: whatever a client or a plugin said of them), validation, validating
 admission, canonical bytes, commit. What was reserved on the way is given back on every way out but the commit. A modify
-whose commit loses a race starts over from the newer object unless the request named the revision it wants to replace;
+whose commit loses a race starts over from the newer object, to which a revision that the request named is compared;
 one that changes nothing writes nothing.
 """
 
