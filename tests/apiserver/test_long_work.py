@@ -48,10 +48,16 @@ class Wire:
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-        )
-        return int(head.split(b" ", 2)[1]), await self._reader.readexactly(length)
+        status = int(head.split(b" ", 2)[1])
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                return status, await self._reader.readexactly(int(line.split(b":")[1]))
+        chunks: list[bytes] = []
+        while size := int(await self._reader.readline(), 16):
+            chunks.append(await self._reader.readexactly(size))
+            await self._reader.readline()
+        await self._reader.readline()
+        return status, b"".join(chunks)
 
 
 class Others:

@@ -16,6 +16,7 @@ from navarch.apiserver import protobuf_forms
 from navarch.apiserver.codec import decode
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import JSON, PROTOBUF, Form
+from navarch.apiserver.pieces import LONG, Pieces, in_slices
 from navarch.client.transport import Response
 
 
@@ -23,15 +24,17 @@ async def in_parts(
     work: LongWork, form: Form, head: Obj, name: str, parts: Sequence[bytes], headers: Mapping[str, str]
 ) -> Response:
     """The object `head` with the list `name` of parts at its end, indented or as YAML."""
+    texts: list[str] = []
+    start = end = ""
     if form.media_type != JSON:
-        texts: list[str] = []
-        await work.do(_yaml_list(head, name, parts, texts))
-        return Response(200, "".join(texts).encode(), headers, form.media_type)
-    indented: list[bytes] = []
-    await work.do(_indented(parts, indented))
-    start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2] + b',\n  "' + name.encode() + b'": ['
-    end = b"\n  ]\n}\n" if indented else b"]\n}\n"
-    return Response(200, start + b",".join(indented) + end, headers)
+        steps = _yaml_list(head, name, parts, texts)
+    else:
+        steps = _indented(parts, texts)
+        start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2].decode() + f',\n  "{name}": ['
+        end = "\n  ]\n}\n" if parts else "]\n}\n"
+    written = Pieces(in_slices(work, steps, texts, start, end))
+    body = written if sum(map(len, parts)) > LONG else await written.joined()
+    return Response(200, body, headers, form.media_type)
 
 
 async def in_form(work: LongWork, form: Form, response: Response) -> Response:
@@ -47,11 +50,12 @@ async def in_form(work: LongWork, form: Form, response: Response) -> Response:
     return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)
 
 
-def _indented(parts: Sequence[bytes], indented: list[bytes]) -> Iterator[None]:
+def _indented(parts: Sequence[bytes], texts: list[str]) -> Iterator[None]:
+    before = "\n    "
     for part in parts:
         # In JSON a line break is never part of a text.
-        text = orjson.dumps(decode(part), option=orjson.OPT_INDENT_2).replace(b"\n", b"\n    ")
-        indented.append(b"\n    " + text)
+        texts.append(before + orjson.dumps(decode(part), option=orjson.OPT_INDENT_2).decode().replace("\n", "\n    "))
+        before = ",\n    "
         yield
 
 
@@ -60,10 +64,7 @@ def _yaml_list(head: Obj, name: str, parts: Sequence[bytes], texts: list[str]) -
         if key != name:
             yield from yaml_writer.steps({key: head[key]}, texts)
             continue
-        before = len(texts)
-        texts.append(f"{name}:\n")
+        texts.append(f"{name}:\n" if parts else f"{name}: []\n")
         for part in parts:
             yield from yaml_writer.steps(decode(part), texts, "  ", "- ")
             yield
-        if len(texts) == before + 1:
-            texts[-1] = f"{name}: []\n"

@@ -26,6 +26,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from navarch.api.memo import memo
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.impersonation import BETWEEN, PREFIX
+from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.tls import peer_certificate
 from navarch.client.transport import Request, Response
@@ -41,7 +42,6 @@ HEAD_S = 32.0
 # Of bodies that are still coming, all clients' together: they are not known yet.
 BODIES_MAX = 256 << 20
 _STALLED_S = 30.0
-_AT_ONCE = 1 << 20
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
 _PIPELINE_MAX = 64 << 10
@@ -372,31 +372,24 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        if len(body) <= _AT_ONCE:
-            transport.write(_head_of(response, len(body)) + body)
-            return
-        transport.write(_head_of(response, len(body)))
-        view = memoryview(body)
-        for start in range(0, len(body), _AT_ONCE):
-            if self.transport is None:
-                return
-            transport.write(view[start : start + _AT_ONCE])
-            if self._paused:
-                async with asyncio.timeout(_STALLED_S):
-                    await self._drain_helper()
+        transport.write(_head_of(response, len(body)) + body)
 
     async def _stream(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
-        """What another server answers, as it comes; who asked and is gone ends it."""
+        """What is long, or comes from another server, as it comes; who asked and is gone ends it."""
         self._streaming = True
+        length = chunks.length if isinstance(chunks, Pieces) else None
         try:
-            self._write(_head_of(response, None))
+            self._write(_head_of(response, length))
             async for chunk in chunks:
-                if chunk:
+                if length is not None:
+                    self._write(chunk)
+                elif chunk:
                     self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 if self._paused:
                     async with asyncio.timeout(_STALLED_S):
                         await self._drain_helper()
-            self._write(b"0\r\n\r\n")
+            if length is None:
+                self._write(b"0\r\n\r\n")
         finally:
             self._streaming = False
             await chunks.aclose()  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -26,21 +26,26 @@ from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Kept
 from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import SHORT, LongWork
+from navarch.apiserver.pieces import LONG
 from navarch.apiserver.served import ServedKind
 
 # Room for 15,000 pods in protobuf.
 LIMIT = 64 << 20
 _Key = tuple[ServedKind, str]
+# Objects whose forms are made before the first of them are sent: some milliseconds of work.
+_BLOCK = 64
 # What an entry costs beside its bytes.
 _OVERHEAD = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """`make` turns an object's bytes, in the version that was asked for, into what is sent; `key` names the form."""
+    """`make` turns an object's bytes, in the version that was asked for, into what is sent; `key` names the form. What
+    says the time is soon another: of a long list nobody asks for it again."""
 
     key: str
     make: Callable[[bytes], bytes]
+    lasts: bool = True
 
 
 class Encodings:
@@ -62,6 +67,21 @@ class Encodings:
             return await self._rendered(kind, items, None, rendering)
         datas = await self._in_version(kind, items)
         return datas if rendering is None else await self._rendered(kind, items, datas, rendering)
+
+    async def blocks(
+        self, kind: ServedKind, items: Sequence[Cached], rendering: Rendering
+    ) -> AsyncGenerator[Sequence[bytes], None]:
+        """As `all`, block by block.  Raises StatusError at once where they cannot be converted."""
+        if not kind.is_storage or kind.cache.mixed:
+            await self.all(kind, items)
+
+        async def made() -> AsyncGenerator[Sequence[bytes], None]:
+            for start in range(0, len(items), _BLOCK):
+                block = items[start : start + _BLOCK]
+                datas = await self.all(kind, block)
+                yield await self._rendered(kind, block, datas, rendering, keep=rendering.lasts)
+
+        return made()
 
     async def one(self, kind: ServedKind, cached: Cached, rendering: Rendering | None = None) -> bytes:
         if rendering is None and cached.data.startswith(kind.head):
@@ -158,7 +178,13 @@ class Encodings:
     # Renderings
 
     async def _rendered(
-        self, kind: ServedKind, items: Sequence[Cached], datas: Sequence[bytes] | None, rendering: Rendering
+        self,
+        kind: ServedKind,
+        items: Sequence[Cached],
+        datas: Sequence[bytes] | None,
+        rendering: Rendering,
+        *,
+        keep: bool = True,
     ) -> list[bytes]:
         key = _key(kind, rendering)
         found: list[bytes] = []
@@ -174,10 +200,14 @@ class Encodings:
                         known = b""
                     else:
                         known = rendering.make(data)
-                        self._keep(cached, key, known)
+                        if keep:
+                            self._keep(cached, key, known)
                 found.append(known)
                 yield
 
+        kept = [cached.kept.get(key) if cached.kept is not None else None for cached in items]
+        if set(map(type, kept)) == {bytes}:
+            return kept  # type: ignore[return-value]
         await self._work.do(steps())
         for index in big:
             cached = items[index]
@@ -223,6 +253,11 @@ class Encodings:
             old, old_key, old_size = self._hot.popleft()
             old.pop(old_key, None)
             self.size -= old_size
+
+
+def is_long(items: Sequence[Cached]) -> bool:
+    """Whether these are more than what is made and sent at once."""
+    return sum([len(cached.data) for cached in items]) > LONG
 
 
 def _key(kind: ServedKind, rendering: Rendering | None) -> _Key:

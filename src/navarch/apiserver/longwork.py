@@ -37,17 +37,28 @@ class LongWork:
 
     async def do(self, steps: Iterator[None]) -> None:
         """Run the steps to their end.  Raises what they raise."""
+        while not await self.slice(steps):
+            pass
+
+    async def slice(self, steps: Iterator[None]) -> bool:
+        """Run the steps for a slice of time; whether that was their end."""
         monotonic = self._world.monotonic
-        while True:
-            async with self._turn:
-                until = monotonic() + SLICE_S
-                for _ in steps:
-                    if monotonic() >= until:
-                        break
-                else:
-                    return
-                # Within the turn, so that the next in line has its slice in another turn of the loop.
-                await asyncio.sleep(0)
+        async with self._turn:
+            until = monotonic() + SLICE_S
+            for _ in steps:
+                if monotonic() >= until:
+                    break
+            else:
+                return True
+            # Within the turn, so that the next in line has its slice in another turn of the loop.
+            await asyncio.sleep(0)
+        return False
+
+    async def turn(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that takes less than a slice, in another turn of the loop than this one."""
+        async with self._turn:
+            await asyncio.sleep(0)
+            return function(*args, **kwargs)
 
     async def apart(self, size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of an object of `size` bytes that nobody else has: away from the loop if it is big."""

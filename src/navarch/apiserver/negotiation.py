@@ -56,6 +56,11 @@ class Form:
         return not self.transform and self.media_type == JSON and not self.pretty
 
     @property
+    def compact(self) -> bool:
+        """Whether it is JSON without indentation."""
+        return self.media_type == JSON and not self.pretty
+
+    @property
     def protobuf(self) -> bool:
         return self.media_type == PROTOBUF
 

@@ -22,7 +22,9 @@ from navarch.api.protobuf_wire import delimited, varint
 from navarch.apiserver.changes import ADDED, BOOKMARK, DELETED, MODIFIED, Cached, Notice, bookmark_metadata
 from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Encodings, Rendering
+from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import Form
+from navarch.apiserver.pieces import Pieces, assembled
 from navarch.apiserver.served import ServedKind
 
 MEDIA_TYPE: Final = protobuf.MEDIA_TYPE
@@ -56,18 +58,20 @@ def whole(kind: ServedKind, form: Form, part: bytes) -> bytes:
     return protobuf.enclosed(*_shown(kind, form), part)
 
 
-def listed(kind: ServedKind, form: Form, metadata: Obj, parts: Sequence[bytes]) -> bytes:
+def listed(work: LongWork, kind: ServedKind, form: Form, metadata: Obj, parts: Sequence[bytes]) -> bytes | Pieces:
     """The list of parts."""
     api_version, shown = _shown(kind, form)
     name = shown + "List" if form.transform else kind.list_kind or shown + "List"
     said = protobuf.message("meta/v1.ListMeta", metadata)
     if api_version == "meta.k8s.io/v1beta1":
         # There the items come first.
-        parts = [*(b"\x0a" + part[1:] for part in parts), delimited(2, said)]
+        before, after = b"", delimited(2, said)
+        parts = [b"\x0a" + part[1:] for part in parts]
     else:
-        parts = [delimited(1, said), *parts]
-    head = protobuf.head(api_version, name) + b"\x12" + varint(sum(map(len, parts)))
-    return b"".join([head, *parts, protobuf.TAIL])
+        before, after = delimited(1, said), b""
+    size = len(before) + sum(map(len, parts)) + len(after)
+    head = protobuf.head(api_version, name) + b"\x12" + varint(size)
+    return assembled(work, head + before, parts, b"", after + protobuf.TAIL)
 
 
 def _shown(kind: ServedKind, form: Form) -> tuple[str, str]:

@@ -6,7 +6,7 @@ object's part once; and what is put around the parts, in a list (`heading`) or i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import orjson
@@ -17,7 +17,9 @@ from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, column_definitions, row_function
 from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Rendering
+from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import TABLE, Form, no_such_form, partial_metadata
+from navarch.apiserver.pieces import Pieces, assembled, in_blocks
 from navarch.apiserver.served import ServedKind
 
 _INCLUDES = (INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE)
@@ -42,7 +44,7 @@ def rendering_of(kind: ServedKind, form: Form, include: str, now: datetime) -> R
         def as_row(data: bytes) -> bytes:
             return orjson.dumps(row(decode(data), data if whole else None))
 
-        return Rendering(f"{TABLE} {form.version} {include} {int(now.timestamp())}", as_row)
+        return Rendering(f"{TABLE} {form.version} {include} {int(now.timestamp())}", as_row, lasts=False)
     if form.transform:
         version = form.version
         return Rendering(f"Metadata {version}", lambda data: orjson.dumps(partial_metadata(decode(data), version)))
@@ -76,24 +78,27 @@ def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True
     return {"kind": name, "apiVersion": kind.resource.api_version, "metadata": metadata}, "items"
 
 
-def list_body(kind: ServedKind, form: Form, head: Obj, name: str, parts: Sequence[bytes]) -> bytes:
+def list_body(
+    work: LongWork, kind: ServedKind, form: Form, head: Obj, name: str, parts: Sequence[bytes]
+) -> bytes | Pieces:
     """The list `head` with its parts. Items of built-in kinds state neither apiVersion nor kind: where canonical bytes
     say them is known, so it is a join all the same, which copies once."""
-    start = b'%b,"%b":' % (orjson.dumps(head)[:-1], name.encode())
+    start = _opened(head, name)
     if not parts:
         # Go's empty list, and the one that it never made.
-        return start + (b"null}" if form.transform.endswith("List") else b"[]}")
-    texts: list[bytes | memoryview] = [*parts]
-    separator = b","
-    if not form.transform and kind.own_schemas is None:
-        skipped = len(kind.head)
-        texts = [memoryview(part)[skipped:] for part in parts]
-        separator, start = b"," + _UNTYPED, start + b"[" + _UNTYPED
-    else:
-        start += b"["
-    texts[0] = start + texts[0]
-    texts[-1] = bytes(texts[-1]) + b"]}"
-    return separator.join(texts)
+        return start[:-1] + (b"null}" if form.transform.endswith("List") else b"[]}")
+    if form.transform or kind.own_schemas is not None:
+        return assembled(work, start, parts, b",", b"]}")
+    return assembled(work, start + _UNTYPED, parts, b"," + _UNTYPED, b"]}", skipped=len(kind.head))
+
+
+def list_of_blocks(work: LongWork, head: Obj, name: str, blocks: AsyncIterator[Sequence[bytes]]) -> Pieces:
+    """The same, of rows of a Table or of metadata, which are made while others are sent."""
+    return Pieces(in_blocks(work, _opened(head, name), blocks, b",", b"]}"))
+
+
+def _opened(head: Obj, name: str) -> bytes:
+    return b'%b,"%b":[' % (orjson.dumps(head)[:-1], name.encode())
 
 
 def untyped(kind: ServedKind, form: Form, parts: Sequence[bytes]) -> Sequence[bytes]:

@@ -33,6 +33,7 @@ from navarch.apiserver.audit.policy import (
     Rule,
 )
 from navarch.apiserver.auth.base import Decision
+from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import Route, attributes_of
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
@@ -157,6 +158,9 @@ class Trail:
         if self._rule is None:
             # Nobody knows who it was.
             self._decide(_UNKNOWN)
+        if isinstance(response.body, Pieces) and self._level >= LEVELS.index(REQUEST_RESPONSE):
+            # All of it is logged.
+            response.body = await response.body.joined()
         self._note(response)
         response.headers = {**response.headers, HEADER: self.audit_id}
         asked = self._attributes
@@ -164,6 +168,8 @@ class Trail:
             self._log(STARTED)
         if isinstance(response.body, bytes):
             self._log(COMPLETE)
+        elif isinstance(response.body, Pieces):
+            response.body.closing.append(lambda: self._log(COMPLETE))
         else:
             response.body = self._followed(response.body)
         return response

@@ -23,12 +23,21 @@ from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
-from navarch.apiserver.encodings import Rendering, convert
+from navarch.apiserver.encodings import Rendering, convert, is_long
 from navarch.apiserver.negotiation import JSON, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
 from navarch.apiserver.patch_requests import Patch, check_patched, read_patch
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from navarch.apiserver.reading import Listed, Reading, list_metadata
-from navarch.apiserver.renderings import check_form, enclosed, heading, included, list_body, rendering_of, untyped
+from navarch.apiserver.renderings import (
+    check_form,
+    enclosed,
+    heading,
+    included,
+    list_body,
+    list_of_blocks,
+    rendering_of,
+    untyped,
+)
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watching import Lines, Watching, watch_options_of
 from navarch.apiserver.writes import How, Origin, Written
@@ -70,19 +79,23 @@ class Objects:
         return await self._listed(call, await self.reading.items(call.request, call.kind, call.namespace))
 
     async def _listed(self, call: Call, listed: Listed) -> Response:
-        kind, form = call.kind, call.form
+        kind, form, items = call.kind, call.form, listed.items
+        encodings, work = self.core.encodings, self.core.work
         if form.transform:
             check_form(kind, form, listed=True)
-        parts = await self.core.encodings.all(kind, listed.items, self._rendering(call))
-        if form.protobuf:
-            body = protobuf_forms.listed(kind, form, list_metadata(listed), parts)
-            return Response(200, body, warning_headers(call.warnings), PROTOBUF)
-        head, name = heading(kind, form, list_metadata(listed))
-        if form.pretty or form.media_type != JSON:
-            shown = untyped(kind, form, parts)
-            return await answers.in_parts(self.core.work, form, head, name, shown, warning_headers(call.warnings))
+        rendering = self._rendering(call)
         headers = warning_headers(call.warnings) if call.warnings else _NO_HEADERS
-        return Response(200, list_body(kind, form, head, name, parts), headers)
+        head, name = heading(kind, form, list_metadata(listed))
+        if rendering is not None and form.compact and is_long(items):
+            blocks = await encodings.blocks(kind, items, rendering)
+            return Response(200, list_of_blocks(work, head, name, blocks), headers)
+        parts = await encodings.all(kind, items, rendering)
+        if form.protobuf:
+            body = protobuf_forms.listed(work, kind, form, list_metadata(listed), parts)
+            return Response(200, body, headers, PROTOBUF)
+        if form.pretty or form.media_type != JSON:
+            return await answers.in_parts(work, form, head, name, untyped(kind, form, parts), headers)
+        return Response(200, list_body(work, kind, form, head, name, parts), headers)
 
     async def watch(self, call: Call) -> Response:
         kind, form = call.kind, stream_form_of(call.form)
