@@ -58,9 +58,9 @@ class Reader(asyncio.Protocol):
             if not head.startswith(b"HTTP/1.1 200"):
                 self.ended.set_exception(RuntimeError(head.decode()))
             at = head.lower().find(b"content-length:")
-            self._length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            self._length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else -1
         self.size += len(data)
-        if (self.size == self._length or (not self._length and data.endswith(b"0\r\n\r\n"))) and not self.ended.done():
+        if (self.size == self._length or (self._length < 0 and data.endswith(b"0\r\n\r\n"))) and not self.ended.done():
             self.ended.set_result(time.perf_counter())
 
     def connection_lost(self, error: Exception | None) -> None:

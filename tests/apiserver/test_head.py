@@ -80,7 +80,9 @@ async def test_a_kept_connection_stays_in_step(port: int, accepted: str) -> None
                 length = len(await body_of(reader, got_headers))
                 assert got == status, path
                 if path not in ("/metrics", "/readyz?verbose"):
-                    assert headers["content-length"] == str(length), path
+                    # Of what is sent in pieces it is not known, to a GET neither.
+                    told = "content-length" in got_headers
+                    assert headers.get("content-length") == (str(length) if told else None), path
     writer.close()
 
 

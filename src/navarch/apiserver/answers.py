@@ -6,7 +6,7 @@ Nothing here holds more than one part as an object; who asks for less meanwhile 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import orjson
 
@@ -16,12 +16,12 @@ from navarch.apiserver import protobuf_forms
 from navarch.apiserver.codec import decode
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import JSON, PROTOBUF, Form
-from navarch.apiserver.pieces import LONG, Pieces, in_slices
+from navarch.apiserver.pieces import Parts, Pieces, in_slices
 from navarch.client.transport import Response
 
 
 async def in_parts(
-    work: LongWork, form: Form, head: Obj, name: str, parts: Sequence[bytes], headers: Mapping[str, str]
+    work: LongWork, form: Form, head: Obj, name: str, parts: Parts, headers: Mapping[str, str]
 ) -> Response:
     """The object `head` with the list `name` of parts at its end, indented or as YAML."""
     texts: list[str] = []
@@ -29,12 +29,11 @@ async def in_parts(
     if form.media_type != JSON:
         steps = _yaml_list(head, name, parts, texts)
     else:
-        steps = _indented(parts, texts)
+        steps = _indented(parts.all, texts)
         start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2].decode() + f',\n  "{name}": ['
-        end = "\n  ]\n}\n" if parts else "]\n}\n"
+        end = "\n  ]\n}\n" if parts.count else "]\n}\n"
     written = Pieces(in_slices(work, steps, texts, start, end))
-    body = written if sum(map(len, parts)) > LONG else await written.joined()
-    return Response(200, body, headers, form.media_type)
+    return Response(200, written if parts.long else await written.joined(), headers, form.media_type)
 
 
 async def in_form(work: LongWork, form: Form, response: Response) -> Response:
@@ -50,7 +49,7 @@ async def in_form(work: LongWork, form: Form, response: Response) -> Response:
     return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)
 
 
-def _indented(parts: Sequence[bytes], texts: list[str]) -> Iterator[None]:
+def _indented(parts: Iterable[bytes], texts: list[str]) -> Iterator[None]:
     before = "\n    "
     for part in parts:
         # In JSON a line break is never part of a text.
@@ -59,12 +58,12 @@ def _indented(parts: Sequence[bytes], texts: list[str]) -> Iterator[None]:
         yield
 
 
-def _yaml_list(head: Obj, name: str, parts: Sequence[bytes], texts: list[str]) -> Iterator[None]:
+def _yaml_list(head: Obj, name: str, parts: Parts, texts: list[str]) -> Iterator[None]:
     for key in sorted([*head, name]):
         if key != name:
             yield from yaml_writer.steps({key: head[key]}, texts)
             continue
-        texts.append(f"{name}:\n" if parts else f"{name}: []\n")
-        for part in parts:
+        texts.append(f"{name}:\n" if parts.count else f"{name}: []\n")
+        for part in parts.all:
             yield from yaml_writer.steps(decode(part), texts, "  ", "- ")
             yield

@@ -26,7 +26,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Kept
 from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import SHORT, LongWork
-from navarch.apiserver.pieces import LONG
+from navarch.apiserver.pieces import LONG, Parts
 from navarch.apiserver.served import ServedKind
 
 # Room for 15,000 pods in protobuf.
@@ -34,6 +34,8 @@ LIMIT = 64 << 20
 _Key = tuple[ServedKind, str]
 # Objects whose forms are made before the first of them are sent: some milliseconds of work.
 _BLOCK = 64
+# However small they are.
+_MANY = 2_000
 # What an entry costs beside its bytes.
 _OVERHEAD = 200
 
@@ -67,6 +69,13 @@ class Encodings:
             return await self._rendered(kind, items, None, rendering)
         datas = await self._in_version(kind, items)
         return datas if rendering is None else await self._rendered(kind, items, datas, rendering)
+
+    async def parts(self, kind: ServedKind, items: Sequence[Cached], rendering: Rendering | None) -> Parts:
+        """As `all`, for a list.  Raises StatusError where they cannot be converted."""
+        if rendering is None and kind.is_storage and not kind.cache.mixed:
+            # A long list's are not even looked at before they are sent.
+            return Parts((cached.data for cached in items), len(items), is_long(items))
+        return Parts(await self.all(kind, items, rendering), len(items), is_long(items))
 
     async def blocks(
         self, kind: ServedKind, items: Sequence[Cached], rendering: Rendering
@@ -257,7 +266,7 @@ class Encodings:
 
 def is_long(items: Sequence[Cached]) -> bool:
     """Whether these are more than what is made and sent at once."""
-    return sum([len(cached.data) for cached in items]) > LONG
+    return len(items) > _MANY or sum([len(cached.data) for cached in items]) > LONG
 
 
 def _key(kind: ServedKind, rendering: Rendering | None) -> _Key:

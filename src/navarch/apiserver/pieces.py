@@ -7,7 +7,8 @@ and of what a slow reader has not taken yet nothing is there but references to w
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from isal import isal_zlib
@@ -73,16 +74,22 @@ async def _packed(pieces: Pieces) -> AsyncGenerator[bytes, None]:
         await pieces.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a list, to be gone through once; `long` says that they are more than what is sent at once."""
+
+    all: Iterable[bytes]
+    count: int
+    long: bool
+
+
 def assembled(
-    work: LongWork, start: bytes, parts: Sequence[bytes], separator: bytes, end: bytes, *, skipped: int = 0
+    work: LongWork, start: bytes, parts: Parts, separator: bytes, end: bytes, *, skipped: int = 0
 ) -> bytes | Pieces:
-    """The parts, without their first `skipped` bytes each, between a start and an end; at once if that is short."""
-    size = len(start) + sum(map(len, parts)) + len(parts) * (len(separator) - skipped) + len(end)
-    if parts:
-        size -= len(separator)
-    if size <= LONG:
-        return b"".join([start, _joined(parts, separator, skipped), end])
-    return Pieces(in_turns(work, _surrounded(start, _gathered(parts, separator, skipped), end)), size)
+    """The parts, without their first `skipped` bytes each, between a start and an end."""
+    if not parts.long:
+        return b"".join([start, _joined(list(parts.all), separator, skipped), end])
+    return Pieces(in_turns(work, _surrounded(start, _gathered(parts.all, separator, skipped), end)))
 
 
 async def in_blocks(
@@ -130,15 +137,17 @@ def _surrounded(start: bytes, pieces: Iterator[bytes], end: bytes) -> Iterator[b
     yield end
 
 
-def _gathered(parts: Sequence[bytes], separator: bytes, skipped: int) -> Iterator[bytes]:
-    first, size, before = 0, 0, b""
-    for index, part in enumerate(parts):
+def _gathered(parts: Iterable[bytes], separator: bytes, skipped: int) -> Iterator[bytes]:
+    some: list[bytes] = []
+    size, before = 0, b""
+    for part in parts:
+        some.append(part)
         size += len(part)
         if size >= PIECE:
-            yield before + _joined(parts[first : index + 1], separator, skipped)
-            first, size, before = index + 1, 0, separator
-    if first < len(parts):
-        yield before + _joined(parts[first:], separator, skipped)
+            yield before + _joined(some, separator, skipped)
+            some, size, before = [], 0, separator
+    if some:
+        yield before + _joined(some, separator, skipped)
 
 
 def _joined(parts: Sequence[bytes], separator: bytes, skipped: int) -> bytes:

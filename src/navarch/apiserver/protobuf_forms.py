@@ -24,7 +24,7 @@ from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Encodings, Rendering
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import Form
-from navarch.apiserver.pieces import Pieces, assembled
+from navarch.apiserver.pieces import LONG, Parts, Pieces, assembled
 from navarch.apiserver.served import ServedKind
 
 MEDIA_TYPE: Final = protobuf.MEDIA_TYPE
@@ -71,7 +71,7 @@ def listed(work: LongWork, kind: ServedKind, form: Form, metadata: Obj, parts: S
         before, after = delimited(1, said), b""
     size = len(before) + sum(map(len, parts)) + len(after)
     head = protobuf.head(api_version, name) + b"\x12" + varint(size)
-    return assembled(work, head + before, parts, b"", after + protobuf.TAIL)
+    return assembled(work, head + before, Parts(parts, len(parts), size > LONG), b"", after + protobuf.TAIL)
 
 
 def _shown(kind: ServedKind, form: Form) -> tuple[str, str]:

@@ -7,6 +7,7 @@ object's part once; and what is put around the parts, in a list (`heading`) or i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -19,7 +20,7 @@ from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Rendering
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import TABLE, Form, no_such_form, partial_metadata
-from navarch.apiserver.pieces import Pieces, assembled, in_blocks
+from navarch.apiserver.pieces import Parts, Pieces, assembled, in_blocks
 from navarch.apiserver.served import ServedKind
 
 _INCLUDES = (INCLUDE_METADATA, INCLUDE_OBJECT, INCLUDE_NONE)
@@ -78,13 +79,11 @@ def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True
     return {"kind": name, "apiVersion": kind.resource.api_version, "metadata": metadata}, "items"
 
 
-def list_body(
-    work: LongWork, kind: ServedKind, form: Form, head: Obj, name: str, parts: Sequence[bytes]
-) -> bytes | Pieces:
+def list_body(work: LongWork, kind: ServedKind, form: Form, head: Obj, name: str, parts: Parts) -> bytes | Pieces:
     """The list `head` with its parts. Items of built-in kinds state neither apiVersion nor kind: where canonical bytes
     say them is known, so it is a join all the same, which copies once."""
     start = _opened(head, name)
-    if not parts:
+    if not parts.count:
         # Go's empty list, and the one that it never made.
         return start[:-1] + (b"null}" if form.transform.endswith("List") else b"[]}")
     if form.transform or kind.own_schemas is not None:
@@ -101,12 +100,12 @@ def _opened(head: Obj, name: str) -> bytes:
     return b'%b,"%b":[' % (orjson.dumps(head)[:-1], name.encode())
 
 
-def untyped(kind: ServedKind, form: Form, parts: Sequence[bytes]) -> Sequence[bytes]:
+def untyped(kind: ServedKind, form: Form, parts: Parts) -> Parts:
     """The same, part by part."""
     if form.transform or kind.own_schemas is not None:
         return parts
     start = len(kind.head)
-    return [_UNTYPED + part[start:] for part in parts]
+    return replace(parts, all=(_UNTYPED + part[start:] for part in parts.all))
 
 
 def enclosed(kind: ServedKind, form: Form, part: bytes, revision: int | str, *, first: bool) -> bytes:

@@ -336,8 +336,7 @@ class WatchCache:
     def items(self, namespace: str = "", *, after: str = "") -> list[Cached]:
         """In key order: everything, or one namespace; only keys greater than `after`."""
         prefix = f"{self.codec.prefix}{namespace}/" if namespace else self.codec.prefix
-        entries = self._entries
-        return [entries[key] for key in self._keys.under(prefix, after)]
+        return list(map(self._entries.__getitem__, self._keys.under(prefix, after)))
 
     def items_at(self, revision: int, namespace: str = "", *, after: str = "") -> list[Cached] | None:
         """Like `items`, as of a past revision; None where the ring does not go back that far."""

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from navarch.api import protobuf
 from navarch.api.meta import Obj
 from navarch.apiserver.audit.policy import parse
 from navarch.apiserver.audit.trail import Auditing, annotate
+from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
@@ -107,6 +109,24 @@ async def test_answers_in_protobuf_are_objects_in_the_log(audited: Audited, log:
 
     assert isinstance(made.body, bytes)
     assert log.events[-1]["responseObject"] == protobuf.decode(made.body)
+
+
+async def test_a_long_list_is_logged_when_its_last_byte_is_asked_for(audited: Audited, log: Kept) -> None:
+    api = audited.at("RequestResponse")
+    for name in "abc":
+        await api.ok("POST", CONFIG_MAPS, config_map(name, k="x" * 200_000))
+
+    whole = await api.ok("GET", CONFIG_MAPS)
+
+    assert log.events[-1]["responseObject"] == whole
+    assert len(whole["items"]) == 3
+
+    listed = await audited.at("Metadata").send("GET", CONFIG_MAPS)
+
+    assert log.events[-1]["stage"] == "RequestReceived"
+    assert isinstance(listed.body, Pieces)
+    assert orjson.loads(await listed.body.joined()) == whole
+    assert log.events[-1]["stage"] == "ResponseComplete"
 
 
 async def test_refusals_say_why(audited: Audited, log: Kept) -> None:

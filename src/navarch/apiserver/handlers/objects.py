@@ -89,10 +89,11 @@ class Objects:
         if rendering is not None and form.compact and is_long(items):
             blocks = await encodings.blocks(kind, items, rendering)
             return Response(200, list_of_blocks(work, head, name, blocks), headers)
-        parts = await encodings.all(kind, items, rendering)
         if form.protobuf:
-            body = protobuf_forms.listed(work, kind, form, list_metadata(listed), parts)
+            messages = await encodings.all(kind, items, rendering)
+            body = protobuf_forms.listed(work, kind, form, list_metadata(listed), messages)
             return Response(200, body, headers, PROTOBUF)
+        parts = await encodings.parts(kind, items, rendering)
         if form.pretty or form.media_type != JSON:
             return await answers.in_parts(work, form, head, name, untyped(kind, form, parts), headers)
         return Response(200, list_body(work, kind, form, head, name, parts), headers)
