@@ -137,12 +137,26 @@ class Caches:
         """Whether the caches are being kept up to date."""
         return self._task is not None and not self._task.done() and not self.problem
 
-    async def stop(self) -> None:
+    async def read_again(self) -> None:
+        """Fill all anew: what the store could not read it now can. Watches end, since nothing was written."""
+        if self._task is None:
+            return
+        await self._leave_off()
+        try:
+            await self._fill()
+        finally:
+            # Also if that failed: it fills them when the store can be read.
+            self._task = asyncio.create_task(self._run(), name="watch-cache")
+
+    async def _leave_off(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    async def stop(self) -> None:
+        await self._leave_off()
         for cache in self.all():
             for watcher in cache.watchers():
                 watcher.close()

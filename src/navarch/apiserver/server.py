@@ -259,6 +259,16 @@ class ApiServer:
             for watcher in cache.watchers():
                 watcher.close()
 
+    def add_check(self, name: str, check: Callable[[], Awaitable[str]]) -> None:
+        """One more of the health checks; it says what is wrong, if something is."""
+        self._paths.health.add(name, check)
+
+    def keep(self, chore: Chore) -> None:
+        """Do something now and then from now on, until `stop`."""
+        assert self._housekeeping is not None
+        self.chores.append(chore)
+        self._housekeeping.add(chore)
+
     def show_flags(self, flags: Mapping[str, str]) -> None:
         """The settings, by the names of kube-apiserver's flags, that `/flagz` shows."""
         self._paths.flags = dict(flags)

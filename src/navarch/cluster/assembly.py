@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from navarch.api import schema
 from navarch.api.meta import Obj
@@ -56,12 +58,18 @@ from navarch.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.flags.apiserver_settings import changed, cluster_flags
 from navarch.cluster.flags.pflag import FlagError
+from navarch.cluster.reloading import ConfigFile
 from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, settings_of
 from navarch.kinds import enablement
 from navarch.kinds.registry import Registry, builtin
 from navarch.store.base import Store
+from navarch.store.encryption.config import Encryption, EncryptionError
+from navarch.store.encryption.config import read as read_encryption
+from navarch.store.encryption.store import EncryptedStore
 from navarch.world import RealWorld, World
 
+# What a configuration that is read again cannot begin or end.
+_BUILT_IN: Final = frozenset({"Node", "RBAC"})
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
 
 
@@ -178,8 +186,9 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     """A server that is not started yet; call `attach` after its start.  Raises ConfigError where the runtime
     configuration names versions that there are not."""
     version = settings.kubernetes_version
+    kept = _encrypted(store, settings.encryption)
     server = ApiServer(
-        _encrypted(store, settings.encryption),
+        kept,
         registry=_registry(settings),
         kubernetes_version=version,
         world=world,
@@ -218,18 +227,57 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         ),
     )
     server.chores.append(Chore("types of policies", SWEEP_EVERY_S, types.sweep))
+    if isinstance(kept, EncryptedStore):
+        _watch_encryption(server, kept, settings)
+    if (file := settings.authentication) is not None:
+
+        async def reauthenticate() -> None:
+            server.use(authenticator=_authenticator(settings, tokens, server.reader, world))
+
+        _follow(server, ConfigFile("authentication", file, reauthenticate, world))
     return server
+
+
+def _follow(server: ApiServer, file: ConfigFile) -> None:
+    server.chores.append(file.chore)
+    server.core.metrics.parts.append(file.lines)
+
+
+def _watch_encryption(server: ApiServer, store: EncryptedStore, settings: ServerSettings) -> None:
+    """Its key management services among the health checks, and its file read again if that is wanted."""
+    file, caches = settings.encryption, server.core.caches
+    assert file is not None
+    store.readable_again = caches.read_again
+
+    async def problems() -> str:
+        return "; ".join(f"{kms.name}: {kms.problem}" for kms in store.services if kms.problem)
+
+    async def problem(number: int) -> str:
+        return store.services[number].problem
+
+    if settings.encryption_reloads:
+
+        async def use() -> None:
+            await store.use(_encryption(file))
+
+        _follow(server, ConfigFile("encryption", file, use, server.core.world))
+        server.add_check("kms-providers", problems)
+        return
+    for number in range(len(store.services)):
+        server.add_check(f"kms-provider-{number}", partial(problem, number))
 
 
 def _encrypted(store: Store, configuration: Path | None) -> Store:
     """Raises ConfigError."""
     if configuration is None:
         return store
-    from navarch.store.encryption.config import EncryptionError, read
-    from navarch.store.encryption.store import EncryptedStore
+    return EncryptedStore(store, _encryption(configuration))
 
+
+def _encryption(file: Path) -> Encryption:
+    """Raises ConfigError."""
     try:
-        return EncryptedStore(store, read(configuration))
+        return read_encryption(file)
     except EncryptionError as error:
         raise ConfigError(f"error while parsing encryption configuration: {error}") from None
 
@@ -243,7 +291,8 @@ def _authenticator(
         sources.append(BootstrapTokens(reader, world))
     try:
         file = settings.authentication
-        configured = authentication_config.read(file) if file is not None else AuthenticationConfiguration()
+        own = settings.issuers
+        configured = authentication_config.read(file, own) if file is not None else AuthenticationConfiguration()
     except AuthenticationError as error:
         raise ConfigError(str(error)) from None
     if issuers := (*settings.issuers_of_flags, *configured.issuers):
@@ -298,18 +347,23 @@ def _target(kubeconfig: Path, flag: str) -> Target:
 def attach(server: ApiServer, settings: ServerSettings | None = None) -> None:
     """Authorization, which follows what the started server has in its caches.  Raises ConfigError."""
     order: list[authorization_config.Authorizer] = [*(settings.authorization_modes if settings else DEFAULT_MODES)]
-    try:
-        if settings is not None and settings.authorization is not None:
-            order = authorization_config.read(settings.authorization)
-    except authorization_config.AuthorizationError as error:
-        raise ConfigError(str(error)) from None
-    modes = [each for each in order if isinstance(each, str)]
+    if settings is not None and settings.authorization is not None:
+        order = _authorizers(settings.authorization)
     rbac = RBACAuthorizer(server.reader)
-    nodes = NodeAuthorizer(NodeGraph(server.core.caches)) if "Node" in modes else None
-    server.use(authorizer=ClusterAuthorizer(rbac, nodes, modes))
-    if (settings is not None and len(modes) < len(order)) or "Webhook" in modes:
-        assert settings is not None
-        server.core.deciding = _in_order(order, settings, server.core.world, nodes, rbac)
+    nodes = NodeAuthorizer(NodeGraph(server.core.caches)) if "Node" in order else None
+    _authorize(server, order, settings, nodes, rbac)
+    if settings is not None and settings.authorization is not None:
+        file, first = settings.authorization, _BUILT_IN & {each for each in order if isinstance(each, str)}
+
+        async def reauthorize() -> None:
+            changed = _authorizers(file)
+            if _BUILT_IN & {each for each in changed if isinstance(each, str)} != first:
+                raise ConfigError("authorizers of the types Node and RBAC can be reordered, but not added or removed")
+            _authorize(server, changed, settings, nodes, rbac)
+
+        followed = ConfigFile("authorization", file, reauthorize, server.core.world)
+        server.keep(followed.chore)
+        server.core.metrics.parts.append(followed.lines)
     caches = server.core.caches
     for resource in (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS):
         caches.of(resource).listeners.append(lambda _change: rbac.invalidate())
@@ -317,6 +371,31 @@ def attach(server: ApiServer, settings: ServerSettings | None = None) -> None:
     if isinstance(authenticator, ClusterAuthenticator):
         for resource in _FORGETTING:
             caches.of(resource).listeners.append(lambda change: _forget(authenticator, change))
+
+
+def _authorizers(file: Path) -> list[authorization_config.Authorizer]:
+    """Raises ConfigError."""
+    try:
+        return authorization_config.read(file)
+    except authorization_config.AuthorizationError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _authorize(
+    server: ApiServer,
+    order: Sequence[authorization_config.Authorizer],
+    settings: ServerSettings | None,
+    nodes: NodeAuthorizer | None,
+    rbac: RBACAuthorizer,
+) -> None:
+    """Have these decide from now on.  Raises ConfigError."""
+    modes = [each for each in order if isinstance(each, str)]
+    deciding = None
+    if (settings is not None and len(modes) < len(order)) or "Webhook" in modes:
+        assert settings is not None
+        deciding = _in_order(order, settings, server.core.world, nodes, rbac)
+    server.use(authorizer=ClusterAuthorizer(rbac, nodes, modes))
+    server.core.deciding = deciding
 
 
 def _in_order(

@@ -122,6 +122,7 @@ class ServerSettings:
     audit: AuditSettings | None = None
     # Which resources are encrypted at rest, and how.
     encryption: Path | None = None
+    encryption_reloads: bool = False
     kubernetes_version: str = DEFAULT_VERSION
     # Which versions of groups are on or off beyond the defaults: `group/version=true`, by commas.
     runtime_config: str = ""

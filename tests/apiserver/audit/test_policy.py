@@ -103,3 +103,29 @@ def test_what_is_no_policy_is_refused(document: Any, message: str) -> None:
 def test_rules_that_cannot_be_are_refused(rule: dict[str, Any], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         policy(rule)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rules": {"level": "None"}}, "rules: must be a list"),
+        ({"rules": ["None"]}, r"rules\[0\]: must be an object"),
+        ({"rules": [{"level": 1}]}, r"rules\[0\].level: must be a string"),
+        ({"rules": [{"level": "None", "users": "jane"}]}, r"rules\[0\].users: must be a list"),
+        ({"rules": [{"level": "None", "resources": ["pods"]}]}, r"resources\[0\]: must be an object"),
+        ({"rules": [{"level": "None"}], "omitStages": "Panic"}, "omitStages: must be a list"),
+        ({"rules": [{"level": "None", "omitManagedFields": "yes"}]}, "omitManagedFields: must be a boolean"),
+    ],
+)
+def test_policies_of_another_form_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        parse({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", **changes}, "f")
+
+
+def test_unknown_fields_are_told_of_and_passed_over_as_by_kubernetes(caplog: pytest.LogCaptureFixture) -> None:
+    policy = parse(
+        {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata", "lvel": "None"}]}, "f"
+    )
+
+    assert [rule.level for rule in policy.rules] == ["Metadata"]
+    assert "unknown fields: rules[0].lvel" in caplog.text

@@ -150,8 +150,14 @@ WEBHOOK: dict[str, Any] = {
     "subjectAccessReviewVersion": "v1",
     "failurePolicy": "Deny",
     "authorizedTTL": "1m",
+    "timeout": "3s",
+    "matchConditionSubjectAccessReviewVersion": "v1",
     "matchConditions": [{"expression": "request.user != 'admin'"}],
 }
+
+
+def webhook(**changes: Any) -> dict[str, Any]:
+    return {"type": "Webhook", "name": "w", "webhook": {**WEBHOOK, **changes}}
 
 
 def configuration(*authorizers: dict[str, Any]) -> dict[str, Any]:
@@ -187,9 +193,24 @@ def test_a_configuration_says_the_order(tmp_path: Path) -> None:
             r'authorizers\[1\].name: Duplicate value: "a"',
         ),
         ([{"type": "Magic", "name": "a"}], r'authorizers\[0\].type: Unsupported value: "Magic"'),
-        ([{"type": "Webhook", "name": "a"}], "connectionInfo.type: Unsupported value"),
+        ([{"type": "Webhook", "name": "a"}], "webhook: Required value"),
         ([{"type": "Webhook", "name": "a", "webhook": {**WEBHOOK, "failurePolicy": ""}}], "failurePolicy: Unsupported"),
         ([{"type": "Webhook", "name": "a", "webhook": WEBHOOK}], "cannot read kubeconfig"),
+        (
+            [{"type": "RBAC", "name": "a"}, {"type": "RBAC", "name": "b"}],
+            r"authorizers\[1\].type: Duplicate value",
+        ),
+        ([{"type": "RBAC", "name": "a", "webhook": WEBHOOK}], "may only be specified when type=Webhook"),
+        ([4], r"authorizers\[0\]: must be an object"),
+        ([{"type": "RBAC", "nane": "a"}], r'unknown field "authorizers\[0\].nane"'),
+        ([webhook(timeout="1m")], "timeout: Invalid value"),
+        ([webhook(timeout="soon")], "timeout: Invalid value"),
+        ([webhook(timeout=3)], "timeout: must be a string"),
+        ([webhook(matchConditionSubjectAccessReviewVersion="")], "SubjectAccessReviewVersion: Unsupported value"),
+        ([webhook(matchConditions=[{"expression": "request.user"}])], "must evaluate to bool"),
+        ([webhook(matchConditions=[{"expression": "true"}] * 2)], r"matchConditions\[1\].expression: Duplicate value"),
+        ([webhook(matchConditions=[{"expression": "true"}] * 65)], "must have at most 64 items"),
+        ([webhook(matchConditions="true")], "matchConditions: must be a list"),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(

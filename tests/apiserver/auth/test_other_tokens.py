@@ -266,6 +266,7 @@ ISSUER: dict[str, Any] = {
     "issuer": {"url": "https://issuer.example.com", "audiences": ["kube"]},
     "claimMappings": {"username": {"claim": "sub", "prefix": ""}},
 }
+NAMED = {"username": {"claim": "sub", "prefix": ""}}
 CONFIGURATION: dict[str, Any] = {
     "apiVersion": "apiserver.config.k8s.io/v1",
     "kind": "AuthenticationConfiguration",
@@ -305,11 +306,49 @@ def test_a_configuration_says_all_of_an_issuer() -> None:
         ({"claimMappings": {"username": {"expression": "nonsense("}}}, "compilation failed"),
         ({"claimValidationRules": [{}]}, "claim or expression is required"),
         ({"userValidationRules": [{}]}, "expression is required"),
+        ({"issuer": "https://a"}, r"jwt\[0\].issuer: must be an object"),
+        ({"issuer": {"url": "https://a", "audiences": "kube"}}, r"audiences: must be a list"),
+        ({"isuser": {}}, r'unknown field "jwt\[0\].isuser"'),
+        ({"issuer": {"url": "https://me@a", "audiences": ["a"]}}, "URL must not contain a username or password"),
+        ({"issuer": {"url": "https://a?b", "audiences": ["a"]}}, "URL must not contain a query"),
+        (
+            {"issuer": {"url": "https://a", "discoveryURL": "https://a/", "audiences": ["a"]}},
+            "must be different from URL",
+        ),
+        ({"issuer": {"url": "https://own", "audiences": ["a"]}}, "must not overlap with disallowed issuers"),
+        ({"claimValidationRules": [{"expression": "claims.level"}]}, "must evaluate to bool"),
+        ({"userValidationRules": [{"expression": "user.username"}]}, "must evaluate to bool"),
+        ({"claimValidationRules": [{"claim": "a", "expression": "true"}]}, "can't both be set"),
+        (
+            {"claimValidationRules": [{"claim": "a"}, {"claim": "a"}]},
+            r"claimValidationRules\[1\].claim: Duplicate value",
+        ),
+        (
+            {"claimMappings": {"username": {"expression": "claims.email"}}},
+            "claims.email_verified must be used in claimMappings.username.expression",
+        ),
+        (
+            {"claimMappings": {**NAMED, "extra": [{"key": "k8s.io/a", "valueExpression": "'a'"}]}},
+            "subdomains are reserved",
+        ),
+        (
+            {"claimMappings": {**NAMED, "extra": [{"key": "a.b/c", "valueExpression": "'a'"}] * 2}},
+            r'extra\[1\].key: Duplicate value: "a.b/c"',
+        ),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(AuthenticationError, match=message):
-        parse({**CONFIGURATION, "jwt": [{**ISSUER, **changes}]})
+        parse({**CONFIGURATION, "jwt": [{**ISSUER, **changes}]}, ["https://own"])
+
+
+def test_whoever_looks_at_whether_an_address_is_verified_may_name_users_by_it() -> None:
+    named = {"claimMappings": {"username": {"expression": "claims.email"}}}
+    rule = {"claimValidationRules": [{"expression": "claims.?email_verified.orValue(true) == true"}]}
+
+    (issuer,) = parse({**CONFIGURATION, "jwt": [{**ISSUER, **named, **rule}]}).issuers
+
+    assert issuer.username.expression is not None
 
 
 def test_one_issuer_is_not_configured_twice() -> None:

@@ -16,6 +16,8 @@ class Plugin:
         self.endpoint = f"unix://{folder / 'kms.sock'}"
         self.key_id = "1"
         self.healthz = "ok"
+        # Whether it decrypts nothing.
+        self.refuses = False
         self.asked: list[str] = []
         self._server = grpc.aio.server()
         names = {"Status": "StatusRequest", "Encrypt": "EncryptRequest", "Decrypt": "DecryptRequest"}
@@ -52,6 +54,8 @@ class Plugin:
 
     async def _decrypt(self, request: Any, context: Any) -> Any:
         self.asked.append("decrypt")
+        if self.refuses:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "sealed")
         assert request.annotations == {"plugin.example.com/a": b"b"}
         try:
             plaintext = self._key(request.keyID).decrypt(request.ciphertext, "seed")

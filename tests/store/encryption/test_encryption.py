@@ -339,3 +339,141 @@ async def test_secrets_are_encrypted_and_a_replacement_that_changes_nothing_encr
     assert again.mod_revision == before
     await server.stop()
     await inner.close()
+
+
+# Keys that change while a server runs
+
+
+async def test_a_key_that_was_replaced_under_its_old_name_still_reads(inner: MemoryStore) -> None:
+    await encrypted(inner, keyed("aescbc", "a")).commit([Put(KEY, b"value", 0)])
+    replaced = {"aescbc": {"keys": [{"name": "a", "secret": secret("x")}]}}
+
+    store = encrypted(inner, replaced, keyed("aescbc", "a"))
+    read = await store.get(KEY)
+
+    assert read is not None
+    assert read.value == b"value"
+    assert KEY in store.stale
+
+
+async def test_another_configuration_makes_stale_what_the_first_key_has_not_encrypted(inner: MemoryStore) -> None:
+    store = encrypted(inner, keyed("aesgcm", "a"))
+    await store.commit([Put(KEY, b"value", 0)])
+
+    await store.use(parse(configuration(keyed("aesgcm", "b", "a"))))
+    stale = set(store.stale)
+    await store.use(parse(configuration(keyed("aesgcm", "a"))))
+
+    assert stale == {KEY}
+    assert store.stale == set()
+
+
+async def test_what_a_new_key_of_the_service_makes_old_is_written_anew(inner: MemoryStore, plugin: Plugin) -> None:
+    store = encrypted(inner, kms(plugin))
+    await store.open()
+    await store.commit([Put(KEY, b"value", 0)])
+
+    plugin.key_id = "2"
+    await store.services[0].look()
+    stale = set(store.stale)
+    await store.close()
+
+    assert stale == {KEY}
+
+
+async def test_what_a_service_could_not_decrypt_is_read_when_it_can(inner: MemoryStore, plugin: Plugin) -> None:
+    first = ApiServer(encrypted(inner, kms(plugin)), world=RealWorld(1))
+    await first.start()
+    await Api(first).ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
+    await Api(first).ok("POST", SECRETS, {"metadata": {"name": "s"}, "stringData": {"k": "v"}})
+    await first.stop()
+    await inner.open()
+    plugin.refuses = True
+    store = encrypted(inner, kms(plugin))
+    server = ApiServer(store, world=RealWorld(1))
+    store.readable_again = server.core.caches.read_again
+    await server.start()
+    status, _ = await Api(server)("GET", f"{SECRETS}/s")
+
+    plugin.healthz = "sealed"
+    await store.services[0].look()
+    problem, plugin.refuses, plugin.healthz = store.services[0].problem, False, "ok"
+    await store.services[0].look()
+    found = await Api(server).ok("GET", f"{SECRETS}/s")
+    await server.stop()
+
+    assert status == 500
+    assert "sealed" in problem
+    assert found["data"] == {"k": "dg=="}
+
+
+async def test_a_service_is_not_asked_for_each_value_of_a_seed_that_it_refuses(
+    inner: MemoryStore, plugin: Plugin
+) -> None:
+    first = encrypted(inner, kms(plugin))
+    await first.open()
+    await first.commit([Put(f"{KEY}{number}", b"value", 0) for number in range(20)])
+    await inner.open()
+    await first.close()
+    plugin.asked.clear()
+    plugin.refuses = True
+
+    second = encrypted(inner, kms(plugin))
+    await second.open()
+    await second.range("/registry/")
+    await second.close()
+
+    assert plugin.asked == ["encrypt", "decrypt"]
+
+
+async def test_a_service_that_is_silent_for_long_keeps_others_from_writing_and_nobody_from_reading(
+    inner: MemoryStore, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = encrypted(inner, kms(plugin))
+    await store.open()
+    await store.commit([Put(KEY, b"value", 0)])
+    plugin.healthz = "sealed"
+    await store.services[0].look()
+    await store.commit([Put(KEY, b"other")])
+    monkeypatch.setattr("navarch.store.encryption.kms._GOOD_FOR_S", -1.0)
+
+    with pytest.raises(StoreUnavailable, match="healthz is 'sealed'"):
+        await store.commit([Put(KEY, b"third")])
+    read = await store.get(KEY)
+    await store.close()
+
+    assert read is not None
+    assert read.value == b"other"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resources": "secrets"}, "resources: must be a list"),
+        ({"resources": [None]}, r"resources\[0\]: must be an object"),
+        ({"resources": ["secrets"]}, r"resources\[0\]: must be an object"),
+        ({"resources": [{"resources": "secrets"}]}, r"resources\[0\].resources: must be a list"),
+        ({"resources": [{"resources": [1]}]}, r"resources\[0\].resources\[0\]: must be a string"),
+        ({"resources": [{"resources": ["a"], "providers": [{"aescbc": []}]}]}, "aescbc: must be an object"),
+        ({"resources": [{"resources": ["a"], "providers": [{"aescbc": {"keys": [4]}}]}]}, r"keys\[0\]: must be an obj"),
+        ({"resources": [{"resources": ["a"], "providers": [{"kms": {"timeout": 3}}]}]}, "timeout: must be a string"),
+        ({"resourses": []}, 'unknown field "resourses"'),
+    ],
+)
+def test_configurations_of_another_form_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EncryptionError, match=message):
+        parse({**configuration(IDENTITY), **changes})
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        (("secrets", "*."), "such as 'secrets' and '\\*.' in the same"),
+        (("deployments.apps", "*.apps"), "such as 'deployments.apps' and '\\*.apps'"),
+        (("*.apps", "*.*"), "such as '\\*.apps' and '\\*.\\*'"),
+        (("secrets", "secrets"), "the same resource cannot be specified multiple times"),
+    ],
+)
+def test_a_list_names_a_resource_once(resources: tuple[str, ...], message: str) -> None:
+    with pytest.raises(EncryptionError, match=message):
+        parse(configuration(IDENTITY, resources=resources))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from navarch.api.config_files import TEXTS, ListOf, Shape, ShapeError, Struct, fit
 from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
 from navarch.numbers import is_digits
@@ -19,6 +20,12 @@ _VERSIONS: Final = ("apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1alp
 _POD_SECURITY: Final = tuple(f"pod-security.admission.config.k8s.io/{version}" for version in ("v1", "v1beta1"))
 _LEVELS: Final = ("privileged", "baseline", "restricted")
 _MODES: Final = ("enforce", "audit", "warn")
+
+
+_SHAPE: Final = {"plugins": ListOf(Struct({"name": str, "path": str, "configuration": object}))}
+_DEFAULTS: Final = Struct({name: str for mode in _MODES for name in (mode, f"{mode}-version")})
+_EXEMPTIONS: Final = Struct({"usernames": TEXTS, "runtimeClasses": TEXTS, "namespaces": TEXTS})
+_POD_SECURITY_SHAPE: Final = {"defaults": _DEFAULTS, "exemptions": _EXEMPTIONS}
 
 
 class AdmissionConfigError(ValueError):
@@ -40,11 +47,20 @@ def read(path: Path) -> PodSecurityConfig:
     document = _loaded(path)
     if document.get("apiVersion") not in _VERSIONS or document.get("kind") != "AdmissionConfiguration":
         raise AdmissionConfigError(f"{path} is no AdmissionConfiguration of apiserver.config.k8s.io/v1")
+    _fit(document, _SHAPE)
     for plugin in document.get("plugins") or []:
         if plugin.get("name") == "PodSecurity":
             stated = plugin.get("configuration")
             return parse(stated if stated is not None else _loaded(path.parent / str(plugin.get("path") or "")))
     return PodSecurityConfig()
+
+
+def _fit(document: Obj, shape: Mapping[str, Shape]) -> None:
+    """Raises AdmissionConfigError."""
+    try:
+        fit(document, shape)
+    except ShapeError as error:
+        raise AdmissionConfigError(str(error)) from None
 
 
 def _loaded(path: Path) -> Obj:
@@ -65,6 +81,7 @@ def parse(stated: Any) -> PodSecurityConfig:
         raise AdmissionConfigError(
             "PodSecurity: no PodSecurityConfiguration of pod-security.admission.config.k8s.io/v1"
         )
+    _fit(stated, _POD_SECURITY_SHAPE)
     said, exempt = stated.get("defaults") or {}, stated.get("exemptions") or {}
     defaults: dict[str, tuple[str, str]] = {}
     for mode in _MODES:

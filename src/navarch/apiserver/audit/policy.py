@@ -6,11 +6,13 @@ that matches decides; what none matches is not logged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from navarch.api.config_files import TEXTS, ListOf, Shape, ShapeError, Struct, fit
 from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
 from navarch.apiserver.auth.base import RequestAttributes
@@ -28,7 +30,25 @@ COMPLETE: Final = "ResponseComplete"
 PANIC: Final = "Panic"
 STAGES: Final = (RECEIVED, STARTED, COMPLETE, PANIC)
 
+log = logging.getLogger(__name__)
+
 _VERSIONS: Final = ("audit.k8s.io/v1",)
+
+
+_RULE: Final = Struct(
+    {
+        "level": str,
+        "users": TEXTS,
+        "userGroups": TEXTS,
+        "verbs": TEXTS,
+        "resources": ListOf(Struct({"group": str, "resources": TEXTS, "resourceNames": TEXTS})),
+        "namespaces": TEXTS,
+        "nonResourceURLs": TEXTS,
+        "omitStages": TEXTS,
+        "omitManagedFields": bool,
+    }
+)
+_SHAPE: Final[Mapping[str, Shape]] = {"rules": ListOf(_RULE), "omitStages": TEXTS, "omitManagedFields": bool}
 
 
 class PolicyError(ValueError):
@@ -120,6 +140,12 @@ def parse(document: Any, name: str) -> Policy:
         raise PolicyError(f'failed decoding file "{name}": it holds no object')
     if document.get("apiVersion") not in _VERSIONS or document.get("kind") != "Policy":
         raise PolicyError(f"unknown group version field {document.get('apiVersion')} in policy file {name}")
+    try:
+        if unknown := fit(document, _SHAPE, strict=False):
+            # Kubernetes takes them too, and says so.
+            log.warning("audit policy %s: unknown fields: %s", name, ", ".join(unknown))
+    except ShapeError as error:
+        raise PolicyError(f'failed decoding file "{name}": {error}') from None
     rules = document.get("rules") or []
     if not rules:
         raise PolicyError(f"loaded illegal policy with 0 rules from file {name}")

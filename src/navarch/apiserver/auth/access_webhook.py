@@ -79,6 +79,7 @@ class AccessWebhookSettings:
     unauthorized_s: float = 30.0
     denies: bool = False
     conditions: Sequence[Program] = ()
+    timeout_s: float = 30.0
 
 
 class AccessWebhook:
@@ -110,12 +111,12 @@ class AccessWebhook:
             "spec": spec,
         }
         try:
-            answer = await ask(target.server, target.tls, review, headers)
+            answer = await ask(target.server, target.tls, review, headers, timeout_s=settings.timeout_s)
         except OutboundError as error:
             return self._failed(str(error))
         decision = _decision(answer)
         lasting_s = settings.authorized_s if decision.allowed else settings.unauthorized_s
-        if _size(user, attributes) <= _LONGEST:
+        if lasting_s > 0 and _size(user, attributes) <= _LONGEST:
             self._known[key] = (now + lasting_s, decision)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)

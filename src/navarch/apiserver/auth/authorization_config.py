@@ -5,10 +5,14 @@ In: Kubernetes' file.  Out: the authorizers' types, with a webhook's settings wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from navarch.api.cel.environment import Program
 from navarch.api.cel.errors import CompileError
+from navarch.api.cel.types import BOOL
+from navarch.api.config_files import ListOf, ShapeError, Struct, fit
 from navarch.api.duration import seconds_of
 from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
@@ -17,6 +21,26 @@ from navarch.client.config import ConfigError, load_target
 
 _VERSIONS: Final = tuple(f"apiserver.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 _PLAIN: Final = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC")
+
+
+_WEBHOOK: Final = Struct(
+    {
+        "authorizedTTL": str,
+        "cacheAuthorizedRequests": bool,
+        "unauthorizedTTL": str,
+        "cacheUnauthorizedRequests": bool,
+        "timeout": str,
+        "subjectAccessReviewVersion": str,
+        "matchConditionSubjectAccessReviewVersion": str,
+        "failurePolicy": str,
+        "connectionInfo": Struct({"type": str, "kubeConfigFile": str}),
+        "matchConditions": ListOf(Struct({"expression": str})),
+    }
+)
+_SHAPE: Final = {"authorizers": ListOf(Struct({"type": str, "name": str, "webhook": _WEBHOOK}))}
+# More conditions than these would make each request dear.
+_MOST_CONDITIONS: Final = 64
+_LONGEST_TIMEOUT_S: Final = 30.0
 
 
 class AuthorizationError(ValueError):
@@ -44,6 +68,10 @@ def parse(document: Any, folder: Path) -> list[Authorizer]:
         or document.get("kind") != "AuthorizationConfiguration"
     ):
         raise AuthorizationError("the file is no AuthorizationConfiguration of apiserver.config.k8s.io/v1")
+    try:
+        fit(document, _SHAPE)
+    except ShapeError as error:
+        raise AuthorizationError(str(error)) from None
     stated = document.get("authorizers") or []
     if not stated:
         raise AuthorizationError("authorizers: Required value: at least one authorization mode must be defined")
@@ -57,8 +85,14 @@ def parse(document: Any, folder: Path) -> list[Authorizer]:
         if name in names:
             raise AuthorizationError(f'{path}.name: Duplicate value: "{name}"')
         names.add(name)
+        if type_ in found:
+            raise AuthorizationError(f'{path}.type: Duplicate value: "{type_}"')
+        if type_ in _PLAIN and each.get("webhook") is not None:
+            raise AuthorizationError(f"{path}.webhook: Invalid value: may only be specified when type=Webhook")
         if type_ == "Webhook":
-            found.append(_webhook(f"{path}.webhook", name, each.get("webhook") or {}, folder))
+            if each.get("webhook") is None:
+                raise AuthorizationError(f"{path}.webhook: Required value: required when type=Webhook")
+            found.append(_webhook(f"{path}.webhook", name, each["webhook"], folder))
         elif type_ in _PLAIN:
             found.append(type_)
         else:
@@ -82,17 +116,64 @@ def _webhook(path: str, name: str, stated: Obj, folder: Path) -> AccessWebhookSe
     if policy not in ("NoOpinion", "Deny"):
         why = 'supported values: "Deny", "NoOpinion"'
         raise AuthorizationError(f'{path}.failurePolicy: Unsupported value: "{policy}": {why}')
-    try:
-        return AccessWebhookSettings(
-            name,
-            load_target(folder / str(connection.get("kubeConfigFile") or "")),
-            version,
-            seconds_of(str(stated.get("authorizedTTL") or "5m")),
-            seconds_of(str(stated.get("unauthorizedTTL") or "30s")),
-            policy == "Deny",
-            [REQUESTS.compile(condition.get("expression") or "") for condition in stated.get("matchConditions") or []],
+    conditions = stated.get("matchConditions") or []
+    if conditions and stated.get("matchConditionSubjectAccessReviewVersion") != "v1":
+        seen = stated.get("matchConditionSubjectAccessReviewVersion") or ""
+        where = f"{path}.matchConditionSubjectAccessReviewVersion"
+        raise AuthorizationError(f'{where}: Unsupported value: "{seen}": supported values: "v1"')
+    timeout_s = _duration(path, "timeout", stated, "3s")
+    if not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+        shown = stated["timeout"]
+        raise AuthorizationError(f'{path}.timeout: Invalid value: "{shown}": must be > 0s and <= 30s')
+    kept = {
+        ttl: _duration(path, ttl, stated, default) if stated.get(switch) is not False else 0.0
+        for ttl, default, switch in (
+            ("authorizedTTL", "5m", "cacheAuthorizedRequests"),
+            ("unauthorizedTTL", "30s", "cacheUnauthorizedRequests"),
         )
-    except CompileError as error:
-        raise AuthorizationError(f"{path}.matchConditions: Invalid value: compilation failed: {error}") from None
+    }
+    programs = [*_conditions(f"{path}.matchConditions", conditions)]
+    try:
+        target = load_target(folder / str(connection.get("kubeConfigFile") or ""))
     except (ConfigError, ValueError) as error:
         raise AuthorizationError(f"{path}: Invalid value: {error}") from None
+    return AccessWebhookSettings(
+        name,
+        target,
+        version,
+        kept["authorizedTTL"],
+        kept["unauthorizedTTL"],
+        policy == "Deny",
+        programs,
+        timeout_s,
+    )
+
+
+def _duration(path: str, name: str, stated: Obj, default: str) -> float:
+    try:
+        seconds = seconds_of(str(stated.get(name) or default))
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0:
+        raise AuthorizationError(f'{path}.{name}: Invalid value: "{stated[name]}": must be a duration of 0s or more')
+    return seconds
+
+
+def _conditions(path: str, stated: Sequence[Obj]) -> Iterator[Program]:
+    if len(stated) > _MOST_CONDITIONS:
+        raise AuthorizationError(f"{path}: Too many: {len(stated)}: must have at most {_MOST_CONDITIONS} items")
+    seen: list[str] = []
+    for index, condition in enumerate(stated):
+        where, expression = f"{path}[{index}].expression", condition.get("expression") or ""
+        if not expression.strip():
+            raise AuthorizationError(f"{where}: Required value")
+        if expression in seen:
+            raise AuthorizationError(f'{where}: Duplicate value: "{expression}"')
+        seen.append(expression)
+        try:
+            program = REQUESTS.compile(expression)
+        except CompileError as error:
+            raise AuthorizationError(f'{where}: Invalid value: "{expression}": compilation failed: {error}') from None
+        if program.type != BOOL:
+            raise AuthorizationError(f'{where}: Invalid value: "{expression}": must evaluate to bool')
+        yield program

@@ -15,13 +15,20 @@ class OutboundError(Exception):
     """There was no answer that could be used; the text says why."""
 
 
-async def ask(url: str, context: ssl.SSLContext | None, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+async def ask(
+    url: str,
+    context: ssl.SSLContext | None,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """The JSON that a server answers a GET with, or a POST where there is a body.  Raises OutboundError."""
     import aiohttp
 
     method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
     headers = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,

@@ -8,7 +8,7 @@ whoever can ask is told that it is. Every result is counted, for `/metrics/slis`
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from navarch.apiserver.core import Core
@@ -63,26 +63,36 @@ CHECKS: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-def paths() -> list[str]:
-    """All that can be asked."""
-    return [
-        path for which, checks in CHECKS.items() for path in (f"/{which}", *(f"/{which}/{name}" for name in checks))
-    ]
-
-
 class Health:
     """`ready` is what the check `shutdown` says."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.ready = False
+        self._checks: dict[str, list[str]] = {which: list(checks) for which, checks in CHECKS.items()}
+        self._added: dict[str, Callable[[], Awaitable[str]]] = {}
         # By check, endpoint and outcome, and how the last one ended.
         self._counts: dict[tuple[str, str, str], int] = {}
         self._last: dict[tuple[str, str], bool] = {}
 
+    def add(self, name: str, check: Callable[[], Awaitable[str]]) -> None:
+        """One more, beside those of the store; it says what is wrong."""
+        self._added[name] = check
+        for checks in self._checks.values():
+            stores = [index for index, known in enumerate(checks) if known.startswith("etcd") or known in self._added]
+            checks.insert(stores[-1] + 1, name)
+
+    def paths(self) -> list[str]:
+        """All that can be asked."""
+        return [
+            path
+            for which, checks in self._checks.items()
+            for path in (f"/{which}", *(f"/{which}/{name}" for name in checks))
+        ]
+
     async def handle(self, which: str, wanted: str, request: Request) -> Response:
         """`wanted` is the one check that is asked for; empty: all."""
-        checks = CHECKS[which]
+        checks = self._checks[which]
         if wanted:
             if wanted not in checks:
                 return Response(404, b"404 page not found\n", {}, _TEXT)
@@ -120,6 +130,8 @@ class Health:
 
     async def _check(self, check: str) -> str:
         caches = self._core.caches
+        if (added := self._added.get(check)) is not None:
+            return await added()
         try:
             if check == "etcd":
                 await caches.store.revision()

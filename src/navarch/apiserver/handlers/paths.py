@@ -110,7 +110,7 @@ class Paths:
             if group
             for path in (f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions))
         ]
-        return sorted(["/api", "/api/v1", "/apis", "/apis/", *groups, *health.paths(), *_OTHERS])
+        return sorted(["/api", "/api/v1", "/apis", "/apis/", *groups, *self.health.paths(), *_OTHERS])
 
     def _statusz(self, request: Request) -> Response:
         served = ["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"]

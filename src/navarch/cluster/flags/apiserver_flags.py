@@ -11,7 +11,10 @@ from navarch.cluster.flags.pflag import DURATION, LIST, NUMBER, SWITCH, TEXT, Fl
 ABOUT: Final = "The Kubernetes API server validates and configures data for the api objects, and serves them."
 
 _EFFECTIVE: Final[Mapping[str, str]] = {
-    SWITCH: "anonymous-auth audit-log-compress enable-bootstrap-token-auth enable-priority-and-fairness",
+    SWITCH: """
+        anonymous-auth audit-log-compress enable-bootstrap-token-auth enable-priority-and-fairness
+        encryption-provider-config-automatic-reload
+    """,
     TEXT: """
         admission-control-config-file advertise-address audit-log-format audit-log-path audit-policy-file
         audit-webhook-config-file authentication-config authorization-config authorization-webhook-config-file
@@ -42,7 +45,7 @@ _IDLE: Final[Mapping[str, str]] = {
         aggregator-reject-forwarding-redirects allow-privileged audit-log-batch-throttle-enable
         audit-log-truncate-enabled audit-webhook-batch-throttle-enable audit-webhook-truncate-enabled
         contention-profiling disable-http2-serving emulation-forward-compatible enable-aggregator-routing
-        enable-garbage-collector encryption-provider-config-automatic-reload
+        enable-garbage-collector
         log-json-split-stream log-text-split-stream permit-address-sharing permit-port-sharing profiling
         runtime-config-emulation-forward-compatible service-account-extend-token-expiration
         service-account-lookup shutdown-send-retry-after watch-cache

@@ -100,6 +100,7 @@ def _problems(flags: Flags) -> Iterable[str]:
     yield from _plugin_problems(flags)
     if "Webhook" in flags.texts("authorization-mode") and not flags.text("authorization-webhook-config-file"):
         yield "authorization-mode Webhook's authorization config file not passed"
+    yield from _conflicts(flags)
     for mode in flags.texts("authorization-mode"):
         if mode not in _MODES:
             yield f'authorization-mode "{mode}" is not a valid mode'
@@ -111,6 +112,20 @@ def _problems(flags: Flags) -> Iterable[str]:
     if _ports(flags) is None:
         stated = flags.text("service-node-port-range")
         yield f'--service-node-port-range "{stated}" is not a valid port range'
+
+
+def _conflicts(flags: Flags) -> Iterable[str]:
+    """What a file says, flags cannot say too."""
+    if flags.text("authentication-config") and any(name.startswith("oidc-") for name in flags.values):
+        yield "authentication-config file and oidc-* flags are mutually exclusive"
+    if flags.text("authorization-config"):
+        for name in flags.values:
+            if name == "authorization-mode" or name.startswith("authorization-webhook-"):
+                yield f"--authorization-config can not be specified when --{name} is defined"
+    elif flags.text("authorization-webhook-config-file") and "Webhook" not in flags.texts("authorization-mode"):
+        yield "cannot specify --authorization-webhook-config-file without mode Webhook"
+    if flags.switch("encryption-provider-config-automatic-reload") and not flags.text("encryption-provider-config"):
+        yield "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
 
 
 def _plugin_problems(flags: Flags) -> Iterable[str]:
@@ -233,6 +248,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "enable-bootstrap-token-auth": ("bootstrap_tokens", Flags.switch),
     "encryption-provider-config": ("encryption", _path),
+    "encryption-provider-config-automatic-reload": ("encryption_reloads", Flags.switch),
     "enable-priority-and-fairness": ("fairness", Flags.switch),
     "event-ttl": ("event_ttl_s", Flags.seconds),
     "max-mutating-requests-inflight": ("writing_in_flight", Flags.number),
@@ -252,6 +268,7 @@ _FOR_CLUSTERS: Final = """
     admission-control-config-file
     anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
     enable-admission-plugins enable-bootstrap-token-auth enable-priority-and-fairness encryption-provider-config
+    encryption-provider-config-automatic-reload
     max-mutating-requests-inflight max-requests-inflight service-account-jwks-uri service-account-key-file
     token-auth-file
 """
@@ -272,7 +289,10 @@ def cluster_flags(stated: Mapping[str, str]) -> Flags:
     """What a cluster's configuration says by kube-apiserver's names.  Raises FlagError."""
     if unknown := sorted(name for name in stated if name not in CLUSTER_FLAGS):
         raise FlagError(f"--{unknown[0]} is no flag that can be set here; these are {', '.join(sorted(CLUSTER_FLAGS))}")
-    return parse(FLAGS, [f"--{name}={value}" for name, value in stated.items()])
+    flags = parse(FLAGS, [f"--{name}={value}" for name, value in stated.items()])
+    if problems := list(_conflicts(flags)):
+        raise FlagError(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
+    return flags
 
 
 def _audit(flags: Flags) -> AuditSettings:

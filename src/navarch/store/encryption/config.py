@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from navarch.api.config_files import TEXTS, ListOf, ShapeError, Struct, fit
 from navarch.api.duration import seconds_of
 from navarch.api.yaml_reader import load
 from navarch.store.encryption.kms import KMS
@@ -27,6 +28,10 @@ _CIPHERS: Final[Mapping[str, tuple[Callable[[str, bytes], Provider], tuple[int, 
     "secretbox": (SecretBox, (32,)),
 }
 _TIMEOUT_S: Final = 3.0
+_KEYS: Final = Struct({"keys": ListOf(Struct({"name": str, "secret": str}))})
+_KMS: Final = Struct({"apiVersion": str, "name": str, "cachesize": int, "endpoint": str, "timeout": str})
+_PROVIDER: Final = Struct({"aesgcm": _KEYS, "aescbc": _KEYS, "secretbox": _KEYS, "identity": Struct({}), "kms": _KMS})
+_SHAPE: Final = {"resources": ListOf(Struct({"resources": TEXTS, "providers": ListOf(_PROVIDER)}))}
 _CORE: Final = "core"
 
 
@@ -84,6 +89,10 @@ def parse(document: Any) -> Encryption:
         or document.get("kind") != "EncryptionConfiguration"
     ):
         raise EncryptionError("the file is no EncryptionConfiguration of apiserver.config.k8s.io/v1")
+    try:
+        fit(document, _SHAPE)
+    except ShapeError as error:
+        raise EncryptionError(str(error)) from None
     stated = document.get("resources") or []
     if not stated:
         raise EncryptionError("resources: Required value: resources list must contain at least one resource")
@@ -115,8 +124,25 @@ def _check_resources(path: str, resources: Sequence[str]) -> None:
             raise EncryptionError(f"{where}{why}")
         if "/" in resource:
             raise EncryptionError(f"{where}subresources are not supported")
+        if resource.startswith("*.") and resource != "*.*" and "*" in resource[1:]:
+            raise EncryptionError(f"{where}wildcard resource and wildcard group must be '*.*'")
+        if resource in resources[:index]:
+            raise EncryptionError(f"{where}the same resource cannot be specified multiple times")
+        if masking := _masking(resource, resources):
+            raise EncryptionError(
+                f"{where}using overlapping resources such as '{resource}' and '{masking}' in the same resource list is "
+                "not allowed as they will be masked"
+            )
         if resource.lower() != resource:
             raise EncryptionError(f"{where}resource name should be in lower case")
+
+
+def _masking(resource: str, others: Sequence[str]) -> str:
+    """What else in a list names the resource, too; empty if nothing does."""
+    if resource != "*.*" and "*.*" in others:
+        return "*.*"
+    group = f"*.{resource.partition('.')[2]}"
+    return group if group != resource and not resource.startswith("*.") and group in others else ""
 
 
 def _providers(path: str, stated: Sequence[Any]) -> Iterator[Provider]:
@@ -177,4 +203,10 @@ def _kms(path: str, stated: Any) -> KMS:
         raise EncryptionError(f"{path}.name: Invalid value: {name}: a name without ':' must be specified")
     if not endpoint.startswith("unix://"):
         raise EncryptionError(f"{path}.endpoint: Invalid value: {endpoint}: unsupported scheme, should be unix")
-    return KMS(name, endpoint, seconds_of(stated["timeout"]) if stated.get("timeout") else _TIMEOUT_S)
+    try:
+        timeout_s = seconds_of(stated["timeout"]) if stated.get("timeout") else _TIMEOUT_S
+    except ValueError:
+        timeout_s = 0.0
+    if timeout_s <= 0:
+        raise EncryptionError(f"{path}.timeout: Invalid value: {stated['timeout']}: should be a positive value")
+    return KMS(name, endpoint, timeout_s)

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +27,11 @@ _SEED: Final = 32
 _INFO: Final = 32
 # How a seed is used: as the key itself in what older servers have stored, else to derive a key for each value.
 _AS_KEY, _AS_SEED = 0, 1
+# How often a service that is well is asked how it is, and one that is not.
 _POLL_S: Final = 60.0
+_RETRY_S: Final = 10.0
+# How long its key may be encrypted with after it was last heard of: what was taken back is not to be used on.
+_GOOD_FOR_S: Final = 180.0
 _HEALTHY: Final = "ok"
 _VERSIONS: Final = ("v2", "v2beta1")
 
@@ -53,7 +57,15 @@ class KMS:
         self._channel: Any = None
         self._seed: _Seed | None = None
         self._secrets: dict[bytes, bytes] = {}
+        # Seeds that it would not or could not decrypt, until when nobody asks again, and what it said: it may be slow
+        # to say so, and a store holds many values of one seed.
+        self._refused: dict[bytes, tuple[float, str]] = {}
         self._polling: asyncio.Task[None] | None = None
+        self._heard_s = 0.0
+        # What is wrong with it now; empty when it is well.
+        self.problem = ""
+        # Called when it has another key, or is well again.
+        self.changed: Callable[[], Awaitable[None]] | None = None
 
     async def open(self) -> None:
         """Raises StoreUnavailable where the service does not answer, or is not well."""
@@ -76,12 +88,20 @@ class KMS:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(_POLL_S)
-            try:
-                await self._renew()
-            except Exception as error:
-                # What is known already serves on; `check` would only stop what works.
-                log.warning("kms %s: %s", self.name, error)
+            await asyncio.sleep(_RETRY_S if self.problem else _POLL_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Ask it how it is. What is known already serves on while it is not well: reads always, writes for a while."""
+        seed, was_well = self._seed, not self.problem
+        try:
+            await self._renew()
+            self._refused.clear()
+            if self.changed is not None and not (was_well and self._seed is seed):
+                await self.changed()
+        except Exception as error:
+            self.problem = str(error) or type(error).__name__
+            log.warning("kms %s: %s", self.name, error)
 
     async def _renew(self) -> None:
         """Another seed, if there is none yet that the service's key of today has encrypted."""
@@ -89,6 +109,7 @@ class KMS:
         if status.healthz != _HEALTHY or status.version not in _VERSIONS:
             raise ValueError(f"unhealthy: healthz is {status.healthz!r}, version is {status.version!r}")
         if self._seed is not None and self._seed.key_id == status.keyID:
+            self._is_well()
             return
         secret = os.urandom(_SEED)
         asked = {"plaintext": secret, "uid": os.urandom(16).hex()}
@@ -97,6 +118,11 @@ class KMS:
             raise ValueError(f"the key is {status.keyID!r} by its status and {answer.keyID!r} when it encrypts")
         self._secrets[answer.ciphertext] = secret
         self._seed = _Seed(secret, answer.ciphertext, answer.keyID, dict(answer.annotations))
+        self._is_well()
+
+    def _is_well(self) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+        self.problem = ""
 
     async def _call(self, method: str, request: str, response: str, **fields: Any) -> Any:
         from navarch.api.protobuf_messages import message_class
@@ -111,8 +137,12 @@ class KMS:
     # Values
 
     def encrypt(self, value: bytes, key: str) -> bytes:
+        """Raises StoreUnavailable where nobody knows any more whether the key is still good."""
         seed, info = self._seed, os.urandom(_INFO)
         assert seed is not None
+        silent_s = asyncio.get_running_loop().time() - self._heard_s
+        if silent_s > _GOOD_FOR_S:
+            raise StoreUnavailable(f"kms {self.name} was last well {silent_s:.0f} s ago: {self.problem}")
         data = info + GCM(_derived(seed.secret, info)).encrypt(value, key)
         annotations = b"".join(
             delimited(4, delimited(1, name.encode()) + delimited(2, said))
@@ -140,6 +170,10 @@ class KMS:
         """Raises DecryptError."""
         import grpc
 
+        source, now = stored.encryptedDEKSource, asyncio.get_running_loop().time()
+        until, why = self._refused.get(source, (now, ""))
+        if until > now:
+            raise DecryptError(why)
         try:
             answer = await self._call(
                 "Decrypt",
@@ -151,8 +185,11 @@ class KMS:
                 annotations=dict(stored.annotations),
             )
         except grpc.RpcError as error:
-            raise DecryptError(f"kms {self.name}: failed to decrypt DEK: {error}") from None
-        self._secrets[stored.encryptedDEKSource] = answer.plaintext
+            why = f"kms {self.name}: failed to decrypt DEK: {error}"
+            self._refused[source] = (asyncio.get_running_loop().time() + _RETRY_S, why)
+            raise DecryptError(why) from None
+        self._refused.pop(source, None)
+        self._secrets[source] = answer.plaintext
 
 
 def _stored(data: bytes) -> Any:

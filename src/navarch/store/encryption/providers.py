@@ -164,14 +164,21 @@ class Providers:
 
     def decrypt(self, data: bytes, key: str) -> tuple[bytes, bool]:
         """The value, and whether it should be written again: not the first provider has encrypted it, or not with
-        today's key.  Raises DecryptError, NeedsKey."""
+        today's key. Keys may be replaced without a new name, so that several have one prefix: each is tried.  Raises
+        DecryptError, NeedsKey."""
+        failed: DecryptError | None = None
         for provider in self._all:
-            if data.startswith(provider.prefix):
-                if not provider.prefix and data.startswith(PREFIX):
-                    continue
-                inner = data[len(provider.prefix) :]
-                stale = provider is not self._first or not provider.is_current(inner)
-                return provider.decrypt(inner, key), stale
+            if not data.startswith(provider.prefix) or (not provider.prefix and data.startswith(PREFIX)):
+                continue
+            inner = data[len(provider.prefix) :]
+            try:
+                value = provider.decrypt(inner, key)
+            except DecryptError as error:
+                failed = failed or error
+                continue
+            return value, provider is not self._first or not provider.is_current(inner)
+        if failed is not None:
+            raise failed
         if data.startswith(PREFIX):
             raise DecryptError("no matching prefix found")
         raise DecryptError("the data is not encrypted, and no identity provider allows that")
