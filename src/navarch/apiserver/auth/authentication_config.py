@@ -60,8 +60,9 @@ _SHAPE: Final[Mapping[str, Shape]] = {
 _MOST_ISSUERS: Final = 64
 # What extra keys are not for.
 _RESERVED: Final = ("kubernetes.io", "k8s.io")
-_EMAIL: Final = re.compile(r"\bclaims\s*(?:\.\s*email\b|\[\s*['\"]email['\"]\s*\])")
-_VERIFIED: Final = re.compile(r"\bclaims\s*(?:\.\s*\??email_verified\b|\[\s*\??['\"]email_verified['\"]\s*\])")
+# Both are looked for without the white space that may be between their parts.
+_EMAIL: Final = re.compile(r"\bclaims(?:\.email\b|\[['\"]email['\"]\])", re.ASCII)
+_VERIFIED: Final = re.compile(r"\bclaims(?:\.\??email_verified\b|\[\??['\"]email_verified['\"]\])", re.ASCII)
 
 
 class AuthenticationError(ValueError):
@@ -206,11 +207,11 @@ class _Reader:
         """Who names users by their addresses has to look whether these are known to be theirs."""
         mappings = stated.get("claimMappings") or {}
         named = (mappings.get("username") or {}).get("expression") or ""
-        if not _EMAIL.search(named):
+        if not _EMAIL.search(_packed(named)):
             return
         extra = [each.get("valueExpression") or "" for each in mappings.get("extra") or []]
         rules = [each.get("expression") or "" for each in stated.get("claimValidationRules") or []]
-        if not any(_VERIFIED.search(expression) for expression in (named, *extra, *rules)):
+        if not any(_VERIFIED.search(_packed(expression)) for expression in (named, *extra, *rules)):
             why = (
                 "claims.email_verified must be used in claimMappings.username.expression or "
                 "claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is "
@@ -292,3 +293,7 @@ class _Reader:
         except CompileError as error:
             self.wrong(f'{path}: Invalid value: "{expression}": compilation failed: {error}')
             return None
+
+
+def _packed(expression: str) -> str:
+    return "".join(expression.split())
