@@ -15,6 +15,9 @@ NOT_AN_IP: Final = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff
 NOT_A_CIDR: Final = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 _LEADING_ZEROS: Final = re.compile(r"(?<![0-9a-fA-F:.])0+(?=[0-9])|(?<=\.)0+(?=[0-9])")
 _PREFIX: Final = re.compile(r"[0-9]+").fullmatch
+# What is right in every way, as nearly all are: pods come each with an address that nobody has asked about before.
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII).fullmatch
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -52,6 +55,8 @@ def _mapped(address: Address) -> bool:
 
 
 def ip_problems(text: str, *, strict: bool = False) -> tuple[str, ...]:
+    if _PLAIN_IPV4(text):
+        return ()
     address = read_ip(text)
     if address is None:
         return (NOT_AN_IP,)

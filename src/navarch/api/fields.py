@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from navarch.api.created_sets import CreatedSets
 from navarch.api.errors import Obj
 from navarch.api.strategic import SchemaNodeLike, child_node
 
@@ -87,6 +88,8 @@ class _FieldsWalker(_Walker):
     """Objects with named fields, and maps, whose values are members themselves."""
 
     def __init__(self, node: SchemaNodeLike | None) -> None:
+        # Of those that are roots.
+        self.created = CreatedSets()
         self._entries = _Entries(node)
         self._named = node.fields if node is not None else {}
         # Structs that Kubernetes' types hold by value, and lists that they write also without items: an object
@@ -386,9 +389,8 @@ def owned_set(obj: Obj, node: SchemaNodeLike | None) -> FieldSet:
 
 def created_set(obj: Obj, node: SchemaNodeLike | None) -> FieldSet:
     """The fields that whoever creates the object other than by apply owns."""
-    out: FieldSet = {}
-    _root(node).whole_top(obj, out)
-    return out
+    root = _root(node)
+    return root.created.of(obj, root.whole_top)
 
 
 def compare(old: Obj, new: Obj, node: SchemaNodeLike | None) -> Changes:

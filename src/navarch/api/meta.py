@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -124,12 +123,16 @@ def object_reference(obj: Obj) -> Obj:
     return {key: value for key, value in reference.items() if value}
 
 
+_UUID_RANDOM = ~((0xF000 << 64) | (0xC000 << 48))
+_UUID_VERSION_4 = (4 << 76) | (0x8000 << 48)
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def new_uid(source: random.Random) -> str:
     """A version-4 UUID drawn from `source`, so that a seeded run repeats exactly."""
-    return str(uuid.UUID(int=source.getrandbits(128), version=4))
+    # As `uuid.UUID(int=…, version=4)` makes it, at a third of its cost.
+    digits = f"{source.getrandbits(128) & _UUID_RANDOM | _UUID_VERSION_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def generated_name(base: str, source: random.Random) -> str:

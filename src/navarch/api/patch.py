@@ -32,24 +32,22 @@ def merge_patch(obj: Obj, patch: Any) -> Obj:
     """Apply a JSON merge patch: null deletes, objects merge, everything else replaces."""
     if not isinstance(patch, dict):
         raise bad_request("Invalid JSON Patch")
-    merged = _merge(copy_json(obj), copy_json(patch))
-    assert isinstance(merged, dict)
+    # Copied once, and only what is left of both.
+    merged: Obj = copy_json(_merged(obj, patch))
     return merged
 
 
-def _merge(target: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict):
-        return patch
-    if not isinstance(target, dict):
-        target = {}
+def _merged(target: Any, patch: Obj) -> Obj:
+    """What comes of both, sharing what it can with them."""
+    merged = dict(target) if isinstance(target, dict) else {}
     for name, value in patch.items():
         if value is None:
-            target.pop(name, None)
+            merged.pop(name, None)
         elif isinstance(value, dict):
-            target[name] = _merge(target.get(name), value)
+            merged[name] = _merged(merged.get(name), value)
         else:
-            target[name] = value
-    return target
+            merged[name] = value
+    return merged
 
 
 def json_patch(obj: Obj, operations: Any) -> Obj:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -54,6 +55,9 @@ _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IG
 _VERBS = frozenset({"get", "list", "create", "update", "patch", "delete", "deletecollection"})
 _STREAMED = frozenset({"proxy", "log", "exec", "attach", "portforward"})
 _NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding"})
+# Headers that come again with many answers, written out; see `_lines_of`.
+_HEADER_LINES: dict[int, tuple[Mapping[str, str], str]] = {}
+_HEADER_LINES_MAX = 1024
 _REPEATED = frozenset({"content-length", "host", "authorization", "content-type"})
 
 
@@ -165,10 +169,26 @@ def _head_of(response: Response, length: int | None) -> bytes:
     )
     if response.status == 401:
         head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
-    for name, value in response.headers.items():
-        value = value.replace("\r", " ").replace("\n", " ")
-        head += f"{name}: {value}\r\n"
+    if response.headers:
+        head += _lines_of(response.headers)
     return head.encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+def _lines_of(headers: Mapping[str, str]) -> str:
+    known = _HEADER_LINES.get(id(headers))
+    if known is not None and known[0] is headers:
+        return known[1]
+    lines = ""
+    for name, value in headers.items():
+        value = value.replace("\r", " ").replace("\n", " ")
+        lines += f"{name}: {value}\r\n"
+    if type(headers) is MappingProxyType:
+        # What nobody changes, as the headers of a flow, comes again; with the mapping, so that nothing else has its
+        # number.
+        if len(_HEADER_LINES) >= _HEADER_LINES_MAX:
+            _HEADER_LINES.clear()
+        _HEADER_LINES[id(headers)] = headers, lines
+    return lines
 
 
 class Connection(web.RequestHandler):

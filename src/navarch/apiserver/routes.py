@@ -9,7 +9,6 @@ apart lead anywhere, and which methods they take, is said by one table per kind 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -40,8 +39,7 @@ class Shape(NamedTuple):
 _NO_SHAPE: Final = Shape(False, False, "", False, False)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """`plural` is empty for a path that names no resource; `rest` is what follows a subresource (`/proxy/…`). `odd`
     paths (with an empty segment, or a slash inside of one) lead nowhere."""
 

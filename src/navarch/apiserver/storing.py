@@ -89,11 +89,11 @@ class Storing:
 
     async def _is_stored(self, codec: Codec, value: bytes, cached: Cached, differs: bool) -> bool:
         """Whether these bytes say what is stored, in whichever order; `differs` where it is known that they do not."""
-        if self._core.caches.is_stale(cached.key):
+        if differs or self._core.caches.is_stale(cached.key):
             return False
         stored = codec.unstamp(cached.data, cached.revision)
-        if differs or value == stored or len(value) != len(stored):
-            return not differs and value == stored
+        if value == stored or len(value) != len(stored):
+            return value == stored
         return await self._core.work.apart(len(value), _say_the_same, value, stored)
 
     async def put_away(self, kind: ServedKind, obj: Obj, cached: Cached, origin: Origin, how: Commit) -> Written:

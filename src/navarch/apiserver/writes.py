@@ -4,7 +4,8 @@ it (`Written`)."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 from navarch.api.meta import Obj
 from navarch.apiserver.admitting import NOT_ADMITTED, Admission
@@ -63,8 +64,7 @@ class View(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """What goes with a commit: who is told that it happened, and what is written beside the object."""
 
     admitted: Admission = NOT_ADMITTED
@@ -86,6 +86,8 @@ class How:
 
 
 MAIN = How()
+# The same few again and again: there are as many as subresources.
+how_of = lru_cache(256)(How)
 
 
 class Wanted(Protocol):

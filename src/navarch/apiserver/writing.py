@@ -99,7 +99,7 @@ class Writing:
             metadata["name"] = generated_name(base, core.world.identities("names", kind.resource.plural))
         objectmeta.fill_on_create(obj, kind, now, core.world.identities("uids", kind.resource.plural), stated)
         strategy.prepare_create(obj)
-        strategy.name_requester(obj, origin.requester())
+        strategy.name_requester(obj, origin.requester)
         if "status" not in obj and (status := kind.first_status()) is not None:
             obj["status"] = status
         for finalizer in strategy.finalizers_on_create(obj):

@@ -232,7 +232,7 @@ class Strategy:
         own = self.subresources.get(subresource)
         return own if own is not None else _SUBRESOURCES[subresource]
 
-    def name_requester(self, obj: Obj, requester: Requester) -> None:
+    def name_requester(self, obj: Obj, requester: Callable[[], Requester]) -> None:
         """Write down who asks for a new object, where the kind does that (after `prepare_create`)."""
 
     def selected(self, obj: Obj) -> dict[str, str]:

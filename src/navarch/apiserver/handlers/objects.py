@@ -40,7 +40,7 @@ from navarch.apiserver.renderings import (
 )
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watching import Lines, Watching, watch_options_of
-from navarch.apiserver.writes import How, Origin, Written
+from navarch.apiserver.writes import Origin, Written, how_of
 from navarch.apiserver.writing import Writing
 from navarch.client.transport import Response
 
@@ -157,7 +157,7 @@ class Objects:
             call.route.name,
             stored_wanted,
             origin or call.origin(),
-            how=How(call.route.subresource, manage, patch=patch),
+            how=how_of(call.route.subresource, manage, patch=patch),
             missing=None if missing is None else stored_missing,
         )
         written.data = self._from_stored(kind, written.data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final
 
@@ -92,16 +92,16 @@ class CertificateSigningRequestStrategy(Strategy):
             # Only the server says who asks.
             obj["spec"].pop(name, None)
 
-    def name_requester(self, obj: Obj, requester: Requester) -> None:
+    def name_requester(self, obj: Obj, requester: Callable[[], Requester]) -> None:
         """Signers and approvers go by it."""
-        spec = obj["spec"]
-        spec["username"] = requester.name
-        if requester.uid:
-            spec["uid"] = requester.uid
-        if requester.groups:
-            spec["groups"] = list(requester.groups)
-        if requester.extra:
-            spec["extra"] = {name: list(values) for name, values in requester.extra.items()}
+        spec, who = obj["spec"], requester()
+        spec["username"] = who.name
+        if who.uid:
+            spec["uid"] = who.uid
+        if who.groups:
+            spec["groups"] = list(who.groups)
+        if who.extra:
+            spec["extra"] = {name: list(values) for name, values in who.extra.items()}
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)

@@ -28,6 +28,8 @@ class SoundSpecs:
     """Remembers by fingerprint; starts over when there are too many."""
 
     def __init__(self) -> None:
+        # The spec that was looked at last: the same write asks for its warnings next.
+        self._last: tuple[Obj, bytes] | None = None
         self._valid: set[bytes] = set()
         self._silent: set[bytes] = set()
 
@@ -36,6 +38,7 @@ class SoundSpecs:
         spec = pod["spec"]
         alone = _stands_alone(spec)
         print_ = fingerprint(spec)
+        self._last = spec, print_
         if alone and print_ in self._valid:
             return
         sound = alone
@@ -49,7 +52,8 @@ class SoundSpecs:
 
     def warnings(self, spec: Obj) -> tuple[str, ...]:
         """As `pod_spec_warnings`."""
-        print_ = fingerprint(spec)
+        last, self._last = self._last, None
+        print_ = last[1] if last is not None and last[0] is spec else fingerprint(spec)
         if print_ in self._silent:
             return ()
         found = tuple(pod_spec_warnings(spec))
