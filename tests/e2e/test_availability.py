@@ -24,7 +24,8 @@ from .load import Echo, Load, Outcome, fetch, resolve
 from .objects import BUSYBOX, deployment, pod, service
 from .podnet import process_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.containers]
+# Alone: no request may be lost, and one that waits too long for its turn is.
+pytestmark = [pytest.mark.e2e, pytest.mark.containers, pytest.mark.alone]
 
 # Names itself; ends at once when it is told to.
 SERVER = (

@@ -554,6 +554,7 @@ def test_resources_are_changed_through_resize(space: Space) -> None:
     made["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}
     space.create("pods", made)
     path = space.path("pods", "p")
+    space.until(lambda: space.rest.ok("GET", path)["spec"].get("nodeName"), "it is bound")
     resources = {"requests": {"cpu": "500m"}, "limits": {"cpu": "3"}}
     patch = {"spec": {"containers": [{"name": "main", "resources": resources}]}}
     space.rest.refused(422, "PATCH", path, patch, content_type=STRATEGIC)

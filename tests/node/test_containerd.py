@@ -47,10 +47,12 @@ def test_the_second_generation_gets_format_three() -> None:
 
 
 @pytest.mark.containers
-async def test_a_stopped_containerd_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["short", "long" * 30], ids=["short", "long"])
+async def test_a_stopped_containerd_leaves_nothing(tmp_path: Path, folder: str) -> None:
     if why := why_unavailable():
         pytest.skip(why)
-    async with running_containerd(tmp_path) as config:
+    (tmp_path / folder).mkdir()
+    async with running_containerd(tmp_path / folder) as config:
         runtime = CRIRuntime(config.paths.socket)
         tags = [tag for image in await runtime.list_images() for tag in image.tags]
         await runtime.close()
@@ -58,6 +60,7 @@ async def test_a_stopped_containerd_leaves_nothing(tmp_path: Path) -> None:
 
     assert tags == ["navarch.local/pause:1"]
     assert not paths.socket.exists()
+    assert folder == "short" or not paths.socket.parent.exists()
     assert not shims_of(paths)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     unmount_below([tmp_path])

@@ -98,6 +98,31 @@ async def test_a_pod_exits_as_its_annotations_say(client: Client, nodes: Simulat
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 3
 
 
+async def test_what_changes_while_a_status_is_written_is_observed_too(
+    client: Client, nodes: SimulatedNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch, others = Client.patch, [b"once"]
+
+    async def patch_after_others(self: Client, *arguments: Any, **named: Any) -> Obj:
+        if named.get("subresource") == "status" and arguments[1] == "a" and others:
+            others.pop()
+            body = {"spec": {"activeDeadlineSeconds": 100}}
+            await patch(self, resources.PODS, "a", "default", body, kind=PatchKind.MERGE)
+        answer = await patch(self, *arguments, **named)
+        # The echo is there before the answer.
+        await asyncio.sleep(0.1)
+        return answer
+
+    monkeypatch.setattr(Client, "patch", patch_after_others)
+    await client.create(resources.PODS, _pod("a"))
+
+    async def observed() -> bool:
+        pod = await client.get(resources.PODS, "a", "default")
+        return bool(pod["status"].get("observedGeneration") == 2)
+
+    await _until(observed)
+
+
 async def test_a_pod_that_is_held_reports_its_end_before_it_goes(client: Client, nodes: SimulatedNodes) -> None:
     await client.create(resources.PODS, _pod("a", finalizers=["example.com/hold"]))
     await _until(lambda: _phase(client, "a", "Running"))

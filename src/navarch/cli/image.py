@@ -30,7 +30,7 @@ def load(archives: tuple[Path, ...], name: str, data_dir: str | None) -> None:
     for archive in archives:
         with step(f"Loading {archive}") as progress:
             try:
-                references = asyncio.run(load_image(config.run / "containerd.sock", archive))
+                references = asyncio.run(load_image(_socket_of(config), archive))
             except RuntimeError as error:
                 raise ConfigError(f"{archive}: {error}") from error
             progress.update(f"Loaded {', '.join(references)}")
@@ -46,7 +46,7 @@ def list_images(name: str, data_dir: str | None, output: str) -> None:
     config = _with_containers(name, data_dir)
 
     async def collect() -> list[tuple[str, str, int]]:
-        runtime = CRIRuntime(config.run / "containerd.sock")
+        runtime = CRIRuntime(_socket_of(config))
         try:
             images = await runtime.list_images()
         finally:
@@ -64,11 +64,17 @@ def list_images(name: str, data_dir: str | None, output: str) -> None:
         click.echo(f"{tag:<60} {identity[:19]}  {size / 1e6:8.1f} MB")
 
 
+def _socket_of(config: ClusterConfig) -> Path:
+    from navarch.node.containerd import ContainerdPaths
+
+    return ContainerdPaths(config.root / "node", config.run).socket
+
+
 def _with_containers(name: str, data_dir: str | None) -> ClusterConfig:
     config = load_cluster(name, data_dir)
     if config.runtime != "containerd":
         raise ConfigError(f"cluster {config.name!r} has simulated nodes, which need no images")
     # The socket's file outlives a containerd that was killed.
-    if not (config.run / "containerd.sock").exists() or not ClusterState.load(config.run).supervisor_alive:
+    if not _socket_of(config).exists() or not ClusterState.load(config.run).supervisor_alive:
         raise ConfigError(f"cluster {config.name!r} is not running; start it with `navarch up{flags_of(config)}`")
     return config

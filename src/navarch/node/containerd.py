@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import hashlib
 import os
 import re
 import shutil
@@ -32,6 +33,8 @@ from navarch.world import MACHINE
 _CAP_SYS_RESOURCE: Final = 24
 _MNT_DETACH: Final = 2
 _KILL_LIMIT_S: Final = 10.0
+_LONGEST_SOCKET: Final = 104  # bytes of a path: containerd's own limit, below the kernel's 107
+_SHORT_RUN: Final = Path("/run/navarch")
 # Plugins that a node of ours never uses; each costs start-up time, and some log errors where the kernel lacks them.
 _UNUSED_PLUGINS: Final = (
     "io.containerd.snapshotter.v1.aufs",
@@ -67,7 +70,11 @@ class ContainerdPaths:
 
     @property
     def socket(self) -> Path:
-        return self.run / "containerd.sock"
+        """Below `run`, or in a folder of its own with a short name where containerd would refuse the path as too long."""
+        place = self.run / "containerd.sock"
+        if len(os.fsencode(f"{place}.ttrpc")) <= _LONGEST_SOCKET:
+            return place
+        return _SHORT_RUN / hashlib.sha256(os.fsencode(self.run)).hexdigest()[:16] / "containerd.sock"
 
     @property
     def cni_conf(self) -> Path:
@@ -245,6 +252,7 @@ disabled_plugins = [{unused}]
         """Write the file and make the directories that it names."""
         for place in (self.paths.root, self.paths.state, self.paths.cni_conf, self.paths.registries):
             place.mkdir(parents=True, exist_ok=True)
+        self.paths.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.paths.config.write_text(self.text())
 
 
@@ -366,6 +374,10 @@ def purge(paths: ContainerdPaths, *, keep_images: bool = False) -> None:
         shutil.rmtree(place, ignore_errors=True)
     for socket in (paths.socket, Path(f"{paths.socket}.ttrpc")):
         socket.unlink(missing_ok=True)
+    if paths.socket.parent != paths.run:
+        shutil.rmtree(paths.socket.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _SHORT_RUN.rmdir()
 
 
 def _await_end(processes: Sequence[int]) -> None:

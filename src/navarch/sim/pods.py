@@ -152,9 +152,12 @@ class PodRunner:
         status, next_s = status_of(pod, does, self._address(pod, node), self._address_of(node), now)
         if not shows(current, status):
             answer = await self._write(pod, status)
-            revision = answer["metadata"]["resourceVersion"]
             if current.get("phase") != "Running" and status["phase"] == "Running":
                 self._tell(pod, status)
+            if _has_changed(pod, answer):
+                # Somebody was in between: what was written speaks of the pod before, and comes back as an event.
+                return
+            revision = answer["metadata"]["resourceVersion"]
         self._level_at[uid] = (revision, now + timedelta(seconds=next_s) if next_s is not None else None)
         if next_s is not None:
             self._queue.add_after(key, next_s + 0.001)
@@ -220,3 +223,9 @@ class PodRunner:
             self._recorder.event(pod, "Normal", "Pulled", text, field_path=path)
             self._recorder.event(pod, "Normal", "Created", "Container created", field_path=path)
             self._recorder.event(pod, "Normal", "Started", "Container started", field_path=path)
+
+
+def _has_changed(pod: Obj, later: Obj) -> bool:
+    """Whether what a status is made of differs between the two."""
+    before, after = pod["metadata"], later["metadata"]
+    return any(before.get(part) != after.get(part) for part in ("generation", "annotations", "deletionTimestamp"))
