@@ -70,7 +70,7 @@ class ContainerdPaths:
 
     @property
     def socket(self) -> Path:
-        """Below `run`, or in a folder of its own with a short name where containerd would refuse the path as too long."""
+        """Below `run`, or where containerd would refuse that path as too long, in a folder with a short name."""
         place = self.run / "containerd.sock"
         if len(os.fsencode(f"{place}.ttrpc")) <= _LONGEST_SOCKET:
             return place
