@@ -18,7 +18,7 @@ from ..store.etcd_server import Etcd
 from . import truth
 from .history import Kind, Outcome
 from .judging import Fault, judge
-from .servers import Server
+from .servers import Nursery, Server
 from .watchers import Watcher
 from .workload import COLLECTION, Client, Session, act, listed, read_lists, write
 
@@ -91,8 +91,11 @@ class Run:
         self._seed = seed
         self._etcd = etcd
         store = f"{etcd.url}/crashes" if etcd is not None else "sqlite"
-        first = Server(folder / "server-0", store)
-        others = [Server(folder / f"server-{number}", store, first.config.pki) for number in range(1, count)]
+        self._nursery = Nursery()
+        first = Server(self._nursery, folder / "server-0", store)
+        others = [
+            Server(self._nursery, folder / f"server-{number}", store, first.config.pki) for number in range(1, count)
+        ]
         self.servers = [first, *others]
         self._store = store
         self._writers = writers
@@ -107,6 +110,7 @@ class Run:
     def stop(self) -> None:
         for server in self.servers:
             server.kill()
+        self._nursery.close()
 
     async def session(
         self, number: int, kills: int, counts: Counts, tell: Callable[[str], None] = lambda _: None

@@ -4,7 +4,9 @@ over a SQLite file or an etcd."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import shutil
 import signal
 import ssl
@@ -18,24 +20,65 @@ from navarch.cluster.config import ClusterConfig
 from ..store.etcd_server import free_ports
 from .connection import Connection, Lost, NotSent
 
-# The process of `navarch up`, without its supervisor.
-_SERVER = """
-import asyncio, logging, sys
+# Forks the process of `navarch up`, without its supervisor, as often as it is asked: what takes long, the imports, is
+# done once. A line says which folder and which failpoints; the answer is a pid.
+_NURSERY = """
+import asyncio, logging, os, signal, sys
 from pathlib import Path
 from navarch.cluster.component import new_event_loop
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.run_apiserver import run
+from navarch.store import failpoints
+import navarch.store.sqlite, navarch.store.etcd.store
 
-logging.basicConfig(level=logging.WARNING)
-with asyncio.Runner(loop_factory=new_event_loop) as runner:
-    runner.run(run(ClusterConfig.load(Path(sys.argv[1]))))
+def live(folder, points):
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    config = ClusterConfig.load(Path(folder))
+    for name, action in (point.split("=") for point in points.split(";") if point):
+        failpoints.point(name).arm(action)
+    log = os.open(config.root / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.WARNING)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run(config))
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            live(*line.rstrip("\\n").split("\\t"))
+        finally:
+            os._exit(code)
+    print(pid, flush=True)
 """
+
+
+class Nursery:
+    """Where servers come from."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _NURSERY]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, folder: Path, failpoints: str) -> int:
+        """A descriptor of the process (`pidfd_open`): its pid may be somebody else's once it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(folder, failpoints, sep="\t", file=self._process.stdin, flush=True)
+        return os.pidfd_open(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class Server:
     """One API server; others of the same cluster have `keys` in common with it."""
 
-    def __init__(self, folder: Path, store: str, keys: Path | None = None) -> None:
+    def __init__(self, nursery: Nursery, folder: Path, store: str, keys: Path | None = None) -> None:
         if keys is not None:
             folder.mkdir(parents=True)
             shutil.copytree(keys, folder / "pki")
@@ -46,7 +89,8 @@ class Server:
         pki.ensure(self.config)
         self.tls = ssl.create_default_context(cafile=str(self.config.pki / "ca.crt"))
         self.tls.load_cert_chain(str(self.config.pki / "admin.crt"), str(self.config.pki / "admin.key"))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._nursery = nursery
+        self._process: int | None = None
 
     @property
     def log(self) -> Path:
@@ -56,10 +100,7 @@ class Server:
         return Connection(self.config.port, self.tls)
 
     def start(self, failpoints: str = "") -> None:
-        environment = {**os.environ, "NAVARCH_FAILPOINTS": failpoints}
-        with open(self.log, "ab") as log:
-            command = [sys.executable, "-c", _SERVER, str(self.config.root)]
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self._process = self._nursery.start(self.config.root, failpoints)
 
     async def ready(self, timeout_s: float = 60) -> bool:
         """Until it serves; False where it ended before."""
@@ -79,22 +120,20 @@ class Server:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        # The descriptor becomes readable when the process ends.
+        return self._process is not None and not select.select([self._process], [], [], 0)[0]
 
     def kill(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            select.select([self._process], [], [])
+            os.close(self._process)
             self._process = None
 
-    async def ended(self, timeout_s: float) -> bool:
-        """Whether it ended by itself, at a failpoint, within that time."""
-        process = self._process
-        assert process is not None
-        try:
+    async def ended(self, timeout_s: float) -> None:
+        """Until it has ended by itself, at a failpoint, or that time is over."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while process.poll() is None:
+                while self.running:
                     await asyncio.sleep(0.01)
-        except TimeoutError:
-            return False
-        return True
