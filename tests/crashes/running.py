@@ -106,6 +106,11 @@ class Run:
             server.start()
         for server in self.servers:
             assert await server.ready(), server.log.read_text()
+        connection = self.servers[0].connection()
+        # What was before is not in question, and may be compacted.
+        _, found = await connection.ask("GET", f"{COLLECTION}?limit=1")
+        self._since = int(found["metadata"]["resourceVersion"])
+        connection.close()
 
     def stop(self) -> None:
         for server in self.servers:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "logs": ("navarch.cli.logs", "logs", "Show the logs of a cluster's processes."),
     "kubectl": ("navarch.cli.kubectl", "kubectl", "Run kubectl against a cluster."),
     "image": ("navarch.cli.image", "image", "Load and list container images."),
+    "snapshot": ("navarch.cli.snapshot", "snapshot", "Save a cluster's state, and put it back."),
     "token": ("navarch.cli.token", "token", "Create tokens for clients."),
     "envtest": ("navarch.cli.envtest", "envtest", "Print a folder with kube-apiserver and etcd for test harnesses."),
     "completion": ("navarch.cli.completion", "completion", "Print a script that completes commands in your shell."),

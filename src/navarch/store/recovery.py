@@ -1,4 +1,5 @@
-"""`--accept-loss`: go on with what is left of a database, knowingly, while no process has it open.
+"""`--accept-loss`: go on with what is left of a database, or with a copy of an earlier day, knowingly, while no process
+has it open.
 
 In: the database and its record, in whatever state.  Out: a database that opens, and a report of what was given up.
 Values that can still be read are kept, with their revisions. Revisions go on well past all that may ever have been
@@ -44,20 +45,33 @@ class Report:
 
 def accept_loss(database: Path, record_file: Path) -> Report:
     """Blocks.  Raises StoreUnavailable where a process has the database open."""
+    return _go_on(database, record_file, database)
+
+
+def put_back(copy: Path, database: Path, record_file: Path) -> Report:
+    """Go on with a copy in place of what is there. Blocks.  Raises StoreUnavailable where a process has the database
+    open."""
+    return _go_on(database, record_file, copy)
+
+
+def _go_on(database: Path, record_file: Path, source: Path) -> Report:
     lock = FileLock(database)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock.take()
     try:
-        return _accept(database, record_file)
+        return _accept(database, record_file, source)
     finally:
         lock.give()
 
 
-def _accept(database: Path, record_file: Path) -> Report:
+def _accept(database: Path, record_file: Path, source: Path) -> Report:
     recovered = database.with_name(database.name + ".recovered")
     report = Report()
+    if source != database:
+        # What another attempt left is of something else.
+        recovered.unlink(missing_ok=True)
     if not recovered.exists():
-        _recover(database, _noted(record_file), recovered, report)
+        _recover(source, database, _noted(record_file), recovered, report)
     if failpoints.armed:
         _BEFORE_ASIDE.visit()
     report.aside = _move_aside(database)
@@ -73,7 +87,7 @@ def _accept(database: Path, record_file: Path) -> Report:
     return report
 
 
-def _recover(database: Path, noted: Noted | None, recovered: Path, report: Report) -> None:
+def _recover(source: Path, database: Path, noted: Noted | None, recovered: Path, report: Report) -> None:
     """Make the database that goes on, whole or not at all."""
     fresh = database.with_name(database.name + ".new")
     for name in _COMPANIONS:
@@ -81,7 +95,7 @@ def _recover(database: Path, noted: Noted | None, recovered: Path, report: Repor
     hide(fresh)
     with contextlib.closing(sqlite_file.connect(fresh)) as target:
         sqlite_file.prepare(target)
-        newest = _salvage(database, target, report)
+        newest = _salvage(source, target, report)
         durable = noted.revision if noted else 0
         if durable > newest:
             report.first_lost, report.last_lost = newest + 1, durable
