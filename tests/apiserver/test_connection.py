@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import orjson
@@ -155,6 +156,16 @@ async def test_no_http_is_a_bad_request(wire: Wire) -> None:
 )
 def test_what_is_not_plain(head: bytes) -> None:
     assert plain_request(head) is None
+
+
+@pytest.mark.parametrize("text", ["a\r\nSet-Cookie: b", "a\nSet-Cookie: b", "a\rSet-Cookie: b"])
+def test_what_an_answer_says_makes_no_header_of_its_own(text: str) -> None:
+    head = connection._head_of(Response(200, b"", {"Warning": text, "X-Other": "c"}), 0)
+
+    assert b"\r\nWarning: a" in head
+    assert b"\r\nX-Other: c\r\n\r\n" in head
+    assert not re.search(rb"[\r\n]Set-Cookie", head)
+    assert head.count(b"\n") == head.count(b"\r")
 
 
 def test_a_plain_request() -> None:

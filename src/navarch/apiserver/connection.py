@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -55,9 +54,6 @@ _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IG
 _VERBS = frozenset({"get", "list", "create", "update", "patch", "delete", "deletecollection"})
 _STREAMED = frozenset({"proxy", "log", "exec", "attach", "portforward"})
 _NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding"})
-# Headers that come again with many answers, written out; see `_lines_of`.
-_HEADER_LINES: dict[int, tuple[Mapping[str, str], str]] = {}
-_HEADER_LINES_MAX = 1024
 _REPEATED = frozenset({"content-length", "host", "authorization", "content-type"})
 
 
@@ -175,19 +171,11 @@ def _head_of(response: Response, length: int | None) -> bytes:
 
 
 def _lines_of(headers: Mapping[str, str]) -> str:
-    known = _HEADER_LINES.get(id(headers))
-    if known is not None and known[0] is headers:
-        return known[1]
-    lines = ""
-    for name, value in headers.items():
-        value = value.replace("\r", " ").replace("\n", " ")
-        lines += f"{name}: {value}\r\n"
-    if type(headers) is MappingProxyType:
-        # What nobody changes, as the headers of a flow, comes again; with the mapping, so that nothing else has its
-        # number.
-        if len(_HEADER_LINES) >= _HEADER_LINES_MAX:
-            _HEADER_LINES.clear()
-        _HEADER_LINES[id(headers)] = headers, lines
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        # Somebody's text has lines of its own, which would be headers of their own.
+        clean = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in clean.items()])
     return lines
 
 

@@ -353,7 +353,7 @@ class ApiServer:
             if running is not None:
                 level.leave(running)
         if flow.headers:
-            response.headers = {**response.headers, **flow.headers} if response.headers else flow.headers
+            response.headers = {**response.headers, **flow.headers}
         return response
 
     async def _permitted(

@@ -335,6 +335,9 @@ class WatchCache:
 
     def items(self, namespace: str = "", *, after: str = "") -> list[Cached]:
         """In key order: everything, or one namespace; only keys greater than `after`."""
+        if not self._entries:
+            # As most caches that admission looks into for each write.
+            return []
         prefix = f"{self.codec.prefix}{namespace}/" if namespace else self.codec.prefix
         return list(map(self._entries.__getitem__, self._keys.under(prefix, after)))
 

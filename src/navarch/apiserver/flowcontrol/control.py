@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Final
 
 from navarch.api.meta import Obj
@@ -62,8 +61,7 @@ class Flow:
         self.schema = schema
         self.level = level
         uids = {SCHEMA_HEADER: schema.uid, LEVEL_HEADER: level.config.uid}
-        # Read-only, and so written out once for all answers.
-        self.headers: Mapping[str, str] = MappingProxyType({name: uid for name, uid in uids.items() if uid})
+        self.headers: Mapping[str, str] = {name: uid for name, uid in uids.items() if uid}
         self.name = f"{schema.name}/{distinguisher}"
         self.counts = counts
 

@@ -1,10 +1,11 @@
-"""What a creator owns is the same whether it was remembered or not."""
+"""What is made once, or by a shorter way, is what the longer way makes."""
 
 from __future__ import annotations
 
 import copy
 import random
 import uuid
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from navarch.api.created_sets import CreatedSets
 from navarch.api.meta import Obj, new_uid
 from navarch.api.patch import merge_patch
 from navarch.api.schema import load
+from navarch.api.time import format_time
 
 POD = load("1.37").compile("io.k8s.api.core.v1.Pod").root
 
@@ -118,3 +120,14 @@ def test_what_is_no_address_is_none(text: str) -> None:
 @pytest.mark.parametrize("text", ["0.0.0.0", "255.255.255.255", "10.244.19.200"])
 def test_plain_addresses_are_right_also_where_it_is_strict(text: str) -> None:
     assert not ip_problems(text, strict=True)
+
+
+def test_times_are_written_as_go_writes_them() -> None:
+    moments = (
+        datetime(1, 2, 3, tzinfo=UTC),
+        datetime(2026, 11, 6, 7, 8, 9, 999_999, UTC),
+        datetime(2026, 11, 6, 7, 8, 9, tzinfo=timezone(timedelta(hours=2))),
+    )
+
+    for moment in moments:
+        assert format_time(moment) == moment.isoformat("T", "seconds")[:19] + "Z"
