@@ -25,6 +25,7 @@ from navarch.controllers.job import (
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
 from navarch.controllers.pod_certificates import PodCertificateRequestCleaner
+from navarch.controllers.podautoscaler import HorizontalPodAutoscalerController
 from navarch.controllers.podgc import PodGarbageCollector
 from navarch.controllers.pool_status import PoolStatusController
 from navarch.controllers.quota import ResourceQuotaController
@@ -65,6 +66,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     TaintEvictionController,
     PodGarbageCollector,
     DisruptionController,
+    HorizontalPodAutoscalerController,
     ResourceQuotaController,
     ClaimProtectionController,
     VolumeProtectionController,

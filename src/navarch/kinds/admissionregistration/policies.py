@@ -16,6 +16,7 @@ from navarch.api.errors import (
     not_supported,
     required,
 )
+from navarch.api.go_text import go_label_selector
 from navarch.api.meta import Obj
 from navarch.api.validation import (
     dns_label_1035_problems,
@@ -197,22 +198,7 @@ def _param_ref(obj: Obj, now: datetime) -> str:
     ref = obj["spec"].get("paramRef") or {}
     if ref.get("name"):
         return f"{ref.get('namespace') or '*'}/{ref['name']}"
-    return _selector(ref["selector"]) if ref.get("selector") is not None else _UNSET
-
-
-def _selector(selector: Obj) -> str:
-    """As Go prints the type."""
-    labels = selector.get("matchLabels") or {}
-    pairs = "".join(f"{key}: {labels[key]}," for key in sorted(labels))
-    expressions = "".join(
-        f"LabelSelectorRequirement{{Key:{each.get('key')},Operator:{each.get('operator')},"
-        f"Values:[{' '.join(each.get('values') or ())}],}},"
-        for each in selector.get("matchExpressions") or ()
-    )
-    return (
-        f"&LabelSelector{{MatchLabels:map[string]string{{{pairs}}},"
-        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
+    return go_label_selector(ref["selector"]) if ref.get("selector") is not None else _UNSET
 
 
 PARAM_KIND: Final = Column("ParamKind", _param_kind, description="The kind of the objects that parametrize the policy.")
