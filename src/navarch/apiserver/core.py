@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from navarch.api.meta import Resource
+from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.time import format_time
 from navarch.apiserver.admitting import Chain, NoAdmission
@@ -21,6 +21,7 @@ from navarch.apiserver.companions import Companion
 from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.metrics import Metrics
+from navarch.apiserver.routes import Route
 from navarch.apiserver.served import Served, ServedKind
 from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.client import WebhookClient
@@ -31,9 +32,37 @@ from navarch.kinds.registry import Registry
 from navarch.world import World
 
 
+class Embedded(Protocol):
+    """A version of a group that is answered for in this process, though it is no kind of this server's: as long as its
+    APIService, which is made as it says, names nobody else. `resources` are those of aggregated discovery."""
+
+    @property
+    def group(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def resources(self) -> tuple[Obj, ...]: ...
+
+    @property
+    def api_service(self) -> Obj: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def handle(self, request: Request, route: Route) -> Response:
+        """Whoever may ask has been found out."""
+        ...
+
+
 class Delegate(Protocol):
     """Answers for what other API servers serve (aggregation): `remotes` by group and version, and what is shown of them
-    in discovery and OpenAPI (`foreign`)."""
+    in discovery and OpenAPI (`foreign`), as of what is `embedded` here."""
+
+    @property
+    def embedded(self) -> Mapping[tuple[str, str], Embedded]: ...
 
     @property
     def remotes(self) -> Mapping[tuple[str, str], Remote]: ...

@@ -277,7 +277,13 @@ class ApiServer:
 
     def serves(self, group: str, plural: str) -> bool:
         """Whether clients can ask for a resource, in whichever version."""
-        return any(kind.served for kind in self.core.served.of_resource(group, plural))
+        if any(kind.served for kind in self.core.served.of_resource(group, plural)):
+            return True
+        embedded = {} if self.core.delegate is None else self.core.delegate.embedded
+        return any(
+            own.group == group and any(each["resource"] == plural for each in own.resources)
+            for own in embedded.values()
+        )
 
     async def serve(self, *kinds: Kind) -> None:
         """Serve resources, or what has become of them: the kinds given are all versions of their resources. See
@@ -384,6 +390,9 @@ class ApiServer:
         if not route.plural:
             return await self._paths.handle(request, route, user)
         if kind is None:
+            own = None if delegate is None else delegate.embedded.get(version_of(route))
+            if own is not None:
+                return await own.handle(request, route)
             raise core.served.missing(route.path, route.group)
         if request.method not in kind.methods[route.shape]:
             raise method_not_allowed()

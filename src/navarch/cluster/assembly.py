@@ -44,11 +44,15 @@ from navarch.apiserver.auth.token_webhook import TokenWebhook
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.bootstrap import BootstrapConfig
 from navarch.apiserver.changes import Change
+from navarch.apiserver.core import Core
 from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.policies.params import Params
 from navarch.apiserver.policies.requests import Requests
 from navarch.apiserver.policies.typechecking import SWEEP_EVERY_S, TypeChecking
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.usage.api import ResourceMetrics
+from navarch.apiserver.usage.collector import Collector
+from navarch.apiserver.usage.figures import Figures
 from navarch.apiserver.user import LOOPBACK
 from navarch.client import config as client_config
 from navarch.client.base import Client
@@ -62,6 +66,7 @@ from navarch.cluster.reloading import ConfigFile
 from navarch.cluster.settings import AuditSettings, KubeletAccess, ServerSettings, settings_of
 from navarch.kinds import enablement
 from navarch.kinds.registry import Registry, builtin
+from navarch.sim.usage import usage_of
 from navarch.store.base import Store
 from navarch.store.encryption.config import Encryption, EncryptionError
 from navarch.store.encryption.config import read as read_encryption
@@ -206,7 +211,8 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     policies = Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types)
     webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
-    aggregator = Aggregator(core, server.reader, server.writer, front_proxy)
+    embedded = [_resource_metrics(core, world)] if settings.resource_metrics else []
+    aggregator = Aggregator(core, server.reader, server.writer, front_proxy, embedded)
     core.metrics.parts += (webhooks.metrics.lines, policies.metrics.lines, aggregator.lines)
     server.use(
         delegate=aggregator,
@@ -265,6 +271,12 @@ def _watch_encryption(server: ApiServer, store: EncryptedStore, settings: Server
         return
     for number in range(len(store.services)):
         server.add_check(f"kms-provider-{number}", partial(problem, number))
+
+
+def _resource_metrics(core: Core, world: World) -> ResourceMetrics:
+    # In a world of its own time there are no sockets, nor nodes that could be asked by them.
+    collector = Collector(core) if isinstance(world, RealWorld) else None
+    return ResourceMetrics(core, Figures(core, collector, usage_of), collector)
 
 
 def _encrypted(store: Store, configuration: Path | None) -> Store:

@@ -126,6 +126,8 @@ class ServerSettings:
     kubernetes_version: str = DEFAULT_VERSION
     # Which versions of groups are on or off beyond the defaults: `group/version=true`, by commas.
     runtime_config: str = ""
+    # Whether what nodes and pods use is collected and served (metrics.k8s.io).
+    resource_metrics: bool = False
 
     @property
     def service_address(self) -> str:
@@ -171,4 +173,6 @@ def settings_of(config: ClusterConfig) -> ServerSettings:
         kubernetes_version=config.kubernetes_version,
         jwks_uri=jwks_uri(config.advertise_address, config.port),
         runtime_config=config.runtime_config,
+        # Where there are no nodes, nothing is used.
+        resource_metrics=config.runtime == "containerd" or config.nodes > 0,
     )

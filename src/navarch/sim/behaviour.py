@@ -10,6 +10,8 @@ or test of a Helm chart, completes after `Latencies.job_s`. Annotations of the p
 - `stop-duration`: time that they take to stop, at most the grace period
 - `ready`: `false` and readiness probes fail, until the annotation changes
 - `waiting-reason`: the containers never start, and wait for this reason (`ImagePullBackOff`)
+- `cpu-usage`, `memory-usage`: what each container uses (`250m`, `100Mi`; default: half of what it requests);
+  `cpu-usage.NAME` what the container NAME does
 - `logs`: the lines that each container's log has; `logs.NAME` those of the container NAME
 - `exec`: what every command that is run in the pod prints, before it ends well
 """

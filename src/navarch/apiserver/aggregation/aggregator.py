@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from navarch.apiserver.aggregation.foreign import ForeignVersion
 from navarch.apiserver.aggregation.proxy import Proxy, UnreachableError, unavailable
 from navarch.apiserver.aggregation.registration import ALWAYS, LABEL, Keeper, Writer
 from navarch.apiserver.changes import Change
-from navarch.apiserver.core import Core
+from navarch.apiserver.core import Core, Embedded
 from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.services import SERVICE_LABEL, Services
 from navarch.client.supervision import Delay
@@ -47,16 +47,26 @@ class Aggregator:
     """`core.Delegate`."""
 
     def __init__(
-        self, core: Core, reader: Reader, writer: Writer, certificate: tuple[Path, Path] | None = None
+        self,
+        core: Core,
+        reader: Reader,
+        writer: Writer,
+        certificate: tuple[Path, Path] | None = None,
+        embedded: Iterable[Embedded] = (),
     ) -> None:
         self._core = core
         self._reader = reader
         self._writer = writer
-        self._keeper = Keeper(reader, writer)
+        self.embedded: Mapping[tuple[str, str], Embedded] = {(own.group, own.version): own for own in embedded}
+        services = {str(own.api_service["metadata"]["name"]): own for own in self.embedded.values()}
+        self._embedded_services = services
+        self._keeper = Keeper(reader, writer, [own.api_service for own in services.values()])
         self._proxy = Proxy(Services(core.caches, core.world), certificate)
         # By group and version; the server looks here first, and passes by while it is empty.
         self.remotes: dict[tuple[str, str], Remote] = {}
         self.foreign = foreign.NOTHING
+        for name in services:
+            self._show_embedded(name)
         self._available: set[str] = set()
         self._loops: dict[str, tuple[Remote, asyncio.Task[None], asyncio.Event]] = {}
         # By namespace and name of their services, whose changes are theirs.
@@ -80,8 +90,12 @@ class Aggregator:
         for cached in caches.of(API_SERVICES).items(""):
             self._take(cached.name, cached.obj())
         self._registering = asyncio.create_task(self._keep_registered(), name="apiservice-registration")
+        for own in self.embedded.values():
+            await own.start()
 
     async def stop(self) -> None:
+        for own in self.embedded.values():
+            await own.stop()
         caches = self._core.caches
         for resource, listener in (
             (API_SERVICES, self._changed),
@@ -122,6 +136,9 @@ class Aggregator:
             self._take(cached.name, cached.obj())
         elif change.old is not None:
             self._leave(change.old.name)
+            if change.old.name in self._embedded_services:
+                # Whoever took it over has gone.
+                self._served_changed.set()
         if change.old is not None and change.old.labels.get(LABEL) == ALWAYS:
             # What somebody did to it may have to be undone.
             self._served_changed.set()
@@ -177,7 +194,17 @@ class Aggregator:
         if not names:
             del self._by_service[service]
         self._tags = {key: tag for key, tag in self._tags.items() if key[0] != remote}
-        self._tags = {key: tag for key, tag in self._tags.items() if key[0] != remote}
+        self._show_embedded(name)
+
+    def _show_embedded(self, name: str) -> None:
+        """What is answered for here is shown as what others serve is, while none of these does."""
+        own = self._embedded_services.get(name)
+        if own is None:
+            return
+        spec = own.api_service["spec"]
+        priorities = (spec["groupPriorityMinimum"], spec["versionPriority"])
+        here = Remote(name, own.group, own.version, *priorities, "", "", 0, b"", False)
+        self.foreign = self.foreign.with_version(ForeignVersion(here, own.resources, True))
 
     def _be_local(self, name: str) -> None:
         """One that named a service and does no longer is always available."""

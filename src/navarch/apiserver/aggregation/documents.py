@@ -54,10 +54,12 @@ class MergedDocuments:
             return await self._groups(request, route, others)
         if parts[0] == "apis" and len(parts) == 2 and others.of_group(parts[1]):
             return await self._group(request, route, others, parts[1])
-        if parts == ["openapi", "v3"]:
+        if len(parts) == 3 and parts[0] == "apis" and (here := delegate.embedded.get((parts[1], parts[2]))) is not None:
+            return await here.handle(request, route)
+        if parts == ["openapi", "v3"] and others.has_openapi:
             own = await self._of_own(request, route)
             return await self._answer(request, own, "v3", lambda data: foreign.merged_index(data, others))
-        if parts == ["openapi", "v2"]:
+        if parts == ["openapi", "v2"] and others.has_swagger:
             return await self._swagger(request, route, others)
         if parts[:2] == ["openapi", "v3"]:
             key = (parts[3], parts[4]) if len(parts) == 5 and parts[2] == "apis" else ("", parts[-1])

@@ -52,6 +52,16 @@ class Foreign:
     def of_group(self, group: str) -> list[ForeignVersion]:
         return [version for version in self.versions.values() if version.remote.group == group]
 
+    @property
+    def has_openapi(self) -> bool:
+        """Whether there is anything to say of them in version 3."""
+        return any(version.openapi for version in self.versions.values())
+
+    @property
+    def has_swagger(self) -> bool:
+        """Likewise in version 2."""
+        return any(version.swagger for version in self.versions.values())
+
     def groups(self) -> list[str]:
         return list(dict.fromkeys(version.remote.group for version in self.versions.values()))
 

@@ -35,9 +35,11 @@ class Writer(Protocol):
 class Keeper:
     """Brings the stored ones into line."""
 
-    def __init__(self, reader: Reader, writer: Writer) -> None:
+    def __init__(self, reader: Reader, writer: Writer, embedded: Iterable[Obj] = ()) -> None:
+        """`embedded`: APIServices that are made where there are none, and then are whosesoever's."""
         self._reader = reader
         self._writer = writer
+        self._embedded = [*embedded]
 
     async def keep(self, registry: Registry, *, starting: bool) -> None:
         """Make, change and delete what is to be. What another server was quicker to do is as well done.  Raises
@@ -49,6 +51,8 @@ class Keeper:
             for name, obj in wanted.items()
             if name not in stored and (starting or _keeper(obj) == ALWAYS)
         )
+        lacking = [obj for obj in self._embedded if obj["metadata"]["name"] not in stored]
+        await self._writer.create_all((API_SERVICES, obj) for obj in lacking)
         for name, obj in stored.items():
             keeper = _keeper(obj)
             if keeper != ALWAYS and not (starting and keeper == ON_START):

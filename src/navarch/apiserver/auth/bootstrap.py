@@ -25,6 +25,7 @@ def objects(serves: Serves) -> list[Obj]:
         _simulated_nodes(),
         _cluster_dns(),
         *cluster_roles(serves),
+        *([_metrics_reader()] if serves("metrics.k8s.io", "pods") else ()),
         *controller_roles.controller_roles(serves),
         controller_roles.controllers_together(serves),
         *_roles(),
@@ -116,6 +117,18 @@ def _simulated_nodes() -> Obj:
         rule("create update patch", "events"),
         default=False,
     )
+
+
+def _metrics_reader() -> Obj:
+    """Metrics-server's role: who may look at pods may look at what they use."""
+    role = cluster_role(
+        "system:aggregated-metrics-reader", rule("get list watch", "metrics:nodes metrics:pods"), default=False
+    )
+    role["metadata"]["labels"] = {
+        "k8s-app": "metrics-server",
+        **{f"{GROUP}/aggregate-to-{target}": "true" for target in ("admin", "edit", "view")},
+    }
+    return role
 
 
 def _cluster_dns() -> Obj:

@@ -71,12 +71,17 @@ def _checked(address: str) -> str:
     return address
 
 
+def is_simulated(node: Obj) -> bool:
+    """Whether a node is one without a machine."""
+    return _SIMULATED in (node["metadata"].get("annotations") or {})
+
+
 def refuse_simulated(caches: Caches, node_name: str, pod_name: str) -> None:
     """A pod on a simulated node has an address that means nothing: what is sent there would leave the machine.
 
     Raises StatusError 503."""
     node = caches.of(NODES).get("", node_name) if node_name else None
-    if node is not None and _SIMULATED in (node.obj()["metadata"].get("annotations") or {}):
+    if node is not None and is_simulated(node.obj()):
         raise unavailable(f'pod "{pod_name}" runs on the simulated node "{node_name}" and has no containers')
 
 
