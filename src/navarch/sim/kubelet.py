@@ -21,6 +21,7 @@ from navarch.client.informer import Informer
 from navarch.node import podspec
 from navarch.node.runtime.logs import LogOptions, render
 from navarch.sim.behaviour import PREFIX
+from navarch.sim.usage import resource_metrics
 from navarch.world import Clock
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # Nodes have addresses that lead nowhere; by this name the API server reaches this server.
 HOST: Final = "localhost"
+# And says in this header which node it means.
+NODE_HEADER: Final = "X-Navarch-Node"
 _ADDRESS: Final = "127.0.0.1"
 _API_SERVER: Final = "system:apiserver"
 _LOOK_AGAIN_S: Final = 0.5
@@ -59,6 +62,7 @@ class SimulatedKubelet:
         app = web.Application(middlewares=[web.middleware(_authorise)])
         route = app.router.add_route
         route("GET", "/healthz", _healthz)
+        route("GET", "/metrics/resource", self._resource_metrics)
         route("GET", "/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("GET", "POST"):
             route(verb, "/exec/{namespace}/{pod}/{container}", self._exec)
@@ -89,6 +93,16 @@ class SimulatedKubelet:
         if pod is None or pod["spec"].get("nodeName") not in self._nodes:
             raise web.HTTPNotFound(text=f'pod "{namespace}/{name}" does not exist')
         return pod
+
+    async def _resource_metrics(self, request: web.Request) -> web.Response:
+        """What the pods of a node use. All nodes are at one address: the API server says which one it means."""
+        from aiohttp import web
+
+        node = request.headers.get(NODE_HEADER, "")
+        if node not in self._nodes:
+            raise web.HTTPNotFound(text=f'node "{node}" is not simulated here')
+        pods = [pod for pod in self._pods.list() if pod["spec"].get("nodeName") == node]
+        return web.Response(text=resource_metrics(pods, self._clock.now()), content_type="text/plain")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         from navarch.node.server.app import log_options

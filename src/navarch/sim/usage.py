@@ -17,6 +17,7 @@ from navarch.api.meta import Obj, annotations_of
 from navarch.api.time import parse_time
 from navarch.kinds.core.resource_lists import requests_of
 from navarch.node import podspec
+from navarch.node.resource_metrics import Sample, exposition
 from navarch.sim.behaviour import PREFIX
 
 _IDLE: Final = {"cpu": Fraction(1, 200), "memory": Fraction(16 << 20)}
@@ -35,6 +36,20 @@ def usage_of(pod: Obj, at: datetime) -> dict[str, tuple[int, int]]:
         for container in _containers(pod)
         if (started := running.get(container["name"])) is not None and started <= at
     }
+
+
+def resource_metrics(pods: Iterable[Obj], now: datetime) -> str:
+    """What the kubelet of a simulated node with these pods says: as if they had used what they use ever since."""
+    now_ms = int(now.timestamp() * 1000)
+    samples = []
+    for pod in pods:
+        metadata, running = pod["metadata"], running_since(pod)
+        for name, (cpu, memory) in usage_of(pod, now).items():
+            used_ns = int(cpu * (now - running[name]).total_seconds())
+            labels = (name, metadata["namespace"], metadata["name"])
+            samples.append(Sample(labels, used_ns, now_ms, memory, now_ms, running[name].timestamp()))
+    node = Sample((), sum(each.cpu_ns for each in samples), now_ms, sum(each.memory for each in samples), now_ms)
+    return exposition(node, samples)
 
 
 def running_since(pod: Obj) -> dict[str, datetime]:

@@ -8,7 +8,7 @@ the HTTP front joins the two connections byte for byte.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
 import aiohttp
@@ -23,7 +23,14 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.connect_options import kubelet_request, options_of
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
-from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target, refuse_simulated, service_target
+from navarch.apiserver.handlers.targets import (
+    Target,
+    is_simulated,
+    kubelet_of,
+    pod_target,
+    refuse_simulated,
+    service_target,
+)
 from navarch.apiserver.relaying import chunks_of
 from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
 from navarch.apiserver.writes import Origin
@@ -68,6 +75,8 @@ _CORS = frozenset(
     }
 )
 _CONNECT_S = 10.0
+_NODE_HEADER = "x-navarch-node"
+_NOTHING: Mapping[str, str] = {}
 
 
 class Connect:
@@ -183,9 +192,12 @@ class Connect:
 
     async def _to_node(self, call: Call, options: Obj) -> Response:
         name = call.route.name.split(":")[0 if call.route.name.count(":") < 2 else 1]
-        return await self._proxied(call, await self._kubelet(name))
+        node = (await self._objects.reading.get(self._core.kind_of(NODES), "", name)).obj()
+        target = kubelet_of(node, self._core.kubelet_tls)
+        # Simulated nodes share their address.
+        return await self._proxied(call, target, {_NODE_HEADER: name} if is_simulated(node) else {})
 
-    async def _proxied(self, call: Call, target: Target) -> Response:
+    async def _proxied(self, call: Call, target: Target, more: Mapping[str, str] = _NOTHING) -> Response:
         path = "/" + call.route.rest
         shown = call.request.path
         if not call.route.rest and not shown.endswith("/"):
@@ -194,7 +206,7 @@ class Connect:
             return Response(301, b"", {"Location": f"{shown}/" + (f"?{query}" if query else "")}, "text/plain")
         prefix = shown[: len(shown) - len(path)] if shown.endswith(path) else shown.rstrip("/")
         proxied = Proxied(target.authority, call.request.headers.get("host", ""), prefix)
-        return await self._forward(call, target, path, call.request.query, proxied=proxied)
+        return await self._forward(call, target, path, call.request.query, proxied=proxied, more=more)
 
     # The wire
 
@@ -207,6 +219,7 @@ class Connect:
         *,
         content_type: str = "",
         proxied: Proxied | None = None,
+        more: Mapping[str, str] = _NOTHING,
     ) -> Response:
         request = call.request
         url = path + ("?" + urlencode(list(query)) if query else "")
@@ -217,6 +230,7 @@ class Connect:
             for name, value in request.headers.items()
             if name not in _HOP_BY_HOP and not name.startswith(IMPERSONATION)
         }
+        headers.update(more)
         try:
             answer = await self._open().request(
                 request.method,

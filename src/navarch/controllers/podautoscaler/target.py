@@ -92,6 +92,22 @@ class Targets:
 
     async def scale(self, target: Target, replicas: int) -> None:
         """Raises StatusError, OSError."""
+        try:
+            await self._write(target, replicas)
+        except StatusError as error:
+            if error.code != 409:
+                raise
+            # Whoever has changed the object meanwhile need not have changed its size.
+            metadata = target.scale["metadata"]
+            now = Target(
+                target.resource,
+                await self._client.get(target.resource, metadata["name"], metadata.get("namespace", ""), "scale"),
+            )
+            if now.replicas != target.replicas:
+                raise
+            await self._write(now, replicas)
+
+    async def _write(self, target: Target, replicas: int) -> None:
         wanted = {**target.scale, "spec": {**(target.scale.get("spec") or {}), "replicas": replicas}}
         await self._client.update(target.resource, wanted, subresource="scale")
 

@@ -155,6 +155,9 @@ def _is_metric(metric: Any) -> bool:
 def _flat(metric: Obj, part: str) -> Obj:
     """A version-2 metric (`part`: target or current) in the flat form: `target.averageValue` → `targetAverageValue`."""
     kind: str = metric.get("type") or ""
+    if not kind:
+        # The status of a metric that could not be had says nothing.
+        return {"type": ""}
     source = metric.get(_SOURCES.get(kind, "")) or {}
     values = source.get(part) or {}
     flat: Obj = {key: source[key] for key in ("name", "container") if key in source}
@@ -173,6 +176,8 @@ def _flat(metric: Obj, part: str) -> Obj:
 def _nested(metric: Obj, part: str) -> Obj:
     """The inverse of `_flat`."""
     kind: str = metric.get("type") or ""
+    if not kind:
+        return {"type": ""}
     flat = metric.get(_SOURCES.get(kind, "")) or {}
     source: Obj = {key: flat[key] for key in ("name", "container") if key in flat}
     if "metricName" in flat:

@@ -16,6 +16,7 @@ from navarch.api.time import format_time
 from navarch.node.engine.observed import moment
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.resource_metrics import Sample, exposition
 from navarch.node.runtime.base import POD_NAME, POD_NAMESPACE, POD_UID, ContainerStats, RuntimeFailure
 
 
@@ -109,7 +110,7 @@ class Statistics:
         memory = _memory()
         cpu_ns = _node_cpu_ns()
         stamp = int(self._parts.clock.now().timestamp() * 1_000_000_000)
-        working_set = max(memory.get("MemTotal", 0) - memory.get("MemAvailable", 0), 0)
+        working_set = _working_set(memory)
         return {
             "nodeName": self._parts.config.node_name,
             "startTime": format_time(_boot_time()),
@@ -164,31 +165,25 @@ class Statistics:
 
     async def resource_metrics(self) -> str:
         """What metrics-server reads."""
-        summary = await self.summary()
-        node = summary["node"]
-        families: dict[str, tuple[str, list[str]]] = {
-            "node_cpu_usage_seconds_total": ("counter", [f" {node['cpu']['usageCoreNanoSeconds'] / 1e9:.9f}"]),
-            "node_memory_working_set_bytes": ("gauge", [f" {node['memory']['workingSetBytes']}"]),
-            "container_cpu_usage_seconds_total": ("counter", []),
-            "container_memory_working_set_bytes": ("gauge", []),
-            "pod_cpu_usage_seconds_total": ("counter", []),
-            "pod_memory_working_set_bytes": ("gauge", []),
-        }
-        for pod in summary["pods"]:
-            place = f'namespace="{pod["podRef"]["namespace"]}",pod="{pod["podRef"]["name"]}"'
-            for kind, labels, stats in [
-                ("pod", place, pod),
-                *(("container", f'container="{c["name"]}",{place}', c) for c in pod["containers"]),
-            ]:
-                cpu, memory = stats["cpu"]["usageCoreNanoSeconds"] / 1e9, stats["memory"]["workingSetBytes"]
-                families[f"{kind}_cpu_usage_seconds_total"][1].append(f"{{{labels}}} {cpu:.9f}")
-                families[f"{kind}_memory_working_set_bytes"][1].append(f"{{{labels}}} {memory}")
-        lines = []
-        for name, (kind, samples) in families.items():
-            lines += [f"# HELP {name} [STABLE] {name.replace('_', ' ')}", f"# TYPE {name} {kind}"]
-            lines += [name + sample for sample in samples]
-        lines += ["# TYPE scrape_error gauge", "scrape_error 0"]
-        return "\n".join(lines) + "\n"
+        now_ms = int(self._parts.clock.now().timestamp() * 1000)
+        working_set = _working_set(_memory())
+        node = Sample((), _node_cpu_ns(), now_ms, working_set, now_ms)
+        try:
+            listed = list(await self._parts.runtime.stats())
+        except (RuntimeFailure, ConnectionError):
+            return exposition(node, [], failed=True)
+        samples = []
+        for stats in listed:
+            worker = self._pods.get(stats.labels.get(POD_UID, ""))
+            instance = None if worker is None else worker.observed.latest(stats.name)
+            if instance is None or instance.id != stats.id or not instance.running:
+                # One that has been replaced would be told beside its successor, under the same name.
+                continue
+            labels = (stats.name, stats.labels.get(POD_NAMESPACE, ""), stats.labels.get(POD_NAME, ""))
+            times = (stats.cpu_at_ns // 1_000_000, stats.memory_at_ns // 1_000_000)
+            started_s = instance.status.started_at_ns / 1e9
+            samples.append(Sample(labels, stats.cpu_ns, times[0], stats.memory_working_set_bytes, times[1], started_s))
+        return exposition(node, samples)
 
 
 def _time(nanoseconds: int) -> str:
@@ -210,6 +205,10 @@ def _disk(path: Path) -> Obj:
 def _memory() -> dict[str, int]:
     lines = Path("/proc/meminfo").read_text().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if ":" in line}
+
+
+def _working_set(memory: Mapping[str, int]) -> int:
+    return max(memory.get("MemTotal", 0) - memory.get("MemAvailable", 0), 0)
 
 
 def _node_cpu_ns() -> int:
