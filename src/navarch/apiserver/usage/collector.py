@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,11 +46,12 @@ class ScrapeError(Exception):
 
 @dataclass(slots=True)
 class _Asked:
-    """A node, and how it went with it. `asked` is the round in which it was asked last, `due` the next one."""
+    """A node, and how it went with it. `asked` counts up over all nodes with each request; `due` is the round in which
+    it is asked next."""
 
     target: Target
     points: NodePoints = field(default_factory=NodePoints)
-    asked: int = -1
+    asked: int = 0
     due: int = 0
     failures: int = 0
 
@@ -58,11 +59,12 @@ class _Asked:
 class Collector:
     """One API server's. `ask` fetches one kubelet's text, and is HTTPS unless a test says otherwise."""
 
-    def __init__(self, core: Core, ask: Callable[[Target], asyncio.Future[str]] | None = None) -> None:
+    def __init__(self, core: Core, ask: Callable[[Target], Awaitable[str]] | None = None) -> None:
         self._core = core
         self._ask = self._fetch if ask is None else ask
         self._nodes: dict[str, _Asked] = {}
         self._round = 0
+        self._count = 0
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -117,13 +119,13 @@ class Collector:
                 self._some.clear()
                 await self._some.wait()
             began = loop.time()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
-                    await self._ask_all()
+            await self._ask_all(began + EVERY_S)
             self._round += 1
             await asyncio.sleep(max(began + EVERY_S - loop.time(), 0.0))
 
-    async def _ask_all(self) -> None:
+    async def _ask_all(self, until: float) -> None:
+        """Begin with no more after `until`, a time of the event loop."""
+        loop = asyncio.get_running_loop()
         due = [(name, asked) for name, asked in self._nodes.items() if asked.due <= self._round]
         # Those that answer come first; among equals, whoever waited longest.
         due.sort(key=lambda each: (each[1].failures > 0, each[1].asked))
@@ -131,6 +133,8 @@ class Collector:
 
         async def in_turn() -> None:
             for name, asked in left:
+                if loop.time() >= until:
+                    return
                 await self._ask_one(name, asked)
 
         async with asyncio.TaskGroup() as tasks:
@@ -138,7 +142,8 @@ class Collector:
                 tasks.create_task(in_turn())
 
     async def _ask_one(self, name: str, asked: _Asked) -> None:
-        asked.asked = self._round
+        self._count += 1
+        asked.asked = self._count
         try:
             scrape = await self._scrape(asked.target)
         except ScrapeError as error:
