@@ -14,13 +14,13 @@ from navarch.apiserver.usage.points import Point, Scrape
 
 _LINE: Final = re.compile(
     r"(node_cpu_usage_seconds_total|node_memory_working_set_bytes|container_cpu_usage_seconds_total"
-    r"|container_memory_working_set_bytes|container_start_time_seconds)(?:\{(.*)\})?\s+(\S+)(?:\s+(-?\d+))?\s*"
+    r"|container_memory_working_set_bytes|container_start_time_seconds)(?:\{(.*)\})?\s+(\S+)(?:\s+(-?\d+))?\s*",
+    re.ASCII,
 )
-_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
 _CPU: Final = "cpu_usage_seconds_total"
 _MEMORY: Final = "memory_working_set_bytes"
 _START: Final = "start_time_seconds"
-# A process that has just been made is shown with less than this, and would show as a pod without memory.
 _NANO: Final = 10**9
 
 
