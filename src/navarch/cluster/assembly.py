@@ -214,9 +214,12 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     embedded = [_resource_metrics(core, world)] if settings.resource_metrics else []
     aggregator = Aggregator(core, server.reader, server.writer, front_proxy, embedded)
     core.metrics.parts += (webhooks.metrics.lines, policies.metrics.lines, aggregator.lines)
+    auditing = _auditing(settings.audit, world) if settings.audit is not None else None
+    if auditing is not None:
+        core.metrics.parts.append(auditing.lines)
     server.use(
         delegate=aggregator,
-        auditing=_auditing(settings.audit, world) if settings.audit is not None else None,
+        auditing=auditing,
         kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
         allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),
         authenticator=_authenticator(settings, tokens, server.reader, world),

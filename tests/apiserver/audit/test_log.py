@@ -82,3 +82,30 @@ def test_what_cannot_be_written_stops_nothing(
     opened(tmp_path / "folder", clock).write(EVENT)
 
     assert "an audit event could not be written" in caplog.text
+
+
+async def test_files_beside_the_log_that_only_look_like_it_stay(tmp_path: Path, clock: SetClock) -> None:
+    path = tmp_path / "audit.log"
+    others = [tmp_path / name for name in ("audit-policy.log", "audit-2.log", "audit-.log", "audit-x.log.gz")]
+    for other in others:
+        other.write_text("mine")
+    log = opened(path, clock, max_size_mb=1, max_backups=1, max_age_days=1)
+    for _ in range(4):
+        log.write({**EVENT, "userAgent": "x" * 700_000})
+        clock.time += timedelta(hours=1)
+    await log.close()
+
+    assert all(other.read_text() == "mine" for other in others)
+    assert len(list(tmp_path.iterdir())) == len(others) + 2
+
+
+async def test_nothing_is_lost_of_what_is_put_aside_within_one_instant(tmp_path: Path, clock: SetClock) -> None:
+    path = tmp_path / "audit.log"
+    log = opened(path, clock, max_size_mb=1, compress=True)
+    for number in range(4):
+        log.write({**EVENT, "auditID": str(number), "userAgent": "x" * 700_000})
+    await log.close()
+
+    texts = [gzip.decompress(each.read_bytes()) for each in sorted(tmp_path.glob("*.gz"))]
+    assert [json.loads(text)["auditID"] for text in (*texts, path.read_bytes())] == ["0", "1", "2", "3"]
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}

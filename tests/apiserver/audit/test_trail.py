@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from navarch.api import protobuf
+from navarch.api.errors import unauthorized
 from navarch.api.meta import Obj
 from navarch.apiserver.audit.policy import parse
 from navarch.apiserver.audit.trail import Auditing, annotate
@@ -25,6 +26,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.events: list[Obj] = []
+        self.failures = 0
 
     def write(self, event: Obj) -> None:
         self.events.append(event)
@@ -240,3 +242,24 @@ async def test_without_a_policy_nobody_hears_and_answers_have_their_names_all_th
     assert len(names) == 4
     assert all(str(UUID(name)) == name for name in names)
     assert named.headers["Audit-Id"] == "mine"
+
+
+async def test_who_is_not_recognized_is_in_the_log_with_how_he_tried(
+    audited: Audited, log: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = audited.at("RequestResponse").server
+
+    async def refuse(request: Request, certificate: Any) -> User:
+        raise unauthorized()
+
+    monkeypatch.setattr(server.core.authenticator, "authenticate", refuse)
+    await server.handle(Request("GET", CONFIG_MAPS, headers={"authorization": "Bearer secret"}))
+
+    (event,) = log.events
+    assert (event["stage"], event["user"]) == ("ResponseStarted", {})
+    assert event["responseStatus"] == {
+        "metadata": {},
+        "message": "Authentication failed, attempted: bearer",
+        "code": 401,
+    }
+    assert "secret" not in str(event)

@@ -77,7 +77,7 @@ async def test_a_list_is_sent_when_it_is_old_enough_and_again_where_it_failed(re
     await sink.close()
 
     assert [event["auditID"] for event in receiver.lists[0]["items"]] == ["a"]
-    assert sink.lost == 0
+    assert sink.failures == 0
 
 
 async def test_what_waits_at_the_end_is_sent(receiver: Receiver) -> None:
@@ -94,5 +94,28 @@ async def test_what_there_is_no_room_for_is_counted(receiver: Receiver) -> None:
     for _ in range(3):
         sink.write({})
 
-    assert sink.lost == 2
+    assert sink.failures == 2
     await sink.close()
+
+
+async def test_what_does_not_fit_is_counted_and_told_once(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    sink = webhook(receiver, buffer=2, wait_s=3600.0)
+    for number in range(50):
+        sink.write({"auditID": str(number)})
+    await sink.close()
+
+    assert sink.failures == 48
+    assert caplog.text.count("are being lost") == 1
+    assert [event["auditID"] for event in receiver.lists[0]["items"]] == ["0", "1"]
+
+
+async def test_what_is_on_its_way_when_the_server_stops_is_sent_once_more(receiver: Receiver) -> None:
+    receiver.failures = 1
+    sink = webhook(receiver, wait_s=0.0, backoff_s=3600.0)
+    sink.write({"auditID": "a"})
+    while receiver.failures:
+        await asyncio.sleep(0.01)
+    sink.write({"auditID": "b"})
+    await sink.close()
+
+    assert [event["auditID"] for events in receiver.lists for event in events["items"]] == ["a", "b"]

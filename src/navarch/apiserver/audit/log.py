@@ -1,18 +1,21 @@
 """The audit log as a file: a line for each event, rotated by size, with the oldest files deleted.
 
 In: events.  Out: lines in JSON, or in Kubernetes' older form of text.  A line is with the operating system when its
-request is answered.
+request is answered. What is put aside is compressed, and the oldest of it deleted, while events go on.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,6 +27,8 @@ from navarch.world import World
 log = logging.getLogger(__name__)
 
 STANDARD_OUTPUT: Final = "-"
+_PACKED: Final = ".gz"
+_WHEN: Final = "%Y-%m-%dT%H-%M-%S"
 _MEGABYTE: Final = 1 << 20
 # What the log is rotated at where nobody says.
 _SIZE_MB: Final = 100
@@ -50,6 +55,10 @@ class AuditLog:
         self._limit = (settings.max_size_mb or _SIZE_MB) * _MEGABYTE
         self._file: BinaryIO | None = None
         self._size = 0
+        # What was put aside and has not been looked after yet, and what does that.
+        self._aside: list[Path] = []
+        self._tidying: asyncio.Task[None] | None = None
+        self.failures = 0
 
     def write(self, event: Obj) -> None:
         """What cannot be written is logged: a request is answered all the same, as by Kubernetes."""
@@ -60,12 +69,15 @@ class AuditLog:
             file.flush()
             self._size += len(line)
         except OSError as error:
+            self.failures += 1
             log.error("an audit event could not be written: %s", error)
 
     async def close(self) -> None:
         if self._file is not None and self._settings.path != STANDARD_OUTPUT:
             self._file.close()
         self._file = None
+        if self._tidying is not None:
+            await self._tidying
 
     def _opened(self, more: int) -> BinaryIO:
         if self._file is None:
@@ -84,26 +96,51 @@ class AuditLog:
         assert self._file is not None
         self._file.close()
         path, now = Path(self._settings.path), self._world.now()
-        backup = path.with_name(f"{path.stem}-{now:%Y-%m-%dT%H-%M-%S}.{now.microsecond // 1000:03}{path.suffix}")
+        backup = _backup(path, now)
+        while backup.exists() or backup.with_name(backup.name + _PACKED).exists():
+            now += timedelta(milliseconds=1)
+            backup = _backup(path, now)
         path.replace(backup)
-        if self._settings.compress:
-            with backup.open("rb") as plain, gzip.open(f"{backup}.gz", "wb") as packed:
-                shutil.copyfileobj(plain, packed)
-            backup.unlink()
         self._file, self._size = _private(path), 0
-        self._forget_old(path, now)
+        self._aside.append(backup)
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._tidy(), name="audit log")
 
-    def _forget_old(self, path: Path, now: datetime) -> None:
-        backups = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}*"), reverse=True)
+    async def _tidy(self) -> None:
+        """Compressing a large file takes seconds, in which others want to be served."""
+        while self._aside:
+            try:
+                await self._world.in_thread(self._look_after, self._aside.pop(0), self._world.now())
+            except OSError as error:
+                log.error("what was put aside of the audit log cannot be looked after: %s", error)
+
+    def _look_after(self, backup: Path, now: datetime) -> None:
+        if self._settings.compress:
+            packed = backup.with_name(backup.name + _PACKED)
+            with backup.open("rb") as plain, _private(packed) as file, gzip.open(file, "wb") as into:
+                shutil.copyfileobj(plain, into)
+            backup.unlink()
         settings = self._settings
-        if settings.max_backups:
-            for old in backups[settings.max_backups :]:
+        backups = sorted(_backups(Path(settings.path)), reverse=True)
+        oldest = now - timedelta(days=settings.max_age_days)
+        for index, (when, old) in enumerate(backups):
+            if (settings.max_backups and index >= settings.max_backups) or (settings.max_age_days and when < oldest):
                 old.unlink(missing_ok=True)
-        if settings.max_age_days:
-            oldest = (now - timedelta(days=settings.max_age_days)).timestamp()
-            for backup in backups:
-                if backup.exists() and backup.stat().st_mtime < oldest:
-                    backup.unlink()
+
+
+def _backup(path: Path, when: datetime) -> Path:
+    return path.with_name(f"{path.stem}-{when:{_WHEN}}.{when.microsecond // 1000:03}{path.suffix}")
+
+
+def _backups(path: Path) -> Iterator[tuple[datetime, Path]]:
+    """What was put aside of a log, and when; other files beside it may have names that begin as its own does."""
+    for each in path.parent.iterdir():
+        name = each.name.removesuffix(_PACKED)
+        if not (name.startswith(f"{path.stem}-") and name.endswith(path.suffix)):
+            continue
+        text = name[len(path.stem) + 1 : len(name) - len(path.suffix)]
+        with contextlib.suppress(ValueError):
+            yield datetime.strptime(text, f"{_WHEN}.%f").replace(tzinfo=UTC), each
 
 
 def _private(path: Path) -> BinaryIO:

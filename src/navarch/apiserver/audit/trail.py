@@ -9,7 +9,7 @@ way what they found.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -59,6 +59,11 @@ def annotate(key: str, value: str, least: str = METADATA) -> None:
 
 
 class Sink(Protocol):
+    """`failures` counts the events that did not get where they should."""
+
+    @property
+    def failures(self) -> int: ...
+
     def write(self, event: Obj) -> None: ...
 
     async def close(self) -> None: ...
@@ -69,6 +74,10 @@ class Sinks:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
+
+    @property
+    def failures(self) -> int:
+        return sum(sink.failures for sink in self._sinks)
 
     def write(self, event: Obj) -> None:
         for sink in self._sinks:
@@ -87,6 +96,8 @@ class Auditing:
         self.sink = sink
         self.world = world
         self.ids = audit_ids(world)
+        self.events = 0
+        self.levels = dict.fromkeys(LEVELS, 0)
 
     def begin(self, request: Request, route: Route, verb: str) -> Trail:
         trail = Trail(self, request, route, verb)
@@ -95,6 +106,19 @@ class Auditing:
 
     def now(self) -> str:
         return format_micro_time(self.world.now())
+
+    def lines(self) -> Iterator[str]:
+        """For `/metrics`."""
+        yield "# HELP apiserver_audit_event_total Counter of audit events generated and sent to the audit backend."
+        yield "# TYPE apiserver_audit_event_total counter"
+        yield f"apiserver_audit_event_total {self.events}"
+        yield "# HELP apiserver_audit_level_total Counter of policy levels for audit events (1 per request)."
+        yield "# TYPE apiserver_audit_level_total counter"
+        for level, count in self.levels.items():
+            yield f'apiserver_audit_level_total{{level="{level}"}} {count}'
+        yield "# HELP apiserver_audit_error_total Counter of audit events that failed to be audited properly."
+        yield "# TYPE apiserver_audit_error_total counter"
+        yield f"apiserver_audit_error_total {self.sink.failures}"
 
 
 class Trail:
@@ -158,6 +182,10 @@ class Trail:
         if self._rule is None:
             # Nobody knows who it was.
             self._decide(_UNKNOWN)
+            self._status = {"metadata": {}, "message": _attempted(self._request), "code": response.status}
+            self._log(STARTED)
+            response.headers = {**response.headers, HEADER: self.audit_id}
+            return response
         if isinstance(response.body, Pieces) and self._level >= LEVELS.index(REQUEST_RESPONSE):
             # All of it is logged.
             response.body = await response.body.joined()
@@ -185,6 +213,7 @@ class Trail:
     def _decide(self, user: User) -> None:
         self._rule = self._auditing.policy.rule_for(user, self._attributes)
         self._level = LEVELS.index(self._rule.level)
+        self._auditing.levels[self._rule.level] += 1
 
     def _note(self, response: Response) -> None:
         """What is said of the answer: its code, what an error says, all of it if that is wanted."""
@@ -239,6 +268,7 @@ class Trail:
         event["stageTimestamp"] = self._received if stage == RECEIVED else self._auditing.now()
         if self.annotations and stage != RECEIVED:
             event["annotations"] = dict(self.annotations)
+        self._auditing.events += 1
         self._auditing.sink.write(event)
 
     def _object_reference(self) -> Obj:
@@ -254,6 +284,14 @@ class Trail:
             "subresource": asked.subresource,
         }
         return {name: value for name, value in stated.items() if value}
+
+
+def _attempted(request: Request) -> str:
+    """How whoever was not recognized has tried to be."""
+    scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
+    if scheme in ("basic", "bearer"):
+        return f"Authentication failed, attempted: {scheme}"
+    return "Authentication failed, no credentials provided"
 
 
 def _user(user: User) -> Obj:

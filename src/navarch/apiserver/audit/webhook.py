@@ -41,12 +41,19 @@ class AuditWebhook:
         self._waiting: list[Obj] = []
         self._enough = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
-        self.lost = 0
+        self.failures = 0
+        self._losing = False
+        # What is on its way; it waits again if its sender is stopped.
+        self._under_way: list[Obj] = []
+        self._line = asyncio.Lock()
 
     def write(self, event: Obj) -> None:
         if len(self._waiting) >= self._settings.buffer:
-            self.lost += 1
-            log.error("an audit event was lost: the webhook's buffer is full")
+            if not self._losing:
+                # Once: a line for each would fill the disk as long as the other end is away.
+                log.error("audit events are being lost: the webhook's buffer is full")
+            self._losing = True
+            self.failures += 1
             return
         self._waiting.append(event)
         if self._sending is None:
@@ -56,13 +63,16 @@ class AuditWebhook:
 
     async def close(self) -> None:
         """Send what waits, once, within a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_S), self._line:
+                # Nothing is in the middle of being sent, so that nothing comes twice.
+                if self._sending is not None:
+                    self._sending.cancel()
+                if last := [*self._under_way, *self._waiting]:
+                    await self._sent(last)
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        if self._waiting:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_S):
-                    await self._sent(self._waiting)
 
     async def _run(self) -> None:
         settings = self._settings
@@ -73,17 +83,24 @@ class AuditWebhook:
             batch, self._waiting = self._waiting[: settings.most], self._waiting[settings.most :]
             if len(self._waiting) < settings.most:
                 self._enough.clear()
+            self._under_way = batch
             if batch:
                 await self._deliver(batch)
+            self._under_way = []
+            if self._losing:
+                self._losing = False
+                log.error("audit events are kept again; %d were lost so far", self.failures)
 
     async def _deliver(self, batch: Sequence[Obj]) -> None:
         delay_s = self._settings.backoff_s
         for _ in range(_ATTEMPTS):
-            if await self._sent(batch):
-                return
+            async with self._line:
+                if await self._sent(batch):
+                    self._under_way = []
+                    return
             await asyncio.sleep(delay_s)
             delay_s *= _FACTOR
-        self.lost += len(batch)
+        self.failures += len(batch)
         log.error("%d audit events were lost: the webhook does not take them", len(batch))
 
     async def _sent(self, batch: Sequence[Obj]) -> bool:
