@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from navarch.api.features import Features, gates_of
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.time import format_time
@@ -109,11 +110,13 @@ class Core:
     deciding: Callable[[User, RequestAttributes], Awaitable[Decision]] | None = None
     # What keeps a log of requests, where one is kept.
     auditing: Auditing | None = None
+    features: Features = field(init=False)
     # How long what `Strategy.expires` says is kept.
     event_ttl_s: float = 3600.0
 
     def __post_init__(self) -> None:
         self.work = LongWork(self.world)
+        self.features = Features(gates_of(self.served.schemas.version))
         self.encodings = Encodings(self.work)
         self.webhooks = WebhookClient(Services(self.caches, self.world), self.world)
 

@@ -105,6 +105,11 @@ class WatchCache:
         self._watchers: dict[tuple[str, str], dict[Watcher, None]] = {}
         self._hints: dict[str, tuple[bytes, Mapping[str, str], Mapping[str, str]]] = {}
 
+    def labels_of(self, name: str) -> Mapping[str, str] | None:
+        """Of an object without a namespace; None where there is none."""
+        cached = self.get("", name)
+        return None if cached is None else cached.labels
+
     def __len__(self) -> int:
         return len(self._entries)
 

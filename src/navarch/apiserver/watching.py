@@ -13,7 +13,7 @@ from typing import Protocol
 
 import orjson
 
-from navarch.api.errors import StatusError, unexplained
+from navarch.api.errors import StatusError, forbidden_field, invalid, unexplained
 from navarch.apiserver.caches import too_old
 from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, bookmark_metadata, watch_line
 from navarch.apiserver.core import Core
@@ -51,6 +51,9 @@ class WatchOptions:
 def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, core: Core) -> WatchOptions:
     """Raises StatusError 400, 422, 500 (for a version that is none)."""
     options = list_options_of(request.query) if request.query else EVERYTHING
+    if not core.features.on("WatchList") and any(key == "sendInitialEvents" for key, _ in request.query):
+        why = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+        raise invalid("ListOptions", "meta.k8s.io", "", [forbidden_field("sendInitialEvents", why)])
     selection = selection_of(options, kind, namespace, name)
     version = options.version
     if why := wrong_version(version or "0"):

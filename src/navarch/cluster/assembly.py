@@ -3,6 +3,7 @@ cluster inside a test are both assembled here."""
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api import schema
+from navarch.api.features import ACTING, FeatureError, Features
+from navarch.api.features import parse as parse_features
 from navarch.api.meta import Obj
 from navarch.apiserver.admission import configuration
 from navarch.apiserver.admission.base import Reader
@@ -73,8 +76,14 @@ from navarch.store.encryption.config import read as read_encryption
 from navarch.store.encryption.store import EncryptedStore
 from navarch.world import RealWorld, World
 
+log = logging.getLogger(__name__)
+
 # What a configuration that is read again cannot begin or end.
 _BUILT_IN: Final = frozenset({"Node", "RBAC"})
+_GATED_PLUGINS: Final = {
+    "MutatingAdmissionPolicy": "MutatingAdmissionPolicy",
+    "PodTopologyLabelsAdmission": "PodTopologyLabels",
+}
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
 
 
@@ -134,6 +143,7 @@ def flags_of(settings: ServerSettings) -> dict[str, str]:
         "authorization-mode": ",".join(settings.authorization_modes),
         "client-ca-file": str(settings.client_ca or ""),
         "event-ttl": f"{settings.event_ttl_s:g}s",
+        "feature-gates": ",".join(settings.feature_gates),
         "runtime-config": settings.runtime_config,
         "secure-port": str(settings.port),
         "service-account-issuer": ",".join(settings.issuers),
@@ -202,9 +212,13 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         fairness=settings.fairness,
     )
     server.show_flags(flags_of(settings))
+    features = _features(settings)
+    server.core.features = features
+    server.core.metrics.parts.append(features.lines)
     tokens = make_tokens(settings, server.reader, world)
     core, proxy = server.core, settings.front_proxy
 
+    nodes = core.caches.of(NODES)
     versions = Versions(core.encodings, core.schemas)
     types = TypeChecking(lambda: core.served, Client(LocalTransport(server.as_user(LOOPBACK))))
     requests = Requests(server.reader, versions, core.decide_at_once, core.decide, world)
@@ -227,12 +241,13 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         admission=default_chain(
             server.reader,
             server.writer,
-            _admission(settings),
+            _admission(settings, features),
             world,
             authorize=core.decide,
             rules=lambda user, namespace: server.core.authorizer.rules(user, namespace),
             policies=policies,
             webhooks=webhooks,
+            labels_of_node=lambda name: nodes.labels_of(name),
         ),
     )
     server.chores.append(Chore("types of policies", SWEEP_EVERY_S, types.sweep))
@@ -282,6 +297,18 @@ def _resource_metrics(core: Core, world: World) -> ResourceMetrics:
     return ResourceMetrics(core, Figures(core, collector, usage_of), collector)
 
 
+def _features(settings: ServerSettings) -> Features:
+    """Raises ConfigError."""
+    try:
+        features = parse_features(settings.feature_gates, settings.kubernetes_version)
+    except FeatureError as error:
+        stated = ",".join(settings.feature_gates)
+        raise ConfigError(f'invalid argument "{stated}" for "--feature-gates" flag: {error}') from None
+    for name in features.changed.keys() - ACTING:
+        log.info("the feature gate %s changes nothing here", name)
+    return features
+
+
 def _encrypted(store: Store, configuration: Path | None) -> Store:
     """Raises ConfigError."""
     if configuration is None:
@@ -323,17 +350,20 @@ def _authenticator(
         anonymous_paths=anonymous.paths,
         sources=sources,
         clock=world,
+        certificate_uids=_features(settings).on("AllowParsingUserUIDFromCertAuth"),
     )
 
 
-def _admission(settings: ServerSettings) -> AdmissionConfig:
+def _admission(settings: ServerSettings, features: Features) -> AdmissionConfig:
     """Raises ConfigError."""
     file = settings.admission
     try:
         pods = configuration.read(file) if file is not None else PodSecurityConfig()
     except configuration.AdmissionConfigError as error:
         raise ConfigError(f"failed to read plugin config: {error}") from None
-    return AdmissionConfig(settings.disabled_plugins, settings.enabled_plugins, pods)
+    off = {plugin for gate, plugin in _GATED_PLUGINS.items() if not features.on(gate)}
+    audiences = features.on("ServiceAccountNodeAudienceRestriction")
+    return AdmissionConfig(settings.disabled_plugins | off, settings.enabled_plugins, pods, node_audiences=audiences)
 
 
 def _auditing(settings: AuditSettings, world: World) -> Auditing | None:

@@ -128,6 +128,8 @@ class ServerSettings:
     runtime_config: str = ""
     # Whether what nodes and pods use is collected and served (metrics.k8s.io).
     resource_metrics: bool = False
+    # `name=true`, `name=false`.
+    feature_gates: tuple[str, ...] = ()
 
     @property
     def service_address(self) -> str:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import jwt
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from navarch.api.errors import StatusError
 from navarch.apiserver.auth.access_webhook import REQUESTS, AccessWebhook, AccessWebhookSettings
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.base import Decision, RequestAttributes
@@ -185,3 +192,30 @@ async def test_what_others_forbid_inside_a_request_is_forbidden(server: ApiServe
 
     assert (impersonating, creating) == (403, 403)
     assert [attributes.verb for attributes in asked] == ["patch", "create", "impersonate"]
+
+
+def certificate(*uids: str) -> bytes:
+    """A client's, in DER form."""
+    named = [x509.NameAttribute(NameOID.COMMON_NAME, "jane"), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "devs")]
+    named += [x509.NameAttribute(ObjectIdentifier("1.3.6.1.4.1.57683.2"), uid) for uid in uids]
+    subject, now = x509.Name(named), datetime.now(UTC)
+    built = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(SIGNED_WITH.public_key())
+    built = built.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    return built.sign(SIGNED_WITH, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+async def test_a_certificate_names_its_users_uid_and_itself(tmp_path: Any) -> None:
+    tokens, shown = World(tmp_path).tokens, certificate("u1")
+    extra = {"authentication.kubernetes.io/credential-id": (f"X509SHA256={sha256(shown).hexdigest()}",)}
+    groups = ("devs", "system:authenticated")
+
+    user = await ClusterAuthenticator(tokens).authenticate(Request("GET", "/"), shown)
+    without = await ClusterAuthenticator(tokens, certificate_uids=False).authenticate(Request("GET", "/"), shown)
+
+    assert user == User("jane", groups, "u1", extra)
+    assert without == User("jane", groups, "", extra)
+
+
+async def test_a_certificate_with_several_uids_is_nobodys(tmp_path: Any) -> None:
+    with pytest.raises(StatusError, match="Unauthorized"):
+        await ClusterAuthenticator(World(tmp_path).tokens).authenticate(Request("GET", "/"), certificate("a", "b"))

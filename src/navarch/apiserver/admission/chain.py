@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
+from navarch.api.meta import labels_of
 from navarch.apiserver.admission.always_pull_images import AlwaysPullImages
 from navarch.apiserver.admission.base import NOBODY, Interested, Plugin, Reader, Writer
 from navarch.apiserver.admission.certificates import (
@@ -27,6 +29,7 @@ from navarch.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.parameter_reading import ParameterReading
 from navarch.apiserver.admission.pod_security import PodSecurity
+from navarch.apiserver.admission.pod_topology_labels import LabelsOf, PodTopologyLabels
 from navarch.apiserver.admission.policies import MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy
 from navarch.apiserver.admission.priority import Priority
 from navarch.apiserver.admission.resource_quota import ResourceQuota
@@ -38,6 +41,7 @@ from navarch.apiserver.admission.toleration_seconds import DefaultTolerationSeco
 from navarch.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, Webhooks
 from navarch.apiserver.auth.base import Decide
 from navarch.kinds.base import Kind
+from navarch.kinds.resources import NODES
 from navarch.world import World
 
 _REMEMBERED: Final = 8192
@@ -45,11 +49,13 @@ _REMEMBERED: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class AdmissionConfig:
-    """`disabled` names plugins that shall not run, `enabled` such that do not run by default."""
+    """`disabled` names plugins that shall not run, `enabled` such that do not run by default; `node_audiences`: whether
+    it matters for whom a node asks for tokens."""
 
     disabled: frozenset[str] = frozenset()
     enabled: frozenset[str] = frozenset()
     pod_security: PodSecurityConfig = field(default_factory=PodSecurityConfig)
+    node_audiences: bool = True
 
 
 def _having(plugins: Iterable[Plugin], hook: str) -> tuple[Plugin, ...]:
@@ -105,6 +111,7 @@ def default_chain(
     more: Callable[[], Iterable[Plugin]] = tuple,
     policies: Policies | None = None,
     webhooks: Webhooks | None = None,
+    labels_of_node: LabelsOf | None = None,
 ) -> Chain:
     """Kubernetes' default plugins in Kubernetes' order. `authorize` decides what a signer's name is needed for, with
     `rules` (what a user holds) also who may give permissions away; `more` gives plugins that run before `policies`,
@@ -115,7 +122,7 @@ def default_chain(
         NamespaceLifecycle(reader),
         LimitRanger(reader),
         ServiceAccount(reader, world),
-        NodeRestriction(reader, authorize),
+        NodeRestriction(reader, authorize, audiences=config.node_audiences),
         TaintNodesByCondition(),
         PodSecurity(reader, config.pod_security),
         Priority(reader),
@@ -127,6 +134,7 @@ def default_chain(
         CertificateSubjectRestriction(),
         DefaultStorageClass(reader),
         DefaultIngressClass(reader),
+        PodTopologyLabels(labels_of_node or partial(_labels_of_node, reader)),
         *more(),
         *(() if policies is None else (MutatingAdmissionPolicy(policies), ValidatingAdmissionPolicy(policies))),
         *(() if policies is None else (policies.types,)),
@@ -139,3 +147,8 @@ def default_chain(
     if policies is not None and authorize is not None:
         chosen.append(ParameterReading(reader, authorize, policies.params))
     return Chain(chosen)
+
+
+def _labels_of_node(reader: Reader, name: str) -> Mapping[str, str] | None:
+    node = reader.get(NODES, "", name)
+    return None if node is None else labels_of(node)

@@ -51,8 +51,10 @@ class NodeRestriction(Plugin):
     operations = frozenset({"CREATE", "UPDATE", "DELETE"})
     subresources = None
 
-    def __init__(self, reader: Reader, authorize: Decide | None = None) -> None:
+    def __init__(self, reader: Reader, authorize: Decide | None = None, *, audiences: bool = True) -> None:
+        """`audiences`: whether it matters for whom a node asks for tokens."""
         self._reader = reader
+        self._restricts_audiences = audiences
         self._authorize = authorize
         self._checks: dict[tuple[str, str], Callable[[Attributes, str], Awaitable[None] | None]] = {
             ("", "pods"): self._check_pod,
@@ -233,7 +235,7 @@ class NodeRestriction(Plugin):
 
     async def _check_audience(self, attributes: Attributes, pod: Obj, audience: str) -> None:
         """A token is for whom the pod's volumes ask for tokens, unless the node has the right to ask for others."""
-        if audience in self._audiences(pod):
+        if not self._restricts_audiences or audience in self._audiences(pod):
             return
         user, namespace = attributes.user, attributes.namespace
         asked = RequestAttributes(

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -305,6 +306,8 @@ class Aggregator:
 
     async def handle(self, request: Request, remote: Remote, user: User) -> Response:
         """A request for what another server serves."""
+        if user.uid and not self._core.features.on("RemoteRequestHeaderUID"):
+            user = replace(user, uid="")
         if remote.name not in self._available:
             return unavailable()
         return await self._proxy.forward(request, user, remote)

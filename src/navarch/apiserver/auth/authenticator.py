@@ -8,6 +8,7 @@ the user is anonymous; with wrong ones the request is refused.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ from navarch.world import Clock, SystemClock
 UNTRUSTED: Final = b"untrusted"
 """Stands for a client certificate that nobody here has signed."""
 _AUTHENTICATED = "system:authenticated"
+# The part of a certificate's subject that is its user's uid, and where the user says which certificate it was.
+_UID = "1.3.6.1.4.1.57683.2"
+_CREDENTIAL = "authentication.kubernetes.io/credential-id"
 _CACHE_LIMIT = 1024
 
 
@@ -47,12 +51,14 @@ class ClusterAuthenticator:
         anonymous_paths: frozenset[str] | None = None,
         sources: Sequence[TokenSource] = (),
         clock: Clock | None = None,
+        certificate_uids: bool = True,
     ) -> None:
         self._sources = tuple(sources)
         self._anonymous_paths = anonymous_paths
         self._tokens = tokens
         self._static = {token.encode(): user for token, user in (static_tokens or {}).items()}
         self._anonymous = anonymous
+        self._certificate_uids = certificate_uids
         self._clock = clock or SystemClock()
         self._certificates: dict[bytes, _Certified] = {}
 
@@ -117,7 +123,7 @@ class ClusterAuthenticator:
         known = self._certificates.get(peer_cert)
         if known is None:
             try:
-                known = _certified_by_der(peer_cert)
+                known = _certified_by_der(peer_cert, uids=self._certificate_uids)
             except ValueError:
                 return None
             if len(self._certificates) >= _CACHE_LIMIT:
@@ -148,16 +154,21 @@ def _names_of_mapping(certificate: Mapping[str, Any]) -> tuple[str, tuple[str, .
     return common_name, tuple(value for key, value in names if key == "organizationName")
 
 
-def _certified_by_der(der: bytes) -> _Certified:
+def _certified_by_der(der: bytes, *, uids: bool) -> _Certified:
     """Raises ValueError."""
     from cryptography import x509
-    from cryptography.x509.oid import NameOID
+    from cryptography.x509.oid import NameOID, ObjectIdentifier
 
     certificate = x509.load_der_x509_certificate(der)
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     name = str(common[0].value) if common else ""
-    user = _user_of_names(name, tuple(str(attribute.value) for attribute in organizations))
+    groups = tuple(str(attribute.value) for attribute in organizations)
+    stated = certificate.subject.get_attributes_for_oid(ObjectIdentifier(_UID)) if uids else []
+    if len(stated) > 1 or (stated and not stated[0].value):
+        raise ValueError("a certificate names one uid or none")
+    fingerprint = f"X509SHA256={hashlib.sha256(der).hexdigest()}"
+    user = User(name, (*groups, _AUTHENTICATED), str(stated[0].value) if stated else "", {_CREDENTIAL: (fingerprint,)})
     return _Certified(user, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 

@@ -145,7 +145,7 @@ class Connect:
 
     async def _authorize_upgrade(self, call: Call) -> None:
         """A WebSocket begins with a GET, but who may only read may not run commands by it.  Raises StatusError 403."""
-        if call.verb == "create":
+        if call.verb == "create" or not self._core.features.on("AuthorizePodWebsocketUpgradeCreatePermission"):
             return
         route, name = call.route, call.route.name
         asked = RequestAttributes("create", "", "v1", "pods", route.subresource, call.namespace, name)

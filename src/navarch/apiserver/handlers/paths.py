@@ -73,11 +73,11 @@ class Paths:
             return self._metrics()
         if route.path == "/metrics/slis":
             return self.health.slis()
-        if route.path == "/statusz":
+        if route.path == "/statusz" and self._core.features.on("ComponentStatusz"):
             return self._statusz(request)
         if route.path == _PRIORITY_LEVELS and self.priority_levels is not None:
             return Response(200, self.priority_levels().encode(), {}, "text/plain; charset=utf-8")
-        if route.path == "/flagz":
+        if route.path == "/flagz" and self._core.features.on("ComponentFlagz"):
             return zpages.flagz(request, self.flags)
         issuer = self._core.token_issuer
         if issuer is not None and path == _OPENID_CONFIGURATION:

@@ -270,9 +270,11 @@ def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
         "spec": {**spec, "nodeName": node},
         "status": {**status, "conditions": conditions},
     }
-    for field in ("annotations", "labels"):
-        if stated.get(field):
-            pod["metadata"][field] = {**(metadata.get(field) or {}), **stated[field]}
+    if annotations := stated.get("annotations"):
+        pod["metadata"]["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+    if labels := stated.get("labels"):
+        # What the pod says of itself stays.
+        pod["metadata"]["labels"] = {**labels, **(metadata.get("labels") or {})}
     pod["status"].pop("nominatedNodeName", None)
     return pod
 

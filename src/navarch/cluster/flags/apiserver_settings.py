@@ -251,6 +251,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "encryption-provider-config-automatic-reload": ("encryption_reloads", Flags.switch),
     "enable-priority-and-fairness": ("fairness", Flags.switch),
     "event-ttl": ("event_ttl_s", Flags.seconds),
+    "feature-gates": ("feature_gates", Flags.texts),
     "max-mutating-requests-inflight": ("writing_in_flight", Flags.number),
     "max-requests-inflight": ("reading_in_flight", Flags.number),
     "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
@@ -268,6 +269,7 @@ _FOR_CLUSTERS: Final = """
     admission-control-config-file
     anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
     enable-admission-plugins enable-bootstrap-token-auth enable-priority-and-fairness encryption-provider-config
+    feature-gates
     encryption-provider-config-automatic-reload
     max-mutating-requests-inflight max-requests-inflight service-account-jwks-uri service-account-key-file
     token-auth-file
