@@ -20,10 +20,10 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.memo import memo
+from navarch.apiserver import web
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.impersonation import BETWEEN, PREFIX
 from navarch.apiserver.pieces import Pieces

@@ -15,11 +15,11 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterable
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11
 from aiohttp.http import HttpProcessingError
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
-from navarch.apiserver import connection
+from navarch.apiserver import connection, web
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns

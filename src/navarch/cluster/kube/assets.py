@@ -46,7 +46,7 @@ def write(folder: Path, *, kubectl: str | None, kubernetes_version: str = "") ->
     client = f"-I -S {shlex.quote(str(Path(warm_client.__file__)))}"
     _write_program(folder, "kube-apiserver", client, version)
     (folder / "kube-apiserver.help").write_text(help_text(ABOUT, "kube-apiserver", FLAGS.values()))
-    _write_program(folder, "etcd", f"-m {etcd.__name__}", "")
+    _write_program(folder, "etcd", f"-m {etcd.__name__}", version)
     (folder / "etcd.help").write_text(help_text(etcd.ABOUT, "etcd", etcd.FLAGS.values()))
     if kubectl is None:
         _replace(folder / "kubectl", _NO_KUBECTL)

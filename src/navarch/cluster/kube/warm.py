@@ -29,8 +29,13 @@ def main(descriptor: int) -> int:
     listening = socket.socket(fileno=descriptor)
     load("navarch.cluster.kube.apiserver_run")
     load("navarch.cluster.flags.apiserver_settings")
+    from navarch.api import schema
     from navarch.cluster.kube import apiserver
+    from navarch.cluster.kube.environment import kubernetes_version
+    from navarch.kinds.registry import builtin
 
+    # Kept by those who make them.
+    builtin(schema.load(kubernetes_version()))
     with selectors.DefaultSelector() as waiting:
         waiting.register(listening, selectors.EVENT_READ)
         waiting.register(sys.stdin.fileno(), selectors.EVENT_READ)
