@@ -216,6 +216,28 @@ class ControlPlane:
         }
         server.start([f"--{name}={value}" for name, value in flags.items() if value is not None])
 
+    def start_as_java_does(self) -> None:
+        """fabric8's kube-api-test: words apart, flags twice, the serving key for tokens, a client's own certificate as
+        the authority of clients."""
+        folder, data = self._folders[1], self._folders[0]
+        certificate, serving_key = self.serving.serving()
+        (folder / "apiserver.crt").write_bytes(certificate)
+        (folder / "apiserver.key").write_bytes(serving_key)
+        (folder / "client.crt").write_bytes(self.users.pem())
+        etcd, peer = f"http://0.0.0.0:{self.etcd.port}", f"http://localhost:{_free_port()}"
+        words = ["-data-dir", data / "data", "-wal-dir", data / "wal", "--listen-client-urls", etcd]
+        words += ["--advertise-client-urls", etcd, "--initial-cluster", f"default={peer}"]
+        words += ["--initial-advertise-peer-urls", peer, "--listen-peer-urls", peer]
+        self.etcd.start([str(word) for word in words])
+        tokens = ["--service-account-signing-key-file", folder / "apiserver.key"]
+        words = ["--cert-dir", folder, "--secure-port", self.apiserver.port, "--etcd-servers", etcd]
+        words += ["--authorization-mode", "RBAC", "--service-account-issuer", "https://localhost", *tokens, *tokens]
+        words += ["--service-account-key-file", folder / "apiserver.key"]
+        words += ["--service-account-issuer", folder / "apiserver.crt"]
+        words += ["--disable-admission-plugins", "ServiceAccount", "--client-ca-file", folder / "client.crt"]
+        words += ["--service-cluster-ip-range", "10.0.0.0/24", "--allow-privileged"]
+        self.apiserver.start([str(word) for word in words])
+
     def kubeconfig(self, name: str = "default", groups: tuple[str, ...] = ("system:masters",)) -> Path:
         """As `AddUser(…).KubeConfig()` makes it."""
         folder = self._folders[1]

@@ -95,6 +95,28 @@ def test_tokens_are_signed_with_the_key_of_the_harness(start: Start) -> None:
     assert reviewed["user"]["username"] == "system:serviceaccount:default:robot"
 
 
+def test_a_harness_in_java_starts_a_control_plane_and_kills_it(assets: Path) -> None:
+    plane = ControlPlane(assets)
+    try:
+        plane.start_as_java_does()
+        admin = Kubectl(plane)
+        admin("create", "serviceaccount", "robot")
+        claims = json.loads(base64.urlsafe_b64decode(admin("create", "token", "robot").split(".")[1] + "=="))
+
+        assert admin("get", "namespace", "default", "-o", "jsonpath={.status.phase}") == "Active"
+        assert claims["iss"] == "https://localhost"
+        # It was ready before it was asked for: the process that etcd started serves.
+        assert plane.apiserver.process is not None
+        assert "warm_client" in Path(f"/proc/{plane.apiserver.process.pid}/cmdline").read_text()
+        for program in (plane.apiserver, plane.etcd):
+            assert program.process is not None
+            program.process.kill()
+            program.process.wait()
+        _eventually(lambda: not _answers(plane.apiserver.port))
+    finally:
+        plane.stop()
+
+
 def test_an_api_server_that_is_started_again_over_the_same_etcd_has_its_objects(start: Start) -> None:
     plane = start()
     admin = Kubectl(plane)

@@ -41,19 +41,24 @@ def _become(arguments: list[str]) -> int:
 
 def _warm(arguments: list[str]) -> str | None:
     """The socket of the server that the etcd of the command line has warm, if it has one."""
-    for argument in arguments:
-        name, _, value = argument.partition("=http://")
-        if name == "--etcd-servers":
-            host, _, port = value.partition(",")[0].partition("/")[0].rpartition(":")
-            try:
-                with socket.create_connection((host, int(port)), _ASK_S) as etcd:
-                    etcd.sendall(b"GET /navarch HTTP/1.0\r\n\r\n")
-                    answer = b""
-                    while chunk := etcd.recv(4096):
-                        answer += chunk
-                return json.loads(answer.partition(b"\r\n\r\n")[2])["warm"] or None
-            except (OSError, ValueError, KeyError):
-                return None
+    # A flag's value is in the same word or, as from Java, in the next one.
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, stated, value = argument.partition("=")
+        if name != "--etcd-servers":
+            continue
+        scheme, _, rest = (value if stated else following).partition("://")
+        host, _, port = rest.partition(",")[0].partition("/")[0].rpartition(":")
+        if scheme != "http":
+            return None
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), _ASK_S) as etcd:
+                etcd.sendall(b"GET /navarch HTTP/1.0\r\n\r\n")
+                answer = b""
+                while chunk := etcd.recv(4096):
+                    answer += chunk
+            return json.loads(answer.partition(b"\r\n\r\n")[2])["warm"] or None
+        except (OSError, ValueError, KeyError):
+            return None
     return None
 
 
