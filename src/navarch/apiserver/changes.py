@@ -80,7 +80,20 @@ class Cached:
 class Change:
     """One commit to one object. Its wire forms are made when first asked for, once for all watchers."""
 
-    __slots__ = ("_codec", "_lines", "_notices", "_removed", "key", "new", "old", "revision", "size", "time", "type")
+    __slots__ = (
+        "_codec",
+        "_lines",
+        "_notices",
+        "_removed",
+        "key",
+        "new",
+        "old",
+        "revision",
+        "size",
+        "steady",
+        "time",
+        "type",
+    )
 
     def __init__(
         self, codec: Codec, key: str, revision: int, old: Cached | None, new: Cached | None, time: float
@@ -92,6 +105,8 @@ class Change:
         self.new = new
         self.time = time
         self.type = DELETED if new is None else ADDED if old is None else MODIFIED
+        # Whether selectors see the same before and after.
+        self.steady = old is not None and new is not None and old.labels == new.labels and old.fields == new.fields
         # About the bytes of its line.
         self.size = len(new.data if new is not None else old.data if old is not None else b"") + 50
         self._lines: dict[str, bytes] = {}

@@ -2,8 +2,8 @@
 
 aiohttp's protocol takes a request apart and puts an answer together in general ways that cost several times what the
 answer itself does. A plain request, whose head comes in one piece, that has a body of stated length or none and that
-names a resource without streaming, is handled here; everything else (watches, logs, upgrades, HTTP/1.0, chunked or
-compressed bodies, odd heads) goes to aiohttp untouched.
+names a resource, is handled here; its answer is streamed if it is long, or a watch. Everything else (logs, upgrades,
+HTTP/1.0, chunked or compressed bodies, odd heads) goes to aiohttp untouched.
 
 Invariant: a byte goes one way only. What comes while a plain request is being answered waits; once aiohttp has been
 given something other than one whole request, it has the connection for good.
@@ -42,6 +42,7 @@ HEAD_S = 32.0
 # Of bodies that are still coming, all clients' together: they are not known yet.
 BODIES_MAX = 256 << 20
 _STALLED_S = 30.0
+_BUFFER = 64 << 10
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
 _PIPELINE_MAX = 64 << 10
@@ -51,7 +52,7 @@ _FIRST_LINE = re.compile(
 )
 _HEADER = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*")
 _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IGNORECASE)
-_VERBS = frozenset({"get", "list", "create", "update", "patch", "delete", "deletecollection"})
+_VERBS = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"})
 _STREAMED = frozenset({"proxy", "log", "exec", "attach", "portforward"})
 _NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding"})
 _REPEATED = frozenset({"content-length", "host", "authorization", "content-type"})
@@ -385,6 +386,9 @@ class Connection(web.RequestHandler):
     async def _stream(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
         """What is long, or comes from another server, as it comes; who asked and is gone ends it."""
         self._streaming = True
+        if self.transport is not None:
+            # What a reader does not read waits as objects, which all readers share, not as bytes of its own.
+            self.transport.set_write_buffer_limits(_BUFFER)
         length = chunks.length if isinstance(chunks, Pieces) else None
         try:
             self._write(_head_of(response, length))

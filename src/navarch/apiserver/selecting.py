@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from navarch.api.errors import bad_request
-from navarch.api.selectors import FieldSelector, FieldTerm, parse_field_selector, parse_label_selector
+from navarch.api.selectors import (
+    IN,
+    FieldSelector,
+    FieldTerm,
+    LabelSelector,
+    parse_field_selector,
+    parse_label_selector,
+)
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.list_options import ListOptions
 from navarch.apiserver.longwork import LongWork
@@ -19,6 +26,8 @@ from navarch.kinds.base import Kind
 _NAME = "metadata.name"
 # Objects that are compared with selectors in one go: some tenths of a millisecond.
 _AT_ONCE = 500
+# More are not worth an entry each.
+_VALUES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Selection:
     scope: tuple[str, str]
     name: str = ""
     single: bool = False
+    # Labels that nothing wanted is without, each with the values that it may have.
+    labels: tuple[tuple[str, frozenset[str]], ...] = ()
 
     async def of(self, items: list[Cached], work: LongWork) -> list[Cached]:
         """Those that are wanted; of a long list in steps."""
@@ -111,7 +122,13 @@ def selection_of(options: ListOptions, kind: Kind, namespace: str, name: str = "
         return fields is None or bool(fields.matches(cached.field))
 
     single = bool(name) and (bool(namespace) or not kind.resource.namespaced)
-    return Selection(namespace, wanted, scope, name, single)
+    return Selection(namespace, wanted, scope, name, single, _demanded(labels))
+
+
+def _demanded(labels: LabelSelector | None) -> tuple[tuple[str, frozenset[str]], ...]:
+    """By which an index can find what is wanted."""
+    requirements = () if labels is None else labels.requirements
+    return tuple((r.key, r.values) for r in requirements if r.operator == IN and len(r.values) <= _VALUES_MAX)
 
 
 def _fields_of(text: str, kind: Kind) -> FieldSelector | None:

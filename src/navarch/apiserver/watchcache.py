@@ -22,6 +22,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Change
 from navarch.apiserver.codec import Codec, canonical, decode, encode_json, exact
 from navarch.apiserver.watchers import Backlogs, Watcher
+from navarch.apiserver.watchindex import WatcherIndex
 from navarch.kinds.base import Strategy
 from navarch.store.base import Entry, Event
 
@@ -101,8 +102,7 @@ class WatchCache:
         # Changes with a greater revision than this are all in the ring.
         self.oldest = 0
         self.last_change = 0
-        # By scope, in the order in which they came.
-        self._watchers: dict[tuple[str, str], dict[Watcher, None]] = {}
+        self._watchers = WatcherIndex()
         self._hints: dict[str, tuple[bytes, Mapping[str, str], Mapping[str, str]]] = {}
 
     def labels_of(self, name: str) -> Mapping[str, str] | None:
@@ -280,22 +280,10 @@ class WatchCache:
     # Watching
 
     def _dispatch(self, change: Change) -> None:
-        watchers = self._watchers
-        if not watchers:
-            return
-        shown = change.new or change.old
-        assert shown is not None
-        scopes = [("", ""), ("metadata.namespace", shown.namespace), ("metadata.name", shown.name)]
-        for path in self.selectable:
-            value = shown.fields[path]
-            scopes.append((path, value))
-            if change.old is not None and change.old.fields[path] != value:
-                scopes.append((path, change.old.fields[path]))
-        for scope in scopes:
-            found = watchers.get(scope)
-            if found:
-                for watcher in tuple(found):
-                    watcher.offer(change, self.oldest)
+        if self._watchers:
+            oldest = self.oldest
+            for watcher in self._watchers.concerned(change, self.selectable):
+                watcher.offer(change, oldest)
 
     def watch(self, watcher: Watcher) -> None:
         """Start a watch: changes since its revision that are still in the ring, then live ones. The caller has made
@@ -307,19 +295,14 @@ class WatchCache:
             for change in self.changes_since(watcher.since):
                 if in_scope(change, watcher.scope):
                     watcher.offer(change, self.oldest)
-        self._watchers.setdefault(watcher.scope, {})[watcher] = None
+        self._watchers.add(watcher)
 
     def unwatch(self, watcher: Watcher) -> None:
         watcher.leave()
-        found = self._watchers.get(watcher.scope)
-        if found is not None:
-            found.pop(watcher, None)
-            if not found:
-                del self._watchers[watcher.scope]
+        self._watchers.discard(watcher)
 
     def watchers(self) -> Iterator[Watcher]:
-        for found in list(self._watchers.values()):
-            yield from list(found)
+        return iter(self._watchers)
 
     def changes_since(self, revision: int) -> list[Change]:
         found: list[Change] = []

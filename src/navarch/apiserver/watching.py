@@ -30,7 +30,7 @@ from navarch.kinds.base import Kind
 
 _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
-_INITIAL_CHUNK = 500
+_INITIAL_CHUNK = 64
 # Before the end of a watch, as in Kubernetes.
 _LAST_BOOKMARK_S = 2.0
 
@@ -101,13 +101,16 @@ class Watching:
             yield lines.error(too_old(since, cache.oldest))
             return
         # Registered here, where `finally` is sure to undo it; what came since the call is replayed from the ring.
-        watcher = Watcher(options.selection.scope, options.selection.wanted, since)
+        wanted = options.selection
+        watcher = Watcher(wanted.scope, wanted.wanted, since, namespace=wanted.namespace, labels=wanted.labels)
         cache.watch(watcher)
         core.metrics.watches += 1
         timers = _Timers(core, watcher, options)
         try:
             for start in range(0, len(initial), _INITIAL_CHUNK):
                 yield await lines.of_objects(ADDED, initial[start : start + _INITIAL_CHUNK])
+                # Others are served before the next chunk, however fast this one was taken.
+                await asyncio.sleep(0)
             if options.announce_end:
                 yield lines.bookmark(since, initial_end=True)
             while True:
