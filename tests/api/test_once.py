@@ -14,6 +14,7 @@ from navarch.api import fields
 from navarch.api.addresses import ip_problems
 from navarch.api.apply import update_managed_fields
 from navarch.api.created_sets import CreatedSets
+from navarch.api.memo import memo
 from navarch.api.meta import Obj, new_uid
 from navarch.api.patch import merge_patch
 from navarch.api.schema import load
@@ -131,3 +132,22 @@ def test_times_are_written_as_go_writes_them() -> None:
 
     for moment in moments:
         assert format_time(moment) == moment.isoformat("T", "seconds")[:19] + "Z"
+
+
+def test_of_texts_that_are_remembered_the_oldest_go_first_and_none_is_wrong() -> None:
+    asked: list[str] = []
+
+    @memo(16)
+    def doubled(text: str) -> str:
+        asked.append(text)
+        return text * 2
+
+    for number in range(100):
+        assert doubled(str(number)) == str(number) * 2
+    asked.clear()
+    for number in reversed(range(100)):
+        assert doubled(str(number)) == str(number) * 2
+
+    remembered = {str(number) for number in range(100)} - set(asked)
+    assert {"99", "98", "97"} <= remembered
+    assert 8 <= len(remembered) <= 16

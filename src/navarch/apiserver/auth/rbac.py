@@ -38,18 +38,19 @@ class _Rules:
 
     def __init__(self, rules: list[tuple[Obj, str]]) -> None:
         self.rules = rules
-        self._resources: dict[tuple[str, str, str, str], tuple[frozenset[str], str]] = {}
+        self._resources: dict[tuple[str, str, str, str], tuple[frozenset[str], Decision]] = {}
 
     def resource(self, asked: RequestAttributes) -> Decision:
         key = (asked.verb, asked.group, asked.resource, asked.subresource)
         known = self._resources.get(key)
         if known is None:
-            known = self._names(asked)
+            allowed, reason = self._names(asked)
+            known = allowed, Decision(True, reason)
             if sum(map(len, key)) <= _LONGEST:
                 _remember(self._resources, key, known, _DECISIONS_KEPT)
-        names, reason = known
+        names, decision = known
         if "" in names or (asked.name and asked.name in names):
-            return Decision(True, reason)
+            return decision
         return _NO_OPINION
 
     def _names(self, asked: RequestAttributes) -> tuple[frozenset[str], str]:

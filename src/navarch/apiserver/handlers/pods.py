@@ -69,7 +69,8 @@ class PodActions:
         if stated and stated != call.namespace:
             raise bad_request("namespace in URL does not match namespace in Binding object")
         pods = self._core.kind_of(PODS)
-        origin = replace(call.origin(), manager="")
+        origin = call.origin()
+        origin.manager = ""
         async with admission(
             self._core.admission,
             origin,
