@@ -252,6 +252,10 @@ class ApiServer:
         if self.core.auditing is not None:
             await self.core.auditing.sink.close()
 
+    def announce_end(self) -> None:
+        """Have `/readyz` say no, so that nobody new comes, while those who are here are served as before."""
+        self._paths.health.ready = False
+
     def drain(self) -> None:
         """End all watches, so that their connections can close; `/readyz` says no from now on."""
         self._paths.health.ready = False

@@ -128,6 +128,8 @@ class ServerSettings:
     runtime_config: str = ""
     # Whether what nodes and pods use is collected and served (metrics.k8s.io).
     resource_metrics: bool = False
+    # How long to go on serving, and to say that it is no longer to be relied on, before watches and connections end.
+    shutdown_delay_s: float = 0.0
     # `name=true`, `name=false`.
     feature_gates: tuple[str, ...] = ()
 

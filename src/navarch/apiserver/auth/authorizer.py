@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.apiserver.auth.base import Decision, RequestAttributes
-from navarch.apiserver.auth.node import NodeAuthorizer
+from navarch.apiserver.auth.base import Decision, RequestAttributes, Unresolved
+from navarch.apiserver.auth.node import NodeAuthorizer, node_of
 from navarch.apiserver.auth.rbac import RBACAuthorizer
 from navarch.apiserver.user import User
 
@@ -47,3 +47,11 @@ class ClusterAuthorizer:
             everything: Obj = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
             return [everything], [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
         return self.rbac.rules(user, namespace) if self._by_roles else ([], [])
+
+    def unresolved(self, user: User, namespace: str) -> list[Unresolved]:
+        found = []
+        if self._nodes is not None and node_of(user) is not None:
+            found.append(Unresolved("node authorizer does not support user rule resolution", partly=True))
+        if self._by_roles:
+            found += [Unresolved(text) for text in self.rbac.missing_roles(user, namespace)]
+        return found

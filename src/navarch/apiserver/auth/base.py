@@ -60,11 +60,22 @@ class Authenticator(Protocol):
         ...
 
 
+class Unresolved(NamedTuple):
+    """Why not all that somebody may do could be listed; `partly` where that may be more than what is listed."""
+
+    text: str
+    partly: bool = False
+
+
 class Authorizer(Protocol):
     def authorize(self, user: User, attributes: RequestAttributes) -> Decision: ...
 
     def rules(self, user: User, namespace: str) -> tuple[list[Obj], list[Obj]]:
         """For SelfSubjectRulesReview: the resource rules and the non-resource rules that apply to the user."""
+        ...
+
+    def unresolved(self, user: User, namespace: str) -> list[Unresolved]:
+        """What these rules lack."""
         ...
 
 
@@ -97,3 +108,6 @@ class EveryoneIsAdmin:
     def rules(self, user: User, namespace: str) -> tuple[list[Obj], list[Obj]]:
         everything: Obj = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
         return [everything], [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
+
+    def unresolved(self, user: User, namespace: str) -> list[Unresolved]:
+        return []

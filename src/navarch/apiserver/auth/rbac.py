@@ -103,6 +103,20 @@ class RBACAuthorizer:
                 paths.append({"verbs": rule.get("verbs") or [], "nonResourceURLs": rule["nonResourceURLs"]})
         return resources, paths
 
+    def missing_roles(self, user: User, namespace: str) -> list[str]:
+        """Of the roles bound to the user, those that there are not, in words."""
+        bindings = [(binding, "") for binding in self._reader.list(CLUSTER_ROLE_BINDINGS)]
+        bindings += [(binding, namespace) for binding in self._reader.list(ROLE_BINDINGS, namespace)]
+        found = []
+        for binding, scope in bindings:
+            if not _subject_of(binding, user, scope):
+                continue
+            reference = binding.get("roleRef") or {}
+            role, place = (CLUSTER_ROLES, "") if reference.get("kind") == "ClusterRole" else (ROLES, scope)
+            if self._reader.get(role, place, reference.get("name", "")) is None:
+                found.append(f'{role.plural}.{_GROUP} "{reference.get("name", "")}" not found')
+        return found
+
     def _rules(self, user: User, namespace: str) -> _Rules:
         key = (user.name, user.groups, namespace)
         known = self._cache.get(key)

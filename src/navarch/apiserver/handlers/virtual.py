@@ -10,7 +10,8 @@ from navarch.api.errors import StatusError, bad_request, invalid, method_not_all
 from navarch.api.meta import Obj, Resource
 from navarch.api.table import render
 from navarch.apiserver import decoding
-from navarch.apiserver.auth.base import Decision, RequestAttributes
+from navarch.apiserver.admitting import CREATE, admission
+from navarch.apiserver.auth.base import Decision, RequestAttributes, Unresolved
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
@@ -69,15 +70,33 @@ class Virtual:
         review.setdefault("spec", {})
         return review
 
-    def _asked(self, call: Call) -> Obj:
-        """A question that makes sense.  Raises StatusError 400, 422."""
+    async def _admitted(self, call: Call, check: Callable[[Obj], None] = lambda review: None) -> Obj:
+        """What is asked, after admission, which takes questions for objects that are made.  Raises StatusError."""
         review = self._read(call)
         decoding.check_namespace(review, call.kind, call.namespace)
-        errors = list(call.kind.strategy.validate(review, None))
-        if errors:
-            # Kubernetes names no kind here.
-            raise invalid("", call.kind.resource.group, "", errors)
+        had_metadata = "metadata" in review
+        review.setdefault("metadata", {})
+        async with admission(
+            self._core.admission, call.origin(), call.kind, CREATE, namespace=call.namespace, name="", obj=review
+        ) as admitted:
+            review = await admitted.mutate(review) or review
+            check(review)
+            await admitted.validate(review)
+            admitted.landed(review)
+        if not had_metadata and not review["metadata"]:
+            del review["metadata"]
         return review
+
+    async def _asked(self, call: Call) -> Obj:
+        """A question that makes sense.  Raises StatusError 400, 403, 422."""
+
+        def check(review: Obj) -> None:
+            errors = list(call.kind.strategy.validate(review, None))
+            if errors:
+                # Kubernetes names no kind here.
+                raise invalid("", call.kind.resource.group, "", errors)
+
+        return await self._admitted(call, check)
 
     def _answer(self, call: Call, review: Obj, status: Obj) -> Response:
         compiled = call.kind.compiled
@@ -96,10 +115,8 @@ class Virtual:
     # Who is it
 
     async def _token_review(self, call: Call) -> Response:
-        review = self._read(call)
-        token = review["spec"].get("token") or ""
-        if not token:
-            raise bad_request("token is required for TokenReview in authentication")
+        review = await self._admitted(call, _check_token)
+        token = review["spec"]["token"]
         audiences = tuple(review["spec"].get("audiences") or ())
         try:
             user, accepted = await self._core.authenticator.review_token(token, audiences)
@@ -111,7 +128,7 @@ class Virtual:
         return self._answer(call, review, status)
 
     async def _self_subject_review(self, call: Call) -> Response:
-        review = self._read(call)
+        review = await self._admitted(call)
         answer = {
             "kind": review["kind"],
             "apiVersion": review["apiVersion"],
@@ -123,15 +140,15 @@ class Virtual:
     # May they
 
     async def _self_access_review(self, call: Call) -> Response:
-        review = self._asked(call)
+        review = await self._asked(call)
         decision = await self._core.decide(call.user, _attributes(review["spec"]))
         return self._answer(call, review, _status(decision))
 
     async def _subject_access_review(self, call: Call) -> Response:
-        return await self._reviewed(call, self._asked(call))
+        return await self._reviewed(call, await self._asked(call))
 
     async def _local_access_review(self, call: Call) -> Response:
-        return await self._reviewed(call, self._asked(call))
+        return await self._reviewed(call, await self._asked(call))
 
     async def _reviewed(self, call: Call, review: Obj) -> Response:
         spec = review["spec"]
@@ -141,12 +158,18 @@ class Virtual:
         return self._answer(call, review, _status(await self._core.decide(user, _attributes(spec))))
 
     async def _self_rules_review(self, call: Call) -> Response:
-        review = self._read(call)
-        namespace = review["spec"].get("namespace") or ""
-        if not namespace:
-            raise bad_request("no namespace on request")
+        review = await self._admitted(call, _check_namespace)
+        namespace = review["spec"]["namespace"]
         resource_rules, path_rules = self._core.authorizer.rules(call.user, namespace)
         status = {"resourceRules": resource_rules, "nonResourceRules": path_rules, "incomplete": False}
+        problems = self._core.authorizer.unresolved(call.user, namespace)
+        if self._core.deciding is not None:
+            problems = [*problems, Unresolved("webhook authorizer does not support user rule resolution", partly=True)]
+        if problems:
+            # Somebody who does not say what it would allow may allow more than this.
+            status["incomplete"] = any(problem.partly for problem in problems)
+            texts = [problem.text for problem in problems]
+            status["evaluationError"] = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
         answer = {
             "kind": review["kind"],
             "apiVersion": review["apiVersion"],
@@ -188,6 +211,16 @@ class Virtual:
             "metadata": {"name": name},
             "conditions": [condition],
         }
+
+
+def _check_token(review: Obj) -> None:
+    if not review["spec"].get("token"):
+        raise bad_request("token is required for TokenReview in authentication")
+
+
+def _check_namespace(review: Obj) -> None:
+    if not review["spec"].get("namespace"):
+        raise bad_request("no namespace on request")
 
 
 def _attributes(spec: Obj) -> RequestAttributes:

@@ -33,6 +33,7 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     DURATION: """
         audit-webhook-batch-max-wait audit-webhook-initial-backoff authentication-token-webhook-cache-ttl
         authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl event-ttl
+        shutdown-delay-duration
     """,
     LIST: """
         api-audiences authorization-mode disable-admission-plugins enable-admission-plugins etcd-servers feature-gates
@@ -70,7 +71,7 @@ _IDLE: Final[Mapping[str, str]] = {
         coordinated-leadership-lease-renew-deadline coordinated-leadership-lease-retry-period
         etcd-compaction-interval etcd-count-metric-poll-period etcd-db-metric-poll-interval
         etcd-healthcheck-timeout etcd-readycheck-timeout kubelet-timeout livez-grace-period log-flush-frequency
-        request-timeout service-account-max-token-expiration shutdown-delay-duration
+        request-timeout service-account-max-token-expiration
         shutdown-watch-termination-grace-period
     """,
     LIST: """

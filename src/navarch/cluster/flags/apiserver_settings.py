@@ -255,6 +255,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "max-mutating-requests-inflight": ("writing_in_flight", Flags.number),
     "max-requests-inflight": ("reading_in_flight", Flags.number),
     "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
+    "shutdown-delay-duration": ("shutdown_delay_s", Flags.seconds),
     "service-account-jwks-uri": ("jwks_uri", Flags.text),
     "service-account-key-file": ("token_keys", lambda flags, name: tuple(map(Path, flags.texts(name)))),
     "service-node-port-range": ("node_ports", _node_ports),

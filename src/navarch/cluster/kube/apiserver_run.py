@@ -48,6 +48,8 @@ async def run(settings: KubeApiServer) -> None:
         async with _controllers(server, world, controllers_wanted()):
             await asyncio.Event().wait()
     finally:
+        server.announce_end()
+        await asyncio.sleep(told.shutdown_delay_s)
         await front.stop()
         await server.stop()
 
