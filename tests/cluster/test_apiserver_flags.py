@@ -99,6 +99,8 @@ def test_flags_survive_in_the_clusters_file(config: ClusterConfig) -> None:
     [
         ("secure-port", "1", "--secure-port is no flag that can be set here"),
         ("audit-log-format", "xml", "invalid audit log format xml"),
+        ("goaway-chance", "0.5", "--goaway-chance can not be less than 0 or greater than 0.02"),
+        ("goaway-chance", "often", 'invalid argument "often" for "--goaway-chance" flag: strconv.ParseFloat'),
         ("token-auth-file", "/no/such/file", "open /no/such/file: no such file or directory"),
     ],
 )
@@ -107,6 +109,15 @@ def test_flags_that_cannot_be_set_are_refused(config: ClusterConfig, name: str, 
 
     with pytest.raises(ConfigError, match=message):
         server_settings(replace(config, apiserver_flags=flags))
+
+
+def test_http2_is_as_the_flags_say(config: ClusterConfig) -> None:
+    flags = {"disable-http2-serving": "true", "http2-max-streams-per-connection": "250", "goaway-chance": "0.02"}
+    usual = server_settings(config)
+    changed = server_settings(replace(config, apiserver_flags=flags))
+
+    assert (usual.http2, usual.http2_streams, usual.goaway_chance) == (True, 0, 0.0)
+    assert (changed.http2, changed.http2_streams, changed.goaway_chance) == (False, 250, 0.02)
 
 
 def test_a_policy_that_is_none_is_refused(config: ClusterConfig, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.memo import memo
 from navarch.apiserver import web
+from navarch.apiserver.bodies import Bodies
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.impersonation import BETWEEN, PREFIX
 from navarch.apiserver.pieces import Pieces
@@ -39,8 +40,6 @@ IDLE_S = 300.0
 BODY_S = 60.0
 # As long as Kubernetes waits for a request's head.
 HEAD_S = 32.0
-# Of bodies that are still coming, all clients' together: they are not known yet.
-BODIES_MAX = 256 << 20
 _STALLED_S = 30.0
 _BUFFER = 64 << 10
 _HEAD_MAX = 8192
@@ -73,28 +72,6 @@ class _Due:
     timer: asyncio.TimerHandle
 
 
-class Bodies:
-    """What has come of bodies that are not whole yet. Beyond the limit, the longest are given up."""
-
-    def __init__(self, limit: int = BODIES_MAX) -> None:
-        self.limit = limit
-        self.total = 0
-        self._coming: dict[object, tuple[int, Callable[[], None]]] = {}
-
-    def add(self, whose: object, size: int, give_up: Callable[[], None]) -> None:
-        """`give_up` is called if this is the longest when there is too much of all."""
-        self._coming[whose] = self._coming.get(whose, (0, give_up))[0] + size, give_up
-        self.total += size
-        while self.total > self.limit:
-            longest = max(self._coming, key=lambda each: self._coming[each][0])
-            give_up_longest = self._coming[longest][1]
-            self.remove(longest)
-            give_up_longest()
-
-    def remove(self, whose: object) -> None:
-        self.total -= self._coming.pop(whose, (0, None))[0]
-
-
 @lru_cache(maxsize=1024)
 def _headers_of(block: bytes) -> _Headers | None:
     """The header lines, which clients repeat; None where they ask for more than a plain request does."""
@@ -124,7 +101,7 @@ def together(name: str, before: str, value: str) -> str:
 
 
 @memo(1024, 1024)
-def _query_of(text: str) -> tuple[tuple[str, str], ...]:
+def query_of(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(text, keep_blank_values=True))
 
 
@@ -140,7 +117,7 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     headers = _headers_of(block)
     if headers is None or headers.length > MAX_BODY:
         return None
-    pairs = _query_of(query.decode()) if query else ()
+    pairs = query_of(query.decode()) if query else ()
     request = Request(method.decode(), path.decode(), pairs, headers.values)
     route = parse(request.path)
     if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:

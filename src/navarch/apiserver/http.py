@@ -1,4 +1,4 @@
-"""The HTTPS front: aiohttp's bare server before `ApiServer.handle`.
+"""The HTTPS front: aiohttp's bare server, and HTTP/2's connections, before `ApiServer.handle`.
 
 In: connections, with or without a client certificate.  Out: what the handler answers, streams as they come. One
 handler serves every path, so that no router is between a request and `handle`; a stream's chunks are written as they
@@ -12,15 +12,17 @@ import contextlib
 import logging
 import socket
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Iterable
 
 from aiohttp import HttpVersion11
 from aiohttp.http import HttpProcessingError
 
-from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
+from navarch.api.errors import StatusError, too_large
 from navarch.apiserver import connection, web
+from navarch.apiserver.arriving import Arriving
+from navarch.apiserver.bodies import Bodies, decompressed, too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
+from navarch.apiserver.http2 import connection as http2
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns
 from navarch.apiserver.server import ApiServer
@@ -42,9 +44,13 @@ _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class HTTPFront:
-    """Serves one ApiServer on one address; `short_way` is for comparing with what aiohttp does alone."""
+    """Serves one ApiServer on one address; `short_way` is for comparing with what aiohttp does alone. HTTP/2 is spoken
+    where a context offers it (`tls_context`): with at most `streams` requests at a time on a connection, of which one
+    is the last with a chance of `goaway_chance`."""
 
-    def __init__(self, server: ApiServer, *, short_way: bool = True) -> None:
+    def __init__(
+        self, server: ApiServer, *, short_way: bool = True, streams: int = 0, goaway_chance: float = 0.0
+    ) -> None:
         self._server = server
         self._web = connection.Server(
             self._handle,
@@ -60,12 +66,19 @@ class HTTPFront:
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
         )
+        self._http2 = http2.Serving(self._answer, self._web.bodies, goaway_chance=goaway_chance)
+        if streams > 0:
+            self._http2.streams = streams
         self._listening: list[asyncio.Server] = []
+
+    def _arrives(self) -> asyncio.Protocol:
+        loop = asyncio.get_running_loop()
+        return Arriving(self._web, lambda: http2.Connection(self._http2, loop))
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen; returns the port (of use where 0 was asked for)."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._web, host, port, ssl=tls, backlog=1024, reuse_address=True)
+        server = await loop.create_server(self._arrives, host, port, ssl=tls, backlog=1024, reuse_address=True)
         self._listening.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -73,14 +86,16 @@ class HTTPFront:
         """Take the connections of sockets that listen already."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
-            self._listening.append(await loop.create_server(self._web, sock=listener, ssl=tls, backlog=4096))
+            self._listening.append(await loop.create_server(self._arrives, sock=listener, ssl=tls, backlog=4096))
 
     async def stop(self) -> None:
         """Take no more connections, end the watches, let running requests finish for a moment."""
         for listening in self._listening:
             listening.close()
         self._server.drain()
-        await self._web.shutdown(_SHUTDOWN_S)
+        await asyncio.gather(
+            self._web.shutdown(_SHUTDOWN_S), *(each.shutdown(_SHUTDOWN_S) for each in self._http2.connections)
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SHUTDOWN_S):
                 for listening in self._listening:
@@ -139,7 +154,7 @@ class HTTPFront:
         return await _stream(incoming, response, response.body)
 
 
-async def _request_of(incoming: web.BaseRequest, bodies: connection.Bodies) -> Request:
+async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:
     """Raises StatusError 400, 408, 413, 415, 429."""
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
@@ -156,19 +171,17 @@ async def _request_of(incoming: web.BaseRequest, bodies: connection.Bodies) -> R
         body = await _read_body(incoming, bodies)
         encoding = headers.pop("content-encoding", "identity").lower()
         if encoding != "identity":
-            body = _decompressed(body, encoding)
+            body = decompressed(body, encoding)
     url = incoming.rel_url
     query = list(url.query.items()) if url.raw_query_string else ()
     return Request(incoming.method, url.raw_path, query, headers, body)
 
 
-async def _read_body(incoming: web.BaseRequest, bodies: connection.Bodies) -> bytes:
+async def _read_body(incoming: web.BaseRequest, bodies: Bodies) -> bytes:
     body, whose = bytearray(), object()
 
     def give_up() -> None:
-        error = StatusError(429, "TooManyRequests", "too much is being received, please try again later")
-        error.headers["Retry-After"] = "1"
-        incoming.content.set_exception(error)
+        incoming.content.set_exception(too_much())
 
     try:
         async with asyncio.timeout(connection.BODY_S):
@@ -178,26 +191,10 @@ async def _read_body(incoming: web.BaseRequest, bodies: connection.Bodies) -> by
                     raise too_large(MAX_BODY)
                 bodies.add(whose, len(chunk), give_up)
     except TimeoutError:
-        raise StatusError(408, "Timeout", "the body of the request did not arrive in time") from None
+        raise too_late() from None
     finally:
         bodies.remove(whose)
     return bytes(body)
-
-
-def _decompressed(body: bytes, encoding: str) -> bytes:
-    """Never more than a body may be.  Raises StatusError 400, 413, 415."""
-    if encoding != "gzip":
-        raise unsupported_media_type(("gzip",))
-    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        body = unzip.decompress(body, MAX_BODY + 1)
-    except zlib.error as error:
-        raise bad_request(f"unable to decompress the request body: {error}") from None
-    if len(body) > MAX_BODY:
-        raise too_large(MAX_BODY)
-    if not unzip.eof:
-        raise bad_request("unable to decompress the request body: unexpected end of the data")
-    return body
 
 
 def _finished(response: Response) -> web.Response:

@@ -58,7 +58,7 @@ from navarch.apiserver.presence import Place, Presence
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
-from navarch.apiserver.user import User
+from navarch.apiserver.user import ANONYMOUS, User
 from navarch.apiserver.webhooks.conversion import converters
 from navarch.client.transport import Request, Response
 from navarch.kinds.apiextensions.resource import ConverterOf
@@ -320,6 +320,8 @@ class ApiServer:
         try:
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
+                if user is ANONYMOUS:
+                    request.last = True
             response = await self._respond(request, route, verb, user, kind, trail)
         except Exception as error:
             response = respond_error(_status_of(error, request), request)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,11 @@ _FINISHED: Final = 20
 _CHAIN_MAX: Final = 5
 
 
+# HTTP/2 where clients offer it.
+PROTOCOLS: Final = ("h2", "http/1.1")
+HTTP1_ONLY: Final = ("http/1.1",)
+
+
 class _StrangersContext(ssl.SSLContext):
     """Marks the connections of those whose certificate nobody here has signed."""
 
@@ -45,6 +51,7 @@ class _KnownContext(ssl.SSLContext):
     """Trusts the cluster's CA and nobody else."""
 
     authority: x509.Certificate
+    protocols: Sequence[str]
 
 
 class _StrictContext(_KnownContext):
@@ -53,12 +60,14 @@ class _StrictContext(_KnownContext):
     quiet: _KnownContext
 
 
-def tls_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+def tls_context(
+    certificate: Path, key: Path, client_ca: Path | None, protocols: Sequence[str] = PROTOCOLS
+) -> ssl.SSLContext:
     """A server context that takes client certificates of `client_ca`, if there is one, and does without them."""
     if client_ca is None:
         alone = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
         alone.load_cert_chain(certificate, key)
-        _settle(alone)
+        _settle(alone, protocols)
         alone.verify_mode = ssl.CERT_NONE
         return alone
     context = _StrictContext(ssl.PROTOCOL_TLS_SERVER)
@@ -69,14 +78,15 @@ def tls_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSL
     authority = x509.load_pem_x509_certificate(client_ca.read_bytes())
     for each in (context, context.quiet):
         each.authority = authority
+        each.protocols = protocols
         each.load_cert_chain(certificate, key)
         each.load_verify_locations(client_ca)
-        _settle(each)
+        _settle(each, protocols)
     _look_at_messages(context)
     return context
 
 
-def _settle(context: ssl.SSLContext) -> None:
+def _settle(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_OPTIONAL
     # The strangers' certificates are not their own issuers'.
@@ -84,7 +94,7 @@ def _settle(context: ssl.SSLContext) -> None:
     # A resumed session has the certificate of the one before, whoever verified it then.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(protocols))
 
 
 def peer_certificate(transport: asyncio.BaseTransport | None) -> bytes | None:
@@ -125,7 +135,7 @@ def _look(tls: ssl.SSLObject, direction: str, version: int, content: int, kind: 
     with contextlib.suppress(ValueError, IndexError):
         chain = _chain(data, version)
         if chain and not _is_ours(context.authority, chain):
-            tls.context = _strangers_context(chain[0])
+            tls.context = _strangers_context(chain[0], tuple(context.protocols))
 
 
 def _chain(message: bytes, version: int) -> tuple[bytes, ...]:
@@ -174,8 +184,8 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _strangers_context(certificate: bytes) -> ssl.SSLContext:
+def _strangers_context(certificate: bytes, protocols: tuple[str, ...]) -> ssl.SSLContext:
     context = _StrangersContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(cadata=certificate)
-    _settle(context)
+    _settle(context, protocols)
     return context

@@ -25,6 +25,8 @@ class Request:
     body: bytes = b""
     # The address that it came from, where it came over a network.
     remote: str = ""
+    # Set where its connection had better not be kept: whoever asked did not say who it is.
+    last: bool = False
 
     def arg(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

@@ -10,7 +10,7 @@ import sys
 
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.tls import tls_context
+from navarch.apiserver.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.listening import listen
@@ -33,9 +33,10 @@ async def run(config: ClusterConfig) -> None:
         sys.exit(HOPELESS)
     attach(server, settings)
     await bootstrap(server, bootstrap_config(settings))
-    front = HTTPFront(server)
+    front = HTTPFront(server, streams=settings.http2_streams, goaway_chance=settings.goaway_chance)
     pki = config.pki
-    tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt")
+    protocols = PROTOCOLS if settings.http2 else HTTP1_ONLY
+    tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt", protocols)
     await front.serve(_handed_over() or listen(config.listen_addresses, config.port), tls)
     log.info("serving Kubernetes v%s on %s", config.kubernetes_version, config.server_url)
     try:

@@ -119,6 +119,11 @@ class ServerSettings:
     reading_in_flight: int = READING
     writing_in_flight: int = WRITING
     fairness: bool = True
+    # Whether HTTP/2 is offered, how many requests at a time a connection may have (0: as many as usual), and how likely
+    # each is its last.
+    http2: bool = True
+    http2_streams: int = 0
+    goaway_chance: float = 0.0
     audit: AuditSettings | None = None
     # Which resources are encrypted at rest, and how.
     encryption: Path | None = None

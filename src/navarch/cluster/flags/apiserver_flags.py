@@ -12,8 +12,8 @@ ABOUT: Final = "The Kubernetes API server validates and configures data for the 
 
 _EFFECTIVE: Final[Mapping[str, str]] = {
     SWITCH: """
-        anonymous-auth audit-log-compress enable-bootstrap-token-auth enable-priority-and-fairness
-        encryption-provider-config-automatic-reload
+        anonymous-auth audit-log-compress disable-http2-serving enable-bootstrap-token-auth
+        enable-priority-and-fairness encryption-provider-config-automatic-reload
     """,
     TEXT: """
         admission-control-config-file advertise-address audit-log-format audit-log-path audit-policy-file
@@ -22,13 +22,14 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
         authentication-token-webhook-version bind-address cert-dir client-ca-file oidc-ca-file oidc-client-id
         oidc-groups-claim oidc-groups-prefix oidc-issuer-url oidc-username-claim oidc-username-prefix
         proxy-client-cert-file proxy-client-key-file requestheader-client-ca-file encryption-provider-config
-        etcd-cafile etcd-certfile etcd-keyfile etcd-prefix kubelet-certificate-authority
+        etcd-cafile etcd-certfile etcd-keyfile etcd-prefix goaway-chance kubelet-certificate-authority
         kubelet-client-certificate kubelet-client-key service-account-jwks-uri service-account-signing-key-file
         service-cluster-ip-range service-node-port-range tls-cert-file tls-private-key-file token-auth-file
     """,
     NUMBER: """
         audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-webhook-batch-buffer-size
-        audit-webhook-batch-max-size max-mutating-requests-inflight max-requests-inflight secure-port
+        audit-webhook-batch-max-size http2-max-streams-per-connection max-mutating-requests-inflight
+        max-requests-inflight secure-port
     """,
     DURATION: """
         audit-webhook-batch-max-wait audit-webhook-initial-backoff authentication-token-webhook-cache-ttl
@@ -45,7 +46,7 @@ _IDLE: Final[Mapping[str, str]] = {
     SWITCH: """
         aggregator-reject-forwarding-redirects allow-privileged audit-log-batch-throttle-enable
         audit-log-truncate-enabled audit-webhook-batch-throttle-enable audit-webhook-truncate-enabled
-        contention-profiling disable-http2-serving emulation-forward-compatible enable-aggregator-routing
+        contention-profiling emulation-forward-compatible enable-aggregator-routing
         enable-garbage-collector
         log-json-split-stream log-text-split-stream permit-address-sharing permit-port-sharing profiling
         runtime-config-emulation-forward-compatible service-account-extend-token-expiration
@@ -54,7 +55,7 @@ _IDLE: Final[Mapping[str, str]] = {
     TEXT: """
         allow-metric-labels-manifest audit-log-batch-throttle-qps audit-log-mode audit-log-version
         audit-webhook-batch-throttle-qps audit-webhook-mode audit-webhook-version authorization-policy-file
-        debug-socket-path egress-selector-config-file endpoint-reconciler-type external-hostname goaway-chance
+        debug-socket-path egress-selector-config-file endpoint-reconciler-type external-hostname
         log-json-info-buffer-size log-text-info-buffer-size logging-format peer-advertise-ip peer-advertise-port
         peer-ca-file show-hidden-metrics-for-version storage-backend storage-media-type tls-min-version
         tracing-config-file vmodule
@@ -63,7 +64,7 @@ _IDLE: Final[Mapping[str, str]] = {
         audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-throttle-burst
         audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-webhook-batch-throttle-burst
         audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size delete-collection-workers
-        http2-max-streams-per-connection kubernetes-service-node-port lease-reuse-duration-seconds
+        kubernetes-service-node-port lease-reuse-duration-seconds
         max-connection-bytes-per-sec min-request-timeout
     """,
     DURATION: """

@@ -34,6 +34,7 @@ from navarch.cluster.settings import (
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
+_CHANCE_MAX: Final = 0.02
 _SERVICES: Final = "10.0.0.0/24"
 _WEBHOOK_TTL_S: Final = 120.0
 # Kubernetes' own, whether they run by default or are here at all.
@@ -97,6 +98,10 @@ def _problems(flags: Flags) -> Iterable[str]:
         yield "service-account-issuer is a required flag"
     if not flags.texts("service-account-issuer") or not flags.text("service-account-signing-key-file"):
         yield "--service-account-signing-key-file and --service-account-issuer are required flags"
+    try:
+        _chance(flags, "goaway-chance")
+    except FlagError as error:
+        yield str(error)
     yield from _plugin_problems(flags)
     if "Webhook" in flags.texts("authorization-mode") and not flags.text("authorization-webhook-config-file"):
         yield "authorization-mode Webhook's authorization config file not passed"
@@ -235,6 +240,19 @@ def _node_ports(flags: Flags, name: str) -> range:
     return ports
 
 
+def _chance(flags: Flags, name: str) -> float:
+    """Raises FlagError."""
+    stated = flags.text(name, "0")
+    try:
+        chance = float(stated)
+    except ValueError:
+        why = f'strconv.ParseFloat: parsing "{stated}": invalid syntax'
+        raise FlagError(f'invalid argument "{stated}" for "--{name}" flag: {why}') from None
+    if not 0 <= chance <= _CHANCE_MAX:
+        raise FlagError(f"--{name} can not be less than 0 or greater than {_CHANCE_MAX}")
+    return chance
+
+
 # The setting that a flag changes, and how.
 _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "admission-control-config-file": ("admission", _path),
@@ -245,6 +263,7 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "authorization-mode": ("authorization_modes", Flags.texts),
     "client-ca-file": ("client_ca", _path),
     "disable-admission-plugins": ("disabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
+    "disable-http2-serving": ("http2", lambda flags, name: not flags.switch(name)),
     "enable-admission-plugins": ("enabled_plugins", lambda flags, name: frozenset(flags.texts(name))),
     "enable-bootstrap-token-auth": ("bootstrap_tokens", Flags.switch),
     "encryption-provider-config": ("encryption", _path),
@@ -252,6 +271,8 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
     "enable-priority-and-fairness": ("fairness", Flags.switch),
     "event-ttl": ("event_ttl_s", Flags.seconds),
     "feature-gates": ("feature_gates", Flags.texts),
+    "goaway-chance": ("goaway_chance", _chance),
+    "http2-max-streams-per-connection": ("http2_streams", Flags.number),
     "max-mutating-requests-inflight": ("writing_in_flight", Flags.number),
     "max-requests-inflight": ("reading_in_flight", Flags.number),
     "runtime-config": ("runtime_config", lambda flags, name: ",".join(flags.texts(name))),
@@ -269,11 +290,10 @@ _CHANGES: Final[Mapping[str, tuple[str, Callable[[Flags, str], Any]]]] = {
 _FOR_CLUSTERS: Final = """
     admission-control-config-file
     anonymous-auth api-audiences authentication-config authorization-config authorization-mode disable-admission-plugins
-    enable-admission-plugins enable-bootstrap-token-auth enable-priority-and-fairness encryption-provider-config
-    feature-gates
-    encryption-provider-config-automatic-reload
-    max-mutating-requests-inflight max-requests-inflight service-account-jwks-uri service-account-key-file
-    token-auth-file
+    disable-http2-serving enable-admission-plugins enable-bootstrap-token-auth enable-priority-and-fairness
+    encryption-provider-config encryption-provider-config-automatic-reload feature-gates goaway-chance
+    http2-max-streams-per-connection max-mutating-requests-inflight max-requests-inflight service-account-jwks-uri
+    service-account-key-file token-auth-file
 """
 CLUSTER_FLAGS: Final = frozenset(
     (

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.tls import tls_context
+from navarch.apiserver.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.apiserver.user import User
 from navarch.cluster.assembly import assemble, attach, bootstrap_config
 from navarch.cluster.flags.apiserver_settings import KubeApiServer
@@ -40,8 +40,9 @@ async def run(settings: KubeApiServer) -> None:
     await server.start()
     attach(server, told)
     await bootstrap(server, bootstrap_config(told))
-    front = HTTPFront(server)
-    tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca)
+    front = HTTPFront(server, streams=told.http2_streams, goaway_chance=told.goaway_chance)
+    protocols = PROTOCOLS if told.http2 else HTTP1_ONLY
+    tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca, protocols)
     await front.serve(listen([settings.bind_address], told.port), tls)
     log.info("serving Kubernetes v%s on %s:%s", told.kubernetes_version, settings.bind_address, told.port)
     try:
