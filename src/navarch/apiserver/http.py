@@ -66,7 +66,10 @@ class HTTPFront:
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
         )
-        self._http2 = http2.Serving(self._answer, self._web.bodies, goaway_chance=goaway_chance)
+        self._http2 = http2.Serving(self._answer, self._web.bodies)
+        if goaway_chance > 0:
+            dice = server.core.world.random("apiserver", "goaway")
+            self._http2.parts = lambda: dice.random() < goaway_chance
         if streams > 0:
             self._http2.streams = streams
         self._listening: list[asyncio.Server] = []

@@ -404,7 +404,7 @@ async def test_who_does_not_say_who_it_is_gets_one_answer(client: Client) -> Non
 
 
 async def test_now_and_then_a_client_is_sent_elsewhere() -> None:
-    client = Client(goaway_chance=1.0)
+    client = Client(parts=lambda: True)
 
     assert (await client.ask("GET", "/")).status == 200
     await eventually(lambda: client.pipe.closing, client.pump)

@@ -15,9 +15,8 @@ chance, so that clients spread over servers; at once, where its client breaks th
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -58,8 +57,8 @@ class Serving:
     answer: http1.Answer
     bodies: Bodies
     streams: int = STREAMS
-    # How likely a request is the last of its connection.
-    goaway_chance: float = 0.0
+    # Whether a request is the last of its connection, by chance.
+    parts: Callable[[], bool] | None = None
     connections: set[Connection] = field(default_factory=set)
 
 
@@ -387,8 +386,8 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, stream: Stream, request: Request, response: Response) -> None:
         """Raises Gone, TimeoutError."""
-        body, chance = response.body, self._serving.goaway_chance
-        last = request.last or response.status == 401 or (chance > 0 and random.random() < chance)
+        body, parts = response.body, self._serving.parts
+        last = request.last or response.status == 401 or (parts is not None and parts())
         if not isinstance(body, bytes):
             if last:
                 self.leave()
