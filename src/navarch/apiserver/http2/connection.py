@@ -32,6 +32,7 @@ from navarch.apiserver.http2.hpack import CompressionError, FarTooLong
 from navarch.apiserver.http2.receiving import FRAME_LIMIT, Receiver
 from navarch.apiserver.http2.sending import Gone, Sender, Stream, wake
 from navarch.apiserver.negotiation import respond_error
+from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.tls import peer_certificate
 from navarch.apiserver.tunnel import Tunnel
 from navarch.client.transport import Request, Response
@@ -415,16 +416,19 @@ class Connection(asyncio.Protocol):
             self.leave()
 
     async def _stream(self, stream: Stream, request: Request, response: Response, chunks: AsyncIterator[bytes]) -> None:
+        length = chunks.length if isinstance(chunks, Pieces) else None
+        self._unread += length or 0
         try:
             if not stream.open_out:
                 raise Gone
-            self._out.block(stream, self._first(answer_block(response, None)), end=False)
+            self._out.block(stream, self._first(answer_block(response, length)), end=False)
             async for chunk in chunks:
                 if chunk:
                     await self._out.body(stream, chunk, end=False)
             await self._out.body(stream, b"", end=True)
             stream.open_out = False
         finally:
+            self._unread -= length or 0
             await chunks.aclose()  # type: ignore[attr-defined]
 
     def _first(self, block: bytes) -> bytes:
