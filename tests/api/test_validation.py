@@ -66,7 +66,7 @@ def test_namespaces_go_with_the_scope() -> None:
         ({"/x": ""}, "prefix part must be non-empty"),
         ({"x/": ""}, "name part must be non-empty"),
         ({"a": "-"}, "a valid label must be an empty string or consist of"),
-        ({"a": "x" * 64}, "must be no more than 63 characters"),
+        ({"a": "x" * 64}, "must be no more than 63 bytes"),
     ],
 )
 def test_bad_labels_are_refused(labels: dict[str, str], message: str) -> None:

@@ -224,8 +224,9 @@ def node(name: str, **spec: Any) -> Obj:
         "kind": "Node",
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": spec,
-        "status": {"conditions": conditions, "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
-    }
+        "status": {"conditions": conditions, "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                   "nodeInfo": {"kubeletVersion": "v1.37.0"}},
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ async def test_the_message_counts_nodes_per_reason(world: World) -> None:
         await world.until(lambda: world.message("big"))
 
     assert world.message("big") == (
-        "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu. "
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. "
         "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert ("big", "FailedScheduling", world.message("big")) in world.events

@@ -367,6 +367,9 @@ def key_default(node: SchemaNodeLike, name: str) -> Any:
     default = getattr(field, "default", None)
     if default is None:
         default = getattr(node, "defaults", {}).get(name)
+    if default is None and getattr(item, "definition", "") == "LocalObjectReference":
+        # Nothing, where the schema of OpenAPI's second version can state no default.
+        return ""
     # The schema states most defaults of key fields; protocol's is stated for some types only.
     return "TCP" if default is None and name == "protocol" else default
 

@@ -24,12 +24,26 @@ _TYPES: Final = {
 _KINDS: Final = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
 
+_ESCAPED: Final = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+)
 _PACKAGES: Final = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "core"}
 
 
 def go_package(group: str) -> str:
     """Where Kubernetes keeps the types of a group of its own."""
     return _PACKAGES.get(group) or group.split(".", 1)[0]
+
+
+def escaped_json(data: bytes) -> bytes:
+    """JSON as Go's encoder writes it, which HTML and JavaScript can hold."""
+    for plain, escaped in _ESCAPED:
+        data = data.replace(plain, escaped)
+    return data
 
 
 def go_text(value: Any) -> str:

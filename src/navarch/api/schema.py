@@ -145,6 +145,8 @@ class SchemaNode:
         elif of_type == "object" or (of_type is None and "oneOf" not in schema):
             self.kind, self.preserve_unknown = "object", True
             self.scalar = "any" if of_type is None else ""
+            # Bytes to Kubernetes, whatever is written in them: nobody owns a part.
+            self.atomic = self.atomic or self.definition == "RawExtension"
         else:
             self.kind = "scalar"
             if of_type is None:

@@ -324,8 +324,15 @@ def _go_name(name: str) -> str:
     return ".".join(name.rsplit(".", 2)[-2:])
 
 
-# Lists that have a default and of which an empty one is a mistake.
-_EMPTY_IS_SAID: Final = {"HPAScalingRules": ("policies",)}
+# Lists that are kept when they are empty: who says that is told of a mistake, or owns it though it is null then.
+_EMPTY_IS_SAID: Final = {
+    "HPAScalingRules": ("policies",),
+    "EndpointSlice": ("endpoints", "ports"),
+    "Role": ("rules",),
+    "ClusterRole": ("rules",),
+    "LimitRangeSpec": ("limits",),
+    "CSINodeSpec": ("drivers",),
+}
 
 
 class _Fields:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import orjson
@@ -66,12 +67,31 @@ def heading(columns: Sequence[Column]) -> Obj:
 
 
 def row_function(
-    columns: Sequence[Column], now: datetime, include_object: str = INCLUDE_METADATA, version: str = "v1"
+    columns: Sequence[Column],
+    now: datetime,
+    include_object: str = INCLUDE_METADATA,
+    version: str = "v1",
+    metadata: Callable[[Obj], Obj] = itemgetter("metadata"),
+    conditions: Callable[[Obj], list[Obj] | None] | None = None,
 ) -> Callable[[Obj, bytes | None], Obj]:
-    """How one object (and its bytes, see `render`) becomes a row of a Table of this version."""
+    """How one object (and its bytes, see `render`) becomes a row of a Table of this version. `metadata` tells what a
+    row shows of an object's, `conditions` what clients may mark the row by."""
     cells = [_cell_function(column) for column in columns]
     api_version = f"meta.k8s.io/{version}"
-    return lambda obj, data: _row(cells, obj, data, now, include_object, api_version)
+
+    def row(obj: Obj, data: bytes | None) -> Obj:
+        made: Obj = {"cells": [cell(obj, now) for cell in cells]}
+        if conditions is not None and (stated := conditions(obj)):
+            made["conditions"] = stated
+        if include_object == INCLUDE_METADATA:
+            made["object"] = {"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata(obj)}
+        elif include_object == INCLUDE_OBJECT:
+            made["object"] = obj if data is None else orjson.Fragment(data)
+        else:
+            made["object"] = None
+        return made
+
+    return row
 
 
 def column_definitions(columns: Sequence[Column]) -> list[Obj]:
@@ -85,28 +105,6 @@ def column_definitions(columns: Sequence[Column]) -> list[Obj]:
         }
         for column in columns
     ]
-
-
-def _row(
-    cells: list[Callable[[Obj, datetime], Any]],
-    obj: Obj,
-    data: bytes | None,
-    now: datetime,
-    include: str,
-    api_version: str,
-) -> Obj:
-    row: Obj = {"cells": [cell(obj, now) for cell in cells]}
-    if include == INCLUDE_METADATA:
-        row["object"] = {
-            "kind": "PartialObjectMetadata",
-            "apiVersion": api_version,
-            "metadata": obj["metadata"],
-        }
-    elif include == INCLUDE_OBJECT:
-        row["object"] = obj if data is None else orjson.Fragment(data)
-    else:
-        row["object"] = None
-    return row
 
 
 def _cell_function(column: Column) -> Callable[[Obj, datetime], Any]:

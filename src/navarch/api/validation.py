@@ -48,8 +48,9 @@ def regex_problem(text: str, pattern: str, *examples: str) -> str:
     return f"{text} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
-def max_length_problem(limit: int) -> str:
-    return f"must be no more than {limit} characters"
+def max_length_problem(limit: int, unit: str = "characters") -> str:
+    """Kubernetes' newer checks count bytes, and say so."""
+    return f"must be no more than {limit} {unit}"
 
 
 def range_problem(low: int, high: int) -> str:
@@ -80,6 +81,13 @@ def dns_subdomain_problems(value: str) -> Problems:
         )
         problems.append(regex_problem(text, _SUBDOMAIN, "example.com"))
     return tuple(problems)
+
+
+def dns_subdomain_bytes_problems(value: str) -> Problems:
+    """The same, where Kubernetes declares the format beside the type's field."""
+    if len(value) <= 253:
+        return dns_subdomain_problems(value)
+    return (max_length_problem(253, "bytes"), *dns_subdomain_problems(value)[1:])
 
 
 def dns_subdomain_underscore_problems(value: str) -> Problems:
@@ -143,12 +151,12 @@ def qualified_name_problems(value: str) -> Problems:
         if not prefix:
             problems.append("prefix part must be non-empty")
         else:
-            problems.extend(f"prefix part {problem}" for problem in dns_subdomain_problems(prefix))
+            problems.extend(f"prefix part {problem}" for problem in dns_subdomain_bytes_problems(prefix))
     name = parts[-1]
     if not name:
         problems.append("name part must be non-empty")
     elif len(name) > 63:
-        problems.append(f"name part {max_length_problem(63)}")
+        problems.append(f"name part {max_length_problem(63, 'bytes')}")
     if not _match_qualified(name):
         problems.append(regex_problem(text, _QUALIFIED, "MyName", "my.name", "123-abc"))
     return tuple(problems)
@@ -156,7 +164,7 @@ def qualified_name_problems(value: str) -> Problems:
 
 @memo(8192)
 def label_value_problems(value: str) -> Problems:
-    problems = [max_length_problem(63)] if len(value) > 63 else []
+    problems = [max_length_problem(63, "bytes")] if len(value) > 63 else []
     if not _match_label_value(value):
         text = (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and "
@@ -242,6 +250,7 @@ def namespace_name_problems(value: str) -> Problems:
 
 NAME_RULES: Final[Mapping[str, Callable[[str], Problems]]] = {
     "subdomain": dns_subdomain_problems,
+    "subdomain in bytes": dns_subdomain_bytes_problems,
     "label": dns_label_problems,
     "namespace": namespace_name_problems,
     "label1035": dns_label_1035_problems,

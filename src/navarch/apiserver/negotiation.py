@@ -181,9 +181,9 @@ def no_such_form(form: Form, go_type: str) -> StatusError:
     return StatusError(406, "NotAcceptable", message)
 
 
-def partial_metadata(obj: Obj, version: str = "v1") -> Obj:
-    """A `PartialObjectMetadata` with the object's metadata."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": obj["metadata"]}
+def partial_metadata(metadata: Obj, version: str = "v1") -> Obj:
+    """A `PartialObjectMetadata` with an object's metadata."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", "metadata": metadata}
 
 
 def respond(form: Form, data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

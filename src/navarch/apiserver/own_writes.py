@@ -64,7 +64,7 @@ class ServerWriter:
         )
         return written.obj()
 
-    async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
+    async def update(self, resource: Resource, obj: Obj, subresource: str = "", manager: str = "kube-apiserver") -> Obj:
         """Raises StatusError (Conflict when `obj` is stale)."""
         metadata = obj["metadata"]
         kind = self._kind(resource)
@@ -73,7 +73,7 @@ class ServerWriter:
             metadata.get("namespace") or "",
             metadata["name"],
             lambda old: obj,
-            Origin(LOOPBACK, "kube-apiserver"),
+            Origin(LOOPBACK, manager),
             how=How(subresource),
         )
         return written.obj()

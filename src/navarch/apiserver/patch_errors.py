@@ -8,19 +8,17 @@ them, but what the patch went through sorted); for strategic ones the patch as G
 from __future__ import annotations
 
 import copy
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from navarch.api.errors import Obj, StatusError, invalid, invalid_value
 from navarch.api.go_structs import go_json, message_of_definition, struct
-from navarch.api.go_text import go_text
+from navarch.api.go_text import escaped_json, go_text
 from navarch.api.schema import Compiled
 from navarch.api.schema_decode import DecodeError
 from navarch.api.strategic import merge_in_place
 from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH
-
-_ESCAPED: Final = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
 
 
 def patch_refused(shown: str, why: str) -> StatusError:
@@ -36,10 +34,7 @@ def shown(old: Obj, patch: Any, obj: Obj, media_type: str, compiled: Compiled | 
         return go_text(left)
     touched = _paths(patch) if media_type == JSON_PATCH else patch
     message = message_of_definition(compiled.name) if compiled is not None else ""
-    data = orjson.dumps(_ordered(old, obj, touched, message))
-    for plain, escaped in _ESCAPED:
-        data = data.replace(plain, escaped)
-    return data.decode()
+    return escaped_json(orjson.dumps(_ordered(old, obj, touched, message))).decode()
 
 
 def _paths(operations: Any) -> Obj:

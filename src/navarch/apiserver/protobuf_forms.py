@@ -50,7 +50,13 @@ def of_json(data: bytes) -> bytes:
 def rendering_of(kind: ServedKind, form: Form) -> Rendering:
     """How an object becomes its part."""
     api_version, shown = _shown(kind, form)
-    return Rendering(f"protobuf {api_version} {shown}", partial(_part, protobuf.message_of(api_version, shown)))
+    message = protobuf.message_of(api_version, shown)
+    if form.transform and kind.strategy.fields_in_annotations:
+        alone = kind.strategy.metadata_alone
+        return Rendering(
+            f"protobuf {api_version} {shown}", lambda data: _message(message, {"metadata": alone(decode(data))})
+        )
+    return Rendering(f"protobuf {api_version} {shown}", partial(_part, message))
 
 
 def whole(kind: ServedKind, form: Form, part: bytes) -> bytes:
@@ -82,8 +88,12 @@ def _shown(kind: ServedKind, form: Form) -> tuple[str, str]:
 
 
 def _part(message: str, data: bytes) -> bytes:
+    return _message(message, decode(data))
+
+
+def _message(message: str, obj: Obj) -> bytes:
     try:
-        return delimited(_PART, protobuf.message(message, decode(data)))
+        return delimited(_PART, protobuf.message(message, obj))
     except ValueError as error:
         raise internal(str(error)) from None
 

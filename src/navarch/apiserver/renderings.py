@@ -15,7 +15,7 @@ import orjson
 from navarch.api.errors import bad_request
 from navarch.api.go_text import go_package
 from navarch.api.meta import Obj
-from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, column_definitions, row_function
+from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, Column, column_definitions, row_function
 from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Rendering
 from navarch.apiserver.longwork import LongWork
@@ -39,7 +39,10 @@ def included(parameter: str) -> str:
 def rendering_of(kind: ServedKind, form: Form, include: str, now: datetime) -> Rendering | None:
     """None for the object itself. Rows tell ages: those of one second are the same."""
     if form.transform == TABLE:
-        row = row_function(kind.strategy.columns, now, include, form.version)
+        strategy = kind.strategy
+        row = row_function(
+            strategy.columns, now, include, form.version, strategy.metadata_alone, strategy.row_conditions
+        )
         whole = include == INCLUDE_OBJECT
 
         def as_row(data: bytes) -> bytes:
@@ -47,9 +50,28 @@ def rendering_of(kind: ServedKind, form: Form, include: str, now: datetime) -> R
 
         return Rendering(f"{TABLE} {form.version} {include} {int(now.timestamp())}", as_row, lasts=False)
     if form.transform:
-        version = form.version
-        return Rendering(f"Metadata {version}", lambda data: orjson.dumps(partial_metadata(decode(data), version)))
+        version, alone = form.version, kind.strategy.metadata_alone
+        return Rendering(
+            f"Metadata {version}", lambda data: orjson.dumps(partial_metadata(alone(decode(data)), version))
+        )
     return None
+
+
+def in_form(form: Form, obj: Obj, columns: Sequence[Column], include: str, now: datetime) -> Obj:
+    """An object that is not one of the kind's (its Scale) in the form that was asked for."""
+    if form.transform == TABLE:
+        version = f"meta.k8s.io/{form.version}"
+        listed = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
+        rows = [row_function(columns, now, include, form.version)(obj, None)]
+        definitions = column_definitions(columns)
+        return {
+            "kind": TABLE,
+            "apiVersion": version,
+            "metadata": listed,
+            "columnDefinitions": definitions,
+            "rows": rows,
+        }
+    return partial_metadata(obj["metadata"], form.version) if form.transform else obj
 
 
 def check_form(kind: ServedKind, form: Form, *, listed: bool) -> None:

@@ -191,6 +191,7 @@ class Writing:
     async def _replace(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached, origin: Origin, how: How) -> Written:
         """One attempt to put `obj` in the place of `old`.  Raises Conflict where that is no longer what is stored."""
         strategy, through = kind.strategy, kind.strategy.through(how.subresource)
+        owns = through.owns_what_it_says or strategy.owns_what_it_says
         apart, size = self._core.work.apart, origin.size + len(cached.data)
         now = self._core.now_text() if how.manage or strategy.stamps else ""
 
@@ -199,8 +200,10 @@ class Writing:
                 strategy.defaults(obj)
                 if strategy.stamps:
                     strategy.stamp(obj, now)
-            # Before the owners of fields are recorded: what such a write may not change is not its manager's either.
-            self._prepare(kind, through, obj, old, cached)
+            self._keep(kind, obj, old, cached)
+            if not owns:
+                # Before the owners of fields are recorded: what a write may not change is not its manager's either.
+                through.prepare(strategy, obj, old)
             if how.manage:
                 self._manage(kind, old, obj, origin, how.subresource, now)
 
@@ -215,8 +218,9 @@ class Writing:
         await apart(size, shape)
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
             changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
-            if changed or through.owns_what_it_says:
-                self._prepare(kind, through, obj, old, cached)
+            if changed or owns:
+                self._keep(kind, obj, old, cached)
+                through.prepare(strategy, obj, old)
             holding = NOTHING if through.trusted else self.storing.take(kind, obj, old)
             if not through.trusted:
                 await self._core.work.attempt(size, check)
@@ -258,8 +262,8 @@ class Writing:
         view.put(obj, shown)
         return True
 
-    def _prepare(self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj, cached: Cached) -> None:
-        """Restore what this kind of write may not change."""
+    def _keep(self, kind: ServedKind, obj: Obj, old: Obj, cached: Cached) -> None:
+        """Restore what no write may change."""
         metadata = obj["metadata"]
         metadata["name"] = cached.name
         if cached.namespace:
@@ -267,7 +271,6 @@ class Writing:
         objectmeta.keep_on_update(obj, old)
         kind.strategy.complete(obj)
         metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
-        through.prepare(kind.strategy, obj, old)
 
     def _update_errors(
         self, kind: ServedKind, through: Subresource, obj: Obj, old: Obj, origin: Origin

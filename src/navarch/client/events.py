@@ -75,6 +75,7 @@ class EventRecorder:
         self._host = host
         self._world = world or RealWorld()
         # Names carry the time; where two components speak of one object at one instant, chance tells them apart.
+        self._moment = 0
         self._random = self._world.random("events", f"{component}\0{host}")
         self._failures = Failures()
         self._queue: asyncio.Queue[Obj | tuple[_Sent, Obj]] = asyncio.Queue(_QUEUE_LIMIT)
@@ -147,8 +148,9 @@ class EventRecorder:
                 return sent, {"series": {"count": sent.count, "lastObservedTime": format_micro_time(now)}}
             return sent, {"count": sent.count, "lastTimestamp": stamp, "message": message}
         namespace = reference.get("namespace") or "default"
-        moment = int(now.timestamp() * 1_000_000_000) + self._random.getrandbits(30)
-        name = f"{reference.get('name', '')[:200]}.{moment:x}"
+        # One after the other, so that a list of events, which is in the order of their names, is in that of time.
+        self._moment = max(self._moment + 1, int(now.timestamp() * 1_000_000) * 1000 + self._random.getrandbits(9))
+        name = f"{reference.get('name', '')[:200]}.{self._moment:x}"
         self._sent[identity] = _Sent(name, namespace, 1, _NEW_EVENTS if action else _EVENTS)
         _trim(self._sent)
         metadata = {"name": name, "namespace": namespace}
@@ -210,7 +212,22 @@ class EventRecorder:
             sent, patch = item
             await self._client.patch(sent.resource, sent.name, sent.namespace, patch, kind=PatchKind.MERGE)
         else:
-            await self._client.create(_EVENTS if item["apiVersion"] == "v1" else _NEW_EVENTS, item)
+            resource = _EVENTS if item["apiVersion"] == "v1" else _NEW_EVENTS
+            try:
+                await self._client.create(resource, item)
+            except StatusError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+                await self._client.create(resource, self._renamed(item))
+
+    def _renamed(self, event: Obj) -> Obj:
+        """For an event of another component that was named first."""
+        metadata = event["metadata"]
+        name = f"{metadata['name']}{self._random.getrandbits(16):04x}"
+        for sent in self._sent.values():
+            if sent.name == metadata["name"] and sent.namespace == metadata["namespace"]:
+                sent.name = name
+        return {**event, "metadata": {**metadata, "name": name}}
 
 
 def _trim(known: OrderedDict) -> None:  # type: ignore[type-arg]

@@ -1,7 +1,8 @@
 """Hashes that name what a template makes: pod-template-hash of ReplicaSets, names of ControllerRevisions.
 
-The hash is FNV-1a over the canonical JSON of the template, written in an alphabet without vowels so that no word comes
-out. `collisions` is mixed in so that a controller can step aside when the name is taken by something else.
+A template's hash is FNV-1a over its canonical JSON; that of a revision's data is FNV-1 over the JSON that is stored, as
+in Kubernetes. Both are written in an alphabet without vowels so that no word comes out. `collisions` is mixed in so
+that a controller can step aside when the name is taken by something else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+
+from navarch.api.go_text import escaped_json
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _OFFSET = 2166136261
@@ -23,6 +26,14 @@ def fnv1a(data: bytes) -> int:
     return value
 
 
+def fnv1(data: bytes) -> int:
+    """32-bit FNV-1."""
+    value = _OFFSET
+    for byte in data:
+        value = (value * _PRIME & 0xFFFFFFFF) ^ byte
+    return value
+
+
 def safe_encode(text: str) -> str:
     """Each character mapped into the alphabet that generated names use."""
     return "".join(_ALPHABET[ord(char) % len(_ALPHABET)] for char in text)
@@ -34,3 +45,9 @@ def template_hash(template: Any, collisions: int | None = None) -> str:
     if collisions is not None:
         data += str(collisions).encode()
     return safe_encode(str(fnv1a(data)))
+
+
+def data_hash(data: Any, collisions: int | None = None) -> str:
+    """The hash of what a ControllerRevision holds."""
+    written = escaped_json(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)) + str(collisions or 0).encode()
+    return safe_encode(str(fnv1(written)))

@@ -25,7 +25,7 @@ from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import CONTROLLER_REVISIONS
 from navarch.controllers.adoption import Claimer
-from navarch.controllers.hash import template_hash
+from navarch.controllers.hash import data_hash, template_hash
 from navarch.controllers.pods import created_at, same_semantics
 
 
@@ -49,13 +49,16 @@ def number_of(revision: Obj) -> int:
 
 
 class History:
-    """`hash_label` is where a revision carries its hash."""
+    """`hash_label` is where a revision carries its hash, which is one of the template or of the revision's data."""
 
-    def __init__(self, client: Client, informer: Informer, resource: Resource, hash_label: str) -> None:
+    def __init__(
+        self, client: Client, informer: Informer, resource: Resource, hash_label: str, *, by_template: bool
+    ) -> None:
         self._client = client
         self._informer = informer
         self._resource = resource
         self._hash_label = hash_label
+        self._by_template = by_template
 
     async def sync(self, owner: Obj, selector: LabelSelector, collisions: int | None) -> Revisions:
         """Raises Collision, StatusError."""
@@ -78,7 +81,7 @@ class History:
 
     async def _create(self, owner: Obj, data: Obj, number: int, collisions: int | None) -> Obj:
         template = owner["spec"]["template"]
-        digest = template_hash(template, collisions)
+        digest = self._digest(data, template, collisions)
         labels = {**((template.get("metadata") or {}).get("labels") or {}), self._hash_label: digest}
         revision: Obj = {
             "apiVersion": "apps/v1",
@@ -105,6 +108,9 @@ class History:
         if holder and holder["uid"] == uid_of(owner) and same_semantics(existing.get("data"), data):
             return existing
         raise Collision
+
+    def _digest(self, data: Obj, template: Obj, collisions: int | None) -> str:
+        return template_hash(template, collisions) if self._by_template else data_hash(data, collisions)
 
     async def clean_up(self, old: Sequence[Obj], limit: int, live: Collection[str]) -> None:
         """Remove revisions beyond `limit`, oldest first, but for those whose name or hash is in `live`."""

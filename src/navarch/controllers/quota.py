@@ -80,7 +80,9 @@ class ResourceQuotaController(Controller):
                         if name in totals:
                             totals[name] += amount
         used = {name: quantity.render(amount, quantity.form_of(hard[name])) for name, amount in totals.items()}
-        status = {"hard": {name: quantity.canonical(value) for name, value in hard.items()}, "used": used}
+        status = {}
+        if hard:
+            status = {"hard": {name: quantity.canonical(value) for name, value in hard.items()}, "used": used}
         if same_semantics(status, quota.get("status") or {}):
             return Requeue(_RESYNC_S)
         if totals.keys() <= _used(quota).keys() and not self._still(key, quota):

@@ -147,6 +147,10 @@ class Strategy:
     # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
     # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
     nulls: ClassVar[Sequence[str]] = ()
+    # Annotations that Kubernetes has as fields in memory, so that the metadata alone does not show them.
+    fields_in_annotations: ClassVar[Sequence[str]] = ()
+    # What its writer says and the strategy then takes back is the writer's all the same (see `Subresource`).
+    owns_what_it_says: ClassVar[bool] = False
     # It writes times into objects as a default (`stamp`).
     stamps: ClassVar[bool] = False
     # What of the metadata a write to `/status` leaves as it is.
@@ -155,6 +159,20 @@ class Strategy:
     resets_on_write: ClassVar[Sequence[str]] = ()
     # The subresources of the kind's own type beyond `status` and `scale`, by name.
     subresources: ClassVar[Mapping[str, Subresource]] = {}
+
+    def metadata_alone(self, obj: Obj) -> Obj:
+        """The metadata as it is shown without the rest of the object."""
+        metadata: Obj = obj["metadata"]
+        annotations = metadata.get("annotations") or {}
+        if annotations.keys().isdisjoint(self.fields_in_annotations):
+            return metadata
+        kept = {name: value for name, value in annotations.items() if name not in self.fields_in_annotations}
+        others = {name: value for name, value in metadata.items() if name != "annotations"}
+        return {**others, "annotations": kept} if kept else others
+
+    def row_conditions(self, obj: Obj) -> list[Obj] | None:
+        """By what a client may mark the object's row in a table."""
+        return None
 
     def defaults(self, obj: Obj) -> None:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied

@@ -180,11 +180,8 @@ class Scheduler:
         appendix, nominated = "", None
         try:
             if profile.preemption and diagnosis.nodes:
-                appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
-                if appendix:
-                    # Devices are asked before other pods are, whether the pod has claims or not.
-                    appendix = f"no new claims to deallocate, {appendix}"
-            if diagnosis.nodes or diagnosis.rejection:
+                appendix, nominated = await self._make_room(pod, diagnosis, evaluator)
+            if diagnosis.nodes:
                 message = diagnosis.message(appendix)
             else:
                 message = "no nodes available to schedule pods"
@@ -201,6 +198,14 @@ class Scheduler:
                 self._requeue(pod, frozenset())
         finally:
             self._slots.release()
+
+    async def _make_room(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
+        if diagnosis.rejection:
+            # What Kubernetes says of claims that nobody came to look at.
+            return "not found", None
+        appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
+        # Devices are asked before other pods are, whether the pod has claims or not.
+        return appendix and f"no new claims to deallocate, {appendix}", nominated
 
     async def _preempt(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
         """Make room for the pod if that is possible. Returns what to say, and the node that is promised to it."""

@@ -104,7 +104,7 @@ async def test_another_server_counting_meanwhile_is_noticed(monkeypatch: pytest.
     writer = cluster.server.writer
     update, stolen = writer.update, False
 
-    async def racing(resource: Any, obj: Obj, subresource: str = "") -> Obj:
+    async def racing(resource: Any, obj: Obj, subresource: str = "", manager: str = "") -> Obj:
         nonlocal stolen
         if not stolen:
             stolen = True
@@ -112,7 +112,7 @@ async def test_another_server_counting_meanwhile_is_noticed(monkeypatch: pytest.
             assert quota is not None
             quota["status"]["used"] = {"pods": "1"}
             await cluster.put(r.RESOURCE_QUOTAS, quota)
-        return await update(resource, obj, subresource)
+        return await update(resource, obj, subresource, manager)
 
     monkeypatch.setattr(writer, "update", racing)
     with pytest.raises(StatusError, match="exceeded quota"):

@@ -49,6 +49,7 @@ def test_a_jobs_selector_is_generated_from_its_uid() -> None:
         "job-name": "web",
     }
     assert obj["spec"]["template"]["metadata"]["labels"] == labels
+    lookup("batch", "Job").complete(obj)
     assert obj["metadata"]["labels"] == labels
 
 

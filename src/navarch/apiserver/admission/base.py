@@ -28,7 +28,7 @@ class Reader(Protocol):
 class Writer(Protocol):
     """Writes that a plugin makes beside the request (quota usage); same rules as a client's, as the server itself."""
 
-    async def update(self, resource: Resource, obj: Obj, subresource: str = "") -> Obj:
+    async def update(self, resource: Resource, obj: Obj, subresource: str = "", manager: str = "kube-apiserver") -> Obj:
         """Raises StatusError (Conflict when `obj` is stale)."""
         ...
 

@@ -74,7 +74,8 @@ class RoleEscalation(Plugin):
             return
         role = self._reader.get(resource, namespace if resource is ROLES else "", name)
         if role is None:
-            raise not_found(resource.plural, resource.group, name)
+            # Kubernetes names the resource that was asked for, not the one that is missing.
+            raise not_found(attributes.kind.resource.plural, resource.group, name)
         self._require(attributes, role.get("rules") or ())
 
     async def _may(self, user: User, verb: str, plural: str, namespace: str, name: str) -> bool:

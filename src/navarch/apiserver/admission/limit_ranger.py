@@ -115,6 +115,7 @@ def _pod_total(containers: Iterable[Obj], inits: Iterable[Obj], kind: str) -> di
 
 
 def _bounds(item: Obj, requests: Mapping[str, Fraction], limits: Mapping[str, Fraction], kind: str) -> Iterator[str]:
+    """Of what is wrong with a bound, the first is told."""
     for name, bound in (item.get("min") or {}).items():
         what = f"minimum {name} usage per {kind} is {bound}"
         lowest = amount_of(bound)
@@ -122,7 +123,7 @@ def _bounds(item: Obj, requests: Mapping[str, Fraction], limits: Mapping[str, Fr
             yield f"{what}.  No request is specified"
         elif requests[name] < lowest:
             yield f"{what}, but request is {format_amount(requests[name], str(bound))}"
-        if name in limits and limits[name] < lowest:
+        elif name in limits and limits[name] < lowest:
             yield f"{what}, but limit is {format_amount(limits[name], str(bound))}"
     for name, bound in (item.get("max") or {}).items():
         what = f"maximum {name} usage per {kind} is {bound}"
@@ -131,7 +132,7 @@ def _bounds(item: Obj, requests: Mapping[str, Fraction], limits: Mapping[str, Fr
             yield f"{what}.  No limit is specified"
         elif limits[name] > highest:
             yield f"{what}, but limit is {format_amount(limits[name], str(bound))}"
-        if name in requests and requests[name] > highest:
+        elif name in requests and requests[name] > highest:
             yield f"{what}, but request is {format_amount(requests[name], str(bound))}"
     for name, ratio in (item.get("maxLimitRequestRatio") or {}).items():
         yield from _ratio(name, ratio, requests, limits, kind)
@@ -163,6 +164,8 @@ def _claim_problems(item: Obj, claim: Obj) -> Iterator[str]:
         elif requests[name] < amount_of(bound):
             yield f"{what}, but request is {format_amount(requests[name], str(bound))}"
     for name, bound in (item.get("max") or {}).items():
-        if name in requests and requests[name] > amount_of(bound):
-            what = f"maximum {name} usage per PersistentVolumeClaim is {bound}"
+        what = f"maximum {name} usage per PersistentVolumeClaim is {bound}"
+        if name not in requests:
+            yield f"{what}.  No request is specified"
+        elif requests[name] > amount_of(bound):
             yield f"{what}, but request is {format_amount(requests[name], str(bound))}"

@@ -206,7 +206,7 @@ class ResourceQuota(Plugin):
             used.update(self._count(quota, unknown))
         return used
 
-    async def _write(self, quota: Obj, delta: Mapping[str, Fraction]) -> None:
+    async def _write(self, quota: Obj, delta: Mapping[str, Fraction], manager: str = "kube-apiserver") -> None:
         """Change `status.used`.  Raises StatusError (Conflict)."""
         hard = _hard(quota)
         used = self._used(quota)
@@ -214,7 +214,8 @@ class ResourceQuota(Plugin):
             if name in hard:
                 used[name] = max(Fraction(0), used.get(name, Fraction(0)) + amount)
         shown = {name: format_amount(used.get(name, Fraction(0)), str(hard[name])) for name in hard}
-        await self._writer.update(r.RESOURCE_QUOTAS, {**quota, "status": {"hard": dict(hard), "used": shown}}, "status")
+        status = {"hard": dict(hard), "used": shown} if hard else {}
+        await self._writer.update(r.RESOURCE_QUOTAS, {**quota, "status": status}, "status", manager)
 
     async def _add(self, quota: Obj, delta: Mapping[str, Fraction]) -> None:
         """Change `status.used`, whoever else does meanwhile."""
@@ -244,7 +245,8 @@ class ResourceQuota(Plugin):
     # ----------------------------------------------------------------------------------------------------- counting
 
     async def _recount(self, namespace: str, name: str) -> None:
-        """Count a new or changed quota from what is stored."""
+        """Count a new or changed quota from what is stored: what Kubernetes' controller does a little later, and in
+        its name."""
         for _ in range(_ATTEMPTS):
             quota = self._reader.get(r.RESOURCE_QUOTAS, namespace, name)
             if quota is None:
@@ -252,7 +254,7 @@ class ResourceQuota(Plugin):
             hard = (quota.get("spec") or {}).get("hard") or {}
             quota["status"] = {"hard": dict(hard), "used": {}}
             try:
-                await self._write(quota, {})
+                await self._write(quota, {}, "kube-controller-manager")
                 return
             except StatusError as error:
                 if error.reason == "NotFound":

@@ -262,8 +262,6 @@ def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
     status = old.get("status") or {}
     conditions = [condition for condition in status.get("conditions") or () if condition.get("type") != "PodScheduled"]
     scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
-    if generation := metadata.get("generation"):
-        scheduled["observedGeneration"] = generation
     conditions.append(scheduled)
     pod = {
         **old,

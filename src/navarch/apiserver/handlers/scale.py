@@ -29,14 +29,22 @@ from navarch.apiserver.handlers.objects import PATCH_TYPES, Objects
 from navarch.apiserver.negotiation import respond_obj
 from navarch.apiserver.patch_requests import check_patched, read_patch
 from navarch.apiserver.patching import patched
+from navarch.apiserver.renderings import in_form, included
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.writes import How, Written
 from navarch.client.transport import Response
-from navarch.kinds.base import Kind, ScaleSubresource
+from navarch.kinds import columns
+from navarch.kinds.base import AGE, Column, Kind, ScaleSubresource
 
 _VERSION = "autoscaling/v1"
 _SCALE = Resource("autoscaling", "v1", "scales", "Scale", True)
 _DEFINITION = "io.k8s.api.autoscaling.v1.Scale"
+_COLUMNS = (
+    Column("Name", ".metadata.name"),
+    Column("Desired", columns.count("spec.replicas"), type="integer"),
+    Column("Available", columns.count("status.replicas"), type="integer"),
+    AGE,
+)
 
 
 class Scaling:
@@ -51,7 +59,7 @@ class Scaling:
         obj = await self._core.encodings.obj(kind, cached)
         if kind.own_schemas is not None and kind.scale is not None and get_path(obj, kind.scale.replicas) is None:
             raise internal(f'the spec replicas field ".{kind.scale.replicas}" does not exist')
-        return respond_obj(call.form, scale_of(kind, obj))
+        return self._answer(call, scale_of(kind, obj))
 
     async def update(self, call: Call) -> Response:
         scale = decoding.parse_body(call.request, "Scale")
@@ -158,7 +166,13 @@ class Scaling:
             call.origin(),
             how=How("scale", manage=False, patch=patch, view=_ScaleView(call.kind)),
         )
-        return respond_obj(call.form, scale_of(call.kind, written.obj()), 200, warning_headers(call.warnings))
+        return self._answer(call, scale_of(call.kind, written.obj()))
+
+    def _answer(self, call: Call, scale: Obj) -> Response:
+        if call.form.transform and not call.form.protobuf:
+            include = included(call.request.arg("includeObject"))
+            scale = in_form(call.form, scale, _COLUMNS, include, self._core.now())
+        return respond_obj(call.form, scale, 200, warning_headers(call.warnings))
 
 
 @dataclass(frozen=True, slots=True)

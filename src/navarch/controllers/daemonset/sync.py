@@ -48,7 +48,7 @@ class DaemonSetController(PodOwner):
         index_by_controller(self._revisions)
         self._nodes = self.informer(NODES)
         self._nodes.add_handler(self._node_changed, self._node_updated, self._node_changed)
-        self._history = History(self.client, self._revisions, DAEMON_SETS, update.HASH_LABEL)
+        self._history = History(self.client, self._revisions, DAEMON_SETS, update.HASH_LABEL, by_template=True)
         self._failures: dict[tuple[str, str], tuple[int, datetime]] = {}
 
     # Events.

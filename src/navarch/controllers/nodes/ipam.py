@@ -1,7 +1,8 @@
 """Node IPAM: a range of pod addresses for each node, out of the cluster's.
 
-In: Nodes. Out: `spec.podCIDR` and `spec.podCIDRs`, written once. Invariant: no two nodes have the same range; a range
-is free again when its node is gone.
+In: Nodes. Out: `spec.podCIDR` and `spec.podCIDRs`, written once, for nodes whose kubelet has said that it is there: a
+Node without one runs nothing that would need an address. Invariant: no two nodes have the same range; a range is free
+again when its node is gone.
 """
 
 from __future__ import annotations
@@ -88,6 +89,10 @@ class NodeIPAMController(Controller):
         node = self._nodes.get("", key.name)
         if node is None or node["spec"].get("podCIDR"):
             return None
+        if not _has_kubelet(node):
+            if _TTL not in (node["metadata"].get("annotations") or {}):
+                await self.client.patch(NODES, key.name, "", {"metadata": {"annotations": {_TTL: "0"}}})
+            return None
         cidr = self._cidrs.take()
         if cidr is None:
             self._starved[key] = None
@@ -108,3 +113,7 @@ class NodeIPAMController(Controller):
             self._cidrs.release(cidr)
             raise
         return None
+
+
+def _has_kubelet(node: Obj) -> bool:
+    return bool(((node.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion"))

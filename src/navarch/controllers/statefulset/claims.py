@@ -9,7 +9,16 @@ from __future__ import annotations
 import copy
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj, is_deleting, labels_of, name_of, namespace_of, owner_references_of, uid_of
+from navarch.api.meta import (
+    Obj,
+    controller_reference,
+    is_deleting,
+    labels_of,
+    name_of,
+    namespace_of,
+    owner_references_of,
+    uid_of,
+)
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer
@@ -62,10 +71,13 @@ class Claims:
                 if reference["uid"] != uid_of(stateful_set)
                 and not (reference["kind"] == "Pod" and reference["name"] == pod_name(stateful_set, ordinal))
             ]
+            if any(reference.get("controller") for reference in kept):
+                # Somebody else manages it.
+                continue
             if owned_by_pod and pod is not None:
-                kept.append(_reference("v1", "Pod", pod))
+                kept.append(controller_reference({**pod, "apiVersion": "v1", "kind": "Pod"}))
             elif owned_by_set:
-                kept.append(_reference("apps/v1", "StatefulSet", stateful_set))
+                kept.append(controller_reference({**stateful_set, "apiVersion": "apps/v1", "kind": "StatefulSet"}))
             if kept != owner_references_of(claim):
                 metadata = {**claim["metadata"], "ownerReferences": kept}
                 await self._client.update(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": metadata})
@@ -87,7 +99,3 @@ def _claim(stateful_set: Obj, template: Obj, name: str) -> Obj:
         "metadata": metadata,
         "spec": copy.deepcopy(template.get("spec") or {}),
     }
-
-
-def _reference(api_version: str, kind: str, obj: Obj) -> Obj:
-    return {"apiVersion": api_version, "kind": kind, "name": name_of(obj), "uid": uid_of(obj)}

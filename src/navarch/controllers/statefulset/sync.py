@@ -46,7 +46,7 @@ class StatefulSetController(PodOwner):
         self._revisions = self.informer(CONTROLLER_REVISIONS)
         index_by_controller(self._revisions)
         self._claims = Claims(self.client, self.informer(PERSISTENT_VOLUME_CLAIMS), self.recorder)
-        self._history = History(self.client, self._revisions, STATEFUL_SETS, _HASH_LABEL)
+        self._history = History(self.client, self._revisions, STATEFUL_SETS, _HASH_LABEL, by_template=False)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         cached = self.owners.get(*key)

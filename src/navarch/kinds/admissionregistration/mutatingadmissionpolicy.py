@@ -56,9 +56,7 @@ class MutatingAdmissionPolicyStrategy(Strategy):
     )
 
     def defaults(self, obj: Obj) -> None:
-        spec = obj.get("spec")
-        if spec is None:
-            return
+        spec = obj.setdefault("spec", {})
         if spec.get("failurePolicy") is None:
             spec["failurePolicy"] = "Fail"
         default_match_resources(spec.get("matchConstraints"))

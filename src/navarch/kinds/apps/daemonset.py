@@ -55,6 +55,7 @@ class DaemonSetStrategy(WorkloadStrategy):
         AGE,
         *columns.pod_template_columns("spec.template.spec", "spec.selector"),
     )
+    fields_in_annotations = (GENERATION,)
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

@@ -21,7 +21,7 @@ _METRICS: Final = _PREFIX + "metrics"
 _CURRENT: Final = _PREFIX + "current-metrics"
 _CONDITIONS: Final = _PREFIX + "conditions"
 _BEHAVIOR: Final = _PREFIX + "behavior"
-_ANNOTATIONS: Final = (_METRICS, _CURRENT, _CONDITIONS, _BEHAVIOR)
+ANNOTATIONS: Final = (_METRICS, _CURRENT, _CONDITIONS, _BEHAVIOR)
 # Metric source → where its type keeps the parts in the flat form. (`resource` and `containerResource` have a name,
 # the others a metric identifier.)
 _SOURCES: Final = {
@@ -64,7 +64,7 @@ def to_v2(obj: Obj) -> Obj:
     """The version-2 object that says the same."""
     spec, status = dict(obj.get("spec") or {}), dict(obj.get("status") or {})
     annotations: dict[str, str] = dict(obj["metadata"].get("annotations") or {})
-    carried = {name: _carried(annotations.pop(name, "")) for name in _ANNOTATIONS}
+    carried = {name: _carried(annotations.pop(name, "")) for name in ANNOTATIONS}
     metrics = _fitting("spec.metrics", _nested_all(carried[_METRICS], "target")) or []
     utilization = spec.pop("targetCPUUtilizationPercentage", None)
     if utilization is not None:

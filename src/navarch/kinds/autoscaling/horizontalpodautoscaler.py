@@ -12,6 +12,7 @@ from typing import Final
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.kinds import columns
+from navarch.kinds.autoscaling.conversion import ANNOTATIONS
 from navarch.kinds.autoscaling.rules import SOURCES, validate_autoscaler
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.counts import validate_counts
@@ -69,9 +70,10 @@ class HorizontalPodAutoscalerStrategy(Strategy):
         Column("Targets", _targets_cell),
         Column("MinPods", columns.text("spec.minReplicas", "<unset>")),
         Column("MaxPods", columns.count("spec.maxReplicas")),
-        Column("Replicas", columns.count("status.currentReplicas"), type="integer"),
+        Column("Replicas", columns.count("status.currentReplicas")),
         AGE,
     )
+    fields_in_annotations = ANNOTATIONS
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

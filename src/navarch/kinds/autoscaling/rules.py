@@ -34,7 +34,9 @@ def validate_autoscaler(obj: Obj, old: Obj | None) -> Iterator[FieldError]:
     lowest = 0 if before.get("minReplicas") == 0 else 1
     if least is not None and least < lowest:
         yield invalid_value("spec.minReplicas", least, f"must be greater than or equal to {lowest}")
-    if most < 1:
+    if most == 0:
+        yield required("spec.maxReplicas", "must be set and greater than 0")
+    elif most < 0:
         yield invalid_value("spec.maxReplicas", most, "must be greater than 0")
     if least is not None and most < least:
         yield invalid_value("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")

@@ -100,14 +100,18 @@ class JobStrategy(WorkloadStrategy):
         prepare_template(obj["spec"])
         spec = obj.setdefault("spec", {})
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-        if labels == obj["metadata"].get("labels"):
+        inherited = labels == obj["metadata"].get("labels")
+        if inherited:
             # Inherited from the pods, and so to follow what is now added to theirs.
             obj["metadata"].pop("labels", None)
         if not spec.get("manualSelector"):
             _generate_selector(obj, spec)
-        _inherit_labels(obj)
+        if labels and inherited:
+            _inherit_labels(obj)
 
     def complete(self, obj: Obj) -> None:
+        # Those of pods without labels of their own come with the first look at what is stored.
+        _inherit_labels(obj)
         complete_conditions(obj, ("lastProbeTime", "lastTransitionTime"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
@@ -115,6 +119,8 @@ class JobStrategy(WorkloadStrategy):
             yield from validate_generated_selector(obj)
         yield from validate_job_spec(obj.get("spec") or {}, "spec", selector_required=True)
         if old is not None:
+            # Kubernetes looks twice, and says everything twice.
+            yield from validate_job_spec(obj.get("spec") or {}, "spec", selector_required=True)
             yield from validate_job_update(obj, old)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:

@@ -80,9 +80,7 @@ class CertificateSigningRequestStrategy(Strategy):
     )
 
     def defaults(self, obj: Obj) -> None:
-        spec = obj.setdefault("spec", {})
-        if not spec.get("usages"):
-            spec["usages"] = ["digital signature", "key encipherment"]
+        obj.setdefault("spec", {})
         for condition in (obj.get("status") or {}).get("conditions") or ():
             condition.setdefault("status", "True")
 
@@ -119,7 +117,7 @@ class CertificateSigningRequestStrategy(Strategy):
         spec = obj["spec"]
         yield from _validate_request(spec.get("request") or "")
         if not (usages := spec.get("usages") or []):
-            yield required("spec.usages", "usages must be provided")
+            yield required("spec.usages")
         for index, usage in enumerate(usages):
             if usage not in _USAGES:
                 yield not_supported(f"spec.usages[{index}]", usage, sorted(_USAGES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+from uuid import UUID, uuid5
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, required
 from navarch.api.meta import Obj
@@ -31,6 +32,12 @@ class LimitRangeStrategy(Strategy):
         for item in obj.setdefault("spec", {}).get("limits") or ():
             if item.get("type") == "Container":
                 _default_container_item(item)
+
+    def prepare_create(self, obj: Obj) -> None:
+        metadata = obj["metadata"]
+        if not metadata.get("name"):
+            # The only kind that needs no name.
+            metadata["name"] = str(uuid5(UUID(metadata["uid"]), "name"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         seen: set[str] = set()

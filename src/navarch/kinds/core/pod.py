@@ -86,6 +86,17 @@ def _keep_status(obj: Obj, old: Obj) -> None:
         obj.pop("status", None)
 
 
+def _completed(reason: str, message: str) -> list[Obj]:
+    return [{"type": "Completed", "status": "True", "reason": reason, "message": message}]
+
+
+# By phase: by what kubectl tells the pods apart that are over.
+_ROW_CONDITIONS: dict[str, list[Obj]] = {
+    "Succeeded": _completed("Succeeded", "The pod has completed successfully."),
+    "Failed": _completed("Failed", "The pod failed."),
+}
+
+
 @strategy("", "Pod")
 class PodStrategy(Strategy):
     returns_deleted = True
@@ -108,6 +119,9 @@ class PodStrategy(Strategy):
         "ephemeralcontainers": EphemeralContainers(),
         "resize": Resize(),
     }
+
+    def row_conditions(self, obj: Obj) -> list[Obj] | None:
+        return _ROW_CONDITIONS.get((obj.get("status") or {}).get("phase") or "")
 
     def defaults(self, obj: Obj) -> None:
         default_pod(obj)

@@ -32,6 +32,7 @@ def _status_count(field: str) -> Column:
 
 @strategy("", "ReplicationController")
 class ReplicationControllerStrategy(Strategy):
+    name_rule = "subdomain in bytes"
     columns = (
         NAME,
         Column("Desired", _desired_cell, type="integer", description="How many pods are wanted"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from navarch.api.errors import FieldError
+from navarch.api.errors import FieldError, invalid, invalid_value
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import labels as format_labels
@@ -88,6 +88,8 @@ class ServiceStrategy(Strategy):
     )
     selectable = ("spec.clusterIP", "spec.type")
     name_rule = "label1035"
+    # What a service of another type loses stays owned until the next write.
+    owns_what_it_says = True
     allow_create_on_update = True
 
     def defaults(self, obj: Obj) -> None:
@@ -121,6 +123,10 @@ class ServiceStrategy(Strategy):
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {"loadBalancer": {}}
         spec = obj["spec"]
+        if not obj["metadata"].get("name") and needs_cluster_ip(spec) and spec.get("clusterIP") != "None":
+            # The address is given out before anything is looked at, and in the service's name.
+            why = "failed to allocate IP: the IPAddress is invalid: spec.parentRef.name: Required value"
+            raise invalid("Service", "", "", [invalid_value("spec.clusterIPs", spec.get("clusterIPs"), why)])
         if spec.get("clusterIP") and not spec.get("clusterIPs"):
             spec["clusterIPs"] = [spec["clusterIP"]]
         _drop_type_dependent(spec, None)

@@ -24,7 +24,7 @@ def _parent_cell(obj: Obj, now: datetime) -> str:
 @strategy("networking.k8s.io", "IPAddress")
 class IPAddressStrategy(Strategy):
     selectable = ("spec.parentRef.resource", "spec.parentRef.namespace", "spec.parentRef.name")
-    columns = (NAME, Column("ParentRef", _parent_cell), AGE)
+    columns = (NAME, Column("ParentRef", _parent_cell))
     # `2001:db8::1` is a name here.
     name_rule = "path"
 

@@ -47,8 +47,8 @@ class _BindingStrategy(Strategy):
     namespaced: bool = True
 
     def defaults(self, obj: Obj) -> None:
-        role = obj.get("roleRef")
-        if role is not None and not role.get("apiGroup"):
+        role = obj.setdefault("roleRef", {})
+        if not role.get("apiGroup"):
             role["apiGroup"] = GROUP
         for subject in obj.get("subjects") or ():
             if not subject.get("apiGroup") and subject.get("kind") in ("User", "Group"):

@@ -20,6 +20,7 @@ _LONGEST_NAME: Final = 63
 
 @strategy("resource.k8s.io", "DeviceClass")
 class DeviceClassStrategy(Strategy):
+    name_rule = "subdomain in bytes"
     has_generation = True
     returns_deleted = True
 

@@ -63,9 +63,6 @@ class CSIDriverStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
-        name = obj["metadata"].get("name") or ""
-        if len(name) > _MAX_NAME:
-            yield too_long("metadata.name", _MAX_NAME)
         if old is not None:
             before = old.get("spec") or {}
             attached = (spec.get("attachRequired"), before.get("attachRequired"))

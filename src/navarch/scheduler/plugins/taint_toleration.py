@@ -33,7 +33,7 @@ class TaintToleration(Plugin):
         for index, count in zip(*np.unique(nodes.taint_set, return_counts=True), strict=True):
             taint = first_untolerated(nodes.taint_sets[index], pod.traits.tolerations)
             if taint is not None:
-                reasons[f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"] += int(count)
+                reasons["node(s) had untolerated taint(s)"] += int(count)
         return Refusal(dict(reasons), np.zeros(len(nodes), np.bool_))
 
     def scores(self, pod: PodInfo, nodes: NodeTable) -> bool:
