@@ -49,8 +49,8 @@ class Authority:
             .not_valid_after(now + life)
         )
 
-    def serving(self, names: Iterable[str], life: timedelta = timedelta(days=1)) -> ssl.SSLContext:
-        """What a server of these names and addresses uses."""
+    def pair(self, names: Iterable[str], life: timedelta = timedelta(days=1)) -> tuple[bytes, bytes]:
+        """Certificate and key of a server of these names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [_alternative(name) for name in names]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
@@ -58,10 +58,16 @@ class Authority:
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return certificate.public_bytes(Encoding.PEM), secret
+
+    def serving(self, names: Iterable[str], life: timedelta = timedelta(days=1)) -> ssl.SSLContext:
+        """What such a server uses."""
+        certificate, key = self.pair(names, life)
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder) / "tls.crt", Path(folder) / "tls.key"
-            files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-            files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            files[0].write_bytes(certificate)
+            files[1].write_bytes(key)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*files)
         return context
