@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.apiserver.webhooks.server import Authority, Webhook
 from tests.e2e.conftest import NAVARCH
 from tests.e2e.envtest_harness import ControlPlane, StartError
+from tests.e2e.test_custom_resources import definition
+from tests.e2e.test_extensions import serving
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,34 @@ def test_tokens_are_signed_with_the_key_of_the_harness(start: Start) -> None:
     assert claims["iss"] == f"https://127.0.0.1:{plane.apiserver.port}/"
     assert reviewed["authenticated"]
     assert reviewed["user"]["username"] == "system:serviceaccount:default:robot"
+
+
+def test_definitions_and_webhooks_are_installed_as_a_harness_installs_them(start: Start) -> None:
+    """Definitions are there when discovery shows them; webhooks are the test's own, at a URL with a CA of its own."""
+    plane = start()
+    admin, jane = Kubectl(plane), Kubectl(plane, name="jane", groups=("system:masters",))
+    admin("create", "-f", "-", stdin=json.dumps(definition("envtest.example.com")))
+    shown = "/apis/envtest.example.com/v1"
+    _eventually(lambda: '"kind":"CronTab"' in admin.run("get", "--raw", shown).stdout)
+    webhook = Webhook(Authority(), lambda request: {"allowed": request["userInfo"]["username"] != "jane"})
+    rules = [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["crontabs"]}]
+    configuration = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "of-the-test"},
+    }
+    crontab = {"apiVersion": "envtest.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"}}
+    crontab["spec"] = {"schedule": "* * * * *"}
+
+    with serving(webhook):
+        configuration["webhooks"] = [webhook.config(rules=rules)]
+        admin("create", "-f", "-", stdin=json.dumps(configuration))
+        refused = jane.run("create", "-f", "-", stdin=json.dumps(crontab))
+        created = admin("create", "-f", "-", stdin=json.dumps(crontab))
+
+    assert 'admission webhook "w.example.com" denied the request' in refused.stderr
+    assert created == "crontab.envtest.example.com/a created\n"
+    assert {each.headers["content-type"] for each in webhook.asked} == {"application/json"}
 
 
 def test_a_harness_in_java_starts_a_control_plane_and_kills_it(assets: Path) -> None:
