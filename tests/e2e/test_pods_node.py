@@ -226,3 +226,24 @@ def test_two_pods_cannot_have_one_host_port(batch: Batch) -> None:
         assert "didn't have free ports for the requested pod ports" in status["message"]
     finally:
         cluster.kubectl("delete", "pod", "port-one", "port-two", "--ignore-not-found")
+
+
+def test_what_the_node_and_its_pods_use_is_shown_by_kubectl(batch: Batch) -> None:
+    batch.ready("busy")
+
+    def top(*arguments: str) -> list[str]:
+        return batch.cluster.kubectl("top", *arguments, "--no-headers").split()
+
+    pod, container, cpu, memory = batch.cluster.wait_until(
+        lambda: top("pods", "busy", "--containers", "-n", batch.namespace), 60
+    )
+    assert (pod, container) == ("busy", "main")
+    # It may use half of a core, and looks at nothing ten times a second.
+    assert 0 < int(cpu.removesuffix("m")) < 550
+    assert 0 < int(memory.removesuffix("Mi")) < 64
+    name, cores, _, used, percent = batch.cluster.wait_until(lambda: top("nodes"), 60)
+    (node,) = batch.get("nodes")["items"]
+    assert name == node["metadata"]["name"]
+    assert int(cores.removesuffix("m")) > 0
+    assert int(used.removesuffix("Mi")) > 50
+    assert 0 < int(percent.removesuffix("%")) <= 100
