@@ -31,8 +31,6 @@ _CONNECTING = ("/attach", "/exec", "/log", "/portforward", "/proxy", "/proxy/{pa
 _STREAMING = {"watch", "follow", "sendInitialEvents"}
 _NAMES = ("fuzz", "fuzz.example.com", "v1.fuzz.example.com")
 _WRITING = {"post", "put", "patch"}
-# What Kubernetes calls an internal error, too.
-_INTERNAL_THERE_TOO = (b"failed to create typed patch object",)
 
 
 class Operation(NamedTuple):
@@ -172,6 +170,11 @@ def _wrong(api: Api, operation: Operation, answer: Answer) -> str:
     return "; ".join(found[:3])
 
 
+def _is_unexplained(answer: Answer) -> bool:
+    """Some refusals are a 500 in Kubernetes, too; these have words, but no reason. What fails here has one."""
+    return answer.status == 500 and "reason" not in json.loads(answer.body)
+
+
 @given(st.data())
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
 def test_every_request_is_answered_in_words_and_by_the_schema(api: Api, data: st.DataObject) -> None:
@@ -180,7 +183,7 @@ def test_every_request_is_answered_in_words_and_by_the_schema(api: Api, data: st
 
     answer = api.ask(sent.method, sent.path, sent.query, sent.data, sent.content_type)
 
-    assert answer.status < 500 or any(words in answer.body for words in _INTERNAL_THERE_TOO), answer.body[:2000]
+    assert answer.status < 500 or _is_unexplained(answer), answer.body[:2000]
     if answer.status < 300:
         assert _wrong(api, operation, answer) == ""
         _clean(api, operation, sent, answer)

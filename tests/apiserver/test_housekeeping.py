@@ -57,6 +57,34 @@ async def test_one_chore_that_hangs_keeps_no_other_from_its_turns() -> None:
     await house.stop()
 
 
+class Crowded(MemoryStore):
+    is_crowded = False
+
+    async def crowded(self) -> bool:
+        return self.is_crowded
+
+
+async def test_compaction_does_not_wait_where_history_takes_too_much_room() -> None:
+    store = Crowded()
+    caches = Caches(store, builtin().kinds())
+    await caches.start()
+    compaction = Compaction(caches, pause_s=3600)
+    first = await store.commit([Put("/registry/core/other/x", b"1")])
+    await store.commit([Put("/registry/core/other/x", b"2")])
+    await caches.sync()
+
+    await compaction()
+    await compaction()
+    assert (await store.range("/", revision=first)).entries[0].value == b"1"
+
+    store.is_crowded = True
+    await compaction()
+    await compaction()
+    with pytest.raises(Compacted):
+        await store.range("/", revision=first)
+    await caches.stop()
+
+
 async def test_compaction_forgets_what_was_history_a_turn_ago() -> None:
     store = MemoryStore()
     caches = Caches(store, builtin().kinds())

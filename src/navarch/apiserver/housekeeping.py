@@ -20,6 +20,7 @@ from navarch.client.supervision import Delay
 log = logging.getLogger(__name__)
 
 COMPACT_EVERY_S: Final = 300.0
+CROWDED_EVERY_S: Final = 20.0
 EXPIRE_EVERY_S: Final = 30.0
 TRIM_EVERY_S: Final = 20.0
 RETRY_S: Final = 1.0
@@ -71,13 +72,20 @@ class Housekeeping:
 
 
 class Compaction:
-    """Each turn forgets what was history at the last one, so that nobody loses what he has just read."""
+    """Each turn forgets what was history at the last one, so that nobody loses what he has just read. Between two turns
+    lies `pause_s`, or less where the store says that history takes too much room."""
 
-    def __init__(self, caches: Caches) -> None:
+    def __init__(self, caches: Caches, pause_s: float = 0.0) -> None:
         self._caches = caches
         self._before = caches.revision
+        self._pause_s = pause_s
+        self._last = asyncio.get_running_loop().time()
 
     async def __call__(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._last < self._pause_s and not await self._caches.store.crowded():
+            return
+        self._last = now
         self._caches.trim()
         await self._caches.store.compact(self._before)
         self._before = self._caches.revision
@@ -90,7 +98,7 @@ async def trim() -> None:
 
 def chores_of(caches: Caches) -> list[Chore]:
     return [
-        Chore("compaction", COMPACT_EVERY_S, Compaction(caches)),
+        Chore("compaction", CROWDED_EVERY_S, Compaction(caches, COMPACT_EVERY_S)),
         Chore("memory", TRIM_EVERY_S, trim),
         Chore("expiry", EXPIRE_EVERY_S, caches.store.expire),
     ]

@@ -158,6 +158,10 @@ class Store(Protocol):
         """Forget history before `revision`; current values stay."""
         ...
 
+    async def crowded(self) -> bool:
+        """Whether history takes so much room that it should be forgotten sooner than usual."""
+        ...
+
     async def expire(self) -> int:
         """Delete the keys whose time is over, where the backend does not do that by itself; returns how many."""
         ...

@@ -483,6 +483,10 @@ class SQLiteStore:
         before, self._compacted = self._compacted, revision
         for start in range(before, revision, _COMPACT_STEP):
             await self._compact_step(start, min(start + _COMPACT_STEP, revision))
+        await self._on_writer(lambda: sqlite_file.settle(self._writer))
+
+    async def crowded(self) -> bool:
+        return await self._read(sqlite_file.crowded, self._reader)
 
     async def _compact_step(self, after: int, until: int) -> None:
         await self._on_writer(lambda: sqlite_file.forget(self._writer, after, until))

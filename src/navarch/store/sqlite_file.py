@@ -44,6 +44,11 @@ END;
 """
 _FORMAT = 2
 _TRIAL_MAX: Final = 1 << 20
+_LOG_MAX: Final = 64 << 20
+# So much more than after the last compaction is too much; and a file of which so much is free is made smaller.
+_CROWDED_BYTES: Final = 256 << 20
+_SPARE_BYTES: Final = 256 << 20
+_SPARE_SHARE: Final = 0.75
 # The first format had one operation per revision, and nothing expired.
 _FROM_FORMAT_1 = f"""
 BEGIN IMMEDIATE;
@@ -99,6 +104,8 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    # A log that grew while somebody read for long is cut when it begins anew.
+    connection.execute(f"PRAGMA journal_size_limit = {_LOG_MAX}")
     connection.execute("PRAGMA cache_size = -8000")
     return connection
 
@@ -316,6 +323,37 @@ def _positions_at(connection: sqlite3.Connection, revision: int, low: str, high:
             {"behind": first_position(revision + 1), "low": low, "high": high, "after": after},
         )
     ]
+
+
+def crowded(connection: sqlite3.Connection) -> bool:
+    """Whether much has been written since the last compaction."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'settled'").fetchone()
+    return _used(connection) - (int(row[0]) if row else 0) > _CROWDED_BYTES
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Note how large it is without what was just forgotten."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('settled', ?)", (_used(connection),))
+
+
+def _used(connection: sqlite3.Connection) -> int:
+    """Bytes in the file that hold something."""
+    return _pragma(connection, "page_size") * (
+        _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
+    )
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def shrink(connection: sqlite3.Connection) -> None:
+    """Give back what a file has left of larger days, which takes as long as copying what it holds. Where there is no
+    room for that, it stays as it is."""
+    free = _pragma(connection, "page_size") * _pragma(connection, "freelist_count")
+    if free > _SPARE_BYTES and free > _SPARE_SHARE * (free + _used(connection)):
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("VACUUM")
 
 
 def _after_prefix(prefix: str) -> str:

@@ -48,6 +48,7 @@ def open_database(database: Path, record_file: Path) -> Opened:
         hide(database)
         writer = sqlite_file.connect(database)
         sqlite_file.prepare(writer)
+        sqlite_file.shrink(writer)
         reader = sqlite_file.connect(database)
         loaded = sqlite_file.load(reader)
         remark = "" if noted else _make_record(database, record_file, writer, loaded)

@@ -123,6 +123,9 @@ class EncryptedStore:
     async def compact(self, revision: int) -> None:
         await self._inner.compact(revision)
 
+    async def crowded(self) -> bool:
+        return await self._inner.crowded()
+
     async def expire(self) -> int:
         return await self._inner.expire()
 
