@@ -111,7 +111,7 @@ class Definitions:
                 names = {"plural": resource.plural, "singular": resource.singular, "kind": resource.kind}
                 accepted = {**names, "listKind": resource.list_kind, "shortNames": list(resource.short_names)}
                 self._names[cached.name] = _Names(resource.group, accepted)
-                if not definition.terminating:
+                if not definition.deleted:
                     continue
             self._dirty[cached.name] = None
         # What was there at the start and went before anybody followed.

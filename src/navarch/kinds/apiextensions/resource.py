@@ -44,6 +44,8 @@ class Definition:
     stored: Stored
     # Its objects are going: no more of them may come.
     terminating: bool = False
+    # It is going itself, which it may be when all of its objects have gone.
+    deleted: bool = False
 
     def kinds(self, builtin: SchemaSet) -> list[Kind]:
         made = kinds_of(self.resource, builtin)
@@ -84,7 +86,9 @@ def definition_of(data: bytes, converter_of: ConverterOf, names: Obj | None = No
         converter=converter_of(crd),
     )
     metadata = crd["metadata"]
-    return Definition(metadata["name"], metadata.get("uid", ""), resource, digest.digest(), stored, terminating)
+    deleted = "deletionTimestamp" in metadata
+    uid = metadata.get("uid", "")
+    return Definition(metadata["name"], uid, resource, digest.digest(), stored, terminating, deleted)
 
 
 def _version(version: Obj, stored: Stored, group: str, names: Obj, *, prunes: bool) -> CustomVersion:
