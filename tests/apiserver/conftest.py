@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from navarch.api.meta import Obj
+from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.client.transport import Request, Response
@@ -37,11 +38,12 @@ class Api:
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         response = await self.send(method, path, body, **options)
-        assert isinstance(response.body, bytes)
+        body = await response.body.joined() if isinstance(response.body, Pieces) else response.body
+        assert isinstance(body, bytes)
         # The index of OpenAPI is JSON, but does not say so.
         if response.content_type.startswith("text/") and path != "/openapi/v3":
-            return response.status, response.body.decode()
-        return response.status, orjson.loads(response.body) if response.body else None
+            return response.status, body.decode()
+        return response.status, orjson.loads(body) if body else None
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         status, answer = await self(method, path, body, **options)
