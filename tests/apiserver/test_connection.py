@@ -148,8 +148,6 @@ async def test_no_http_is_a_bad_request(wire: Wire) -> None:
         b"POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2",
         b"POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: +1",
         b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nConnection: close",
-        b"GET /api/v1/pods?watch=1 HTTP/1.1\r\nHost: x",
-        b"GET /api/v1/watch/pods HTTP/1.1\r\nHost: x",
         b"GET /api/v1/namespaces/n/pods/p/log HTTP/1.1\r\nHost: x",
         b"GET /api/v1/namespaces/n/pods/../x HTTP/1.1\r\nHost: x",
     ],
