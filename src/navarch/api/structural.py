@@ -43,6 +43,8 @@ class SchemaSource:
     load: Callable[[], Obj]
     digest: bytes
     says: frozenset[str]
+    # How many defaults it states.
+    defaults: int = 0
 
     @classmethod
     def of(cls, schema: Obj) -> SchemaSource:
@@ -53,9 +55,11 @@ class SchemaSource:
         """The schema that `load` would read now is given, for a look at it; it is not kept."""
         data = orjson.dumps(schema)
         said = frozenset(word for word in _LOOKED_FOR if b'"' + word.encode() + b'"' in data)
-        return cls(load, hashlib.sha256(data).digest(), said)
+        return cls(load, hashlib.sha256(data).digest(), said, data.count(b'"default":'))
 
 
+# Few defaults are stated in a place that an object has.
+_DEFAULT_BYTES: Final = 8
 _LIST_TYPE: Final = "x-kubernetes-list-type"
 _LOOKED_FOR: Final = ("default", EMBEDDED, _LIST_TYPE, RULES)
 
@@ -131,6 +135,11 @@ class StructuralSchemas(SchemaSet):
     def digest(self) -> bytes:
         """What differs where the schema does."""
         return self.source.digest
+
+    @property
+    def adds(self) -> int:
+        """How much defaults may add to an object, in bytes of which an object that takes that long would have."""
+        return self.source.defaults * _DEFAULT_BYTES
 
     @property
     def schema(self) -> Obj:

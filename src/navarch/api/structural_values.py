@@ -18,6 +18,7 @@ from typing import Any, Final
 from navarch.api.errors import FieldError, required, too_long
 from navarch.api.formats import is_recognized, test_of
 from navarch.api.meta import Obj
+from navarch.api.patience import TooLongError, waited_for
 from navarch.api.patterns import search_of
 
 Found = list[FieldError]
@@ -71,7 +72,9 @@ class Values:
         self.check = self._first
 
     def _first(self, value: Any, path: str, found: Found, old: Any) -> int:
-        self.check = _compile(self._schema)
+        schema = self._schema
+        _expect(sum([len(schema.get(name) or ()) for name in ("enum", "properties", "required")]))
+        self.check = _compile(schema)
         return self.check(value, path, found, old)
 
     def errors(self, value: Any, old: Any = UNKNOWN, *, path: str = "") -> Found:
@@ -374,20 +377,41 @@ def _enum(schema: Obj) -> _Rule | None:
     allowed = schema.get("enum")
     if not allowed:
         return None
-    shown = [value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in allowed]
-    detail = "supported values: " + ", ".join(json.dumps(text, ensure_ascii=False) for text in shown)
     texts = frozenset(value for value in allowed if isinstance(value, str))
-    others = [value for value in allowed if not isinstance(value, str)]
+    numbers = frozenset((type(value) is bool, value) for value in allowed if isinstance(value, (bool, int, float)))
+    others = [value for value in allowed if not isinstance(value, (str, bool, int, float))]
+    details: list[str] = []
 
     def check(value: Any, path: str, found: Found) -> None:
         if type(value) is str:
             if value in texts:
                 return
-        elif any(value == other and (type(value) is bool) == (type(other) is bool) for other in others):
+        elif isinstance(value, (bool, int, float)):
+            if (type(value) is bool, value) in numbers:
+                return
+        elif value in others:
             return
-        found.append(FieldError("FieldValueNotSupported", path.removeprefix(".") or _NO_PATH, detail, value))
+        _expect(len(allowed))
+        if not details:
+            details.append(_supported(allowed))
+        found.append(FieldError("FieldValueNotSupported", path.removeprefix(".") or _NO_PATH, details[0], value))
 
     return check
+
+
+def _supported(allowed: Sequence[Any]) -> str:
+    shown = (value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in allowed)
+    return "supported values: " + ", ".join(json.dumps(text, ensure_ascii=False) for text in shown)
+
+
+# To compile so much, or to tell what is wrong with it, takes milliseconds.
+_MUCH: Final = 1000
+
+
+def _expect(count: int) -> None:
+    """Say how much there is to be done.  Raises TooLongError where others wait for it."""
+    if count > _MUCH and waited_for():
+        raise TooLongError
 
 
 # Lists and objects
@@ -446,7 +470,7 @@ def _object_check(schema: Obj) -> Check | None:
     values = schema.get("additionalProperties")
     others = Values(values) if isinstance(values, dict) else None
     closed = values is False
-    needed = list(schema.get("required") or ())
+    needed = dict.fromkeys(schema.get("required") or ())
     fewest, most = schema.get("minProperties"), schema.get("maxProperties")
     if not places and others is None and not closed and not needed and fewest is None and most is None:
         return None
@@ -467,9 +491,9 @@ def _object_check(schema: Obj) -> Check | None:
                 passed += _judge(place, inner, below, found, old.get(name, UNKNOWN) if known else UNKNOWN)
             elif closed:
                 found.append(_invalid(path, name, f"{path}.{name} in body is a forbidden property"))
-        for name in needed:
-            if name not in value:
-                found.append(required(f"{path}.{name}".removeprefix(".")))
+        if not needed.keys() <= value.keys():
+            _expect(len(needed))
+            found += [required(f"{path}.{name}".removeprefix(".")) for name in needed if name not in value]
         return passed
 
     return check

@@ -70,9 +70,9 @@ class Call:
             options["dryRun"] = ["All"]
         if self.request.query and (manager := self.request.arg("fieldManager")):
             options["fieldManager"] = manager
-        return Origin(
-            self.user, self.manager, dry_run, options, self.warnings, len(self.request.body), self.requested_kind
-        )
+        own = self.kind.own_schemas
+        size = len(self.request.body) + (0 if own is None else own.adds)
+        return Origin(self.user, self.manager, dry_run, options, self.warnings, size, self.requested_kind)
 
     def check_options(self) -> None:
         """Raises StatusError 422."""

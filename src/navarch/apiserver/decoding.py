@@ -252,7 +252,8 @@ def field_validation_of(request: Request) -> str:
 
 async def decode_body(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:
     """`decode_object`, away from the event loop if the body is long."""
-    return await core.work.apart(len(request.body), decode_object, core, kind, request, warnings)
+    size = len(request.body) + (0 if kind.own_schemas is None else kind.own_schemas.adds)
+    return await core.work.apart(size, decode_object, core, kind, request, warnings)
 
 
 def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:

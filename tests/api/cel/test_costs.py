@@ -13,6 +13,7 @@ from navarch.api.cel.errors import CelError, CostExceeded
 from navarch.api.cel.rules import Cardinality, Problem, Rule, Rules, cost_problem
 from navarch.api.cel.schemas import declared
 from navarch.api.cel.types import DYN, INT, STRING, list_of
+from navarch.api.cel.values import SetList
 
 ENVIRONMENT = Environment({"numbers": list_of(INT), "text": STRING, "any": DYN})
 
@@ -69,6 +70,30 @@ def test_a_hostile_expression_is_stopped_before_it_does_harm(expression: str) ->
         environment.compile(expression).evaluate([list(range(1000)), "a" * 10_000, {"x": list(range(1000))}])
 
     assert raised.value.text == "operation cancelled: actual cost limit exceeded"
+
+
+def test_lists_that_are_joined_cost_as_kubernetes_counts_until_they_are_long() -> None:
+    joined = ENVIRONMENT.compile("numbers + numbers")
+
+    assert joined.evaluate([[1, 2, 3], "", None]) == ([1, 2, 3, 1, 2, 3], 3)
+    assert joined.evaluate([[1] * 10_000, "", None])[1] > 50
+
+
+def test_doubling_a_list_is_stopped_before_it_is_copied_for_long() -> None:
+    doubled = "[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]" + ".map(x, x + x)" * 17
+    program = ENVIRONMENT.compile(f"size({doubled}[0]) > 0")
+
+    with pytest.raises(CostExceeded):
+        program.evaluate([[], "", None], 10_000)
+
+
+def test_sets_are_joined_and_compared_item_by_item_once() -> None:
+    letters = [f"item-{number}" for number in range(1000)]
+    numbers: list[Any] = [1, True, {"a": 1, "b": [2]}, "1"]
+
+    assert SetList(letters) == SetList(reversed(letters))
+    assert SetList(numbers).plus([1.0, {"b": [2], "a": 1}, False, "1", "2"]) == [*numbers, False, "2"]
+    assert SetList([1]) != SetList([True])
 
 
 def test_nothing_inside_an_expression_absorbs_the_end_of_its_budget() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from navarch.api.cel.functions.formats import Format
 from navarch.api.cel.functions.network import Cidr
-from navarch.api.cel.values import Made, MadeMap, length
+from navarch.api.cel.values import Made, MadeMap, length, weight
 
 PER_CALL_LIMIT: Final = 1_000_000
 BUDGET: Final = 10_000_000
@@ -27,6 +27,8 @@ STRUCT: Final = 40
 _TRAVERSAL: Final = 0.1
 _FREE: Final = 10_000
 _PATTERN: Final = 0.25
+# Items that are copied in the time of a unit.
+_COPIED: Final = 64
 
 ActualCost = Callable[[Sequence[Any]], int]
 
@@ -87,6 +89,12 @@ def _replaced(args: Sequence[Any]) -> int:
     # What it makes may be far longer than what it reads, which Kubernetes does not count.
     grown = text.count(old) * (len(new) - len(old)) if isinstance(old, str) and isinstance(new, str) else 0
     return cost if grown < _FREE else cost + _units(grown)
+
+
+def _added(args: Sequence[Any]) -> int:
+    # Kubernetes joins lists without copying them and counts 1 whatever their length. Here they are copied: a few
+    # doublings must not take seconds.
+    return 1 + (weight(args[0]) + weight(args[1])) // _COPIED
 
 
 def traversal(value: Any) -> int:
@@ -152,6 +160,7 @@ _BY_OVERLOAD: Final[dict[str, ActualCost]] = {
     "in_list": lambda args: length(args[1]),
     "add_string": _of_both,
     "add_bytes": _of_both,
+    "add_list": _added,
     **{
         f"{word}_{each}": _of_smaller
         for word in ("less", "less_equals", "greater", "greater_equals")

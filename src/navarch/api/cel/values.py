@@ -126,9 +126,9 @@ class Made(list[Any]):
 
     __slots__ = ("weight",)
 
-    def __init__(self, items: Iterable[Any] = ()) -> None:
+    def __init__(self, items: Iterable[Any] = (), known_weight: int | None = None) -> None:
         super().__init__(items)
-        self.weight = _bounded(sum(weight(each) for each in self))
+        self.weight = _bounded(_sum(self) if known_weight is None else known_weight)
 
 
 class MadeMap(dict[Any, Any]):
@@ -138,7 +138,7 @@ class MadeMap(dict[Any, Any]):
 
     def __init__(self, entries: Iterable[tuple[Any, Any]] = ()) -> None:
         super().__init__(entries)
-        self.weight = _bounded(sum(weight(each) for each in self.values()))
+        self.weight = _bounded(_sum(self.values()))
 
 
 class Message(MadeMap):
@@ -158,6 +158,24 @@ def _bounded(weight: int) -> int:
     if weight > _HEAVIEST:
         raise CostExceeded
     return weight
+
+
+def _sum(values: Iterable[Any]) -> int:
+    total = 0
+    # The same large object may be in it many times.
+    seen: dict[int, int] = {}
+    for each in values:
+        kind = type(each)
+        if kind is str or kind is int or kind is bool:
+            total += 1
+        elif kind is dict or kind is list:
+            known = seen.get(id(each))
+            if known is None:
+                known = seen[id(each)] = weight(each)
+            total += known
+        else:
+            total += weight(each)
+    return total
 
 
 def weight(value: Any) -> int:
@@ -181,7 +199,8 @@ class SetList(list[Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, list) or len(self) != len(other):
             return False
-        return all(any(equal(mine, its) for its in other) for mine in self)
+        theirs = {_identity(each) for each in other}
+        return all(_identity(each) in theirs for each in self)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -190,7 +209,17 @@ class SetList(list[Any]):
 
     def plus(self, other: list[Any]) -> SetList:
         """What both have, each once."""
-        return SetList([*self, *(each for each in other if not any(equal(each, mine) for mine in self))])
+        mine = {_identity(each) for each in self}
+        return SetList([*self, *(each for each in other if _identity(each) not in mine)])
+
+
+def _identity(value: Any) -> Any:
+    """What two items of a set have in common that are equal: comparing each with each would take their square."""
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, (dict, list)):
+        return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return value
 
 
 class MapList(list[Any]):

@@ -27,6 +27,7 @@ from navarch.api.cel.values import (
     shown,
     some,
     type_name,
+    weight,
 )
 
 
@@ -44,7 +45,7 @@ def add(a: Any, b: Any) -> Any:
     if isinstance(a, (SetList, MapList)) and isinstance(b, list):
         return a.plus(b)
     if isinstance(a, list) and isinstance(b, list):
-        return Made((*a, *b))
+        return Made([*a, *b], weight(a) + weight(b))
     if kind in (Timestamp, Duration) and other in (Timestamp, Duration) and kind is not other:
         return Timestamp(a.nanos + b.nanos)
     raise CelError(NO_OVERLOAD)
