@@ -148,16 +148,17 @@ def render_definition(name: str, definition: Obj, version: Version, defaults: Ma
     if name == _INT_OR_STRING:
         either = {"type": "string"} if version == 2 else {"oneOf": [{"type": "integer"}, {"type": "string"}]}
         return {"description": _DESCRIPTIONS[name], "format": "int-or-string", **either}
-    rendered: Obj = _render(definition, version)
+    shown: Obj = rendered(definition, version)
     if version == 3:
         for field_name, value in defaults.items():
-            rendered["properties"][field_name]["default"] = value
-    return rendered
+            shown["properties"][field_name]["default"] = value
+    return shown
 
 
-def _render(schema: Any, version: Version) -> Any:
+def rendered(schema: Any, version: Version) -> Any:
+    """A schema with its references in the version's form."""
     if isinstance(schema, list):
-        return [_render(item, version) for item in schema]
+        return [rendered(item, version) for item in schema]
     if not isinstance(schema, dict):
         return schema
     ref = schema.get("$ref")
@@ -168,4 +169,4 @@ def _render(schema: Any, version: Version) -> Any:
         if version == 2 or not others:
             return {**others, **target}
         return {**others, "allOf": [target]}
-    return {key: _render(value, version) for key, value in schema.items()}
+    return {key: rendered(value, version) for key, value in schema.items()}

@@ -33,6 +33,7 @@ from navarch.api.openapi import (
 )
 from navarch.api.openapi_protobuf import encode_v2
 from navarch.api.schema import SchemaSet
+from navarch.api.structural import LIST_META, OBJECT_META
 from navarch.kinds import openapi_roots
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
@@ -189,9 +190,10 @@ def openapi_v2_protobuf(registry: Registry, schemas: SchemaSet) -> bytes:
 
 def _definitions(kinds: list[Kind], roots: list[Root], schemas: SchemaSet, version: Version) -> Obj:
     documented = schemas.documented()
+    custom: dict[str, Obj] = {}
     for kind in kinds:
         if kind.own_schemas is not None:
-            documented |= published(kind, documented, version)
+            custom |= published(kind, documented, version)
     wanted = {root.definition for root in roots if root.definition}
     if kinds:
         wanted |= {PATCH_DEFINITION, DELETE_OPTIONS, STATUS, WATCH_EVENT}
@@ -199,8 +201,11 @@ def _definitions(kinds: list[Kind], roots: list[Root], schemas: SchemaSet, versi
         if kind.definition is not None:
             wanted |= {kind.definition, _list_definition(kind)}
         wanted.update(definition_name(*response) for _, response, _ in subresources_of(kind))
-    names = reachable(documented, wanted)
-    return {name: render_definition(name, documented[name], version, schemas.stated_defaults(name)) for name in names}
+    if custom:
+        wanted |= {OBJECT_META, LIST_META}
+    names = reachable(documented, wanted - custom.keys())
+    shown = {name: render_definition(name, documented[name], version, schemas.stated_defaults(name)) for name in names}
+    return dict(sorted((shown | custom).items()))
 
 
 def _list_definition(kind: Kind) -> str:

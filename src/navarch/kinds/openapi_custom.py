@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.api.openapi import Version
+from navarch.api.openapi import Version, rendered
 from navarch.api.structural import EMBEDDED, LIST_META, OBJECT_META, PRESERVE
 from navarch.kinds.base import Kind
 
@@ -24,13 +24,14 @@ _NOT_SHOWN: Final = frozenset({"externalDocs", "example", "$schema", "id"})
 
 
 def published(kind: Kind, documented: Mapping[str, Obj], version: Version) -> dict[str, Obj]:
-    """The kind's definitions by name; `documented` are the built-in ones with their descriptions."""
+    """The kind's definitions by name, as they are shown: of a structural schema nothing refers to another, so that it
+    is gone through once. `documented` are the built-in ones with their descriptions."""
     schemas = kind.own_schemas
     assert schemas is not None
     resource = kind.resource
     like = documented[_LIKE]["properties"]
     type_meta = {name: like[name] for name in ("apiVersion", "kind")}
-    own = {**type_meta, "metadata": _metadata(documented)}
+    own: Obj = rendered({**type_meta, "metadata": _metadata(documented)}, version)
     schema = schemas.source.load()
     if version == 2 and schema.get(PRESERVE):
         shown: Obj = {"type": "object"}
@@ -49,6 +50,7 @@ def published(kind: Kind, documented: Mapping[str, Obj], version: Version) -> di
         "required": ["items"],
         "properties": {**type_meta, "items": items, "metadata": {**listed, "$ref": LIST_META}},
     }
+    list_ = rendered(list_, version)
     made = {schemas.name: shown, schemas.list_name: list_}
     for definition, name in ((shown, resource.kind), (list_, kind.list_kind)):
         gvk = {"group": resource.group, "version": resource.version, "kind": name}
