@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -61,8 +60,7 @@ class _Manager(NamedTuple):
         return f"{text} using {self.api_version}" if self.operation == "Update" else text
 
 
-@dataclass(frozen=True, slots=True)
-class _Owned:
+class _Owned(NamedTuple):
     """What a manager owns, in which version it said so, and when."""
 
     fields: FieldSet
@@ -178,7 +176,7 @@ def _take_over(managers: _Managers, changes: fields.Changes, me: _Manager, now: 
         if fields.overlaps(kept, lost):
             kept = fields.difference(kept, lost)
         if kept:
-            after[manager] = owned if kept is owned.fields else replace(owned, fields=kept)
+            after[manager] = owned if kept is owned.fields else owned._replace(fields=kept)
     if gained:
         mine = after[me].fields if me in after else fields.LEAF
         after[me] = _Owned(fields.union(mine, gained), me.api_version, now)
@@ -265,7 +263,7 @@ def _excluded(ignored: Collection[str]) -> FieldSet:
 def _reconciled(managers: _Managers, node: SchemaNodeLike | None) -> _Managers:
     """The managers after changes of the schema."""
     return {
-        manager: owned if (now := fields.reconciled(owned.fields, node)) is owned.fields else replace(owned, fields=now)
+        manager: owned if (now := fields.reconciled(owned.fields, node)) is owned.fields else owned._replace(fields=now)
         for manager, owned in managers.items()
     }
 
@@ -323,7 +321,7 @@ def _apply(
     unchanged = live is not None and not (changes.added or changes.modified or changes.removed) and base == wanted
     lost = fields.union(changed, _filtered(changes.removed, excluded))
     after = {
-        manager: replace(owned, fields=kept)
+        manager: owned._replace(fields=kept)
         for manager, owned in managers.items()
         if manager != me and (kept := fields.difference(owned.fields, lost))
     }

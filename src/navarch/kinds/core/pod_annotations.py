@@ -76,6 +76,8 @@ def validate_annotation_changes(pod: Obj, old: Obj) -> Iterator[FieldError]:
 
 def validate_profiles_agree(annotations: Mapping[str, str], spec: Obj, path: str) -> Iterator[FieldError]:
     """Where a profile is named by a field and by an annotation, both name the same."""
+    if not any(".security." in key for key in annotations):
+        return
     whole = spec.get("securityContext") or {}
     if whole.get("seccompProfile") is not None and _SECCOMP_POD in annotations:
         at = f"{path}.securityContext.seccompProfile"
