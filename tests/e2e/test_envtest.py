@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from navarch.store.base import Delete, Event, Put
+from navarch.store.etcd.store import EtcdStore
+from navarch.store.etcd.target import parse
 from tests.apiserver.webhooks.server import Authority, Webhook
 from tests.e2e.conftest import NAVARCH
 from tests.e2e.envtest_harness import ControlPlane, StartError
@@ -230,10 +235,29 @@ def test_flags_without_effect_are_named_in_the_log(start: Start) -> None:
     assert "accepted without effect: --allow-privileged, --feature-gates" in plane.apiserver.log()
 
 
-def test_what_asks_etcd_for_keys_is_told_what_it_is(assets: Path) -> None:
+def test_other_programs_of_a_test_keep_keys_in_its_etcd(assets: Path) -> None:
     plane = ControlPlane(assets)
     plane.start_etcd()
+
+    async def played() -> tuple[list[bytes | None], list[bytes]]:
+        store = EtcdStore(parse(f"etcd://127.0.0.1:{plane.etcd.port}/registry"))
+        await store.open()
+        try:
+            await store.commit([Put("/a", b"1", 0), Put("/b", b"2", 0)])
+            last = await store.commit([Put("/a", b"3"), Delete("/b")])
+            seen: list[bytes | None] = []
+            async with aclosing(store.watch("/", last - 2)) as events:
+                async for event in events:
+                    if isinstance(event, Event):
+                        seen.append(event.value)
+                    if len(seen) == 4:
+                        break
+            return seen, [entry.value for entry in (await store.range("/")).entries]
+        finally:
+            await store.close()
+
     try:
+        seen, kept = asyncio.run(played())
         connection = http.client.HTTPConnection("127.0.0.1", plane.etcd.port, timeout=10)
         connection.request("POST", "/v3/kv/range", b'{"key":"AA=="}')
         answer = connection.getresponse()
@@ -242,5 +266,8 @@ def test_what_asks_etcd_for_keys_is_told_what_it_is(assets: Path) -> None:
     finally:
         plane.stop()
 
+    assert seen == [b"1", b"2", b"3", None]
+    assert kept == [b"3"]
+    # JSON over HTTP is not among what it serves, and it says so.
     assert answer.status == 501
     assert body["message"].startswith("this etcd belongs to `navarch envtest`")

@@ -19,8 +19,6 @@ from navarch.store.etcd.target import parse
 from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
 
-from .etcd_server import Etcd
-
 KEYS = st.sampled_from(["/a/1", "/a/2", "/a/22", "/b/1"])
 HOWS = st.sampled_from(["any", "new", "right", "wrong"])
 HOWS_OF_DELETE = st.sampled_from(["any", "right", "wrong"])
@@ -172,20 +170,22 @@ def test_sqlite_agrees_with_the_model(steps: list[Any]) -> None:
         asyncio.run(run(directory))
 
 
-def test_etcd_agrees_with_the_model(etcd: Etcd) -> None:
+@pytest.mark.parametrize("server", ["etcd_url", "envtest_etcd_url"])
+def test_etcd_agrees_with_the_model(server: str, request: pytest.FixtureRequest) -> None:
+    url: str = request.getfixturevalue(server)
     # One event loop for all: gRPC keeps to the one that it saw first.
     with asyncio.Runner() as runner:
 
         @given(STEPS)
         @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         def check(steps: list[Any]) -> None:
-            runner.run(on_etcd(etcd, steps))
+            runner.run(on_etcd(url, steps))
 
         check()
 
 
-async def on_etcd(etcd: Etcd, steps: list[Any]) -> None:
-    store = EtcdStore(parse(f"{etcd.url}/model-{uuid4().hex}"))
+async def on_etcd(url: str, steps: list[Any]) -> None:
+    store = EtcdStore(parse(f"{url}-model-{uuid4().hex}"))
     await store.open()
     try:
         await play(store, steps)

@@ -1,14 +1,17 @@
 """The program `etcd` of `navarch envtest`: what a test harness asks of an etcd, and a place for the objects.
 
 In: etcd's flags.  Out: a server that is healthy, and says where kube-apiserver's database goes: in `--data-dir`, so
-that objects live as long as they would in etcd, whatever becomes of kube-apiserver. It keeps no keys of its own;
-whoever asks for some is told so, over HTTP with 501 and over gRPC with UNIMPLEMENTED.
+that objects live as long as they would in etcd, whatever becomes of kube-apiserver. Other programs of a test, such as
+an API server behind that one, have etcd's keys, watches and leases over gRPC, in memory; what else they ask for is
+refused in words, over HTTP with 501 and over gRPC with UNIMPLEMENTED.
 
-Started by hand beside every test run, so nothing heavy is imported.
+Started by hand beside every test run, so nothing heavy is imported before somebody speaks gRPC.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -16,17 +19,16 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
 from navarch.cluster.flags.pflag import LIST, NUMBER, SWITCH, TEXT, Flag, FlagError, Flags, help_text, parse
-from navarch.cluster.kube.grpc_refusal import PREFACE, refuse
 
 VERSION: Final = "3.6.5"
-ABOUT: Final = "etcd, as far as a test harness needs one: it answers for its health and keeps kube-apiserver's objects."
+ABOUT: Final = "etcd, as far as tests need one: its health, a place for kube-apiserver's objects, keys in memory."
 _EFFECTIVE: Final[Mapping[str, str]] = {LIST: "listen-client-urls", TEXT: "data-dir name", SWITCH: "help version"}
 _IDLE: Final[Mapping[str, str]] = {
     SWITCH: """
@@ -60,12 +62,14 @@ FLAGS: Final[Mapping[str, Flag]] = MappingProxyType({
     for name in names.split()
 })  # fmt: skip
 _URL: Final = "http://localhost:2379"
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 _HEAD_MAX: Final = 64 << 10
 _IDLE_S: Final = 60.0
 _NOT_HERE: Final = (
-    "this etcd belongs to `navarch envtest`: it answers for its health and serves no keys; "
-    "kube-apiserver keeps its objects in a database of its own"
+    "this etcd belongs to `navarch envtest`: it answers for its health and serves keys, watches and leases over gRPC, "
+    "in memory; kube-apiserver keeps its objects in a database of its own"
 )
+_CHUNK: Final = 1 << 16
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -86,6 +90,28 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, _Connection)
 
 
+class _Keys:
+    """The gRPC server within, from the first connection that speaks gRPC on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._name = f"navarch-etcd-{os.getpid()}"
+        self._server: object = None
+
+    def connect(self) -> socket.socket:
+        with self._lock:
+            if self._server is None:
+                from navarch.cluster.kube import etcd_service
+
+                self._server = etcd_service.serve(f"unix-abstract:{self._name}", VERSION, _NOT_HERE)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(f"\0{self._name}")
+        return connection
+
+
+_KEYS: Final = _Keys()
+
+
 class _Connection(socketserver.StreamRequestHandler):
     timeout = _IDLE_S
 
@@ -100,8 +126,8 @@ class _Connection(socketserver.StreamRequestHandler):
     def _answer(self) -> bool:
         """Answer one request; whether there may be another."""
         line = self.rfile.readline(_HEAD_MAX)
-        if line == PREFACE.split(b"\r\n", 1)[0] + b"\r\n":
-            refuse(self.rfile, self.wfile, _NOT_HERE)
+        if line == _PREFACE:
+            self._join(line)
             return False
         words = line.decode("latin-1").split()
         if len(words) != 3:
@@ -124,12 +150,32 @@ class _Connection(socketserver.StreamRequestHandler):
         self.wfile.write(head.encode() + (b"" if method == "HEAD" else body))
         return keep
 
+    def _join(self, begun: bytes) -> None:
+        """Pass on what comes and goes until one end closes."""
+        # gRPC's clients are silent for longer than HTTP's.
+        self.connection.settimeout(None)
+        with _KEYS.connect() as within:
+            within.sendall(begun)
+            back = threading.Thread(target=_copy, args=(within.recv, self.connection), daemon=True)
+            back.start()
+            assert isinstance(self.rfile, io.BufferedReader)
+            _copy(self.rfile.read1, within)
+            back.join()
+
     def _headers(self) -> dict[str, str]:
         found: dict[str, str] = {}
         while (line := self.rfile.readline(_HEAD_MAX)).strip():
             name, _, value = line.decode("latin-1").partition(":")
             found[name.strip().lower()] = value.strip()
         return found
+
+
+def _copy(read: Callable[[int], bytes], target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := read(_CHUNK):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
 
 
 def serve(flags: Flags) -> int:
