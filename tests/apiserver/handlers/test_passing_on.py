@@ -10,7 +10,7 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.base import Decision, EveryoneIsAdmin, RequestAttributes
-from navarch.apiserver.handlers.targets import Target, pod_target
+from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target
 from navarch.apiserver.tunnel import _headers
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
@@ -30,6 +30,21 @@ def test_a_pods_own_address_is_proxied_to() -> None:
     target = pod_target({"metadata": {"name": "a"}, "spec": {}, "status": {"podIP": "10.42.0.7"}}, "a:8080")
 
     assert target.base_url == "http://10.42.0.7:8080"
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "0.0.0.0", "224.0.0.1"])
+def test_a_node_does_not_say_that_it_is_where_no_node_can_be(address: str) -> None:
+    node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+    with pytest.raises(StatusError, match="address not allowed"):
+        kubelet_of(node, None)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "127.0.0.1", "node.example.com"])
+def test_a_node_may_be_anywhere_else(address: str) -> None:
+    node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+    assert kubelet_of(node, None).host == address
 
 
 async def test_a_browsers_token_stays_here() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
@@ -39,12 +39,16 @@ class Target:
 
 
 def kubelet_of(node: Obj, tls: ssl.SSLContext | None) -> Target:
-    """Raises StatusError 503 for a node that has not said where it is."""
+    """Raises StatusError 503 for a node that has not said where it is, 400 for one that says it is where no kubelet can
+    be: nodes write their addresses themselves."""
     status = node.get("status") or {}
     addresses = {address.get("type"): address.get("address") for address in status.get("addresses") or ()}
     host = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
     if not host:
         raise unavailable(f"no preferred addresses found; known addresses: []: node {node['metadata']['name']}")
+    # A kubelet may well be on this machine; who it is, its certificate proves.
+    if (ip := _ip_of(str(host))) is not None and _is_nobodys(ip):
+        raise bad_request("address not allowed")
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
     return Target(str(host), int(port), tls if tls is not None else unverified_tls())
 
@@ -60,15 +64,26 @@ def unverified_tls() -> ssl.SSLContext:
 def _checked(address: str) -> str:
     """An address that a proxied request may go to: pods and endpoints say themselves where they are, and that must not
     be this machine's loopback or the cloud's metadata.  Raises StatusError 400."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        raise bad_request(f"address not allowed: {address}") from None
-    if ip.version == 6 and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if ip.is_loopback or ip.is_link_local or ip.is_unspecified or ip.is_multicast or address == "255.255.255.255":
+    ip = _ip_of(address)
+    if ip is None:
+        raise bad_request(f"address not allowed: {address}")
+    if ip.is_loopback or _is_nobodys(ip) or address == "255.255.255.255":
         raise bad_request("address not allowed")
     return address
+
+
+def _ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """None for what is no address, but perhaps a name."""
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        return None
+    return ip.ipv4_mapped if ip.version == 6 and ip.ipv4_mapped is not None else ip
+
+
+def _is_nobodys(ip: IPv4Address | IPv6Address) -> bool:
+    """Whether nobody in a cluster can have it: among these are those where clouds keep their machines' credentials."""
+    return ip.is_link_local or ip.is_unspecified or ip.is_multicast
 
 
 def is_simulated(node: Obj) -> bool:
