@@ -25,6 +25,7 @@ from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.http2 import connection as http2
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns
+from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.tls import peer_certificate
 from navarch.apiserver.tunnel import Tunnel, join
@@ -152,6 +153,8 @@ class HTTPFront:
             return await _joined(incoming, response)
         if isinstance(body, bytes) and len(body) < _GZIP_FROM:
             return _finished(response)
+        if "upgrade" in request.headers and verb_of(request, parse(request.path)) == "watch":
+            return await _over_websocket(incoming, request, response)
         response = self._in_pieces(response, request.headers.get("accept-encoding", ""))
         assert not isinstance(response.body, bytes)
         return await _stream(incoming, response, response.body)
@@ -224,6 +227,19 @@ async def _joined(incoming: web.BaseRequest, tunnel: Tunnel) -> web.StreamRespon
     else:
         await join(tunnel, transport)
     raise asyncio.CancelledError
+
+
+async def _over_websocket(incoming: web.BaseRequest, request: Request, response: Response) -> web.StreamResponse:
+    # Few want it, and it is a part of aiohttp that nothing else here needs.
+    from navarch.apiserver import watch_socket
+
+    if not watch_socket.wanted(request):
+        assert not isinstance(response.body, bytes)
+        return await _stream(incoming, response, response.body)
+    loop = asyncio.get_running_loop()
+    return await watch_socket.serve(
+        incoming, request, response, lambda: loop.call_later(_STALLED_S, _cut_off, incoming)
+    )
 
 
 async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIterator[bytes]) -> web.StreamResponse:
