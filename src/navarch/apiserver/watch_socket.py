@@ -2,8 +2,8 @@
 
 In: a watch's stream, of whole events, and the request that asked for an upgrade.  Out: what golang.org/x/net/websocket
 reads: no extensions, the one subprotocol that was offered, a close with 1000 at the watch's end. What the client says
-is passed over; when it closes, or does not read in time, the watch is over. `Origin` is not asked for, which Go's server
-insists on: it is let be anything there.
+is passed over; when it closes, or does not read in time, the watch is over. `Origin` need not be there; Go's server
+insists on one, but looks no further.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aiohttp.web_ws import WebSocketResponse
 from navarch.apiserver import protobuf_forms, web
 from navarch.client.transport import Request, Response
 
-_UPGRADE: Final = re.compile(r"(^|.*,\s*)upgrade($|\s*,)")
+_UPGRADE: Final = re.compile(r"(^|.*,\s*)upgrade($|\s*,)", re.ASCII)
 _CLOSE_S: Final = 1.0
 _SAID_MAX: Final = 1 << 16
 _LENGTH: Final = 4
