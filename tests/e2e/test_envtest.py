@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import grpc
 import pytest
 
 from navarch.store.base import Delete, Event, Put
+from navarch.store.etcd.proto import rpc_pb2 as rpc
 from navarch.store.etcd.store import EtcdStore
 from navarch.store.etcd.target import parse
 from tests.apiserver.webhooks.server import Authority, Webhook
@@ -271,3 +274,22 @@ def test_other_programs_of_a_test_keep_keys_in_its_etcd(assets: Path) -> None:
     # JSON over HTTP is not among what it serves, and it says so.
     assert answer.status == 501
     assert body["message"].startswith("this etcd belongs to `navarch envtest`")
+
+
+def test_an_etcd_with_clients_ends_when_it_shall(assets: Path) -> None:
+    plane = ControlPlane(assets)
+    plane.start_etcd()
+    with grpc.insecure_channel(f"127.0.0.1:{plane.etcd.port}") as channel:
+        watch = channel.stream_stream(
+            "/etcdserverpb.Watch/Watch", rpc.WatchRequest.SerializeToString, rpc.WatchResponse.FromString
+        )
+        open_ended: SimpleQueue[rpc.WatchRequest | None] = SimpleQueue()
+        open_ended.put(rpc.WatchRequest(create_request={"key": b"a"}))
+        answers = watch(iter(open_ended.get, None))
+        assert next(answers).created
+
+        assert plane.stop() == (-1, 0)
+
+        with pytest.raises(grpc.RpcError):
+            next(answers)
+        open_ended.put(None)
