@@ -28,7 +28,7 @@ def by_memory(name: str) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "maxReplicas": 9,
+            "maxReplicas": 3,
             "metrics": [{"type": "Resource", "resource": {"name": "memory", "target": target}}],
         },
     }
@@ -38,22 +38,21 @@ def test_what_pods_and_nodes_use_is_shown_and_scaled_by(simulated: Cluster, name
     def kubectl(*arguments: str) -> str:
         return simulated.kubectl("-n", namespace, *arguments)
 
-    simulated.apply(deployment("web"), deployment("shop"), namespace=namespace)
+    simulated.apply(deployment("web"), by_memory("web"), deployment("shop"), namespace=namespace)
     assert "autoscaled" in kubectl("autoscale", "deployment", "shop", "--min=2", "--max=4", "--cpu-percent=50")
-    kubectl("wait", "--for=jsonpath={.spec.replicas}=2", "deployment/shop", "--timeout=30s")
 
     rows = simulated.wait_until(lambda: kubectl("top", "pods", "-l", "app=web", "--containers", "--no-headers"), 60)
 
-    assert [row.split()[1:] for row in rows.splitlines()] == [["main", "90m", "90Mi"], ["side", "90m", "90Mi"]]
-    (pod,) = simulated.get("pods", "-n", namespace, "-l", "app=web")["items"]
+    assert {tuple(row.split()[1:]) for row in rows.splitlines()} == {("main", "90m", "90Mi"), ("side", "90m", "90Mi")}
+    (pod, *_) = simulated.get("pods", "-n", namespace, "-l", "app=web")["items"]
     node = pod["spec"]["nodeName"]
     (used,) = [row.split() for row in simulated.kubectl("top", "nodes", "--no-headers").splitlines() if node in row]
     assert int(used[1].removesuffix("m")) >= 180
     text = simulated.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/metrics/resource")
     assert f'container_cpu_usage_seconds_total{{container="side",namespace="{namespace}",pod="web-' in text
 
-    simulated.apply(by_memory("web"), namespace=namespace)
     kubectl("wait", "--for=jsonpath={.spec.replicas}=3", "deployment/web", "--timeout=60s")
+    kubectl("wait", "--for=jsonpath={.spec.replicas}=2", "deployment/shop", "--timeout=60s")
     described = kubectl("describe", "hpa", "web")
     assert f"90% ({180 << 20}) / 30%" in described
     reason = "memory resource utilization (percentage of request) above target"

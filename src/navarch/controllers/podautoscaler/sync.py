@@ -1,9 +1,9 @@
 """The controller of HorizontalPodAutoscalers: every 15 seconds, one autoscaler at a time.
 
 In: the autoscaler, its target's Scale, the pods that this selects, metrics.  Out: the Scale with another number of
-replicas, conditions, events and `status.currentMetrics` in Kubernetes' words. A new autoscaler, and one whose spec has
-changed, is looked at at once. What has to be remembered between looks (wishes and changes, for windows and rates) is
-kept in memory, as in Kubernetes: after a restart the number that there is counts as asked for.
+replicas, conditions, events and `status.currentMetrics` in Kubernetes' words. As there, a new autoscaler is looked at
+for the first time when a period has passed, and what has to be remembered between looks (wishes and changes, for
+windows and rates) is in memory: after a restart the number that there is counts as asked for.
 """
 
 from __future__ import annotations
@@ -53,16 +53,12 @@ class HorizontalPodAutoscalerController(Controller):
         self._pods = self.informer(PODS)
         self._autoscalers = self.informer(HORIZONTAL_POD_AUTOSCALERS)
         self._autoscalers.add_handler(
-            added=lambda hpa: self.enqueue(key_of(hpa)),
-            updated=self._updated,
+            added=lambda hpa: self.enqueue(key_of(hpa), EVERY_S),
+            updated=lambda _old, hpa: self.enqueue(key_of(hpa), EVERY_S),
             deleted=lambda hpa: self.enqueue(key_of(hpa)),
         )
         self._histories: dict[Key, tuple[str, History]] = {}
         self._selectors: dict[str, dict[Key, LabelSelector]] = {}
-
-    def _updated(self, old: Obj, new: Obj) -> None:
-        # Its status is this controller's own doing.
-        self.enqueue(key_of(new), 0.0 if old.get("spec") != new.get("spec") else EVERY_S)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         hpa = self._autoscalers.get(*key)
