@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from navarch.client.transport import Request
 from navarch.testing.embedded import ADMIN, EmbeddedCluster
 
 _ANSWER_S = 60
+_EXAMPLES = int(os.environ.get("NAVARCH_EXPLORE", "80"))
 # What goes on to somebody else, who is not there; and what never ends.
 _CONNECTING = ("/attach", "/exec", "/log", "/portforward", "/proxy", "/proxy/{path}")
 _STREAMING = {"watch", "follow", "sendInitialEvents"}
@@ -175,8 +177,9 @@ def _is_unexplained(answer: Answer) -> bool:
     return answer.status == 500 and "reason" not in json.loads(answer.body)
 
 
+@pytest.mark.timeout(900)
 @given(st.data())
-@settings(max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(max_examples=_EXAMPLES, suppress_health_check=list(HealthCheck))
 def test_every_request_is_answered_in_words_and_by_the_schema(api: Api, data: st.DataObject) -> None:
     operation, sent = data.draw(_requests(api))
     before = api.tasks()

@@ -12,7 +12,7 @@ import pytest
 from ..store.etcd_server import MISSING, Etcd, etcd_binary
 from .running import Counts, play, schedule
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 def held(counts: Counts, kills: int) -> None:
