@@ -275,10 +275,11 @@ _Rule = Callable[[Any, str, Found], None]
 def _text_rules(schema: Obj) -> tuple[_Rule, ...]:
     rules: list[_Rule] = []
     longest, shortest = schema.get("maxLength"), schema.get("minLength")
-    if longest is not None or shortest is not None:
-        rules.append(_length(longest, shortest))
+    bounds: list[_Rule] = [_length(longest, shortest)] if longest is not None or shortest is not None else []
     if pattern := schema.get("pattern"):
-        rules.append(_pattern(pattern))
+        bounds.append(_pattern(pattern))
+    if bounds:
+        rules.append(_first_of(bounds))
     form = _format_of(schema)
     if form and (test := test_of(form)) is not None:
 
@@ -288,6 +289,21 @@ def _text_rules(schema: Obj) -> tuple[_Rule, ...]:
 
         rules.append(in_format)
     return tuple(rules)
+
+
+def _first_of(rules: list[_Rule]) -> _Rule:
+    """Of what is wrong with a text, the first is told."""
+    if len(rules) == 1:
+        return rules[0]
+
+    def check(value: Any, path: str, found: Found) -> None:
+        before = len(found)
+        for rule in rules:
+            rule(value, path, found)
+            if len(found) > before:
+                return
+
+    return check
 
 
 def _length(longest: int | None, shortest: int | None) -> _Rule:

@@ -25,7 +25,7 @@ INCLUDE_NONE: Final = "None"
 
 
 class Column(Protocol):
-    """What a table needs to know of a column (`navarch.kinds.base.Column`)."""
+    """What a table needs to know of a column (`navarch.kinds.base.Column`); one without a name is not announced."""
 
     @property
     def name(self) -> str: ...
@@ -104,6 +104,7 @@ def column_definitions(columns: Sequence[Column]) -> list[Obj]:
             "priority": 1 if column.wide else 0,
         }
         for column in columns
+        if column.name
     ]
 
 

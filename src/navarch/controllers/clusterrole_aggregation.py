@@ -46,11 +46,13 @@ class ClusterRoleAggregationController(Controller):
                     rules += [rule for rule in other.get("rules") or () if rule not in rules]
         if rules != (role.get("rules") or []):
             # Only the rules are the controller's, so that a role may be changed in all else beside it.
-            applied = {
+            applied: Obj = {
                 "apiVersion": CLUSTER_ROLES.api_version,
                 "kind": CLUSTER_ROLES.kind,
                 "metadata": {"name": key.name},
-                "rules": rules,
             }
+            if rules:
+                applied["rules"] = rules
+            # Without any, those that others gave the role stay, and those that were gathered before go.
             await self.client.apply(CLUSTER_ROLES, applied, field_manager=_MANAGER, force=True)
         return None

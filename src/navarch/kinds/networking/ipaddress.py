@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from navarch.api.addresses import cidr_problems, ip_problems, read_cidr, read_ip
@@ -24,7 +25,8 @@ def _parent_cell(obj: Obj, now: datetime) -> str:
 @strategy("networking.k8s.io", "IPAddress")
 class IPAddressStrategy(Strategy):
     selectable = ("spec.parentRef.resource", "spec.parentRef.namespace", "spec.parentRef.name")
-    columns = (NAME, Column("ParentRef", _parent_cell))
+    # Kubernetes fills in the age and names no column for it.
+    columns = (NAME, Column("ParentRef", _parent_cell), replace(AGE, name=""))
     # `2001:db8::1` is a name here.
     name_rule = "path"
 
