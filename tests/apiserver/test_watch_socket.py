@@ -36,7 +36,7 @@ class Watcher:
 async def watcher(server: ApiServer, api: Api) -> AsyncIterator[Watcher]:
     front = HTTPFront(server)
     port = await front.start("127.0.0.1", 0, None)
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+    async with aiohttp.ClientSession() as session:
         yield Watcher(f"http://127.0.0.1:{port}", session)
     await front.stop()
 
