@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from navarch.kinds.registry import builtin
 from navarch.kinds.strategies import lookup
+
+builtin()
 
 _GENERATION = "deprecated.daemonset.template.generation"
 
