@@ -121,9 +121,11 @@ def _simulated_nodes() -> Obj:
 
 def _metrics_reader() -> Obj:
     """Metrics-server's role: who may look at pods may look at what they use."""
-    role = cluster_role(
-        "system:aggregated-metrics-reader", rule("get list watch", "metrics:nodes metrics:pods"), default=False
-    )
+    role = cluster_role("system:aggregated-metrics-reader", default=False)
+    # In its own order, so that its manifests are applied over it without a conflict.
+    role["rules"] = [
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}
+    ]
     role["metadata"]["labels"] = {
         "k8s-app": "metrics-server",
         **{f"{GROUP}/aggregate-to-{target}": "true" for target in ("admin", "edit", "view")},
