@@ -54,8 +54,9 @@ class Features:
     changed: Mapping[str, bool] = field(default_factory=dict)
 
     def on(self, name: str) -> bool:
-        said = self.changed.get(name)
-        return self.gates[name].on if said is None else said
+        """Of a gate that this version of Kubernetes does not have, no."""
+        gate, said = self.gates.get(name), self.changed.get(name)
+        return (gate is not None and gate.on) if said is None else said
 
     def lines(self) -> Iterator[str]:
         """For `/metrics`."""
