@@ -24,11 +24,10 @@ $(VENV)/.installed: pyproject.toml $(wildcard locks/*.lock) tools/setup.sh tools
 demo: install
 	@$(BIN)/python tools/demo.py
 
-# First what may run side by side, then what drives clusters, in two lanes, then what measures how long others wait.
+# First what may run side by side, then what drives clusters or measures time, one after the other.
 test: install lint
 	@$(BIN)/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "(e2e or containers) and not alone"
-	@$(BIN)/python -m pytest -q -m alone
+	@$(BIN)/python -m pytest -q -m "e2e or containers or alone"
 
 test-fast: install
 	@$(BIN)/python -m pytest -q $(FAST)
@@ -37,8 +36,7 @@ test-fast: install
 test-newest: install
 	@$(PYTHON) tools/install.py --resolution highest .venvs/newest
 	@.venvs/newest/bin/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
-	@.venvs/newest/bin/python -m pytest -q -n 2 --dist loadgroup -m "(e2e or containers) and not alone"
-	@.venvs/newest/bin/python -m pytest -q -m alone
+	@.venvs/newest/bin/python -m pytest -q -m "e2e or containers or alone"
 
 # The oldest of what pyproject.toml names: are the lower bounds true?
 test-oldest: install

@@ -1,16 +1,12 @@
 """What all tests share: property tests have no deadline per example, as a busy machine says nothing about the code, and
 try the same examples each time, so that a run can be repeated.  `make explore` has them try new ones, by a seed that
-it prints.
-
-Tests that drive clusters run in two lanes side by side (`--dist loadgroup`): one for real containers, which share the
-machine's network and its runtime, one for all others.  Most of their time is waiting."""
+it prints."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 # A shell without job control starts its background jobs deaf to Ctrl-C, which all that tests start would inherit.
@@ -31,12 +27,3 @@ if examples := os.environ.get("NAVARCH_EXPLORE"):
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("explore")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("containers"):
-            item.add_marker(pytest.mark.xdist_group("containers"))
-        elif item.get_closest_marker("e2e"):
-            item.add_marker(pytest.mark.xdist_group("clusters"))

@@ -23,7 +23,7 @@ from .connection import Connection, Lost, NotSent
 # Forks the process of `navarch up`, without its supervisor, as often as it is asked: what takes long, the imports, is
 # done once. A line says which folder and which failpoints; the answer is a pid.
 _NURSERY = """
-import asyncio, logging, os, signal, sys
+import asyncio, logging, os, signal, sys, traceback
 from pathlib import Path
 from navarch.cluster.component import new_event_loop
 from navarch.cluster.config import ClusterConfig
@@ -50,6 +50,8 @@ for line in sys.stdin:
         code = 1
         try:
             live(*line.rstrip("\\n").split("\\t"))
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     print(pid, flush=True)

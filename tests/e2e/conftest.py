@@ -26,7 +26,6 @@ BUSYBOX = "localhost/busybox:1"
 NAVARCH = [sys.executable, "-m", "navarch.cli.main"]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder drives running clusters."""
     here = Path(__file__).parent
