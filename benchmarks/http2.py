@@ -13,7 +13,6 @@ import asyncio
 import json
 import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import hpack
 import uvloop
-from short_way import PODS, ask_all, pod
+from short_way import PODS, Server, ask_all, pod
 from wire import Connection, Target
 
 from navarch.apiserver.http import HTTPFront
@@ -51,29 +50,17 @@ async def serve(folder: Path) -> None:
         print(time.process_time(), flush=True)
 
 
-class Server:
+class TLSServer(Server):
+    """With a certificate of its own."""
+
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         config = ClusterConfig("bench", self.folder.name)
         pki.ensure(config)
-        command = [sys.executable, __file__, "--serve", str(config.pki)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = int(self._line())
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def cpu_s(self) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self._line())
+        super().__init__(__file__, str(config.pki))
 
     def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        super().stop()
         self.folder.cleanup()
 
 
@@ -142,11 +129,11 @@ async def measure(server: Server, requests: int, rounds: int) -> dict[str, dict[
     """Median CPU microseconds per request, by what is asked and by way."""
     tls = ssl.create_default_context()
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    target = Target(f"https://127.0.0.1:{server.port}", tls, TOKEN)
+    target = Target(f"https://127.0.0.1:{server.ready}", tls, TOKEN)
     connections = [await Connection.open(target) for _ in range(IN_FLIGHT)]
     tls.set_alpn_protocols(["h2"])
     loop = asyncio.get_running_loop()
-    _, streams = await loop.create_connection(Streams, "127.0.0.1", server.port, ssl=tls)
+    _, streams = await loop.create_connection(Streams, "127.0.0.1", server.ready, ssl=tls)
     for number in range(500):
         await connections[0].ask(target.request("POST", PODS, pod(f"read-{number}")))
     found: dict[str, dict[str, list[float]]] = {what: {way: [] for way in WAYS} for what in ("GET", "create")}
@@ -178,7 +165,7 @@ def main() -> None:
     if chosen.serve:
         uvloop.run(serve(chosen.serve))
         return
-    server = Server()
+    server = TLSServer()
     try:
         print(json.dumps(uvloop.run(measure(server, chosen.requests, chosen.rounds)), indent=2))
     finally:

@@ -46,10 +46,12 @@ async def serve() -> None:
 
 
 class Server:
-    def __init__(self) -> None:
-        command = [sys.executable, __file__, "--serve"]
+    """A process that says first where it listens, `ready`, and then, for each line, how much CPU time it has taken."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        command = [sys.executable, program, "--serve", *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ports = json.loads(self._line())
+        self.ready = json.loads(self._line())
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -69,7 +71,7 @@ class Server:
 
 async def measure(server: Server, requests: int, rounds: int) -> dict[str, dict[str, float]]:
     """Median CPU microseconds per request, by what is asked and by way."""
-    targets = [Target(f"http://127.0.0.1:{port}", None) for port in server.ports]
+    targets = [Target(f"http://127.0.0.1:{port}", None) for port in server.ready]
     connections = [[await Connection.open(target) for _ in range(8)] for target in targets]
     await connections[0][0].ask(targets[0].request("POST", PODS, pod("read")))
     found: dict[str, dict[str, list[float]]] = {what: {way: [] for way in WAYS} for what in ("GET", "create")}
@@ -108,7 +110,7 @@ def main() -> None:
     if chosen.serve:
         uvloop.run(serve())
         return
-    server = Server()
+    server = Server(__file__)
     try:
         print(json.dumps(uvloop.run(measure(server, chosen.requests, chosen.rounds)), indent=2))
     finally:

@@ -236,7 +236,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         auditing=auditing,
         kubelet_tls=_kubelet_tls(settings.kubelets) if settings.kubelets is not None else None,
         allocation=AllocationConfig(settings.service_cidr, settings.node_ports, settings.cluster_dns),
-        authenticator=_authenticator(settings, tokens, server.reader, world),
+        authenticator=_authenticator(settings, features, tokens, server.reader, world),
         token_issuer=tokens,
         admission=default_chain(
             server.reader,
@@ -256,7 +256,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     if (file := settings.authentication) is not None:
 
         async def reauthenticate() -> None:
-            server.use(authenticator=_authenticator(settings, tokens, server.reader, world))
+            server.use(authenticator=_authenticator(settings, features, tokens, server.reader, world))
 
         _follow(server, ConfigFile("authentication", file, reauthenticate, world))
     return server
@@ -325,7 +325,7 @@ def _encryption(file: Path) -> Encryption:
 
 
 def _authenticator(
-    settings: ServerSettings, tokens: ServiceAccountTokens, reader: Reader, world: World
+    settings: ServerSettings, features: Features, tokens: ServiceAccountTokens, reader: Reader, world: World
 ) -> ClusterAuthenticator:
     """Raises ConfigError."""
     sources: list[TokenSource] = []
@@ -350,7 +350,7 @@ def _authenticator(
         anonymous_paths=anonymous.paths,
         sources=sources,
         clock=world,
-        certificate_uids=_features(settings).on("AllowParsingUserUIDFromCertAuth"),
+        certificate_uids=features.on("AllowParsingUserUIDFromCertAuth"),
     )
 
 

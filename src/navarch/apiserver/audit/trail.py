@@ -295,15 +295,10 @@ def _attempted(request: Request) -> str:
 
 
 def _user(user: User) -> Obj:
-    stated: Obj = {}
-    if user.name:
-        stated["username"] = user.name
-    if user.uid:
-        stated["uid"] = user.uid
-    if user.groups:
-        stated["groups"] = list(user.groups)
-    if user.extra:
-        stated["extra"] = {key: list(values) for key, values in user.extra.items()}
+    stated = user.info()
+    if not user.name:
+        # Whoever was not recognized.
+        del stated["username"]
     return stated
 
 
