@@ -120,3 +120,20 @@ async def test_a_name_that_somebody_else_holds_is_taken_when_it_is_free(cluster:
     await cluster.client.delete(PODS, "db-0", "default")
 
     await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)
+
+
+async def test_an_orphan_of_the_right_name_is_adopted_and_gets_its_labels(cluster: Cluster) -> None:
+    orphan = {"apiVersion": "v1", "kind": "Pod",
+              "metadata": {"name": "db-0", "namespace": "default", "labels": {"app": "db"}},
+              "spec": {"containers": [{"name": "main", "image": "db:1"}]}}  # fmt: skip
+    made = await cluster.create(PODS, orphan)
+
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=1, updateStrategy={"type": "OnDelete"}))
+
+    async def labelled() -> Obj | None:
+        pod = await cluster.get(PODS, "db-0")
+        return pod if "apps.kubernetes.io/pod-index" in labels_of(pod) else None
+
+    pod = await cluster.until(labelled)
+    assert pod["metadata"]["uid"] == made["metadata"]["uid"]
+    assert labels_of(pod)["statefulset.kubernetes.io/pod-name"] == "db-0"

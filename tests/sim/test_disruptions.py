@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, name_of, uid_of
+from navarch.api.time import format_time, parse_time
 from navarch.client.base import Client, PatchKind
-from navarch.client.resources import CLUSTER_ROLES, CONFIG_MAPS, EVENTS, JOBS, NAMESPACES, PODS, STATEFUL_SETS
+from navarch.client.resources import (
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    EVENTS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+    STATEFUL_SETS,
+)
 from navarch.sim.virtual import VirtualWorld, run
 from navarch.testing.embedded import EmbeddedCluster
 
@@ -178,5 +189,48 @@ def test_an_eviction_holds_its_preconditions_against_the_pod_as_it_was() -> None
         await evict(client, "lonely", preconditions=seen)
         await asyncio.sleep(60)
         assert await client.find(PODS, "lonely", "default") is None
+
+    in_a_cluster(play)
+
+
+def test_a_disruption_that_did_not_come_about_is_taken_back() -> None:
+    async def play(client: Client) -> None:
+        spec = {"containers": [{"name": "main", "image": "example/main:1"}]}
+        await client.create(PODS, {"metadata": {"name": "spared", "namespace": "default"}, "spec": spec})
+        await asyncio.sleep(5)
+        since = (await client.get(PODS, "spared", "default"))["status"]["startTime"]
+        told = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "soon",
+                "lastTransitionTime": since}  # fmt: skip
+        patch = {"status": {"conditions": [told]}}
+        await client.patch(PODS, "spared", "default", patch, kind=PatchKind.STRATEGIC, subresource="status")
+
+        async def said() -> str:
+            conditions = (await client.get(PODS, "spared", "default"))["status"]["conditions"]
+            return str(next(c["status"] for c in conditions if c["type"] == "DisruptionTarget"))
+
+        await asyncio.sleep(60)
+        assert await said() == "True"
+        await asyncio.sleep(90)
+        assert await said() == "False"
+
+    in_a_cluster(play)
+
+
+def test_a_bootstrap_token_goes_when_it_is_over() -> None:
+    async def play(client: Client) -> None:
+        now = parse_time((await client.get(NAMESPACES, "default"))["metadata"]["creationTimestamp"])
+
+        def token(name: str, hours: int, namespace: str = "kube-system") -> Obj:
+            data = {"token-id": name, "token-secret": "0123456789abcdef",
+                    "expiration": format_time(now + timedelta(hours=hours))}  # fmt: skip
+            metadata = {"name": f"bootstrap-token-{name}", "namespace": namespace}
+            return {"metadata": metadata, "type": "bootstrap.kubernetes.io/token", "stringData": data}
+
+        for made in (token("sooner", 1), token("laterx", 3), token("others", 1, "default")):
+            await client.create(SECRETS, made)
+        await asyncio.sleep(2 * 3600)
+
+        left = {name_of(secret) for secret in (await client.list(SECRETS, "")).items}
+        assert left == {"bootstrap-token-laterx", "bootstrap-token-others"}
 
     in_a_cluster(play)

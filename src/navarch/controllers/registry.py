@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from navarch.controllers.base import Context, Runnable
+from navarch.controllers.bootstrap_tokens import TokenCleaner
 from navarch.controllers.certificates import CertificateController
 from navarch.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from navarch.controllers.daemonset import DaemonSetController
@@ -33,6 +34,7 @@ from navarch.controllers.replicaset import ReplicaSetController, ReplicationCont
 from navarch.controllers.resource_claims import PodResourceClaimController, ResourceClaimController
 from navarch.controllers.service_cidr import ServiceCIDRController
 from navarch.controllers.serviceaccount import RootCAPublisher, ServiceAccountController, TokenController
+from navarch.controllers.stale_disruptions import StaleDisruptionController
 from navarch.controllers.statefulset import StatefulSetController
 from navarch.controllers.storage_migration import StorageMigrationController
 from navarch.controllers.volumes import (
@@ -66,6 +68,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     TaintEvictionController,
     PodGarbageCollector,
     DisruptionController,
+    StaleDisruptionController,
     HorizontalPodAutoscalerController,
     ResourceQuotaController,
     ClaimProtectionController,
@@ -80,5 +83,6 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     ClusterRoleAggregationController,
     CertificateController,
     PodCertificateRequestCleaner,
+    TokenCleaner,
     GarbageCollector,
 )

@@ -145,3 +145,26 @@ async def test_a_suspended_one_starts_nothing_and_catches_up_with_the_latest_onl
     (made,) = await cluster.until_count(JOBS, 1)
     due = parse_time(annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"])
     assert clock.now().astimezone(UTC) - due < timedelta(minutes=1)
+
+
+async def test_a_day_that_no_year_has_is_told(cluster: Cluster) -> None:
+    await cluster.create(CRON_JOBS, cron_job(schedule="0 0 31 2 *"))
+
+    async def told() -> bool:
+        problem = "time difference between two schedules is less than 1 second"
+        return ("InvalidSchedule", f"invalid schedule: 0 0 31 2 * : {problem}") in await cluster.events("tick")
+
+    await cluster.until(told)
+
+
+async def test_the_time_that_a_job_is_for_is_written_in_the_cron_jobs_zone(
+    cluster: Cluster, clock: SteppedClock
+) -> None:
+    await cluster.create(CRON_JOBS, cron_job(timeZone="Asia/Kolkata"))
+    await next_minute(cluster, clock)
+
+    (made,) = await cluster.until_count(JOBS, 1)
+
+    text = annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"]
+    assert text.endswith("+05:30")
+    assert name_of(made) == f"tick-{int(parse_time(text).timestamp()) // 60}"

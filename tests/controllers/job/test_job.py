@@ -148,3 +148,21 @@ async def test_deleting_a_running_job_frees_its_pods(cluster: Cluster) -> None:
     await cluster.client.delete(JOBS, "work", "default", propagation="Background")
 
     await cluster.until_count(PODS, 0)
+
+
+async def test_a_smaller_job_counts_what_is_left_of_it(cluster: Cluster) -> None:
+    cluster.kubelet.outcomes.pop("ok")
+    await cluster.create(JOBS, job(completions=4, parallelism=4, completionMode="Indexed"))
+    made = await cluster.until_count(PODS, 4)
+    pods = {annotations_of(pod)["batch.kubernetes.io/job-completion-index"]: pod for pod in made}
+    for index in ("2", "3"):
+        await cluster.kubelet.report(pods[index], 0)
+    await cluster.until_status(JOBS, "work", succeeded=2, completedIndexes="2,3")
+
+    await cluster.patch(JOBS, "work", {"spec": {"completions": 3, "parallelism": 3}})
+    await cluster.until_status(JOBS, "work", succeeded=1, completedIndexes="2")
+    for index in ("0", "1"):
+        await cluster.kubelet.report(pods[index], 0)
+
+    await condition(cluster, "work", "Complete")
+    assert (await cluster.get(JOBS, "work"))["status"]["completedIndexes"] == "0-2"

@@ -59,8 +59,10 @@ def tally(job: Obj, pods: Iterable[Obj]) -> Tally:
     result.uncounted_failed = [uid for uid in uncounted.get("failed") or () if uid in tracked]
     result.succeeded = int(status.get("succeeded") or 0) + len(done_succeeded)
     result.failed = int(status.get("failed") or 0) + len(done_failed)
-    result.completed = indexes.parse(status.get("completedIndexes") or "")
-    result.failed_indexes = indexes.parse(status.get("failedIndexes") or "")
+    # A Job that was made smaller counts what is left of it.
+    end = int(job["spec"].get("completions") or 0)
+    result.completed = {n for n in indexes.parse(status.get("completedIndexes") or "") if n < end}
+    result.failed_indexes = {n for n in indexes.parse(status.get("failedIndexes") or "") if n < end}
     for pod in listed:
         if is_active(pod):
             result.active.append(pod)

@@ -8,8 +8,10 @@ time only, if its starting deadline still allows it.
 from __future__ import annotations
 
 import copy
+import json
 from datetime import datetime, timedelta
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, controller_of, controller_reference, is_deleting, name_of, namespace_of, uid_of
@@ -19,6 +21,7 @@ from navarch.controllers.base import Context, Controller, Requeue, index_by_cont
 from navarch.controllers.job import conditions
 from navarch.controllers.job.schedule import Schedule, parse
 from navarch.controllers.pods import created_at, same_semantics
+from navarch.kinds.batch.cron import schedule_problem, zone_problem
 
 _SCHEDULED_TIME = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _TOO_MANY_MISSED = 100
@@ -113,11 +116,8 @@ class CronJobController(Controller):
         spec = cron_job["spec"]
         if spec.get("suspend"):
             return None
-        try:
-            schedule = parse(spec["schedule"], spec.get("timeZone"))
-        except (ValueError, KeyError, OSError) as error:
-            message = f"unparseable schedule: {spec.get('schedule')!r} : {error}".replace("'", '"')
-            self._recorder.event(cron_job, "Warning", "UnparseableSchedule", message)
+        schedule = self._schedule_of(cron_job)
+        if schedule is None:
             return None
         now = self.clock.now()
         due = self._due(cron_job, schedule, status, now)
@@ -125,6 +125,28 @@ class CronJobController(Controller):
             await self._start(cron_job, jobs, status, due, now)
         following = schedule.next_after(now)
         return Requeue((following - now).total_seconds() + 0.1) if following is not None else None
+
+    def _schedule_of(self, cron_job: Obj) -> Schedule | None:
+        """The times at which the CronJob is to run; None, after saying why, where there is no telling."""
+        spec = cron_job["spec"]
+        text, zone = str(spec["schedule"]), spec.get("timeZone")
+        if zone and (problem := zone_problem(zone)):
+            message = f"invalid timeZone: {_quoted(zone)}: {problem}"
+            self._recorder.event(cron_job, "Warning", "UnknownTimeZone", message)
+            return None
+        try:
+            schedule = parse(text, zone)
+        except (ValueError, KeyError, OSError) as error:
+            problem = schedule_problem(text) or str(error)
+            message = f"unparseable schedule: {_quoted(text)} : {problem}"
+            self._recorder.event(cron_job, "Warning", "UnparseableSchedule", message)
+            return None
+        if schedule.next_after(created_at(cron_job)) is None:
+            # A day that no year has.
+            message = f"invalid schedule: {text} : time difference between two schedules is less than 1 second"
+            self._recorder.event(cron_job, "Warning", "InvalidSchedule", message)
+            return None
+        return schedule
 
     def _due(self, cron_job: Obj, schedule: Schedule, status: Obj, now: datetime) -> datetime | None:
         """The latest time that was not started yet."""
@@ -206,8 +228,18 @@ class CronJobController(Controller):
         status["lastScheduleTime"] = format_time(due)
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _is_complete(job: Obj) -> bool:
     return conditions.of_type((job.get("status") or {}).get("conditions") or [], "Complete") is not None
+
+
+def _local(cron_job: Obj, due: datetime) -> str:
+    """The time as the CronJob's time zone writes it."""
+    zone = cron_job["spec"].get("timeZone")
+    return format_time(due) if not zone else due.astimezone(ZoneInfo(zone)).isoformat().replace("+00:00", "Z")
 
 
 def make_job(cron_job: Obj, due: datetime) -> Obj:
@@ -218,7 +250,7 @@ def make_job(cron_job: Obj, due: datetime) -> Obj:
         "name": f"{name_of(cron_job)}-{int(due.timestamp()) // 60}",
         "namespace": namespace_of(cron_job),
         "labels": dict(origin.get("labels") or {}),
-        "annotations": {**(origin.get("annotations") or {}), _SCHEDULED_TIME: format_time(due)},
+        "annotations": {**(origin.get("annotations") or {}), _SCHEDULED_TIME: _local(cron_job, due)},
         "ownerReferences": [controller_reference({**cron_job, "apiVersion": "batch/v1", "kind": "CronJob"})],
     }
     spec = copy.deepcopy(template.get("spec") or {})

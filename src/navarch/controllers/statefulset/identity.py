@@ -49,6 +49,14 @@ def make_pod(stateful_set: Obj, template: Obj, revision: str, ordinal: int) -> O
     return pod
 
 
+def missing_labels(stateful_set: Obj, pod: Obj) -> dict[str, str]:
+    """The labels that make the pod the n-th and that it lacks, as one that was adopted may; services select by them."""
+    ordinal = ordinal_of(stateful_set, pod)
+    if ordinal is None or labels_of(pod).get(POD_NAME) == name_of(pod):
+        return {}
+    return {POD_NAME: name_of(pod), POD_INDEX: str(ordinal)}
+
+
 def volumes(stateful_set: Obj, spec: Obj, ordinal: int) -> list[Obj]:
     """The template's volumes, with the ordinal's claims in the place of those of the same name."""
     claims: list[Obj] = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, Resource, is_deleting, key_of, name_of, uid_of
+from navarch.api.meta import Key, Obj, Resource, is_deleting, key_of, name_of, namespace_of, uid_of
 from navarch.client.resources import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 from navarch.controllers.adoption import Claimer
 from navarch.controllers.base import (
@@ -124,6 +124,16 @@ class StatefulSetController(PodOwner):
             self.recorder.event(stateful_set, "Normal", "RecreatingTerminatedPod", message)
         await self.delete_pod(stateful_set, pod)
 
+    async def restore_identity(self, stateful_set: Obj, pod: Obj) -> None:
+        """Give a pod the labels of its place in the row, where it lacks them."""
+        missing = identity.missing_labels(stateful_set, pod)
+        if not missing:
+            return
+        patch = {"metadata": {"uid": uid_of(pod), "labels": missing}}
+        await self.client.patch(PODS, name_of(pod), namespace_of(pod), patch)
+        message = f"update Pod {name_of(pod)} in StatefulSet {name_of(stateful_set)} successful"
+        self.recorder.event(stateful_set, "Normal", "SuccessfulUpdate", message)
+
     async def sync_claims(self, stateful_set: Obj, ordinal: int, pod: Obj, *, condemned: bool) -> None:
         if phase_of(pod) == "Pending" and not condemned:
             await self._claims.ensure(stateful_set, ordinal)
@@ -197,6 +207,7 @@ class _Sync:
                     return False
             else:
                 if not is_deleting(pod):
+                    await self._controller.restore_identity(self._set, pod)
                     await self._controller.sync_claims(self._set, ordinal, pod, condemned=False)
                 if self._ordered and not self._healthy(pod):
                     return False
