@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -23,7 +24,7 @@ from navarch.client.supervision import Failures, supervised
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
-from navarch.node.engine.admission import Host, refusal
+from navarch.node.engine.admission import Host, Refusal, no_room, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.mirrors import Mirrors
@@ -99,6 +100,8 @@ class Kubelet:
             host_ips=self.node.addresses,
             allocatable=self.node.allocatable,
             owned=self.pods.owned,
+            room=self._no_room,
+            freed=self._freed,
             failures=self.failures,
         )
         mirrors = Mirrors(client, config.node_name, self.failures)
@@ -106,7 +109,7 @@ class Kubelet:
         self._api_pods: PodSource = APIPods(client, config.node_name, mirrors)
         self._static_pods = StaticPods(mirrors, self._start_static)
         self._static_sources = static_sources(config, world)
-        self.pods.on_end = self._static_pods.ended
+        self.pods.on_end = self._ended_for_good
         self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
         self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
         self.server = KubeletServer(self.parts, self.pods)
@@ -190,7 +193,7 @@ class Kubelet:
     def _start(self, pod: Obj, *, static: bool) -> PodWorker:
         worker = PodWorker(pod, self.parts, static=static)
         try:
-            refused = None if _was_admitted(pod) else refusal(pod, self._host(), static=static)
+            refused = None if _was_admitted(pod) else refusal(worker.pod, self._host(), static=static)
         except Exception as error:
             # Whether it fits cannot be told; what becomes of it shows when its worker tries.
             self.failures.note(f"admission of {podspec.quoted(pod)}", error)
@@ -200,6 +203,24 @@ class Kubelet:
             worker.fail(refused.reason, refused.told)
         self.pods.start(worker)
         return worker
+
+    def _ended_for_good(self, worker: PodWorker) -> None:
+        self._static_pods.ended(worker)
+        self._freed()
+
+    # Room for pods that are resized.
+
+    def _no_room(self, pod: Obj) -> Refusal | None:
+        host = self._host()
+        # What others are allocated counts, which is in their specifications, not what their statuses show yet.
+        others = [{**other, "status": {}} for other in host.pods if uid_of(other) != uid_of(pod)]
+        return no_room({**pod, "status": {}}, replace(host, pods=others))
+
+    def _freed(self) -> None:
+        """Something has given back room: whoever waits for it looks again, the most important first."""
+        waiting = [worker for worker in self.pods if worker.waits_for_room]
+        for worker in sorted(waiting, key=lambda one: -int(one.pod["spec"].get("priority") or 0)):
+            worker.look_for_room()
 
     def _host(self) -> Host:
         """The node as a pod that comes to it finds it."""

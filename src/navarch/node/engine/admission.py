@@ -24,6 +24,8 @@ _PORTS: Final = "node(s) didn't have free ports for the requested pod ports"
 _TAINTS: Final = "node(s) had taints that the pod didn't tolerate"
 _OTHER_SYSTEM: Final = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
 _MEMORY_TAINT: Final = {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}
+INFEASIBLE: Final = "Infeasible"
+DEFERRED: Final = "Deferred"
 _EVERY_ADDRESS: Final = ("", "0.0.0.0")
 
 
@@ -58,6 +60,19 @@ def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
     if found is None and not important:
         found = _resources(pod, host)
     return found or _places(pod, host, static=static)
+
+
+def no_room(pod: Obj, host: Host) -> Refusal | None:
+    """Why a pod that is here cannot be resized to this: it asks for more than the node has (`Infeasible`), or for more
+    than it has left (`Deferred`). Its own old amounts are not among those of `host.pods`."""
+    wanted = pod_requests(pod)
+    for resource, read in (("memory", whole), ("cpu", milli_cpu)):
+        capacity = read(host.allocatable.get(resource, 0))
+        if wanted.get(resource, 0) > capacity:
+            words = f"requested: {wanted[resource]}, capacity: {capacity}"
+            return Refusal(INFEASIBLE, f"Node didn't have enough capacity: {resource}, {words}")
+    short = _resources(pod, host)
+    return None if short is None else Refusal(DEFERRED, short.message)
 
 
 def _under_pressure(pod: Obj, pressures: Sequence[str]) -> Refusal | None:

@@ -12,6 +12,7 @@ from navarch.client.events import EventRecorder
 from navarch.client.supervision import Failures
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
+from navarch.node.engine.admission import Refusal
 from navarch.node.engine.observed import Observer
 from navarch.node.fieldref import PodFacts
 from navarch.node.images.manager import ImageManager
@@ -28,7 +29,8 @@ from navarch.world import Clock, World
 @dataclass(slots=True)
 class Parts:
     """Shared by all pod workers; `owned` is told of every container and sandbox id and its pod's uid, `services` gives
-    the services for environment variables, `allocatable` what the node can give."""
+    the services for environment variables, `allocatable` what the node can give. `room` says why the node has none for
+    a pod that is resized to this; `freed` is told that it may have more now."""
 
     config: KubeletConfig
     client: Client
@@ -49,6 +51,8 @@ class Parts:
     host_ips: Callable[[], Sequence[str]]
     allocatable: Callable[[], Obj]
     owned: Callable[[str, str], None]
+    room: Callable[[Obj], Refusal | None]
+    freed: Callable[[], None]
     failures: Failures
 
     @property

@@ -32,16 +32,21 @@ class ContainerMemory:
     doomed: str = ""
     # The probe that doomed it, if one did.
     doomed_by: str = ""
+    # It is stopped in order to be started again, however it ends; and that for the sake of new amounts.
+    again: bool = False
+    resized: bool = False
     waiting_reason: str = ""
     waiting_message: str = ""
 
 
 class Kill(NamedTuple):
-    """A running container to stop, with the words of the Killing event."""
+    """A running container to stop, with the words of the Killing event; `again` says that it is to be started again
+    however it ends."""
 
     container: Obj
     instance: ObservedContainer
     message: str
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -150,9 +155,7 @@ def _sidecar(
     if instance is None or not instance.running:
         plan.start.append(container)
         return
-    reason = _doom(container, instance, memory)
-    if reason:
-        plan.kill.append(Kill(container, instance, reason))
+    _doom(container, instance, memory, plan)
 
 
 def _regular(
@@ -170,22 +173,29 @@ def _regular(
         plan.start.append(container)
         return True
     if instance.exited:
-        if podspec.should_restart(pod, container, instance.exit_code):
+        if restarts(pod, container, instance, memory):
             plan.start.append(container)
             return True
         return False
-    reason = _doom(container, instance, memory)
-    if reason:
-        plan.kill.append(Kill(container, instance, reason))
+    _doom(container, instance, memory, plan)
     return False
 
 
-def _doom(container: Obj, instance: ObservedContainer, memory: Mapping[str, ContainerMemory]) -> str:
-    """Why a running container has to go; empty where it may stay."""
+def restarts(pod: Obj, container: Obj, instance: ObservedContainer, memory: Mapping[str, ContainerMemory]) -> bool:
+    """Whether a container that ended is started again: by its policy, or as it was stopped for that."""
+    state = memory.get(container["name"])
+    if state is not None and state.container_id == instance.id and state.again:
+        return True
+    return podspec.should_restart(pod, container, instance.exit_code)
+
+
+def _doom(container: Obj, instance: ObservedContainer, memory: Mapping[str, ContainerMemory], plan: Plan) -> None:
+    """Plan the end of a running container that may not stay as it is."""
     name = container["name"]
     if instance.status.annotations.get(HASH) != podspec.container_hash(container):
-        return f"Container {name} definition changed, will be restarted"
+        message = f"Container {name} definition changed, will be restarted"
+        plan.kill.append(Kill(container, instance, message, again=True))
+        return
     state = memory.get(name)
     if state is not None and state.container_id == instance.id and state.doomed:
-        return state.doomed
-    return ""
+        plan.kill.append(Kill(container, instance, state.doomed, state.again))

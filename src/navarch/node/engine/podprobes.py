@@ -68,6 +68,6 @@ class PodProbes:
             memory.doomed = f"Container {container['name']} failed {word} probe" + (
                 ", will be restarted" if again else ""
             )
-            memory.doomed_by = kind
+            memory.doomed_by, memory.again = kind, again
         if (memory.ready, memory.started, memory.doomed) != before:
             self._state.wake()

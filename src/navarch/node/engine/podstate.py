@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,7 +27,9 @@ class PodState:
     nothing will be started any more: the pod has ended or is to end; `gone` that its object is."""
 
     def __init__(self, pod: Obj, parts: Parts, *, static: bool = False) -> None:
-        self.pod = pod
+        # The pod as it is run: as the API server has it (`stated`), but for amounts that it is not allocated yet.
+        self.pod = self.stated = pod
+        self.applied: Callable[[Obj], Obj] = lambda stated: stated
         # A static pod is no object of the API server's; its mirror pod is, and has its status.
         self.static = static
         self.mirror: Obj | None = None
@@ -55,6 +57,10 @@ class PodState:
         if self.observed.any_running or self.observed.sandbox_ready:
             return True
         return not (self.ending or self.failure[0] or podspec.is_finished(self.pod))
+
+    def take(self, pod: Obj) -> None:
+        """The object is this now."""
+        self.stated, self.pod = pod, self.applied(pod)
 
     def wake(self) -> None:
         """Take a turn now."""

@@ -100,7 +100,7 @@ class Publisher:
             if worker.static:
                 worker.mirror = answer
             elif revision_of(answer) > revision_of(worker.pod):
-                worker.pod = answer
+                worker.take(answer)
                 worker.wake()
         if stopped and is_deleting(worker.pod):
             if not self.final_published:

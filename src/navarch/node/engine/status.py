@@ -14,8 +14,10 @@ from navarch.api.time import format_time
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
-from navarch.node.engine.plan import ContainerMemory
+from navarch.node.engine.plan import ContainerMemory, restarts
 
+# Conditions that are there only while they are true.
+_PASSING: Final = ("PodResizePending", "PodResizeInProgress")
 _OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
 
 
@@ -33,8 +35,8 @@ class StatusInputs:
     ending: bool = False
     failure: tuple[str, str] = ("", "")
     conditions: Sequence[Obj] = ()
-    # What a container was last given of resources, by its name.
-    given: Callable[[str], Obj | None] = lambda _: None
+    # What a container has of resources now.
+    given: Callable[[Obj], Obj] = lambda container: container.get("resources") or {}
     # Before the ids of its containers.
     runtime: str = "containerd"
 
@@ -112,17 +114,16 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
         "state": {},
         "lastState": {},
     }
-    stated = inputs.given(name) or container.get("resources")
-    if stated:
-        status["resources"] = stated
-        if stated.get("requests"):
-            status["allocatedResources"] = stated["requests"]
     mounts = [_mount_status(mount) for mount in container.get("volumeMounts") or []]
     if mounts:
         status["volumeMounts"] = mounts
     if instance is None:
         _never_made(inputs, status, memory, old)
         return status
+    status["resources"] = inputs.given(container)
+    allocated = (container.get("resources") or {}).get("requests")
+    if allocated:
+        status["allocatedResources"] = allocated
     status["containerID"] = f"{inputs.runtime}://{instance.id}"
     status["restartCount"] = instance.restart_count
     status["image"] = _image_name(instance, container)
@@ -281,7 +282,7 @@ def _phase_of_counts(inputs: StatusInputs, waiting: int, running: int, failed: i
         container["name"]: inputs.observed.latest(container["name"]) for container in podspec.containers(inputs.pod)
     }
     again = any(
-        instance is None or podspec.should_restart(inputs.pod, container, instance.exit_code)
+        instance is None or restarts(inputs.pod, container, instance, inputs.memory)
         for container in podspec.containers(inputs.pod)
         for instance in (statuses[container["name"]],)
     )
@@ -313,7 +314,7 @@ def _conditions(inputs: StatusInputs, phase: str, init: Sequence[Obj], regular: 
     result = [_dated(kind, status, old.get(kind), now, generation) for kind, status in found]
     result += [_dated(c["type"], c, old.get(c["type"]), now, generation) for c in inputs.conditions]
     own = {condition["type"] for condition in result}
-    return result + [condition for kind, condition in old.items() if kind not in own]
+    return result + [condition for kind, condition in old.items() if kind not in own and kind not in _PASSING]
 
 
 def _true(value: bool) -> Obj:
@@ -416,6 +417,8 @@ def _changed_conditions(old: Sequence[Obj], new: Sequence[Obj]) -> list[Obj]:
             continue
         gone = {key: None for key in was or {} if key not in condition}
         changed.append({**condition, **gone})
+    kept = {condition["type"] for condition in new}
+    changed += [{"type": kind, "$patch": "delete"} for kind in _PASSING if kind in before and kind not in kept]
     return changed
 
 

@@ -57,6 +57,8 @@ class PodWorker(PodState):
         self._probes = PodProbes(self)
         self._stopper = Stopper(self, self._probes)
         self._resizer = Resizer(self)
+        self.applied = self._resizer.applied
+        self.take(pod)
         self._starter = Starter(self, self._probes, self._resizer)
         self.publisher = Publisher(self, self.status_inputs)
         self._refresh_at: datetime | None = None
@@ -80,7 +82,7 @@ class PodWorker(PodState):
         if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
             # Downward API volumes show these.
             self._refresh_at, self._outdated = None, True
-        self.pod = pod
+        self.take(pod)
         self.wake()
 
     def mirrored(self, mirror: Obj | None) -> None:
@@ -98,6 +100,16 @@ class PodWorker(PodState):
             self.failure = (reason, message)
             self.conditions = list(conditions)
             self.wake()
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether it would be resized if the node had room for it."""
+        return self._resizer.waits_for_room and not self.ending
+
+    def look_for_room(self) -> None:
+        """The node may have room now for what it is to be resized to."""
+        self._resizer.allocate()
+        self.wake()
 
     def refresh_volumes(self) -> None:
         """What volumes are made of has changed: bring them up to date in the next turn."""
@@ -218,6 +230,7 @@ class PodWorker(PodState):
             await self._end()
             return
         for kill in plan.kill:
+            self.memory.setdefault(kill.container["name"], ContainerMemory()).again |= kill.again
             self._stopper.kill(kill)
         if plan.create_sandbox:
             await self._make_sandbox(plan)
@@ -387,6 +400,7 @@ class PodWorker(PodState):
                 await self.parts.resources.unpublish(self.pod)
                 if not self._let_go:
                     self.wake_after(_RETRY)
+                self.parts.freed()
             return
         if not self.gone and not self.publisher.final_published:
             return
@@ -437,6 +451,6 @@ class PodWorker(PodState):
             now=self.parts.clock.now(),
             ending=self.ending,
             failure=self.failure,
-            conditions=self.conditions,
+            conditions=[*self.conditions, *self._resizer.conditions()],
             given=self._resizer.given,
         )
