@@ -17,8 +17,8 @@ import time
 from typing import Any
 
 from navarch.api.meta import Key
+from navarch.node.proxy.base import ProxierConfig
 from navarch.node.proxy.nftables import NftablesProxier
-from navarch.node.proxy.rules import TableConfig, table_name
 from navarch.node.proxy.services import Place, endpoints_of, service_ports
 
 _NEW_NET = 0x40000000
@@ -55,7 +55,7 @@ def cpu_s() -> float:
 
 async def measure(services: int, endpoints: int, changes: int, kind: str, affinity: bool) -> dict[str, Any]:
     source, place = random.Random(1), Place("here")
-    proxier = NftablesProxier(TableConfig(table_name("benchmark"), "10.42.0.0/16", "10.43.0.0/16"))
+    proxier = NftablesProxier(ProxierConfig("navarch-benchmark", "10.42.0.0/16", "10.43.0.0/16"))
     keys = [Key("default", f"s{number}") for number in range(services)]
     ports = {key: service_ports(service(number, kind, affinity)) for number, key in enumerate(keys)}
     behind = {key: endpoints_of([endpoint_slice(number, endpoints, source)], place) for number, key in enumerate(keys)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from navarch.api.meta import Key
+from navarch.node.proxy.base import ProxierConfig
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.nftables import NftablesProxier, listed
-from navarch.node.proxy.rules import TableConfig
+from navarch.node.proxy.rules import OUTSIDE, Shared, structure_of
 from navarch.node.proxy.services import Place, endpoints_of, service_ports
 from tests.node.proxy.netlab import NetLab, say
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
@@ -51,7 +53,7 @@ class World:
     """What the proxy is told, changed step by step."""
 
     def __init__(self) -> None:
-        table = TableConfig(f"navarch-t{uuid.uuid4().hex[:8]}", "10.42.0.0/16", "10.43.0.0/16")
+        table = ProxierConfig(f"navarch-t{uuid.uuid4().hex[:8]}", "10.42.0.0/16", "10.43.0.0/16")
         self.proxier = NftablesProxier(table)
         self.services: dict[Any, Any] = {}
         self.endpoints: dict[Any, Any] = {}
@@ -186,13 +188,47 @@ async def test_affinity_sends_a_client_to_the_same_endpoint_until_it_goes(lab: N
 
 
 async def test_the_affinity_timeout_can_be_changed(lab: NetLab, world: World) -> None:
-    for seconds in (100, 200):
-        config = {"clientIP": {"timeoutSeconds": seconds}}
-        await world.put(service(sessionAffinity="ClientIP", sessionAffinityConfig=config), BOTH)
+    def sticky(seconds: int) -> dict[str, Any]:
+        return service(sessionAffinity="ClientIP", sessionAffinityConfig={"clientIP": {"timeoutSeconds": seconds}})
 
-    sets = [entry["set"] for entry in await listed("sets") if "set" in entry]
-    assert {each["timeout"] for each in sets if each["name"].startswith("affinity")} == {200}
-    assert lab.ask("client", VIP, 80)[0] in "ab"
+    for seconds in (100, 200):
+        await world.put(sticky(seconds), BOTH)
+        assert len({lab.ask("client", VIP, 80)[0] for _ in range(20)}) == 1
+
+        sets = [entry["set"] for entry in await listed("ruleset") if "set" in entry]
+        remembered = [each for one in sets if one["name"].startswith("affinity") for each in one.get("elem", ())]
+        assert seconds in {each["elem"]["timeout"] for each in remembered}
+
+
+async def test_an_affinity_ends_with_its_timeout(lab: NetLab, world: World) -> None:
+    config = {"clientIP": {"timeoutSeconds": 1}}
+    await world.put(service(sessionAffinity="ClientIP", sessionAffinityConfig=config), BOTH)
+
+    answers = set()
+    for _ in range(40):
+        answers.add(lab.ask("client", VIP, 80)[0])
+        if answers == {"a", "b"}:
+            return
+        await asyncio.sleep(1.1)
+    raise AssertionError(f"only {answers} in 40 seconds")
+
+
+async def test_who_lost_its_endpoint_stays_with_the_one_it_was_given_then(lab: NetLab, world: World) -> None:
+    sticky = service(
+        sessionAffinity="ClientIP", type="NodePort", ports=[{"name": "http", "port": 80, "nodePort": 30080}]
+    )
+    await world.put(sticky, BOTH)
+    where = [(VIP, 80), ("192.168.9.1", 30080)]
+    first = {place: lab.ask("client", *place)[0] for place in where}
+    for place, lost in first.items():
+        gone, left = (POD_A, "b") if lost == "a" else (POD_B, "a")
+        kept = POD_B if gone == POD_A else POD_A
+        await world.put(sticky, endpoint_slice(endpoint(kept)))
+        assert lab.ask("client", *place)[0] == left
+
+        await world.put(sticky, BOTH)
+
+        assert {lab.ask("client", *place)[0] for _ in range(20)} == {left}, "the other one's return moves nobody"
 
 
 async def test_a_pod_reaches_itself_through_its_service(lab: NetLab, world: World) -> None:
@@ -271,13 +307,28 @@ async def test_a_removed_service_leaves_nothing(lab: NetLab, world: World) -> No
         found = [*await listed("chains"), *await listed("sets"), *await listed("maps")]
         return {each["name"] for entry in found for each in entry.values() if "name" in each}
 
+    async def elements() -> int:
+        everything = [
+            each for entry in await listed("ruleset") for kind, each in entry.items() if kind in ("set", "map")
+        ]
+        return sum(len(each.get("elem", ())) for each in everything)
+
+    shared = set(structure_of(world.proxier.table, Shared("endpoints", OUTSIDE, 2)).chains)
     before = await names()
-    await world.put(service(type="NodePort", sessionAffinity="ClientIP", externalIPs=["198.51.100.7"]), BOTH)
+    barred = service(
+        type="LoadBalancer",
+        loadBalancerSourceRanges=["192.168.9.0/24"],
+        externalIPs=["198.51.100.7"],
+        status={"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}]}},
+    )
+    await world.put(barred, BOTH)
     assert await names() != before
+    assert await elements() > 0
 
     await world.remove(WEB)
 
-    assert await names() == before
+    assert await names() - before <= shared, "chains for so many endpoints serve the next service"
+    assert await elements() == 0
     await world.proxier.cleanup()
     assert not await world.proxier.intact()
 

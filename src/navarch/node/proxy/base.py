@@ -60,6 +60,31 @@ class Endpoint:
     here: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ProxierConfig:
+    """What every backend is told. `name` is nobody else's on this machine; `pod_cidr` and `service_cidr` are the whole
+    cluster's, of the one IP family, and empty ones switch off what depends on them. Node ports answer at the addresses
+    within `node_port_addresses`, or at all of the node."""
+
+    name: str
+    pod_cidr: str = ""
+    service_cidr: str = ""
+    family: int = 4
+    node_port_addresses: tuple[str, ...] = ()
+    masquerade_all: bool = False
+    masquerade_bit: int = 14
+
+    @property
+    def ip(self) -> str:
+        """The family's word in rules: `ip` or `ip6`."""
+        return "ip6" if self.family == 6 else "ip"
+
+    @property
+    def mark(self) -> str:
+        """The bit of a packet's mark that asks for masquerading."""
+        return hex(1 << self.masquerade_bit)
+
+
 ServiceMap = Mapping[Key, tuple[ServicePort, ...]]
 EndpointMap = Mapping[Key, Mapping[PortName, tuple[Endpoint, ...]]]
 
@@ -70,6 +95,10 @@ class Proxier(Protocol):
     async def sync(self, services: ServiceMap, endpoints: EndpointMap, changed: Collection[Key] | None = None) -> None:
         """Bring the rules in line with the maps; `changed` names the services that may differ from the last call
         (None: all, and the rules themselves are not trusted)."""
+        ...
+
+    async def intact(self) -> bool:
+        """Whether what was written is still there; somebody may have swept all rules away."""
         ...
 
     async def cleanup(self) -> None:

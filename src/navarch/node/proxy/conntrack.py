@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
+
+from navarch.node.proxy.netlink import ACK, DUMP, Netlink, about, attribute, attributes, nested
 
 log = logging.getLogger(__name__)
 
-_NETLINK_NETFILTER: Final = 12
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # Subsystem conntrack, messages CT_GET and CT_DELETE.
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_DONE, _ERROR = 3, 2
 _ORIGINAL, _REPLY, _ID = 1, 2, 12
-_NESTED: Final = 0x8000
 
 Peer = tuple[bytes, int]
 
@@ -56,21 +52,6 @@ def pack_address(text: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
 
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The attributes in a netlink message or in a nested attribute."""
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            return
-        yield kind & ~_NESTED, data[offset + 4 : offset + length]
-        offset += length + 3 & ~3
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", len(data) + 4, kind) + data + b"\0" * (-len(data) % 4)
-
-
 def _parse_tuple(data: bytes) -> tuple[int, Peer, Peer]:
     """Protocol, source, destination."""
     addresses: dict[int, bytes] = {}
@@ -92,45 +73,10 @@ def parse_flow(data: bytes) -> Flow | None:
         return None
     protocol, _, destination = _parse_tuple(parts[_ORIGINAL])
     _, source_of_reply, _ = _parse_tuple(parts[_REPLY])
-    identity = _attribute(_ORIGINAL | _NESTED, parts[_ORIGINAL])
+    identity = nested(_ORIGINAL, parts[_ORIGINAL])
     if _ID in parts:
-        identity += _attribute(_ID, parts[_ID])
+        identity += attribute(_ID, parts[_ID])
     return Flow(protocol, destination, source_of_reply, identity)
-
-
-class _Netlink:
-    def __init__(self, family: int) -> None:
-        self._family = socket.AF_INET6 if family == 6 else socket.AF_INET
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._socket.settimeout(5)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def ask(self, kind: int, flags: int, payload: bytes = b"") -> Iterator[bytes]:
-        """Send one message and yield the attributes of each answer.  Raises OSError."""
-        self._sequence += 1
-        body = struct.pack("=BBH", self._family, 0, 0) + payload
-        self._socket.send(struct.pack("=IHHII", len(body) + 16, kind, _REQUEST | flags, self._sequence, 0) + body)
-        while True:
-            data = self._socket.recv(1 << 18)
-            offset = 0
-            while offset + 16 <= len(data):
-                length, answer, _, sequence, _ = struct.unpack_from("=IHHII", data, offset)
-                message = data[offset + 16 : offset + length]
-                offset += length + 3 & ~3
-                if sequence != self._sequence:
-                    continue
-                if answer == _DONE:
-                    return
-                if answer == _ERROR:
-                    code = -struct.unpack_from("=i", message)[0]
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    return
-                yield message[4:]
 
 
 def forget_stale(frontends: Mapping[int, Frontends], family: int = 4) -> int:
@@ -138,19 +84,19 @@ def forget_stale(frontends: Mapping[int, Frontends], family: int = 4) -> int:
     a thread. A machine without conntrack netlink has nothing that could be done, which is logged once per call."""
     forgotten = 0
     try:
-        netlink = _Netlink(family)
+        netlink = Netlink()
     except OSError as error:
         log.debug("no conntrack netlink: %s", error)
         return 0
     try:
         stale = []
-        for message in netlink.ask(_GET, _DUMP):
-            flow = parse_flow(message)
+        for message in netlink.ask(_GET, DUMP, about(family)):
+            flow = parse_flow(message[4:])
             if flow is not None and flow.protocol in frontends and frontends[flow.protocol].is_stale(flow):
                 stale.append(flow.identity)
         for identity in stale:
             try:
-                list(netlink.ask(_DELETE, _ACK, identity))
+                list(netlink.ask(_DELETE, ACK, about(family) + identity))
                 forgotten += 1
             except OSError as error:
                 if error.errno != errno.ENOENT:

@@ -1,8 +1,9 @@
-"""The nftables backend: what every service port should be, compared with what was last written, becomes one script.
+"""The nftables backend: what every service port should be, compared with what was last written, is one transaction.
 
-`nft` reads a script as one transaction: the rules go from one consistent state to the next with no packet in between.
-Only chains and elements that differ are written. When a script is refused (somebody else changed our table), the whole
-table is written anew, which is also how a start adopts what an earlier run has left.
+The rules go from one consistent state to the next with no packet in between. Only what differs is written: mostly
+elements of maps, which go to the kernel in a netlink batch; where chains are needed that are not there yet, a script
+for `nft`. When either is refused (somebody else changed our table), the whole table is written anew, which is also how
+a start adopts what an earlier run has left.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from navarch.api.meta import Key
-from navarch.node.proxy.base import EndpointMap, ServiceMap, ServicePort
-from navarch.node.proxy.rules import PortRules, TableConfig, base_rules, port_rules
+from navarch.node.proxy.base import EndpointMap, PortName, ProxierConfig, ServiceMap
+from navarch.node.proxy.elements import ElementChanges, apply_elements
+from navarch.node.proxy.netlink import Netlink
+from navarch.node.proxy.ports import PortRules, Target, port_rules, seats_of
+from navarch.node.proxy.rules import Shared, base_rules, prepared, structure_of
 from navarch.node.proxy.services import choose
 
 log = logging.getLogger(__name__)
@@ -78,7 +82,7 @@ async def delete_table(family: str, name: str) -> None:
 
 
 @dataclass(slots=True)
-class _Shared:
+class _Claims:
     """The winners of elements that several services may ask for (two services with one external IP): the first by
     name has it, so the outcome does not depend on the order of events."""
 
@@ -103,126 +107,140 @@ def combine(parts: Iterable[PortRules]) -> PortRules:
     result = PortRules()
     for part in parts:
         result.chains.update(part.chains)
-        result.affinity.update(part.affinity)
+        result.shared.update(part.shared)
         for where, entries in part.elements.items():
             result.elements.setdefault(where, {}).update(entries)
     return result
 
 
+@dataclass(slots=True)
+class Update:
+    """What leads from one state of the table to the next: `before` and `after` are chains, written around the elements
+    that need them."""
+
+    elements: ElementChanges = field(default_factory=ElementChanges)
+    before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.elements or self.before or self.after)
+
+    def script(self, table: ProxierConfig) -> list[str]:
+        return [*self.before, *self.elements.script(table), *self.after]
+
+
 class RuleSet:
-    """The desired rules of all services; `update` returns the commands that lead from the old to the new. Pure."""
+    """The desired rules of all services; `update` returns what leads from the old to the new. Pure."""
 
-    def __init__(self, table: TableConfig) -> None:
+    def __init__(self, table: ProxierConfig) -> None:
         self._table = table
+        self._at = f"{table.ip} {table.name}"
         self._rules: dict[Key, PortRules] = {}
-        self._shared = _Shared()
+        self._shared: set[Shared] = set()
+        self._made: set[str] = set()
+        self._claims = _Claims()
 
-    def update(self, desired: Mapping[Key, PortRules]) -> list[str]:
+    def update(self, desired: Mapping[Key, PortRules]) -> Update:
         """Take over the rules of the services in `desired` (empty rules: the service is gone)."""
-        at = f"{self._table.ip} {self._table.name}"
-        chains: list[str] = []
-        rules: list[str] = []
-        gone: list[str] = []
+        result = Update()
         touched: dict[tuple[str, str], str | None] = {}
         for key, new in desired.items():
             old = self._rules.get(key, _NOTHING)
             if new == old:
                 continue
-            self._diff_chains(at, old, new, chains, rules, gone)
+            self._make(sorted(new.shared - self._shared), result.before)
+            self._diff_chains(old, new, result)
             self._claim(key, old, new, touched)
             if new == _NOTHING:
                 self._rules.pop(key, None)
             else:
                 self._rules[key] = new
-        removed: dict[str, list[str]] = {}
-        added: dict[str, list[str]] = {}
         for element, before in touched.items():
-            after = self._shared.value(element)
+            after = self._claims.value(element)
             if after == before:
                 continue
             if before is not None:
-                removed.setdefault(element[0], []).append(element[1])
+                result.elements.removed.setdefault(element[0], []).append(element[1])
             if after is not None:
-                added.setdefault(element[0], []).append(f"{element[1]} : {after}" if after else element[1])
-        return [
-            *chains,
-            *rules,
-            *(f"delete element {at} {where} {{ {', '.join(keys)} }}" for where, keys in removed.items()),
-            *(f"add element {at} {where} {{ {', '.join(entries)} }}" for where, entries in added.items()),
-            # Emptied first: chains that go may still refer to one another.
-            *(command for command in gone if command.startswith("flush")),
-            *(command for command in gone if not command.startswith("flush")),
-        ]
+                result.elements.added.setdefault(element[0], {})[element[1]] = after
+        return result
+
+    def prepare(self, shared: Iterable[Shared]) -> list[str]:
+        """Make chains that nobody needs yet."""
+        script: list[str] = []
+        self._make(shared, script)
+        return script
+
+    def _make(self, wanted: Iterable[Shared], script: list[str]) -> None:
+        """Have chains that are shared by all ports of a form. They stay: another port may soon need them."""
+        for shared in wanted:
+            self._shared.add(shared)
+            structure = structure_of(self._table, shared)
+            sets = [name for name in structure.sets if name not in self._made]
+            chains = [name for name in structure.chains if name not in self._made]
+            self._made.update(sets, chains)
+            script += [structure.sets[name] for name in sets]
+            script += [f"add chain {self._at} {name}" for name in chains]
+            script += [f"add rule {self._at} {name} {line}" for name in chains for line in structure.chains[name]]
+
+    def _diff_chains(self, old: PortRules, new: PortRules, result: Update) -> None:
+        at = self._at
+        for chain, lines in new.chains.items():
+            if old.chains.get(chain) != lines:
+                result.before += [f"add chain {at} {chain}", f"flush chain {at} {chain}"]
+                result.before += [f"add rule {at} {chain} {line}" for line in lines]
+        result.after += [f"delete chain {at} {chain}" for chain in old.chains if chain not in new.chains]
 
     def _claim(self, key: Key, old: PortRules, new: PortRules, touched: dict[tuple[str, str], str | None]) -> None:
         for where in {**old.elements, **new.elements}:
             before, after = old.elements.get(where, {}), new.elements.get(where, {})
             for entry in before:
                 if entry not in after:
-                    touched.setdefault((where, entry), self._shared.value((where, entry)))
-                    self._shared.drop(key, (where, entry))
+                    touched.setdefault((where, entry), self._claims.value((where, entry)))
+                    self._claims.drop(key, (where, entry))
             for entry, value in after.items():
                 if before.get(entry) != value:
-                    touched.setdefault((where, entry), self._shared.value((where, entry)))
-                    self._shared.put(key, (where, entry), value)
-
-    @staticmethod
-    def _diff_chains(
-        at: str, old: PortRules, new: PortRules, chains: list[str], rules: list[str], gone: list[str]
-    ) -> None:
-        for name, timeout_s in new.affinity.items():
-            if old.affinity.get(name) != timeout_s:
-                if name in old.affinity:
-                    # A set's timeout cannot be changed: its chains are emptied, it is made anew below them.
-                    chains += [f"flush chain {at} {chain}" for chain in old.chains if chain in new.chains]
-                    chains.append(f"delete set {at} {name}")
-                declared = "ipv4_addr" if at.startswith("ip ") else "ipv6_addr"
-                chains.append(
-                    f"add set {at} {name} {{ type {declared} ; flags dynamic,timeout ; timeout {timeout_s}s ; }}"
-                )
-        rewritten = any(old.affinity.get(name, t) != t for name, t in new.affinity.items())
-        for chain, lines in new.chains.items():
-            before = old.chains.get(chain)
-            if before == lines and not rewritten:
-                continue
-            chains.append(f"add chain {at} {chain}")
-            if before is not None:
-                chains.append(f"flush chain {at} {chain}")
-            rules += [f"add rule {at} {chain} {line}" for line in lines]
-        for chain in old.chains:
-            if chain not in new.chains:
-                gone += [f"flush chain {at} {chain}", f"delete chain {at} {chain}"]
-        gone += [f"delete set {at} {name}" for name in old.affinity if name not in new.affinity]
+                    touched.setdefault((where, entry), self._claims.value((where, entry)))
+                    self._claims.put(key, (where, entry), value)
 
 
 class NftablesProxier:
     """`Proxier` on nftables, for one table."""
 
-    def __init__(self, table: TableConfig) -> None:
+    def __init__(self, table: ProxierConfig) -> None:
         self.table = table
         self._rules = RuleSet(table)
+        self._seats: dict[Key, dict[PortName, dict[Target, int]]] = {}
+        self._netlink: Netlink | None = None
         self._trusted = False
 
     async def sync(self, services: ServiceMap, endpoints: EndpointMap, changed: Collection[Key] | None = None) -> None:
         if changed is not None and self._trusted:
-            script = self._rules.update({key: self._desired(key, services, endpoints) for key in changed})
-            if not script:
+            update = self._rules.update({key: self._desired(key, services, endpoints) for key in changed})
+            if not update:
                 return
             self._trusted = False
             try:
-                await apply_script(script)
-            except NftError as error:
+                await self._apply(update)
+            except (NftError, OSError) as error:
                 log.warning("rules were refused, writing the whole table anew: %s", error)
             else:
                 self._trusted = True
                 return
         self._trusted = False
         fresh = RuleSet(self.table)
-        script = base_rules(self.table) + fresh.update(
-            {key: self._desired(key, services, endpoints) for key in services}
-        )
+        script = base_rules(self.table) + fresh.prepare(prepared())
+        script += fresh.update({key: self._desired(key, services, endpoints) for key in services}).script(self.table)
         await apply_script(script)
         self._rules, self._trusted = fresh, True
+
+    async def _apply(self, update: Update) -> None:
+        if update.before or update.after:
+            await apply_script(update.script(self.table))
+            return
+        if self._netlink is None:
+            self._netlink = Netlink()
+        await asyncio.to_thread(apply_elements, self._netlink, self.table, update.elements)
 
     async def intact(self) -> bool:
         """Whether our table is still there (`nft flush ruleset` by somebody else removes it)."""
@@ -233,11 +251,22 @@ class NftablesProxier:
 
     async def cleanup(self) -> None:
         self._trusted = False
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
         await delete_table(self.table.ip, self.table.name)
 
     def _desired(self, key: Key, services: ServiceMap, endpoints: EndpointMap) -> PortRules:
         behind = endpoints.get(key) or {}
-        return combine(self._port(port, behind) for port in services.get(key) or ())
-
-    def _port(self, port: ServicePort, behind: Mapping[Any, Any]) -> PortRules:
-        return port_rules(port, choose(behind.get(port.port_name) or ()), self.table)
+        before = self._seats.pop(key, {})
+        after: dict[PortName, dict[Target, int]] = {}
+        parts = []
+        for port in services.get(key) or ():
+            choice = choose(behind.get(port.port_name) or ())
+            if port.affinity_s:
+                seated = (*choice.cluster, *choice.local)
+                after[port.port_name] = seats_of(seated, before.get(port.port_name, {}))
+            parts.append(port_rules(port, choice, self.table, after.get(port.port_name, {})))
+        if after:
+            self._seats[key] = after
+        return combine(parts)

@@ -1,319 +1,307 @@
-"""What the rules of a service port are: chains, and elements of the table's maps, as nftables writes them. Pure.
+"""The nftables table that all services share: maps and sets, the chains around them, and how they are written. Pure.
 
 A packet's way through the table: the NAT hooks look its destination up in `service-ips` (address, protocol, port) or,
-when it is for the node itself, in `service-nodeports`. For most ports the verdict leads to a `pick-…-N` chain, N being
-how many endpoints there are, which draws one of N slots; the slot's chain rewrites the destination to what the slot's
-map has for it. Ports with session affinity, external policy Local or very many endpoints have chains of their own. What
-was not rewritten and has an entry in `no-endpoint-*` is refused in the filter hooks. Masquerading is asked for with a
-mark, or by an entry in `hairpins` (an endpoint that reaches itself by its service).
+when it is for the node itself, in `service-nodeports`. The verdict leads to a `pick-…` chain, which is for any service
+with so many endpoints: it draws a number N, and the chain for N rewrites the destination to what map N of the pool has
+for the frontend. What was not rewritten and has an entry in `no-endpoint-*` is refused in the filter hooks.
+Masquerading is asked for with a mark, or by an entry in `hairpins` (an endpoint that reaches itself by its service).
 
-Only names and elements of the port itself appear in `PortRules`, so that two ports never depend on one another and a
-change of one touches nothing else. Endpoints are data in maps, not rules in a chain per port, because the kernel and
-`nft` look at every chain when one of them changes: with 5,000 services that was 26 ms of CPU, and is 4 ms now.
+Session affinity: an endpoint keeps its number, its *seat*, for as long as it is there. `affinity-…-N-T` is the set of
+clients (of any service with timeout T) that sit at seat N. `seek-…` looks a client up, seat by seat; a `stick-…` chain
+remembers the client and goes to the endpoint at that seat; who finds nobody at the seat is forgotten and drawn anew.
+
+Services are data in maps and never chains or rules of their own: what the kernel and `nft` have to look at when one of
+them changes does not grow with their number. Chains depend on numbers of endpoints and timeouts alone, are made when
+first needed (`Shared`) and then stay. (One map with the number in its key would do for a pool; but such keys have no
+type by name, and nft 1.0.6 refuses rules about maps of such a type unless it makes both at once.)
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from navarch.node.proxy.base import Endpoint, ServicePort
-from navarch.node.proxy.services import Choice
+from navarch.node.proxy.base import ProxierConfig
 
-MASQUERADE_MARK: Final = "0x4000"
-_MARK: Final = f"meta mark set meta mark or {MASQUERADE_MARK}"
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9/_.-]")
-_NAME_MAX: Final = 120
-# Endpoints of a port that live in shared maps. Enough for nearly every service; each costs nft four names to know.
-SLOTS: Final = 24
+# Sets and maps: the fields of the key, and of the value where it is a map.
+_ADDRESSED: Final = ("address", "protocol", "port")
+_NODE: Final = ("protocol", "port")
+_TARGET: Final = ("address", "port")
+_VERDICT: Final = ("verdict",)
 
 
 @dataclass(frozen=True, slots=True)
-class TableConfig:
-    """The table of one cluster and one IP family. `pod_cidr` and `service_cidr` are the whole cluster's; empty ones
-    switch off what depends on them."""
+class Declared:
+    """A set, or with a `value` a map."""
+
+    key: tuple[str, ...]
+    value: tuple[str, ...] = ()
+
+
+class Pool(NamedTuple):
+    """Endpoints by frontend and number. `addressed`: a frontend is an address with a port, else a node port."""
 
     name: str
-    pod_cidr: str = ""
-    service_cidr: str = ""
-    family: int = 4
+    addressed: bool
 
     @property
-    def ip(self) -> str:
-        """The family's word in nftables: `ip` or `ip6`."""
-        return "ip6" if self.family == 6 else "ip"
+    def frontend(self) -> tuple[str, ...]:
+        return _ADDRESSED if self.addressed else _NODE
+
+    @property
+    def clients(self) -> str:
+        return "affinity-address" if self.addressed else "affinity-node"
+
+    def endpoints(self, number: int) -> str:
+        """The map of the endpoints with a number."""
+        return f"{self.name}-{number}"
+
+    def seats(self, number: int) -> str:
+        """The map that says at which seat the endpoint is that has been drawn by this number."""
+        return f"{self.name}-seats-{number}"
+
+
+POOLS: Final = {
+    pool.name: pool
+    for pool in (
+        Pool("endpoints", True),
+        Pool("local-endpoints", True),
+        Pool("node-endpoints", False),
+        Pool("node-local-endpoints", False),
+    )
+}
+SETS: Final[dict[str, Declared]] = {
+    "service-ips": Declared(_ADDRESSED, _VERDICT),
+    "service-nodeports": Declared(_NODE, _VERDICT),
+    # External policy Local: where clients of the cluster go, and where those from outside go.
+    "anywhere-ips": Declared(_ADDRESSED, _VERDICT),
+    "anywhere-nodeports": Declared(_NODE, _VERDICT),
+    "local-ips": Declared(_ADDRESSED, _VERDICT),
+    "local-nodeports": Declared(_NODE, _VERDICT),
+    "no-endpoint-services": Declared(_ADDRESSED, _VERDICT),
+    "no-endpoint-nodeports": Declared(_NODE, _VERDICT),
+    "firewall-ips": Declared(_ADDRESSED, _VERDICT),
+    "cluster-ips": Declared(("address",)),
+    "hairpins": Declared(("address", "address")),
+}
+
+
+def declared(name: str) -> Declared:
+    """What a set or map is made of, also one of those with a number."""
+    if name in SETS:
+        return SETS[name]
+    kind = name.rpartition("-")[0]
+    seats = kind.endswith("-seats")
+    return Declared(POOLS[kind.removesuffix("-seats")].frontend, _VERDICT if seats else _TARGET)
+
+
+# Clients remembered by seat: the kernel refuses to remember more, and draws for those each time.
+_CLIENTS_MAX: Final = 1_000_000
+_PREPARED: Final = 8
+
+
+class Mark(NamedTuple):
+    """Whose source address is masqueraded."""
+
+    word: str
+    strangers: bool
+    everyone: bool
+
+
+INSIDE: Final = Mark("inside", strangers=True, everyone=False)
+OUTSIDE: Final = Mark("outside", strangers=True, everyone=True)
+NOBODY: Final = Mark("bare", strangers=False, everyone=False)
+
+
+class Shared(NamedTuple):
+    """The chain that picks one of so many `choices` in a pool; with `timeout_s`, one that remembers where clients were
+    sent, among `seats`."""
+
+    pool: str
+    mark: Mark
+    choices: int
+    timeout_s: int = 0
+    seats: int = 0
+
+    @property
+    def name(self) -> str:
+        if not self.timeout_s:
+            return f"pick-{self.mark.word}-{self.pool}-{self.choices}"
+        return f"sticky-{self.mark.word}-{self.pool}-{self.choices}-of-{self.seats}-{self.timeout_s}s"
+
+
+def stick_name(pool: str, timeout_s: int, seat: int) -> str:
+    return f"stick-{pool}-{seat}-{timeout_s}s"
 
 
 @dataclass(frozen=True, slots=True)
-class PortRules:
-    """`chains`: rules by chain. `elements`: by map or set, key to value (empty for a set). `affinity`: sets to declare,
-    name to timeout in seconds."""
+class Structure:
+    """Sets and maps, as they are declared, and rules by chain, in an order in which they can be made."""
 
-    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    elements: dict[str, dict[str, str]] = field(default_factory=dict)
-    affinity: dict[str, int] = field(default_factory=dict)
+    sets: dict[str, str]
+    chains: dict[str, tuple[str, ...]]
 
 
-def base_rules(table: TableConfig) -> list[str]:
-    """The script that replaces the table by one without services, in one transaction with whatever follows it."""
-    ip, name = table.ip, f"{table.ip} {table.name}"
+def key_of(table: ProxierConfig, *, addressed: bool) -> str:
+    """The expression that finds a frontend."""
+    return f"{table.ip} daddr . meta l4proto . th dport" if addressed else "meta l4proto . th dport"
+
+
+def marking(table: ProxierConfig) -> str:
+    return f"meta mark set meta mark or {table.mark}"
+
+
+def _marks(table: ProxierConfig, mark: Mark) -> list[str]:
+    if mark.everyone or (table.masquerade_all and mark.strangers):
+        return [marking(table)]
+    # Who is not a pod may have no way back from an endpoint but through this node.
+    return [f"{table.ip} saddr != {table.pod_cidr} {marking(table)}"] if mark.strangers and table.pod_cidr else []
+
+
+@functools.lru_cache(1024)
+def structure_of(table: ProxierConfig, shared: Shared) -> Structure:
+    """What a shared chain needs, itself the last."""
+    pool, before = POOLS[shared.pool], _marks(table, shared.mark)
+    key = key_of(table, addressed=pool.addressed)
+    result = Structure({}, {})
+    if shared.timeout_s:
+        before.append(f"jump {_seek(result, table, pool, shared)}")
+        _numbered(result, table, [pool.seats(number) for number in range(shared.choices)], f"{key} vmap")
+        to = pool.seats
+    else:
+        _numbered(
+            result, table, [pool.endpoints(number) for number in range(shared.choices)], f"dnat {table.ip} to {key} map"
+        )
+        to = pool.endpoints
+    verdicts = ", ".join(f"{number} : goto to-{to(number)}" for number in range(shared.choices))
+    draw = f"numgen random mod {shared.choices} vmap {{ {verdicts} }}" if shared.choices > 1 else f"goto to-{to(0)}"
+    result.chains[shared.name] = (*before, draw)
+    return result
+
+
+def _numbered(result: Structure, table: ProxierConfig, maps: Sequence[str], look: str) -> None:
+    """For each map a chain that looks the frontend up in it. A packet that was sent there just before the number of
+    endpoints shrank may find nothing just after: the first map has something as long as there are any."""
+    for name in maps:
+        result.sets[name] = _declaration(table, name)
+        result.chains[f"to-{name}"] = tuple(f"{look} @{each}" for each in dict.fromkeys((name, maps[0])))
+
+
+def _seek(result: Structure, table: ProxierConfig, pool: Pool, shared: Shared) -> str:
+    """The chain that sends known clients back to where they were."""
+    key = key_of(table, addressed=pool.addressed)
+    client = f"{table.ip} saddr . {key}"
     address = f"ipv{table.family}_addr"
-    frontend = f"{address} . inet_proto . inet_service"
-    key, node_key = f"{ip} daddr . meta l4proto . th dport", "meta l4proto . th dport"
+    of = f"{address} . {f'{address} . ' if pool.addressed else ''}inet_proto . inet_service"
+    seek: list[str] = []
+    for seat in range(shared.seats):
+        endpoints, clients = pool.endpoints(seat), f"{pool.clients}-{seat}-{shared.timeout_s}s"
+        stick = stick_name(pool.name, shared.timeout_s, seat)
+        result.sets[endpoints] = _declaration(table, endpoints)
+        result.sets[clients] = (
+            f"add set {table.ip} {table.name} {clients} {{ type {of} ; flags dynamic,timeout ; size {_CLIENTS_MAX} ; }}"
+        )
+        result.chains[stick] = (
+            f"update @{clients} {{ {client} timeout {shared.timeout_s}s }}",
+            f"dnat {table.ip} to {key} map @{endpoints}",
+            f"delete @{clients} {{ {client} }}",
+        )
+        seek.append(f"{client} @{clients} goto {stick}")
+    name = f"seek-{pool.name}-{shared.seats}-{shared.timeout_s}s"
+    result.chains[name] = tuple(seek)
+    return name
+
+
+def base_rules(table: ProxierConfig) -> list[str]:
+    """The script that replaces the table by one without services, in one transaction with whatever follows it."""
+    name = f"{table.ip} {table.name}"
     script = [f"add table {name}", f"delete table {name}", f"add table {name}"]
-    for kind, what, of in (
-        ("map", "service-ips", f"{frontend} : verdict"),
-        ("map", "service-nodeports", "inet_proto . inet_service : verdict"),
-        ("map", "no-endpoint-services", f"{frontend} : verdict"),
-        ("map", "no-endpoint-nodeports", "inet_proto . inet_service : verdict"),
-        ("map", "firewall-ips", f"{frontend} : verdict"),
-        ("set", "cluster-ips", address),
-        ("set", "hairpins", f"{address} . {address}"),
-    ):
-        script.append(f"add {kind} {name} {what} {{ type {of} ; }}")
-    script += _slots(table)
-    script += [f"add chain {name} {chain}" for chain in ("refuse", "services", "no-endpoints", "cluster-ips-check")]
-    rules = [
-        # Resets, unlike ICMP's answers, are never held back by a rate limit: no client is left waiting.
-        ("refuse", "meta l4proto tcp reject with tcp reset"),
-        ("refuse", "reject"),
-        ("services", f"{key} vmap @service-ips"),
-        ("services", f"fib daddr type local {node_key} vmap @service-nodeports"),
-        ("no-endpoints", f"{key} vmap @no-endpoint-services"),
-        ("no-endpoints", f"fib daddr type local {node_key} vmap @no-endpoint-nodeports"),
-        ("cluster-ips-check", f"{ip} daddr @cluster-ips goto refuse"),
-    ]
-    if table.service_cidr:
-        rules.append(("cluster-ips-check", f"{ip} daddr {table.service_cidr} goto refuse"))
-    loopback = "::1" if table.family == 6 else "127.0.0.0/8"
-    hooks = [
-        # Loopback addresses become reachable from outside with route_localnet, which node ports on localhost need.
-        # After conntrack (-200), so that there is a state to ask for, and before destinations are rewritten (-100).
-        ("guard", "filter", "prerouting", "-150", [f'iifname != "lo" {ip} daddr {loopback} ct state new drop']),
-        ("firewall", "filter", "prerouting", "-110", [f"ct state new {key} vmap @firewall-ips"]),
-        ("nat-prerouting", "nat", "prerouting", "-100", ["jump services"]),
-        ("nat-output", "nat", "output", "-100", ["jump services"]),
-        (
-            "nat-postrouting",
-            "nat",
-            "postrouting",
-            "100",
-            [
-                f"ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade fully-random",
-                f"meta mark and {MASQUERADE_MARK} == {MASQUERADE_MARK} "
-                f"meta mark set meta mark xor {MASQUERADE_MARK} masquerade fully-random",
-            ],
-        ),
-        # Right after destinations were rewritten, and not in `forward`: a machine without a route to the service
-        # range would say "unreachable" before that.
-        (
-            "filter-prerouting",
-            "filter",
-            "prerouting",
-            "-90",
-            ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"],
-        ),
-        (
-            "filter-output",
-            "filter",
-            "output",
-            "-90",
-            ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"],
-        ),
-    ]
-    for chain, kind, hook, priority, lines in hooks:
+    script += [_declaration(table, what) for what in SETS]
+    chains = {**_way(table), **_refusals(table)}
+    script += [f"add chain {name} {chain}" for chain in chains]
+    rules = [(chain, line) for chain, lines in chains.items() for line in lines]
+    for chain, kind, hook, priority, lines in _hooks(table):
         script.append(f"add chain {name} {chain} {{ type {kind} hook {hook} priority {priority} ; }}")
         rules += [(chain, line) for line in lines]
     script += [f"add rule {name} {chain} {rule}" for chain, rule in rules]
     return script
 
 
-def _slots(table: TableConfig) -> list[str]:
-    """The maps of endpoints and the chains that pick one, which all ports share."""
-    ip, name = table.ip, f"{table.ip} {table.name}"
-    address = f"ipv{table.family}_addr"
-    not_a_pod = [f"{ip} saddr != {table.pod_cidr} {_MARK}"] if table.pod_cidr else []
-    chains: dict[str, list[str]] = {}
-    maps: dict[str, str] = {}
-    for slot in range(SLOTS):
-        for where, key, of in (
-            ("endpoints", f"{ip} daddr . meta l4proto . th dport", f"{address} . inet_proto . inet_service"),
-            ("node-endpoints", "meta l4proto . th dport", "inet_proto . inet_service"),
-        ):
-            maps[f"{where}-{slot}"] = f"{of} : {address} . inet_service"
-            # A packet that was sent here just before the number of endpoints shrank may find its slot empty just
-            # after; the first one is there as long as there are any.
-            chains[f"to-{where}-{slot}"] = [
-                f"dnat {ip} to {key} map @{where}-{each}" for each in dict.fromkeys((slot, 0))
-            ]
-    for count in range(1, SLOTS + 1):
-        for kind, where, before in (
-            ("inside", "endpoints", not_a_pod),
-            ("outside", "endpoints", [_MARK]),
-            ("node", "node-endpoints", [_MARK]),
-        ):
-            verdicts = ", ".join(f"{slot} : goto to-{where}-{slot}" for slot in range(count))
-            draw = f"numgen random mod {count} vmap {{ {verdicts} }}" if count > 1 else f"goto to-{where}-0"
-            chains[f"pick-{kind}-{count}"] = [*before, draw]
-    return [
-        *(f"add map {name} {each} {{ type {of} ; }}" for each, of in maps.items()),
-        *(f"add chain {name} {chain}" for chain in chains),
-        *(f"add rule {name} {chain} {line}" for chain, lines in chains.items() for line in lines),
+def prepared() -> Iterable[Shared]:
+    """Chains that nearly every cluster needs soon, made with the table so that the first changes find them."""
+    return [Shared("endpoints", INSIDE, count) for count in range(1, _PREPARED + 1)]
+
+
+def _declaration(table: ProxierConfig, name: str) -> str:
+    made = declared(name)
+    words = {
+        "address": f"ipv{table.family}_addr",
+        "protocol": "inet_proto",
+        "port": "inet_service",
+        "verdict": "verdict",
+    }
+    of = " : ".join(" . ".join(words[each] for each in part) for part in (made.key, made.value) if part)
+    return f"add {'map' if made.value else 'set'} {table.ip} {table.name} {name} {{ type {of} ; }}"
+
+
+def _way(table: ProxierConfig) -> dict[str, list[str]]:
+    """How a packet for a service finds its chain."""
+    at_address, at_node = key_of(table, addressed=True), key_of(table, addressed=False)
+    addresses = ", ".join(table.node_port_addresses)
+    for_node = f"{table.ip} daddr {{ {addresses} }} fib daddr type local" if addresses else "fib daddr type local"
+    chains = {
+        "services": [f"{at_address} vmap @service-ips", f"{for_node} {at_node} vmap @service-nodeports"],
+        "no-endpoints": [
+            f"{at_address} vmap @no-endpoint-services",
+            f"{for_node} {at_node} vmap @no-endpoint-nodeports",
+        ],
+    }
+    for suffix, key in (("ips", at_address), ("nodeports", at_node)):
+        # External policy Local is for clients outside the cluster: pods and the node itself may go to any endpoint.
+        chains[f"anywhere-{suffix}-check"] = [f"{key} vmap @anywhere-{suffix}"]
+        chains[f"local-{suffix}-check"] = [
+            *([f"{table.ip} saddr {table.pod_cidr} goto anywhere-{suffix}-check"] if table.pod_cidr else []),
+            f"fib saddr type local {marking(table)}",
+            f"fib saddr type local goto anywhere-{suffix}-check",
+            f"{key} vmap @local-{suffix}",
+        ]
+    return chains
+
+
+def _refusals(table: ProxierConfig) -> dict[str, list[str]]:
+    checks = [f"{table.ip} daddr @cluster-ips goto refuse"]
+    if table.service_cidr:
+        checks.append(f"{table.ip} daddr {table.service_cidr} goto refuse")
+    # Resets, unlike ICMP's answers, are never held back by a rate limit: no client is left waiting.
+    return {"refuse": ["meta l4proto tcp reject with tcp reset", "reject"], "cluster-ips-check": checks}
+
+
+def _hooks(table: ProxierConfig) -> list[tuple[str, str, str, str, list[str]]]:
+    ip, mark = table.ip, table.mark
+    loopback = "::1" if table.family == 6 else "127.0.0.0/8"
+    refusing = ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"]
+    masquerading = [
+        f"ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade fully-random",
+        f"meta mark and {mark} == {mark} meta mark set meta mark xor {mark} masquerade fully-random",
     ]
-
-
-def chain_name(kind: str, port: ServicePort, suffix: str = "") -> str:
-    """`service-1a2b3c4d5e6f-default/web/tcp/80`: unique by its hash, readable by the rest."""
-    text = f"{port.service.namespace}/{port.service.name}/{port.protocol}/{port.port_name.name or port.port}"
-    digest = hashlib.sha1(f"{text}{suffix}".encode(), usedforsecurity=False).hexdigest()[:12]
-    return f"{kind}-{digest}-{_UNSAFE.sub('_', text + suffix)}"[:_NAME_MAX]
-
-
-def port_rules(port: ServicePort, choice: Choice, table: TableConfig) -> PortRules:
-    """Everything that one service port needs."""
-    result = PortRules()
-    elements = result.elements
-    inside = choice.local if port.internal_local else choice.cluster
-    outside = choice.local if port.external_local else choice.cluster
-    refusal = "drop" if choice.any_known else "goto refuse"
-    for address in port.cluster_ips:
-        _put(elements, "cluster-ips", address, "")
-    if inside:
-        _add_inside(result, port, inside, table)
-    else:
-        _frontends(elements, "no-endpoint-services", port, port.cluster_ips, refusal)
-    if port.node_port or port.outside_ips:
-        if outside or (port.external_local and choice.cluster):
-            _add_outside(result, port, choice, table)
-        else:
-            _frontends(elements, "no-endpoint-services", port, port.outside_ips, refusal)
-            if port.node_port:
-                _put(elements, "no-endpoint-nodeports", f"{port.protocol} . {port.node_port}", refusal)
-    for endpoint in dict.fromkeys([*inside, *outside]):
-        _put(elements, "hairpins", f"{endpoint.address} . {endpoint.address}", "")
-    return result
-
-
-def _put(elements: dict[str, dict[str, str]], where: str, key: str, value: str) -> None:
-    elements.setdefault(where, {})[key] = value
-
-
-def _frontends(
-    elements: dict[str, dict[str, str]], where: str, port: ServicePort, addresses: Iterable[str], verdict: str
-) -> None:
-    for address in addresses:
-        _put(elements, where, f"{address} . {port.protocol} . {port.port}", verdict)
-
-
-def _add_inside(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig) -> None:
-    """What is sent to the service's cluster IPs."""
-    if _slotted(port, endpoints):
-        _fill_addresses(result, port, port.cluster_ips, endpoints, "inside")
-        return
-    chain = chain_name("service", port)
-    # Who is not a pod may have no way back from an endpoint but through this node.
-    mark = [f"{table.ip} saddr != {table.pod_cidr} {_MARK}"] if table.pod_cidr else []
-    result.chains[chain] = (*mark, *_balance(result, port, endpoints, table))
-    _frontends(result.elements, "service-ips", port, port.cluster_ips, f"goto {chain}")
-
-
-def _add_outside(result: PortRules, port: ServicePort, choice: Choice, table: TableConfig) -> None:
-    """What is sent from outside: to node port, external and load balancer addresses."""
-    if port.source_ranges and port.load_balancer_ips:
-        firewall = chain_name("firewall", port)
-        result.chains[firewall] = (f"{table.ip} saddr != {{ {', '.join(port.source_ranges)} }} drop",)
-        _frontends(result.elements, "firewall-ips", port, port.load_balancer_ips, f"goto {firewall}")
-    if not port.external_local and _slotted(port, choice.cluster):
-        _fill_addresses(result, port, port.outside_ips, choice.cluster, "outside")
-        if port.node_port:
-            _fill_node_port(result, port, choice.cluster)
-        return
-    chain = chain_name("external", port)
-    if port.external_local:
-        result.chains[chain] = tuple(_local_rules(result, port, choice, table))
-    else:
-        result.chains[chain] = (_MARK, *_balance(result, port, choice.cluster, table))
-    _frontends(result.elements, "service-ips", port, port.outside_ips, f"goto {chain}")
-    if port.node_port:
-        _put(result.elements, "service-nodeports", f"{port.protocol} . {port.node_port}", f"goto {chain}")
-
-
-def _local_rules(result: PortRules, port: ServicePort, choice: Choice, table: TableConfig) -> list[str]:
-    """External policy Local is for clients outside the cluster: pods and the node itself may go to any endpoint."""
-    rules = []
-    if choice.cluster:
-        anywhere = chain_name("anywhere", port)
-        result.chains[anywhere] = tuple(_balance(result, port, choice.cluster, table))
-        if table.pod_cidr:
-            rules.append(f"{table.ip} saddr {table.pod_cidr} goto {anywhere}")
-        rules += [f"fib saddr type local {_MARK}", f"fib saddr type local goto {anywhere}"]
-    if choice.local:
-        rules += _balance(result, port, choice.local, table)
-    else:
-        # Falls through with its destination unchanged, which the filter hooks then drop.
-        _frontends(result.elements, "no-endpoint-services", port, port.outside_ips, "drop")
-        if port.node_port:
-            _put(result.elements, "no-endpoint-nodeports", f"{port.protocol} . {port.node_port}", "drop")
-    return rules
-
-
-def _slotted(port: ServicePort, endpoints: Sequence[Endpoint]) -> bool:
-    return not port.affinity_s and len(endpoints) <= SLOTS
-
-
-def _fill_addresses(
-    result: PortRules, port: ServicePort, addresses: Iterable[str], endpoints: Sequence[Endpoint], kind: str
-) -> None:
-    """Have connections to `addresses` go to one of the endpoints, each as likely as the other."""
-    for address in addresses:
-        frontend = f"{address} . {port.protocol} . {port.port}"
-        _put(result.elements, "service-ips", frontend, f"goto pick-{kind}-{len(endpoints)}")
-        for slot, endpoint in enumerate(endpoints):
-            _put(result.elements, f"endpoints-{slot}", frontend, f"{endpoint.address} . {endpoint.port}")
-
-
-def _fill_node_port(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint]) -> None:
-    frontend = f"{port.protocol} . {port.node_port}"
-    _put(result.elements, "service-nodeports", frontend, f"goto pick-node-{len(endpoints)}")
-    for slot, endpoint in enumerate(endpoints):
-        _put(result.elements, f"node-endpoints-{slot}", frontend, f"{endpoint.address} . {endpoint.port}")
-
-
-def _balance(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig) -> list[str]:
-    """Rules that send a connection to one of the endpoints, each as likely as the other; with session affinity, to
-    the one that its client was sent to within the timeout."""
-    if port.affinity_s:
-        return _sticky(result, port, endpoints, table)
-    protocol = f"meta l4proto {port.protocol}"
-    targets = [_target(endpoint) for endpoint in endpoints]
-    if len(targets) == 1:
-        return [f"{protocol} dnat to {targets[0]}"]
-    if len({endpoint.port for endpoint in endpoints}) == 1:
-        pairs = ", ".join(f"{slot} : {endpoint.address}" for slot, endpoint in enumerate(endpoints))
-        return [f"{protocol} dnat to numgen random mod {len(targets)} map {{ {pairs} }} : {endpoints[0].port}"]
-    pairs = ", ".join(f"{slot} : {endpoint.address} . {endpoint.port}" for slot, endpoint in enumerate(endpoints))
-    return [f"{protocol} dnat {table.ip} to numgen random mod {len(targets)} map {{ {pairs} }}"]
-
-
-def _target(endpoint: Endpoint) -> str:
-    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    return f"{address}:{endpoint.port}"
-
-
-def _sticky(result: PortRules, port: ServicePort, endpoints: Sequence[Endpoint], table: TableConfig) -> list[str]:
-    # A chain and a set of clients per endpoint: when the endpoint goes, so do they, and its clients are spread anew.
-    rules, verdicts = [], []
-    for slot, endpoint in enumerate(endpoints):
-        suffix = f"__{endpoint.address}/{endpoint.port}"
-        chain, clients = chain_name("endpoint", port, suffix), chain_name("affinity", port, suffix)
-        result.affinity[clients] = port.affinity_s
-        result.chains[chain] = (
-            f"update @{clients} {{ {table.ip} saddr }}",
-            f"meta l4proto {port.protocol} dnat to {_target(endpoint)}",
-        )
-        rules.append(f"{table.ip} saddr @{clients} goto {chain}")
-        verdicts.append(f"{slot} : goto {chain}")
-    return [*rules, f"numgen random mod {len(verdicts)} vmap {{ {', '.join(verdicts)} }}"]
+    return [
+        # Loopback addresses become reachable from outside with route_localnet, which node ports on localhost need.
+        # After conntrack (-200), so that there is a state to ask for, and before destinations are rewritten (-100).
+        ("guard", "filter", "prerouting", "-150", [f'iifname != "lo" {ip} daddr {loopback} ct state new drop']),
+        (
+            "firewall",
+            "filter",
+            "prerouting",
+            "-110",
+            [f"ct state new {key_of(table, addressed=True)} vmap @firewall-ips"],
+        ),
+        ("nat-prerouting", "nat", "prerouting", "-100", ["jump services"]),
+        ("nat-output", "nat", "output", "-100", ["jump services"]),
+        ("nat-postrouting", "nat", "postrouting", "100", masquerading),
+        # Right after destinations were rewritten, and not in `forward`: a machine without a route to the service
+        # range would say "unreachable" before that.
+        ("filter-prerouting", "filter", "prerouting", "-90", refusing),
+        ("filter-output", "filter", "output", "-90", refusing),
+    ]

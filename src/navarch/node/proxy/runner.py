@@ -20,11 +20,10 @@ from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES, SERVICES
 from navarch.client.supervision import Failures
 from navarch.node.names import HostNames
-from navarch.node.proxy.base import Endpoint, PortName, Proxier, ServicePort
+from navarch.node.proxy.base import Endpoint, PortName, Proxier, ProxierConfig, ServicePort
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.health import Health, ServiceHealth, serve_json
 from navarch.node.proxy.nftables import NftablesProxier
-from navarch.node.proxy.rules import TableConfig
 from navarch.node.proxy.services import HEADLESS, PROXY_NAME, Place, choose, endpoints_of, service_of, service_ports
 from navarch.world import Clock, SystemClock
 
@@ -50,9 +49,9 @@ class ProxyConfig:
     min_interval_s: float = 0.02
 
     @property
-    def table(self) -> TableConfig:
+    def table(self) -> ProxierConfig:
         names = HostNames(self.cluster_name, self.node_name)
-        return TableConfig(names.services_table, self.pod_cidr, self.service_cidr, self.family)
+        return ProxierConfig(names.services_table, self.pod_cidr, self.service_cidr, self.family)
 
 
 class ServiceProxy:
@@ -240,4 +239,4 @@ async def run(client: Client, config: ProxyConfig) -> None:
 async def cleanup(names: HostNames) -> None:
     """Remove the rules of a node, of both IP families."""
     for family in (4, 6):
-        await NftablesProxier(TableConfig(names.services_table, family=family)).cleanup()
+        await NftablesProxier(ProxierConfig(names.services_table, family=family)).cleanup()
