@@ -37,6 +37,7 @@ from navarch.node.engine.static_pods import StaticPods
 from navarch.node.engine.static_sources import FilePods, URLPods
 from navarch.node.engine.worker import PodWorker
 from navarch.node.images.manager import ImageManager
+from navarch.node.plugins.registry import PluginRegistry
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
@@ -47,6 +48,7 @@ from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
+from navarch.node.volumes.csi.drivers import Drivers
 from navarch.node.volumes.manager import VolumeManager
 from navarch.world import RealWorld, World
 
@@ -79,6 +81,12 @@ class Kubelet:
         self._own_node = Informer(client, NODES, fields=f"metadata.name={config.node_name}", transform=slim)
         self._caller = HTTPCaller(config.kubernetes_version)
         references = APISource(client, world)
+        self.drivers = Drivers(client, config.node_name, config.data)
+        # Types of plugins by the name that they state when they register.
+        self.plugins = PluginRegistry(
+            config.data / "plugins_registry", {"CSIPlugin": self.drivers}, world, self.failures
+        )
+        volumes = VolumeManager(config, references, world, self.drivers)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder, devices)
         self.parts = Parts(
             config=config,
@@ -86,7 +94,7 @@ class Kubelet:
             runtime=runtime,
             observer=Observer(runtime),
             images=ImageManager(runtime, references, world),
-            volumes=VolumeManager(config, references, world),
+            volumes=volumes,
             resources=ResourceManager(config, world),
             source=references,
             prober=Prober(runtime, self._caller),
@@ -104,6 +112,10 @@ class Kubelet:
             freed=self._freed,
             failures=self.failures,
         )
+        if volumes.csi is not None:
+            self.node.volumes_in_use = volumes.csi.in_use
+            volumes.csi.in_use_changed = self.node.look_again
+            volumes.csi.is_reported = self.node.says_in_use
         mirrors = Mirrors(client, config.node_name, self.failures)
         self._mirrors = mirrors
         self._api_pods: PodSource = APIPods(client, config.node_name, mirrors)
@@ -146,6 +158,7 @@ class Kubelet:
                     keep("static pods", partial(source.run, self._static_pods))
                 await self.services.synced()
                 await self._registered()
+                keep("CSINode", self._prepare_drivers)
                 keep("pods", partial(self._api_pods.run, self))
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
                 keep("mirror pods", self._mirrors.run)
@@ -154,6 +167,7 @@ class Kubelet:
         finally:
             await self.pods.stop()
             await self.server.stop()
+            await self.drivers.close()
             await self.parts.images.close()
             await self._caller.close()
 
@@ -169,6 +183,13 @@ class Kubelet:
         await self._own_node.synced()
         while not len(self._own_node):  # noqa: ASYNC110 - once in the life of a node
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _prepare_drivers(self) -> None:
+        """Storage drivers that register are taken once the node is there, of which they are told."""
+        if self.parts.volumes.csi is not None:
+            await self.parts.volumes.csi.prepare()
+        await self.drivers.prepare()
+        await self.plugins.run()
 
     # Pods.
 

@@ -28,6 +28,7 @@ class ObjectSource(Protocol):
     async def config_map(self, namespace: str, name: str) -> Obj | None: ...
     async def secret(self, namespace: str, name: str) -> Obj | None: ...
     async def token(self, pod: Obj, audience: str, expiration_s: int) -> str: ...
+    async def issued(self, pod: Obj, audience: str, expiration_s: int) -> IssuedToken: ...
     async def get(self, resource: Resource, namespace: str, name: str) -> Obj | None: ...
 
 
@@ -36,8 +37,11 @@ class _Kept(NamedTuple):
     fetched: datetime
 
 
-class _Token(NamedTuple):
+class IssuedToken(NamedTuple):
+    """A service-account token, as issued: `expires` is the API's text."""
+
     value: str
+    expires: str
     refresh_at: datetime
 
 
@@ -51,7 +55,7 @@ class APISource:
         self._clock = clock
         self._objects: dict[tuple[Resource, str, str], _Kept] = {}
         self._pending: dict[tuple[Resource, str, str], asyncio.Task[Obj | None]] = {}
-        self._tokens: dict[tuple[str, str, int], _Token] = {}
+        self._tokens: dict[tuple[str, str, int], IssuedToken] = {}
 
     async def config_map(self, namespace: str, name: str) -> Obj | None:
         return await self._kept(CONFIG_MAPS, namespace, name)
@@ -100,12 +104,16 @@ class APISource:
             del self._objects[key]
 
     async def token(self, pod: Obj, audience: str, expiration_s: int) -> str:
+        """The text of `issued`."""
+        return (await self.issued(pod, audience, expiration_s)).value
+
+    async def issued(self, pod: Obj, audience: str, expiration_s: int) -> IssuedToken:
         """A token of the pod's service account, bound to the pod; renewed at 80 % of its life or after a day."""
         key = (pod["metadata"]["uid"], audience, expiration_s)
         now = self._clock.now()
         kept = self._tokens.get(key)
         if kept is not None and now < kept.refresh_at:
-            return kept.value
+            return kept
         spec: dict[str, Any] = {
             "expirationSeconds": expiration_s,
             "boundObjectRef": {
@@ -130,9 +138,10 @@ class APISource:
         except (StatusError, OSError):
             # An old token that is still valid is better than none while the API server is away.
             if kept is not None:
-                return kept.value
+                return kept
             raise
         status = answer["status"]
         life = parse_time(status["expirationTimestamp"]) - now
-        self._tokens[key] = _Token(status["token"], now + min(life * 0.8, timedelta(hours=24)))
-        return str(status["token"])
+        refresh_at = now + min(life * 0.8, timedelta(hours=24))
+        token = self._tokens[key] = IssuedToken(status["token"], status["expirationTimestamp"], refresh_at)
+        return token

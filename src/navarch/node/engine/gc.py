@@ -90,6 +90,7 @@ class Sweeper:
         for place in await in_thread(_children, config.pods):
             if place.name not in known:
                 await self._parts.volumes.unpublish(place.name)
+        await self._parts.volumes.tidy()
         for place in await in_thread(_children, config.logs):
             if place.name.rpartition("_")[2] not in known:
                 await in_thread(shutil.rmtree, place, ignore_errors=True)

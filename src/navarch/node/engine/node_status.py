@@ -127,6 +127,8 @@ class NodeReporter:
         self._lease: Obj | None = None
         self._pod_cidr = ""
         self._look = asyncio.Event()
+        # Names of volumes that must not be detached from here.
+        self.volumes_in_use: Callable[[], list[str]] = list
         self.on_pod_cidr: Callable[[str], None] | None = None
         # Where the kubelet's server listens, once it does.
         self.port = config.port
@@ -269,6 +271,10 @@ class NodeReporter:
         """Something about the node has changed: see to its status now."""
         self._look.set()
 
+    def says_in_use(self, volume: str) -> bool:
+        """Whether the cluster has been told that this node uses a volume."""
+        return volume in (((self._node or {}).get("status") or {}).get("volumesInUse") or ())
+
     def _is_ready(self) -> bool:
         conditions = ((self._node or {}).get("status") or {}).get("conditions") or []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
@@ -319,7 +325,10 @@ class NodeReporter:
 
     async def _status(self, node: Obj | None) -> Obj:
         machine = self._machine
+        in_use = self.volumes_in_use()
+        told = ((node or {}).get("status") or {}).get("volumesInUse") or []
         return {
+            **({"volumesInUse": in_use} if in_use or told else {}),
             "addresses": [
                 {"type": "InternalIP", "address": self._address},
                 {"type": "Hostname", "address": self._config.node_name},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from navarch.node.runtime.base import (
     PRE_STOP,
     RESTART_COUNT,
     ContainerConfig,
+    Device,
     Image,
     Mount,
     Propagation,
@@ -41,6 +42,8 @@ _PROPAGATION: Final = {
     "HostToContainer": Propagation.HOST_TO_CONTAINER,
     "Bidirectional": Propagation.BIDIRECTIONAL,
 }
+# What the kubelet makes of objects and images is never a container's to change.
+_READ_ONLY: Final = frozenset({"configMap", "secret", "downwardAPI", "projected", "image"})
 DEFAULT_MESSAGE_PATH: Final = "/dev/termination-log"
 
 
@@ -100,6 +103,7 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
         ),
         security=container_security(pod, container, inputs.image, seccomp=config.seccomp, target_id=inputs.target_id),
         mounts=tuple(_mounts(inputs, config)),
+        devices=tuple(_devices(inputs)),
     )
     metadata = pod["metadata"]
     log_directory = config.log_directory(metadata["namespace"], metadata["name"], metadata["uid"])
@@ -143,6 +147,27 @@ def _mounts(inputs: ContainerInputs, config: KubeletConfig) -> list[Mount]:
     return mounts
 
 
+def _devices(inputs: ContainerInputs) -> Iterator[Device]:
+    """Volumes that are block devices."""
+    for stated in inputs.container.get("volumeDevices") or ():
+        host = inputs.volumes.get(stated["name"])
+        if host is None:
+            name = inputs.container["name"]
+            raise ConfigError(f"cannot find volume {stated['name']!r} to pass into container {name!r}")
+        permissions = "r" if _is_read_only(inputs.pod, stated["name"]) else "mrw"
+        yield Device(stated["devicePath"], str(host), permissions)
+
+
+def _is_read_only(pod: Obj, name: str) -> bool:
+    """Whether containers may not write to a volume, whatever they ask for."""
+    for volume in pod["spec"].get("volumes") or ():
+        if volume["name"] == name:
+            if _READ_ONLY & volume.keys():
+                return True
+            return any((volume.get(kind) or {}).get("readOnly") for kind in ("persistentVolumeClaim", "csi", "nfs"))
+    return False
+
+
 def _says(file: Path, text: str) -> bool:
     """Whether a file, which containers write as well, is as it was made."""
     wanted = text.encode()
@@ -170,11 +195,10 @@ def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Mount:
                 f'failed to prepare subPath for volumeMount "{mount["name"]}" of container: {error}'
             ) from error
     path = mount["mountPath"]
-    of_image = any(v["name"] == mount["name"] and "image" in v for v in inputs.pod["spec"].get("volumes") or [])
     return Mount(
         container_path=path if path.startswith("/") else f"/{path}",
         host_path=str(host),
-        read_only=bool(mount.get("readOnly")) or of_image,
+        read_only=bool(mount.get("readOnly")) or _is_read_only(inputs.pod, mount["name"]),
         recursive_read_only=mount.get("recursiveReadOnly") == "Enabled",
         propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from navarch.api.meta import Obj
 from navarch.node.fieldref import PodFacts
@@ -24,14 +24,36 @@ class InThread(Protocol):
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
 
+# Where kubelets have their folder, and so where what is written for Kubernetes looks for plugins and volumes.
+COMMON_ROOT: Final = Path("/var/lib/kubelet")
+
+
 class VolumeError(Exception):
-    """A volume cannot be published; the message goes into a FailedMount event. It is tried again after `retry_s`."""
+    """A volume cannot be published; the message goes into a FailedMount event, with the operation that failed and the
+    name of the volume that it was for, if that is not the pod's own. It is tried again after `retry_s`."""
 
     retry_s: float = 0.5
 
+    def __init__(self, message: str, *, operation: str = "MountVolume.SetUp", volume: str = "") -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.volume = volume
+
 
 class VolumePending(VolumeError):
-    """What the volume needs is on its way: nothing has failed."""
+    """What the volume needs is on its way: nothing has failed. It is looked for again after `wait_s`."""
+
+    def __init__(self, message: str, *, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = self.retry_s = wait_s
+
+
+def on_this_node(path: Path, root: Path) -> Path:
+    """A path as this machine knows it: several kubelets may share the machine, so each has a folder of its own, `root`,
+    and what is asked for below the common one is there."""
+    if path.is_relative_to(COMMON_ROOT) and root != COMMON_ROOT:
+        return root / path.relative_to(COMMON_ROOT)
+    return path
 
 
 @dataclass(frozen=True, slots=True)

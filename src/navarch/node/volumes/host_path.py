@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.node.volumes.base import VolumeContext, VolumeError
+from navarch.node.volumes.base import VolumeContext, VolumeError, on_this_node
 
 _CHECKS: Final = {
     "Directory": (stat.S_ISDIR, "is not a directory"),
@@ -25,9 +25,13 @@ class HostPath:
 
     refreshes = False
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
     async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
         stated = volume["hostPath"]
-        return await context.in_thread(check_host_path, Path(stated["path"]), stated.get("type") or "")
+        path = on_this_node(Path(stated["path"]), self._root)
+        return await context.in_thread(check_host_path, path, stated.get("type") or "")
 
 
 def check_host_path(path: Path, kind: str) -> Path:

@@ -25,6 +25,9 @@ from navarch.node.fieldref import PodFacts
 from navarch.node.references import ObjectSource
 from navarch.node.volumes.base import ImageSource, VolumeContext, VolumeError, VolumePending, VolumeType
 from navarch.node.volumes.claim import Claim
+from navarch.node.volumes.csi.drivers import Drivers
+from navarch.node.volumes.csi.inline import InlineCSI
+from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.empty_dir import EmptyDir
 from navarch.node.volumes.host_path import HostPath
 from navarch.node.volumes.image import ImageVolume
@@ -90,16 +93,22 @@ class _Slot:
 class VolumeManager:
     """Volumes live in `<pods>/<uid>/volumes/<type>/<name>`, as Kubernetes lays them out."""
 
-    def __init__(self, config: KubeletConfig, source: ObjectSource, world: World) -> None:
+    def __init__(
+        self, config: KubeletConfig, source: ObjectSource, world: World, drivers: Drivers | None = None
+    ) -> None:
         self._config = config
         self._source = source
         self._world = world
         self._threads = asyncio.Semaphore(_THREADS)
         self._publications: dict[str, dict[str, _Publication]] = {}
+        self.csi = CSIVolumes(drivers, config.node_name, config.data, config.pods, self._in_thread) if drivers else None
+        self._claims = Claim(config.data, self.csi)
         self._types: dict[str, VolumeType] = {
             "emptyDir": EmptyDir(),
-            "hostPath": HostPath(),
-            "persistentVolumeClaim": Claim(),
+            "hostPath": HostPath(config.data),
+            "persistentVolumeClaim": self._claims,
+            "ephemeral": self._claims,
+            "csi": InlineCSI(self.csi),
             "image": ImageVolume(config.runtime_socket, config.data),
             **{kind: ObjectVolume(kind, world) for kind in ("configMap", "secret", "downwardAPI", "projected")},
         }
@@ -156,10 +165,10 @@ class VolumeManager:
             place = self._place(context.pod["metadata"]["uid"], kind, volume["name"])
             publication.path = await handler.publish(context, volume, place)
         except VolumePending as error:
-            publication.error = error
+            publication.error, publication.again_s = error, self._world.monotonic() + error.wait_s
             return
         except (VolumeError, StatusError, OSError) as error:
-            failed = VolumeError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}')
+            failed = _told(error, volume)
             failed.retry_s = publication.delay.failed()
             publication.error, publication.again_s = failed, self._world.monotonic() + failed.retry_s
             return
@@ -199,13 +208,33 @@ class VolumeManager:
                 # It might still write where everything is to be taken away.
                 return False
         self.abandon(uid)
+        if self.csi is not None:
+            try:
+                await self.csi.unpublish(uid)
+            except (VolumeError, OSError) as error:
+                log.warning("volumes of pod %s: UnmountVolume.TearDown failed: %s", uid, error)
+                return False
+        self._claims.forget(self._config.pod_directory(uid))
         return await self._in_thread(_remove, self._config.pod_directory(uid))
+
+    async def tidy(self) -> None:
+        """Let go of what pods left that went while no kubelet ran."""
+        if self.csi is not None:
+            await self.csi.tidy()
 
     def abandon(self, uid: str) -> None:
         """Nobody waits for the pod's volumes any more."""
         for publication in self._publications.pop(uid, {}).values():
             if publication.attempt is not None:
                 publication.attempt.cancel()
+
+
+def _told(error: Exception, volume: Obj) -> VolumeError:
+    """An error as events tell of it: which operation failed for which volume."""
+    operation, name = "MountVolume.SetUp", ""
+    if isinstance(error, VolumeError):
+        operation, name = error.operation, error.volume
+    return VolumeError(f'{operation} failed for volume "{name or volume["name"]}" : {error}')
 
 
 def _error_of(volume: Obj, publication: _Publication) -> VolumeError | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,19 @@ def _mount(source: str, kind: str | None, place: Path, flags: int, options: str 
 def detach(place: Path) -> bool:
     """Take away what is mounted at a place; who uses it keeps it. Returns whether it went."""
     return bool(ctypes.CDLL(None, use_errno=True).umount2(str(place).encode(), _MNT_DETACH) == 0)
+
+
+def is_mount_point(place: Path) -> bool:
+    """Whether something is mounted right there, be it a file, or a directory from the same file system."""
+    try:
+        text = str(place.parent.resolve() / place.name)
+    except OSError:
+        return False
+    return any(_unescaped(line.split()[4]) == text for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _unescaped(raw: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), raw)
 
 
 def mounted_below(directory: Path) -> bool:

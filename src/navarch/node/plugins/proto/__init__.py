@@ -1,0 +1,1 @@
+"""The kubelet's plugin registration: messages (generated from the `.proto` file here)."""

@@ -1,0 +1,1 @@
+"""The Container Storage Interface: messages (generated from the `.proto` file here)."""
