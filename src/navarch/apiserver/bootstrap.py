@@ -57,6 +57,8 @@ class BootstrapConfig:
     # By whose certificates, and under which names, this server speaks for others to extension API servers.
     front_proxy_ca: str = ""
     front_proxy_names: tuple[str, ...] = ()
+    # ConfigMaps by which machines that join learn about the cluster.
+    told_to_nodes: tuple[Obj, ...] = ()
 
 
 async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
@@ -98,8 +100,9 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     }
     defaults = [(by_kind[obj["kind"]], obj) for obj in rbac.objects(server.serves)]
     stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
-    stale += [told for resource, obj in _client_ca(config) if (told := _told_anew(resource, obj, reader)) is not None]
-    await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *_client_ca(config)]))
+    told = [*_client_ca(config), *((resources.CONFIG_MAPS, obj) for obj in config.told_to_nodes)]
+    stale += [anew for resource, obj in told if (anew := _told_anew(resource, obj, reader)) is not None]
+    await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *told]))
     async with asyncio.TaskGroup() as tasks:
         for resource, obj in stale:
             tasks.create_task(writer.update(resource, obj))

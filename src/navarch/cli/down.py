@@ -25,12 +25,14 @@ def down(name: str, data_dir: str | None, purge: bool, grace: str) -> None:
     """Stop a cluster.
 
     Its processes and containers end, its network devices and mounts go away. Its objects are kept, and `navarch up`
-    brings it back, unless --purge deletes them.
+    brings it back, unless --purge deletes them. On a machine that has joined a cluster elsewhere (`navarch agent`) it
+    is the node that stops; --purge makes it forget the cluster.
     """
     grace_s = duration_s(grace)
     config = load_cluster(name, data_dir)
     with lifecycle.taking_down(config):
-        with step(f"Stopping cluster {config.name!r}"):
+        what = f"node {config.node_name!r}" if config.is_agent else f"cluster {config.name!r}"
+        with step(f"Stopping {what}"):
             ran = lifecycle.stop(config)
         if not ran:
             say("It was not running.")
@@ -42,4 +44,5 @@ def down(name: str, data_dir: str | None, purge: bool, grace: str) -> None:
                 lifecycle.delete(config)
             return
     kubeconfig.remove(config)
-    say(f"Its data stay in {config.root}; `navarch up{flags_of(config)}` starts it again.")
+    again = "agent" if config.is_agent else "up"
+    say(f"Its data stay in {config.root}; `navarch {again}{flags_of(config)}` starts it again.")

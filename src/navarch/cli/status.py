@@ -31,7 +31,8 @@ def status(name: str, data_dir: str | None, output: str) -> None:
     else:
         _print(config, report)
         if not report["running"]:
-            say(f"It is not running; `navarch up{flags_of(config)}` starts it.")
+            again = "agent" if config.is_agent else "up"
+            say(f"It is not running; `navarch {again}{flags_of(config)}` starts it.")
         elif not report["supervised"]:
             flags = flags_of(config)
             say(f"Nobody watches its processes; `navarch up{flags}` does so, `navarch down{flags}` ends them.")
@@ -76,9 +77,10 @@ def _report(config: ClusterConfig) -> dict[str, Any]:
     processes = {"supervisor": supervisor, **state.components}
     return {
         "name": config.name,
+        "role": config.role,
         "running": running,
         "supervised": state.supervisor_alive,
-        "ready": healthy and nodes_ready == nodes,
+        "ready": healthy and nodes_ready == nodes and (nodes > 0 or not config.is_agent),
         "server": config.server_url,
         "kubernetesVersion": config.kubernetes_version,
         "runtime": config.runtime,
@@ -115,7 +117,8 @@ def _memory_mb(pid: int) -> float | None:
 
 def _print(config: ClusterConfig, report: dict[str, Any]) -> None:
     word = click.style("ready", fg="green") if report["ready"] else click.style("not ready", fg="red")
-    click.echo(f"Cluster {config.name!r} is {word}")
+    what = f"Node {config.node_name!r}" if config.is_agent else f"Cluster {config.name!r}"
+    click.echo(f"{what} is {word}")
     click.echo(f"  server   {report['server']}   Kubernetes v{report['kubernetesVersion']}")
     click.echo(f"  runtime  {report['runtime']}   store {report['store']}")
     nodes = report["nodes"]

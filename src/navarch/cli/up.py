@@ -176,9 +176,7 @@ def _bring_up(
     # Only who has not chosen a port, now or earlier, is given another one.
     attempts = 1 if stated_port or (config.root / "cluster.json").exists() else _PORT_ATTEMPTS
     title = f"Cluster {config.name!r}: {reason}"
-    # Until there is a cluster to stop in order, SIGTERM and the terminal's end are like Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    ending_with_signals()
     process = None
     try:
         for attempts_left in reversed(range(attempts)):
@@ -195,11 +193,11 @@ def _bring_up(
                 config = lifecycle.with_another_port(config)
         _introduce(config, str(kubeconfig.merge(config)), output)
         if not detach and process is not None:
-            sys.exit(_stay(process, config))
+            sys.exit(stay(process, config))
     except KeyboardInterrupt:
         if process is not None:
             say("Interrupted; stopping what was started.")
-            _abandon(process, config)
+            abandon(process, config)
         sys.exit(130)
 
 
@@ -246,7 +244,7 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
             lifecycle.wait_ready(config, timeout_s, row.now, process)
     except lifecycle.StartError as error:
         if process is not None and not detach:
-            _abandon(process, config)
+            abandon(process, config)
             raise
         if process is not None and process.poll() is not None:
             raise
@@ -256,12 +254,18 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
     say(f"Ready at {config.server_url} ({MACHINE.monotonic() - started_s:.1f} s)")
 
 
-def _abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
+def abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
     """Stop what was started here, even a supervisor that has not written down yet that it is there."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
     lifecycle.stop(config)
+
+
+def ending_with_signals() -> None:
+    """Until there is something to stop in order, SIGTERM and the terminal's end are like Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> None:
@@ -374,7 +378,7 @@ def _introduce(config: ClusterConfig, path: str, output: str) -> None:
     say(f"  navarch status{suffix}")
 
 
-def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
+def stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
     """In the foreground until Ctrl-C, SIGTERM or the terminal's end, which stop the cluster's processes in order, or
     until `navarch down` has stopped them."""
     pid, asked = process.pid, False
@@ -401,7 +405,8 @@ def _stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
         say("The supervisor died; another one has taken over.")
     # As `down` does: a context whose server is gone is in the way.
     kubeconfig.remove(config)
-    say(f"Stopped. Its data stay in {config.root}; `navarch up{flags_of(config)}` starts it again.")
+    again = "agent" if config.is_agent else "up"
+    say(f"Stopped. Its data stay in {config.root}; `navarch {again}{flags_of(config)}` starts it again.")
     if config.runtime == "containerd":
         say(f"Its containers stay, too; `navarch down{flags_of(config)}` removes them.")
     return 0

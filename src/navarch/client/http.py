@@ -46,6 +46,7 @@ class HTTPTransport:
         self._port = parts.port or (443 if secure else 80)
         self._pool_tls = (tls or ssl.create_default_context()) if secure else None
         self._authority = parts.netloc.rpartition("@")[2]
+        self._connections = connections
         self._pool = Pool(self._connect, connections)
         self._base_path = parts.path
         self._session: aiohttp.ClientSession | None = None
@@ -118,6 +119,11 @@ class HTTPTransport:
             session = aiohttp.ClientSession(connector=connector, auto_decompress=True, read_bufsize=1 << 18)
             self._session = session
         return session
+
+    def reconnect(self) -> None:
+        """Go on over new connections, with what is in the TLS context now; streams that are open go on as they are."""
+        self._pool.close()
+        self._pool = Pool(self._connect, self._connections)
 
     async def close(self) -> None:
         self._pool.close()

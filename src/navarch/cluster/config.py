@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
 
@@ -61,6 +62,13 @@ class ClusterConfig:
     static_pods: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
+    # `agent`: this is one node of a cluster whose API server is elsewhere, at `server`.
+    role: str = "server"
+    server: str = ""
+    node_address: str = ""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    # By commas.
+    node_taints: str = ""
 
     @property
     def root(self) -> Path:
@@ -122,13 +130,28 @@ class ClusterConfig:
         return ip_address(self.advertise_address) in ip_network(self.pod_cidr)
 
     @property
+    def is_agent(self) -> bool:
+        return self.role == "agent"
+
+    @property
     def node_ip(self) -> str:
         """This machine's address as a node."""
-        return self.advertise_address if self.on_pod_network else host_address()
+        if self.node_address:
+            return self.node_address
+        if self.is_agent:
+            return host_address(urlsplit(self.server).hostname or "")
+        if self.on_pod_network or not (self.listens_everywhere or self._listens_for_itself):
+            return self.advertise_address
+        return host_address()
+
+    @property
+    def _listens_for_itself(self) -> bool:
+        return not self.bind_address or ip_address(self.bind_address).is_loopback
 
     @property
     def server_url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        """Where this machine reaches the API server."""
+        return self.server or f"https://127.0.0.1:{self.port}"
 
     @property
     def context(self) -> str:
@@ -328,12 +351,13 @@ def free_port(preferred: int, taken: set[int]) -> int:
     raise ConfigError(f"no free port from {preferred} up")
 
 
-def host_address() -> str:
-    """The address other machines reach this one at: the one of the default route, else loopback."""
+def host_address(towards: str = "") -> str:
+    """The address other machines reach this one at: the one that it uses `towards` another, else the one of the default
+    route, else loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # Nothing is sent: connecting a datagram socket only asks the routing table.
-            probe.connect(("192.0.2.1", 9))
+            probe.connect((towards or "192.0.2.1", 9))
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from navarch.cluster import config as settings
 from navarch.cluster import locks, strays
@@ -199,7 +200,9 @@ def _wait_until_down(config: ClusterConfig) -> None:
 
 
 def _port_taken(config: ClusterConfig) -> str:
-    """Why the API server's port cannot be listened on; empty where it can."""
+    """Why the API server's port cannot be listened on; empty where it can, or where the API server is elsewhere."""
+    if config.is_agent:
+        return ""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -210,22 +213,28 @@ def _port_taken(config: ClusterConfig) -> str:
 
 
 class Probe:
-    """Asks the API server how things are, with the admin's certificate, on the standard library alone."""
+    """Asks the API server how things are, on the standard library alone: with the admin's certificate, or as the node
+    that this machine is."""
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._tls: ssl.SSLContext | None = None
 
-    def get(self, path: str, timeout_s: float = 5.0, method: str = "GET") -> tuple[int, bytes]:
+    def get(self, path: str, timeout_s: float = 5.0, method: str = "GET", body: str | None = None) -> tuple[int, bytes]:
         """Status and body.  Raises OSError where no answer came."""
         if self._tls is None:
             pki = self._config.pki
+            # A node of a cluster elsewhere has nobody's certificate but its own.
+            who = "kubelet" if self._config.is_agent else "admin"
             tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-            tls.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
+            tls.load_cert_chain(str(pki / f"{who}.crt"), str(pki / f"{who}.key"))
             self._tls = tls
-        connection = http.client.HTTPSConnection("127.0.0.1", self._config.port, timeout=timeout_s, context=self._tls)
+        server = urlsplit(self._config.server_url)
+        connection = http.client.HTTPSConnection(
+            server.hostname or "", server.port, timeout=timeout_s, context=self._tls
+        )
         try:
-            connection.request(method, path)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             answer = connection.getresponse()
             return answer.status, answer.read()
         except http.client.HTTPException as error:
@@ -239,11 +248,12 @@ class Probe:
         return False
 
     def nodes(self) -> tuple[int, int]:
-        """How many nodes are Ready, of how many."""
-        status, body = self.get("/api/v1/nodes")
+        """How many nodes are Ready, of how many; a node elsewhere counts itself alone."""
+        own = self._config.is_agent
+        status, body = self.get(f"/api/v1/nodes/{self._config.node_name}" if own else "/api/v1/nodes")
         if status != 200:
-            return 0, 0
-        items = json.loads(body)["items"]
+            return 0, 1 if own else 0
+        items = [json.loads(body)] if own else json.loads(body)["items"]
         return sum(is_schedulable(node) for node in items), len(items)
 
     def remove_surplus_nodes(self) -> None:
@@ -266,6 +276,37 @@ def is_schedulable(node: dict[str, Any]) -> bool:
     ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
     taints = node.get("spec", {}).get("taints") or []
     return ready and not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in taints)
+
+
+def wait_joined(
+    config: ClusterConfig,
+    timeout_s: float,
+    report: Callable[[str], None],
+    process: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Until this machine is a Ready node of the cluster that it joins.  Raises StartError as `wait_ready` does."""
+    probe = Probe(config)
+    give_up_s = MACHINE.monotonic() + timeout_s
+    before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}
+    while True:
+        waiting_for = "its certificate"
+        # Neither before the certificate is there, nor while it is written.
+        with contextlib.suppress(OSError):
+            ready, _ = probe.nodes()
+            waiting_for = "the node to be Ready"
+            # What is said of it may be from before it was stopped.
+            if ready and _kubelet_listens(config):
+                return
+        report(waiting_for)
+        _look_after(config, process, before)
+        if MACHINE.monotonic() > give_up_s:
+            raise _too_late(config, timeout_s, waiting_for)
+        MACHINE.pause(_LOOK_EVERY_S)
+
+
+def _kubelet_listens(config: ClusterConfig) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", config.kubelet_port)) == 0
 
 
 def wait_ready(
@@ -302,18 +343,27 @@ def wait_ready(
             # Not listening yet, or the keys are still being made.
             pass
         report(waiting_for)
-        # Where another supervisor was quicker, that one counts.
-        if process is not None and process.poll() and not ClusterState.load(config.run).supervisor_alive:
-            failure = PortTaken if _port_taken(config) else StartError
-            raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
-        _refuse_hopeless(config, before)
+        _look_after(config, process, before)
         if MACHINE.monotonic() > give_up_s:
-            raise StartError(
-                f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
-                f"`navarch status{settings.flags_of(config)}` shows the processes, "
-                f"`navarch logs{settings.flags_of(config)}` what they say"
-            )
+            raise _too_late(config, timeout_s, waiting_for)
         MACHINE.pause(_LOOK_EVERY_S)
+
+
+def _look_after(config: ClusterConfig, process: subprocess.Popen[bytes] | None, before: Mapping[str, int]) -> None:
+    """Raises StartError where waiting longer would not help."""
+    # Where another supervisor was quicker, that one counts.
+    if process is not None and process.poll() and not ClusterState.load(config.run).supervisor_alive:
+        failure = PortTaken if _port_taken(config) else StartError
+        raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
+    _refuse_hopeless(config, before)
+
+
+def _too_late(config: ClusterConfig, timeout_s: float, waiting_for: str) -> StartError:
+    return StartError(
+        f"timed out after {timeout_s:g} s waiting for {waiting_for} (--wait); "
+        f"`navarch status{settings.flags_of(config)}` shows the processes, "
+        f"`navarch logs{settings.flags_of(config)}` what they say"
+    )
 
 
 def _is_supervised(config: ClusterConfig) -> bool:

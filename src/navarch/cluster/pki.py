@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -55,7 +55,10 @@ def identities(config: ClusterConfig) -> list[Identity]:
 
 
 def ensure(config: ClusterConfig) -> None:
-    """Make what is missing or about to expire, and a kubeconfig for each identity."""
+    """Make what is missing or about to expire, and a kubeconfig for each identity. A node of a cluster elsewhere asks
+    there for what it needs."""
+    if config.is_agent:
+        return
     folder = config.pki
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca = _Authority.load_or_create(folder)
@@ -63,7 +66,9 @@ def ensure(config: ClusterConfig) -> None:
     ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
     if config.node_name:
         own = {"127.0.0.1", config.node_ip}
-        ca.ensure_serving(folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own)
+        ca.ensure_serving(
+            folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own, ("system:nodes",)
+        )
     if config.nodes:
         ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
     # An authority of its own: who has a certificate of the cluster's is not therefore believed to speak for others.
@@ -229,9 +234,7 @@ class _Authority:
         )
 
     def ensure_client(self, base: Path, identity: Identity) -> None:
-        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in identity.groups]
-        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, identity.user))
-        subject = x509.Name(attributes)
+        subject = _subject(identity.user, identity.groups)
         if _is_good(base, subject, set()):
             return
         key = ec.generate_private_key(ec.SECP256R1())
@@ -239,8 +242,10 @@ class _Authority:
         builder = _with_usages(builder, [ExtendedKeyUsageOID.CLIENT_AUTH])
         self._sign_and_write(base, builder, key)
 
-    def ensure_serving(self, base: Path, common_name: str, names: set[str], addresses: set[str]) -> None:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    def ensure_serving(
+        self, base: Path, common_name: str, names: set[str], addresses: set[str], groups: Sequence[str] = ()
+    ) -> None:
+        subject = _subject(common_name, groups)
         if _is_good(base, subject, names | addresses):
             return
         key = ec.generate_private_key(ec.SECP256R1())
@@ -256,6 +261,11 @@ class _Authority:
         base.with_suffix(".crt").unlink(missing_ok=True)
         _write(base.with_suffix(".key"), _pem_key(key))
         _write(base.with_suffix(".crt"), certificate.public_bytes(Encoding.PEM), mode=0o644)
+
+
+def _subject(common_name: str, groups: Sequence[str]) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
+    return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _is_good(base: Path, subject: x509.Name, alternatives: set[str]) -> bool:

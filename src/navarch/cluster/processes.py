@@ -27,10 +27,12 @@ def component_argv(name: str, data_dir: Path) -> tuple[str, ...]:
 
 
 def specs(config: ClusterConfig) -> list[ProcessSpec]:
-    found = [
-        ProcessSpec("apiserver", component_argv("apiserver", config.root), listens=True),
-        ProcessSpec("controllers", component_argv("controllers", config.root)),
-    ]
+    found = []
+    if not config.is_agent:
+        found = [
+            ProcessSpec("apiserver", component_argv("apiserver", config.root), listens=True),
+            ProcessSpec("controllers", component_argv("controllers", config.root)),
+        ]
     if config.runtime == "containerd":
         # Not the binary itself: its configuration depends on the machine and is written right before it starts.
         found.append(ProcessSpec("containerd", component_argv("containerd", config.root), needs_keys=False, piped=True))

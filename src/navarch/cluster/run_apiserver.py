@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 import sys
+from dataclasses import replace
 
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.invitation import told_to_nodes
 from navarch.cluster.listening import listen
 from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
@@ -32,7 +34,7 @@ async def run(config: ClusterConfig) -> None:
         log.error("%s", error)
         sys.exit(HOPELESS)
     attach(server, settings)
-    await bootstrap(server, bootstrap_config(settings))
+    await bootstrap(server, replace(bootstrap_config(settings), told_to_nodes=told_to_nodes(config)))
     front = HTTPFront(server, streams=settings.http2_streams, goaway_chance=settings.goaway_chance)
     pki = config.pki
     protocols = PROTOCOLS if settings.http2 else HTTP1_ONLY

@@ -1,15 +1,45 @@
-"""The node agent's process: kubelet, service proxy, DNS and pod network of this machine."""
+"""The node agent's process: kubelet, service proxy, DNS and pod network of this machine.
+
+Each of the three speaks with a certificate of its own. On the cluster's machine they are made beside its authority; on
+a machine that joins the first is asked for with the bootstrap token, the others as the node. All are renewed here.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from functools import partial
+
+from navarch.api.errors import StatusError
 from navarch.client.base import Client
-from navarch.client.config import load_kubeconfig
+from navarch.client.http import HTTPTransport
 from navarch.cluster.config import ClusterConfig
 from navarch.node.agent import AgentConfig, NodeAgent
+from navarch.node.certificates import (
+    API_CLIENT,
+    CertificateRefused,
+    CertificateSpec,
+    KeyPair,
+    Renewer,
+    client_of_node,
+    obtain,
+    serving_of_node,
+    stopgap,
+)
+from navarch.world import RealWorld, World
+
+log = logging.getLogger(__name__)
+
+# Component -> as whom it speaks to the API server.
+_COMPONENTS = {"proxy": "system:kube-proxy", "dns": "system:kube-dns"}
+_SERVING = "kubelet-serving"
+_RETRY_S = 2.0
 
 
 def agent_config(config: ClusterConfig) -> AgentConfig:
-    pki = config.pki
+    everywhere = config.listens_everywhere or config.is_agent
     return AgentConfig(
         cluster=config.name,
         node_name=config.node_name,
@@ -21,24 +51,124 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         cluster_dns=config.cluster_dns,
         cluster_domain=config.cluster_domain,
         node_ip=config.node_ip,
-        kubelet_addresses=("0.0.0.0",) if config.listens_everywhere else ("127.0.0.1", config.node_ip),
-        network_address=config.node_ip if config.on_pod_network else "",
+        kubelet_addresses=("0.0.0.0",) if everywhere else ("127.0.0.1", config.node_ip),
+        network_address=config.node_ip if config.on_pod_network and not config.is_agent else "",
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,
-        serving_cert=pki / "kubelet-serving.crt",
-        serving_key=pki / "kubelet-serving.key",
-        client_ca=pki / "ca.crt",
+        serving_cert=_pair(config, _SERVING).certificate,
+        serving_key=_pair(config, _SERVING).key,
+        client_ca=config.pki / "ca.crt",
+        node_labels=config.node_labels,
+        node_taints=tuple(taint_of(text) for text in config.node_taints.split(",") if text),
     )
+
+
+def taint_of(text: str) -> Mapping[str, str]:
+    """`key=value:Effect` or `key:Effect`, as kubectl writes taints."""
+    rest, _, effect = text.rpartition(":")
+    key, _, value = rest.partition("=")
+    return {"key": key, "effect": effect, **({"value": value} if value else {})}
+
+
+def _pair(config: ClusterConfig, name: str) -> KeyPair:
+    return KeyPair(config.pki, name)
+
+
+class _Identity:
+    """A client of the API server that shows the certificate of a pair, the new one after `changed`."""
+
+    def __init__(self, config: ClusterConfig, name: str, user_agent: str) -> None:
+        self._pair = _pair(config, name)
+        self._tls = _tls(config)
+        self._tls.load_cert_chain(self._pair.certificate, self._pair.key)
+        self._transport = HTTPTransport(config.server_url, tls=self._tls)
+        self.client = Client(self._transport, user_agent=user_agent)
+
+    def changed(self) -> None:
+        self._tls.load_cert_chain(self._pair.certificate, self._pair.key)
+        self._transport.reconnect()
+
+
+def _tls(config: ClusterConfig) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(config.pki / "ca.crt")
+    return context
 
 
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
-    node = Client(load_kubeconfig(config.component_kubeconfig("kubelet")), user_agent="kubelet")
-    proxy = Client(load_kubeconfig(config.component_kubeconfig("proxy")), user_agent="kube-proxy")
-    dns = Client(load_kubeconfig(config.component_kubeconfig("dns")), user_agent="kube-dns")
+    world = RealWorld()
+    if config.is_agent:
+        await _enrol(config, world)
+    node = _Identity(config, "kubelet", "kubelet")
+    if config.is_agent:
+        for name, user in _COMPONENTS.items():
+            await _have(config, name, CertificateSpec(API_CLIENT, user), node.client, world)
+    proxy = _Identity(config, "proxy", "kube-proxy")
+    dns = _Identity(config, "dns", "kube-dns")
     try:
-        await NodeAgent(agent_config(config), node, proxy_client=proxy, dns_client=dns).run()
+        agent = NodeAgent(agent_config(config), node.client, proxy_client=proxy.client, dns_client=dns.client)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(agent.run(), name="node")
+            for renewer in _renewers(config, agent, {"kubelet": node, "proxy": proxy, "dns": dns}, world):
+                tasks.create_task(renewer.run(), name="certificate")
     finally:
-        await dns.close()
-        await node.close()
-        await proxy.close()
+        for identity in (dns, node, proxy):
+            await identity.client.close()
+
+
+def _renewers(
+    config: ClusterConfig, agent: NodeAgent, identities: Mapping[str, _Identity], world: World
+) -> list[Renewer]:
+    client = identities["kubelet"].client
+    specs = {
+        "kubelet": client_of_node(config.node_name),
+        **{name: CertificateSpec(API_CLIENT, user) for name, user in _COMPONENTS.items()},
+    }
+
+    def serving_spec() -> CertificateSpec | None:
+        # What it is to say is held against what the node has said of itself.
+        if not agent.kubelet.node.is_registered:
+            return None
+        return serving_of_node(config.node_name, agent.kubelet.node.addresses())
+
+    serving = Renewer(client, _pair(config, _SERVING), serving_spec, world, agent.kubelet.server.certificate_changed)
+    agent.on_known = serving.look_again
+    return [
+        serving,
+        *(
+            Renewer(client, _pair(config, name), partial(_same, spec), world, identities[name].changed)
+            for name, spec in specs.items()
+        ),
+    ]
+
+
+def _same(spec: CertificateSpec) -> CertificateSpec:
+    return spec
+
+
+async def _enrol(config: ClusterConfig, world: World) -> None:
+    """Have the node's own certificate, by the bootstrap token if need be, and something to listen with."""
+    if _pair(config, _SERVING).read() is None:
+        stopgap(_pair(config, _SERVING), config.node_name)
+    file = config.pki / "bootstrap-token"
+    token = file.read_text().strip() if file.exists() else ""
+    joining = Client(HTTPTransport(config.server_url, tls=_tls(config), token=lambda: token), user_agent="kubelet")
+    try:
+        await _have(config, "kubelet", client_of_node(config.node_name), joining, world)
+    finally:
+        await joining.close()
+    # It has done what it was for.
+    file.unlink(missing_ok=True)
+
+
+async def _have(config: ClusterConfig, name: str, spec: CertificateSpec, client: Client, world: World) -> None:
+    """Ask for a certificate that is not there, says something else or has ended, until there is one."""
+    pair = _pair(config, name)
+    while (found := pair.read()) is None or not spec.is_met_by(found) or found.not_valid_after_utc <= world.now():
+        try:
+            await obtain(client, spec, pair)
+        except (CertificateRefused, StatusError, OSError, TimeoutError) as error:
+            log.error("no certificate %s yet: %s", name, error or "nobody approves the request")
+            await asyncio.sleep(_RETRY_S)

@@ -1,8 +1,8 @@
 """Certificate requests: approve what nodes may have, sign what is approved, forget what is old.
 
-In: CertificateSigningRequests. Out: the Approved condition for a node's own client certificate, certificates for the
-signers that the cluster's CA serves, old requests deleted. `kubernetes.io/legacy-unknown` is signed when somebody has
-approved it, and never approved here; serving certificates are approved by people.
+In: CertificateSigningRequests. Out: the Approved condition for what a node needs and may have (`approval.py`),
+certificates for the signers that the cluster's CA serves, old requests deleted. `kubernetes.io/legacy-unknown` is
+signed when somebody has approved it, and never approved here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, name_of
 from navarch.api.time import format_time, parse_time
-from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS
+from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, NODES, SUBJECT_ACCESS_REVIEWS
+from navarch.controllers.approval import KUBELET_SERVING, SIGNERS, node_of, problem_of, rights_for
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.pods import created_at
 
@@ -22,46 +23,7 @@ if TYPE_CHECKING:
     # Imported where it is used: requests are rare, and the library is among the largest that there are.
     from cryptography import x509
 
-KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
-KUBELET_SERVING = "kubernetes.io/kubelet-serving"
-API_CLIENT = "kubernetes.io/kube-apiserver-client"
-LEGACY = "kubernetes.io/legacy-unknown"
-_SIGNERS = (KUBELET_CLIENT, KUBELET_SERVING, API_CLIENT, LEGACY)
-_CLIENT_USAGES = ({"digital signature", "client auth"}, {"key encipherment", "digital signature", "client auth"})
-_SERVING_USAGES = ({"digital signature", "server auth"}, {"key encipherment", "digital signature", "server auth"})
 _SHORTEST_S = 600
-
-
-def problem_of(signer: str, request: x509.CertificateSigningRequest, usages: set[str], user: str) -> str:
-    """Why a signer may not sign the request; empty if it may."""
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
-    common_name = next((str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)), "")
-    organizations = [str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    try:
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = None
-    if signer == API_CLIENT:
-        return "" if "client auth" in usages and "server auth" not in usages else "usages did not match"
-    if signer == LEGACY:
-        return ""
-    if organizations != ["system:nodes"]:
-        return "subject organization is not system:nodes"
-    if not common_name.startswith("system:node:"):
-        return "subject common name does not begin with system:node: "
-    if signer == KUBELET_CLIENT:
-        if names is not None:
-            return "DNS, email, IP and URI SANs not allowed"
-        return "" if usages in _CLIENT_USAGES else "usages did not match"
-    if common_name != user:
-        return "subject common name is not the requesting node"
-    if names is None or not (names.get_values_for_type(x509.DNSName) or names.get_values_for_type(x509.IPAddress)):
-        return "at least one DNS Name or IP Address SAN is required"
-    if names.get_values_for_type(x509.RFC822Name) or names.get_values_for_type(x509.UniformResourceIdentifier):
-        return "email and URI SANs not allowed"
-    return "" if usages in _SERVING_USAGES else "usages did not match"
 
 
 class CertificateController(Controller):
@@ -82,7 +44,7 @@ class CertificateController(Controller):
         if expiry <= self.clock.now():
             await self._delete(made)
             return None
-        if made["spec"].get("signerName") in _SIGNERS and not conditions & {"Denied", "Failed"}:
+        if made["spec"].get("signerName") in SIGNERS and not conditions & {"Denied", "Failed"}:
             if "Approved" not in conditions:
                 await self._approve(made)
             elif not status.get("certificate"):
@@ -97,23 +59,18 @@ class CertificateController(Controller):
                 raise
 
     async def _approve(self, made: Obj) -> None:
-        """A kubelet's client certificate, where the requester has the right to one."""
+        """What a node needs, where the requester has the right to it."""
         spec = made["spec"]
-        if spec["signerName"] != KUBELET_CLIENT:
-            return
         try:
             request = _parse(made)
         except ValueError:
             return
-        if problem_of(KUBELET_CLIENT, request, set(spec.get("usages") or ()), spec.get("username") or ""):
+        if problem_of(spec["signerName"], request, set(spec.get("usages") or ()), spec.get("username") or ""):
             return
-        from cryptography.x509.oid import NameOID
-
-        common_name = str(request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-        own = common_name == spec.get("username")
-        rights = [("selfnodeclient", "selfnodeclient CSR after SubjectAccessReview.")] if own else []
-        rights.append(("nodeclient", "kubelet client certificate after SubjectAccessReview."))
-        for subresource, what in rights:
+        node = None
+        if spec["signerName"] == KUBELET_SERVING:
+            node = await self.client.find(NODES, node_of(spec.get("username") or ""))
+        for subresource, what in rights_for(spec, request, node):
             if await self._allowed(spec, subresource):
                 told = {
                     "type": "Approved",

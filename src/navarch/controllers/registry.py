@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from navarch.controllers.base import Context, Runnable
+from navarch.controllers.bootstrap_signer import BootstrapSigner
 from navarch.controllers.bootstrap_tokens import TokenCleaner
 from navarch.controllers.certificates import CertificateController
 from navarch.controllers.clusterrole_aggregation import ClusterRoleAggregationController
@@ -84,5 +85,6 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     CertificateController,
     PodCertificateRequestCleaner,
     TokenCleaner,
+    BootstrapSigner,
     GarbageCollector,
 )

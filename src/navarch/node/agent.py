@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -62,6 +62,7 @@ class AgentConfig:
     serving_key: Path | None = None
     client_ca: Path | None = None
     node_labels: Mapping[str, str] = field(default_factory=dict)
+    node_taints: tuple[Mapping[str, str], ...] = ()
     max_pods: int = 110
     kubernetes_version: str = DEFAULT_VERSION
     static_pod_path: Path | None = None
@@ -92,6 +93,7 @@ class AgentConfig:
             cluster_domain=self.cluster_domain,
             max_pods=self.max_pods,
             node_labels=self.node_labels,
+            node_taints=self.node_taints,
             kubernetes_version=self.kubernetes_version,
             static_pod_path=self.static_pod_path,
             static_pod_url=self.static_pod_url,
@@ -132,8 +134,14 @@ class NodeAgent:
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, world=self.world)
         self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
         # containerd gets its network from the configuration that is written once the node has its range.
-        self.kubelet.node.on_pod_cidr = self.networking.pod_cidr_known
+        self.kubelet.node.on_pod_cidr = self._pod_cidr_known
+        # A node is registered by then, and its addresses are known.
+        self.on_known: Callable[[], None] = lambda: None
         self.networking.on_ready = self.kubelet.node.look_again
+
+    def _pod_cidr_known(self, pod_cidr: str) -> None:
+        self.networking.pod_cidr_known(pod_cidr)
+        self.on_known()
 
     async def run(self) -> None:
         """Run everything until cancelled."""

@@ -88,6 +88,9 @@ class Kubelet:
         )
         volumes = VolumeManager(config, references, world, self.drivers)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder, devices)
+        self._own_node.add_handler(
+            self.node.seen, lambda _old, new: self.node.seen(new), lambda _node: self.node.deleted()
+        )
         self.parts = Parts(
             config=config,
             client=client,

@@ -13,6 +13,10 @@ SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
 CLUSTER_DNS = "navarch:cluster-dns"
+# What machines that join read, and where.
+JOINING = "navarch:joining"
+CLUSTER_INFO = "cluster-info"
+NODE_SETTINGS = "navarch-node-settings"
 KUBELET_CLIENT = "system:apiserver"
 SIMULATED_NODES = "navarch:simulated-nodes"
 # Who writes the rules of aggregated roles.
@@ -24,6 +28,7 @@ def objects(serves: Serves) -> list[Obj]:
     return [
         _simulated_nodes(),
         _cluster_dns(),
+        *_joining(),
         *cluster_roles(serves),
         *([_metrics_reader()] if serves("metrics.k8s.io", "pods") else ()),
         *controller_roles.controller_roles(serves),
@@ -105,6 +110,33 @@ def _cluster_role_bindings(serves: Serves) -> Iterator[Obj]:
     yield _binding(CLUSTER_DNS, [_user(DNS)], default=False)
     yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin", default=False)
     yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)], default=False)
+    yield from _joining_bindings()
+
+
+def _joining() -> Iterator[Obj]:
+    """What is approved without a person, beside what Kubernetes has roles for: a node's serving certificate, and the
+    certificates with which its proxy and its DNS speak."""
+    for suffix in ("selfnodeserver", "nodecomponent"):
+        yield cluster_role(
+            f"navarch:{suffix}", rule("create", f"certs:certificatesigningrequests/{suffix}"), default=False
+        )
+    yield cluster_role("navarch:get-nodes", rule("get", "nodes"), default=False)
+
+
+def _joining_bindings() -> Iterator[Obj]:
+    """Whoever takes one of these bindings away approves the requests by hand."""
+    requests = "system:certificates.k8s.io:certificatesigningrequests"
+    nodes, joining = [_group("system:nodes")], [_group("system:bootstrappers")]
+    for role, subjects, name in (
+        ("system:node-bootstrapper", joining, "kubelet-bootstrap"),
+        (f"{requests}:nodeclient", joining, "node-autoapprove-bootstrap"),
+        # Whether a node of that name is there already.
+        ("navarch:get-nodes", joining, "get-nodes"),
+        (f"{requests}:selfnodeclient", nodes, "node-autoapprove-certificate-rotation"),
+        ("navarch:selfnodeserver", nodes, "node-autoapprove-serving"),
+        ("navarch:nodecomponent", nodes, "node-autoapprove-components"),
+    ):
+        yield _binding(role, subjects, name=f"navarch:{name}", default=False)
 
 
 def _simulated_nodes() -> Obj:
@@ -168,6 +200,8 @@ def _roles() -> Iterator[Obj]:
         rule("update", "configmaps", "cluster-info"),
         EVENTS,
     )
+    yield _role(JOINING, public, rule("get", "configmaps", CLUSTER_INFO), default=False)
+    yield _role(JOINING, system, rule("get", "configmaps", NODE_SETTINGS), default=False)
     # Each node's server publishes itself behind the service `kube-dns`.
     publish = rule("get create update", "services disc:endpointslices")
     yield _role(CLUSTER_DNS, system, publish, default=False)
@@ -177,6 +211,10 @@ def _role_bindings() -> Iterator[Obj]:
     reader = "extension-apiserver-authentication-reader"
     system = "kube-system"
     yield _binding(CLUSTER_DNS, [_user(DNS)], namespace=system, default=False)
+    # Before it trusts the server, a machine has nothing by which to say who it is.
+    yield _binding(JOINING, [_group("system:unauthenticated")], namespace="kube-public", default=False)
+    joining = [_group("system:bootstrappers"), _group("system:nodes")]
+    yield _binding(JOINING, joining, namespace=system, default=False)
     yield _binding(reader, [_user(CONTROLLER_MANAGER), _user(SCHEDULER)],
                    name=f"system::{reader}", namespace=system)  # fmt: skip
     for user, *accounts in (

@@ -292,6 +292,8 @@ _OURS: Final = (
     rule("create update get list watch", "configmaps"),
     rule(READ, "persistentvolumeclaims storage:storageclasses"),
     rule("create delete get list watch", "net:ipaddresses"),
+    # Serving certificates of nodes, and those of their proxy and DNS.
+    rule("approve", "certs:signers", "kubernetes.io/kubelet-serving kubernetes.io/kube-apiserver-client"),
 )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj, labels_of
+from navarch.api.meta import Obj, labels_of, revision_of
 from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
@@ -129,6 +129,7 @@ class NodeReporter:
         self._look = asyncio.Event()
         # Names of volumes that must not be detached from here.
         self.volumes_in_use: Callable[[], list[str]] = list
+        self._deleted = False
         self.on_pod_cidr: Callable[[str], None] | None = None
         # Where the kubelet's server listens, once it does.
         self.port = config.port
@@ -140,6 +141,10 @@ class NodeReporter:
     def pressures(self) -> list[str]:
         """The conditions of pressure that the node has."""
         return [condition["type"] for condition in self.pressure.conditions() if condition["status"] == "True"]
+
+    @property
+    def is_registered(self) -> bool:
+        return self._node is not None
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """An event about the node."""
@@ -238,6 +243,9 @@ class NodeReporter:
 
     async def _renew(self) -> None:
         name = self._config.node_name
+        if self._deleted:
+            # A lease would be taken for the sign of life of a node that there is not, and belong to nobody.
+            return
         now = format_micro_time(self._clock.now())
         lease = self._lease or await self._client.find(LEASES, name, _LEASE_NAMESPACE)
         spec = {"holderIdentity": name, "leaseDurationSeconds": self._config.lease_duration_s, "renewTime": now}
@@ -258,14 +266,40 @@ class NodeReporter:
             try:
                 await self._write_status()
             except (StatusError, OSError) as error:
-                log.debug("node status: %s", error)
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._retry_after(error))
                 continue
             # A node that is not ready yet is looked at often: people wait for it.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S if self._is_ready() else 0.25):
                     await self._look.wait()
             self._look.clear()
+
+    def _retry_after(self, error: Exception) -> float:
+        """A node that was deleted stays away until the kubelet starts again, or somebody makes it anew."""
+        if not isinstance(error, StatusError) or error.code != 404:
+            log.debug("node status: %s", error)
+            return _RETRY_S
+        self.deleted()
+        return _LOOK_EVERY_S
+
+    def deleted(self) -> None:
+        """There is no Node of this name any more."""
+        if not self._deleted:
+            log.warning(
+                "the node %s was deleted; it is registered again when this starts again", self._config.node_name
+            )
+        self._deleted = True
+        self._lease = None
+
+    def seen(self, node: Obj) -> None:
+        """The Node as the API server has it now."""
+        if self._node is None:
+            return
+        if self._deleted or revision_of(node) > revision_of(self._node):
+            self._node = node
+            # Made anew, or given up for dead meanwhile: what it is in truth is said at once.
+            if self._deleted or not self._is_ready():
+                self._look.set()
 
     def look_again(self) -> None:
         """Something about the node has changed: see to its status now."""
@@ -282,8 +316,9 @@ class NodeReporter:
     async def _write_status(self) -> None:
         node = self._node
         assert node is not None
-        if not node["spec"].get("podCIDR"):
+        if self._deleted or not node["spec"].get("podCIDR"):
             node = await self._client.get(NODES, self._config.node_name)
+            self._deleted = False
         cidr = node["spec"].get("podCIDR") or ""
         if cidr and cidr != self._pod_cidr:
             self._pod_cidr = cidr

@@ -56,6 +56,7 @@ class KubeletServer:
         self._guard = Guard(parts.client, parts.config.node_name, parts.clock)
         self._statistics = Statistics(parts, pods)
         self._runner: web.AppRunner | None = None
+        self._context: ssl.SSLContext | None = None
         self.port = parts.config.port
 
     async def start(self) -> None:
@@ -100,7 +101,7 @@ class KubeletServer:
         config = self._parts.config
         if config.serving_cert is None or config.serving_key is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(config.serving_cert, config.serving_key)
         if config.client_ca is not None:
@@ -108,6 +109,12 @@ class KubeletServer:
             # A caller may come with a token instead of a certificate.
             context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+    def certificate_changed(self) -> None:
+        """Show new connections the certificate that is in the files now."""
+        config = self._parts.config
+        if self._context is not None and config.serving_cert is not None and config.serving_key is not None:
+            self._context.load_cert_chain(config.serving_cert, config.serving_key)
 
     async def stop(self) -> None:
         if self._runner is not None:
