@@ -225,7 +225,7 @@ class Writing:
             if not through.trusted:
                 await self._core.work.attempt(size, check)
             await admitted.validate(obj if how.view is None else how.view.of(obj))
-            if through.ends_deletion and objectmeta.may_go(obj, kind):
+            if objectmeta.may_go(obj, kind):
                 return await self.storing.put_away(
                     kind, obj, cached, origin, Commit(admitted, self.storing.release(kind, old))
                 )

@@ -24,6 +24,7 @@ from navarch.controllers.job import (
     JobOrphanController,
     TTLAfterFinishedController,
 )
+from navarch.controllers.load_balancer import LoadBalancerController
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
 from navarch.controllers.pod_certificates import PodCertificateRequestCleaner
@@ -58,6 +59,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointsController,
     EndpointSliceMirroringController,
     ServiceCIDRController,
+    LoadBalancerController,
     DaemonSetController,
     StatefulSetController,
     JobController,

@@ -76,8 +76,6 @@ SETTABLE_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
 class Subresource:
     """What a write through a subresource of the object's own kind may change, and what is wrong with it."""
 
-    # Whether an update through it can be the one that lets a deletion finish.
-    ends_deletion: ClassVar[bool] = True
     # The server's own doing: nothing is defaulted, counted as a generation, or looked at for mistakes.
     trusted: ClassVar[bool] = False
 
@@ -104,8 +102,6 @@ class Main(Subresource):
 
 class Status(Subresource):
     """`/status`."""
-
-    ends_deletion = False
 
     def prepare(self, strategy: Strategy, obj: Obj, old: Obj) -> None:
         strategy.prepare_status(obj, old)
