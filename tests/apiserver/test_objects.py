@@ -255,6 +255,18 @@ async def test_finalizers_hold_an_object_until_the_last_is_gone(api: Api) -> Non
     assert (await api("GET", f"{CONFIG_MAPS}/a"))[0] == 404
 
 
+async def test_the_last_finalizer_may_go_by_a_change_of_the_status(api: Api) -> None:
+    """As service controllers of clouds do it."""
+    services = "/api/v1/namespaces/default/services"
+    spec = {"ports": [{"port": 80}], "type": "LoadBalancer"}
+    await api.ok("POST", services, {"metadata": {"name": "web", "finalizers": ["x.io/one"]}, "spec": spec})
+    await api.ok("DELETE", f"{services}/web")
+
+    await api.patch(f"{services}/web/status", {"metadata": {"finalizers": None}})
+
+    assert (await api("GET", f"{services}/web"))[0] == 404
+
+
 async def test_propagation_policies_become_finalizers(api: Api) -> None:
     for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
         await api.ok("POST", CONFIG_MAPS, config_map("a"))

@@ -104,6 +104,13 @@ def test_a_configuration_file_gives_settings_by_the_names_of_the_flags(tmp_path:
     assert read_config_file(str(file)) == {"name": "dev", "nodes": 3, "kubernetes_version": "1.36"}
 
 
+def test_a_configuration_file_lists_what_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text("apiVersion: navarch.dev/v1\nkind: Cluster\nspec: {disable: [load-balancer]}\n")
+
+    assert read_config_file(str(file)) == {"disable": "load-balancer"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from navarch.cluster import config as settings
 from navarch.cluster import lifecycle
-from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.config import ClusterConfig, ConfigError, disabled_parts
 from navarch.cluster.run_node import agent_config
 
 
@@ -74,3 +74,12 @@ def test_a_node_is_of_the_version_that_its_cluster_serves(tmp_path: Path) -> Non
     config = ClusterConfig("old", str(tmp_path), kubernetes_version="1.33", node_name="n")
 
     assert agent_config(config).kubelet().kubernetes_version == "1.33"
+
+
+def test_parts_are_left_out_by_name_and_unknown_names_are_refused() -> None:
+    config = ClusterConfig("x", "/x", disable=disabled_parts(["load-balancer", "load-balancer"]))
+
+    assert not config.has("load-balancer")
+    assert ClusterConfig("x", "/x").has("load-balancer")
+    with pytest.raises(ConfigError, match="--disable 'balancer': there is"):
+        disabled_parts(["balancer"])

@@ -53,7 +53,7 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
-             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver"}  # fmt: skip
+             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver", "disable"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl",
@@ -62,6 +62,8 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if isinstance(versions, dict):
         # As flags are: `{api/beta: true}` is `api/beta=true`.
         settings["runtimeConfig"] = ",".join(f"{name}={str(on).lower()}" for name, on in versions.items())
+    if isinstance(settings.get("disable"), list):
+        settings["disable"] = ",".join(map(str, settings["disable"]))
     return {names.get(str(key), str(key)): value for key, value in settings.items()}
 
 

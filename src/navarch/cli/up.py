@@ -22,7 +22,15 @@ from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
-from navarch.cluster.config import DEFAULT_NAME, ClusterConfig, ConfigError, flags_of, planning
+from navarch.cluster.config import (
+    DEFAULT_NAME,
+    EMBEDDED,
+    ClusterConfig,
+    ConfigError,
+    disabled_parts,
+    flags_of,
+    planning,
+)
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
@@ -92,6 +100,13 @@ _PORT_ATTEMPTS = 4
     type=click.Path(file_okay=False, resolve_path=True),
     help="Manifests of pods that the node runs by itself.  [default: manifests in the cluster's folder]",
 )
+@click.option(
+    "--disable",
+    envvar="NAVARCH_DISABLE",
+    multiple=True,
+    metavar="PART[,…]",
+    help=f"Leave embedded parts out: {', '.join(EMBEDDED)}.",
+)
 @data_dir_option
 @click.option(
     "--kubeconfig",
@@ -149,6 +164,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         changes["apiserver_flags"] = _apiserver_flags(from_file["apiserver"])
     if runtime_config := options["runtime_config"] or [from_file.get("runtime_config", "")]:
         changes.update(_runtime_config(runtime_config))
+    if options["disable"] or "disable" in from_file:
+        changes["disable"] = disabled_parts(options["disable"] or [str(from_file["disable"])])
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))

@@ -10,11 +10,11 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
@@ -22,12 +22,22 @@ from navarch.api.version import DEFAULT_VERSION
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
 RUNTIMES = ("containerd", "simulated")
+LOAD_BALANCER: Final = "load-balancer"
+EMBEDDED: Final = (LOAD_BALANCER,)
 _PLAIN: dict[str, type] = {"str": str, "int": int}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the setting and says what would do."""
+
+
+def disabled_parts(texts: Iterable[str]) -> str:
+    """What `--disable` says, as it is kept.  Raises ConfigError."""
+    named = {name.strip() for text in texts for name in text.split(",")} - {""}
+    if unknown := sorted(named - set(EMBEDDED)):
+        raise ConfigError(f"--disable {unknown[0]!r}: there is {', '.join(EMBEDDED)}")
+    return ",".join(sorted(named))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class ClusterConfig:
     seed: int | None = None
     kubeconfig: str = ""
     static_pods: str = ""
+    # Embedded parts that are left out, with commas between (`EMBEDDED`).
+    disable: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
     # `agent`: this is one node of a cluster whose API server is elsewhere, at `server`.
@@ -73,6 +85,10 @@ class ClusterConfig:
     @property
     def root(self) -> Path:
         return Path(self.data_dir)
+
+    def has(self, part: str) -> bool:
+        """Whether an embedded part is there that could be left out."""
+        return part not in self.disable.split(",")
 
     @property
     def pki(self) -> Path:

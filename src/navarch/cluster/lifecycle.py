@@ -90,13 +90,13 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         )
     changeable = (
         *("nodes", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
-        *("runtime_config", "apiserver_flags"),
+        *("runtime_config", "apiserver_flags", "disable"),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
         kept["store"] = changes["store"]
     if ClusterState.load(existing.run).supervisor_alive:
-        for key in ("nodes", "port", "bind_address", "static_pods", "runtime_config", "apiserver_flags"):
+        for key in ("nodes", "port", "bind_address", "static_pods", "runtime_config", "apiserver_flags", "disable"):
             if key in kept and kept[key] != getattr(existing, key):
                 flag = "--" + key.replace("_", "-")
                 raise ConfigError(

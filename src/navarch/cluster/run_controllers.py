@@ -14,7 +14,7 @@ from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
-from navarch.cluster.config import ClusterConfig
+from navarch.cluster.config import LOAD_BALANCER, ClusterConfig
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
@@ -45,6 +45,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
     return ControllerConfig(
         cluster_cidr=config.pod_cidr,
         node_cidr_mask=config.node_cidr_mask,
+        load_balancer=config.has(LOAD_BALANCER),
         garbage_collector_delay_s=_COLLECTOR_DELAY_S,
         root_ca=(config.pki / "ca.crt").read_text(),
         token_issuer=lambda account, secret: _sign_token(config, account, secret),
