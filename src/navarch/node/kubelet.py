@@ -48,6 +48,7 @@ from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
+from navarch.node.user_namespaces import UserNamespaces
 from navarch.node.volumes.csi.drivers import Drivers
 from navarch.node.volumes.manager import VolumeManager
 from navarch.world import RealWorld, World
@@ -106,6 +107,7 @@ class Kubelet:
             world=world,
             random=random,
             backoff=Backoff(),
+            users=UserNamespaces(config),
             node=NodeFacts(memory_capacity(), has_unified_cgroups()),
             services=self.services.list,
             host_ips=self.node.addresses,

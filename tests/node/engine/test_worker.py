@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from navarch.client.resources import STATEFUL_SETS
+from navarch.client.resources import RUNTIME_CLASSES, STATEFUL_SETS
 from navarch.client.supervision import Delay
 from navarch.node.engine import start, stop, worker
 from navarch.node.engine.worker import PodWorker
@@ -330,3 +330,86 @@ async def test_a_volume_that_hangs_keeps_neither_others_nor_the_end_of_its_pod_w
         await simulated.until(lambda: simulated.shown("stuck") is None)
     finally:
         released.set()
+
+
+async def test_a_pod_that_must_be_confined_waits_where_nothing_confines(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled = [False]
+    monkeypatch.setattr(worker, "apparmor_is_enabled", lambda: enabled[0])
+    monkeypatch.setattr(worker, "_RETRY", timedelta(milliseconds=50))
+    profile = {"appArmorProfile": {"type": "RuntimeDefault"}}
+    await simulated.pod("confined", {"name": "c", "securityContext": profile})
+    await simulated.pod("free", {"name": "c", "securityContext": {"appArmorProfile": {"type": "Unconfined"}}})
+
+    await simulated.running("free")
+    await simulated.until(lambda: "reason" in simulated.shown("confined")["status"])
+    status = simulated.shown("confined")["status"]
+    words = "Cannot enforce AppArmor: AppArmor is not enabled on the host"
+    assert (status["phase"], status["reason"], status["message"]) == ("Pending", "AppArmor", words)
+    assert status["containerStatuses"][0]["state"] == {"waiting": {"reason": "Blocked"}}
+    assert len(await simulated.runtime.list_sandboxes()) == 1
+
+    enabled[0] = True
+
+    await simulated.running("confined")
+    assert "reason" not in simulated.shown("confined")["status"]
+
+
+async def test_a_runtime_class_that_is_gone_is_told(simulated: Simulated) -> None:
+    classes = simulated.api.admin
+    body = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "odd"}, "handler": "odd"}
+    await classes.create(RUNTIME_CLASSES, body)
+    await simulated.stop()
+    await simulated.pod("odd", runtimeClassName="odd")
+    await classes.delete(RUNTIME_CLASSES, "odd", "")
+    await simulated.start_again()
+
+    await simulated.until(lambda: "FailedCreatePodSandBox" in simulated.reasons("odd"))
+
+    told = [event["message"] for event in simulated.api.events() if event["reason"] == "FailedCreatePodSandBox"]
+    assert told == ['Failed to create pod sandbox: runtimeclass.node.k8s.io "odd" not found']
+
+
+async def test_a_runtime_that_cannot_leave_groups_away_takes_no_pod_that_demands_it(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = {"supplementalGroupsPolicy": "Strict"}
+    await simulated.until(lambda: (simulated.api.get("nodes", "", "n1") or {}).get("status", {}).get("features"))
+    await simulated.pod("able", securityContext=strict)
+    await simulated.running("able")
+
+    await simulated.api.patch_node("n1", {"status": {"features": {"supplementalGroupsPolicy": False}}}, "status")
+    await simulated.until(
+        lambda: not simulated.kubelet._own_node.list()[0]["status"]["features"]["supplementalGroupsPolicy"]
+    )
+    await simulated.pod("unable", securityContext=strict)
+
+    await simulated.until(lambda: simulated.phase("unable") == "Failed")
+    assert simulated.shown("unable")["status"]["reason"] == "SupplementalGroupsPolicyNotSupported"
+
+
+async def test_a_container_that_was_not_alive_is_restarted_also_if_it_ends_well(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec_sync, stop_container = simulated.runtime.exec_sync, simulated.runtime.stop_container
+    dead = [True]
+
+    async def probed(container_id: str, command: Any, timeout_s: float) -> ExecResult:
+        return ExecResult(1, b"") if dead[0] else await exec_sync(container_id, command, timeout_s)
+
+    async def ends_well(container_id: str, grace_s: int) -> None:
+        dead[0] = False
+        simulated.runtime._exit(container_id, 0)
+
+    monkeypatch.setattr(simulated.runtime, "exec_sync", probed)
+    monkeypatch.setattr(simulated.runtime, "stop_container", ends_well)
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}
+
+    await simulated.pod("polite", {"name": "c", "livenessProbe": probe}, restartPolicy="OnFailure")
+
+    await simulated.until(
+        lambda: ((simulated.shown("polite")["status"].get("containerStatuses") or [{}])[0]).get("restartCount") == 1
+    )
+    monkeypatch.setattr(simulated.runtime, "stop_container", stop_container)
+    assert simulated.phase("polite") == "Running"

@@ -16,7 +16,7 @@ from navarch.kinds.core.node_match import matches_node, tolerates, untolerated
 from navarch.kinds.core.resource_lists import pod_requests, qos_class
 from navarch.node import podspec
 from navarch.node.resources.amounts import milli_cpu, whole
-from navarch.node.spec.security import forbidden_sysctl
+from navarch.node.spec.security import forbidden_sysctl, strict_groups
 
 _AFFINITY: Final = "node(s) didn't match Pod's node affinity/selector"
 _NAME: Final = "node(s) didn't match the requested node name"
@@ -56,7 +56,7 @@ def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
     """Why the node cannot take the pod; None where it can. Kubernetes' order of checks."""
     important = static or podspec.is_critical(pod)
     found = None if important else _under_pressure(pod, host.pressures)
-    found = found or _sysctls(pod) or _system(pod, host.node)
+    found = found or _sysctls(pod) or _system(pod, host.node) or _groups(pod, host.node)
     if found is None and not important:
         found = _resources(pod, host)
     return found or _places(pod, host, static=static)
@@ -96,6 +96,15 @@ def _system(pod: Obj, node: Obj | None) -> Refusal | None:
     if asked and node is not None and asked != labels_of(node).get("kubernetes.io/os", "linux"):
         return Refusal("PodOSSelectorNodeLabelDoesNotMatch", _OTHER_SYSTEM)
     return None
+
+
+def _groups(pod: Obj, node: Obj | None) -> Refusal | None:
+    """A runtime that cannot leave the image's groups away would give the pod more rights than it asked for."""
+    features = (((node or {}).get("status") or {}).get("features")) or {}
+    if node is None or not strict_groups(pod) or features.get("supplementalGroupsPolicy"):
+        return None
+    words = "SupplementalGroupsPolicy=Strict is not supported in this node"
+    return Refusal("SupplementalGroupsPolicyNotSupported", words)
 
 
 def _resources(pod: Obj, host: Host) -> Refusal | None:

@@ -385,7 +385,24 @@ class NodeReporter:
                 "operatingSystem": "linux",
                 "architecture": machine.architecture,
             },
+            **await self._features(),
         }
+
+    async def _features(self) -> Obj:
+        """What the runtime says that it can do, where it says anything."""
+        try:
+            features = await self._runtime.features()
+        except (RuntimeFailure, ConnectionError):
+            status = (self._node or {}).get("status") or {}
+            return {key: status[key] for key in ("runtimeHandlers", "features") if key in status}
+        if not features.handlers:
+            return {}
+        told = [
+            {"name": name, "features": {"recursiveReadOnlyMounts": can[0], "userNamespaces": can[1]}}
+            for name, can in sorted(features.handlers.items())
+        ]
+        groups = {"supplementalGroupsPolicy": features.supplemental_groups_policy}
+        return {"runtimeHandlers": told, "features": groups}
 
     async def _images(self) -> list[Obj]:
         try:

@@ -22,6 +22,7 @@ from navarch.node.references import APISource
 from navarch.node.resources.manager import ResourceManager
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
+from navarch.node.user_namespaces import UserNamespaces
 from navarch.node.volumes.manager import VolumeManager
 from navarch.world import Clock, World
 
@@ -46,6 +47,7 @@ class Parts:
     world: World
     random: random.Random
     backoff: Backoff
+    users: UserNamespaces
     node: NodeFacts
     services: Callable[[], Sequence[Obj]]
     host_ips: Callable[[], Sequence[str]]

@@ -17,7 +17,8 @@ from navarch.node import podspec
 from navarch.node.engine.observed import ObservedPod
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.plan import ContainerMemory
-from navarch.node.runtime.base import SandboxConfig
+from navarch.node.runtime.base import IDRange, SandboxConfig
+from navarch.node.spec.security import has_user_namespace
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class PodState:
         self.messages: dict[str, str] = {}
         self.failure: tuple[str, str] = ("", "")
         self.conditions: list[Obj] = []
+        # Why the pod waits, though it is admitted: its status' reason and message.
+        self.blocked: tuple[str, str] = ("", "")
         self.gone = False
         self.ending = False
         # Nothing of the pod is left in the runtime or on disk.
@@ -112,6 +115,10 @@ class PodState:
     def ips(self) -> Sequence[str]:
         """The pod's addresses."""
         return tuple(self.parts.host_ips()) if podspec.host_network(self.pod) else self.observed.ips
+
+    def users(self) -> IDRange | None:
+        """The pod's users, where they are others than the host's."""
+        return self.parts.users.of(self.uid) if has_user_namespace(self.pod) else None
 
     def pod_ip(self) -> str:
         """The address to reach the pod's containers at."""

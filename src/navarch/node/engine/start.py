@@ -171,8 +171,18 @@ class Starter:
                 facts=facts,
                 node=worker.parts.node,
                 target_id=self._target_id(container),
+                users=worker.users(),
+                recursive_read_only=await self._mounts_recursively(container),
             ),
             worker.parts.config,
+        )
+
+    async def _mounts_recursively(self, container: Obj) -> bool:
+        """Whether the runtime can mount read-only what is mounted below a volume, too; asked where it matters."""
+        if not any(mount.get("recursiveReadOnly") for mount in container.get("volumeMounts") or ()):
+            return False
+        return any(
+            handler.recursive_read_only for handler in (await self._worker.parts.runtime.features()).handlers.values()
         )
 
     def _target_id(self, container: Obj) -> str:
@@ -201,7 +211,7 @@ class Starter:
         try:
             container_id = await runtime.create_container(sandbox.id, config, worker.sandbox_config)
         except RuntimeFailure as error:
-            self._fail(container, state, "CreateContainerError", str(error), f"Error: {error}")
+            self._fail(container, state, "CreateContainerError", error.words, f"Error: {error.words}")
             return
         worker.parts.owned(container_id, worker.uid)
         self._resizer.record(container, container_id)
@@ -209,7 +219,7 @@ class Starter:
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:
-            self._fail(container, state, "RunContainerError", str(error), f"Error: {error}")
+            self._fail(container, state, "RunContainerError", error.words, f"Error: {error.words}")
             return
         worker.event("Normal", "Started", "Container started", name)
         fresh = ContainerMemory(container_id=container_id)

@@ -34,6 +34,8 @@ class StatusInputs:
     now: datetime
     ending: bool = False
     failure: tuple[str, str] = ("", "")
+    # Reason and message of a pod that cannot begin yet.
+    blocked: tuple[str, str] = ("", "")
     conditions: Sequence[Obj] = ()
     # What a container has of resources now.
     given: Callable[[Obj], Obj] = lambda container: container.get("resources") or {}
@@ -70,7 +72,7 @@ def pod_status(inputs: StatusInputs) -> Obj:
     if ips:
         result["podIP"] = ips[0]
         result["podIPs"] = [{"ip": address} for address in ips]
-    reason, message = inputs.failure
+    reason, message = inputs.failure if inputs.failure[0] else inputs.blocked
     if reason:
         result["reason"], result["message"] = reason, message
     for kept in ("nominatedNodeName", "resourceClaimStatuses", "resize"):
@@ -114,7 +116,7 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
         "state": {},
         "lastState": {},
     }
-    mounts = [_mount_status(mount) for mount in container.get("volumeMounts") or []]
+    mounts = [_mount_status(mount, instance) for mount in container.get("volumeMounts") or []]
     if mounts:
         status["volumeMounts"] = mounts
     if instance is None:
@@ -167,6 +169,9 @@ def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old:
         }
         return
     has_init = bool(podspec.init_containers(inputs.pod))
+    if inputs.blocked[0]:
+        status["state"] = {"waiting": {"reason": "Blocked"}}
+        return
     status["state"] = {"waiting": _waiting(memory, "PodInitializing" if has_init else "ContainerCreating")}
     if old.get("lastState"):
         status["lastState"] = old["lastState"]
@@ -187,13 +192,14 @@ def _image_name(instance: ObservedContainer, container: Obj) -> str:
     return container.get("image", "") if not image or image.startswith("sha256:") else image
 
 
-def _mount_status(mount: Obj) -> Obj:
+def _mount_status(mount: Obj, instance: ObservedContainer | None) -> Obj:
     result = {"name": mount["name"], "mountPath": mount["mountPath"]}
     if mount.get("readOnly"):
         result["readOnly"] = True
-        result["recursiveReadOnly"] = mount.get("recursiveReadOnly") or "Disabled"
-        if result["recursiveReadOnly"] == "IfPossible":
-            result["recursiveReadOnly"] = "Disabled"
+        made = instance.status.mounts if instance is not None else ()
+        deep = any(one.recursive_read_only for one in made if one.container_path == mount["mountPath"])
+        deep = deep or mount.get("recursiveReadOnly") == "Enabled"
+        result["recursiveReadOnly"] = "Enabled" if deep else "Disabled"
     return result
 
 

@@ -37,6 +37,8 @@ from navarch.node.probes.prober import ready_without_probe, started_without_prob
 from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig
 from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import sandbox_config
+from navarch.node.spec.security import apparmor_is_enabled, has_user_namespace, wants_apparmor
+from navarch.node.user_namespaces import unsupported
 from navarch.node.volumes.base import VolumeError, VolumePending
 
 log = logging.getLogger(__name__)
@@ -223,6 +225,8 @@ class PodWorker(PodState):
     # A pod that is to run.
 
     async def _keep(self) -> None:
+        if self._is_blocked():
+            return
         await self._resizer.apply()
         plan = make_plan(self.pod, self.observed, self.memory)
         if plan.end:
@@ -252,11 +256,12 @@ class PodWorker(PodState):
             self.wake_after(_SHORT_RETRY)
             return
         attempt = max(plan.attempt, self._free_attempt)
-        config = self._sandbox_config(attempt)
-        await self.parts.world.in_thread(Path(config.log_directory).mkdir, parents=True, exist_ok=True)
         await self.parts.resources.publish(self.pod)
-        handler = await self._runtime_handler()
         try:
+            handler = await self._runtime_handler()
+            await self._check_users(handler)
+            config = self._sandbox_config(attempt)
+            await self.parts.world.in_thread(Path(config.log_directory).mkdir, parents=True, exist_ok=True)
             sandbox_id = await self.parts.runtime.run_sandbox(config, handler)
         except RuntimeFailure as error:
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
@@ -288,14 +293,31 @@ class PodWorker(PodState):
 
         found = await self.parts.source.get(RUNTIME_CLASSES, "", name)
         if found is None:
-            raise RuntimeFailure(f'RuntimeClass "{name}" not found')
+            raise RuntimeFailure(f'runtimeclass.node.k8s.io "{name}" not found')
         return str(found.get("handler") or "")
+
+    async def _check_users(self, handler: str) -> None:
+        """Raises RuntimeFailure where the pod is to have a user namespace and cannot."""
+        if not has_user_namespace(self.pod):
+            return
+        if why := unsupported(await self.parts.runtime.features(), handler):
+            raise RuntimeFailure(why)
+
+    def _is_blocked(self) -> bool:
+        """Whether the node cannot keep what the pod demands before it begins; it then waits."""
+        begun = podspec.phase_of(self.pod) not in ("", "Pending")
+        if begun or not wants_apparmor(self.pod) or apparmor_is_enabled():
+            self.blocked = ("", "")
+            return False
+        self.blocked = ("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
+        self.wake_after(_RETRY)
+        return True
 
     def _sandbox_config(self, attempt: int) -> SandboxConfig:
         config = self.parts.config
         host = read_resolv_conf(config.host_resolv_conf)
         resolver = resolver_of(self.pod, host, config.cluster_dns, config.cluster_domain)
-        return sandbox_config(self.pod, attempt, resolver, config)
+        return sandbox_config(self.pod, attempt, resolver, config, self.users())
 
     async def _configure(self) -> bool:
         """Have the sandbox's configuration at hand, also for a sandbox made by an earlier kubelet."""
@@ -437,6 +459,7 @@ class PodWorker(PodState):
         self.parts.images.forget_pod(self.uid)
         self.parts.source.forget_pod(self.pod)
         self.parts.backoff.forget(f"{self.uid}/")
+        self.parts.users.release(self.uid)
         self.cleaned = True
         self.wake()
 
@@ -451,6 +474,7 @@ class PodWorker(PodState):
             now=self.parts.clock.now(),
             ending=self.ending,
             failure=self.failure,
+            blocked=self.blocked,
             conditions=[*self.conditions, *self._resizer.conditions()],
             given=self._resizer.given,
         )

@@ -8,9 +8,11 @@ know, `ConnectionError` where it cannot be reached. `events` tells which contain
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 # Labels and annotations by which a runtime's things are known to belong to a pod, as Kubernetes' kubelet sets them.
@@ -27,8 +29,16 @@ PRE_STOP: Final = "io.kubernetes.container.preStopHandler"
 PORTS: Final = "io.kubernetes.container.ports"
 
 
+_CODE: Final = re.compile(r"^rpc error: code = \w+ desc = ", re.ASCII)
+
+
 class RuntimeFailure(RuntimeError):
     """The runtime refused or failed; the message is its own."""
+
+    @property
+    def words(self) -> str:
+        """The message without the code that it came with, as it is shown of single containers."""
+        return _CODE.sub("", str(self))
 
 
 class NotFound(RuntimeFailure):
@@ -171,6 +181,20 @@ class Condition(NamedTuple):
     message: str
 
 
+class HandlerFeatures(NamedTuple):
+    """What a handler of the runtime's can do."""
+
+    recursive_read_only: bool = False
+    user_namespaces: bool = False
+
+
+class Features(NamedTuple):
+    """What the runtime says that it can do; older ones say nothing. `handlers` are by name, the default's is empty."""
+
+    handlers: Mapping[str, HandlerFeatures] = MappingProxyType({})
+    supplemental_groups_policy: bool = False
+
+
 class ContainerEvent(NamedTuple):
     """Something happened to a container or sandbox: `kind` is `start`, `exit`, `oom` or `delete`."""
 
@@ -216,6 +240,13 @@ class Resources:
     unified: Mapping[str, str] = field(default_factory=dict)
 
 
+class IDRange(NamedTuple):
+    """Users and groups from 0 on in a user namespace are these of the host's."""
+
+    first: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Namespaces:
     network: Namespace = Namespace.POD
@@ -223,6 +254,8 @@ class Namespaces:
     ipc: Namespace = Namespace.POD
     # The container whose processes are joined, with `processes` TARGET.
     target_id: str = ""
+    # With a user namespace of the pod's own.
+    users: IDRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +377,7 @@ class Runtime(Protocol):
 
     async def version(self) -> str: ...
     async def conditions(self) -> Sequence[Condition]: ...
+    async def features(self) -> Features: ...
     async def run_sandbox(self, config: SandboxConfig, handler: str = "") -> str: ...
     async def stop_sandbox(self, sandbox_id: str) -> None: ...
     async def remove_sandbox(self, sandbox_id: str) -> None: ...

@@ -27,6 +27,7 @@ from navarch.node.runtime.base import (
     ContainerStats,
     ContainerStatus,
     ExecResult,
+    Features,
     Filesystem,
     Image,
     Login,
@@ -58,6 +59,13 @@ _KINDS: Final = {
     "/tasks/exit": "exit",
     "/tasks/oom": "oom",
     "/tasks/delete": "delete",
+}
+
+
+_CRI_KINDS: Final = {
+    cri.CONTAINER_STARTED_EVENT: "start",
+    cri.CONTAINER_STOPPED_EVENT: "exit",
+    cri.CONTAINER_DELETED_EVENT: "delete",
 }
 
 
@@ -100,6 +108,10 @@ class CRIRuntime:
         """RuntimeReady and NetworkReady."""
         status = (await self._call(_RUNTIME, "Status", cri.StatusRequest(), timeout_s=10)).status
         return [Condition(one.type, one.status, one.reason, one.message) for one in status.conditions]
+
+    async def features(self) -> Features:
+        """What the runtime can do."""
+        return translate.features_of(await self._call(_RUNTIME, "Status", cri.StatusRequest(), timeout_s=10))
 
     async def run_sandbox(self, config: SandboxConfig, handler: str = "") -> str:
         request = cri.RunPodSandboxRequest(config=translate.sandbox_message(config), runtime_handler=handler)
@@ -214,7 +226,28 @@ class CRIRuntime:
         return Filesystem(usage.fs_id.mountpoint or "/", usage.used_bytes.value, usage.inodes_used.value)
 
     async def events(self) -> AsyncIterator[ContainerEvent]:
-        """Container events until the connection ends; raises ConnectionError then.
+        """Container events until the connection ends; raises ConnectionError then. CRI's own, where the runtime has
+        them."""
+        subscribe = self._channel.unary_stream(
+            f"{_RUNTIME}GetContainerEvents",
+            request_serializer=cri.GetEventsRequest.SerializeToString,
+            response_deserializer=cri.ContainerEventResponse.FromString,
+        )
+        try:
+            async for event in subscribe(cri.GetEventsRequest()):
+                kind = _CRI_KINDS.get(event.container_event_type)
+                if kind is not None:
+                    yield ContainerEvent(event.container_id, kind)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.UNIMPLEMENTED:
+                raise _failure(error) from None
+        else:
+            raise ConnectionError("the runtime ended the event stream")
+        async for event in self._containerd_events():
+            yield event
+
+    async def _containerd_events(self) -> AsyncIterator[ContainerEvent]:
+        """The same from a containerd that has no events in CRI.
 
         These come from containerd's event service. The CRI plugin learns of an exit from the same stream, so that CRI
         may still say "running" for a moment after the event: who acts on it must look again until CRI agrees."""

@@ -20,7 +20,9 @@ from navarch.node.runtime.base import (
     ContainerStats,
     ContainerStatus,
     ExecResult,
+    Features,
     Filesystem,
+    HandlerFeatures,
     Image,
     Login,
     Namespace,
@@ -86,6 +88,9 @@ class SimulatedRuntime:
 
     async def conditions(self) -> Sequence[Condition]:
         return [Condition("RuntimeReady", True, "", ""), Condition("NetworkReady", True, "", "")]
+
+    async def features(self) -> Features:
+        return Features({"": HandlerFeatures(recursive_read_only=True, user_namespaces=True)}, True)
 
     async def run_sandbox(self, config: SandboxConfig, handler: str = "") -> str:
         number = next(self._numbers)

@@ -10,6 +10,9 @@ from navarch.node.runtime.base import (
     ContainerConfig,
     ContainerStats,
     ContainerStatus,
+    Features,
+    HandlerFeatures,
+    IDRange,
     Image,
     Login,
     Mount,
@@ -72,7 +75,20 @@ def _namespaces(namespaces: Namespaces) -> Any:
         pid=_NAMESPACES[namespaces.processes],
         ipc=_NAMESPACES[namespaces.ipc],
         target_id=namespaces.target_id,
+        userns_options=_users(namespaces.users),
     )
+
+
+def _users(users: IDRange | None) -> Any:
+    """None: those of the node."""
+    if users is None:
+        return None
+    mappings = _mappings(users)
+    return cri.UserNamespace(mode=cri.POD, uids=mappings, gids=mappings)
+
+
+def _mappings(users: IDRange | None) -> list[Any]:
+    return [] if users is None else [cri.IDMapping(host_id=users.first, container_id=0, length=users.length)]
 
 
 def _profile(profile: Profile) -> Any:
@@ -164,6 +180,9 @@ def container_message(config: ContainerConfig) -> Any:
             readonly=mount.read_only,
             recursive_read_only=mount.recursive_read_only,
             propagation=_PROPAGATIONS[mount.propagation],
+            # Files belong to the same users inside as outside.
+            uidMappings=_mappings(security.namespaces.users),
+            gidMappings=_mappings(security.namespaces.users),
         )
     for device in config.devices:
         result.devices.add(
@@ -201,6 +220,15 @@ def sandbox_of(message: Any) -> Sandbox:
     )
 
 
+def features_of(message: Any) -> Features:
+    """From the answer to Status."""
+    handlers = {
+        one.name: HandlerFeatures(one.features.recursive_read_only_mounts, one.features.user_namespaces)
+        for one in message.runtime_handlers
+    }
+    return Features(handlers, message.features.supplemental_groups_policy)
+
+
 def container_of(message: Any) -> Container:
     return Container(
         id=message.id,
@@ -229,7 +257,10 @@ def status_of(message: Any) -> ContainerStatus:
         image_ref=message.image_ref,
         labels=dict(message.labels),
         annotations=dict(message.annotations),
-        mounts=tuple(Mount(mount.container_path, mount.host_path, mount.readonly) for mount in message.mounts),
+        mounts=tuple(
+            Mount(mount.container_path, mount.host_path, mount.readonly, mount.recursive_read_only)
+            for mount in message.mounts
+        ),
         log_path=message.log_path,
     )
 

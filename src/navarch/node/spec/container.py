@@ -26,6 +26,7 @@ from navarch.node.runtime.base import (
     RESTART_COUNT,
     ContainerConfig,
     Device,
+    IDRange,
     Image,
     Mount,
     Propagation,
@@ -57,7 +58,8 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class ContainerInputs:
-    """All that a container's configuration is made of; `attempt` is its restart count."""
+    """All that a container's configuration is made of; `attempt` is its restart count, `users` are those of its user
+    namespace, `recursive_read_only` says whether the runtime can mount so."""
 
     pod: Obj
     container: Obj
@@ -68,6 +70,8 @@ class ContainerInputs:
     facts: PodFacts
     node: NodeFacts
     target_id: str = ""
+    users: IDRange | None = None
+    recursive_read_only: bool = False
 
 
 def container_config(inputs: ContainerInputs, config: KubeletConfig) -> ContainerConfig:
@@ -101,7 +105,14 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
         resources=container_resources(
             pod, container, memory_capacity=inputs.node.memory_capacity, unified=inputs.node.unified_cgroups
         ),
-        security=container_security(pod, container, inputs.image, seccomp=config.seccomp, target_id=inputs.target_id),
+        security=container_security(
+            pod,
+            container,
+            inputs.image,
+            seccomp=config.seccomp,
+            users=inputs.users,
+            target_id=inputs.target_id,
+        ),
         mounts=tuple(_mounts(inputs, config)),
         devices=tuple(_devices(inputs)),
     )
@@ -199,6 +210,16 @@ def _mount(mount: Obj, inputs: ContainerInputs, place: Path) -> Mount:
         container_path=path if path.startswith("/") else f"/{path}",
         host_path=str(host),
         read_only=bool(mount.get("readOnly")) or _is_read_only(inputs.pod, mount["name"]),
-        recursive_read_only=mount.get("recursiveReadOnly") == "Enabled",
+        recursive_read_only=_recursive(mount, supported=inputs.recursive_read_only),
         propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
     )
+
+
+def _recursive(mount: Obj, *, supported: bool) -> bool:
+    """Whether a mount is read-only with all that is mounted below it."""
+    stated = mount.get("recursiveReadOnly") if mount.get("readOnly") else None
+    if stated == "Enabled" and not supported:
+        raise ConfigError(
+            f'volume "{mount["name"]}" requested recursive read-only mode, but it is not supported by the runtime'
+        )
+    return supported and stated in ("Enabled", "IfPossible")

@@ -12,6 +12,7 @@ from navarch.node.runtime.base import (
     POD_NAME,
     POD_NAMESPACE,
     POD_UID,
+    IDRange,
     PortMapping,
     Resources,
     SandboxConfig,
@@ -26,8 +27,11 @@ def pod_labels(pod: Obj) -> dict[str, str]:
     return {POD_NAME: metadata["name"], POD_NAMESPACE: metadata["namespace"], POD_UID: metadata["uid"]}
 
 
-def sandbox_config(pod: Obj, attempt: int, resolver: Resolver, config: KubeletConfig) -> SandboxConfig:
-    """The configuration of the sandbox's `attempt`; containers are created with the same one."""
+def sandbox_config(
+    pod: Obj, attempt: int, resolver: Resolver, config: KubeletConfig, users: IDRange | None = None
+) -> SandboxConfig:
+    """The configuration of the sandbox's `attempt`; containers are created with the same one. `users` are those of the
+    pod's user namespace."""
     metadata = pod["metadata"]
     requests, cpu_limit, memory_limit = pod_totals(pod)
     return SandboxConfig(
@@ -44,7 +48,7 @@ def sandbox_config(pod: Obj, attempt: int, resolver: Resolver, config: KubeletCo
         labels={**labels_of(pod), **pod_labels(pod)},
         annotations={**annotations_of(pod), GRACE_PERIOD: str(podspec.grace_period_s(pod))},
         cgroup_parent=cgroup_parent(pod, config),
-        security=sandbox_security(pod),
+        security=sandbox_security(pod, users),
         sysctls={
             entry["name"].replace("/", "."): entry["value"]
             for entry in (pod["spec"].get("securityContext") or {}).get("sysctls") or []

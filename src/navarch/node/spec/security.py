@@ -9,7 +9,7 @@ from navarch.api.meta import Obj
 from navarch.kinds.core.sysctls import SAFE_SYSCTLS
 from navarch.node import podspec
 from navarch.node.podspec import ConfigError
-from navarch.node.runtime.base import Image, Namespace, Namespaces, Profile, Security, SELinux
+from navarch.node.runtime.base import IDRange, Image, Namespace, Namespaces, Profile, Security, SELinux
 
 _MASKED_PATHS: Final = (
     "/proc/asound",
@@ -38,7 +38,12 @@ def forbidden_sysctl(pod: Obj) -> str:
     return ""
 
 
-def namespaces(pod: Obj, *, target_id: str = "") -> Namespaces:
+def has_user_namespace(pod: Obj) -> bool:
+    """Whether the pod's users are to be others than the host's."""
+    return pod["spec"].get("hostUsers") is False
+
+
+def namespaces(pod: Obj, users: IDRange | None, *, target_id: str = "") -> Namespaces:
     """Which namespaces a pod's containers share; `target_id` joins another container's processes (kubectl debug)."""
     spec = pod["spec"]
     processes = Namespace.CONTAINER
@@ -53,6 +58,7 @@ def namespaces(pod: Obj, *, target_id: str = "") -> Namespaces:
         processes=processes,
         ipc=Namespace.NODE if spec.get("hostIPC") else Namespace.POD,
         target_id=target_id if processes is Namespace.TARGET else "",
+        users=users,
     )
 
 
@@ -65,6 +71,19 @@ def _profile(stated: Obj | None, directory: Path | None) -> Profile:
     return Profile("RuntimeDefault" if kind == "RuntimeDefault" else "Unconfined")
 
 
+def wants_apparmor(pod: Obj) -> bool:
+    """Whether a container is to be confined by AppArmor."""
+    profiles = (podspec.merged_security(pod, one, "appArmorProfile") for one in podspec.all_containers(pod))
+    return any(profile and profile.get("type") != "Unconfined" for profile in profiles)
+
+
+def apparmor_is_enabled() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
+
+
 def supplemental_groups(pod: Obj) -> tuple[int, ...]:
     context = pod["spec"].get("securityContext") or {}
     groups = list(context.get("supplementalGroups") or [])
@@ -73,18 +92,19 @@ def supplemental_groups(pod: Obj) -> tuple[int, ...]:
     return tuple(groups)
 
 
-def _strict_groups(pod: Obj) -> bool:
+def strict_groups(pod: Obj) -> bool:
+    """Whether only the groups that the pod names are to count."""
     return bool((pod["spec"].get("securityContext") or {}).get("supplementalGroupsPolicy") == "Strict")
 
 
-def sandbox_security(pod: Obj) -> Security:
+def sandbox_security(pod: Obj, users: IDRange | None) -> Security:
     """The sandbox's own security context; it is privileged where any container is."""
     context = pod["spec"].get("securityContext") or {}
     user = context.get("runAsUser")
     return Security(
-        namespaces=namespaces(pod),
+        namespaces=namespaces(pod, users),
         supplemental_groups=supplemental_groups(pod),
-        strict_groups=_strict_groups(pod),
+        strict_groups=strict_groups(pod),
         privileged=any(
             (container.get("securityContext") or {}).get("privileged") for container in podspec.all_containers(pod)
         ),
@@ -97,7 +117,13 @@ def sandbox_security(pod: Obj) -> Security:
 
 
 def container_security(
-    pod: Obj, container: Obj, image: Image | None, *, seccomp: Path, target_id: str = ""
+    pod: Obj,
+    container: Obj,
+    image: Image | None,
+    *,
+    seccomp: Path,
+    users: IDRange | None = None,
+    target_id: str = "",
 ) -> Security:
     """A container's security context; `image` says whose user counts where none is stated.
 
@@ -112,11 +138,11 @@ def container_security(
     privileged = bool(stated.get("privileged"))
     masked = not privileged and stated.get("procMount") != "Unmasked"
     return Security(
-        namespaces=namespaces(pod, target_id=target_id),
+        namespaces=namespaces(pod, users, target_id=target_id),
         privileged=privileged,
         read_only_root=bool(stated.get("readOnlyRootFilesystem")),
         supplemental_groups=supplemental_groups(pod),
-        strict_groups=_strict_groups(pod),
+        strict_groups=strict_groups(pod),
         no_new_privileges=stated.get("allowPrivilegeEscalation") is False,
         added_capabilities=tuple(capabilities.get("add") or ()),
         dropped_capabilities=tuple(capabilities.get("drop") or ()),
