@@ -13,6 +13,9 @@ BIN     := $(VENV)/bin
 MINUTES ?= 5
 FAST    := -m "not e2e and not containers"
 
+# Tests start hundreds of Python processes; compiling the same modules in each would take longer than the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-fast test-newest test-oldest test-pythons explore lint format lock clean distclean bench protos
 
 install: $(VENV)/.installed
@@ -24,10 +27,10 @@ $(VENV)/.installed: pyproject.toml $(wildcard locks/*.lock) tools/setup.sh tools
 demo: install
 	@$(BIN)/python tools/demo.py
 
-# First what may run side by side, then what drives clusters or measures time, one after the other.
+# First what may run side by side, then what drives clusters or measures time.
 test: install lint
 	@$(BIN)/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
-	@$(BIN)/python -m pytest -q -m "e2e or containers or alone"
+	@$(BIN)/python tools/cluster_tests.py
 
 test-fast: install
 	@$(BIN)/python -m pytest -q $(FAST)
@@ -36,7 +39,7 @@ test-fast: install
 test-newest: install
 	@$(PYTHON) tools/install.py --resolution highest .venvs/newest
 	@.venvs/newest/bin/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
-	@.venvs/newest/bin/python -m pytest -q -m "e2e or containers or alone"
+	@.venvs/newest/bin/python tools/cluster_tests.py
 
 # The oldest of what pyproject.toml names: are the lower bounds true?
 test-oldest: install
