@@ -26,12 +26,12 @@ from wire import Connection, Target
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.http2 import frames
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.tls import tls_context
 from navarch.apiserver.user import LOOPBACK
 from navarch.client.transport import Request
 from navarch.cluster import pki
 from navarch.cluster.config import ClusterConfig
 from navarch.store.memory import MemoryStore
+from navarch.tls import tls_context
 
 WAYS = ("HTTP/1.1", "HTTP/2")
 IN_FLIGHT = 32

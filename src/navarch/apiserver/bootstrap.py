@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth import bootstrap as rbac
+from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.auth.roles import AUTOUPDATE
 from navarch.apiserver.presence import Place
 from navarch.apiserver.server import ApiServer
@@ -56,7 +57,7 @@ class BootstrapConfig:
     client_ca: str = ""
     # By whose certificates, and under which names, this server speaks for others to extension API servers.
     front_proxy_ca: str = ""
-    front_proxy_names: tuple[str, ...] = ()
+    front_proxy_headers: ProxyHeaders = field(default_factory=ProxyHeaders)
     # ConfigMaps by which machines that join learn about the cluster.
     told_to_nodes: tuple[Obj, ...] = ()
 
@@ -182,13 +183,17 @@ def _client_ca(config: BootstrapConfig) -> Iterable[tuple[Resource, Obj]]:
         metadata = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
         data = {"client-ca-file": config.client_ca}
         if config.front_proxy_ca:
-            data |= {
-                "requestheader-allowed-names": json.dumps(list(config.front_proxy_names), separators=(",", ":")),
-                "requestheader-client-ca-file": config.front_proxy_ca,
-                "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
-                "requestheader-group-headers": '["X-Remote-Group"]',
-                "requestheader-username-headers": '["X-Remote-User"]',
+            headers = config.front_proxy_headers
+            lists = {
+                "allowed-names": headers.allowed,
+                "extra-headers-prefix": headers.extra_prefix,
+                "group-headers": headers.group,
+                "username-headers": headers.username,
             }
+            if headers.uid:
+                lists["uid-headers"] = headers.uid
+            data |= {f"requestheader-{name}": json.dumps(each, separators=(",", ":")) for name, each in lists.items()}
+            data["requestheader-client-ca-file"] = config.front_proxy_ca
         yield resources.CONFIG_MAPS, {"metadata": metadata, "data": data}
 
 

@@ -26,12 +26,12 @@ from navarch.api.memo import memo
 from navarch.apiserver import web
 from navarch.apiserver.bodies import Bodies
 from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.impersonation import BETWEEN, PREFIX
+from navarch.apiserver.impersonation import BETWEEN, NAMING
 from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
-from navarch.apiserver.tls import peer_certificate
 from navarch.client.transport import Request, Response
 from navarch.numbers import is_digits
+from navarch.tls import peer_certificate
 
 # Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
 Answer = Callable[[Request, bytes | None], Awaitable[Response]]
@@ -95,9 +95,9 @@ def _headers_of(block: bytes) -> _Headers | None:
 
 
 def together(name: str, before: str, value: str) -> str:
-    """One value for a header that was sent more than once. Who is impersonated may have commas in his groups' names:
-    those are kept apart by what no header contains."""
-    return f"{before}{BETWEEN if name.startswith(PREFIX) else ', '}{value}"
+    """One value for a header that was sent more than once. Who is impersonated, or named by a front proxy, may have
+    commas in his groups' names: those are kept apart by what no header contains."""
+    return f"{before}{BETWEEN if name.startswith(NAMING) else ', '}{value}"
 
 
 @memo(1024, 1024)

@@ -27,9 +27,9 @@ from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.tls import peer_certificate
 from navarch.apiserver.tunnel import Tunnel, join
 from navarch.client.transport import Request, Response
+from navarch.tls import peer_certificate
 
 log = logging.getLogger(__name__)
 

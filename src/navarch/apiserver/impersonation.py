@@ -15,7 +15,9 @@ from navarch.apiserver.user import User
 from navarch.client.transport import Request
 
 PREFIX = "impersonate-"
-# Between the values of a header that was sent more than once.
+# Headers that name somebody: here, and where a front proxy speaks for others. They are no concern of those behind.
+NAMING = (PREFIX, "x-remote-")
+# Between the values of such a header that was sent more than once.
 BETWEEN = "\n"
 _EXTRA = "impersonate-extra-"
 _SERVICE_ACCOUNT = "system:serviceaccount:"

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from navarch.api.errors import unavailable
 from navarch.apiserver.handlers.targets import Target
+from navarch.apiserver.impersonation import NAMING
 from navarch.client.transport import Request, Response
 from navarch.client.upgrade import IDLE_S, NoAnswer, pump, switch
 
 _DROPPED = frozenset({"host", "authorization", "content-length", "transfer-encoding"})
 # Whom the request counts as has been settled here; what a backend of ours would make of it is another matter.
-IMPERSONATION = "impersonate-"
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ async def open_tunnel(
 def _headers(headers: Iterable[tuple[str, str]], target: Target) -> Iterator[str]:
     yield f"Host: {target.authority}"
     for name, value in headers:
-        if name not in _DROPPED and not name.startswith(IMPERSONATION):
+        if name not in _DROPPED and not name.startswith(NAMING):
             yield f"{name}: {value}"
 
 

@@ -42,6 +42,7 @@ from navarch.apiserver.auth.bootstrap_tokens import BootstrapTokens
 from navarch.apiserver.auth.jwt_issuers import JWTIssuers
 from navarch.apiserver.auth.node import NodeAuthorizer
 from navarch.apiserver.auth.node_graph import NodeGraph
+from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.auth.rbac import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, RBACAuthorizer
 from navarch.apiserver.auth.token_webhook import TokenWebhook
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
@@ -155,15 +156,15 @@ def flags_of(settings: ServerSettings) -> dict[str, str]:
 
 
 def bootstrap_config(settings: ServerSettings) -> BootstrapConfig:
-    proxy = settings.front_proxy
+    proxies = settings.front_proxies
     return BootstrapConfig(
         advertise_address=settings.advertise_address,
         port=settings.port,
         service_address=settings.service_address,
         service_cidr=settings.service_cidr,
         client_ca=settings.client_ca.read_text() if settings.client_ca is not None else "",
-        front_proxy_ca=proxy.ca.read_text() if proxy is not None else "",
-        front_proxy_names=proxy.names if proxy is not None else (),
+        front_proxy_ca=proxies.ca.read_text() if proxies is not None else "",
+        front_proxy_headers=proxies.headers if proxies is not None else ProxyHeaders(),
     )
 
 
@@ -351,6 +352,7 @@ def _authenticator(
         sources=sources,
         clock=world,
         certificate_uids=features.on("AllowParsingUserUIDFromCertAuth"),
+        proxies=settings.front_proxies.headers if settings.front_proxies is not None else None,
     )
 
 

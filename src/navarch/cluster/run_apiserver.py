@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.invitation import told_to_nodes
@@ -19,6 +18,7 @@ from navarch.cluster.listening import listen
 from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
 from navarch.store.base import Lost
+from navarch.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,14 @@ async def run(config: ClusterConfig) -> None:
     front = HTTPFront(server, streams=settings.http2_streams, goaway_chance=settings.goaway_chance)
     pki = config.pki
     protocols = PROTOCOLS if settings.http2 else HTTP1_ONLY
-    tls = tls_context(pki / "apiserver.crt", pki / "apiserver.key", pki / "ca.crt", protocols)
+    proxies = settings.front_proxies
+    tls = tls_context(
+        pki / "apiserver.crt",
+        pki / "apiserver.key",
+        pki / "ca.crt",
+        protocols,
+        front_proxy_ca=proxies.ca if proxies is not None else None,
+    )
     await front.serve(_handed_over() or listen(config.listen_addresses, config.port), tls)
     log.info("serving Kubernetes v%s on %s", config.kubernetes_version, config.server_url)
     try:

@@ -12,6 +12,7 @@ from typing import Final
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.auth.jwt_issuers import Issuer
+from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.flowcontrol.control import READING, WRITING
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
@@ -31,12 +32,18 @@ class KubeletAccess:
 
 @dataclass(frozen=True, slots=True)
 class FrontProxy:
-    """As whom the API server speaks for others to those behind it, who know it by its CA and one of the names."""
+    """As whom the API server speaks for others to those behind it."""
 
-    ca: Path
-    names: tuple[str, ...]
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FrontProxies:
+    """Who may speak for others, to this server and to those behind it: whom this CA has signed, in these headers."""
+
+    ca: Path
+    headers: ProxyHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class ServerSettings:
     jwks_uri: str = ""
     kubelets: KubeletAccess | None = None
     front_proxy: FrontProxy | None = None
+    front_proxies: FrontProxies | None = None
     static_tokens: Mapping[str, User] = field(default_factory=dict)
     anonymous: bool = True
     # Issuers of tokens, and where anonymous requests may go.
@@ -169,12 +177,8 @@ def settings_of(config: ClusterConfig) -> ServerSettings:
         kubelets=KubeletAccess(
             pki / "ca.crt", pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key"
         ),
-        front_proxy=FrontProxy(
-            pki / f"{FRONT_PROXY_CA}.crt",
-            (FRONT_PROXY_NAME,),
-            pki / f"{FRONT_PROXY_CLIENT}.crt",
-            pki / f"{FRONT_PROXY_CLIENT}.key",
-        ),
+        front_proxy=FrontProxy(pki / f"{FRONT_PROXY_CLIENT}.crt", pki / f"{FRONT_PROXY_CLIENT}.key"),
+        front_proxies=FrontProxies(pki / f"{FRONT_PROXY_CA}.crt", ProxyHeaders(allowed=(FRONT_PROXY_NAME,))),
         node_ports=range(first, last + 1),
         cluster_dns=config.cluster_dns,
         bootstrap_tokens=True,

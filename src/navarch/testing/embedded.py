@@ -20,7 +20,6 @@ from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.tls import tls_context
 from navarch.apiserver.user import User
 from navarch.client.base import Client
 from navarch.client.informer import Informers
@@ -36,6 +35,7 @@ from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
+from navarch.tls import tls_context
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ import pytest
 
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.http2 import connection as http2
-from navarch.apiserver.tls import HTTP1_ONLY, tls_context
 from navarch.cli.kubectl import find_kubectl
 from navarch.testing.embedded import EmbeddedCluster
+from navarch.tls import HTTP1_ONLY, tls_context
 from tests.apiserver.conftest import CONFIG_MAPS, config_map
 
 MANIFEST = b"""

@@ -21,8 +21,9 @@ from yarl import URL
 from navarch.api.errors import StatusError
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.handlers.targets import Target
+from navarch.apiserver.impersonation import NAMING
 from navarch.apiserver.relaying import chunks_of
-from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
+from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined, os_words
 from navarch.apiserver.webhooks.services import NowhereError, Services
@@ -49,7 +50,6 @@ _HOP_BY_HOP: Final = frozenset(
 )
 # What this server says of each answer itself.
 _OURS: Final = frozenset({"cache-control", "date"})
-_IDENTITY: Final = ("x-remote-user", "x-remote-group", "x-remote-uid", "x-remote-extra-")
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -211,7 +211,7 @@ def _context(bundle: bytes, *, insecure: bool) -> ssl.SSLContext:
 
 def _headers(request: Request, user: User) -> Iterator[tuple[str, str]]:
     for name, value in request.headers.items():
-        if name not in _HOP_BY_HOP and name != "authorization" and not name.startswith((*_IDENTITY, IMPERSONATION)):
+        if name not in _HOP_BY_HOP and name != "authorization" and not name.startswith(NAMING):
             yield name, value
     yield "X-Remote-User", _field(user.name)
     if user.uid:

@@ -12,16 +12,16 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError, unauthorized
+from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
+from navarch.tls import UNTRUSTED, ProxyCertificate
 from navarch.world import Clock, SystemClock
 
-UNTRUSTED: Final = b"untrusted"
-"""Stands for a client certificate that nobody here has signed."""
 _AUTHENTICATED = "system:authenticated"
 # The part of a certificate's subject that is its user's uid, and where the user says which certificate it was.
 _UID = "1.3.6.1.4.1.57683.2"
@@ -40,7 +40,7 @@ class TokenSource(Protocol):
 class ClusterAuthenticator:
     """`static_tokens` maps bearer tokens to users (Kubernetes' --token-auth-file); `sources` are asked in their order
     about tokens that are nobody's here; `anonymous_paths` are where requests without credentials may go, None for
-    everywhere."""
+    everywhere; `proxies` says how front proxies name those for whom they speak."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class ClusterAuthenticator:
         sources: Sequence[TokenSource] = (),
         clock: Clock | None = None,
         certificate_uids: bool = True,
+        proxies: ProxyHeaders | None = None,
     ) -> None:
         self._sources = tuple(sources)
         self._anonymous_paths = anonymous_paths
@@ -59,6 +60,7 @@ class ClusterAuthenticator:
         self._static = {token.encode(): user for token, user in (static_tokens or {}).items()}
         self._anonymous = anonymous
         self._certificate_uids = certificate_uids
+        self._proxies = proxies
         self._clock = clock or SystemClock()
         self._certificates: dict[bytes, _Certified] = {}
 
@@ -68,8 +70,11 @@ class ClusterAuthenticator:
         if peer_cert:
             certified = self._certified(peer_cert)
             refused = certified is None or not certified.is_valid(self._clock)
-            if certified is not None and not refused and certified.user.name:
-                return certified.user
+            if certified is not None and not refused:
+                user = self._of_certificate(request, peer_cert, certified.user)
+                if user.name:
+                    return user
+                refused = isinstance(peer_cert, ProxyCertificate)
         header = request.headers.get("authorization", "")
         if not header:
             token = _websocket_token(request)
@@ -85,6 +90,15 @@ class ClusterAuthenticator:
         if scheme.lower() != "bearer" or not token.strip():
             raise unauthorized()
         return (await self.review_token(token.strip(), ()))[0]
+
+    def _of_certificate(self, request: Request, peer_cert: Mapping[str, Any] | bytes, owner: User) -> User:
+        """Its owner, or for whom the owner speaks as a front proxy; without a name where it is nobody's here."""
+        if not isinstance(peer_cert, ProxyCertificate):
+            return owner
+        spoken_for = self._proxies.read(request, owner.name) if self._proxies is not None else None
+        if spoken_for is not None:
+            return _with_group(spoken_for)
+        return owner if peer_cert.of_client else User("", ())
 
     async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
         """Raises StatusError 401."""

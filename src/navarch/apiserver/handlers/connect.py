@@ -31,8 +31,9 @@ from navarch.apiserver.handlers.targets import (
     refuse_simulated,
     service_target,
 )
+from navarch.apiserver.impersonation import NAMING
 from navarch.apiserver.relaying import chunks_of
-from navarch.apiserver.tunnel import IMPERSONATION, open_tunnel
+from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.resources import NODES, PODS
@@ -228,7 +229,7 @@ class Connect:
         headers = {
             name: value
             for name, value in request.headers.items()
-            if name not in _HOP_BY_HOP and not name.startswith(IMPERSONATION)
+            if name not in _HOP_BY_HOP and not name.startswith(NAMING)
         }
         headers.update(more)
         try:

@@ -33,9 +33,9 @@ from navarch.apiserver.http2.receiving import FRAME_LIMIT, Receiver
 from navarch.apiserver.http2.sending import Gone, Sender, Stream, wake
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces
-from navarch.apiserver.tls import peer_certificate
 from navarch.apiserver.tunnel import Tunnel
 from navarch.client.transport import Request, Response
+from navarch.tls import peer_certificate
 
 # Streams at a time of one connection, unless a flag says otherwise.
 STREAMS: Final = 100

@@ -38,8 +38,9 @@ _EFFECTIVE: Final[Mapping[str, str]] = {
     """,
     LIST: """
         api-audiences authorization-mode disable-admission-plugins enable-admission-plugins etcd-servers feature-gates
-        oidc-required-claim oidc-signing-algs requestheader-allowed-names runtime-config service-account-issuer
-        service-account-key-file
+        oidc-required-claim oidc-signing-algs requestheader-allowed-names requestheader-extra-headers-prefix
+        requestheader-group-headers requestheader-uid-headers requestheader-username-headers runtime-config
+        service-account-issuer service-account-key-file
     """,
 }
 _IDLE: Final[Mapping[str, str]] = {
@@ -78,8 +79,7 @@ _IDLE: Final[Mapping[str, str]] = {
     LIST: """
         admission-control allow-metric-labels cors-allowed-origins disabled-metrics emulated-version
         etcd-servers-overrides kubelet-preferred-address-types min-compatibility-version
-        requestheader-extra-headers-prefix requestheader-group-headers requestheader-uid-headers
-        requestheader-username-headers strict-transport-security-directives tls-cipher-suites
+        strict-transport-security-directives tls-cipher-suites
         tls-curve-preferences tls-sni-cert-key watch-cache-sizes
     """,
 }

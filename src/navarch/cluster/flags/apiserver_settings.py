@@ -17,6 +17,7 @@ from typing import Any, Final
 from navarch.apiserver.audit.log import LogSettings
 from navarch.apiserver.auth.jwt_issuers import From, Issuer
 from navarch.apiserver.auth.outbound import trusting
+from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.user import User
 from navarch.cluster.config import host_address
 from navarch.cluster.flags.apiserver_flags import FLAGS
@@ -25,6 +26,7 @@ from navarch.cluster.settings import (
     AccessWebhookFile,
     AuditSettings,
     AuditWebhookFile,
+    FrontProxies,
     FrontProxy,
     KubeletAccess,
     ServerSettings,
@@ -197,13 +199,18 @@ def changed(settings: ServerSettings, flags: Flags) -> ServerSettings:
             flags.seconds("authorization-webhook-cache-authorized-ttl", 300.0),
             flags.seconds("authorization-webhook-cache-unauthorized-ttl", 30.0),
         )
-    if flags.text("proxy-client-cert-file") and flags.text("requestheader-client-ca-file"):
-        changes["front_proxy"] = FrontProxy(
-            Path(flags.text("requestheader-client-ca-file")),
-            flags.texts("requestheader-allowed-names"),
-            Path(flags.text("proxy-client-cert-file")),
-            Path(flags.text("proxy-client-key-file")),
+    if flags.text("proxy-client-cert-file"):
+        files = Path(flags.text("proxy-client-cert-file")), Path(flags.text("proxy-client-key-file"))
+        changes["front_proxy"] = FrontProxy(*files)
+    if flags.text("requestheader-client-ca-file"):
+        headers = ProxyHeaders(
+            allowed=flags.texts("requestheader-allowed-names"),
+            username=flags.texts("requestheader-username-headers"),
+            group=flags.texts("requestheader-group-headers"),
+            extra_prefix=flags.texts("requestheader-extra-headers-prefix"),
+            uid=flags.texts("requestheader-uid-headers"),
         )
+        changes["front_proxies"] = FrontProxies(Path(flags.text("requestheader-client-ca-file")), headers)
     if flags.text("audit-policy-file"):
         changes["audit"] = _audit(flags)
     return replace(settings, **changes)

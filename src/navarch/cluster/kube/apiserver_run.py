@@ -15,7 +15,6 @@ from urllib.parse import urlencode, urlsplit
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
-from navarch.apiserver.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.apiserver.user import User
 from navarch.cluster.assembly import assemble, attach, bootstrap_config
 from navarch.cluster.flags.apiserver_settings import KubeApiServer
@@ -23,6 +22,7 @@ from navarch.cluster.kube.environment import controllers_wanted, kubernetes_vers
 from navarch.cluster.listening import listen
 from navarch.cluster.settings import ServerSettings
 from navarch.store.base import Store
+from navarch.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 from navarch.world import RealWorld, World
 
 log = logging.getLogger("kube-apiserver")
@@ -42,7 +42,8 @@ async def run(settings: KubeApiServer) -> None:
     await bootstrap(server, bootstrap_config(told))
     front = HTTPFront(server, streams=told.http2_streams, goaway_chance=told.goaway_chance)
     protocols = PROTOCOLS if told.http2 else HTTP1_ONLY
-    tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca, protocols)
+    proxies = told.front_proxies.ca if told.front_proxies is not None else None
+    tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca, protocols, front_proxy_ca=proxies)
     await front.serve(listen([settings.bind_address], told.port), tls)
     log.info("serving Kubernetes v%s on %s:%s", told.kubernetes_version, settings.bind_address, told.port)
     try:

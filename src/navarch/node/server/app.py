@@ -27,6 +27,7 @@ from navarch.node.server import streaming
 from navarch.node.server.auth import Guard
 from navarch.node.server.stats import Statistics
 from navarch.numbers import integer_or
+from navarch.tls import HTTP1_ONLY, tls_context
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
@@ -101,14 +102,9 @@ class KubeletServer:
         config = self._parts.config
         if config.serving_cert is None or config.serving_key is None:
             return None
-        context = self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(config.serving_cert, config.serving_key)
-        if config.client_ca is not None:
-            context.load_verify_locations(config.client_ca)
-            # A caller may come with a token instead of a certificate.
-            context.verify_mode = ssl.CERT_OPTIONAL
-        return context
+        # A caller may come with a token instead of a certificate.
+        self._context = tls_context(config.serving_cert, config.serving_key, config.client_ca, HTTP1_ONLY)
+        return self._context
 
     def certificate_changed(self) -> None:
         """Show new connections the certificate that is in the files now."""

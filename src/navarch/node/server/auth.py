@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
@@ -12,11 +13,13 @@ from aiohttp import web
 from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+from navarch.tls import UNTRUSTED, peer_certificate
 from navarch.world import Clock
 
 _MASTERS: Final = "system:masters"
 _API_SERVER: Final = "system:apiserver"
 _KEEP: Final = timedelta(minutes=1)
+_KEPT_MAX: Final = 1024
 _VERBS: Final = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _ENTERING: Final = ("/exec/", "/attach/", "/portForward/", "/run/")
 
@@ -31,15 +34,39 @@ class _Answer(NamedTuple):
     until: datetime
 
 
-def caller_of_certificate(request: web.Request) -> Caller | None:
-    """The subject of the client certificate that TLS has verified."""
-    certificate = request.transport.get_extra_info("peercert") if request.transport else None
-    if not certificate:
+class _Certified(NamedTuple):
+    """Whom a certificate names, and from when until when."""
+
+    caller: Caller
+    begins: datetime
+    ends: datetime
+
+
+def caller_of_certificate(request: web.Request, now: datetime) -> Caller | None:
+    """The subject of the client certificate that TLS has verified, if it is valid now."""
+    shown = peer_certificate(request.transport)
+    certified = _certified(shown) if shown is not None and shown is not UNTRUSTED else None
+    if certified is None or not certified.begins <= now <= certified.ends:
         return None
-    fields = [pair for part in certificate.get("subject", ()) for pair in part]
-    name = next((value for key, value in fields if key == "commonName"), "")
-    groups = tuple(value for key, value in fields if key == "organizationName")
-    return Caller(name, groups) if name else None
+    return certified.caller if certified.caller.name else None
+
+
+@lru_cache(maxsize=64)
+def _certified(der: bytes) -> _Certified | None:
+    """None for one that cannot be read."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except ValueError:
+        return None
+    common, organizations = (
+        tuple(str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid))
+        for oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME)
+    )
+    caller = Caller(common[0] if common else "", organizations)
+    return _Certified(caller, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def subresource_of(path: str) -> Sequence[str]:
@@ -77,7 +104,7 @@ class Guard:
 
     async def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a caller that may not; None for one that may."""
-        caller = caller_of_certificate(request) or await self._caller_of_token(request)
+        caller = caller_of_certificate(request, self._clock.now()) or await self._caller_of_token(request)
         if caller is None:
             return web.Response(status=401, text="Unauthorized")
         if caller.name == _API_SERVER or _MASTERS in caller.groups:
@@ -139,6 +166,6 @@ class Guard:
         return kept if kept is not None and self._clock.now() < kept.until else None
 
     def _keep(self, value: Any, *key: str) -> None:
-        now = self._clock.now()
-        self._kept = {old: answer for old, answer in self._kept.items() if now < answer.until}
-        self._kept[key] = _Answer(value, now + _KEEP)
+        if len(self._kept) >= _KEPT_MAX:
+            self._kept.clear()
+        self._kept[key] = _Answer(value, self._clock.now() + _KEEP)

@@ -1,17 +1,20 @@
-"""TLS for the API server: a client's certificate that is no good is answered with 401, not with a closed connection.
+"""TLS for servers: a client's certificate that is no good is answered with 401, not with a closed connection.
 
 `ssl` ends the handshake where a certificate does not verify, before there is anybody to tell. So two things are moved:
 
-- Whether it is valid today is asked by the authenticator at each request, as Kubernetes does, not in the handshake.
+- Whether it is valid today is asked of the certificate at each request, as Kubernetes does, not in the handshake.
 - One that nobody here has signed is let through the handshake by a context of its own, in which that certificate alone
   is trusted, and which marks the connection: its certificate counts as `UNTRUSTED` and names nobody. To learn of it in
   time, the strict context looks at the messages of the handshake (`_msg_callback`, which CPython has for debugging; a
   test pins it). Where a Python has it not, such a client's connection is closed; so is that of a client that shows a
   forgery together with the certificate of the CA that it says has signed it.
 
-Invariant: a certificate names somebody only where OpenSSL itself has verified it against the cluster's CA on this very
-connection: what is looked at in the messages only ever takes that away. After the handshake nothing is looked at any
-more, so that a request costs what it did.
+The same look tells apart whose CA has signed it: that of clients, or that of front proxies, who speak for others
+(`ProxyCertificate`). Each has a context that trusts its CA alone.
+
+Invariant: a certificate names somebody only where OpenSSL itself has verified it against that CA on this very
+connection: what is looked at in the messages only chooses what OpenSSL is to trust. After the handshake nothing is
+looked at any more, so that a request costs what it did.
 """
 
 from __future__ import annotations
@@ -22,9 +25,7 @@ import ssl
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from navarch.apiserver.auth.authenticator import UNTRUSTED
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -42,48 +43,96 @@ _CHAIN_MAX: Final = 5
 PROTOCOLS: Final = ("h2", "http/1.1")
 HTTP1_ONLY: Final = ("http/1.1",)
 
+UNTRUSTED: Final = b"untrusted"
+"""Stands for a client certificate that nobody here has signed."""
+
+
+class ProxyCertificate(bytes):
+    """In DER form, one that the CA of front proxies has signed; `of_client` where the CA of clients has, too."""
+
+    of_client: bool = False
+
 
 class _StrangersContext(ssl.SSLContext):
     """Marks the connections of those whose certificate nobody here has signed."""
 
 
 class _KnownContext(ssl.SSLContext):
-    """Trusts the cluster's CA and nobody else."""
+    """Trusts its authorities and nobody else. Who is verified by it is one of `clients`, of front `proxies` or both;
+    `proxy_authorities` are those that front proxies are to be verified by."""
 
-    authority: x509.Certificate
+    authorities: tuple[x509.Certificate, ...] = ()
+    proxy_authorities: tuple[x509.Certificate, ...] = ()
     protocols: Sequence[str]
+    clients: bool = True
+    proxies: bool = False
+
+
+_Context = TypeVar("_Context", bound=_KnownContext)
 
 
 class _StrictContext(_KnownContext):
-    """Looks at the messages of handshakes; `quiet` is the same without."""
+    """Looks at the messages of handshakes; `quiet` is the same without. `others` are for front proxies: those who are
+    nothing else, and those who are clients as well."""
 
     quiet: _KnownContext
+    others: tuple[_KnownContext, _KnownContext] | tuple[()] = ()
 
 
 def tls_context(
-    certificate: Path, key: Path, client_ca: Path | None, protocols: Sequence[str] = PROTOCOLS
+    certificate: Path,
+    key: Path,
+    client_ca: Path | None,
+    protocols: Sequence[str] = PROTOCOLS,
+    *,
+    front_proxy_ca: Path | None = None,
 ) -> ssl.SSLContext:
-    """A server context that takes client certificates of `client_ca`, if there is one, and does without them."""
-    if client_ca is None:
-        alone = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
-        alone.load_cert_chain(certificate, key)
-        _settle(alone, protocols)
+    """A server context that takes client certificates of `client_ca` and `front_proxy_ca`, bundles of one or more
+    certificates in PEM form, where they are given, and does without them.  Raises OSError, ValueError."""
+    if client_ca is None and front_proxy_ca is None:
+        alone = _filled(_KnownContext, certificate, key, protocols, ())
         alone.verify_mode = ssl.CERT_NONE
         return alone
-    context = _StrictContext(ssl.PROTOCOL_TLS_SERVER)
-    context.quiet = _KnownContext(ssl.PROTOCOL_TLS_SERVER)
     # 11 MB, which who serves in process can do without.
     from cryptography import x509
 
-    authority = x509.load_pem_x509_certificate(client_ca.read_bytes())
-    for each in (context, context.quiet):
-        each.authority = authority
-        each.protocols = protocols
-        each.load_cert_chain(certificate, key)
-        each.load_verify_locations(client_ca)
-        _settle(each, protocols)
+    authorities, proxies = (
+        tuple(x509.load_pem_x509_certificates(bundle.read_bytes())) if bundle is not None else ()
+        for bundle in (client_ca, front_proxy_ca)
+    )
+    context = _filled(_StrictContext, certificate, key, protocols, authorities)
+    context.quiet = _filled(_KnownContext, certificate, key, protocols, authorities)
+    if proxies:
+        context.proxy_authorities = context.quiet.proxy_authorities = proxies
+        speakers = [_filled(_KnownContext, certificate, key, protocols, proxies) for _ in range(2)]
+        for clients, each in zip((False, True), speakers, strict=True):
+            each.clients, each.proxies = clients, True
+        context.others = (speakers[0], speakers[1])
     _look_at_messages(context)
     return context
+
+
+def _filled(
+    kind: type[_Context],
+    certificate: Path,
+    key: Path,
+    protocols: Sequence[str],
+    authorities: tuple[x509.Certificate, ...],
+) -> _Context:
+    context = kind(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.protocols = protocols
+    context.authorities = authorities
+    _settle(context, protocols)
+    if authorities:
+        context.load_verify_locations(cadata=b"".join(map(_der, authorities)))
+    return context
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _settle(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
@@ -108,9 +157,15 @@ def peer_certificate(transport: asyncio.BaseTransport | None) -> bytes | None:
     context = tls.context
     if not isinstance(context, _KnownContext):
         return UNTRUSTED
-    if tls.session_reused and not _is_ours(context.authority, (found,)):
+    client, proxy = context.clients, context.proxies
+    if tls.session_reused:
         # It was not shown on this connection, and may have been a stranger's on that one.
-        return UNTRUSTED
+        client, proxy = (_is_ours(each, (found,)) for each in (context.authorities, context.proxy_authorities))
+        if not (client or proxy):
+            return UNTRUSTED
+    if proxy:
+        found = ProxyCertificate(found)
+        found.of_client = client
     return found
 
 
@@ -134,7 +189,12 @@ def _look(tls: ssl.SSLObject, direction: str, version: int, content: int, kind: 
         return
     with contextlib.suppress(ValueError, IndexError):
         chain = _chain(data, version)
-        if chain and not _is_ours(context.authority, chain):
+        if not chain:
+            return
+        client = _is_ours(context.authorities, chain)
+        if context.others and _is_ours(context.proxy_authorities, chain):
+            tls.context = context.others[client]
+        elif not client:
             tls.context = _strangers_context(chain[0], tuple(context.protocols))
 
 
@@ -156,13 +216,13 @@ def _chain(message: bytes, version: int) -> tuple[bytes, ...]:
 
 
 @lru_cache(maxsize=256)
-def _is_ours(authority: x509.Certificate, chain: tuple[bytes, ...]) -> bool:
+def _is_ours(authorities: tuple[x509.Certificate, ...], chain: tuple[bytes, ...]) -> bool:
     """Whether it is worth while to let OpenSSL verify it."""
     from cryptography import x509
 
     current = x509.load_der_x509_certificate(chain[0])
     for der in (*chain[1:], None):
-        if _issued(authority, current):
+        if any(_issued(authority, current) for authority in authorities):
             return True
         if der is None:
             return False

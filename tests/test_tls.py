@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.tls import tls_context
 from navarch.client.resources import NAMESPACES
 from navarch.cluster import pki
 from navarch.cluster.config import ClusterConfig
 from navarch.testing.embedded import EmbeddedCluster
+from navarch.tls import tls_context
 
 UNAUTHORIZED = {
     "kind": "Status",
@@ -52,6 +52,7 @@ class Server:
         self.foreign = ClusterConfig("foreign", str(folder / "foreign"))
         for each in (self.config, self.foreign):
             pki.ensure(each)
+        self.other = self.foreign
         self.folder = folder
         self.port = 0
 
@@ -91,11 +92,22 @@ class Server:
             context.minimum_version = context.maximum_version = version
         return context
 
-    async def get(self, context: ssl.SSLContext, *, token: str = "", path: str = "/api/v1/nodes") -> tuple[int, Any]:
-        """Status and body of a request on a connection of its own."""
+    async def get(
+        self,
+        context: ssl.SSLContext,
+        *,
+        token: str = "",
+        path: str = "/api/v1/nodes",
+        more: str = "",
+        body: bytes = b"",
+    ) -> tuple[int, Any]:
+        """Status and body of a request on a connection of its own, with `more` header lines; a POST with a body."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname="localhost")
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n".encode())
+        if body:
+            more += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        start = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: localhost\r\n"
+        writer.write(f"{start}{authorization}{more}\r\n".encode() + body)
         try:
             async with asyncio.timeout(10):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -118,7 +130,14 @@ async def server(known: Server, tmp_path: Path) -> AsyncIterator[Server]:
     async with EmbeddedCluster(controllers=False) as cluster:
         front = HTTPFront(cluster.server)
         folder = made.config.pki
-        context = tls_context(folder / "apiserver.crt", folder / "apiserver.key", folder / "ca.crt")
+        # Two authorities of clients, as while one takes the other's place.
+        other = ClusterConfig("other", str(tmp_path / "other"))
+        pki.ensure(other)
+        bundle = tmp_path / "bundle.crt"
+        bundle.write_bytes((other.pki / "ca.crt").read_bytes() + (folder / "ca.crt").read_bytes())
+        proxies = folder / "front-proxy-ca.crt"
+        context = tls_context(folder / "apiserver.crt", folder / "apiserver.key", bundle, front_proxy_ca=proxies)
+        made.other = other
         made.port = await front.start("127.0.0.1", 0, context)
         await cluster.client.get(NAMESPACES, "default")
         yield made
@@ -132,6 +151,68 @@ async def test_who_has_a_good_certificate_is_known(server: Server, version: ssl.
     status, body = await server.get(server.client(files, version))
 
     assert (status, body["kind"]) == (200, "NodeList")
+
+
+async def test_each_authority_of_the_bundle_has_clients(server: Server) -> None:
+    files = server.other.pki / "admin.crt", server.other.pki / "admin.key"
+
+    assert (await server.get(server.client(files)))[0] == 200
+
+
+REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+SPOKEN_FOR = (
+    "X-Remote-User: jane\r\nX-Remote-Group: a,b\r\nX-Remote-Group: c\r\nX-Remote-Extra-Acme%2eorg%2Fteam: x\r\n"
+)
+
+
+def front_proxy(server: Server) -> tuple[Path, Path]:
+    return server.config.pki / "front-proxy-client.crt", server.config.pki / "front-proxy-client.key"
+
+
+async def who(server: Server, files: tuple[Path, Path], version: ssl.TLSVersion, more: str) -> Any:
+    """Status, and as whom the server takes the client."""
+    status, review = await server.get(server.client(files, version), path=REVIEW, more=more, body=b"{}")
+    return status, review["status"]["userInfo"] if status == 201 else {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_front_proxy_speaks_for_others(server: Server, version: ssl.TLSVersion) -> None:
+    status, user = await who(server, front_proxy(server), version, SPOKEN_FOR)
+
+    assert status == 201
+    assert user == {
+        "username": "jane",
+        "groups": ["a,b", "c", "system:authenticated"],
+        "extra": {"acme.org/team": ["x"]},
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_front_proxy_is_nobody_itself(server: Server, version: ssl.TLSVersion) -> None:
+    for more in ("", "X-Remote-Group: system:masters\r\n", "X-Remote-User: \r\n"):
+        assert (await who(server, front_proxy(server), version, more))[0] == 401
+
+
+async def test_only_names_that_are_allowed_speak_for_others(server: Server) -> None:
+    """The authority of front proxies has signed it, under another name."""
+    proxies = replace(server.config, data_dir=str(server.folder / "proxies"))
+    proxies.pki.mkdir(parents=True)
+    for kind in ("crt", "key"):
+        (proxies.pki / f"ca.{kind}").write_bytes((server.config.pki / f"front-proxy-ca.{kind}").read_bytes())
+    day = timedelta(days=1)
+    files = server.made("other", begins=-day, ends=day, signer=proxies)
+
+    assert (await who(server, files, ssl.TLSVersion.TLSv1_3, SPOKEN_FOR))[0] == 401
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_clients_cannot_speak_for_others(server: Server, version: ssl.TLSVersion) -> None:
+    files = server.config.pki / "admin.crt", server.config.pki / "admin.key"
+
+    status, user = await who(server, files, version, "X-Remote-User: jane\r\n")
+
+    assert (status, user["username"]) == (201, "kubernetes-admin")
+    assert (await server.get(server.client(None), more="X-Remote-User: kubernetes-admin\r\n"))[0] == 403
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -254,7 +335,7 @@ def test_this_python_lets_handshakes_be_looked_at() -> None:
 
 def test_what_is_no_handshake_is_no_error(tmp_path: Path) -> None:
     """Messages cut short or made up end the connection at most."""
-    from navarch.apiserver import tls
+    from navarch import tls
 
     for data in (b"", b"\x0b", b"\x0b\0\0\x05\xff", b"\x0b\0\0\x08\0\0\0\x04\0\0\xff\0", bytes(40)):
         for version in (0x0303, 0x0304):
