@@ -29,7 +29,12 @@ class Struct:
 Shape = type | ListOf | Struct
 
 TEXTS: Final = ListOf(str)
-_NAMES: Final[Mapping[type, str]] = {str: "a string", bool: "a boolean", int: "a number"}
+_NAMES: Final[Mapping[type, str]] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    dict: "an object",
+}
 
 
 class ShapeError(ValueError):

@@ -53,11 +53,14 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
-             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver", "disable"}  # fmt: skip
+             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver", "kubeletConfig",
+             "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl",
-             "runtimeConfig": "runtime_config"}  # fmt: skip
+             "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
+             "imageCredentialProviderConfig": "image_credential_provider_config",
+             "imageCredentialProviderBinDir": "image_credential_provider_bin_dir"}  # fmt: skip
     versions = settings.get("runtimeConfig")
     if isinstance(versions, dict):
         # As flags are: `{api/beta: true}` is `api/beta=true`.

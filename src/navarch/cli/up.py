@@ -34,7 +34,10 @@ from navarch.cluster.config import (
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
-_SETTINGS = ("nodes", "store", "kubernetes_version", "port", "bind_address", "static_pods", "kubeconfig", "seed")
+_SETTINGS = (
+    *("nodes", "store", "kubernetes_version", "port", "bind_address", "static_pods", "kubeconfig", "seed"),
+    *lifecycle.KUBELET_FILES,
+)
 _SUCCESSOR_S = 30.0
 _STOP_S = 60.0
 _PORT_ATTEMPTS = 4
@@ -107,6 +110,27 @@ _PORT_ATTEMPTS = 4
     metavar="PART[,…]",
     help=f"Leave embedded parts out: {', '.join(EMBEDDED)}.",
 )
+@click.option(
+    "--kubelet-config",
+    envvar="NAVARCH_KUBELET_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="The real node's kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
+)
+@click.option(
+    "--image-credential-provider-config",
+    envvar="NAVARCH_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="The kubelet's plugins for credentials of registries, as a CredentialProviderConfig.",
+)
+@click.option(
+    "--image-credential-provider-bin-dir",
+    envvar="NAVARCH_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Where these plugins are.",
+)
 @data_dir_option
 @click.option(
     "--kubeconfig",
@@ -173,6 +197,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         choosing.enter_context(planning())
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
         _check_versions(config)
+        _check_kubelet(config)
         kubeconfig.check(config)
         if options["accept_loss"]:
             _accept_loss(config)
@@ -324,6 +349,24 @@ def _check_versions(config: ClusterConfig) -> None:
         builtin(schema.load(config.kubernetes_version), parse([config.runtime_config]))
     except ValueError as error:
         raise ConfigError(f"--runtime-config: {error}") from None
+
+
+def _check_kubelet(config: ClusterConfig) -> None:
+    """Whether the kubelet can be as its files say; what they say in vain is told.  Raises ConfigError."""
+    if not config.kubelet_config:
+        return
+    from navarch.cluster.run_node import agent_config
+    from navarch.node.configuration.reading import ConfigurationError, read, warnings
+
+    if config.runtime != "containerd":
+        say(f"--kubelet-config: cluster {config.name!r} has simulated nodes, which it says nothing of.")
+    try:
+        for words in warnings(read(Path(config.kubelet_config), config.kubernetes_version)):
+            say(words)
+        if config.runtime == "containerd":
+            agent_config(config).kubelet()
+    except ConfigurationError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check(changes: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import platform
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -83,7 +84,17 @@ class EventRecorder:
         self._similar: OrderedDict[_Series, _Similar] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def event(self, obj: Obj, type: str, reason: str, message: str, *, field_path: str = "", action: str = "") -> None:
+    def event(
+        self,
+        obj: Obj,
+        type: str,
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
+        action: str = "",
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         """Report `reason` ("Scheduled") with `message` about `obj`; `type` is "Normal" or "Warning"; `field_path`
         names a part of it (`spec.containers{web}`). With an `action` ("Binding") the event is one of events.k8s.io."""
         now = self._world.now()
@@ -95,6 +106,8 @@ class EventRecorder:
         series = _Series(reference.get("uid", "") or reference.get("name", ""), field_path, type, reason)
         message = self._combined(series, message[:_MESSAGE_LIMIT], now)
         item = self._correlate(series, reference, message, now, action)
+        if annotations and isinstance(item, dict):
+            item["metadata"]["annotations"] = dict(annotations)
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:

@@ -72,6 +72,10 @@ class ClusterConfig:
     static_pods: str = ""
     # Embedded parts that are left out, with commas between (`EMBEDDED`).
     disable: str = ""
+    # Files for the real node's kubelet: its configuration, what its credential providers are, and where.
+    kubelet_config: str = ""
+    image_credential_provider_config: str = ""
+    image_credential_provider_bin_dir: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
     # `agent`: this is one node of a cluster whose API server is elsewhere, at `server`.

@@ -30,6 +30,8 @@ _SETTLE_S = 1.5
 _TAKEN_DOWN_S = 90.0
 _STRAY_GRACE_S = 10.0
 _ROUNDS = 5
+# Settings that name files of the real node's kubelet.
+KUBELET_FILES = ("kubelet_config", "image_credential_provider_config", "image_credential_provider_bin_dir")
 
 
 class StartError(Exception):
@@ -90,13 +92,22 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         )
     changeable = (
         *("nodes", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
-        *("runtime_config", "apiserver_flags", "disable"),
+        *("runtime_config", "apiserver_flags", "disable", *KUBELET_FILES),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
         kept["store"] = changes["store"]
     if ClusterState.load(existing.run).supervisor_alive:
-        for key in ("nodes", "port", "bind_address", "static_pods", "runtime_config", "apiserver_flags", "disable"):
+        for key in (
+            "nodes",
+            "port",
+            "bind_address",
+            "static_pods",
+            "runtime_config",
+            "apiserver_flags",
+            "disable",
+            *KUBELET_FILES,
+        ):
             if key in kept and kept[key] != getattr(existing, key):
                 flag = "--" + key.replace("_", "-")
                 raise ConfigError(

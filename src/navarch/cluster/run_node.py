@@ -11,6 +11,7 @@ import logging
 import ssl
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from navarch.api.errors import StatusError
 from navarch.client.base import Client
@@ -55,12 +56,19 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         network_address=config.node_ip if config.on_pod_network and not config.is_agent else "",
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,
+        kubelet_config=_path(config.kubelet_config),
+        credential_providers=_path(config.image_credential_provider_config),
+        credential_provider_bin=_path(config.image_credential_provider_bin_dir),
         serving_cert=_pair(config, _SERVING).certificate,
         serving_key=_pair(config, _SERVING).key,
         client_ca=config.pki / "ca.crt",
         node_labels=config.node_labels,
         node_taints=tuple(taint_of(text) for text in config.node_taints.split(",") if text),
     )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def taint_of(text: str) -> Mapping[str, str]:

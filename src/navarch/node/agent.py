@@ -18,7 +18,9 @@ from navarch.api.version import DEFAULT_VERSION
 from navarch.client.base import Client
 from navarch.heap import limit_arenas, trim_for_ever
 from navarch.node import cni, networking
-from navarch.node.config import KubeletConfig
+from navarch.node.config import ImagesConfig, KubeletConfig
+from navarch.node.configuration.machine import objections
+from navarch.node.configuration.reading import ConfigurationError, configured, read, warnings
 from navarch.node.containerd import (
     ContainerdPaths,
     ensure_pause_image,
@@ -67,6 +69,9 @@ class AgentConfig:
     kubernetes_version: str = DEFAULT_VERSION
     static_pod_path: Path | None = None
     static_pod_url: str = ""
+    kubelet_config: Path | None = None
+    credential_providers: Path | None = None
+    credential_provider_bin: Path | None = None
 
     @property
     def containerd(self) -> ContainerdPaths:
@@ -77,8 +82,8 @@ class AgentConfig:
         return HostNames(self.cluster, self.node_name)
 
     def kubelet(self) -> KubeletConfig:
-        """The kubelet's part."""
-        return KubeletConfig(
+        """The kubelet's part, with what its file says.  Raises ConfigurationError."""
+        config = KubeletConfig(
             node_name=self.node_name,
             data=self.data / "kubelet",
             runtime_socket=self.containerd.socket,
@@ -97,7 +102,19 @@ class AgentConfig:
             kubernetes_version=self.kubernetes_version,
             static_pod_path=self.static_pod_path,
             static_pod_url=self.static_pod_url,
+            images=ImagesConfig(
+                credential_providers=self.credential_providers, credential_provider_bin=self.credential_provider_bin
+            ),
         )
+        if self.kubelet_config is None:
+            return configured(config, None)
+        stated = read(self.kubelet_config, self.kubernetes_version)
+        for words in warnings(stated):
+            log.warning("%s", words)
+        config = configured(config, stated)
+        if against := "; ".join(objections(config)):
+            raise ConfigurationError(against)
+        return config
 
     def networking(self) -> NetworkingConfig:
         """The network's part."""

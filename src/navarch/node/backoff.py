@@ -19,7 +19,7 @@ class Backoff:
     """Delays by key. Ten minutes (twice the maximum) without failure reset a key."""
 
     def __init__(self, initial: timedelta = INITIAL, maximum: timedelta = MAXIMUM) -> None:
-        self._initial = initial
+        self._initial = min(initial, maximum)
         self._maximum = maximum
         self._entries: dict[str, _Entry] = {}
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -44,6 +45,7 @@ from navarch.node.references import APISource
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
 from navarch.node.resources.capacity import Provider
 from navarch.node.resources.manager import ResourceManager
+from navarch.node.resources.usage import DiskUsage
 from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
@@ -97,7 +99,7 @@ class Kubelet:
             client=client,
             runtime=runtime,
             observer=Observer(runtime),
-            images=ImageManager(runtime, references, world),
+            images=ImageManager(runtime, references, world, parallel_pulls=config.images.parallel_pulls),
             volumes=volumes,
             resources=ResourceManager(config, world),
             source=references,
@@ -106,7 +108,7 @@ class Kubelet:
             recorder=self.recorder,
             world=world,
             random=random,
-            backoff=Backoff(),
+            backoff=Backoff(maximum=timedelta(seconds=config.crash_back_off_s)),
             users=UserNamespaces(config),
             node=NodeFacts(memory_capacity(), has_unified_cgroups()),
             services=self.services.list,
@@ -116,6 +118,7 @@ class Kubelet:
             room=self._no_room,
             freed=self._freed,
             failures=self.failures,
+            disks=DiskUsage(world),
         )
         if volumes.csi is not None:
             self.node.volumes_in_use = volumes.csi.in_use
@@ -145,8 +148,9 @@ class Kubelet:
         with contextlib.suppress(OSError):
             self.config.manifests.mkdir(mode=0o700, exist_ok=True)
         try:
-            await self.server.start()
-            self.node.port = self.server.port
+            if self.config.serving.enabled:
+                await self.server.start()
+                self.node.port = self.server.port
             async with asyncio.TaskGroup() as tasks:
 
                 def keep(name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -168,6 +172,7 @@ class Kubelet:
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
                 keep("mirror pods", self._mirrors.run)
                 keep("sweeper", self.sweeper.run)
+                keep("log rotation", self.sweeper.rotate)
                 keep("eviction", self.evictor.run)
         finally:
             await self.pods.stop()
@@ -256,6 +261,7 @@ class Kubelet:
             {**(((found[0].get("status") or {}).get("allocatable") or {}) if found else {}), **self.node.allocatable()},
             self.node.pressures(),
             [worker.pod for worker in self.pods if worker.takes_room],
+            self.config.unsafe_sysctls,
         )
 
     # The runtime's events.
@@ -301,5 +307,6 @@ def static_sources(config: KubeletConfig, world: World) -> list[PodSource]:
     sources: list[PodSource] = [FilePods(config.manifests, name, world, look_every_s=config.static_pod_check_s)]
     if config.static_pod_url:
         period_s = config.static_pod_url_check_s
-        sources.append(URLPods(config.static_pod_url, name, world, look_every_s=period_s))
+        headers = {name: ", ".join(values) for name, values in config.static_pod_headers.items()}
+        sources.append(URLPods(config.static_pod_url, name, world, look_every_s=period_s, headers=headers))
     return sources

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from navarch.node.engine import gc
+from navarch.node.config import ImagesConfig
 from navarch.node.images.archives import LayerFile, Platform, host_architecture, load_image, write_image
 from tests.node.conftest import Node
 from tests.node.engine.test_pods import sh
@@ -31,13 +30,13 @@ async def test_a_long_log_is_rotated_and_goes_on(node: Node) -> None:
     assert "line 1\n" not in (await get(node, "/containerLogs/default/talk/c"))[1]
 
 
-async def test_only_unused_images_are_removed(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_unused_images_are_removed(node: Node, tmp_path: Path) -> None:
     archive = tmp_path / "spare.tar"
     write_image(archive, "navarch.local/spare:1", [Platform(host_architecture(), [LayerFile("f", b"x" * 1000)])])
     await load_image(node.config.runtime_socket, archive)
     await node.pod("user", containers=[sh("sleep 1000")])
     await node.ready("user")
-    monkeypatch.setattr(gc, "_MIN_IMAGE_AGE", timedelta(0))
+    node.kubelet.parts.config = replace(node.config, images=ImagesConfig(min_age_s=0))
 
     async def tags() -> set[str]:
         return {tag for image in await node.runtime.list_images() for tag in image.tags}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from navarch.node.resources.pressure import Pressure
 from tests.node.conftest import BUSYBOX, Node
+from tests.node.engine.test_eviction import EVER_SHORT
 
 pytestmark = pytest.mark.containers
 
@@ -606,10 +609,12 @@ async def test_a_pod_is_evicted_when_memory_runs_short(node: Node) -> None:
     await node.pod("high", containers=[sh("sleep 1000")], priorityClassName="b")
     await node.ready("low")
     await node.ready("high")
-    node.kubelet.node.pressure.memory_available = lambda: 0  # type: ignore[method-assign]
+    usual = node.kubelet.node.pressure
+    node.kubelet.node.pressure = Pressure(EVER_SHORT, node.kubelet.parts.clock)
 
     await node.kubelet.evictor.look()
 
+    node.kubelet.node.pressure = usual
     assert await node.ended("low") == "Failed"
     assert node.status("low")["reason"] == "Evicted"
     assert node.status("low")["message"].startswith("The node was low on resource: memory.")
@@ -628,7 +633,8 @@ async def test_a_volume_over_its_limit_evicts_its_pod(node: Node) -> None:
     await node.ready("fat")
     await node.until(lambda: "2+0 records out" in node.log("fat"))
 
-    await node.kubelet.evictor.check_local_storage()
+    node.kubelet.parts.config = replace(node.config, volume_stats_s=0)
+    await node.kubelet.evictor.look()
 
     assert await node.ended("fat") == "Failed"
     assert node.status("fat")["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '

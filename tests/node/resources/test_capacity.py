@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
-from navarch.node.config import KubeletConfig
+from navarch.node.config import KubeletConfig, ReservedConfig
 from navarch.node.resources.capacity import Amount, Capacity, HugePages, Machine, PodPlaces
 
 
@@ -15,9 +15,7 @@ def config(place: Path) -> KubeletConfig:
         node_name="n1",
         data=place,
         runtime_socket=place,
-        system_reserved_milli_cpu=500,
-        system_reserved_memory=1 << 30,
-        eviction_memory_available=100 << 20,
+        reserved=ReservedConfig(kube={"cpu": "200m", "memory": "512Mi"}, system={"cpu": "300m", "memory": "512Mi"}),
         max_pods=110,
     )
 

@@ -50,13 +50,14 @@ class Host:
     allocatable: Obj
     pressures: Sequence[str]
     pods: Sequence[Obj]
+    unsafe_sysctls: Sequence[str] = ()
 
 
 def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
     """Why the node cannot take the pod; None where it can. Kubernetes' order of checks."""
     important = static or podspec.is_critical(pod)
     found = None if important else _under_pressure(pod, host.pressures)
-    found = found or _sysctls(pod) or _system(pod, host.node) or _groups(pod, host.node)
+    found = found or _sysctls(pod, host.unsafe_sysctls) or _system(pod, host.node) or _groups(pod, host.node)
     if found is None and not important:
         found = _resources(pod, host)
     return found or _places(pod, host, static=static)
@@ -86,8 +87,8 @@ def _under_pressure(pod: Obj, pressures: Sequence[str]) -> Refusal | None:
     return Refusal("Evicted", f"The node had condition: [{' '.join(pressures)}]. ")
 
 
-def _sysctls(pod: Obj) -> Refusal | None:
-    sysctl = forbidden_sysctl(pod)
+def _sysctls(pod: Obj, unsafe: Sequence[str]) -> Refusal | None:
+    sysctl = forbidden_sysctl(pod, unsafe)
     return Refusal("SysctlForbidden", f'forbidden sysctl: "{sysctl}" not allowlisted') if sysctl else None
 
 

@@ -1,164 +1,185 @@
-"""Eviction: pods that must go so that the node stays usable, when memory or disk runs short, or when a pod uses more
-local
-storage than it may.
+"""Eviction: pods that must go so that the node stays usable, when memory, disk, inodes or process ids run short, or
+when a pod uses more local storage than it may.
 
-Who goes first is Kubernetes' order: pods that use more than they requested, then those of lower priority, then those
-that exceed their requests by most. One pod at a time: what it frees is seen before the next is chosen.
+What is left is looked at every few seconds, in a thread; memory, which goes fastest, every second. Before a pod has to
+go, what nobody needs is taken away (images, containers that have ended). One pod at a time: what it frees is seen
+before the next is chosen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from navarch.api import quantity
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import limits_of, pod_requests
 from navarch.node import podspec
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.engine.ranking import Words, has_storage_limits, low_on, over_limit, rank
 from navarch.node.engine.worker import PodWorker
+from navarch.node.resources import cgroups
 from navarch.node.resources.amounts import whole
-from navarch.node.runtime.base import POD_UID, RuntimeFailure
+from navarch.node.resources.signals import Places, memory_left, observe
+from navarch.node.resources.usage import ContainerUse, PodUse, Use
+from navarch.node.runtime.base import POD_UID, ContainerStats, RuntimeFailure
+from navarch.node.thresholds import MEMORY, Threshold
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 10.0
-_STORAGE_EVERY: Final = 6
+_MEMORY_EVERY_S: Final = 1.0
+# Pods have this long to go because of a threshold that allows none.
+_AT_ONCE_S: Final = 1
+_GONE_WITHIN_S: Final = 30.0
+_GONE_CHECK_S: Final = 0.25
 
 
 class Evictor:
-    """A slow loop that reads a few numbers of the kernel's."""
+    """A slow loop. `usage` is asked for what pods use."""
 
     def __init__(self, parts: Parts, pods: Pods, node: NodeReporter, sweeper: Sweeper) -> None:
         self._parts = parts
         self._pods = pods
         self._node = node
         self._sweeper = sweeper
+        config = parts.config
+        self._places = Places(config.data, config.data, config.cgroup_root, self._allocatable_memory)
+        self._separate_images: bool | None = None
+        self.evicted: dict[str, int] = {}
+
+    def _allocatable_memory(self) -> int:
+        return whole(self._node.allocatable().get("memory", 0))
 
     async def run(self) -> None:
         """Watch for ever."""
-        turn = 0
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            turn += 1
             try:
-                await self.look()
-                if turn % _STORAGE_EVERY == 0:
-                    await self.check_local_storage()
+                gone = await self.look()
+                if gone is not None:
+                    await self._until_gone(gone)
+                    continue
             except (RuntimeFailure, OSError) as error:
                 log.warning("eviction: %s", error)
             except Exception as error:
                 self._parts.failures.note("eviction", error)
+            await self._pause()
 
-    async def look(self) -> None:
-        """Act on pressure, if there is any."""
-        pressure, config = self._node.pressure, self._parts.config
-        if pressure.memory_short():
-            self._node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim memory")
-            words = _threshold("memory", config.eviction_memory_available, pressure.memory_available())
-            await self._evict_one("memory", words)
-        elif pressure.disk_short():
-            self._node.event("Warning", "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage")
-            # Images that nobody uses come back by a pull; pods do not.
-            if not await self._sweeper.remove_unused_images(1):
-                disk = os.statvfs(config.data)
-                threshold = disk.f_blocks * disk.f_frsize * config.eviction_nodefs_available_percent // 100
-                words = _threshold("ephemeral-storage", threshold, disk.f_bavail * disk.f_frsize)
-                await self._evict_one("ephemeral-storage", words)
+    async def _pause(self) -> None:
+        """Until the next look; less if memory goes meanwhile."""
+        elapsed_s = 0.0
+        while elapsed_s < _LOOK_EVERY_S:
+            await asyncio.sleep(_MEMORY_EVERY_S)
+            elapsed_s += _MEMORY_EVERY_S
+            left = memory_left(self._places.root)
+            for one in self._parts.config.eviction.thresholds:
+                if one.signal == MEMORY and one.hard and left and left.available < one.level.of(left.capacity):
+                    return
 
-    async def _evict_one(self, resource: str, words: str) -> None:
-        usage = await self._usage(resource)
-        candidates = [worker for worker in self._pods if not worker.ending and not critical(worker)]
-        ranked = rank(candidates, resource, usage)
-        if ranked:
-            evict(ranked[0], f"The node was low on resource: {resource}. {words}")
+    async def _until_gone(self, worker: PodWorker) -> None:
+        waited_s = 0.0
+        while waited_s < _GONE_WITHIN_S and (worker.observed.any_running or worker.observed.sandbox_ready):
+            await asyncio.sleep(_GONE_CHECK_S)
+            waited_s += _GONE_CHECK_S
 
-    async def _usage(self, resource: str) -> dict[str, int]:
-        """Bytes in use by uid of pod."""
-        result: dict[str, int] = {}
-        for stats in await self._parts.runtime.stats():
-            uid = stats.labels.get(POD_UID, "")
-            used = stats.memory_working_set_bytes if resource == "memory" else stats.layer_used_bytes
-            result[uid] = result.get(uid, 0) + used
-        return result
+    async def look(self) -> PodWorker | None:
+        """Act on what is short, if anything is. Returns a pod that has to go."""
+        if self._separate_images is None:
+            self._places.images = Path((await self._parts.runtime.image_filesystem()).mountpoint)
+            self._separate_images = await self._parts.world.in_thread(lambda: self._places.separate_images)
+        due = self._node.pressure.take(await self._parts.world.in_thread(observe, self._places))
+        if self._parts.config.eviction.local_storage:
+            over = await self._over_limits()
+            if over is not None:
+                return over
+        return await self._reclaim(due) if due else None
 
-    async def check_local_storage(self) -> None:
-        """Evict pods whose emptyDir volumes, or whose containers' local storage, are larger than their limits."""
-        usage = await self._usage("ephemeral-storage")
-        for worker in self._pods:
-            if worker.ending:
+    async def _reclaim(self, due: Sequence[Threshold]) -> PodWorker | None:
+        threshold, config = due[0], self._parts.config
+        resource = threshold.resource
+        log.info("short of %s: reclaiming", resource)
+        self._node.event("Warning", "EvictionThresholdMet", f"Attempting to reclaim {resource}")
+        if resource in ("ephemeral-storage", "inodes") and await self._reclaim_unused(threshold):
+            return None
+        candidates = {worker.uid: worker for worker in self._pods if not worker.ending}
+        uses = await self.uses(list(candidates.values()), processes=resource == "pids")
+        separate = bool(self._separate_images)
+        for pod in rank([one.pod for one in candidates.values()], threshold.signal, uses, separate_images=separate):
+            worker = candidates[pod["metadata"]["uid"]]
+            if critical(worker):
+                log.info("%s stays, whatever the node is short of", podspec.quoted(pod))
                 continue
-            complaint = await asyncio.to_thread(over_limit, worker.pod, worker.volumes, usage.get(worker.uid, 0))
-            if complaint:
-                evict(worker, complaint)
+            level = self._node.pressure.level_of(resource, due)
+            words = low_on(resource, pod, uses.get(worker.uid), level)
+            grace_s = _AT_ONCE_S if threshold.hard else max(_AT_ONCE_S, config.eviction.longest_grace_s)
+            self._evict(worker, words, grace_s, threshold.signal, disruption=True)
+            return worker
+        log.warning("no pod can be evicted from the node")
+        return None
+
+    async def _reclaim_unused(self, threshold: Threshold) -> bool:
+        """Take away what nobody needs; whether that was enough."""
+        if self._separate_images and threshold.signal.startswith("nodefs"):
+            return False
+        await self._sweeper.remove_dead_containers()
+        await self._sweeper.remove_unused_images(None)
+        return not self._node.pressure.take(await self._parts.world.in_thread(observe, self._places))
+
+    async def _over_limits(self) -> PodWorker | None:
+        """Evict pods that use more local storage than they may."""
+        bounded = [worker for worker in self._pods if not worker.ending and has_storage_limits(worker.pod)]
+        if not bounded:
+            return None
+        uses, found = await self.uses(bounded), None
+        for worker in bounded:
+            use = uses.get(worker.uid)
+            message = over_limit(worker.pod, use, separate_images=bool(self._separate_images)) if use else ""
+            if message and not critical(worker):
+                self._evict(worker, Words(message, {}), _AT_ONCE_S, "ephemeral-storage limit", disruption=False)
+                found = worker
+        return found
+
+    def _evict(self, worker: PodWorker, words: Words, grace_s: int, signal: str, *, disruption: bool) -> None:
+        """End a pod as Failed with reason Evicted."""
+        self.evicted[signal] = self.evicted.get(signal, 0) + 1
+        worker.parts.recorder.event(worker.pod, "Warning", "Evicted", words.message, annotations=words.annotations)
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+        conditions: list[Obj] = [{**condition, "message": words.message}] if disruption else []
+        worker.fail("Evicted", words.message, conditions, grace_s=grace_s)
+
+    async def uses(self, workers: Sequence[PodWorker], *, processes: bool = False) -> Mapping[str, PodUse]:
+        """What pods use, by uid; of logs and volumes as it was in the last minute or so."""
+        by_pod: dict[str, list[ContainerStats]] = {}
+        for stats in await self._parts.runtime.stats():
+            by_pod.setdefault(stats.labels.get(POD_UID, ""), []).append(stats)
+        found = await asyncio.gather(*(self._use(one, by_pod.get(one.uid, []), processes) for one in workers))
+        return {one.uid: use for one, use in zip(workers, found, strict=True) if use is not None}
+
+    async def _use(self, worker: PodWorker, stats: Sequence[ContainerStats], processes: bool) -> PodUse | None:
+        if not stats:
+            return None
+        config, metadata = self._parts.config, worker.pod["metadata"]
+        logs = config.log_directory(metadata["namespace"], metadata["name"], worker.uid)
+        disks = await self._parts.disks.of(worker.pod, worker.volumes, logs, max_age_s=config.volume_stats_s)
+        containers = {
+            one.name: ContainerUse(
+                one.memory_working_set_bytes,
+                Use(one.layer_used_bytes, one.layer_inodes),
+                disks.logs.get(one.name, Use()),
+            )
+            for one in stats
+        }
+        running = 0
+        if processes:
+            parent = cgroups.cgroup_parent(worker.pod, config)
+            running = await self._parts.world.in_thread(cgroups.processes, parent)
+        return PodUse(containers, disks.volumes, running)
 
 
 def critical(worker: PodWorker) -> bool:
     """Whether the node is better off with this pod than with what it would free."""
     return worker.static or podspec.is_critical(worker.pod)
-
-
-def rank(workers: Sequence[PodWorker], resource: str, usage: dict[str, int]) -> list[PodWorker]:
-    """The order in which pods are evicted, first first."""
-
-    def key(worker: PodWorker) -> Any:
-        over = usage.get(worker.uid, 0) - pod_requests(worker.pod).get(resource, 0)
-        return (over <= 0, int(worker.pod["spec"].get("priority") or 0), -over)
-
-    return sorted(workers, key=key)
-
-
-def evict(worker: PodWorker, message: str) -> None:
-    """End a pod as Failed with reason Evicted."""
-    worker.event("Warning", "Evicted", message)
-    condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message}
-    worker.fail("Evicted", message, [condition])
-
-
-def over_limit(pod: Obj, volumes: dict[str, Path], layer_bytes: int) -> str:
-    """Why a pod's use of local storage exceeds what it may; empty where it does not."""
-    total = layer_bytes
-    for volume in pod["spec"].get("volumes") or []:
-        stated = volume.get("emptyDir")
-        place = volumes.get(volume["name"])
-        if stated is None or place is None or stated.get("medium"):
-            continue
-        used = tree_bytes(place)
-        total += used
-        limit = stated.get("sizeLimit")
-        if limit is not None and whole(limit) and used > whole(limit):
-            shown = quantity.canonical(limit)
-            return f'Usage of EmptyDir volume "{volume["name"]}" exceeds the limit "{shown}". '
-    limits = [limits_of(container).get("ephemeral-storage") for container in podspec.containers(pod)]
-    if limits and all(limit is not None for limit in limits):
-        allowed = sum(whole(limit) for limit in limits)
-        if total > allowed:
-            return f"Pod ephemeral local storage usage exceeds the total limit of containers {allowed}. "
-    return ""
-
-
-def tree_bytes(place: Path) -> int:
-    """The bytes that a directory tree occupies on disk."""
-    total = 0
-    for directory, _, files in os.walk(place):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-            except OSError:
-                continue
-    return total
-
-
-def _threshold(resource: str, threshold: int, available: int) -> str:
-    return f"Threshold quantity: {_readable(threshold)}, available: {_readable(available)}. "
-
-
-def _readable(amount: int) -> str:
-    return f"{amount // 1024}Ki"

@@ -8,20 +8,29 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from navarch.api.meta import Obj
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
-from navarch.node.runtime.base import GRACE_PERIOD, POD_NAME, POD_NAMESPACE, POD_UID, NotFound, RuntimeFailure, Sandbox
+from navarch.node.runtime.base import (
+    GRACE_PERIOD,
+    POD_NAME,
+    POD_NAMESPACE,
+    POD_UID,
+    Image,
+    NotFound,
+    RuntimeFailure,
+    Sandbox,
+)
 
 log = logging.getLogger(__name__)
 
 _PERIOD_S: Final = 60.0
 _IMAGES_EVERY: Final = 5
-_MIN_IMAGE_AGE: Final = timedelta(minutes=2)
 
 
 class Sweeper:
@@ -32,7 +41,14 @@ class Sweeper:
         self._pods = pods
         self._node = node
         self._known = known
-        self._first_seen: dict[str, Any] = {}
+        self._first_seen: dict[str, datetime] = {}
+        self._began = parts.clock.now()
+
+    async def rotate(self) -> None:
+        """Look after the length of logs, for ever."""
+        while True:
+            await asyncio.sleep(self._parts.config.container_log_check_s)
+            await self._step(self.rotate_logs)
 
     async def run(self) -> None:
         """Sweep for ever. To be started once all sources have told of their pods."""
@@ -41,7 +57,6 @@ class Sweeper:
             await self._step(self.adopt_orphans)
             if turn:
                 await self._step(self.remove_stale_directories)
-                await self._step(self.rotate_logs)
                 if turn % _IMAGES_EVERY == 0:
                     await self._step(self.free_images)
             turn += 1
@@ -109,15 +124,29 @@ class Sweeper:
                     await self._parts.runtime.reopen_log(container.id)
                     await in_thread(_drop_old, path, config.container_log_max_files - 1)
 
+    async def remove_dead_containers(self) -> None:
+        """Remove the instances of containers that have ended and have a successor."""
+        for worker in self._pods:
+            for instances in list(worker.observed.containers.values()):
+                for old in instances[1:]:
+                    if not old.exited:
+                        continue
+                    with contextlib.suppress(NotFound):
+                        await self._parts.runtime.remove_container(old.id)
+                    self._parts.observer.forget(old.id)
+                    worker.wake()
+
     async def free_images(self) -> None:
-        """Remove the images unused for longest while the disk is fuller than it may be."""
+        """Remove images that nobody has used for too long, and those unused for longest while the disk is fuller than
+        it may be."""
         parts = self._parts
+        await self._remove_old_images()
         mountpoint = (await parts.runtime.image_filesystem()).mountpoint
         disk = await parts.world.in_thread(os.statvfs, mountpoint)
         used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)
-        if used_percent < parts.config.image_gc_high_percent:
+        if used_percent < parts.config.images.high_percent:
             return
-        goal = (used_percent - parts.config.image_gc_low_percent) * disk.f_blocks * disk.f_frsize // 100
+        goal = (used_percent - parts.config.images.low_percent) * disk.f_blocks * disk.f_frsize // 100
         freed = await self.remove_unused_images(goal)
         if freed < goal:
             message = (
@@ -126,27 +155,54 @@ class Sweeper:
             )
             self._node.event("Warning", "FreeDiskSpaceFailed", message)
 
-    async def remove_unused_images(self, goal: int) -> int:
-        """Remove unused images, those unused for longest first, until `goal` bytes are free; returns how many are."""
+    async def _remove_old_images(self) -> None:
+        most = self._parts.config.images.max_age_s
+        now = self._parts.clock.now()
+        # Until the kubelet has watched for that long, it cannot know.
+        if not most or now - self._began < timedelta(seconds=most):
+            return
+        for used, image in await self._unused_images():
+            if now - used > timedelta(seconds=most):
+                await self._parts.runtime.remove_image(image.id)
+
+    async def remove_unused_images(self, goal: int | None) -> int:
+        """Remove unused images, those unused for longest first, until `goal` bytes are free (None: all of them).
+        Returns how many bytes are."""
+        freed = 0
+        for _, image in await self._unused_images():
+            if goal is not None and freed >= goal:
+                break
+            try:
+                await self._parts.runtime.remove_image(image.id)
+            except RuntimeFailure as error:
+                log.warning("removing image %s: %s", image.id, error)
+                continue
+            freed += image.size_bytes
+        return freed
+
+    async def _unused_images(self) -> list[tuple[datetime, Image]]:
+        """Images that may go, with when they were last used; those unused for longest first."""
         parts = self._parts
         now = parts.clock.now()
+        youngest = timedelta(seconds=parts.config.images.min_age_s)
         containers = await parts.runtime.list_containers()
         in_use = {name for container in containers for name in (container.image, container.image_ref)}
-        candidates = []
+        in_use |= {
+            volume["image"].get("reference", "") for worker in self._pods for volume in _image_volumes(worker.pod)
+        }
+        candidates: list[tuple[datetime, Image]] = []
         for image in await parts.runtime.list_images():
             seen = self._first_seen.setdefault(image.id, now)
             names = {image.id, *image.tags, *image.digests}
             if image.pinned or names & in_use or any("/pause:" in tag for tag in image.tags):
                 continue
-            if now - seen >= _MIN_IMAGE_AGE:
+            if now - seen >= youngest:
                 candidates.append((parts.images.last_used.get(image.id, seen), image))
-        freed = 0
-        for _, image in sorted(candidates, key=lambda pair: pair[0]):
-            if freed >= goal:
-                break
-            await parts.runtime.remove_image(image.id)
-            freed += image.size_bytes
-        return freed
+        return sorted(candidates, key=lambda pair: pair[0])
+
+
+def _image_volumes(pod: Obj) -> list[Obj]:
+    return [volume for volume in pod["spec"].get("volumes") or () if volume.get("image")]
 
 
 def _children(place: Path) -> list[Path]:

@@ -36,9 +36,7 @@ from navarch.world import Clock
 log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE: Final = "kube-node-lease"
-_LOOK_EVERY_S: Final = 10.0
 _RETRY_S: Final = 1.0
-_IMAGES_LISTED: Final = 50
 _RUNTIME_AWAY: Final = timedelta(seconds=30)
 
 
@@ -121,7 +119,8 @@ class NodeReporter:
         self._capacity = Capacity([*own, *devices])
         self._address = config.node_ip or default_address()
         self._node: Obj | None = None
-        self.pressure = Pressure(config, clock)
+        self.pressure = Pressure(config.eviction, clock, pods_enforced="pods" in config.reserved.enforced)
+        self.pressure.on_change = self.look_again
         self._written_at = clock.now() - timedelta(days=1)
         self._runtime_seen = self._written_at
         self._lease: Obj | None = None
@@ -140,7 +139,7 @@ class NodeReporter:
 
     def pressures(self) -> list[str]:
         """The conditions of pressure that the node has."""
-        return [condition["type"] for condition in self.pressure.conditions() if condition["status"] == "True"]
+        return self.pressure.pressed()
 
     @property
     def is_registered(self) -> bool:
@@ -217,6 +216,8 @@ class NodeReporter:
             },
             "spec": {},
         }
+        if config.provider_id:
+            node["spec"]["providerID"] = config.provider_id
         if config.node_taints:
             node["spec"]["taints"] = [dict(taint) for taint in config.node_taints]
         return node
@@ -270,7 +271,7 @@ class NodeReporter:
                 continue
             # A node that is not ready yet is looked at often: people wait for it.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S if self._is_ready() else 0.25):
+                async with asyncio.timeout(self._config.status_look_s if self._is_ready() else 0.25):
                     await self._look.wait()
             self._look.clear()
 
@@ -280,7 +281,7 @@ class NodeReporter:
             log.debug("node status: %s", error)
             return _RETRY_S
         self.deleted()
-        return _LOOK_EVERY_S
+        return self._config.status_look_s
 
     def deleted(self) -> None:
         """There is no Node of this name any more."""
@@ -409,7 +410,8 @@ class NodeReporter:
             images = await self._runtime.list_images()
         except (RuntimeFailure, ConnectionError):
             return ((self._node or {}).get("status") or {}).get("images") or []
-        largest = sorted(images, key=lambda image: (-image.size_bytes, image.id))[:_IMAGES_LISTED]
+        most = self._config.status_images
+        largest = sorted(images, key=lambda image: (-image.size_bytes, image.id))[: most if most >= 0 else None]
         listed = [{"names": [*image.digests, *image.tags][:5], "sizeBytes": image.size_bytes} for image in largest]
         return [entry for entry in listed if entry["names"]]
 

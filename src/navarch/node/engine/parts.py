@@ -20,6 +20,7 @@ from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.resources.manager import ResourceManager
+from navarch.node.resources.usage import DiskUsage
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
 from navarch.node.user_namespaces import UserNamespaces
@@ -56,6 +57,7 @@ class Parts:
     room: Callable[[Obj], Refusal | None]
     freed: Callable[[], None]
     failures: Failures
+    disks: DiskUsage
 
     @property
     def clock(self) -> Clock:

@@ -73,6 +73,8 @@ class PodWorker(PodState):
         self._let_go = False
         # The first attempt at a sandbox whose name the runtime has not taken for itself.
         self._free_attempt = 0
+        # What a pod that is ended by the node has, instead of its own grace period.
+        self._longest_grace_s: int | None = None
         self._delay = Delay()
 
     # News.
@@ -96,11 +98,12 @@ class PodWorker(PodState):
         self.mirror = mirror
         self.publisher.changed()
 
-    def fail(self, reason: str, message: str, conditions: Sequence[Obj] = ()) -> None:
-        """End the pod as Failed: it is evicted, or its time is over."""
+    def fail(self, reason: str, message: str, conditions: Sequence[Obj] = (), *, grace_s: int | None = None) -> None:
+        """End the pod as Failed: it is evicted, or its time is over. With `grace_s` it has no longer than that."""
         if not self.failure[0]:
             self.failure = (reason, message)
             self.conditions = list(conditions)
+            self._longest_grace_s = grace_s
             self.wake()
 
     @property
@@ -429,8 +432,8 @@ class PodWorker(PodState):
         await self._clean()
 
     def _end_grace_s(self) -> int:
-        if self.failure[0] == "Evicted":
-            return min(podspec.grace_period_s(self.pod), 30)
+        if self._longest_grace_s is not None:
+            return min(podspec.grace_period_s(self.pod), self._longest_grace_s)
         if self.gone and not is_deleting(self.pod) and not self.static:
             return max(1, min(podspec.grace_period_s(self.pod), 30))
         return podspec.grace_period_s(self.pod)

@@ -27,6 +27,7 @@ from navarch.world import Clock
 log = logging.getLogger(__name__)
 
 _DEFAULT_REGISTRY: Final = "docker.io"
+_UNLIMITED: Final = 10_000
 _REFERENCE: Final = re.compile(
     r"^(?:(?P<host>(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*"
     r"(?::[0-9]+)?|\[[0-9a-fA-F:]+\](?::[0-9]+)?)/)?"
@@ -94,7 +95,8 @@ class ImageManager:
         self._clock = clock
         self._backoff = Backoff()
         self._pulls: dict[str, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(parallel_pulls)
+        # Without a limit, as many as anybody has containers.
+        self._slots = asyncio.Semaphore(parallel_pulls or _UNLIMITED)
         self._failures: dict[tuple[str, str], _Failure] = {}
         # Pulls that ended well and that a container with policy Always has not used yet.
         self._fresh: set[tuple[str, str, str]] = set()

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from navarch.api import quantity
 from navarch.api.meta import Obj
 from navarch.node.config import KubeletConfig
+from navarch.node.thresholds import MEMORY, NODE_DISK
 
 HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
 # Sizes that Kubernetes' nodes name even where there is no page of them.
@@ -46,10 +47,10 @@ class Machine:
 
     def amounts(self) -> Mapping[str, Amount]:
         config = self._config
-        kept = config.system_reserved_memory + config.eviction_memory_available
+        memory = reserved(config, "memory") + _for_eviction(config, MEMORY, self._memory_bytes)
         return {
-            "cpu": Amount(Fraction(self._cpus), Fraction(config.system_reserved_milli_cpu, 1000)),
-            "memory": Amount(Fraction(self._memory_bytes), Fraction(kept), kibi=True),
+            "cpu": Amount(Fraction(self._cpus), reserved(config, "cpu")),
+            "memory": Amount(Fraction(self._memory_bytes), memory, kibi=True),
         }
 
 
@@ -60,10 +61,27 @@ class Disk:
         self._config = config
 
     def amounts(self) -> Mapping[str, Amount]:
-        disk = os.statvfs(self._config.data if self._config.data.exists() else "/")
-        total = Fraction(disk.f_blocks * disk.f_frsize // 1024 * 1024)
-        kept = total * self._config.eviction_nodefs_available_percent / 100
-        return {"ephemeral-storage": Amount(total, kept, kibi=True)}
+        config = self._config
+        if not config.eviction.local_storage:
+            return {}
+        disk = os.statvfs(config.data if config.data.exists() else "/")
+        total = disk.f_blocks * disk.f_frsize // 1024 * 1024
+        kept = reserved(config, "ephemeral-storage") + _for_eviction(config, NODE_DISK, total)
+        return {"ephemeral-storage": Amount(Fraction(total), kept, kibi=True)}
+
+
+def reserved(config: KubeletConfig, resource: str) -> Fraction:
+    """What is kept of a resource for the system and for Kubernetes' own, in the resource's unit."""
+    if resource == "cpu" and config.reserved.cpus:
+        # Whole CPUs take the place of any amount.
+        return Fraction(len(config.reserved.cpus))
+    return sum((quantity.parse(amount) for amount in config.reserved.amounts(resource)), Fraction(0))
+
+
+def _for_eviction(config: KubeletConfig, signal: str, capacity: int) -> Fraction:
+    """What is to be left when pods are evicted at once: nobody can have it."""
+    levels = [one.level.of(capacity) for one in config.eviction.thresholds if one.signal == signal and one.hard]
+    return Fraction(max(levels, default=0))
 
 
 class HugePages:
@@ -88,8 +106,9 @@ class HugePages:
 class PodPlaces:
     """How many pods the node takes."""
 
-    def __init__(self, config: KubeletConfig) -> None:
-        self._most = config.max_pods
+    def __init__(self, config: KubeletConfig, cpus: int = 0) -> None:
+        per_core = config.pods_per_core * cpus
+        self._most = min(config.max_pods, per_core) if per_core else config.max_pods
 
     def amounts(self) -> Mapping[str, Amount]:
         return {"pods": Amount(Fraction(self._most))}
@@ -138,4 +157,4 @@ def _in_binary(amount: int) -> str:
 
 def providers_of(config: KubeletConfig, cpus: int, memory_bytes: int) -> list[Provider]:
     """What every node has."""
-    return [Machine(config, cpus, memory_bytes), Disk(config), HugePages(), PodPlaces(config)]
+    return [Machine(config, cpus, memory_bytes), Disk(config), HugePages(), PodPlaces(config, cpus)]

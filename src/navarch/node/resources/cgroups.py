@@ -87,6 +87,36 @@ def _hierarchies() -> Iterator[Path]:
             yield place
 
 
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def working_set(parent: str) -> int | None:
+    """The memory of a cgroup and all below it, without what of the page cache would go first."""
+    below = parent.lstrip("/")
+    unified = has_unified_cgroups()
+    place = _ROOT / below if unified else _ROOT / "memory" / below
+    used = _number(place / ("memory.current" if unified else "memory.usage_in_bytes"))
+    if used is None:
+        return None
+    wanted = "inactive_file" if unified else "total_inactive_file"
+    with contextlib.suppress(OSError, ValueError):
+        for line in (place / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == wanted:
+                return max(used - int(value), 0)
+    return used
+
+
+def processes(parent: str) -> int:
+    """How many processes and threads there are in a cgroup and below it."""
+    place = _ROOT if has_unified_cgroups() else _ROOT / "pids"
+    return _number(place / parent.lstrip("/") / "pids.current") or 0
+
+
 def remove_pod_cgroup(parent: str) -> bool:
     """Remove a pod's cgroup and what is below it; one with processes in it stays. Returns whether it is gone.
     Idempotent."""

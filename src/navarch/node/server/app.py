@@ -23,7 +23,7 @@ from navarch.node.engine.pods import Pods
 from navarch.node.engine.worker import PodWorker
 from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.runtime.logs import LogOptions, is_true, options_of, read_log
-from navarch.node.server import streaming
+from navarch.node.server import streaming, tls
 from navarch.node.server.auth import Guard
 from navarch.node.server.stats import Statistics
 from navarch.numbers import integer_or
@@ -32,6 +32,7 @@ from navarch.tls import HTTP1_ONLY, tls_context
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
 _IDLE_S: Final = 90.0
+_DEBUGGING: Final = ("run", "exec", "attach", "portForward", "containerLogs", "runningpods", "checkpoint")
 # <linux/in.h>; the socket module does not name it.
 _IP_FREEBIND: Final = 15
 
@@ -54,19 +55,50 @@ class KubeletServer:
     def __init__(self, parts: Parts, pods: Pods) -> None:
         self._parts = parts
         self._pods = pods
-        self._guard = Guard(parts.client, parts.config.node_name, parts.clock)
+        self._guard = Guard(parts.client, parts.config.node_name, parts.clock, parts.config.serving)
         self._statistics = Statistics(parts, pods)
-        self._runner: web.AppRunner | None = None
+        self._runners: list[web.AppRunner] = []
         self._context: ssl.SSLContext | None = None
         self.port = parts.config.port
 
     async def start(self) -> None:
         """Listen; without a serving certificate it listens on loopback in plain HTTP, for tests."""
+        config = self._parts.config
         app = web.Application(middlewares=[self._authorise], client_max_size=1 << 20)
+        self._add_readings(app)
+        app.router.add_route("GET", "/configz", self._configz)
+        if config.serving.debugging:
+            self._add_streams(app)
+        else:
+            for top in _DEBUGGING:
+                app.router.add_route("*", f"/{top}/{{tail:.*}}", self._disabled)
+        secured = self._tls()
+        addresses = config.addresses if secured else ("127.0.0.1",)
+        self.port = await self._listen(app, addresses, config.port, secured)
+        if config.serving.read_only_port:
+            readings = web.Application()
+            self._add_readings(readings)
+            await self._listen(readings, addresses, config.serving.read_only_port, None)
+        if config.serving.healthz_port:
+            health = web.Application()
+            health.router.add_route("GET", "/healthz", self._healthz)
+            await self._listen(health, (config.serving.healthz_address,), config.serving.healthz_port, None)
+
+    def _add_readings(self, app: web.Application) -> None:
+        """What says how the node and its pods are, and changes nothing."""
+        for path, answer in (
+            ("/healthz", self._healthz),
+            ("/healthz/{name}", self._healthz),
+            ("/pods", self._list_pods),
+            ("/stats/summary", self._summary),
+            ("/metrics", self._metrics),
+            ("/metrics/resource", self._resource_metrics),
+        ):
+            app.router.add_route("GET", path, answer)
+
+    def _add_streams(self, app: web.Application) -> None:
+        """What leads into containers, or shows what they say."""
         route = app.router.add_route
-        route("GET", "/healthz", self._healthz)
-        route("GET", "/healthz/{name}", self._healthz)
-        route("GET", "/pods", self._list_pods)
         route("GET", "/runningpods/", self._running_pods)
         route("GET", "/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("GET", "POST"):
@@ -77,11 +109,12 @@ class KubeletServer:
             route(verb, "/portForward/{namespace}/{pod}/{uid}", self._port_forward)
         route("POST", "/run/{namespace}/{pod}/{container}", self._run)
         route("POST", "/run/{namespace}/{pod}/{uid}/{container}", self._run)
-        route("GET", "/stats/summary", self._summary)
-        route("GET", "/metrics", self._metrics)
-        route("GET", "/metrics/resource", self._resource_metrics)
-        route("GET", "/configz", self._configz)
-        self._runner = web.AppRunner(
+
+    async def _listen(
+        self, app: web.Application, addresses: Iterable[str], port: int, secured: ssl.SSLContext | None
+    ) -> int:
+        """Serve `app`; returns the port."""
+        runner = web.AppRunner(
             app,
             access_log=None,
             shutdown_timeout=_SHUTDOWN_S,
@@ -91,20 +124,23 @@ class KubeletServer:
             # A command to execute travels in the URL.
             max_line_size=1 << 20,
         )
-        await self._runner.setup()
-        config = self._parts.config
-        tls = self._tls()
-        for listener in _listeners(config.addresses if tls else ("127.0.0.1",), config.port):
-            await web.SockSite(self._runner, listener, ssl_context=tls).start()
-        self.port = int(self._runner.addresses[0][1])
+        self._runners.append(runner)
+        await runner.setup()
+        for listener in _listeners(addresses, port):
+            await web.SockSite(runner, listener, ssl_context=secured).start()
+        return int(runner.addresses[0][1])
 
     def _tls(self) -> ssl.SSLContext | None:
         config = self._parts.config
         if config.serving_cert is None or config.serving_key is None:
             return None
         # A caller may come with a token instead of a certificate.
-        self._context = tls_context(config.serving_cert, config.serving_key, config.client_ca, HTTP1_ONLY)
-        return self._context
+        context = tls_context(config.serving_cert, config.serving_key, config.client_ca, HTTP1_ONLY)
+        context.minimum_version = tls.MINIMUM_VERSIONS[config.serving.tls_min_version]
+        if config.serving.cipher_suites:
+            context.set_ciphers(tls.openssl_names(config.serving.cipher_suites))
+        self._context = context
+        return context
 
     def certificate_changed(self) -> None:
         """Show new connections the certificate that is in the files now."""
@@ -113,8 +149,9 @@ class KubeletServer:
             self._context.load_cert_chain(config.serving_cert, config.serving_key)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
 
     @web.middleware
     async def _authorise(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -163,18 +200,10 @@ class KubeletServer:
         return _json({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
 
     async def _configz(self, request: web.Request) -> web.Response:
-        config = self._parts.config
-        told = {
-            "kind": "KubeletConfiguration",
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "port": self.port,
-            "clusterDomain": config.cluster_domain,
-            "clusterDNS": list(config.cluster_dns),
-            "maxPods": config.max_pods,
-            "cgroupDriver": "cgroupfs",
-            "nodeLeaseDurationSeconds": config.lease_duration_s,
-        }
-        return _json({"kubeletconfig": told})
+        return _json({"kubeletconfig": {**self._parts.config.document, "port": self.port}})
+
+    async def _disabled(self, request: web.Request) -> web.Response:
+        return web.Response(status=405, text="Debug endpoints are disabled.\n")
 
     async def _summary(self, request: web.Request) -> web.Response:
         return _json(await self._statistics.summary())

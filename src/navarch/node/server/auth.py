@@ -13,20 +13,35 @@ from aiohttp import web
 from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+from navarch.node.config import ServingConfig
 from navarch.tls import UNTRUSTED, peer_certificate
 from navarch.world import Clock
 
 _MASTERS: Final = "system:masters"
 _API_SERVER: Final = "system:apiserver"
-_KEEP: Final = timedelta(minutes=1)
 _KEPT_MAX: Final = 1024
 _VERBS: Final = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_SUBRESOURCES: Final = {
+    "/stats": ("stats",),
+    "/metrics": ("metrics",),
+    "/logs": ("log",),
+    "/checkpoint": ("checkpoint",),
+    "/statusz": ("statusz",),
+    "/flagz": ("flagz",),
+    "/pods": ("pods", "proxy"),
+    "/runningpods": ("pods", "proxy"),
+    "/healthz": ("healthz", "proxy"),
+    "/configz": ("configz", "proxy"),
+}
 _ENTERING: Final = ("/exec/", "/attach/", "/portForward/", "/run/")
 
 
 class Caller(NamedTuple):
     name: str
     groups: tuple[str, ...]
+
+
+_ANONYMOUS: Final = Caller("system:anonymous", ("system:unauthenticated",))
 
 
 class _Answer(NamedTuple):
@@ -70,19 +85,10 @@ def _certified(der: bytes) -> _Certified | None:
 
 
 def subresource_of(path: str) -> Sequence[str]:
-    """The subresources of `nodes`, any of which allows a path: the fine-grained one first."""
-    if path.startswith("/stats"):
-        return ("stats", "proxy")
-    if path.startswith("/metrics"):
-        return ("metrics", "proxy")
-    if path.startswith("/logs"):
-        return ("log", "proxy")
-    if path.startswith("/pods"):
-        return ("pods", "proxy")
-    if path.startswith("/healthz"):
-        return ("healthz", "proxy")
-    if path.startswith("/configz"):
-        return ("configz", "proxy")
+    """The subresources of `nodes`, any of which allows a path."""
+    for top, names in _SUBRESOURCES.items():
+        if path == top or path.startswith(f"{top}/"):
+            return names
     return ("proxy",)
 
 
@@ -94,10 +100,11 @@ def verb_of(method: str, path: str) -> str:
 
 
 class Guard:
-    """Answers are kept for a minute, so that scraping metrics does not review a token each time."""
+    """Answers are kept for a while, so that scraping metrics does not review a token each time."""
 
-    def __init__(self, client: Client, node_name: str, clock: Clock) -> None:
+    def __init__(self, client: Client, node_name: str, clock: Clock, config: ServingConfig) -> None:
         self._client = client
+        self._config = config
         self._node_name = node_name
         self._clock = clock
         self._kept: dict[tuple[str, ...], _Answer] = {}
@@ -105,21 +112,23 @@ class Guard:
     async def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a caller that may not; None for one that may."""
         caller = caller_of_certificate(request, self._clock.now()) or await self._caller_of_token(request)
+        if caller is None and self._config.anonymous:
+            caller = _ANONYMOUS
         if caller is None:
             return web.Response(status=401, text="Unauthorized")
-        if caller.name == _API_SERVER or _MASTERS in caller.groups:
+        if self._config.authorization == "AlwaysAllow" or caller.name == _API_SERVER or _MASTERS in caller.groups:
             return None
         verb = verb_of(request.method, request.path)
         for subresource in subresource_of(request.path):
             if await self._allowed(caller, verb, subresource):
                 return None
-        last = subresource_of(request.path)[0]
-        text = f"Forbidden (user={caller.name}, verb={verb}, resource=nodes, subresource(s)=[{last}])"
+        asked = " ".join(subresource_of(request.path))
+        text = f"Forbidden (user={caller.name}, verb={verb}, resource=nodes, subresource(s)=[{asked}])\n"
         return web.Response(status=403, text=text)
 
     async def _caller_of_token(self, request: web.Request) -> Caller | None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not token:
+        if kind.lower() != "bearer" or not token or not self._config.tokens:
             return None
         kept = self._recall("token", token)
         if kept is not None:
@@ -132,7 +141,7 @@ class Guard:
         user = status.get("user") or {}
         authenticated = bool(status.get("authenticated"))
         caller = Caller(user.get("username", ""), tuple(user.get("groups") or ())) if authenticated else None
-        self._keep(caller, "token", token)
+        self._keep(caller, self._config.token_ttl_s, "token", token)
         return caller
 
     async def _allowed(self, caller: Caller, verb: str, subresource: str) -> bool:
@@ -158,14 +167,14 @@ class Guard:
         except (StatusError, OSError):
             return False
         allowed = bool((answer.get("status") or {}).get("allowed"))
-        self._keep(allowed, *key)
+        self._keep(allowed, self._config.allowed_ttl_s if allowed else self._config.refused_ttl_s, *key)
         return allowed
 
     def _recall(self, *key: str) -> _Answer | None:
         kept = self._kept.get(key)
         return kept if kept is not None and self._clock.now() < kept.until else None
 
-    def _keep(self, value: Any, *key: str) -> None:
+    def _keep(self, value: Any, for_s: float, *key: str) -> None:
         if len(self._kept) >= _KEPT_MAX:
             self._kept.clear()
-        self._kept[key] = _Answer(value, self._clock.now() + _KEEP)
+        self._kept[key] = _Answer(value, self._clock.now() + timedelta(seconds=for_s))

@@ -112,6 +112,7 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
             seccomp=config.seccomp,
             users=inputs.users,
             target_id=inputs.target_id,
+            confined=config.seccomp_default,
         ),
         mounts=tuple(_mounts(inputs, config)),
         devices=tuple(_devices(inputs)),

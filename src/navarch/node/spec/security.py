@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,15 +28,24 @@ _MASKED_PATHS: Final = (
 )
 _READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
+# The seccomp profile where none is stated: none at all, or the runtime's own.
+_UNSTATED: Final[Mapping[bool, Obj | None]] = {False: None, True: {"type": "RuntimeDefault"}}
 
-def forbidden_sysctl(pod: Obj) -> str:
-    """The first kernel parameter that the pod may not set; empty where it may set all that it asks for."""
+
+def forbidden_sysctl(pod: Obj, unsafe: Sequence[str] = ()) -> str:
+    """The first kernel parameter that the pod may not set; empty where it may set all that it asks for. `unsafe` are
+    those that are allowed beside the safe ones, by name or as `kernel.msg*`."""
     for entry in (pod["spec"].get("securityContext") or {}).get("sysctls") or []:
         name = entry["name"].replace("/", ".")
         own_network = name.startswith("net.") and not podspec.host_network(pod)
-        if name not in SAFE_SYSCTLS or (name.startswith("net.") and not own_network):
+        allowed = name in SAFE_SYSCTLS or any(_fits(name, one.replace("/", ".")) for one in unsafe)
+        if not allowed or (name.startswith("net.") and not own_network):
             return str(entry["name"])
     return ""
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def has_user_namespace(pod: Obj) -> bool:
@@ -124,8 +134,10 @@ def container_security(
     seccomp: Path,
     users: IDRange | None = None,
     target_id: str = "",
+    confined: bool = False,
 ) -> Security:
-    """A container's security context; `image` says whose user counts where none is stated.
+    """A container's security context; `image` says whose user counts where none is stated. `confined`
+    containers have the runtime's own seccomp profile where nothing is stated.
 
     Raises ConfigError where `runAsNonRoot` is broken or cannot be checked."""
     stated = container.get("securityContext") or {}
@@ -146,7 +158,9 @@ def container_security(
         no_new_privileges=stated.get("allowPrivilegeEscalation") is False,
         added_capabilities=tuple(capabilities.get("add") or ()),
         dropped_capabilities=tuple(capabilities.get("drop") or ()),
-        seccomp=_profile(podspec.merged_security(pod, container, "seccompProfile"), seccomp),
+        seccomp=_profile(
+            podspec.merged_security(pod, container, "seccompProfile") or _UNSTATED[confined and not privileged], seccomp
+        ),
         apparmor=_profile(armour, None) if armour else None,
         selinux=_selinux(podspec.merged_security(pod, container, "seLinuxOptions")),
         masked_paths=_MASKED_PATHS if masked else (),

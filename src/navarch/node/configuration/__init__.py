@@ -1,0 +1,1 @@
+"""The kubelet's configuration as a file of Kubernetes' form, `KubeletConfiguration`."""
