@@ -9,15 +9,15 @@ a start adopts what an earlier run has left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from navarch.api.meta import Key
 from navarch.node.proxy.base import EndpointMap, PortName, ProxierConfig, ServiceMap
+from navarch.node.proxy.commands import LIMIT_S, CommandError, run_command
 from navarch.node.proxy.elements import ElementChanges, apply_elements
 from navarch.node.proxy.netlink import Netlink
 from navarch.node.proxy.ports import PortRules, Target, port_rules, seats_of
@@ -27,39 +27,14 @@ from navarch.node.proxy.services import choose
 log = logging.getLogger(__name__)
 
 _NOTHING = PortRules()
-# The whole table of 10,000 services takes nft some seconds; one that waits for a lock of the kernel waits for ever.
-NFT_LIMIT_S = 60.0
-
-
-class NftError(Exception):
-    """nft refused a script; the message is what it said, shortened."""
+# What may go wrong with rules anywhere in the node, and how long it may take.
+NftError = CommandError
+NFT_LIMIT_S: Final = LIMIT_S
 
 
 async def run_nft(*arguments: str, script: str = "", limit_s: float = NFT_LIMIT_S) -> str:
-    """Run nft, give it `script` on standard input, return its output.  Raises NftError, also when it takes longer than
-    `limit_s`: it is killed then, and the kernel has all of the script or nothing."""
-    process = await asyncio.create_subprocess_exec(
-        "nft",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(limit_s):
-            output, errors = await process.communicate(script.encode())
-    except TimeoutError:
-        raise NftError(f"nft did not end within {limit_s:g} s") from None
-    except (OSError, RuntimeError) as error:
-        # It ended before it had read its input (uvloop calls writing to a closed pipe a RuntimeError).
-        raise NftError(f"nft ended early: {error}") from error
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-    if process.returncode:
-        raise NftError(errors.decode(errors="replace")[:2000].strip() or f"nft exited with {process.returncode}")
-    return output.decode()
+    """Run nft, give it `script` on standard input, return its output.  Raises NftError."""
+    return await run_command("nft", *arguments, script=script, limit_s=limit_s)
 
 
 async def apply_script(lines: Iterable[str]) -> None:
