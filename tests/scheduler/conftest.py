@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
-from navarch.api.errors import not_found
+from navarch.api.errors import conflict, not_found
 from navarch.api.meta import Key, Obj, Resource, key_of
 from navarch.client import resources
 from navarch.client.informer import Informers
@@ -25,10 +26,34 @@ class World:
     def __init__(self) -> None:
         self.informers = Informers(self)  # type: ignore[arg-type]
         self.events: list[tuple[str, str, str]] = []
+        self.served: list[Resource] = []
+        """Kinds that need not be there, and are."""
         self.fail_bindings = 0
         self._revisions = itertools.count(1)
 
     # What the client does.
+
+    async def request(self, method: str, path: str) -> bytes:
+        group, _, version = path.removeprefix("/apis/").partition("/")
+        found = [resource for resource in self.served if resource.group == group]
+        if not found:
+            raise not_found("groups", "", group)
+        if not version:
+            return orjson.dumps({"versions": [{"version": each} for each in sorted({r.version for r in found})]})
+        return orjson.dumps({"resources": [{"name": r.plural} for r in found if r.version == version]})
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Obj:
+        obj = self.informers.get(resource).get(namespace, name)
+        if obj is None:
+            raise not_found(resource.plural, resource.group, name)
+        return obj
+
+    async def update(self, resource: Resource, obj: Obj, *, subresource: str = "") -> Obj:
+        current = await self.get(resource, obj["metadata"]["name"], obj["metadata"].get("namespace", ""))
+        if current["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+            raise conflict(resource.plural, resource.group, obj["metadata"]["name"])
+        kept = {**current, "status": obj["status"]} if subresource else {**obj, "status": current.get("status") or {}}
+        return self.put(resource, kept)
 
     async def create(self, resource: Resource, obj: Obj, *, subresource: str = "", name: str = "", **_: Any) -> Obj:
         if subresource == "binding":
@@ -38,6 +63,10 @@ class World:
             self.change_pod(name, spec={"nodeName": obj["target"]["name"]}, namespace=obj["metadata"]["namespace"])
         elif resource.plural == "events":
             self.events.append((obj["regarding"]["name"], obj["reason"], obj["note"]))
+        elif resource == resources.RESOURCE_CLAIMS:
+            return self.put(
+                resource, {**obj, "metadata": {**obj["metadata"], "name": f"{obj['metadata']['generateName']}x"}}
+            )
         return obj
 
     async def patch(self, resource: Resource, name: str, namespace: str, patch: Any, **_: Any) -> Obj:
@@ -124,6 +153,8 @@ class World:
         """The scheduler at work; on entry it has looked at everything that was there."""
         config = config or SchedulerConfig(first_backoff_s=0.01, last_backoff_s=0.02)
         scheduler = Scheduler(self, self.informers, world=RealWorld(1), config=config)  # type: ignore[arg-type]
+        for resource in (resources.RESOURCE_CLAIMS, resources.RESOURCE_SLICES, resources.DEVICE_CLASSES):
+            self.informers.get(resource)
         for informer in self.informers._informers.values():
             informer._synced.set()
         task = asyncio.create_task(scheduler.run())

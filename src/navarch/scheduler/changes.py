@@ -19,6 +19,8 @@ class Change(Enum):
     POD_DELETED = "assigned pod deleted"
     VOLUMES = "claim, volume or storage class changed"
     NAMESPACE = "namespace labels changed"
+    DEVICES = "devices, their taints or classes changed"
+    DEVICE_CLAIMS = "claim of devices changed"
 
 
 @dataclass(frozen=True, slots=True)

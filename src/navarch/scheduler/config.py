@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from navarch.scheduler.framework import Plugin, Profile
+from navarch.scheduler.plugins.dynamic_resources import DynamicResources
 from navarch.scheduler.plugins.image_locality import ImageLocality
 from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
@@ -24,6 +25,7 @@ DEFAULT_WEIGHTS: Mapping[str, int] = {
     "NodeResourcesFit": 1,
     "PodTopologySpread": 2,
     "InterPodAffinity": 2,
+    "DynamicResources": 2,
     "NodeResourcesBalancedAllocation": 1,
     "ImageLocality": 1,
 }
@@ -42,6 +44,7 @@ def default_plugins() -> list[Plugin]:
         VolumeBinding(),
         PodTopologySpread(),
         InterPodAffinity(),
+        DynamicResources(),
         NodeResourcesBalancedAllocation(),
         ImageLocality(),
     ]

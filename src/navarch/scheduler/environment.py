@@ -5,12 +5,16 @@ claims and volumes. Reads shared informers; `version` changes whenever cached an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from random import Random
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.client import resources
 from navarch.client.base import Client
 from navarch.client.informer import Informers
 from navarch.scheduler.changes import Change, ClusterEvent
+from navarch.scheduler.devices.binding import ClaimWriter
+from navarch.scheduler.devices.inventory import DeviceInventory
+from navarch.world import RealWorld, World
 
 _SPREAD_OWNERS = {
     "ReplicationController": resources.REPLICATION_CONTROLLERS,
@@ -23,8 +27,18 @@ _NO_LABELS: Mapping[str, str] = {}
 class Environment:
     """A view of the cluster around the nodes; `changed` is told of events that may wake refused pods."""
 
-    def __init__(self, client: Client, informers: Informers, changed: Callable[[ClusterEvent], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        changed: Callable[[ClusterEvent], None],
+        world: World | None = None,
+    ) -> None:
+        world = world or RealWorld()
+        self._world = world
         self.client = client
+        self.devices = DeviceInventory(client, informers, changed)
+        self.claim_writer = ClaimWriter(client, world, self.devices)
         self.version = 0
         self.volume_version = 0
         self._changed = changed
@@ -44,11 +58,16 @@ class Environment:
             informer.add_handler(self._volume_changed, self._volume_updated, self._volume_changed)
 
     async def synced(self) -> None:
+        await self.devices.start()
         informers = (self._namespaces, self._services, *self._owners.values(), self.claims, self.volumes, self.classes)
         for informer in (*informers, self.budgets):
             await informer.synced()
 
     # Reading.
+
+    def identities(self) -> Random:
+        """For what must never be the same twice."""
+        return self._world.identities("scheduler", "shares")
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         namespace = self._namespaces.get("", name)

@@ -21,6 +21,8 @@ from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable, Rows
 
 _CLASSES_LIMIT = 256
+_KEPT = (Scope.NODE, Scope.ROW)
+_Identity = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class _Class:
     raw: list[tuple[Plugin, FloatArray]]
     filters: list[Plugin]
     cluster_filters: list[Plugin]
+    searching: list[Plugin]
     scorers: list[Plugin]
     comparing: list[Plugin]
     cluster_scorers: list[Plugin]
@@ -74,7 +77,11 @@ class Evaluator:
         self._columns = columns
         self._counters = counters
         self._environment = environment
-        self._classes: OrderedDict[tuple[int, int], _Class] = OrderedDict()
+        self._classes: OrderedDict[_Identity, _Class] = OrderedDict()
+        plugins = profile.plugins
+        self._holding = [plugin for plugin in plugins if type(plugin).hold is not Plugin.hold]
+        self._rejecting = [plugin for plugin in plugins if type(plugin).reject is not Plugin.reject]
+        self._preparing = [plugin for plugin in plugins if type(plugin).prepares is not Plugin.prepares]
 
     def table(self) -> NodeTable:
         return NodeTable(self._columns, self._counters, self._environment)
@@ -83,15 +90,41 @@ class Evaluator:
 
     def reject(self, pod: PodInfo) -> Rejection | None:
         """Why no node whatever could take the pod at present."""
-        for plugin in self.profile.plugins:
+        for plugin in self._holding:
+            message = plugin.hold(pod, self._environment)
+            if message:
+                return Rejection(message, plugin.name, is_quiet=True)
+        for plugin in self._rejecting:
             message = plugin.reject(pod, self._environment)
             if message:
                 return Rejection(message, plugin.name)
         return None
 
+    def prepares(self, pod: PodInfo) -> bool:
+        """Whether there is something to find out about nodes that takes its time."""
+        return any(plugin.prepares(pod, self._environment) for plugin in self._preparing)
+
+    async def prepare(self, pod: PodInfo, first: str) -> None:
+        """Find it out, of the node named `first` first."""
+        rows = np.flatnonzero(self._without_search(pod, self._class(pod)))
+        promised = self._columns.rows.get(first, -1)
+        if promised >= 0:
+            rows = np.concatenate([rows[rows == promised], rows[rows != promised]])
+        for plugin in self._preparing:
+            if plugin.prepares(pod, self._environment):
+                await plugin.prepare(pod, self.table().select(rows), _enough(len(rows)))
+
     def feasible(self, pod: PodInfo) -> BoolArray:
         """Rows that can take the pod; shape (size,)."""
         known = self._class(pod)
+        fits = self._without_search(pod, known)
+        for plugin in known.searching:
+            rows = np.flatnonzero(fits)
+            fits = fits.copy()
+            fits[rows[~plugin.filter(pod, self.table().select(rows))]] = False
+        return fits
+
+    def _without_search(self, pod: PodInfo, known: _Class) -> BoolArray:
         size = self._columns.size
         fits = known.fits[:size]
         if known.cluster_filters:
@@ -154,7 +187,11 @@ class Evaluator:
     # The cache.
 
     def _class(self, pod: PodInfo) -> _Class:
-        identity = (pod.traits.serial, self._environment.volume_version if pod.traits.claims else 0)
+        identity = (
+            pod.traits.serial,
+            self._environment.volume_version if pod.traits.claims else 0,
+            self._environment.devices.extended_version if pod.traits.extended else 0,
+        )
         known = self._classes.get(identity)
         columns = self._columns
         if known is None or len(known.fits) != columns.capacity:
@@ -183,7 +220,7 @@ class Evaluator:
         self._refresh(known, pod, rows, node_changed=bool(node_rows))
         return known
 
-    def _rebuild(self, identity: tuple[int, int], pod: PodInfo) -> _Class:
+    def _rebuild(self, identity: _Identity, pod: PodInfo) -> _Class:
         columns = self._columns
         scorers, comparing, cluster_scorers = self._scorers(pod)
         filters = [plugin for plugin in self.profile.plugins if plugin.filters(pod)]
@@ -191,8 +228,9 @@ class Evaluator:
             fits=np.zeros(columns.capacity, np.bool_),
             score=np.zeros(columns.capacity),
             raw=[(plugin, np.zeros(columns.capacity)) for plugin in comparing],
-            filters=[plugin for plugin in filters if plugin.scope is not Scope.CLUSTER],
+            filters=[plugin for plugin in filters if plugin.scope in _KEPT],
             cluster_filters=[plugin for plugin in filters if plugin.scope is Scope.CLUSTER],
+            searching=[plugin for plugin in filters if plugin.scope is Scope.SEARCH],
             scorers=scorers,
             comparing=comparing,
             cluster_scorers=cluster_scorers,
@@ -210,12 +248,12 @@ class Evaluator:
         """Plugins whose scores are summed per row, compared across rows, and computed from other rows."""
         table = self.table()
         weighted = [plugin for plugin in self.profile.plugins if self.profile.weight(plugin)]
-        local = [p for p in weighted if p.scope is not Scope.CLUSTER and p.scores(pod, table)]
+        local = [p for p in weighted if p.scope in _KEPT and p.scores(pod, table)]
         return (
             [plugin for plugin in local if not plugin.normalizes],
             [plugin for plugin in local if plugin.normalizes],
             # Whether these have anything to say changes with every pod, so they are asked each time.
-            [p for p in weighted if p.scope is Scope.CLUSTER and type(p).score is not Plugin.score],
+            [p for p in weighted if p.scope not in _KEPT and type(p).score is not Plugin.score],
         )
 
     def _refresh(self, known: _Class, pod: PodInfo, rows: Rows, *, node_changed: bool) -> None:
@@ -231,3 +269,9 @@ class Evaluator:
         for plugin, raw in known.raw:
             if node_changed or plugin.scope is not Scope.NODE:
                 raw[rows] = plugin.score(pod, table)
+
+
+def _enough(nodes: int) -> int:
+    """How many nodes to find where each costs a search: as many as Kubernetes looks for, fewer in proportion the more
+    there are."""
+    return max(100, nodes * max(5, 50 - nodes // 125) // 100)

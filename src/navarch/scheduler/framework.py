@@ -20,7 +20,18 @@ from navarch.scheduler.environment import Environment
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
 
-__all__ = ["BoolArray", "Change", "ClusterEvent", "FloatArray", "Plugin", "PodInfo", "Refusal", "Scope", "scaled"]
+__all__ = [
+    "BoolArray",
+    "Change",
+    "ClusterEvent",
+    "Failure",
+    "FloatArray",
+    "Plugin",
+    "PodInfo",
+    "Refusal",
+    "Scope",
+    "scaled",
+]
 
 
 class Scope(Enum):
@@ -29,6 +40,7 @@ class Scope(Enum):
     NODE = "the Node object"
     ROW = "the Node object and the pods on that node"
     CLUSTER = "pods on other nodes too"
+    SEARCH = "a search of its own: asked last, about nodes that all others would take, and never kept"
 
 
 @dataclass(slots=True)
@@ -50,6 +62,12 @@ class Rejection:
 
     message: str
     plugin: str
+    is_quiet: bool = False
+    """Whether nobody is told."""
+
+
+class Failure(Exception):
+    """What a plugin raises that cannot judge a pod; the pod is told, and tried again after its back-off."""
 
 
 class Plugin:
@@ -74,9 +92,20 @@ class Plugin:
         """Whether pods that come or go could change what `filter` says of a node for this pod."""
         return self.scope is not Scope.NODE and self.filters(pod)
 
+    def hold(self, pod: PodInfo, environment: Environment) -> str | None:
+        """Why the pod is not looked at at all for now, or None: nobody is told (Kubernetes' PreEnqueue)."""
+        return None
+
     def reject(self, pod: PodInfo, environment: Environment) -> str | None:
         """Why the pod cannot be scheduled anywhere at present, or None."""
         return None
+
+    def prepares(self, pod: PodInfo, environment: Environment) -> bool:
+        """Whether `prepare` has work to do for this pod."""
+        return False
+
+    async def prepare(self, pod: PodInfo, nodes: NodeTable, enough: int) -> None:
+        """Find out what `filter` will say of these nodes, until `enough` of them do, with turns for others."""
 
     def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
         """Nodes that can take the pod; shape (n_nodes,)."""
@@ -106,6 +135,16 @@ class Plugin:
 
     async def pre_bind(self, pod: PodInfo, node: Obj, environment: Environment) -> None:
         """Prepare the node's choice in the cluster before the pod is bound; raises StatusError to give it up."""
+
+    def reserve(self, pod: PodInfo, node_name: str, environment: Environment) -> None:
+        """The decision is made: take what it needs before anybody else decides; raises StatusError to give it up."""
+
+    async def roll_back(self, pod: PodInfo, environment: Environment) -> None:
+        """Undo `reserve` and `pre_bind`: the pod could not be bound."""
+
+    async def make_room(self, pod: PodInfo, environment: Environment) -> str:
+        """The pod fits nowhere: do what may help, and say what was done; empty where there is nothing to say."""
+        return ""
 
 
 @dataclass(slots=True)

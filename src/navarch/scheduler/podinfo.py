@@ -68,6 +68,10 @@ class Traits:
     images: tuple[str, ...]
     claims: tuple[str, ...]
     ephemeral_claims: frozenset[str]
+    device_claims: bool
+    """Whether it claims devices."""
+    extended: tuple[str, ...]
+    """Resources that it requests, other than Kubernetes' own: devices may stand for them."""
     owner: tuple[str, str, str] | None
     """Kind, name and uid of the controller."""
     serial: int = 0
@@ -94,6 +98,8 @@ class PodInfo:
     node_name: str = ""
     attempts: int = 0
     rejected_by: frozenset[str] = field(default_factory=frozenset)
+    devices: Any = None
+    """What the plugin for claims of devices has found out in this attempt."""
 
     @property
     def start(self) -> str:
@@ -148,6 +154,7 @@ class PodParser:
                 spec.get("topologySpreadConstraints"),
                 spec.get("hostNetwork"),
                 claim_names(pod),
+                bool(spec.get("resourceClaims")),
                 _resized(pod),
             ]
         )
@@ -158,6 +165,16 @@ class PodParser:
             if len(self._known) > _KNOWN_TRAITS_LIMIT:
                 self._known.popitem(last=False)
         return traits
+
+
+def is_extended(resource: str) -> bool:
+    """Whether it is a resource of which Kubernetes itself knows nothing."""
+    domain, slash, _ = resource.partition("/")
+    if not slash:
+        return False
+    return domain == "deviceclass.resource.kubernetes.io" or not (
+        domain == "kubernetes.io" or domain.endswith(".kubernetes.io")
+    )
 
 
 def claim_names(pod: Obj) -> list[str]:
@@ -213,6 +230,8 @@ def _parse_traits(pod: Obj, owner: Obj | None, serial: int) -> Traits:
         ephemeral_claims=frozenset(
             f"{pod['metadata'].get('name', '')}-{v['name']}" for v in spec.get("volumes") or () if "ephemeral" in v
         ),
+        device_claims=bool(spec.get("resourceClaims")),
+        extended=tuple(name for name, amount in requests.items() if amount and is_extended(name)),
         owner=(owner["kind"], owner["name"], owner["uid"]) if owner else None,
         serial=serial,
     )

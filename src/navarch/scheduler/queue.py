@@ -100,7 +100,7 @@ class SchedulingQueue:
             if not is_gated(pod.obj):
                 waiting.gates = False
                 self._activate(waiting)
-        elif waiting.place == "unschedulable" and (old.traits is not pod.traits or old.priority != pod.priority):
+        elif waiting.place == "unschedulable" and _asks_anew(old, pod):
             self._retry(waiting)
 
     def remove(self, uid: str) -> None:
@@ -126,6 +126,16 @@ class SchedulingQueue:
             self._wake.set()
         else:
             self._back_off(waiting)
+
+    def park(self, pod: PodInfo, held_by: frozenset[str]) -> None:
+        """The pod waits for something and was not looked at: no attempt, so it goes on as soon as that has come."""
+        now_s = _now_s()
+        pod.rejected_by = held_by
+        pod.attempts -= 1
+        waiting = self._pods[pod.uid] = _Waiting(pod, now_s, now_s)
+        waiting.place = "unschedulable"
+        self._asleep[pod.uid] = waiting
+        self._wake.set()
 
     # Events.
 
@@ -223,6 +233,17 @@ class SchedulingQueue:
         entry = (-waiting.pod.priority, waiting.since_s, waiting.tickets, waiting.pod.uid)
         heapq.heappush(self._active, entry)
         self._wake.set()
+
+
+def _asks_anew(old: PodInfo, new: PodInfo) -> bool:
+    if old.traits is not new.traits or old.priority != new.priority:
+        return True
+    # Claims that were made for it.
+    return new.traits.device_claims and _told(old) != _told(new)
+
+
+def _told(pod: PodInfo) -> object:
+    return (pod.obj.get("status") or {}).get("resourceClaimStatuses")
 
 
 def is_gated(pod: Obj) -> bool:

@@ -27,7 +27,7 @@ from navarch.scheduler.counters import PodCounters
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.evaluator import Diagnosis, Evaluator
 from navarch.scheduler.following import Follower
-from navarch.scheduler.framework import Plugin, Profile
+from navarch.scheduler.framework import Failure, Plugin, Profile
 from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodInfo, PodParser
 from navarch.scheduler.preemption import Preemptor
@@ -66,7 +66,7 @@ class Scheduler:
             last_backoff_s=self.config.last_backoff_s,
         )
         self.nominator = Nominator()
-        self.environment = Environment(client, informers, self.queue.happened)
+        self.environment = Environment(client, informers, self.queue.happened, world)
         counters = PodCounters(self.columns, self.environment)
         self._profiles = {profile.name: profile for profile in self.config.profiles}
         self.evaluators = {
@@ -102,14 +102,14 @@ class Scheduler:
                 if pod is None:
                     break
                 await self._slots.acquire()
-                if not self._place(pod, tasks):
+                if not await self._try(pod, tasks):
                     self._slots.release()
                 pod = self.queue.pop_now()
             if pod is not None:
                 self.queue.put_back(pod)
             await asyncio.sleep(0)
 
-    def _place(self, pod: PodInfo, tasks: asyncio.TaskGroup) -> bool:
+    async def _try(self, pod: PodInfo, tasks: asyncio.TaskGroup) -> bool:
         """Decide on one pod; True where a task was started that will release the slot."""
         current = self._pods.get(*pod.key)
         if current is None or current["metadata"].get("uid") != pod.uid or is_deleting(current):
@@ -119,23 +119,43 @@ class Scheduler:
         self._follower.in_flight.add(pod.uid)
         try:
             rejection = evaluator.reject(pod)
+            if rejection is not None and rejection.is_quiet:
+                self._follower.in_flight.discard(pod.uid)
+                self.queue.park(self._follower.renewed(pod, current), frozenset({rejection.plugin}))
+                return False
             if rejection is not None:
                 self.queue.expect(pod.uid)
                 tasks.create_task(self._refuse(pod, Diagnosis.rejected(self.columns, rejection), evaluator))
                 return True
-            node_name = choose(pod, evaluator, self.columns, self.nominator, self._ties)
-            if node_name is None:
+            if evaluator.prepares(pod):
                 self.queue.expect(pod.uid)
-                diagnosis = explain(pod, evaluator, self.columns, self.nominator)
-                tasks.create_task(self._refuse(pod, diagnosis, evaluator))
-                return True
-            self.cache.assume(pod, node_name)
-            tasks.create_task(self._bind(pod, node_name))
+                await evaluator.prepare(pod, self.nominator.node_of(pod.uid))
+            return self._place(pod, evaluator, tasks)
+        except Failure as failure:
+            tasks.create_task(self._fail(pod, str(failure)))
+            return True
         except Exception:
             # A plugin that fails must not take the scheduler down: the pod is tried again after its back-off.
             log.exception("scheduling %s", pod.key)
             self._requeue(pod, frozenset())
             return False
+
+    def _place(self, pod: PodInfo, evaluator: Evaluator, tasks: asyncio.TaskGroup) -> bool:
+        node_name = choose(pod, evaluator, self.columns, self.nominator, self._ties)
+        if node_name is None:
+            self.queue.expect(pod.uid)
+            diagnosis = explain(pod, evaluator, self.columns, self.nominator)
+            tasks.create_task(self._refuse(pod, diagnosis, evaluator))
+            return True
+        try:
+            for plugin in evaluator.profile.plugins:
+                if plugin.binds(pod):
+                    plugin.reserve(pod, node_name, self.environment)
+        except StatusError as error:
+            tasks.create_task(self._fail(pod, f'running Reserve plugin "{plugin.name}": {error.message}'))
+            return True
+        self.cache.assume(pod, node_name)
+        tasks.create_task(self._bind(pod, node_name))
         return True
 
     # Bound.
@@ -148,12 +168,12 @@ class Scheduler:
                     await plugin.pre_bind(pod, self._nodes.get("", node_name) or {}, self.environment)
             await self._writer.bind(pod, node_name)
         except (StatusError, OSError) as error:
-            self._binding_failed(pod, node_name, error)
+            await self._binding_failed(pod, node_name, error)
             return
         except Exception as error:
             # A plugin that fails costs its pod another try, not everybody the scheduler.
             log.exception("preparing %s for %s", pod.key, node_name)
-            self._binding_failed(pod, node_name, error)
+            await self._binding_failed(pod, node_name, error)
             return
         finally:
             self._slots.release()
@@ -163,8 +183,14 @@ class Scheduler:
         self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text, action="Binding")
         self._follower.settle(pod)
 
-    def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
+    async def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
         log.info("binding %s to %s: %s", pod.key, node_name, error)
+        for plugin in self._profiles[pod.scheduler_name].plugins:
+            if plugin.binds(pod):
+                try:
+                    await plugin.roll_back(pod, self.environment)
+                except (StatusError, OSError) as further:
+                    log.info("%s for %s: %s", plugin.name, pod.key, further)
         self.cache.forget(pod)
         if isinstance(error, StatusError) and error.code != 404:
             self._events[pod.scheduler_name].event(
@@ -174,6 +200,17 @@ class Scheduler:
         self.queue.retry_all()
 
     # Refused.
+
+    async def _fail(self, pod: PodInfo, message: str) -> None:
+        """The pod could not be judged."""
+        try:
+            self._requeue(pod, frozenset())
+            self._events[pod.scheduler_name].event(pod.obj, "Warning", "FailedScheduling", message, action="Scheduling")
+            await self._writer.unscheduled(pod, "SchedulerError", message)
+        except (StatusError, OSError) as error:
+            log.info("telling %s: %s", pod.key, error)
+        finally:
+            self._slots.release()
 
     async def _refuse(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> None:
         profile = evaluator.profile
@@ -200,12 +237,17 @@ class Scheduler:
             self._slots.release()
 
     async def _make_room(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
-        if diagnosis.rejection:
-            # What Kubernetes says of claims that nobody came to look at.
-            return "not found", None
-        appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
         # Devices are asked before other pods are, whether the pod has claims or not.
-        return appendix and f"no new claims to deallocate, {appendix}", nominated
+        said = []
+        for plugin in evaluator.profile.plugins:
+            if plugin.name in diagnosis.plugins and diagnosis.rejection and type(plugin).reject is not Plugin.reject:
+                if type(plugin).make_room is Plugin.make_room:
+                    # What Kubernetes says of claims that nobody came to look at.
+                    return "not found", None
+            if type(plugin).make_room is not Plugin.make_room:
+                said.append(await plugin.make_room(pod, self.environment))
+        appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
+        return appendix and ", ".join([*said, appendix]), nominated
 
     async def _preempt(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
         """Make room for the pod if that is possible. Returns what to say, and the node that is promised to it."""

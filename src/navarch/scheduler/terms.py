@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, labels_of, name_of
 from navarch.api.selectors import LabelSelector, label_selector_of
 
 
@@ -88,3 +88,35 @@ def with_label_keys(
     # The API server merges the keys too; a requirement that is already there is not repeated.
     missing = [requirement for requirement in added if requirement not in known]
     return {**selector, "matchExpressions": [*known, *missing]} if missing else selector
+
+
+def node_selector_matches(selector: Obj, node: Obj) -> bool:
+    """Whether a `core/v1.NodeSelector` selects one node; an empty term selects none."""
+    return any(_term_selects(term, node) for term in selector.get("nodeSelectorTerms") or ())
+
+
+def _term_selects(term: Obj, node: Obj) -> bool:
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    labels = labels_of(node)
+    if not all(meets(requirement, labels.get(requirement["key"])) for requirement in expressions):
+        return False
+    return all(field.get("key") == "metadata.name" and meets(field, name_of(node)) for field in fields)
+
+
+def meets(requirement: Obj, value: str | None) -> bool:
+    """Whether the value of a label, None where a node lacks it, meets a node selector's requirement."""
+    operator: str = requirement.get("operator") or ""
+    wanted: list[str] = requirement.get("values") or []
+    if operator in ("Exists", "DoesNotExist"):
+        return (value is not None) == (operator == "Exists")
+    if value is None:
+        return operator == "NotIn"
+    if operator in ("In", "NotIn"):
+        return (value in wanted) == (operator == "In")
+    try:
+        have, bound = int(value), int(wanted[0])
+    except (ValueError, IndexError):
+        return False
+    return have > bound if operator == "Gt" else have < bound if operator == "Lt" else False

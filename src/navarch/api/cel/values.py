@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
 
@@ -139,6 +139,16 @@ class MadeMap(dict[Any, Any]):
     def __init__(self, entries: Iterable[tuple[Any, Any]] = ()) -> None:
         super().__init__(entries)
         self.weight = _bounded(_sum(self.values()))
+
+
+class Defaulting(dict[Any, Any]):
+    """A map that has a value for every key, though it contains few."""
+
+    __slots__ = ("default",)
+
+    def __init__(self, entries: Mapping[Any, Any], default: Any) -> None:
+        super().__init__(entries)
+        self.default = default
 
 
 class Message(MadeMap):

@@ -15,7 +15,7 @@ from navarch.api.cel.errors import CompileError
 from navarch.api.cel.types import BOOL, DYN, STRING, Field, Type, map_of, object_type
 from navarch.api.errors import FieldError, forbidden_field, invalid_value
 
-_MOST_COST: Final = 1_000_000
+MOST_COST: Final = 1_000_000
 _QUANTITY: Final = object_type("kubernetes.Quantity", {})
 _BIND: Final = "cel.bind"
 # How long a text, or how many entries a map, may be at most: by the way that leads to it.
@@ -54,7 +54,7 @@ def problems(expression: str, path: str) -> Iterator[FieldError]:
         return
     if program.type not in (BOOL, DYN):
         yield invalid_value(path, expression, "must evaluate to bool")
-    elif program.estimate(_size_of).high > _MOST_COST:
+    elif program.estimate(_size_of).high > MOST_COST:
         yield forbidden_field(path, "too complex, exceeds cost limit")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from navarch.kinds.core.resource_lists import units
 from navarch.scheduler.columns import CPU, MEMORY, PODS, BoolArray, FloatArray, IntArray
 from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal, Scope
-from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.podinfo import PodInfo, is_extended
 from navarch.scheduler.table import NodeTable
 
 
@@ -22,7 +22,12 @@ class NodeResourcesFit(Plugin):
         fits: BoolArray = nodes.requested(PODS) < nodes.allocatable(PODS)
         for resource, wanted in pod.traits.requests.items():
             if wanted > 0:
-                fits &= nodes.requested(resource) + wanted <= nodes.allocatable(resource)
+                allocatable = nodes.allocatable(resource)
+                room = nodes.requested(resource) + wanted <= allocatable
+                if is_extended(resource) and nodes.environment.devices.class_of(resource) is not None:
+                    # Where the node has none of it, claims of devices see to it.
+                    room |= allocatable == 0
+                fits &= room
         return fits
 
     def explain(self, pod: PodInfo, nodes: NodeTable) -> Refusal:
@@ -34,6 +39,8 @@ class NodeResourcesFit(Plugin):
             if wanted <= 0:
                 continue
             allocatable = nodes.allocatable(resource)
+            if is_extended(resource) and nodes.environment.devices.class_of(resource) is not None:
+                allocatable = np.where(allocatable == 0, nodes.requested(resource) + wanted, allocatable)
             if short := int(np.count_nonzero(nodes.requested(resource) + wanted > allocatable)):
                 reasons[f"Insufficient {resource}"] = short
                 # No pod need leave a node that is too small even when empty.
@@ -51,7 +58,8 @@ class NodeResourcesFit(Plugin):
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.new is not None and event.change in (Change.NODE_ADDED, Change.NODE_UPDATED):
             new = units((event.new.get("status") or {}).get("allocatable"))
-            if any(new.get(name, 0) < wanted for name, wanted in pod.traits.requests.items() if wanted > 0):
+            native = {name: wanted for name, wanted in pod.traits.requests.items() if not is_extended(name)}
+            if any(new.get(name, 0) < wanted for name, wanted in native.items() if wanted > 0):
                 return False
             if event.change is Change.NODE_UPDATED and event.old is not None:
                 old = units((event.old.get("status") or {}).get("allocatable"))

@@ -11,6 +11,7 @@ from navarch.api.cel.errors import CelError
 from navarch.api.cel.values import (
     NO_OVERLOAD,
     NONE,
+    Defaulting,
     Duration,
     Made,
     MapList,
@@ -152,6 +153,8 @@ def index(container: Any, key: Any) -> Any:
     if isinstance(container, dict):
         if has_key(container, key):
             return container[key]
+        if isinstance(container, Defaulting):
+            return container.default
         raise CelError(f"no such key: {shown(key)}")
     if isinstance(container, list):
         if type(key) is float and key.is_integer():

@@ -97,7 +97,7 @@ def _compare_parts(a: str, b: str) -> int:
 _IDENTIFIER: Final = re.compile("[0-9A-Za-z-]+")
 
 
-def _parse_semver(text: str) -> Semver:
+def parse_semver(text: str) -> Semver:
     """Raises CelError."""
     if not text:
         raise CelError("Version string empty")
@@ -158,7 +158,7 @@ def _normalized(text: str) -> str:
 
 
 def _semver(text: str, normalize: bool = False) -> Semver:
-    return _parse_semver(_normalized(text) if normalize else text)
+    return parse_semver(_normalized(text) if normalize else text)
 
 
 def _is_semver(text: str, normalize: bool = False) -> bool:

@@ -1,0 +1,35 @@
+"""Whether an API server serves a kind, and in which version: what belongs to kinds that need not be there asks first.
+
+In: discovery.  Out: the resource as it is served. An informer of what is not served would ask for it in vain for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from navarch.api.errors import StatusError
+from navarch.api.meta import Resource
+from navarch.client.base import Client
+
+
+async def served_as(client: Client, wanted: Resource) -> Resource | None:
+    """The resource in the version wanted, or in the best that is served; None where there is none."""
+    group = await _document(client, f"/apis/{wanted.group}")
+    versions = [entry["version"] for entry in (group or {}).get("versions") or ()]
+    for version in sorted(versions, key=lambda version: version != wanted.version):
+        listed = await _document(client, f"/apis/{wanted.group}/{version}")
+        if any(entry["name"] == wanted.plural for entry in (listed or {}).get("resources") or ()):
+            return Resource(wanted.group, version, wanted.plural, wanted.kind, wanted.namespaced)
+    return None
+
+
+async def _document(client: Client, path: str) -> dict[str, Any] | None:
+    try:
+        answer: dict[str, Any] = orjson.loads(await client.request("GET", path))
+    except StatusError as error:
+        if error.code == 404:
+            return None
+        raise
+    return answer
