@@ -5,7 +5,6 @@ claims and volumes. Reads shared informers; `version` changes whenever cached an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from random import Random
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.client import resources
@@ -14,7 +13,7 @@ from navarch.client.informer import Informers
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.devices.binding import ClaimWriter
 from navarch.scheduler.devices.inventory import DeviceInventory
-from navarch.world import RealWorld, World
+from navarch.world import Random, RealWorld, World
 
 _SPREAD_OWNERS = {
     "ReplicationController": resources.REPLICATION_CONTROLLERS,
