@@ -4,6 +4,7 @@ claims and volumes. Reads shared informers; `version` changes whenever cached an
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 
 from navarch.api.meta import Obj, labels_of, name_of
@@ -13,7 +14,7 @@ from navarch.client.informer import Informers
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.devices.binding import ClaimWriter
 from navarch.scheduler.devices.inventory import DeviceInventory
-from navarch.world import Random, RealWorld, World
+from navarch.world import RealWorld, World
 
 _SPREAD_OWNERS = {
     "ReplicationController": resources.REPLICATION_CONTROLLERS,
@@ -64,9 +65,9 @@ class Environment:
 
     # Reading.
 
-    def identities(self) -> Random:
+    def new_uid(self) -> str:
         """For what must never be the same twice."""
-        return self._world.identities("scheduler", "shares")
+        return str(uuid.UUID(int=self._world.identities("scheduler", "shares").getrandbits(128), version=4))
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         namespace = self._namespaces.get("", name)

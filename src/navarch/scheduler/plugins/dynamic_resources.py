@@ -8,7 +8,6 @@ hold the pod to the nodes from which these can be used; where that is none, a cl
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Iterator
 from typing import Final
 
@@ -129,7 +128,7 @@ class DynamicResources(Plugin):
         for choice in verdict.chosen:
             if not choice.alternative.admin_access and choice.consumed is None and taken.whole(choice.device.id):
                 raise StatusError(409, "Conflict", f"device {choice.device.id} got allocated elsewhere")
-        results = allocations(verdict.wanted, verdict.chosen, node_name, lambda: _new_uid(environment))
+        results = allocations(verdict.wanted, verdict.chosen, node_name, environment.new_uid)
         plan.given = {uid_of(want.claim): each for want, each in zip(verdict.wanted, results, strict=True)}
         for uid, allocation in plan.given.items():
             environment.devices.give(uid, allocation)
@@ -311,7 +310,3 @@ def _is_named(pod: PodInfo, claim: Obj) -> bool:
     if any(entry.get("resourceClaimName") == name_of(claim) for entry in entries):
         return True
     return any(owner.get("uid") == pod.uid for owner in claim["metadata"].get("ownerReferences") or ())
-
-
-def _new_uid(environment: Environment) -> str:
-    return str(uuid.UUID(int=environment.identities().getrandbits(128), version=4))
