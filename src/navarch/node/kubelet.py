@@ -101,7 +101,7 @@ class Kubelet:
             observer=Observer(runtime),
             images=ImageManager(runtime, references, world, parallel_pulls=config.images.parallel_pulls),
             volumes=volumes,
-            resources=ResourceManager(config, world),
+            resources=ResourceManager(config, world, self._holders),
             source=references,
             prober=Prober(runtime, self._caller),
             caller=self._caller,
@@ -170,6 +170,8 @@ class Kubelet:
                 keep("CSINode", self._prepare_drivers)
                 keep("pods", partial(self._api_pods.run, self))
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
+                with contextlib.suppress(OSError):
+                    await self.parts.resources.share()
                 keep("mirror pods", self._mirrors.run)
                 keep("sweeper", self.sweeper.run)
                 keep("log rotation", self.sweeper.rotate)
@@ -253,6 +255,9 @@ class Kubelet:
         for worker in sorted(waiting, key=lambda one: -int(one.pod["spec"].get("priority") or 0)):
             worker.look_for_room()
 
+    def _holders(self) -> list[Obj]:
+        return [worker.pod for worker in self.pods if worker.takes_room]
+
     def _host(self) -> Host:
         """The node as a pod that comes to it finds it."""
         found = self._own_node.list()
@@ -260,7 +265,7 @@ class Kubelet:
             found[0] if found else None,
             {**(((found[0].get("status") or {}).get("allocatable") or {}) if found else {}), **self.node.allocatable()},
             self.node.pressures(),
-            [worker.pod for worker in self.pods if worker.takes_room],
+            self._holders(),
             self.config.unsafe_sysctls,
         )
 

@@ -44,8 +44,7 @@ def make_pod_cgroup(pod: Obj, parent: str) -> None:
         place = _ROOT / parent.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
         _delegate(place)
-        shares = cpu_shares(requests)
-        _write(place / "cpu.weight", str(1 + (shares - 2) * 9999 // 262142))
+        _write(place / "cpu.weight", str(_weight(cpu_shares(requests))))
         quota = str(cpu_quota(cpu_limit)) if cpu_limit else "max"
         _write(place / "cpu.max", f"{quota} {_PERIOD_US}")
         _write(place / "memory.max", str(memory_limit) if memory_limit else "max")
@@ -61,6 +60,23 @@ def make_pod_cgroup(pod: Obj, parent: str) -> None:
         place = memory / parent.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
         _write(place / "memory.limit_in_bytes", str(memory_limit or -1))
+
+
+def set_cpu_shares(parent: str, shares: int) -> None:
+    """What a cgroup has of a busy CPU beside its neighbours; it is made where it is not there."""
+    if has_unified_cgroups():
+        place = _ROOT / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / "cpu.weight", str(_weight(shares)))
+    elif (_ROOT / "cpu").is_dir():
+        place = _ROOT / "cpu" / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _write(place / "cpu.shares", str(shares))
+
+
+def _weight(shares: int) -> int:
+    """Shares of v1 as a weight of v2."""
+    return 1 + (shares - 2) * 9999 // 262142
 
 
 def _delegate(place: Path) -> None:

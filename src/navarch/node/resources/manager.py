@@ -1,5 +1,5 @@
-"""`ResourceManager`: what the kernel is told about a pod as a whole, its cgroup. It is made before the sandbox, and
-taken away when nothing of the pod runs any more.
+"""`ResourceManager`: what the kernel is told about a pod as a whole, its cgroup, and about the classes of pods. A pod's
+is made before the sandbox, and taken away when nothing of the pod runs any more.
 
 The kernel makes its callers wait where it is busy, and a cgroup stays while a process in it is still dying: so all of
 this runs in threads, and taking away is tried again for a while.
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.client.supervision import Delay
 from navarch.node.config import KubeletConfig
-from navarch.node.resources import cgroups
+from navarch.node.resources import cgroups, qos
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -26,17 +27,30 @@ _FIRST_DELAY_S: Final = 0.05
 class ResourceManager:
     """Cgroups of the pods of one node, below the node's own root."""
 
-    def __init__(self, config: KubeletConfig, world: World) -> None:
+    def __init__(self, config: KubeletConfig, world: World, pods: Callable[[], Iterable[Obj]] = tuple) -> None:
+        """`pods` answers those that hold the node's resources now."""
         self._config = config
         self._world = world
+        self._pods = pods
+        self._shares: dict[str, int] = {}
 
     async def publish(self, pod: Obj) -> None:
         """Have the pod's cgroup with the limits that its specification states now.  Raises OSError."""
         await self._world.in_thread(cgroups.make_pod_cgroup, pod, cgroups.cgroup_parent(pod, self._config))
+        await self.share()
+
+    async def share(self) -> None:
+        """Give each class of pods its part of the CPU, where that is another than before."""
+        shares = qos.shares_of_classes(self._pods())
+        if shares != self._shares:
+            self._shares = shares
+            await self._world.in_thread(qos.set_shares, self._config.cgroup_root, shares)
 
     async def unpublish(self, pod: Obj) -> bool:
         """Take the pod's cgroup away. Returns whether it is gone; the sweeper comes back for one that is not."""
-        return await self._remove(cgroups.cgroup_parent(pod, self._config))
+        gone = await self._remove(cgroups.cgroup_parent(pod, self._config))
+        await self.share()
+        return gone
 
     async def remove_stale(self, known: set[str]) -> None:
         """Take away the cgroups of all pods but these."""
