@@ -10,6 +10,7 @@ import click
 
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import step
+from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig, ConfigError, flags_of
 from navarch.cluster.state import ClusterState
 
@@ -23,14 +24,15 @@ def image() -> None:
 @click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @cluster_options
 def load(archives: tuple[Path, ...], name: str, data_dir: str | None) -> None:
-    """Load images from tar ARCHIVES (OCI layouts or `docker save`) into the cluster's containerd."""
+    """Load images from tar ARCHIVES (OCI layouts or `docker save`) into the containerd of each node of this machine."""
     from navarch.node.images.archives import load_image
 
     config = _with_containers(name, data_dir)
     for archive in archives:
         with step(f"Loading {archive}") as progress:
             try:
-                references = asyncio.run(load_image(_socket_of(config), archive))
+                for node in (config, *(workers.config_of(config, name) for name in workers.names(config))):
+                    references = asyncio.run(load_image(_socket_of(node), archive))
             except RuntimeError as error:
                 raise ConfigError(f"{archive}: {error}") from error
             progress.update(f"Loaded {', '.join(references)}")

@@ -52,9 +52,9 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     """The settings of a `kind: Cluster` file, by the names of the flags (with underscores).  Raises ConfigError."""
     if path is None:
         return {}
-    known = {"name", "nodes", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig", "wait", "seed",
-             "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver", "kubeletConfig",
-             "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable"}  # fmt: skip
+    known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
+             "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
+             "kubeletConfig", "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl",

@@ -35,7 +35,8 @@ from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
 _SETTINGS = (
-    *("nodes", "store", "kubernetes_version", "port", "bind_address", "static_pods", "kubeconfig", "seed"),
+    *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
+    *("static_pods", "kubeconfig", "seed"),
     *lifecycle.KUBELET_FILES,
 )
 _SUCCESSOR_S = 30.0
@@ -50,6 +51,12 @@ _PORT_ATTEMPTS = 4
     envvar="NAVARCH_NODES",
     type=click.IntRange(0, 200_000),
     help="Simulated nodes.  [default: 1, with containerd 0]",
+)
+@click.option(
+    "--workers",
+    envvar="NAVARCH_WORKERS",
+    type=click.IntRange(0, 100),
+    help="Further real nodes on this machine, each with a network of its own.  [default: 0]",
 )
 @click.option(
     "--runtime",
@@ -165,6 +172,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
     Examples:
       navarch up                          a cluster in the foreground; Ctrl-C stops it
       navarch up -d --nodes 100           in the background, with 100 simulated nodes
+      navarch up -d --workers 2           three real nodes, all on this machine
       navarch up -d --name two            a second one beside the first
     """
     from_file = _from_file(ctx, options.pop("config"))

@@ -1,4 +1,5 @@
-"""One process of a cluster: `python -m navarch.cluster.component NAME DATA_DIR`, started by the supervisor.
+"""One process of a cluster: `python -m navarch.cluster.component NAME DATA_DIR`, started by the supervisor; NAME may be
+that of a further node's process (`node@default-worker-1`), which runs in that node's network namespace.
 
 Everything heavy is imported first; then the process waits at its gate (`gate.py`) until it is recorded and the
 cluster's keys are there, and runs until SIGTERM, which ends it in order.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from navarch.cluster import gate, logfiles
+from navarch.cluster import gate, logfiles, workers
 from navarch.cluster.config import ClusterConfig
 
 log = logging.getLogger("navarch.component")
@@ -35,12 +36,15 @@ class _Component(Protocol):
     async def run(self, config: ClusterConfig) -> None: ...
 
 
-def _exec_containerd(config: ClusterConfig) -> None:
+def _exec_containerd(config: ClusterConfig, name: str, worker: str) -> None:
     from navarch.node.containerd import ContainerdConfig, ContainerdPaths, command, environment
 
-    paths = ContainerdPaths(data=config.root / "node", run=config.run)
+    own = workers.config_of(config, worker) if worker else config
+    paths = ContainerdPaths(data=own.root / "node", run=own.run)
     ContainerdConfig.of_this_machine(paths).write()
-    gate.enter(config.run, "containerd", inheritable=True)
+    gate.enter(config.run, name, inheritable=True)
+    if worker:
+        workers.enter(config, worker)
     argv = command(paths)
     os.execvpe(argv[0], argv, environment())
 
@@ -102,18 +106,23 @@ def tune_collector() -> None:
 def main(argv: list[str]) -> int:
     name, config = argv[1], ClusterConfig.load(Path(argv[2]))
     logfiles.log_to(config.logs / f"{name}.log", os.environ.get("NAVARCH_LOG_LEVEL", "INFO").upper())
+    kind, _, worker = name.partition("@")
     try:
-        if name == "containerd":
-            _exec_containerd(config)
-        component = _load(name)
+        if kind == "containerd":
+            _exec_containerd(config, name, worker)
+        component = _load(kind)
         gate.enter(config.run, name)
+        if worker:
+            # Before there is any other thread.
+            workers.enter(config, worker)
     except gate.NotAdmitted as error:
         log.error("%s", error)
         return 1
     tune_collector()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
-            runner.run(_until_stopped(component.run(config), config))
+            own = workers.config_of(config, worker) if worker else config
+            runner.run(_until_stopped(component.run(own), config))
         except Exception:
             log.exception("%s failed", name)
             return 1

@@ -78,6 +78,9 @@ class ClusterConfig:
     image_credential_provider_bin_dir: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
+    # Further nodes on this machine, each in a network namespace of its own; their range, whose first is the machine's.
+    workers: int = 0
+    node_cidr: str = ""
     # `agent`: this is one node of a cluster whose API server is elsewhere, at `server`.
     role: str = "server"
     server: str = ""
@@ -142,7 +145,8 @@ class ClusterConfig:
         if self.listens_everywhere:
             return [self.bind_address]
         further = self.bind_address or (self.advertise_address if self.runtime == "containerd" else "")
-        return ["127.0.0.1", *([further] if further not in ("", "127.0.0.1") else [])]
+        gateway = self.node_gateway if self.workers else ""
+        return list(dict.fromkeys(["127.0.0.1", *(each for each in (further, gateway) if each)]))
 
     @property
     def on_pod_network(self) -> bool:
@@ -160,9 +164,21 @@ class ClusterConfig:
             return self.node_address
         if self.is_agent:
             return host_address(urlsplit(self.server).hostname or "")
-        if self.on_pod_network or not (self.listens_everywhere or self._listens_for_itself):
+        if self.on_pod_network:
             return self.advertise_address
-        return host_address()
+        if self._listens_for_itself:
+            return self.node_gateway if self.workers else host_address()
+        return host_address() if self.listens_everywhere else self.advertise_address
+
+    @property
+    def node_network(self) -> str:
+        """The range of the nodes that are on this machine."""
+        return self.node_cidr or str(networks_of(self.index)["node_cidr"])
+
+    @property
+    def node_gateway(self) -> str:
+        """This machine's own address in it."""
+        return str(ip_network(self.node_network)[1])
 
     @property
     def _listens_for_itself(self) -> bool:
@@ -322,7 +338,7 @@ def free_index(clusters: list[ClusterConfig]) -> int:
 
     def is_free(index: int) -> bool:
         networks = networks_of(index)
-        mine = [ip_network(networks[name]) for name in ("pod_cidr", "service_cidr")]
+        mine = [ip_network(networks[name]) for name in ("pod_cidr", "service_cidr", "node_cidr")]
         return index not in taken and not any(one.overlaps(other) for one in mine for other in routed)
 
     free = next((index for index in range(100) if is_free(index)), None)
@@ -346,10 +362,12 @@ def _routed_networks() -> list[IPv4Network]:
 
 
 def networks_of(index: int) -> dict[str, str]:
-    """Pod and service ranges that no other cluster of this machine has: 10.42/10.43, then 10.44/10.45 and so on."""
+    """Pod and service ranges that no other cluster of this machine has: 10.42/10.43, then 10.44/10.45 and so on; and
+    the range of its nodes on this machine."""
     second = 42 + 2 * (index % 100)
     services = f"10.{second + 1}.0.0/16"
     return {
+        "node_cidr": f"10.41.{index % 100}.0/24",
         "pod_cidr": f"10.{second}.0.0/16",
         "service_cidr": services,
         "cluster_dns": str(ip_network(services)[10]),

@@ -10,13 +10,13 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from navarch.cluster import config as settings
-from navarch.cluster import locks, strays
+from navarch.cluster import locks, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
@@ -91,7 +91,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
     changeable = (
-        *("nodes", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
+        *("nodes", "workers", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
         *("runtime_config", "apiserver_flags", "disable", *KUBELET_FILES),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
@@ -100,6 +100,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
     if ClusterState.load(existing.run).supervisor_alive:
         for key in (
             "nodes",
+            "workers",
             "port",
             "bind_address",
             "static_pods",
@@ -114,7 +115,17 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
                     f"cluster {existing.name!r} is running with {flag} {getattr(existing, key) or 'unset'}; "
                     f"stop it first: `navarch down{settings.flags_of(existing)}`"
                 )
-    return replace(existing, **kept)
+    changed = replace(existing, **kept)
+    if (changed.bind_address, bool(changed.workers)) != (existing.bind_address, bool(existing.workers)):
+        changed = replace(changed, advertise_address=_advertised(asdict(changed)))
+    return _with_workers(changed)
+
+
+def _with_workers(config: ClusterConfig) -> ClusterConfig:
+    """Raises ConfigError where there can be none."""
+    if config.workers and config.runtime != "containerd":
+        raise ConfigError("--workers are real nodes, which need --runtime containerd; --nodes are simulated ones")
+    return config
 
 
 def _same_etcd(one: str, other: str) -> bool:
@@ -143,18 +154,21 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
     values.setdefault("advertise_address", _advertised(values))
     if "service_cidr" in changes:
         values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
-    return ClusterConfig(name=name, data_dir=str(folder), index=index, **values)
+    return _with_workers(ClusterConfig(name=name, data_dir=str(folder), index=index, **values))
 
 
 def _advertised(values: dict[str, Any]) -> str:
     """Where pods reach the API server: with real containers at this machine's address on the pod network, which no
-    other machine reaches and which stays the same; where it is to listen elsewhere, at that address."""
+    other machine reaches and which stays the same, or with further nodes here at that on their bridge; where it is to
+    listen elsewhere, at that address."""
     bind = values.get("bind_address", "")
     if bind and bind not in ("0.0.0.0", "::"):
         return str(bind)
     address = settings.host_address()
     if values["runtime"] != "containerd" or (bind and address != "127.0.0.1"):
         return address
+    if values.get("workers"):
+        return str(ip_network(values["node_cidr"] or settings.networks_of(values["index"])["node_cidr"])[1])
     return str(ip_network(values["pod_cidr"])[1])
 
 
@@ -193,6 +207,7 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     try:
         config.save()
         settings.remember(config)
+        workers.retire_surplus(config)
         return spawn(config)
     except OSError as error:
         why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
@@ -268,13 +283,16 @@ class Probe:
         return sum(is_schedulable(node) for node in items), len(items)
 
     def remove_surplus_nodes(self) -> None:
-        """Delete the simulated nodes that are left over from a time when the cluster was to have more of them."""
+        """Delete the simulated nodes and the further ones of this machine that are left over from a time when the
+        cluster was to have more of them."""
         status, body = self.get("/api/v1/nodes")
         for node in json.loads(body)["items"] if status == 200 else ():
             metadata = node["metadata"]
             number = metadata["name"].removeprefix("node-")
             ours = (metadata.get("annotations") or {}).get("sim.navarch.dev/node") == "true"
-            if ours and integer_or(number, 0) > self._config.nodes:
+            further = workers.LABEL in (metadata.get("labels") or {})
+            surplus = further and workers.number_of(self._config, metadata["name"]) > self._config.workers
+            if surplus or (ours and integer_or(number, 0) > self._config.nodes):
                 self.get(f"/api/v1/nodes/{metadata['name']}", method="DELETE")
 
     def has_default_namespace(self) -> bool:
@@ -332,7 +350,7 @@ def wait_ready(
     """
     probe = Probe(config)
     give_up_s = MACHINE.monotonic() + timeout_s
-    expected = config.nodes + (1 if config.runtime == "containerd" else 0)
+    expected = config.nodes + config.workers + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
     swept = False
     before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig, host_address, host_name
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
 
@@ -65,10 +66,9 @@ def ensure(config: ClusterConfig) -> None:
     names, addresses = _serving_names(config)
     ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
     if config.node_name:
-        own = {"127.0.0.1", config.node_ip}
-        ca.ensure_serving(
-            folder / "kubelet-serving", f"system:node:{config.node_name}", {config.node_name}, own, ("system:nodes",)
-        )
+        ca.ensure_serving_of_node(folder, config.node_name, config.node_ip)
+    for worker in workers.names(config):
+        _ensure_worker(ca, config, worker)
     if config.nodes:
         ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
     # An authority of its own: who has a certificate of the cluster's is not therefore believed to speak for others.
@@ -83,6 +83,18 @@ def ensure(config: ClusterConfig) -> None:
         text = kubeconfig_text(config, identity.component).encode()
         if not kubeconfig.exists() or kubeconfig.read_bytes() != text:
             _write(kubeconfig, text)
+
+
+def _ensure_worker(ca: _Authority, config: ClusterConfig, name: str) -> None:
+    """A further node of this machine is given what one elsewhere asks for; it renews it itself."""
+    own = workers.config_of(config, name)
+    own.pki.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(own.pki / "ca.crt", ca.certificate.public_bytes(Encoding.PEM), mode=0o644)
+    ca.ensure_serving_of_node(own.pki, name, own.node_ip)
+    ca.ensure_client(own.pki / "kubelet", Identity("kubelet", f"system:node:{name}", ("system:nodes",)))
+    for identity in identities(config):
+        if identity.component in ("proxy", "dns"):
+            ca.ensure_client(own.pki / identity.component, identity)
 
 
 def kubeconfig_text(config: ClusterConfig, component: str) -> str:
@@ -255,6 +267,10 @@ class _Authority:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
         self._sign_and_write(base, builder, key)
+
+    def ensure_serving_of_node(self, folder: Path, name: str, address: str) -> None:
+        names, addresses = {name}, {"127.0.0.1", address}
+        self.ensure_serving(folder / "kubelet-serving", f"system:node:{name}", names, addresses, ("system:nodes",))
 
     def _sign_and_write(self, base: Path, builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> None:
         certificate = builder.sign(self.key, hashes.SHA256())

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig
 
 
@@ -37,4 +38,8 @@ def specs(config: ClusterConfig) -> list[ProcessSpec]:
         # Not the binary itself: its configuration depends on the machine and is written right before it starts.
         found.append(ProcessSpec("containerd", component_argv("containerd", config.root), needs_keys=False, piped=True))
         found.append(ProcessSpec("node", component_argv("node", config.root)))
+    for worker in workers.names(config):
+        containerd, node = f"containerd@{worker}", f"node@{worker}"
+        found.append(ProcessSpec(containerd, component_argv(containerd, config.root), needs_keys=False, piped=True))
+        found.append(ProcessSpec(node, component_argv(node, config.root)))
     return found

@@ -40,7 +40,9 @@ _RETRY_S = 2.0
 
 
 def agent_config(config: ClusterConfig) -> AgentConfig:
-    everywhere = config.listens_everywhere or config.is_agent
+    # Who has an address of its own for it has nobody to hide from there.
+    elsewhere = config.role != "server"
+    everywhere = config.listens_everywhere or elsewhere
     return AgentConfig(
         cluster=config.name,
         node_name=config.node_name,
@@ -53,7 +55,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         cluster_domain=config.cluster_domain,
         node_ip=config.node_ip,
         kubelet_addresses=("0.0.0.0",) if everywhere else ("127.0.0.1", config.node_ip),
-        network_address=config.node_ip if config.on_pod_network and not config.is_agent else "",
+        network_address=config.node_ip if config.on_pod_network and not elsewhere else "",
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,
         kubelet_config=_path(config.kubelet_config),

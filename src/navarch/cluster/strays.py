@@ -59,7 +59,11 @@ def _name_of(arguments: list[str], roots: set[str]) -> str:
         if arguments[2] == _COMPONENT and len(arguments) >= 5 and arguments[4] in roots:
             return arguments[3]
     if arguments[0].endswith("containerd") and len(arguments) >= 3 and arguments[1] == "--config":
-        return "containerd" if any(arguments[2].startswith(f"{root}/") for root in roots) else ""
+        below = next((arguments[2][len(root) + 1 :] for root in roots if arguments[2].startswith(f"{root}/")), "")
+        place = below.split("/")
+        if place[0] == "workers" and len(place) > 2:
+            return f"containerd@{place[1]}"
+        return "containerd" if below else ""
     return ""
 
 

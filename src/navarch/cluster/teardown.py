@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 
 
@@ -13,7 +14,11 @@ def remove_traces(config: ClusterConfig, *, keep_images: bool = False, grace_s: 
     from navarch.cluster.run_node import agent_config
     from navarch.node.agent import purge_node
 
-    purge_node(agent_config(config), keep_images=keep_images, grace_s=grace_s)
+    further = workers.left(config)
+    with workers.removing_traces(config, further, keep_images=keep_images, grace_s=grace_s):
+        purge_node(agent_config(config), keep_images=keep_images, grace_s=grace_s)
+    if further:
+        workers.remove_bridge(config)
     left = _mounted_below(config.root)
     if left and not keep_images:
         # The folder is removed next, and what is mounted in it may be somebody else's data.

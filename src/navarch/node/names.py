@@ -66,9 +66,26 @@ class HostNames:
         return f"nv-{self.cluster[: _LINK_MAX - len(tail) - 4]}-{tail}"
 
     @property
+    def uplink(self) -> str:
+        """The machine's end of the link to a node that is in a network namespace of its own."""
+        tail = _digest(f"{self.cluster}_{self.node}", 6)
+        return f"nu-{self.cluster[: _LINK_MAX - len(tail) - 4]}-{tail}"
+
+    @property
     def short(self) -> str:
         """For paths of sockets, which may have about 100 characters altogether."""
         return _digest(self.node, 6)
+
+
+def bridge_of(cluster: str) -> str:
+    """The bridge on which the nodes of a cluster hang that are on one machine."""
+    tail = _digest(cluster, 6)
+    return f"nw-{cluster[: _LINK_MAX - len(tail) - 4]}-{tail}"
+
+
+def uplinks_table_of(cluster: str) -> str:
+    """Their nftables table. No node is called nothing."""
+    return f"navarch-{cluster}__nodes"
 
 
 def _digest(text: str, length: int) -> str:

@@ -1,0 +1,194 @@
+"""A place for one more node on this machine: a network namespace of its own, wired to a bridge of the cluster.
+
+In: the names of cluster and node, the bridge's range, the node's address in it. Out: bridge, namespace (below
+/run/netns, where `ip netns` finds it), a pair of links between them, and the rules by which the node reaches what the
+machine reaches. Invariant: all of it is made anew where it is missing, and `remove` leaves nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Final
+
+from navarch.node.names import HostNames, bridge_of, uplinks_table_of
+
+_SPACES: Final = Path("/run/netns")
+_NEW_NET: Final = 0x40000000
+_MNT_DETACH: Final = 2
+_LIMIT_S: Final = 30.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`network` is the range of the cluster's bridge, which has its first address; `cluster_ranges` are reached as the
+    node itself, without translation. `lock` is a file that all who make places of this cluster hold meanwhile."""
+
+    names: HostNames
+    network: str
+    address: str
+    lock: Path
+    cluster_ranges: tuple[str, ...] = ()
+
+    @property
+    def space(self) -> Path:
+        return _SPACES / self.names.whole
+
+    @property
+    def bridge(self) -> str:
+        return bridge_of(self.names.cluster)
+
+    def ensure(self) -> None:
+        """Make what is missing.  Raises OSError."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _held(self.lock):
+            self._ensure_bridge()
+            self._ensure_space()
+
+    def enter(self) -> None:
+        """Have this process be there; threads that run already stay where they are.  Raises OSError."""
+        descriptor = os.open(self.space, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(descriptor, _NEW_NET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(self.space))
+        finally:
+            os.close(descriptor)
+
+    def _ensure_bridge(self) -> None:
+        from pyroute2 import IPRoute
+
+        gateway = ip_network(self.network)[1]
+        with IPRoute() as ip:
+            index = _index(ip, self.bridge)
+            if not index:
+                ip.link("add", ifname=self.bridge, kind="bridge", mtu=_mtu(ip))
+                index = _index(ip, self.bridge)
+            ip.link("set", index=index, state="up")
+            with _but_for(errno.EEXIST):
+                ip.addr("add", index=index, address=str(gateway), prefixlen=ip_network(self.network).prefixlen)
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        table = f"ip {uplinks_table_of(self.names.cluster)}"
+        inside = ", ".join((self.network, *self.cluster_ranges))
+        rules = [
+            f"add table {table}",
+            f"add chain {table} postrouting {{ type nat hook postrouting priority 100 ; }}",
+            f"flush chain {table} postrouting",
+            f"add rule {table} postrouting ip saddr {self.network} ip daddr != {{ {inside} }} masquerade fully-random",
+        ]
+        _nft(rules)
+
+    def _ensure_space(self) -> None:
+        from pyroute2 import IPRoute, netns
+
+        if not _is_mounted(self.space):
+            self.space.unlink(missing_ok=True)
+            netns.create(self.names.whole)
+        with IPRoute() as ip:
+            link = _index(ip, self.names.uplink)
+            if not link:
+                mtu = int(ip.get_links(_index(ip, self.bridge))[0].get_attr("IFLA_MTU"))
+                peer = {"ifname": "eth0", "net_ns_fd": self.names.whole, "mtu": mtu}
+                ip.link("add", ifname=self.names.uplink, kind="veth", mtu=mtu, peer=peer)
+                link = _index(ip, self.names.uplink)
+                ip.link("set", index=link, master=_index(ip, self.bridge), state="up")
+        with _there(self.names.whole) as ip:
+            for name in ("lo", "eth0"):
+                ip.link("set", index=_index(ip, name), state="up")
+            with _but_for(errno.EEXIST):
+                length = ip_network(self.network).prefixlen
+                ip.addr("add", index=_index(ip, "eth0"), address=self.address, prefixlen=length)
+            ip.route("replace", dst="default", gateway=str(ip_network(self.network)[1]))
+
+    def remove(self) -> None:
+        """Idempotent; what runs there must have ended."""
+        from pyroute2 import IPRoute
+
+        with IPRoute() as ip:
+            for index in ip.link_lookup(ifname=self.names.uplink):
+                with _but_for(errno.ENODEV):
+                    ip.link("del", index=index)
+        _libc.umount2(str(self.space).encode(), _MNT_DETACH)
+        self.space.unlink(missing_ok=True)
+
+
+def remove_bridge(cluster: str) -> None:
+    """What the places of a cluster share, once they are gone. Idempotent."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        for index in ip.link_lookup(ifname=bridge_of(cluster)):
+            with _but_for(errno.ENODEV):
+                ip.link("del", index=index)
+    table = f"ip {uplinks_table_of(cluster)}"
+    with contextlib.suppress(OSError):
+        _nft([f"add table {table}", f"delete table {table}"])
+
+
+@contextlib.contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _there(space: str) -> Iterator[Any]:
+    from pyroute2 import NetNS
+
+    ip = NetNS(space)
+    try:
+        yield ip
+    finally:
+        ip.close()
+
+
+def _index(ip: Any, name: str) -> int:
+    """0 where there is no such link."""
+    return next(iter(ip.link_lookup(ifname=name)), 0)
+
+
+def _mtu(ip: Any) -> int:
+    for route in ip.get_default_routes(family=socket.AF_INET):
+        if index := route.get_attr("RTA_OIF"):
+            return min(int(ip.get_links(index)[0].get_attr("IFLA_MTU")), 65535)
+    return 1500
+
+
+def _is_mounted(space: Path) -> bool:
+    """A file that is left from before a reboot is none."""
+    return any(line.split()[4] == str(space) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+@contextlib.contextmanager
+def _but_for(code: int) -> Iterator[None]:
+    """Let one netlink error pass: the state that it reports is the one wanted."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != code:
+            raise
+
+
+def _nft(script: list[str]) -> None:
+    """Raises OSError."""
+    done = subprocess.run(
+        ["nft", "-f", "-"], input="\n".join(script), text=True, capture_output=True, check=False, timeout=_LIMIT_S
+    )
+    if done.returncode != 0:
+        raise OSError(f"nft: {done.stderr.strip()}")
