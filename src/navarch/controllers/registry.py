@@ -40,6 +40,7 @@ from navarch.controllers.stale_disruptions import StaleDisruptionController
 from navarch.controllers.statefulset import StatefulSetController
 from navarch.controllers.storage_migration import StorageMigrationController
 from navarch.controllers.volumes import (
+    AttachDetachController,
     AttributesClassProtectionController,
     ClaimProtectionController,
     EphemeralVolumeController,
@@ -78,6 +79,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     VolumeProtectionController,
     AttributesClassProtectionController,
     VolumeBinder,
+    AttachDetachController,
     EphemeralVolumeController,
     PodResourceClaimController,
     ResourceClaimController,

@@ -19,7 +19,7 @@ from navarch.client.resources import (
     PERSISTENT_VOLUMES,
     VOLUME_ATTACHMENTS,
 )
-from navarch.node.volumes.csi.records import attachment_name
+from navarch.kinds.storage.csi_names import attachment_name
 from tests.csi_driver import NAME, DirectoryDriver
 from tests.node.engine.conftest import Simulated, _running
 

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 
 from navarch.client.resources import NODES, SECRETS
+from navarch.kinds.storage.csi_names import attachment_name
 from navarch.node.volumes.csi.proto import csi_pb2 as csi
-from navarch.node.volumes.csi.records import attachment_name
 from tests.csi_driver import NAME, DirectoryDriver
 from tests.node.csi.conftest import Storage
 

@@ -1,6 +1,7 @@
-"""Volumes: claims are bound to volumes (`binder`), nothing goes while it is in use (`protection`), and pods that bring
-the template of a claim get it (`ephemeral`)."""
+"""Volumes: claims are bound to volumes (`binder`), these are attached to nodes (`attach`), nothing goes while it is in
+use (`protection`), and pods that bring the template of a claim get it (`ephemeral`)."""
 
+from navarch.controllers.volumes.attach import AttachDetachController
 from navarch.controllers.volumes.binder import VolumeBinder
 from navarch.controllers.volumes.ephemeral import EphemeralVolumeController
 from navarch.controllers.volumes.protection import (
@@ -10,6 +11,7 @@ from navarch.controllers.volumes.protection import (
 )
 
 __all__ = [
+    "AttachDetachController",
     "AttributesClassProtectionController",
     "ClaimProtectionController",
     "EphemeralVolumeController",

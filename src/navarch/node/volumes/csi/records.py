@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from navarch.kinds.storage.csi_names import unique_name
+
 FILE: Final = "vol_data.json"
 _PODS: Final = ("volumes", "volumeDevices")
 _PLUGIN: Final = "kubernetes.io~csi"
@@ -79,15 +81,6 @@ class Staged:
         """Called once nothing is mounted below."""
         (self.place / FILE).unlink(missing_ok=True)
         shutil.rmtree(self.place, ignore_errors=True)
-
-
-def unique_name(driver: str, handle: str) -> str:
-    return f"kubernetes.io/csi/{driver}^{handle}"
-
-
-def attachment_name(handle: str, driver: str, node: str) -> str:
-    """The name of the VolumeAttachment that is for this volume on this node."""
-    return f"csi-{hashlib.sha256(f'{handle}{driver}{node}'.encode()).hexdigest()}"
 
 
 def inline_handle(uid: str, volume: str) -> str:

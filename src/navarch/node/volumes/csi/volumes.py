@@ -21,6 +21,7 @@ from typing import Final
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, name_of
 from navarch.client.resources import CSI_DRIVERS, VOLUME_ATTACHMENTS
+from navarch.kinds.storage.csi_names import attachment_name, unique_name
 from navarch.node.plugins.sockets import PluginError
 from navarch.node.volumes.base import InThread, VolumeContext, VolumeError, VolumePending, chown_group
 from navarch.node.volumes.csi import records
@@ -134,7 +135,7 @@ class CSIVolumes:
         """The name of the VolumeAttachment that has to be there; empty for a driver that attaches nothing."""
         if about is not None and not about["spec"].get("attachRequired", True):
             return ""
-        return records.attachment_name(source["volumeHandle"], source["driver"], self._node_name)
+        return attachment_name(source["volumeHandle"], source["driver"], self._node_name)
 
     async def _driver(
         self, context: VolumeContext, name: str, doing: str, *, operation: str = _MOUNT
@@ -297,14 +298,14 @@ class CSIVolumes:
         for staged in await self._in_thread(records.all_staged, self._root):
             if self._drivers.get(staged.driver) is None:
                 continue
-            async with self._turn(records.unique_name(staged.driver, staged.handle)):
+            async with self._turn(unique_name(staged.driver, staged.handle)):
                 try:
                     await self._unstage_unused(staged)
                 except VolumeError as error:
                     log.warning("%s", error)
 
     async def _unstage_unused(self, staged: Staged) -> None:
-        name = records.unique_name(staged.driver, staged.handle)
+        name = unique_name(staged.driver, staged.handle)
         others = await self._in_thread(records.all_uses, self._pods)
         if any(other.unique_name == name for other in others) or any(name in begun for begun in self._begun.values()):
             return
