@@ -260,6 +260,36 @@ def test_a_claim_gives_its_volume(batch: Batch) -> None:
         batch.cluster.kubectl("delete", "pv", "navarch-e2e", "--wait=false")
 
 
+# The default class.
+
+BATCH.need(
+    "PersistentVolumeClaim",
+    "directory",
+    spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+)
+volume(
+    "default-class",
+    "id -g; echo lasting > /v/f; stat -c %g /v/f",
+    {"persistentVolumeClaim": {"claimName": "directory"}},
+    securityContext={"runAsUser": 1001, "runAsGroup": 1002, "fsGroup": 1003},
+)
+
+
+def test_the_default_class_gives_a_directory_of_the_node_and_takes_it_away_again(batch: Batch) -> None:
+    cluster = batch.cluster
+    assert batch.ended("default-class", 60)["status"]["phase"] == "Succeeded"
+    assert batch.said("default-class").split() == ["1002", "1003"]
+    name = batch.get("pvc", "directory")["spec"]["volumeName"]
+    place = next(cluster.home.rglob(f"local-path/{name}"))
+    assert (place / "f").read_text() == "lasting\n"
+
+    batch.kubectl("delete", "pod", "default-class")
+    batch.kubectl("delete", "pvc", "directory", "--wait=false")
+
+    cluster.wait_until(lambda: cluster.try_kubectl("get", "pv", name).returncode != 0, 60, "the volume gone")
+    assert not place.exists()
+
+
 def test_a_claim_that_does_not_exist_keeps_the_pod_from_being_scheduled(batch: Batch) -> None:
     batch.until(
         "claims-none",

@@ -47,6 +47,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
         node_cidr_mask=config.node_cidr_mask,
         load_balancer=config.has(LOAD_BALANCER),
         garbage_collector_delay_s=_COLLECTOR_DELAY_S,
+        local_path=True,
         root_ca=(config.pki / "ca.crt").read_text(),
         token_issuer=lambda account, secret: _sign_token(config, account, secret),
         certificate_signer=lambda pem, usages, lifetime_s: _sign_certificate(config, pem, usages, lifetime_s),

@@ -51,8 +51,8 @@ class ControllerConfig:
     """What differs from cluster to cluster. Periods are Kubernetes' defaults.
 
     `garbage_collector_delay_s` keeps the collector, which watches every resource there is, out of the way of a cluster
-    that starts; `load_balancer` has Services of that type given nodes' addresses; `disabled` names controllers that are
-    not to run.
+    that starts; with `local_path` the cluster has a default StorageClass whose volumes are directories of nodes;
+    `load_balancer` has Services of that type given nodes' addresses; `disabled` names controllers that are not to run.
     """
 
     cluster_cidr: str = "10.42.0.0/16"
@@ -67,6 +67,7 @@ class ControllerConfig:
     node_monitor_period_s: float = 5.0
     terminated_pod_threshold: int = 12500
     garbage_collector_delay_s: float = 0.0
+    local_path: bool = False
     discovery_interval_s: float = 30.0
     load_balancer: bool = True
     disabled: frozenset[str] = frozenset()

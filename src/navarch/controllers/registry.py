@@ -44,7 +44,9 @@ from navarch.controllers.volumes import (
     AttributesClassProtectionController,
     ClaimProtectionController,
     EphemeralVolumeController,
+    LocalPathProvisioner,
     VolumeBinder,
+    VolumeExpandController,
     VolumeProtectionController,
 )
 
@@ -80,6 +82,8 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     AttributesClassProtectionController,
     VolumeBinder,
     AttachDetachController,
+    VolumeExpandController,
+    LocalPathProvisioner,
     EphemeralVolumeController,
     PodResourceClaimController,
     ResourceClaimController,

@@ -52,6 +52,7 @@ from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
 from navarch.node.user_namespaces import UserNamespaces
 from navarch.node.volumes.csi.drivers import Drivers
+from navarch.node.volumes.local_path import Removals
 from navarch.node.volumes.manager import VolumeManager
 from navarch.world import RealWorld, World
 
@@ -84,6 +85,7 @@ class Kubelet:
         self._own_node = Informer(client, NODES, fields=f"metadata.name={config.node_name}", transform=slim)
         self._caller = HTTPCaller(config.kubernetes_version)
         references = APISource(client, world)
+        self._removals = Removals(client, self._own_node, config.data, world)
         self.drivers = Drivers(client, config.node_name, config.data)
         # Types of plugins by the name that they state when they register.
         self.plugins = PluginRegistry(
@@ -167,6 +169,7 @@ class Kubelet:
                     keep("static pods", partial(source.run, self._static_pods))
                 await self.services.synced()
                 await self._registered()
+                keep("directories to remove", self._removals.run)
                 keep("CSINode", self._prepare_drivers)
                 keep("pods", partial(self._api_pods.run, self))
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))

@@ -19,6 +19,7 @@ from navarch.apiserver.admission.certificates import (
     CertificateSigning,
     CertificateSubjectRestriction,
 )
+from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
 from navarch.apiserver.admission.configuration import PodSecurityConfig
 from navarch.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from navarch.apiserver.admission.deny_external_ips import DenyServiceExternalIPs
@@ -128,6 +129,7 @@ def default_chain(
         Priority(reader),
         DefaultTolerationSeconds(),
         StorageObjectInUseProtection(),
+        PersistentVolumeClaimResize(reader),
         RuntimeClass(reader),
         CertificateApproval(authorize),
         CertificateSigning(authorize),

@@ -284,6 +284,9 @@ _TAINT_RULES = (rule("patch update", "res:devicetaintrules/status"), rule(READ, 
 
 # What Navarch's controllers do in one step, for which Kubernetes' go another way.
 _OURS: Final = (
+    # The provisioner of directories on nodes.
+    rule("create", "storage:storageclasses"),
+    rule("patch", "nodes"),
     rule("get update", "pods"),
     rule("list", "resourcequotas"),
     rule("patch update", "services/finalizers"),

@@ -4,6 +4,8 @@ use (`protection`), and pods that bring the template of a claim get it (`ephemer
 from navarch.controllers.volumes.attach import AttachDetachController
 from navarch.controllers.volumes.binder import VolumeBinder
 from navarch.controllers.volumes.ephemeral import EphemeralVolumeController
+from navarch.controllers.volumes.expand import VolumeExpandController
+from navarch.controllers.volumes.local_path import LocalPathProvisioner
 from navarch.controllers.volumes.protection import (
     AttributesClassProtectionController,
     ClaimProtectionController,
@@ -15,6 +17,8 @@ __all__ = [
     "AttributesClassProtectionController",
     "ClaimProtectionController",
     "EphemeralVolumeController",
+    "LocalPathProvisioner",
     "VolumeBinder",
+    "VolumeExpandController",
     "VolumeProtectionController",
 ]

@@ -24,6 +24,11 @@ _BOUND_BY = "pv.kubernetes.io/bound-by-controller"
 _SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 _PROVISIONER_BETA = "volume.beta.kubernetes.io/storage-provisioner"
+_PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+_DEFAULT = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
 _NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 
@@ -40,7 +45,7 @@ class VolumeBinder(Controller):
         self._volumes = self.watch_primary(PERSISTENT_VOLUMES)
         self._volumes.add_handler(added=self._volume_seen, updated=lambda _old, new: self._volume_seen(new))
         self._classes = self.informer(STORAGE_CLASSES)
-        self._classes.add_handler(added=lambda _class: self._all_pending())
+        self._classes.add_handler(added=lambda _class: self._all_pending(), updated=self._class_updated)
         self._pods = self.informer(PODS)
         index_by_claim(self._pods)
         self._pods.add_handler(updated=self._pod_updated)
@@ -61,6 +66,10 @@ class VolumeBinder(Controller):
         for claim in self._claims.list():
             if not claim["spec"].get("volumeName"):
                 self.enqueue(key_of(claim))
+
+    def _class_updated(self, old: Obj, new: Obj) -> None:
+        if is_default_class(new) and not is_default_class(old):
+            self._all_pending()
 
     def _pod_updated(self, old: Obj, pod: Obj) -> None:
         if pod["spec"].get("nodeName") and not old["spec"].get("nodeName"):
@@ -113,6 +122,10 @@ class VolumeBinder(Controller):
         await self._find(claim)
 
     async def _find(self, claim: Obj) -> None:
+        if claim["spec"].get("storageClassName") is None and (default := default_class(self._classes.list())):
+            # It came before there was a default class, and had none since.
+            spec = {**claim["spec"], "storageClassName": default}
+            claim = await self.write(PERSISTENT_VOLUME_CLAIMS, {**claim, "spec": spec})
         volumes = [self.newest(PERSISTENT_VOLUMES, volume) for volume in self._volumes.list()]
         volume = best_volume(claim, volumes)
         storage_class = self._classes.get("", claim["spec"].get("storageClassName") or "")
@@ -125,8 +138,11 @@ class VolumeBinder(Controller):
         await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Pending")
         provisioner = (storage_class or {}).get("provisioner") or ""
         if waits and not selected:
-            message = "waiting for first consumer to be created before binding"
-            self._recorder.event(claim, "Normal", "WaitForFirstConsumer", message)
+            reason, message = "WaitForFirstConsumer", "waiting for first consumer to be created before binding"
+            if unplaced := self._unplaced_pods(claim):
+                reason = "WaitForPodScheduled"
+                message = f"waiting for pod {','.join(unplaced)} to be scheduled"
+            self._recorder.event(claim, "Normal", reason, message)
         elif provisioner and provisioner != _NO_PROVISIONER:
             await self._ask_for_provisioning(claim, provisioner)
         else:
@@ -152,6 +168,12 @@ class VolumeBinder(Controller):
         namespace, name = key_of(claim)
         users = self._pods.by_index("claim", f"{namespace}/{name}")
         return any(pod["spec"].get("nodeName") for pod in users)
+
+    def _unplaced_pods(self, claim: Obj) -> list[str]:
+        """Pods that use the claim and have no node."""
+        namespace, name = key_of(claim)
+        users = self._pods.by_index("claim", f"{namespace}/{name}")
+        return sorted(name_of(pod) for pod in users if not pod["spec"].get("nodeName") and not is_deleting(pod))
 
     async def _bind(self, volume: Obj, claim: Obj) -> None:
         """The volume's side first: two claims cannot both win it, as the write carries its resourceVersion."""
@@ -180,13 +202,14 @@ class VolumeBinder(Controller):
             metadata = {**claim["metadata"], "annotations": annotations}
             spec = {**claim["spec"], "volumeName": name_of(volume)}
             claim = await self.write(PERSISTENT_VOLUME_CLAIMS, {**claim, "metadata": metadata, "spec": spec})
-        status = {
-            **(claim.get("status") or {}),
-            "phase": "Bound",
-            "accessModes": volume["spec"].get("accessModes") or [],
-            "capacity": {"storage": (volume["spec"].get("capacity") or {}).get("storage", "0")},
-        }
-        if not same_semantics(status, claim.get("status") or {}):
+        known = claim.get("status") or {}
+        status = {**known, "phase": "Bound", "accessModes": volume["spec"].get("accessModes") or []}
+        if known.get("phase") != "Bound":
+            # Later, it is told by whoever makes it bigger: first the driver's controller, then the node.
+            status["capacity"] = {"storage": (volume["spec"].get("capacity") or {}).get("storage", "0")}
+            if attributes := volume["spec"].get("volumeAttributesClassName"):
+                status["currentVolumeAttributesClassName"] = attributes
+        if not same_semantics(status, known):
             await self.write_status(PERSISTENT_VOLUME_CLAIMS, claim, status)
 
     async def _set_phase(self, resource: Resource, obj: Obj, phase: str) -> Obj:
@@ -211,14 +234,41 @@ class VolumeBinder(Controller):
         live = await self.client.find(PERSISTENT_VOLUME_CLAIMS, reference["name"], reference["namespace"])
         if live is not None and uid_of(live) == reference["uid"]:
             return
-        volume = await self._set_phase(PERSISTENT_VOLUMES, volume, "Released")
-        if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and volume["spec"].get("hostPath"):
+        if (volume.get("status") or {}).get("phase") != "Failed":
+            # Why it failed stays told until whoever deletes it has.
+            volume = await self._set_phase(PERSISTENT_VOLUMES, volume, "Released")
+        if volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete" or is_deleting(volume):
+            return
+        if annotations_of(volume).get(_PROVISIONED_BY):
+            # Whoever made it deletes it.
+            return
+        if volume["spec"].get("hostPath"):
             # What is on a node's own disk is not this controller's to wipe; only the object goes.
             try:
                 await self.client.delete(PERSISTENT_VOLUMES, name_of(volume), uid=uid_of(volume))
             except StatusError as error:
                 if error.code != 404:
                     raise
+        else:
+            why = f'error getting deleter volume plugin for volume "{name_of(volume)}": no deletable volume plugin'
+            why += " matched"
+            status = {**(volume.get("status") or {}), "phase": "Failed", "message": why}
+            if status != volume.get("status"):
+                self._recorder.event(volume, "Warning", "VolumeFailedDelete", why)
+                await self.write_status(PERSISTENT_VOLUMES, volume, status)
+
+
+def is_default_class(storage_class: Obj) -> bool:
+    annotations = annotations_of(storage_class)
+    return any(annotations.get(name) == "true" for name in _DEFAULT)
+
+
+def default_class(classes: list[Obj]) -> str:
+    """The default class, of several the newest, as Kubernetes has it; empty where there is none."""
+    marked = [one for one in classes if is_default_class(one)]
+    marked.sort(key=name_of)
+    marked.sort(key=lambda one: one["metadata"].get("creationTimestamp") or "", reverse=True)
+    return name_of(marked[0]) if marked else ""
 
 
 def _refers(reference: Obj, claim: Obj) -> bool:
@@ -237,6 +287,8 @@ def mismatch(volume: Obj, claim: Obj) -> str:
         return "incompatible volumeMode"
     if not set(spec.get("accessModes") or ()) <= set(offered.get("accessModes") or ()):
         return "incompatible accessMode"
+    if (offered.get("volumeAttributesClassName") or "") != (spec.get("volumeAttributesClassName") or ""):
+        return "volumeAttributesClassName does not match"
     return ""
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from navarch.api.meta import Obj, controller_of, is_deleting, name_of, uid_of
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
+from navarch.kinds.storage import local_path
 from navarch.node import podspec
 from navarch.node.volumes.base import VolumeContext, VolumeError, chown_group, on_this_node
 from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.host_path import check_host_path
+from navarch.node.volumes.local_path import have_directory
 
 
 class Claim:
@@ -70,6 +72,8 @@ class Claim:
             path = await context.in_thread(check_host_path, path, stated.get("type") or "DirectoryOrCreate")
         elif spec.get("local"):
             path = on_this_node(Path(spec["local"]["path"]), self._root)
+            if local_path.is_ours(persistent):
+                await context.in_thread(have_directory, path, persistent)
             block = spec.get("volumeMode") == "Block"
             group = None if block or claimed.get("readOnly") else context.fs_group
             path = await context.in_thread(_local, path, group, context.regroups_always, block)
