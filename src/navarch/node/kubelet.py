@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -25,6 +25,8 @@ from navarch.client.supervision import Failures, supervised
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
+from navarch.node.devices.manager import DeviceManager, NotEnough, refusal_words
+from navarch.node.devices.pod_resources import PodResources
 from navarch.node.engine.admission import Host, Refusal, no_room, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
@@ -91,8 +93,10 @@ class Kubelet:
         self.plugins = PluginRegistry(
             config.data / "plugins_registry", {"CSIPlugin": self.drivers}, world, self.failures
         )
+        self.devices = DeviceManager(config.device_plugins, world, self.failures)
         volumes = VolumeManager(config, references, world, self.drivers)
-        self.node = NodeReporter(config, client, runtime, world, random, self.recorder, devices)
+        self.node = NodeReporter(config, client, runtime, world, random, self.recorder, [*devices, self.devices])
+        self.devices.on_change, self.devices.on_health = self.node.look_again, self._devices_changed
         self._own_node.add_handler(
             self.node.seen, lambda _old, new: self.node.seen(new), lambda _node: self.node.deleted()
         )
@@ -121,6 +125,7 @@ class Kubelet:
             freed=self._freed,
             failures=self.failures,
             disks=DiskUsage(world),
+            devices=self.devices,
         )
         if volumes.csi is not None:
             self.node.volumes_in_use = volumes.csi.in_use
@@ -135,6 +140,11 @@ class Kubelet:
         self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
         self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
         self.server = KubeletServer(self.parts, self.pods)
+        self.pod_resources = PodResources(config.pod_resources_socket, self._active_pods, self.devices)
+        self._knows_all = False
+
+    def _active_pods(self) -> list[Obj]:
+        return [worker.pod for worker in self.pods if worker.takes_room]
 
     def _uids(self) -> set[str]:
         """Of all pods that the node is to have."""
@@ -163,6 +173,8 @@ class Kubelet:
                 keep("own node", self._own_node.run)
                 keep("node status", self.node.run)
                 keep("runtime events", self._follow_runtime)
+                keep("device plugins", self.devices.plugins.run)
+                keep("pod resources", self.pod_resources.run)
                 await self._when_runtime_answers()
                 # These run also where no API server answers.
                 for source in self._static_sources:
@@ -175,6 +187,7 @@ class Kubelet:
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
                 with contextlib.suppress(OSError):
                     await self.parts.resources.share()
+                self._knows_all = True
                 keep("mirror pods", self._mirrors.run)
                 keep("sweeper", self.sweeper.run)
                 keep("log rotation", self.sweeper.rotate)
@@ -229,7 +242,7 @@ class Kubelet:
     def _start(self, pod: Obj, *, static: bool) -> PodWorker:
         worker = PodWorker(pod, self.parts, static=static)
         try:
-            refused = None if _was_admitted(pod) else refusal(worker.pod, self._host(), static=static)
+            refused = None if _was_admitted(pod) else self._refusal(worker.pod, static=static)
         except Exception as error:
             # Whether it fits cannot be told; what becomes of it shows when its worker tries.
             self.failures.note(f"admission of {podspec.quoted(pod)}", error)
@@ -240,7 +253,28 @@ class Kubelet:
         self.pods.start(worker)
         return worker
 
+    def _refusal(self, pod: Obj, *, static: bool) -> Refusal | None:
+        """Why the pod may not be here; else it has its devices."""
+        host = self._host()
+        # Until all are known that the node has, none has given up its devices.
+        holders = {uid_of(other) for other in host.pods} if self._knows_all else self.devices.holders()
+        try:
+            self.devices.reserve(pod, holders)
+        except NotEnough as error:
+            return Refusal("UnexpectedAdmissionError", refusal_words(error))
+        refused = refusal(pod, host, static=static)
+        if refused is not None:
+            self.devices.release(uid_of(pod))
+        return refused
+
+    def _devices_changed(self, uids: Collection[str]) -> None:
+        for uid in uids:
+            worker = self.pods.get(uid)
+            if worker is not None:
+                worker.publisher.changed()
+
     def _ended_for_good(self, worker: PodWorker) -> None:
+        self.devices.release(worker.uid)
         self._static_pods.ended(worker)
         self._freed()
 

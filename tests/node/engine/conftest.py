@@ -32,11 +32,14 @@ class Simulated:
         self.config = config
         self.world = RealWorld()
         self.lives: dict[str, Life] = {}
+        # What the runtime was told of each container, in order.
+        self.told: list[ContainerConfig] = []
         self.runtime = SimulatedRuntime(self.world, self._life)
         self.kubelet = Kubelet(config, api.client(), self.runtime, world=self.world)
         self._task: asyncio.Task[None] | None = None
 
     def _life(self, config: ContainerConfig) -> Life:
+        self.told.append(config)
         return self.lives.get(config.name, FOREVER)
 
     async def start(self) -> None:
@@ -105,7 +108,7 @@ class Simulated:
 
 
 @contextlib.asynccontextmanager
-async def _running(place: Path, *, controllers: bool) -> AsyncIterator[Simulated]:
+async def running(place: Path, *, controllers: bool) -> AsyncIterator[Simulated]:
     config = KubeletConfig(
         node_name="n1",
         data=place / "kubelet",
@@ -129,12 +132,12 @@ async def _running(place: Path, *, controllers: bool) -> AsyncIterator[Simulated
 
 @pytest.fixture
 async def simulated(tmp_path: Path) -> AsyncIterator[Simulated]:
-    async with _running(tmp_path, controllers=False) as node:
+    async with running(tmp_path, controllers=False) as node:
         yield node
 
 
 @pytest.fixture
 async def controlled(tmp_path: Path) -> AsyncIterator[Simulated]:
     """With the controllers of a whole cluster."""
-    async with _running(tmp_path, controllers=True) as node:
+    async with running(tmp_path, controllers=True) as node:
         yield node

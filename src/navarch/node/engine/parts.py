@@ -12,6 +12,7 @@ from navarch.client.events import EventRecorder
 from navarch.client.supervision import Failures
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
+from navarch.node.devices.manager import DeviceManager
 from navarch.node.engine.admission import Refusal
 from navarch.node.engine.observed import Observer
 from navarch.node.fieldref import PodFacts
@@ -58,6 +59,7 @@ class Parts:
     freed: Callable[[], None]
     failures: Failures
     disks: DiskUsage
+    devices: DeviceManager
 
     @property
     def clock(self) -> Clock:

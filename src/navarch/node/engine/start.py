@@ -12,6 +12,7 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.backoff import go_duration
+from navarch.node.devices.manager import AllocationRefused
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.engine.podprobes import PodProbes
@@ -159,7 +160,7 @@ class Starter:
             worker.parts.world.in_thread,
         )
         # It makes files and mounts on the way.
-        return await worker.parts.world.in_thread(
+        config = await worker.parts.world.in_thread(
             container_config,
             ContainerInputs(
                 pod=worker.pod,
@@ -176,6 +177,7 @@ class Starter:
             ),
             worker.parts.config,
         )
+        return worker.parts.devices.dressed(worker.pod, container, config)
 
     async def _mounts_recursively(self, container: Obj) -> bool:
         """Whether the runtime can mount read-only what is mounted below a volume, too; asked where it matters."""
@@ -216,6 +218,12 @@ class Starter:
         worker.parts.owned(container_id, worker.uid)
         self._resizer.record(container, container_id)
         worker.event("Normal", "Created", "Container created", name)
+        try:
+            await worker.parts.devices.starting(worker.pod, container)
+        except AllocationRefused as error:
+            words = f"Internal PreStartContainer hook failed: {error}"
+            self._fail(container, state, "PreStartHookError", str(error), words)
+            return
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:

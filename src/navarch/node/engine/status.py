@@ -39,6 +39,8 @@ class StatusInputs:
     conditions: Sequence[Obj] = ()
     # What a container has of resources now.
     given: Callable[[Obj], Obj] = lambda container: container.get("resources") or {}
+    # The devices that a container has, and how they are.
+    devices: Callable[[Obj], Sequence[Obj]] = lambda container: ()
     # Before the ids of its containers.
     runtime: str = "containerd"
 
@@ -119,6 +121,9 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
     mounts = [_mount_status(mount, instance) for mount in container.get("volumeMounts") or []]
     if mounts:
         status["volumeMounts"] = mounts
+    devices = inputs.devices(container)
+    if devices:
+        status["allocatedResourcesStatus"] = list(devices)
     if instance is None:
         _never_made(inputs, status, memory, old)
         return status

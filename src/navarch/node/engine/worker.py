@@ -22,6 +22,7 @@ from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revisi
 from navarch.api.time import parse_time
 from navarch.client.supervision import Delay, supervised
 from navarch.node import podspec
+from navarch.node.devices.manager import AllocationRefused, refusal_words
 from navarch.node.engine.messages import termination_message
 from navarch.node.engine.observed import ObservedContainer, moment
 from navarch.node.engine.parts import Parts
@@ -239,6 +240,8 @@ class PodWorker(PodState):
         for kill in plan.kill:
             self.memory.setdefault(kill.container["name"], ContainerMemory()).again |= kill.again
             self._stopper.kill(kill)
+        if plan.start and not await self._has_devices():
+            return
         if plan.create_sandbox:
             await self._make_sandbox(plan)
             return
@@ -246,6 +249,17 @@ class PodWorker(PodState):
             await self._starter.start(plan.start)
             await self._prune()
         self._schedule_refresh()
+
+    async def _has_devices(self) -> bool:
+        """Whether the pod's plugins have said what its containers need; one that will not ends the pod."""
+        try:
+            await self.parts.devices.prepare(self.pod)
+        except AllocationRefused as error:
+            words = refusal_words(error)
+            self.event("Warning", "UnexpectedAdmissionError", words)
+            self.fail("UnexpectedAdmissionError", f"Pod was rejected: {words}")
+            return False
+        return True
 
     async def _make_sandbox(self, plan: Plan) -> None:
         if self.observed.any_running or self.observed.sandbox_ready:
@@ -480,4 +494,10 @@ class PodWorker(PodState):
             blocked=self.blocked,
             conditions=[*self.conditions, *self._resizer.conditions()],
             given=self._resizer.given,
+            devices=self._devices_of,
         )
+
+    def _devices_of(self, container: Obj) -> Sequence[Obj]:
+        if not self.parts.config.features.on("ResourceHealthStatus"):
+            return ()
+        return self.parts.devices.statuses(self.pod, container)

@@ -67,5 +67,12 @@ class PluginChannel:
         except grpc.aio.AioRpcError as error:
             raise PluginError(error.code(), error.details() or "") from None
 
+    def stream(self, method: str, request: Any, response: Any) -> Any:
+        """The messages of a call that goes on. Iterating raises `AioRpcError`."""
+        call = self._channel.unary_stream(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+        )
+        return call(request)
+
     async def close(self) -> None:
         await self._channel.close(None)

@@ -1,0 +1,1 @@
+"""Devices that plugins bring: who registers them, which container has which, who asks about that."""
