@@ -64,3 +64,8 @@ async def test_a_stopped_containerd_leaves_nothing(tmp_path: Path, folder: str) 
     assert not shims_of(paths)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     unmount_below([tmp_path])
+
+
+def test_devices_by_their_cdi_names_are_switched_on_where_containerd_has_them() -> None:
+    assert "enable_cdi" not in _config((1, 6))["plugins"]["io.containerd.grpc.v1.cri"]  # type: ignore[index]
+    assert _config((1, 7))["plugins"]["io.containerd.grpc.v1.cri"]["enable_cdi"] is True  # type: ignore[index]

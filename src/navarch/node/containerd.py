@@ -187,7 +187,7 @@ disabled_plugins = [{unused}]
   tolerate_missing_hugetlb_controller = true
   max_container_log_line_size = 16384
   stats_collect_period = 60
-
+{self._cdi()}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{self.cni_bin}"
     conf_dir = "{self.paths.cni_conf}"
@@ -209,6 +209,10 @@ disabled_plugins = [{unused}]
 [plugins."io.containerd.runtime.v1.linux"]
   no_shim = false
 """
+
+    def _cdi(self) -> str:
+        """Devices by their CDI names: 1.6 knows nothing of them, 1.7 has to be asked to, later ones do it anyhow."""
+        return '  enable_cdi = true\n  cdi_spec_dirs = ["/etc/cdi", "/var/run/cdi"]\n' if self.version >= (1, 7) else ""
 
     def _plugins_2x(self) -> str:
         return f"""

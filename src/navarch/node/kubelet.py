@@ -27,6 +27,8 @@ from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
 from navarch.node.devices.manager import DeviceManager, NotEnough, refusal_words
 from navarch.node.devices.pod_resources import PodResources
+from navarch.node.dra.claims import DeviceClaims
+from navarch.node.dra.drivers import DeviceDrivers
 from navarch.node.engine.admission import Host, Refusal, no_room, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
@@ -89,9 +91,13 @@ class Kubelet:
         references = APISource(client, world)
         self._removals = Removals(client, self._own_node, config.data, world)
         self.drivers = Drivers(client, config.node_name, config.data)
+        self.device_drivers = DeviceDrivers(client, config.node_name)
         # Types of plugins by the name that they state when they register.
         self.plugins = PluginRegistry(
-            config.data / "plugins_registry", {"CSIPlugin": self.drivers}, world, self.failures
+            config.data / "plugins_registry",
+            {"CSIPlugin": self.drivers, "DRAPlugin": self.device_drivers},
+            world,
+            self.failures,
         )
         self.devices = DeviceManager(config.device_plugins, world, self.failures)
         volumes = VolumeManager(config, references, world, self.drivers)
@@ -108,6 +114,7 @@ class Kubelet:
             images=ImageManager(runtime, references, world, parallel_pulls=config.images.parallel_pulls),
             volumes=volumes,
             resources=ResourceManager(config, world, self._holders),
+            device_claims=DeviceClaims(client, self.device_drivers, config.data, world, self._uids),
             source=references,
             prober=Prober(runtime, self._caller),
             caller=self._caller,
@@ -183,6 +190,8 @@ class Kubelet:
                 await self._registered()
                 keep("directories to remove", self._removals.run)
                 keep("CSINode", self._prepare_drivers)
+                keep("ResourceSlices", self.device_drivers.run)
+                keep("claims of devices", self.parts.device_claims.run)
                 keep("pods", partial(self._api_pods.run, self))
                 await asyncio.gather(self._api_pods.synced(), *(source.synced() for source in self._static_sources))
                 with contextlib.suppress(OSError):
@@ -196,6 +205,7 @@ class Kubelet:
             await self.pods.stop()
             await self.server.stop()
             await self.drivers.close()
+            await self.device_drivers.close()
             await self.parts.images.close()
             await self._caller.close()
 

@@ -107,6 +107,9 @@ class NodeAuthorizer:
             return bool(name) and self._graph.has_pod(node, attributes.namespace, name)
         if asked == ("certificates.k8s.io", "podcertificaterequests", ""):
             return verb in ("list", "watch") and field_in(attributes.fields, "spec.nodeName") == node
+        if asked == ("resource.k8s.io", "resourceslices", ""):
+            of_node = field_in(attributes.fields, "spec.nodeName") == node
+            return of_node and verb in ("list", "watch", "deletecollection")
         if asked not in _NAMESAKES or (asked[1] == "leases" and attributes.namespace != _LEASE_NAMESPACE):
             return False
         # What is to be created has no name in the request; admission looks at the object's.

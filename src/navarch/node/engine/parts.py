@@ -13,6 +13,7 @@ from navarch.client.supervision import Failures
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
 from navarch.node.devices.manager import DeviceManager
+from navarch.node.dra.claims import DeviceClaims
 from navarch.node.engine.admission import Refusal
 from navarch.node.engine.observed import Observer
 from navarch.node.fieldref import PodFacts
@@ -41,6 +42,7 @@ class Parts:
     observer: Observer
     images: ImageManager
     volumes: VolumeManager
+    device_claims: DeviceClaims
     resources: ResourceManager
     source: APISource
     prober: Prober

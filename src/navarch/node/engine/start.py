@@ -13,6 +13,7 @@ from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.backoff import go_duration
 from navarch.node.devices.manager import AllocationRefused
+from navarch.node.dra.claims import DeviceError
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.engine.podprobes import PodProbes
@@ -174,6 +175,7 @@ class Starter:
                 target_id=self._target_id(container),
                 users=worker.users(),
                 recursive_read_only=await self._mounts_recursively(container),
+                cdi_devices=await self._cdi_devices(container),
             ),
             worker.parts.config,
         )
@@ -186,6 +188,12 @@ class Starter:
         return any(
             handler.recursive_read_only for handler in (await self._worker.parts.runtime.features()).handlers.values()
         )
+
+    async def _cdi_devices(self, container: Obj) -> Sequence[str]:
+        try:
+            return await self._worker.parts.device_claims.cdi_devices(self._worker.pod, container)
+        except DeviceError as error:
+            raise ConfigError(str(error)) from None
 
     def _target_id(self, container: Obj) -> str:
         """The running container whose processes an ephemeral one joins."""

@@ -23,6 +23,7 @@ from navarch.api.time import parse_time
 from navarch.client.supervision import Delay, supervised
 from navarch.node import podspec
 from navarch.node.devices.manager import AllocationRefused, refusal_words
+from navarch.node.dra.claims import DeviceError, has_claims
 from navarch.node.engine.messages import termination_message
 from navarch.node.engine.observed import ObservedContainer, moment
 from navarch.node.engine.parts import Parts
@@ -70,6 +71,7 @@ class PodWorker(PodState):
         self._outdated = False
         # The last error of the volumes that an event was made of.
         self._told_of: VolumeError | None = None
+        self._preparing: asyncio.Task[None] | None = None
         # An ended pod that is still an object has nothing on the node but its logs.
         self._let_go = False
         # The first attempt at a sandbox whose name the runtime has not taken for itself.
@@ -272,6 +274,8 @@ class PodWorker(PodState):
             self.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
             self.wake_after(_SHORT_RETRY)
             return
+        if not self._prepare_devices():
+            return
         attempt = max(plan.attempt, self._free_attempt)
         await self.parts.resources.publish(self.pod)
         try:
@@ -290,6 +294,38 @@ class PodWorker(PodState):
         self.parts.owned(sandbox_id, self.uid)
         self.sandbox_config = config
         self.wake()
+
+    def _prepare_devices(self) -> bool:
+        """Whether drivers have prepared what the pod claims; that is done beside the turns."""
+        if not has_claims(self.pod):
+            return True
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(
+                self.parts.device_claims.prepare(self.pod), name=f"claims of {podspec.quoted(self.pod)}"
+            )
+            self._preparing.add_done_callback(lambda _: self.wake())
+        if not self._preparing.done():
+            return False
+        outcome, self._preparing = self._preparing, None
+        try:
+            outcome.result()
+        except DeviceError as error:
+            words = f"Failed to prepare dynamic resources: prepare dynamic resources: {error}"
+            self.event("Warning", "FailedPrepareDynamicResources", words)
+            self.wake_after(_SHORT_RETRY * 3)
+            return False
+        return True
+
+    async def _give_devices_back(self) -> bool:
+        """Whether nothing of what the pod claimed is prepared for it any more."""
+        if not has_claims(self.pod):
+            return True
+        try:
+            await self.parts.device_claims.unprepare(self.uid)
+        except DeviceError as error:
+            log.warning("%s: unprepare dynamic resources: %s", podspec.quoted(self.pod), error)
+            return False
+        return True
 
     async def _missing_network(self) -> str:
         """Why no sandbox can get a network now, as after a start of the node; empty where one can."""
@@ -366,6 +402,9 @@ class PodWorker(PodState):
         self._publishing.add_done_callback(lambda _: self.wake())
 
     def _stop_publishing(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            self._preparing = None
         if self._publishing is not None:
             self._publishing.cancel()
             self._publishing = None
@@ -435,7 +474,7 @@ class PodWorker(PodState):
         if not self.gone and not is_deleting(self.pod):
             if not self._let_go:
                 self.volumes = {}
-                self._let_go = await self.parts.volumes.unpublish(self.uid)
+                self._let_go = await self._give_devices_back() and await self.parts.volumes.unpublish(self.uid)
                 await self.parts.resources.unpublish(self.pod)
                 if not self._let_go:
                     self.wake_after(_RETRY)
@@ -469,7 +508,7 @@ class PodWorker(PodState):
         logs = self.parts.config.log_directory(metadata["namespace"], metadata["name"], self.uid)
         await self.parts.world.in_thread(shutil.rmtree, logs, ignore_errors=True)
         await self.parts.resources.unpublish(self.pod)
-        if not await self.parts.volumes.unpublish(self.uid):
+        if not (await self._give_devices_back() and await self.parts.volumes.unpublish(self.uid)):
             # As in Kubernetes, a pod is not gone while something of its volumes is here.
             self.wake_after(_RETRY)
             return

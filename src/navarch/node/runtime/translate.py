@@ -184,6 +184,8 @@ def container_message(config: ContainerConfig) -> Any:
             uidMappings=_mappings(security.namespaces.users),
             gidMappings=_mappings(security.namespaces.users),
         )
+    for name in config.cdi_devices:
+        result.CDI_devices.add(name=name)
     for device in config.devices:
         result.devices.add(
             container_path=device.container_path, host_path=device.host_path, permissions=device.permissions

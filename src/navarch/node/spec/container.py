@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,7 @@ class ContainerInputs:
     target_id: str = ""
     users: IDRange | None = None
     recursive_read_only: bool = False
+    cdi_devices: Sequence[str] = ()
 
 
 def container_config(inputs: ContainerInputs, config: KubeletConfig) -> ContainerConfig:
@@ -116,6 +117,7 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
         ),
         mounts=tuple(_mounts(inputs, config)),
         devices=tuple(_devices(inputs)),
+        cdi_devices=tuple(inputs.cdi_devices),
     )
     metadata = pod["metadata"]
     log_directory = config.log_directory(metadata["namespace"], metadata["name"], metadata["uid"])

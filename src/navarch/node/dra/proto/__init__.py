@@ -1,0 +1,1 @@
+"""The DRA plugin API: messages (generated from the `.proto` file here)."""
