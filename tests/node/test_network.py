@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from navarch.node.cni import CniConfig
 from navarch.node.host_ports import elements_script, host_ports_of
 from navarch.node.names import HostNames
-from navarch.node.network import PodNetwork, in_thread, route_of
+from navarch.node.network import PodNetwork, Ranges, in_thread
 from navarch.node.proxy.nftables import apply_script, listed
 from tests.node.proxy.netlab import NetLab
 
@@ -42,7 +42,7 @@ def with_pods(lab: NetLab) -> NetLab:
 
 
 def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
-    config = CniConfig("navarch-demo", "nv-demo", "10.42.3.0/24", tmp_path / "ipam", mtu=1400)
+    config = CniConfig("navarch-demo", "nv-demo", ("10.42.3.0/24",), tmp_path / "ipam", mtu=1400)
 
     written = json.loads(config.write(tmp_path).read_text())
 
@@ -52,17 +52,9 @@ def test_the_configuration_says_what_the_plugins_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["10-navarch-demo.conflist"]
 
 
-def test_a_pod_range_outside_of_the_clusters_is_refused(tmp_path: Path) -> None:
+def test_a_pod_range_outside_of_the_clusters_is_refused() -> None:
     with pytest.raises(ValueError, match="not within"):
-        PodNetwork(HostNames("demo", "n1"), tmp_path).write_cni_config("10.99.0.0/24", "10.42.0.0/16")
-
-
-def test_a_nodes_route_is_its_range_by_its_address() -> None:
-    addresses = [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "192.168.9.2"}]
-    node = {"spec": {"podCIDR": "10.42.7.0/24"}, "status": {"addresses": addresses}}
-
-    assert route_of(node) == ("10.42.7.0/24", "192.168.9.2")
-    assert route_of({"spec": {}, "status": {"addresses": addresses}}) is None
+        Ranges(("10.99.0.0/24",), ("10.42.0.0/16",))
 
 
 @pytest.mark.containers
@@ -72,7 +64,7 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
     before = await in_thread(_state)
 
     for _ in range(2):
-        await network.setup("10.42.3.0/24", "10.42.0.0/16", "10.43.0.0/16")
+        await network.setup(Ranges(("10.42.3.0/24",), ("10.42.0.0/16",), ("10.43.0.0/16",)))
 
     links, addresses, routes = await in_thread(_state)
     assert network.bridge in links
@@ -82,25 +74,10 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
     with socket.socket() as probe:
         probe.bind(("10.42.3.1", 0))
 
-    await in_thread(network.cleanup, "10.42.0.0/16")
+    await in_thread(network.cleanup, ["10.42.0.0/16"])
     assert await in_thread(_state) == before
     assert not [entry for entry in await listed("tables") if "table" in entry]
-    await in_thread(network.cleanup, "10.42.0.0/16")
-
-
-@pytest.mark.containers
-@needs_root
-async def test_routes_to_other_nodes_follow_the_nodes(lab: NetLab, tmp_path: Path) -> None:
-    network = PodNetwork(HostNames("t-net", "n1"), tmp_path)
-    await network.setup("10.42.3.0/24", "10.42.0.0/16")
-    write: Callable[..., Any] = network._write_routes
-
-    reached = await in_thread(write, {"10.42.7.0/24": "192.168.9.2", "10.42.8.0/24": "203.0.113.9"}, "10.42.0.0/16")
-    assert reached == {"192.168.9.2"}, "one that is not next to us is not ours to route to"
-    assert "10.42.7.0" in (await in_thread(_state))[2]
-
-    await in_thread(write, {}, "10.42.0.0/16")
-    assert "10.42.7.0" not in (await in_thread(_state))[2]
+    await in_thread(network.cleanup, ["10.42.0.0/16"])
 
 
 def pod(name: str, ip: str, port: int, *, created: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
@@ -128,7 +105,7 @@ def test_of_two_pods_with_one_host_port_the_one_that_stays_has_it() -> None:
 async def test_host_ports_reach_the_pod_from_outside_the_node_and_itself(with_pods: NetLab, tmp_path: Path) -> None:
     lab = with_pods
     network = PodNetwork(HostNames("t-net", "n1"), tmp_path)
-    await apply_script(network.rules("10.42.0.0/16", "10.42.0.0/16"))
+    await apply_script(network.rules(Ranges(("10.42.0.0/16",), ("10.42.0.0/16",))))
     pods = [pod("a", "10.42.3.130", 8088), pod("b", "10.42.4.130", 8088, hostIP="192.168.9.1")]
 
     await apply_script(elements_script(network.table, host_ports_of(pods)))
@@ -136,7 +113,7 @@ async def test_host_ports_reach_the_pod_from_outside_the_node_and_itself(with_po
     assert lab.ask("other", "192.168.9.1", 8088) == ("pod-b", "192.168.9.2")
     assert lab.ask("node", "127.0.0.1", 8088)[0] == "pod"
     assert lab.ask("pod", "10.42.3.129", 8088)[0] == "pod"
-    await apply_script(network.rules("10.42.0.0/16", "10.42.0.0/16"))
+    await apply_script(network.rules(Ranges(("10.42.0.0/16",), ("10.42.0.0/16",))))
     assert lab.ask("node", "127.0.0.1", 8088)[0] == "pod", "a restarted agent does not interrupt"
     await apply_script(elements_script(network.table, host_ports_of([])))
     with pytest.raises(ConnectionRefusedError):

@@ -11,7 +11,14 @@ from typing import Any
 
 import click
 
-from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_agent_file
+from navarch.cli.options import (
+    data_dir_option,
+    duration_s,
+    name_option,
+    output_option,
+    pod_network_option,
+    read_agent_file,
+)
 from navarch.cli.steps import phases, say, step
 from navarch.cli.up import abandon, ending_with_signals, stay
 from navarch.cluster import config as settings
@@ -45,6 +52,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 @click.option(
     "--node-taint", multiple=True, metavar="KEY[=VALUE]:EFFECT", help="A taint that the node is registered with."
 )
+@pod_network_option
 @name_option
 @data_dir_option
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready and leave it running.")
@@ -140,7 +148,8 @@ def _settle(stated: dict[str, Any]) -> ClusterConfig:
     with step(f"Getting to know {invitation.server}"):
         found = joining.discover(invitation)
         joining.refuse_namesake(invitation, found, config.node_name)
-    return joining.as_agent(config, invitation, found)
+    config = joining.as_agent(config, invitation, found)
+    return replace(config, pod_network=str(stated.get("pod_network") or config.pod_network))
 
 
 def _node_settings(stated: dict[str, Any], config: ClusterConfig) -> dict[str, Any]:
@@ -163,6 +172,10 @@ def _node_settings(stated: dict[str, Any], config: ClusterConfig) -> dict[str, A
             changes["node_address"] = str(ip_address(str(address)))
         except ValueError:
             raise ConfigError(f"invalid --node-ip {address!r}: write it like 192.168.1.21") from None
+    if pod_network := stated.get("pod_network"):
+        if pod_network not in settings.POD_NETWORKS:
+            raise ConfigError(f"invalid podNetwork {pod_network!r}: one of {', '.join(settings.POD_NETWORKS)}")
+        changes["pod_network"] = str(pod_network)
     if labels := stated.get("node_label"):
         changes["node_labels"] = labels_of(labels)
     if taints := stated.get("node_taint"):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from navarch.cluster.config import DEFAULT_NAME, ClusterConfig, ConfigError, check_name, data_dir_of
+from navarch.cluster.config import DEFAULT_NAME, POD_NETWORKS, ClusterConfig, ConfigError, check_name, data_dir_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +24,13 @@ data_dir_option = click.option(
     envvar="NAVARCH_DATA_DIR",
     type=click.Path(file_okay=False),
     help="The cluster's folder.  [default: /var/lib/navarch/NAME as root, else ~/.local/share/navarch/NAME]",
+)
+pod_network_option = click.option(
+    "--pod-network",
+    envvar="NAVARCH_POD_NETWORK",
+    type=click.Choice(POD_NETWORKS),
+    help="How pods of other nodes are reached: routes (the network between nodes knows the way), vxlan (a tunnel), "
+    "or auto: a route to a node on the same link, else a tunnel.  [default: auto]",
 )
 output_option = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
@@ -54,10 +61,12 @@ def read_config_file(path: str | None) -> dict[str, Any]:
         return {}
     known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
              "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
-             "kubeletConfig", "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable"}  # fmt: skip
+             "kubeletConfig", "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable",
+             "podNetwork"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
-             "serviceCIDR": "service_cidr", "bindAddress": "bind_address", "eventTTL": "event_ttl",
+             "podNetwork": "pod_network", "serviceCIDR": "service_cidr", "bindAddress": "bind_address",
+             "eventTTL": "event_ttl",
              "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
              "imageCredentialProviderConfig": "image_credential_provider_config",
              "imageCredentialProviderBinDir": "image_credential_provider_bin_dir"}  # fmt: skip
@@ -98,6 +107,7 @@ def _read_document(path: str, kind: str, known: set[str]) -> dict[str, Any]:
 _AGENT = {
     "server": "server", "token": "token", "caHash": "ca_hash", "nodeName": "node_name", "nodeIP": "node_ip",
     "nodeLabels": "node_label", "nodeTaints": "node_taint", "name": "name", "dataDir": "data_dir", "wait": "wait",
+    "podNetwork": "pod_network",
 }  # fmt: skip
 
 

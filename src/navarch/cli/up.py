@@ -19,7 +19,14 @@ import click
 from click.core import ParameterSource
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cli.options import data_dir_option, duration_s, name_option, output_option, read_config_file
+from navarch.cli.options import (
+    data_dir_option,
+    duration_s,
+    name_option,
+    output_option,
+    pod_network_option,
+    read_config_file,
+)
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
 from navarch.cluster.config import (
@@ -36,7 +43,7 @@ from navarch.world import MACHINE
 
 _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
-    *("static_pods", "kubeconfig", "seed"),
+    *("static_pods", "kubeconfig", "seed", "pod_network"),
     *lifecycle.KUBELET_FILES,
 )
 _SUCCESSOR_S = 30.0
@@ -138,6 +145,7 @@ _PORT_ATTEMPTS = 4
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Where these plugins are.",
 )
+@pod_network_option
 @data_dir_option
 @click.option(
     "--kubeconfig",

@@ -40,6 +40,9 @@ def disabled_parts(texts: Iterable[str]) -> str:
     return ",".join(sorted(named))
 
 
+POD_NETWORKS = ("auto", "routes", "vxlan")
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """One cluster. `index` tells clusters on one machine apart and picks their networks; `nodes` counts the simulated
@@ -64,6 +67,8 @@ class ClusterConfig:
     service_cidr: str = "10.43.0.0/16"
     cluster_dns: str = "10.43.0.10"
     cluster_domain: str = "cluster.local"
+    # How pods of other nodes are reached: auto, routes, vxlan.
+    pod_network: str = "auto"
     node_port_range: str = "30000-32767"
     kubelet_port: int = 10250
     node_name: str = ""

@@ -50,6 +50,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         run=config.run,
         kubernetes_version=config.kubernetes_version,
         pod_cidr=config.pod_cidr,
+        pod_network=config.pod_network,
         service_cidr=config.service_cidr,
         cluster_dns=config.cluster_dns,
         cluster_domain=config.cluster_domain,

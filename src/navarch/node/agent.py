@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -58,6 +58,8 @@ class AgentConfig:
     cluster_domain: str = "cluster.local"
     node_ip: str = ""
     network_address: str = ""
+    # `auto`, `routes` or `vxlan`: how pods of other nodes are reached.
+    pod_network: str = "auto"
     kubelet_port: int = 10250
     kubelet_addresses: tuple[str, ...] = ("0.0.0.0",)
     serving_cert: Path | None = None
@@ -123,6 +125,8 @@ class AgentConfig:
             node_name=self.node_name,
             state_dir=self.data,
             address=self.network_address,
+            node_ip=self.node_ip,
+            pod_network=self.pod_network,
             pod_cidr=self.pod_cidr,
             service_cidr=self.service_cidr,
             cluster_dns=self.cluster_dns,
@@ -151,13 +155,13 @@ class NodeAgent:
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, world=self.world)
         self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
         # containerd gets its network from the configuration that is written once the node has its range.
-        self.kubelet.node.on_pod_cidr = self._pod_cidr_known
+        self.kubelet.node.on_pod_cidrs = self._pod_cidrs_known
         # A node is registered by then, and its addresses are known.
         self.on_known: Callable[[], None] = lambda: None
         self.networking.on_ready = self.kubelet.node.look_again
 
-    def _pod_cidr_known(self, pod_cidr: str) -> None:
-        self.networking.pod_cidr_known(pod_cidr)
+    def _pod_cidrs_known(self, pod_cidrs: Sequence[str]) -> None:
+        self.networking.pod_cidrs_known(pod_cidrs)
         self.on_known()
 
     async def run(self) -> None:

@@ -17,7 +17,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ class CniConfig:
 
     network: str
     bridge: str
-    pod_cidr: str
+    pod_cidrs: tuple[str, ...]
     ipam_dir: Path
     mtu: int = 1500
     bridged: bool = True
@@ -49,8 +49,9 @@ class CniConfig:
         ipam = {
             "type": "host-local",
             "dataDir": str(self.ipam_dir),
-            "ranges": [[{"subnet": self.pod_cidr, "gateway": gateway_of(self.pod_cidr)}]],
-            "routes": [{"dst": "0.0.0.0/0" if isinstance(ip_network(self.pod_cidr), IPv4Network) else "::/0"}],
+            # One address of each.
+            "ranges": [[{"subnet": each, "gateway": gateway_of(each)}] for each in self.pod_cidrs],
+            "routes": [{"dst": "::/0" if ":" in each else "0.0.0.0/0"} for each in self.pod_cidrs],
         }
         # No `portmap`: host ports are the pod network's own rules.
         plugins: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ sandboxes, survive a restart of the agent, and go with the cluster.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from navarch.api.meta import Obj, is_deleting
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 ANYWHERE: Final = "host-ports"
 AT_ADDRESS: Final = "host-ports-at"
 HAIRPINS: Final = "host-port-hairpins"
+_WORDS: Final = {4: "ip", 6: "ip6"}
 
 
 class HostPorts(NamedTuple):
@@ -34,15 +35,17 @@ class HostPorts(NamedTuple):
     hairpins: frozenset[str]
 
 
-def host_ports_of(pods: Iterable[Obj]) -> HostPorts:
-    """What the pods want; of two with the same port the one that stays, then the younger, has it."""
+def host_ports_of(pods: Iterable[Obj], family: int = 4) -> HostPorts:
+    """What the pods want of a family (4 or 6); of two with the same port the one that stays, then the younger, has
+    it."""
     result = HostPorts({}, {}, frozenset())
     addresses = set()
     ordered = sorted(pods, key=lambda pod: (not is_deleting(pod), pod["metadata"].get("creationTimestamp") or ""))
     for pod in ordered:
         spec, status = pod.get("spec") or {}, pod.get("status") or {}
-        address = status.get("podIP") or ""
-        if spec.get("hostNetwork") or not address or ":" in address or is_finished(pod):
+        own = [entry["ip"] for entry in status.get("podIPs") or ()] or [status.get("podIP") or ""]
+        address = next((each for each in own if each and (":" in each) == (family == 6)), "")
+        if spec.get("hostNetwork") or not address or is_finished(pod):
             continue
         for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
             for port in container.get("ports") or ():
@@ -54,28 +57,30 @@ def host_ports_of(pods: Iterable[Obj]) -> HostPorts:
                 host_ip = port.get("hostIP") or "0.0.0.0"
                 if host_ip in ("0.0.0.0", "::"):
                     result.anywhere[key] = target
-                elif ":" not in host_ip:
+                elif (":" in host_ip) == (family == 6):
                     result.at_address[f"{host_ip} . {key}"] = target
     return result._replace(hairpins=frozenset(f"{address} . {address}" for address in addresses))
 
 
-def rules(table: str, pod_cidr: str) -> list[str]:
-    """The part of the pod network's table that is about host ports; repeating it keeps the elements."""
-    at = f"ip {table}"
+def rules(table: str, pod_cidr: str, family: int = 4) -> list[str]:
+    """The part of the pod network's table of a family that is about host ports; repeating it keeps the elements."""
+    ip = _WORDS[family]
+    at, address = f"{ip} {table}", f"ipv{family}_addr"
+    loopback = "::1" if family == 6 else "127.0.0.0/8"
     protocols = "meta l4proto { tcp, udp, sctp }"
     script = [
-        f"add map {at} {ANYWHERE} {{ type inet_proto . inet_service : ipv4_addr . inet_service ; }}",
-        f"add map {at} {AT_ADDRESS} {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}",
-        f"add set {at} {HAIRPINS} {{ type ipv4_addr . ipv4_addr ; }}",
+        f"add map {at} {ANYWHERE} {{ type inet_proto . inet_service : {address} . inet_service ; }}",
+        f"add map {at} {AT_ADDRESS} {{ type {address} . inet_proto . inet_service : {address} . inet_service ; }}",
+        f"add set {at} {HAIRPINS} {{ type {address} . {address} ; }}",
     ]
     chains = {
         "host-ports-to-pods": [
-            f"{protocols} dnat ip to ip daddr . meta l4proto . th dport map @{AT_ADDRESS}",
-            f"{protocols} dnat ip to meta l4proto . th dport map @{ANYWHERE}",
+            f"{protocols} dnat {ip} to {ip} daddr . meta l4proto . th dport map @{AT_ADDRESS}",
+            f"{protocols} dnat {ip} to meta l4proto . th dport map @{ANYWHERE}",
         ],
         "host-ports-masquerade": [
-            f"ct status dnat ip saddr . ip daddr @{HAIRPINS} masquerade",
-            f"ct status dnat ip saddr 127.0.0.0/8 ip daddr {pod_cidr} masquerade",
+            f"ct status dnat {ip} saddr . {ip} daddr @{HAIRPINS} masquerade",
+            f"ct status dnat {ip} saddr {loopback} {ip} daddr {pod_cidr} masquerade",
         ],
         "host-ports-prerouting": ["fib daddr type local jump host-ports-to-pods"],
         "host-ports-output": ["fib daddr type local jump host-ports-to-pods"],
@@ -89,9 +94,9 @@ def rules(table: str, pod_cidr: str) -> list[str]:
     return script
 
 
-def elements_script(table: str, wanted: HostPorts) -> list[str]:
+def elements_script(table: str, wanted: HostPorts, family: int = 4) -> list[str]:
     """Replace what the maps hold, in one transaction."""
-    at = f"ip {table}"
+    at = f"{_WORDS[family]} {table}"
     script = []
     for name, entries in (
         (ANYWHERE, [f"{key} : {value}" for key, value in sorted(wanted.anywhere.items())]),
@@ -104,17 +109,17 @@ def elements_script(table: str, wanted: HostPorts) -> list[str]:
     return script
 
 
-async def run(client: Client, node_name: str, table: str) -> None:
-    """Keep the maps in line with the node's pods until cancelled."""
+async def run(client: Client, node_name: str, table: str, families: Sequence[int] = (4,)) -> None:
+    """Keep the maps of each family in line with the node's pods until cancelled."""
     informer = Informer(client, PODS, fields=f"spec.nodeName={node_name}", transform=_slim)
-    written: HostPorts | None = None
+    written: dict[int, HostPorts] = {}
 
     async def write() -> None:
-        nonlocal written
-        wanted = host_ports_of(informer.list())
-        if wanted != written:
-            await apply_script(elements_script(table, wanted))
-            written = wanted
+        for family in families:
+            wanted = host_ports_of(informer.list(), family)
+            if wanted != written.get(family):
+                await apply_script(elements_script(table, wanted, family))
+                written[family] = wanted
 
     await follow("host ports", [informer], write)
 
@@ -130,5 +135,5 @@ def _slim(pod: Obj) -> Obj:
     return {
         "metadata": {name: pod["metadata"][name] for name in kept if name in pod["metadata"]},
         "spec": {"hostNetwork": spec.get("hostNetwork"), **containers},
-        "status": {"podIP": status.get("podIP"), "phase": status.get("phase")},
+        "status": {"podIP": status.get("podIP"), "podIPs": status.get("podIPs"), "phase": status.get("phase")},
     }

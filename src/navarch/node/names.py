@@ -65,6 +65,16 @@ class HostNames:
         tail = _digest(f"{self.cluster}_{self.node}", 6)
         return f"nv-{self.cluster[: _LINK_MAX - len(tail) - 4]}-{tail}"
 
+    def tunnel(self, family: int) -> str:
+        """The device through which packets go to nodes behind routers, by the family (4 or 6) of these nodes'
+        addresses."""
+        return f"n{family}{self.bridge[2:]}"
+
+    @property
+    def route_table(self) -> int:
+        """The number of the routing table of what pods send, above those that distributions and people give."""
+        return (1 << 28) + int(_digest(f"{self.cluster}_{self.node}", 6), 16)
+
     @property
     def uplink(self) -> str:
         """The machine's end of the link to a node that is in a network namespace of its own."""

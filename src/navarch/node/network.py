@@ -1,8 +1,7 @@
-"""The pod network of a node: a bridge with the node's own address among its pods, the rules and routes around it, and
-the routes to the pods of other nodes.
+"""The pod network of a node: a bridge with the node's own addresses among its pods, and the rules around it.
 
-In: the node's pod range (from its Node object) and the cluster's ranges. Out: devices, sysctls, one nftables table, and
-at last the CNI configuration, whose appearance is what makes the runtime report a ready network.
+In: the node's pod ranges (from its Node object) and the cluster's ranges, one per family. Out: devices, sysctls, one
+nftables table, and at last the CNI configuration, whose appearance is what makes the runtime report a ready network.
 Invariant: everything is named after cluster and node (`names.py`), so that several live on one machine and `cleanup`
 finds its own things alone.
 """
@@ -16,107 +15,147 @@ import logging
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from navarch.api.meta import Obj, name_of
-from navarch.client.base import Client
-from navarch.client.following import follow
-from navarch.client.informer import Informer
-from navarch.client.resources import NODES
 from navarch.node import host_ports
 from navarch.node.cni import CniConfig, gateway_of
 from navarch.node.names import HostNames
 from navarch.node.proxy.nftables import NFT_LIMIT_S, apply_script
+from navarch.node.routing.kernel import MAIN_TABLE, PROTOCOL, Kernel, but_for
+from navarch.node.routing.plan import OVERHEAD, PORT, Mode, family_of, network_number
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Marks the routes that are ours (/etc/iproute2/rt_protos has nothing at this number).
-_ROUTE_PROTOCOL: Final = 78
-_MAIN_TABLE: Final = 254
+_MULTICAST: Final = {4: "224.0.0.0/4", 6: "ff00::/8"}
+_IFA_F_NODAD: Final = 2
 _BRIDGE_NF: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-class PodNetwork:
-    """`state_dir` survives reboots; the CNI configuration goes to `conf_dir`. The node's own address is the first of
-    its range and `address`, where that is another one."""
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Ranges of addresses, at most one per family: of the node's pods, of all pods, and of services."""
 
-    def __init__(self, names: HostNames, state_dir: Path, conf_dir: Path | None = None, *, address: str = "") -> None:
+    own: tuple[str, ...]
+    cluster: tuple[str, ...]
+    services: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for ranges that cannot be."""
+        if not self.own:
+            raise ValueError("the node has no pod range")
+        for each in self.own:
+            mine, all_ = ip_network(each), [ip_network(other) for other in self.cluster]
+            if not any(mine.version == other.version and mine.subnet_of(other) for other in all_):  # type: ignore[arg-type]
+                raise ValueError(f"the node's pod range {each} is not within the cluster's {','.join(self.cluster)}")
+
+
+def of_family(ranges: Iterable[str], family: int) -> str:
+    """The range of a family, or an empty text."""
+    return next((each for each in ranges if family_of(each) == family), "")
+
+
+class PodNetwork:
+    """`state_dir` survives reboots; the CNI configuration goes to `conf_dir`. The node's own addresses on the bridge
+    are the first of each range and `address`, where that is another one. `node_ip` is the address that other nodes have
+    for it, `mode` says how it reaches these."""
+
+    def __init__(
+        self,
+        names: HostNames,
+        state_dir: Path,
+        conf_dir: Path | None = None,
+        *,
+        address: str = "",
+        node_ip: str = "",
+        mode: Mode = Mode.AUTO,
+    ) -> None:
         self.names = names
         self.bridge = names.bridge
         self.table = names.network_table
         self.address = address
+        self.node_ip = node_ip
+        self.mode = mode
         self.ipam_dir = state_dir / "ipam"
         self.conf_dir = conf_dir or state_dir / "cni"
+        self.link_mtu = 1500
         self._bridged = True
-        self._mtu = 1500
+
+    @property
+    def mtu(self) -> int:
+        """What pods may send. Where there can be tunnels, all pods leave room for what these add: on one bridge, a pod
+        that may send more than another can take would lose packets without hearing of it."""
+        return self.link_mtu - (0 if self.mode is Mode.ROUTES else OVERHEAD[family_of(self.node_ip)])
 
     # Setting up.
 
-    async def setup(self, pod_cidr: str, cluster_cidr: str, service_cidr: str = "") -> None:
+    async def setup(self, ranges: Ranges) -> None:
         """Make or repair everything, then write the CNI configuration. Safe to repeat while pods run."""
-        self.check(pod_cidr, cluster_cidr)
         self._bridged = await asyncio.to_thread(_bridge_filtering)
         _write_sysctl("net/ipv4/ip_forward", "1")
-        self._mtu = await in_thread(self._make_device, pod_cidr, service_cidr)
+        if of_family(ranges.own, 6):
+            _forward_ipv6()
+        self.link_mtu = await in_thread(self._make_device, ranges)
         # Node ports on localhost leave by the bridge with a loopback source.
         _write_sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")
-        await apply_script(self.rules(pod_cidr, cluster_cidr))
+        await apply_script(self.rules(ranges))
         await asyncio.to_thread(self._forget_old_leases)
-        self.write_cni_config(pod_cidr, cluster_cidr)
+        self.write_cni_config(ranges)
 
-    @staticmethod
-    def check(pod_cidr: str, cluster_cidr: str) -> None:
-        """Raises ValueError for ranges that cannot be."""
-        mine, all_ = ip_network(pod_cidr), ip_network(cluster_cidr)
-        if mine.version != all_.version or not mine.subnet_of(all_):  # type: ignore[arg-type]
-            raise ValueError(f"the node's pod range {pod_cidr} is not within the cluster's {cluster_cidr}")
-
-    def write_cni_config(self, pod_cidr: str, cluster_cidr: str) -> Path:
+    def write_cni_config(self, ranges: Ranges) -> Path:
         """Write the configuration alone; the network must have been set up."""
-        self.check(pod_cidr, cluster_cidr)
         config = CniConfig(
             network=self.names.cni_network,
             bridge=self.bridge,
-            pod_cidr=pod_cidr,
+            pod_cidrs=ranges.own,
             ipam_dir=self.ipam_dir,
-            mtu=self._mtu,
+            mtu=self.mtu,
             bridged=self._bridged,
         )
         return config.write(self.conf_dir)
 
-    def rules(self, pod_cidr: str, cluster_cidr: str) -> list[str]:
-        """Masquerade what leaves the cluster, and nothing else: pods see pods, and nodes see pods, as they are. What
-        the table's sets and maps hold stays when this is applied again."""
-        at = f"ip {self.table}"
-        return [
-            f"add table {at}",
-            f"add set {at} nodes {{ type ipv4_addr ; }}",
-            *host_ports.rules(self.table, pod_cidr),
-            f"add chain {at} postrouting {{ type nat hook postrouting priority 100 ; }}",
-            f"flush chain {at} postrouting",
-            f"add rule {at} postrouting jump host-ports-masquerade",
-            f"add rule {at} postrouting ip saddr {pod_cidr} ip daddr {{ {cluster_cidr}, 224.0.0.0/4 }} return",
-            f"add rule {at} postrouting ip saddr {pod_cidr} ip daddr @nodes return",
-            f'add rule {at} postrouting ip saddr {pod_cidr} oifname != "{self.bridge}" masquerade fully-random',
-        ]
+    def rules(self, ranges: Ranges) -> list[str]:
+        """The tables of both families. What their sets and maps hold stays when this is applied again."""
+        return [line for family in (4, 6) for line in self._family_rules(family, ranges)]
 
-    def _make_device(self, pod_cidr: str, service_cidr: str) -> int:
-        """The bridge (or where pods have routed links, a dummy) with the node's address, and the route that takes
-        the node's own traffic to services as far as the rules.  Returns the MTU."""
+    def _family_rules(self, family: int, ranges: Ranges) -> Iterator[str]:
+        """Masquerade what leaves the cluster, and nothing else: pods see pods, and nodes see pods, as they are. Into
+        the tunnel come only nodes."""
+        ip = "ip6" if family == 6 else "ip"
+        at = f"{ip} {self.table}"
+        yield f"add table {at}"
+        yield f"add set {at} nodes {{ type ipv{family}_addr ; }}"
+        yield f"add chain {at} tunnel-guard {{ type filter hook input priority -10 ; }}"
+        yield f"flush chain {at} tunnel-guard"
+        # The network's number stands 12 bytes after the beginning of the UDP header.
+        number = network_number(ranges.cluster)
+        yield f"add rule {at} tunnel-guard udp dport {PORT} @th,96,24 {number:#x} {ip} saddr != @nodes drop"
+        own, cluster = of_family(ranges.own, family), of_family(ranges.cluster, family)
+        if not own:
+            return
+        yield from host_ports.rules(self.table, own, family)
+        yield f"add chain {at} postrouting {{ type nat hook postrouting priority 100 ; }}"
+        yield f"flush chain {at} postrouting"
+        yield f"add rule {at} postrouting jump host-ports-masquerade"
+        yield f"add rule {at} postrouting {ip} saddr {own} {ip} daddr {{ {cluster}, {_MULTICAST[family]} }} return"
+        yield f"add rule {at} postrouting {ip} saddr {own} {ip} daddr @nodes return"
+        yield f'add rule {at} postrouting {ip} saddr {own} oifname != "{self.bridge}" masquerade fully-random'
+
+    def _make_device(self, ranges: Ranges) -> int:
+        """The bridge (or where pods have routed links, a dummy) with the node's addresses, and the routes that take
+        the node's own traffic to services as far as the rules.  Returns the MTU of the link to other nodes."""
         from pyroute2 import IPRoute
 
         kind = "bridge" if self._bridged else "dummy"
-        gateway = gateway_of(pod_cidr)
-        length = ip_network(pod_cidr).prefixlen if self._bridged else 32
         with IPRoute() as ip:
-            mtu = _default_mtu(ip)
+            mtu = _link_mtu(ip, self.node_ip, self.bridge)
             found = ip.link_lookup(ifname=self.bridge)
             if found and ip.get_links(found[0])[0].get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != kind:
                 ip.link("del", index=found[0])
@@ -126,19 +165,26 @@ class PodNetwork:
                 found = ip.link_lookup(ifname=self.bridge)
             index = found[0]
             ip.link("set", index=index, mtu=mtu, state="up")
-            wanted = {(gateway, length)}
-            if self.address not in ("", gateway):
-                wanted.add((self.address, 32))
-            for address in ip.get_addr(index=index, family=socket.AF_INET):
-                have = (address.get_attr("IFA_ADDRESS"), address["prefixlen"])
-                if have not in wanted:
-                    ip.addr("del", index=index, address=have[0], prefixlen=have[1])
-            for own, own_length in sorted(wanted):
-                with _but_for(errno.EEXIST):
-                    ip.addr("add", index=index, address=own, prefixlen=own_length)
-            if service_cidr:
-                ip.route("replace", dst=service_cidr, oif=index, scope="link", proto=_ROUTE_PROTOCOL)
+            self._address_device(ip, index, ranges.own)
+            for services in ranges.services:
+                if of_family(ranges.own, family_of(services)):
+                    scope = {} if family_of(services) == 6 else {"scope": "link"}
+                    ip.route("replace", dst=services, oif=index, proto=PROTOCOL, **scope)
         return mtu
+
+    def _address_device(self, ip: Any, index: int, own: Sequence[str]) -> None:
+        wanted = {(gateway_of(each), ip_network(each).prefixlen if self._bridged else _whole(each)) for each in own}
+        if self.address and all(self.address != address for address, _ in wanted):
+            wanted.add((self.address, _whole(self.address)))
+        for address in ip.get_addr(index=index):
+            have = (address.get_attr("IFA_ADDRESS"), address["prefixlen"])
+            if have not in wanted and not ip_address(have[0]).is_link_local:
+                ip.addr("del", index=index, address=have[0], prefixlen=have[1])
+        for address, length in sorted(wanted):
+            # Nobody else can have it: no need to ask around first.
+            more = {"flags": _IFA_F_NODAD} if family_of(address) == 6 else {}
+            with but_for(errno.EEXIST):
+                ip.addr("add", index=index, address=address, prefixlen=length, **more)
 
     def _forget_old_leases(self) -> None:
         """Addresses that were handed out before a reboot belong to pods that are no more."""
@@ -149,85 +195,27 @@ class PodNetwork:
         self.ipam_dir.mkdir(parents=True, exist_ok=True)
         marker.write_text(boot)
 
-    # Other nodes.
-
-    async def run(self, client: Client, node_name: str, cluster_cidr: str) -> None:
-        """Keep routes to the pods of all other nodes until cancelled (they are next to us, or reached by a router
-        that knows them)."""
-        informer = Informer(client, NODES, transform=_slim_node)
-
-        async def write() -> None:
-            routes = dict(filter(None, (route_of(node) for node in informer.list() if name_of(node) != node_name)))
-            reached = await in_thread(self._write_routes, routes, cluster_cidr)
-            await self._write_nodes(reached)
-
-        await follow(
-            "routes to other nodes",
-            [informer],
-            write,
-            matters=lambda old, new: route_of(old) != route_of(new),
-            calm_s=0.5,
-        )
-
-    def _write_routes(self, routes: Mapping[str, str], cluster_cidr: str) -> set[str]:
-        """Make the routes to other nodes' pods exactly `routes` (pod range to node address); the node addresses that
-        are our neighbours."""
-        from pyroute2 import IPRoute
-
-        all_pods = ip_network(cluster_cidr)
-        reached: set[str] = set()
-        with IPRoute() as ip:
-            here = {address.get_attr("IFA_ADDRESS") for address in ip.get_addr(family=socket.AF_INET)}
-            present: dict[str, str] = {}
-            for route in ip.get_routes(family=socket.AF_INET, table=_MAIN_TABLE, proto=_ROUTE_PROTOCOL):
-                destination, gateway = route.get_attr("RTA_DST"), route.get_attr("RTA_GATEWAY")
-                if destination and gateway and ip_address(destination) in all_pods:
-                    present[f"{destination}/{route['dst_len']}"] = gateway
-            for destination, gateway in routes.items():
-                if gateway in here or not _is_neighbour(ip, gateway):
-                    continue
-                reached.add(gateway)
-                if present.get(destination) != gateway:
-                    ip.route("replace", dst=destination, gateway=gateway, proto=_ROUTE_PROTOCOL)
-            for destination in present:
-                if routes.get(destination) not in reached:
-                    with _but_for(errno.ESRCH):
-                        ip.route("del", dst=destination, proto=_ROUTE_PROTOCOL)
-        return reached
-
-    async def _write_nodes(self, addresses: Iterable[str]) -> None:
-        script = [f"flush set ip {self.table} nodes"]
-        if members := ", ".join(sorted(addresses)):
-            script.append(f"add element ip {self.table} nodes {{ {members} }}")
-        await apply_script(script)
-
     # Taking down.
 
-    def cleanup(self, cluster_cidr: str = "") -> None:
+    def cleanup(self, cluster: Sequence[str] = ()) -> None:
         """Remove devices, routes, rules, addresses and the configuration. Idempotent; pods must be gone."""
-        _nft([f"add table ip {self.table}", f"delete table ip {self.table}"])
+        for ip in ("ip", "ip6"):
+            _nft([f"add table {ip} {self.table}", f"delete table {ip} {self.table}"])
         with ThreadPoolExecutor(1) as executor:
-            executor.submit(self._remove_device, cluster_cidr).result()
+            executor.submit(Kernel(self.names, tuple(cluster)).remove).result()
+            executor.submit(self._remove_device).result()
         (self.conf_dir / f"10-{self.names.cni_network}.conflist").unlink(missing_ok=True)
         shutil.rmtree(self.ipam_dir, ignore_errors=True)
 
-    def _remove_device(self, cluster_cidr: str) -> None:
+    def _remove_device(self) -> None:
         from pyroute2 import IPRoute
 
         with IPRoute() as ip:
-            # Routes by way of the device go with it; those by way of other nodes do not.
-            if cluster_cidr:
-                pods = ip_network(cluster_cidr)
-                for route in ip.get_routes(family=socket.AF_INET, table=_MAIN_TABLE, proto=_ROUTE_PROTOCOL):
-                    destination = route.get_attr("RTA_DST")
-                    if destination and ip_address(destination) in pods:
-                        with _but_for(errno.ESRCH):
-                            ip.route("del", dst=f"{destination}/{route['dst_len']}", proto=_ROUTE_PROTOCOL)
             for index in ip.link_lookup(ifname=self.bridge):
                 for link in ip.get_links(master=index):
-                    with _but_for(errno.ENODEV):
+                    with but_for(errno.ENODEV):
                         ip.link("del", index=link["index"])
-                with _but_for(errno.ENODEV):
+                with but_for(errno.ENODEV):
                     ip.link("del", index=index)
 
 
@@ -236,41 +224,31 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(function, *arguments)
 
 
-def route_of(node: Obj) -> tuple[str, str] | None:
-    """A node's pod range and the address by which to reach it."""
-    pod_cidr = (node.get("spec") or {}).get("podCIDR")
-    for address in (node.get("status") or {}).get("addresses") or ():
-        if address.get("type") == "InternalIP" and pod_cidr and ":" not in address.get("address", ":"):
-            return pod_cidr, address["address"]
-    return None
-
-
-def _slim_node(node: Obj) -> Obj:
-    metadata = {name: node["metadata"].get(name) for name in ("name", "resourceVersion")}
-    return {
-        "metadata": metadata,
-        "spec": {"podCIDR": (node.get("spec") or {}).get("podCIDR")},
-        "status": {"addresses": (node.get("status") or {}).get("addresses")},
-    }
-
-
-def _is_neighbour(ip: Any, address: str) -> bool:
-    """Whether an address is on a link of ours, not behind a router."""
-    try:
-        route = ip.route("get", dst=address)[0]
-    except Exception as error:
-        log.debug("no route to %s: %s", address, error)
-        return False
-    return route.get_attr("RTA_GATEWAY") is None and route.get_attr("RTA_OIF") is not None
-
-
-def _default_mtu(ip: Any) -> int:
-    """The MTU of the link that the default route uses, so that pods never send what cannot leave."""
-    for route in ip.get_default_routes(family=socket.AF_INET, table=_MAIN_TABLE):
-        index = route.get_attr("RTA_OIF")
-        if index:
-            return min(int(ip.get_links(index)[0].get_attr("IFLA_MTU")), 65535)
+def _link_mtu(ip: Any, node_ip: str, bridge: str) -> int:
+    """The MTU of the link that has the node's address, else of the one that the default route uses, so that pods never
+    send what cannot leave."""
+    links = {link["index"]: link for link in ip.get_links()}
+    found = [each["index"] for each in ip.get_addr() if node_ip and each.get_attr("IFA_ADDRESS") == node_ip]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        found += [route.get_attr("RTA_OIF") for route in ip.get_default_routes(family=family, table=MAIN_TABLE)]
+    for index in found:
+        if index in links and links[index].get_attr("IFLA_IFNAME") not in (bridge, "lo"):
+            return min(int(links[index].get_attr("IFLA_MTU")), 65535)
     return 1500
+
+
+def _whole(text: str) -> int:
+    """The prefix length of a single address of the family."""
+    return 128 if family_of(text) == 6 else 32
+
+
+def _forward_ipv6() -> None:
+    """Be a router, but go on learning the way out from one where that is how it was learnt."""
+    for learning in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
+        name = learning.parent.name
+        if name not in ("all", "default", "lo") and learning.read_text().strip() == "1":
+            _write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "2")
+    _write_sysctl("net/ipv6/conf/all/forwarding", "1")
 
 
 def _bridge_filtering() -> bool:
@@ -280,6 +258,7 @@ def _bridge_filtering() -> bool:
             subprocess.run(["modprobe", "-q", "br_netfilter"], check=False, capture_output=True, timeout=NFT_LIMIT_S)
     if not _BRIDGE_NF.exists():
         return False
+    _write_sysctl("net/bridge/bridge-nf-call-ip6tables", "1")
     return _write_sysctl("net/bridge/bridge-nf-call-iptables", "1")
 
 
@@ -293,18 +272,6 @@ def _write_sysctl(path: str, value: str) -> bool:
         log.warning("sysctl %s: %s", path.replace("/", "."), error)
         return False
     return True
-
-
-@contextlib.contextmanager
-def _but_for(code: int) -> Any:
-    """Let one netlink error pass: the state that it reports is the one wanted."""
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code != code:
-            raise
 
 
 def _nft(script: list[str]) -> None:

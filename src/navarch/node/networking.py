@@ -1,14 +1,15 @@
 """The network side of a node agent, put together: pod network, service proxy and cluster DNS, each kept running.
 
-The proxy starts at once; the pod network is made when the node has been given its pod range, and cluster DNS listens on
-the address that the node has in it. Whatever fails is tried again; rules, devices and routes stay when the agent stops.
+The proxy starts at once; the pod network is made when the node has been given its pod ranges, and cluster DNS listens
+on the address that the node has in it. Whatever fails is tried again; rules, devices and routes stay when the agent
+stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +17,18 @@ from navarch.client.base import Client
 from navarch.node import dns, host_ports, proxy
 from navarch.node.cni import gateway_of
 from navarch.node.names import HostNames
-from navarch.node.network import PodNetwork
+from navarch.node.network import PodNetwork, Ranges, of_family
 from navarch.node.proxy.nftables import NftError
+from navarch.node.routing import Mode, PodRoutes, RoutingConfig
+from navarch.node.routing.plan import family_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkingConfig:
-    """The cluster's ranges and names, and where this node keeps its network's state (`state_dir`, which must be the
-    directory whose `cni` the runtime reads)."""
+    """The cluster's ranges (one per family, parted by a comma) and names, and where this node keeps its network's state
+    (`state_dir`, which must be the directory whose `cni` the runtime reads)."""
 
     cluster: str
     node_name: str
@@ -37,6 +40,8 @@ class NetworkingConfig:
     resolv_conf: Path = Path("/etc/resolv.conf")
     proxy_health_port: int = 0
     address: str = ""
+    node_ip: str = ""
+    pod_network: str = Mode.AUTO
 
     @property
     def names(self) -> HostNames:
@@ -49,17 +54,23 @@ class NodeNetworking:
 
     def __init__(self, config: NetworkingConfig, client: Client, proxy_client: Client, dns_client: Client) -> None:
         self.config = config
-        self.network = PodNetwork(config.names, config.state_dir, address=config.address)
+        self.network = PodNetwork(
+            config.names,
+            config.state_dir,
+            address=config.address,
+            node_ip=config.node_ip,
+            mode=Mode(config.pod_network),
+        )
         self._client = client
         self._proxy_client = proxy_client
         self._dns_client = dns_client
         self.on_ready: Callable[[], None] = lambda: None
-        self._pod_cidr = ""
+        self._own: tuple[str, ...] = ()
         self._known = asyncio.Event()
 
-    def pod_cidr_known(self, pod_cidr: str) -> None:
-        """The node has been given its pod range."""
-        self._pod_cidr = pod_cidr
+    def pod_cidrs_known(self, pod_cidrs: Sequence[str]) -> None:
+        """The node has been given its pod ranges."""
+        self._own = tuple(pod_cidrs)
         self._known.set()
 
     async def run(self) -> None:
@@ -68,8 +79,8 @@ class NodeNetworking:
         proxying = proxy.ProxyConfig(
             cluster_name=config.cluster,
             node_name=config.node_name,
-            pod_cidr=config.pod_cidr,
-            service_cidr=config.service_cidr,
+            pod_cidr=of_family(_listed(config.pod_cidr), 4),
+            service_cidr=of_family(_listed(config.service_cidr), 4),
             health_port=config.proxy_health_port,
         )
         async with asyncio.TaskGroup() as tasks:
@@ -78,29 +89,42 @@ class NodeNetworking:
             await self._set_up()
             self.on_ready()
             # Not as the node, which may see no Node but its own.
+            tasks.create_task(PodRoutes(self._proxy_client, self._routing()).run(), name="ways to other nodes")
+            families = [family_of(each) for each in self._own]
             tasks.create_task(
-                self.network.run(self._proxy_client, config.node_name, config.pod_cidr), name="routes to other nodes"
+                host_ports.run(self._client, config.node_name, self.network.table, families), name="host ports"
             )
-            tasks.create_task(host_ports.run(self._client, config.node_name, self.network.table), name="host ports")
             answering = dns.DnsConfig(
                 node_name=config.node_name,
-                address=gateway_of(self._pod_cidr),
+                address=gateway_of(of_family(self._own, 4) or self._own[0]),
                 cluster_ip=config.cluster_dns,
                 domain=config.cluster_domain,
-                pod_cidr=config.pod_cidr,
-                service_cidr=config.service_cidr,
+                pod_cidr=of_family(_listed(config.pod_cidr), 4),
+                service_cidr=of_family(_listed(config.service_cidr), 4),
                 resolv_conf=config.resolv_conf,
                 keep=config.state_dir / "dns-sockets.json",
             )
             tasks.create_task(dns.run(self._dns_client, answering), name="dns")
 
+    def _routing(self) -> RoutingConfig:
+        config = self.config
+        return RoutingConfig(
+            names=config.names,
+            node_name=config.node_name,
+            cluster=_listed(config.pod_cidr),
+            own=self._own,
+            mode=Mode(config.pod_network),
+            mtu=self.network.link_mtu,
+        )
+
     async def _set_up(self) -> None:
         retry_s = 0.5
         while True:
             try:
-                await self.network.setup(self._pod_cidr, self.config.pod_cidr, self.config.service_cidr)
+                ranges = Ranges(self._own, _listed(self.config.pod_cidr), _listed(self.config.service_cidr))
+                await self.network.setup(ranges)
                 return
-            except (OSError, NftError) as error:
+            except Exception as error:
                 log.error("the pod network could not be made: %s", error)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, 30.0)
@@ -109,7 +133,11 @@ class NodeNetworking:
 def cleanup(names: HostNames, state_dir: Path, pod_cidr: str = "") -> None:
     """Remove every trace of a node's network from this machine; its processes and pods must be gone. Idempotent."""
     asyncio.run(_remove_rules(names))
-    PodNetwork(names, state_dir).cleanup(pod_cidr)
+    PodNetwork(names, state_dir).cleanup(_listed(pod_cidr))
+
+
+def _listed(ranges: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in ranges.split(",") if each.strip())
 
 
 async def _remove_rules(names: HostNames) -> None:

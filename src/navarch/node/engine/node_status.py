@@ -95,8 +95,8 @@ def default_address() -> str:
 
 
 class NodeReporter:
-    """Owned by the kubelet. `devices` provide what the machine has beside CPU, memory and disk. `on_pod_cidr` is called
-    with the node's pod CIDR once it has one."""
+    """Owned by the kubelet. `devices` provide what the machine has beside CPU, memory and disk. `on_pod_cidrs` is
+    called with the node's pod CIDRs once it has them."""
 
     def __init__(
         self,
@@ -124,12 +124,12 @@ class NodeReporter:
         self._written_at = clock.now() - timedelta(days=1)
         self._runtime_seen = self._written_at
         self._lease: Obj | None = None
-        self._pod_cidr = ""
+        self._pod_cidrs: list[str] = []
         self._look = asyncio.Event()
         # Names of volumes that must not be detached from here.
         self.volumes_in_use: Callable[[], list[str]] = list
         self._deleted = False
-        self.on_pod_cidr: Callable[[str], None] | None = None
+        self.on_pod_cidrs: Callable[[Sequence[str]], None] | None = None
         # Where the kubelet's server listens, once it does.
         self.port = config.port
 
@@ -320,11 +320,11 @@ class NodeReporter:
         if self._deleted or not node["spec"].get("podCIDR"):
             node = await self._client.get(NODES, self._config.node_name)
             self._deleted = False
-        cidr = node["spec"].get("podCIDR") or ""
-        if cidr and cidr != self._pod_cidr:
-            self._pod_cidr = cidr
-            if self.on_pod_cidr is not None:
-                self.on_pod_cidr(cidr)
+        cidrs = node["spec"].get("podCIDRs") or []
+        if cidrs and cidrs != self._pod_cidrs:
+            self._pod_cidrs = cidrs
+            if self.on_pod_cidrs is not None:
+                self.on_pod_cidrs(cidrs)
         status = await self._status(node)
         now = self._clock.now()
         due = now - self._written_at >= timedelta(seconds=self._config.status_period_s)
