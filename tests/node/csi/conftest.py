@@ -21,7 +21,7 @@ from navarch.client.resources import (
 )
 from navarch.kinds.storage.csi_names import attachment_name
 from tests.csi_driver import NAME, DirectoryDriver
-from tests.node.engine.conftest import Simulated, _running
+from tests.node.engine.conftest import Simulated, running
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 async def simulated(place: Path) -> AsyncIterator[Simulated]:
-    async with _running(place, controllers=False) as node:
+    async with running(place, controllers=False) as node:
         yield node
 
 
 @pytest.fixture
 async def controlled(place: Path) -> AsyncIterator[Simulated]:
-    async with _running(place, controllers=True) as node:
+    async with running(place, controllers=True) as node:
         yield node
 
 

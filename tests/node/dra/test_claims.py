@@ -16,7 +16,7 @@ from navarch.client.resources import PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
 from navarch.node.dra.drivers import DeviceDrivers
 from navarch.node.runtime.base import ContainerConfig, SandboxConfig
 from tests.dra_driver import NAME, DeviceDriver
-from tests.node.engine.conftest import Simulated, _running
+from tests.node.engine.conftest import Simulated, running
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 async def node(place: Path) -> AsyncIterator[Simulated]:
-    async with _running(place, controllers=False) as simulated:
+    async with running(place, controllers=False) as simulated:
         yield simulated
 
 

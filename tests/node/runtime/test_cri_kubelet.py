@@ -11,7 +11,7 @@ import pytest
 
 from navarch.node.runtime.cri import CRIRuntime
 from navarch.node.runtime.proto import cri_pb2 as cri
-from tests.node.engine.conftest import Simulated, _running
+from tests.node.engine.conftest import Simulated, running
 from tests.node.runtime.cri_server import CRIServer
 
 WITHOUT_TOKEN = {"automountServiceAccountToken": False}
@@ -48,7 +48,7 @@ async def node(tmp_path: Path, server: CRIServer, monkeypatch: pytest.MonkeyPatc
     socket = tmp_path / "cri.sock"
     async with server.serving(socket):
         monkeypatch.setattr("tests.node.engine.conftest.SimulatedRuntime", lambda clock, lives: CRIRuntime(socket))
-        async with _running(tmp_path, controllers=False) as simulated:
+        async with running(tmp_path, controllers=False) as simulated:
             yield Node(simulated, server)
         await simulated.runtime.close()
 
