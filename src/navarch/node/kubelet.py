@@ -56,6 +56,7 @@ from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
 from navarch.node.user_namespaces import UserNamespaces
 from navarch.node.volumes.csi.drivers import Drivers
+from navarch.node.volumes.csi.growing import Growing
 from navarch.node.volumes.local_path import Removals
 from navarch.node.volumes.manager import VolumeManager
 from navarch.world import RealWorld, World
@@ -100,7 +101,8 @@ class Kubelet:
             self.failures,
         )
         self.devices = DeviceManager(config.device_plugins, world, self.failures)
-        volumes = VolumeManager(config, references, world, self.drivers)
+        growing = Growing(client, self.recorder, config.node_name)
+        volumes = VolumeManager(config, references, world, self.drivers, growing)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder, [*devices, self.devices])
         self.devices.on_change, self.devices.on_health = self.node.look_again, self._devices_changed
         self._own_node.add_handler(

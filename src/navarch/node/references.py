@@ -30,6 +30,7 @@ class ObjectSource(Protocol):
     async def token(self, pod: Obj, audience: str, expiration_s: int) -> str: ...
     async def issued(self, pod: Obj, audience: str, expiration_s: int) -> IssuedToken: ...
     async def get(self, resource: Resource, namespace: str, name: str) -> Obj | None: ...
+    async def listed(self, resource: Resource, fields: str) -> Sequence[Obj]: ...
 
 
 class _Kept(NamedTuple):
@@ -66,6 +67,10 @@ class APISource:
     async def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
         """Any object, asked for anew."""
         return await self._client.find(resource, name, namespace)
+
+    async def listed(self, resource: Resource, fields: str) -> Sequence[Obj]:
+        """All objects that a field selector names, asked for anew."""
+        return (await self._client.list(resource, fields=fields)).items
 
     async def _kept(self, resource: Resource, namespace: str, name: str) -> Obj | None:
         key = (resource, namespace, name)

@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 
-from navarch.client.resources import NODES, SECRETS
+from navarch.client.base import PatchKind
+from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, SECRETS
 from navarch.kinds.storage.csi_names import attachment_name
 from navarch.node.volumes.csi.proto import csi_pb2 as csi
 from tests.csi_driver import NAME, DirectoryDriver
@@ -329,3 +330,90 @@ async def test_a_driver_in_a_container_is_told_paths_as_it_knows_them(storage: S
         told = driver.named("NodeStageVolume")[0].staging_target_path
         assert told.startswith("/var/lib/kubelet/plugins/kubernetes.io/csi/")
         await gone(storage, "p")
+
+
+# Growing.
+
+
+async def grown(storage: Storage, name: str, size: str) -> None:
+    """What the driver's controller and external-resizer have done."""
+    await storage.admin.patch(PERSISTENT_VOLUMES, f"pv-{name}", "", {"spec": {"capacity": {"storage": size}}})
+    pending = {"type": "FileSystemResizePending", "status": "True"}
+    status = {"conditions": [pending], "allocatedResourceStatuses": {"storage": "NodeResizePending"}}
+    await storage.admin.patch(
+        PERSISTENT_VOLUME_CLAIMS, name, "default", {"status": status}, kind=PatchKind.MERGE, subresource="status"
+    )
+
+
+async def status_of(storage: Storage, name: str) -> dict[str, Any]:
+    return dict((await storage.admin.get(PERSISTENT_VOLUME_CLAIMS, name, "default"))["status"])
+
+
+async def test_a_volume_grows_under_a_running_pod(storage: Storage) -> None:
+    await storage.describe()
+    await storage.node.restart(sync_period_s=0.1)
+    await storage.claim("data")
+    async with storage.serving() as driver:
+        await storage.node.pod("p", **claimed("data"))
+        await storage.node.running("p")
+        await grown(storage, "data", "2Gi")
+
+        async def done() -> bool:
+            return (await status_of(storage, "data"))["capacity"] == {"storage": "2Gi"}
+
+        await storage.node.until_async(done)
+        status = await status_of(storage, "data")
+        assert "conditions" not in status
+        assert "allocatedResourceStatuses" not in status
+        asked = driver.named("NodeExpandVolume")
+        assert [one.capacity_range.required_bytes for one in asked] == [2 << 30]
+        assert asked[0].volume_path == driver.named("NodePublishVolume")[0].target_path
+        await storage.node.until(lambda: "FileSystemResizeSuccessful" in storage.node.reasons("p"))
+        await gone(storage, "p")
+
+
+async def test_a_volume_that_grew_while_nobody_used_it_is_big_when_the_pod_starts(storage: Storage) -> None:
+    await storage.describe()
+    await storage.claim("data")
+    await grown(storage, "data", "2Gi")
+    async with storage.serving():
+        await storage.node.pod("p", **claimed("data"))
+        await storage.node.running("p")
+
+        assert (await status_of(storage, "data"))["capacity"] == {"storage": "2Gi"}
+        await gone(storage, "p")
+
+
+async def test_a_size_that_the_driver_calls_impossible_is_not_asked_for_again(storage: Storage) -> None:
+    await storage.describe()
+    await storage.claim("data")
+    await grown(storage, "data", "2Gi")
+    driver = storage.driver()
+    driver.refuse["NodeExpandVolume"] = (grpc.StatusCode.OUT_OF_RANGE, "too big")
+    async with storage.serving(driver):
+        await storage.node.pod("p", **claimed("data"))
+        await storage.node.running("p")
+
+        status = await status_of(storage, "data")
+        assert status["allocatedResourceStatuses"] == {"storage": "NodeResizeInfeasible"}
+        assert status["capacity"] == {"storage": "1Gi"}
+        messages = [e["message"] for e in storage.node.api.events() if e["reason"] == "VolumeResizeFailed"]
+        assert messages == [
+            'MountVolume.NodeExpandVolume failed for volume "pv-data" : rpc error: code = OutOfRange desc = too big'
+        ]
+        await gone(storage, "p")
+
+
+async def test_drivers_that_want_to_be_asked_again_are(storage: Storage) -> None:
+    await storage.describe(requiresRepublish=True)
+    await storage.node.restart(sync_period_s=0.1)
+    await storage.claim("data")
+    async with storage.serving() as driver:
+        await storage.node.pod("p", **claimed("data"))
+        await storage.node.running("p")
+
+        await storage.node.until(lambda: counts(driver)["NodePublishVolume"] >= 3)
+
+        assert counts(driver)["NodeStageVolume"] == 1
+        await gone(storage, "p")
+        assert storage.mounts() == []

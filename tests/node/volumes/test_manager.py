@@ -47,6 +47,7 @@ class Objects:
     def __init__(self) -> None:
         self.config_maps: dict[str, Obj] = {}
         self.asked: list[str] = []
+        self.trust_bundles: list[Obj] = []
 
     async def config_map(self, namespace: str, name: str) -> Obj | None:
         self.asked.append(name)
@@ -58,8 +59,11 @@ class Objects:
     async def token(self, pod: Obj, audience: str, expiration_s: int) -> str:
         return "token"
 
+    async def listed(self, resource: Resource, fields: str) -> list[Obj]:
+        return [one for one in self.trust_bundles if f"spec.signerName={one['spec'].get('signerName', '')}" == fields]
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Obj | None:
-        return None
+        return next((one for one in self.trust_bundles if one["metadata"]["name"] == name), None)
 
 
 @pytest.fixture
@@ -208,3 +212,53 @@ async def test_what_cannot_be_unmounted_is_left_and_told(
     assert (elsewhere / "precious").read_text() == "x"
 
     assert await volumes.unpublish("u"), "once it lets go, the next attempt succeeds"
+
+
+# Trust bundles.
+
+ONE, TWO = (f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n" for body in ("QUFB", "QkJC"))
+
+
+def bundle(name: str, text: str, signer: str = "", **labels: str) -> Obj:
+    spec = {"trustBundle": text, **({"signerName": signer} if signer else {})}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def trusting(**source: Any) -> Obj:
+    stated = {"sources": [{"clusterTrustBundle": {"path": "ca.pem", **source}}]}
+    return pod({"name": "c"}, volumes=[{"name": "v", "projected": stated}])
+
+
+async def shown(config: KubeletConfig, source: Objects, of: Obj) -> str:
+    paths = await VolumeManager(config, source, Moment()).publish(of, FACTS)
+    return (paths["v"] / "ca.pem").read_text()
+
+
+async def test_a_trust_bundle_is_a_file(config: KubeletConfig) -> None:
+    objects = Objects()
+    objects.trust_bundles = [bundle("roots", f"a comment\n{TWO}{ONE}{TWO}")]
+
+    assert await shown(config, objects, trusting(name="roots")) == ONE + TWO
+
+
+async def test_the_bundles_of_a_signer_are_one_file(config: KubeletConfig) -> None:
+    objects = Objects()
+    objects.trust_bundles = [
+        bundle("a", ONE, "example.com/s", use="live"),
+        bundle("b", TWO, "example.com/s", use="live"),
+        bundle("c", "", "example.com/s", use="test"),
+        bundle("d", "", "example.com/other", use="live"),
+    ]
+    source = {"signerName": "example.com/s", "labelSelector": {"matchLabels": {"use": "live"}}}
+
+    assert await shown(config, objects, trusting(**source)) == ONE + TWO
+
+
+async def test_a_trust_bundle_that_is_not_there_is_told_of_or_empty(config: KubeletConfig) -> None:
+    objects = Objects()
+    manager = VolumeManager(config, objects, Moment())
+
+    assert 'clustertrustbundle.certificates.k8s.io "roots" not found' in str(
+        await failure(manager, trusting(name="roots"))
+    )
+    assert await shown(config, objects, {**trusting(name="roots", optional=True)}) == ""

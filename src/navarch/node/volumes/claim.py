@@ -41,7 +41,7 @@ class Claim:
             raise VolumeError(f'persistentvolume "{claim["spec"]["volumeName"]}" not found')
         _check_mode(context.pod, volume["name"], persistent)
         try:
-            return await self._persistent(context, claimed, persistent, place)
+            return await self._persistent(context, claimed, claim, persistent, place)
         except VolumeError as error:
             error.volume = error.volume or name_of(persistent)
             raise
@@ -62,10 +62,10 @@ class Claim:
             raise VolumeError(f'PVC "{where}" is not bound')
         return claim
 
-    async def _persistent(self, context: VolumeContext, claimed: Obj, persistent: Obj, place: Path) -> Path:
+    async def _persistent(self, context: VolumeContext, claimed: Obj, claim: Obj, persistent: Obj, place: Path) -> Path:
         spec = persistent["spec"]
         if spec.get("csi") and self._csi is not None:
-            return await self._csi.publish_persistent(context, claimed, persistent)
+            return await self._csi.publish_persistent(context, claimed, claim, persistent)
         if spec.get("hostPath"):
             stated = spec["hostPath"]
             path = on_this_node(Path(stated["path"]), self._root)

@@ -26,6 +26,7 @@ from navarch.node.references import ObjectSource
 from navarch.node.volumes.base import ImageSource, VolumeContext, VolumeError, VolumePending, VolumeType
 from navarch.node.volumes.claim import Claim
 from navarch.node.volumes.csi.drivers import Drivers
+from navarch.node.volumes.csi.growing import Growing
 from navarch.node.volumes.csi.inline import InlineCSI
 from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.empty_dir import EmptyDir
@@ -94,14 +95,21 @@ class VolumeManager:
     """Volumes live in `<pods>/<uid>/volumes/<type>/<name>`, as Kubernetes lays them out."""
 
     def __init__(
-        self, config: KubeletConfig, source: ObjectSource, world: World, drivers: Drivers | None = None
+        self,
+        config: KubeletConfig,
+        source: ObjectSource,
+        world: World,
+        drivers: Drivers | None = None,
+        growing: Growing | None = None,
     ) -> None:
         self._config = config
         self._source = source
         self._world = world
         self._threads = asyncio.Semaphore(_THREADS)
         self._publications: dict[str, dict[str, _Publication]] = {}
-        self.csi = CSIVolumes(drivers, config.node_name, config.data, config.pods, self._in_thread) if drivers else None
+        self.csi = None
+        if drivers is not None and growing is not None:
+            self.csi = CSIVolumes(drivers, growing, config.node_name, config.data, config.pods, self._in_thread)
         self._claims = Claim(config.data, self.csi)
         self._types: dict[str, VolumeType] = {
             "emptyDir": EmptyDir(),

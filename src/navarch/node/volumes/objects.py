@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, labels_of
+from navarch.api.selectors import label_selector_of
+from navarch.client.resources import CLUSTER_TRUST_BUNDLES
 from navarch.node import podspec
 from navarch.node.fieldref import field_value, resource_value
 from navarch.node.podspec import ConfigError
@@ -22,6 +25,8 @@ from navarch.node.volumes.atomic import write_payload
 from navarch.node.volumes.base import Payload, VolumeContext, VolumeError, mode_of
 from navarch.node.volumes.mounts import mount
 from navarch.world import Clock
+
+_CERTIFICATE: Final = r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 
 
 def _pick(
@@ -101,6 +106,38 @@ async def token_payload(context: VolumeContext, stated: Obj, default_mode: int) 
     return {stated["path"]: Payload(token.encode(), default_mode)}
 
 
+async def trust_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    """The certificates of one ClusterTrustBundle, or of all that a signer has, each once."""
+    optional = bool(stated.get("optional"))
+    if stated.get("name"):
+        found = await context.source.get(CLUSTER_TRUST_BUNDLES, "", stated["name"])
+        bundles = [found] if found is not None else []
+        missing = f'clustertrustbundle.certificates.k8s.io "{stated["name"]}" not found'
+    else:
+        signer = stated.get("signerName") or ""
+        of_signer = await context.source.listed(CLUSTER_TRUST_BUNDLES, f"spec.signerName={signer}")
+        wanted = stated.get("labelSelector")
+        selector = label_selector_of(wanted) if wanted is not None else None
+        bundles = [one for one in of_signer if selector is not None and selector.matches(labels_of(one))]
+        missing = "combination of signerName and labelSelector matched zero ClusterTrustBundles"
+    if not bundles and not optional:
+        raise VolumeError(missing)
+    text = trust_anchors(str(one["spec"].get("trustBundle") or "") for one in bundles)
+    return {stated["path"]: Payload(text.encode(), default_mode)}
+
+
+def trust_anchors(bundles: Iterable[str]) -> str:
+    """Every certificate of the bundles once, without what is written around them. In an order that does not change."""
+    found = {
+        "".join(block.split()) for bundle in bundles for block in re.findall(_CERTIFICATE, bundle, flags=re.DOTALL)
+    }
+    return "".join(
+        f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
+        for one in sorted(found)
+        if (lines := "\n".join(one[at : at + 64] for at in range(0, len(one), 64)))
+    )
+
+
 class ObjectVolume:
     """Files from one object or a projection of several. Secrets and tokens are kept in memory, never on disk."""
 
@@ -141,6 +178,8 @@ class ObjectVolume:
                 return downward_payload(context, source, default_mode)
             if kind == "serviceAccountToken":
                 return await token_payload(context, source, default_mode)
+            if kind == "clusterTrustBundle":
+                return await trust_payload(context, source, default_mode)
             raise VolumeError(f"projected source {kind} is not supported on this node")
         return {}
 

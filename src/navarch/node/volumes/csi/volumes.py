@@ -27,6 +27,7 @@ from navarch.node.volumes.base import InThread, VolumeContext, VolumeError, Volu
 from navarch.node.volumes.csi import records
 from navarch.node.volumes.csi.driver import Driver, Use
 from navarch.node.volumes.csi.drivers import Drivers
+from navarch.node.volumes.csi.growing import Growing, needs_growing
 from navarch.node.volumes.csi.records import Staged, Used
 from navarch.node.volumes.mounts import detach, is_mount_point
 
@@ -44,8 +45,11 @@ class CSIVolumes:
     """`root` is the kubelet's folder, `pods` that of pods. `in_use_changed` is told when `in_use` has; `is_reported`
     says whether the Node says already that a volume is in use here, without which a controller may detach it."""
 
-    def __init__(self, drivers: Drivers, node_name: str, root: Path, pods: Path, in_thread: InThread) -> None:
+    def __init__(
+        self, drivers: Drivers, growing: Growing, node_name: str, root: Path, pods: Path, in_thread: InThread
+    ) -> None:
         self._drivers = drivers
+        self._growing = growing
         self._node_name = node_name
         self._root = root
         self._pods = pods
@@ -95,8 +99,8 @@ class CSIVolumes:
         async with self._turn(used.unique_name):
             return await self._publish(context, driver, about, use, used, None, reference, gives_group=gives_group)
 
-    async def publish_persistent(self, context: VolumeContext, claimed: Obj, volume: Obj) -> Path:
-        """A PersistentVolume; `claimed` is how the pod asks for it."""
+    async def publish_persistent(self, context: VolumeContext, claimed: Obj, claim: Obj, volume: Obj) -> Path:
+        """A PersistentVolume and its claim; `claimed` is how the pod asks for it."""
         source, name = volume["spec"]["csi"], name_of(volume)
         block = volume["spec"].get("volumeMode") == "Block"
         driver, about = await self._driver(
@@ -119,6 +123,8 @@ class CSIVolumes:
         )
         known = self._published.get(place)
         if known is not None and not (about or {}).get("spec", {}).get("requiresRepublish"):
+            async with self._turn(used.unique_name):
+                await self._grow(context, driver, use, claim, volume, known)
             return known
         staged = Staged(self._staging(used).parent, used.handle, used.driver)
         self._begun.setdefault(used.pod, {})[used.unique_name] = staged
@@ -127,9 +133,25 @@ class CSIVolumes:
         async with self._turn(used.unique_name):
             staging = await self._stage(context, driver, about, use, used, source)
             gives_group = _gives_group(about, use.fs_type, modes)
-            return await self._publish(
-                context, driver, about, use, used, staging, source.get("nodePublishSecretRef"), gives_group=gives_group
+            secret = source.get("nodePublishSecretRef")
+            path = await self._publish(context, driver, about, use, used, staging, secret, gives_group=gives_group)
+            await self._grow(context, driver, use, claim, volume, path)
+            return path
+
+    async def _grow(
+        self, context: VolumeContext, driver: Driver, use: Use, claim: Obj, volume: Obj, path: Path
+    ) -> None:
+        """Let the file system follow its volume."""
+        source = volume["spec"]["csi"]
+        secrets: dict[str, str] = {}
+        if needs_growing(claim, (volume["spec"].get("capacity") or {}).get("storage") or "0"):
+            what = "NodeExpandSecretRef"
+            secrets = await self._secrets(
+                context, source.get("nodeExpandSecretRef"), what, "MountVolume.NodeExpandVolume"
             )
+        staging = records.staging_path(self._root, driver.name, use.handle)
+        staged = unique_name(driver.name, use.handle) in self._staged
+        await self._growing.grow(driver, use, context.pod, claim, volume, path, staging if staged else None, secrets)
 
     def _attachment(self, about: Obj | None, source: Obj) -> str:
         """The name of the VolumeAttachment that has to be there; empty for a driver that attaches nothing."""
