@@ -4,7 +4,7 @@ set -eu
 
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
-PACKAGES="containerd runc containernetworking-plugins nftables iptables conntrack iproute2 busybox-static docker-registry etcd-server ca-certificates"
+PACKAGES="containerd runc containernetworking-plugins nftables iptables conntrack iproute2 busybox-static docker-registry etcd-server dbus-daemon ca-certificates"
 
 say() { printf '%s\n' "$*" >&2; }
 

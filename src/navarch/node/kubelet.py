@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -37,6 +38,7 @@ from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.observed import Observer
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.engine.shutdown import NOT_NOW, Announcer, NodeShutdown
 from navarch.node.engine.sources import APIPods, PodSource, slim
 from navarch.node.engine.static_pods import StaticPods
 from navarch.node.engine.static_sources import FilePods, URLPods
@@ -148,12 +150,10 @@ class Kubelet:
         self.pods.on_end = self._ended_for_good
         self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
         self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
+        self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
         self.server = KubeletServer(self.parts, self.pods)
-        self.pod_resources = PodResources(config.pod_resources_socket, self._active_pods, self.devices)
+        self.pod_resources = PodResources(config.pod_resources_socket, self._holders, self.devices)
         self._knows_all = False
-
-    def _active_pods(self) -> list[Obj]:
-        return [worker.pod for worker in self.pods if worker.takes_room]
 
     def _uids(self) -> set[str]:
         """Of all pods that the node is to have."""
@@ -203,6 +203,8 @@ class Kubelet:
                 keep("sweeper", self.sweeper.run)
                 keep("log rotation", self.sweeper.rotate)
                 keep("eviction", self.evictor.run)
+                if self.config.shutdown_periods:
+                    keep("node shutdown", self.shutdown.run)
         finally:
             await self.pods.stop()
             await self.server.stop()
@@ -267,6 +269,8 @@ class Kubelet:
 
     def _refusal(self, pod: Obj, *, static: bool) -> Refusal | None:
         """Why the pod may not be here; else it has its devices."""
+        if self.shutdown.active:
+            return NOT_NOW
         host = self._host()
         # Until all are known that the node has, none has given up its devices.
         holders = {uid_of(other) for other in host.pods} if self._knows_all else self.devices.holders()
@@ -284,6 +288,10 @@ class Kubelet:
             worker = self.pods.get(uid)
             if worker is not None:
                 worker.publisher.changed()
+
+    def _shutdown_changed(self) -> None:
+        self.node.shutting_down = self.shutdown.active
+        self.node.look_again()
 
     def _ended_for_good(self, worker: PodWorker) -> None:
         self.devices.release(worker.uid)
@@ -348,6 +356,13 @@ class Kubelet:
         except Exception as error:
             self.failures.note("runtime events", error)
         worker.wake()
+
+
+def _logind() -> AbstractAsyncContextManager[Announcer]:
+    """Only nodes that are to end with grace need it, and its library."""
+    from navarch.node.logind import Logind
+
+    return Logind.connected()
 
 
 def _was_admitted(pod: Obj) -> bool:

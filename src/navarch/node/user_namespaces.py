@@ -1,7 +1,7 @@
 """`UserNamespaces`: which of the host's users the users of a pod are that has a user namespace (`hostUsers: false`).
 
-Each such pod has 65,536 of them for itself, in a file of its folder, so that a restarted kubelet gives them to nobody
-else. The first block is the host's own.
+Each such pod has 65,536 of them (or as many as the node's configuration says) for itself, in a file of its folder, so
+that a restarted kubelet gives them to nobody else. The first block is the host's own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 from navarch.node.config import KubeletConfig
 from navarch.node.runtime.base import Features, IDRange, RuntimeFailure
 
-_LENGTH: Final = 1 << 16
 _MOST_PODS: Final = 1024
 _FILE: Final = "userns"
 
@@ -31,6 +30,7 @@ class UserNamespaces:
 
     def __init__(self, config: KubeletConfig) -> None:
         self._pods = config.pods
+        self._length = config.ids_per_pod
         self._by_pod: dict[str, IDRange] | None = None
 
     def of(self, uid: str) -> IDRange:
@@ -57,8 +57,8 @@ class UserNamespaces:
     def _free(self, held: dict[str, IDRange]) -> IDRange:
         taken = {users.first for users in held.values()}
         for number in range(1, _MOST_PODS + 1):
-            if number * _LENGTH not in taken:
-                return IDRange(number * _LENGTH, _LENGTH)
+            if number * self._length not in taken:
+                return IDRange(number * self._length, self._length)
         raise RuntimeFailure(
             f"limit on count of pods with user namespaces exceeded (limit is {_MOST_PODS}, "
             f"current pods with userns: {len(held)})"

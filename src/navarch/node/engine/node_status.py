@@ -129,6 +129,7 @@ class NodeReporter:
         # Names of volumes that must not be detached from here.
         self.volumes_in_use: Callable[[], list[str]] = list
         self._deleted = False
+        self.shutting_down = False
         self.on_pod_cidrs: Callable[[Sequence[str]], None] | None = None
         # Where the kubelet's server listens, once it does.
         self.port = config.port
@@ -445,6 +446,8 @@ class NodeReporter:
                     problems.append(f"container runtime network not ready: NetworkReady=false {words}")
                 elif condition.type == "RuntimeReady":
                     problems.append(f"container runtime not ready: {condition.reason} {condition.message}")
+        if self.shutting_down:
+            problems.append("node is shutting down")
         if problems:
             message = ", ".join(problems)
             return {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": message}

@@ -75,7 +75,7 @@ def pod_status(inputs: StatusInputs) -> Obj:
         result["podIP"] = ips[0]
         result["podIPs"] = [{"ip": address} for address in ips]
     reason, message = inputs.failure if inputs.failure[0] else inputs.blocked
-    if reason:
+    if reason and (phase == "Failed" or inputs.blocked[0]):
         result["reason"], result["message"] = reason, message
     for kept in ("nominatedNodeName", "resourceClaimStatuses", "resize"):
         if kept in old:
@@ -244,7 +244,8 @@ def _phase(inputs: StatusInputs, init: Sequence[Obj], regular: Sequence[Obj]) ->
     old = podspec.phase_of(inputs.pod)
     if podspec.is_finished(inputs.pod):
         return old
-    if inputs.failure[0]:
+    if inputs.failure[0] and not inputs.observed.any_running:
+        # Nobody may take a pod for ended, and start another in its place, while a container of it runs.
         return "Failed"
     pod = inputs.pod
     policies = {container["name"]: container for container in podspec.init_containers(pod)}
