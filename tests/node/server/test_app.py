@@ -309,3 +309,35 @@ async def test_exec_by_spdy_as_kubernetes_own_api_server_does(node: Node, shell:
     assert said == b"there and back"
     assert json.loads(status)["status"] == "Success"
     assert (await get(node, "/healthz"))[1] == "ok"
+
+
+async def test_counters_of_containers_have_cadvisors_names(node: Node, shell: str) -> None:
+    _, text = await get(node, "/metrics/cadvisor")
+
+    mine = [line for line in text.splitlines() if 'container="c"' in line and 'pod="shell"' in line]
+    values = {line.partition("{")[0]: float(line.rpartition("}")[2].split()[0]) for line in mine}
+    assert values["container_cpu_usage_seconds_total"] > 0
+    assert values["container_memory_working_set_bytes"] > 0
+    assert values["container_start_time_seconds"] > 0
+    network = [line for line in text.splitlines() if line.startswith("container_network_receive_bytes_total{")]
+    assert any('pod="shell"' in line and 'interface="eth0"' in line for line in network)
+
+
+async def test_what_a_pod_uses_of_disks_networks_and_processes_is_in_the_summary(node: Node, shell: str) -> None:
+    _, text = await get(node, "/stats/summary")
+
+    summary = json.loads(text)
+    pod = summary["pods"][0]
+    assert pod["containers"][0]["logs"]["usedBytes"] > 0
+    assert pod["ephemeral-storage"]["usedBytes"] > 0
+    assert pod["network"]["name"] == "eth0"
+    assert summary["node"]["rlimit"]["maxpid"] > summary["node"]["rlimit"]["curproc"] > 0
+    assert summary["node"]["runtime"]["imageFs"]["capacityBytes"] > 0
+
+
+async def test_a_runtime_that_cannot_write_containers_down_says_so(node: Node, shell: str) -> None:
+    async with aiohttp.ClientSession() as session, session.post(url(node, "/checkpoint/default/shell/c")) as answer:
+        assert answer.status == 500
+        assert (await answer.text()).startswith("checkpointing of default/shell/c failed (rpc error: code = Unimpl")
+    async with aiohttp.ClientSession() as session, session.post(url(node, "/checkpoint/default/shell/x")) as answer:
+        assert (answer.status, await answer.text()) == (404, "container x does not exist")

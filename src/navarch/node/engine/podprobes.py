@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.engine.podstate import PodState
 from navarch.node.probes.prober import ContainerProbes, ready_without_probe
+
+# As metrics name the kinds of probes.
+_TYPES: Final = {"livenessProbe": "Liveness", "readinessProbe": "Readiness", "startupProbe": "Startup"}
 
 
 class PodProbes:
@@ -32,9 +36,15 @@ class PodProbes:
             parts.random,
             verdict=lambda kind, ok, _: self._verdict(container, container_id, kind, ok),
             unhealthy=lambda message: state.event("Warning", "Unhealthy", message, name),
+            counted=lambda kind, ok: self._count(name, kind, ok),
         )
         self._running[name] = probes
         probes.start(adopted=adopted, started=state.memory[name].started)
+
+    def _count(self, name: str, kind: str, ok: bool) -> None:
+        key = (name, _TYPES[kind], "successful" if ok else "failed")
+        counts = self._state.probe_counts
+        counts[key] = counts.get(key, 0) + 1
 
     def stopping(self, name: str) -> None:
         """The container is being stopped: it need not be alive or started any more, only its readiness still counts."""

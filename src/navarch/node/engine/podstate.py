@@ -39,6 +39,8 @@ class PodState:
         self.observed = ObservedPod()
         self.memory: dict[str, ContainerMemory] = {}
         self.messages: dict[str, str] = {}
+        # Probes so far, by container, type and result.
+        self.probe_counts: dict[tuple[str, str, str], int] = {}
         self.failure: tuple[str, str] = ("", "")
         self.conditions: list[Obj] = []
         # Why the pod waits, though it is admitted: its status' reason and message.

@@ -128,7 +128,9 @@ class ContainerProbes:
         *,
         verdict: Verdict,
         unhealthy: Unhealthy,
+        counted: Callable[[str, bool], None] = lambda kind, ok: None,
     ) -> None:
+        self._counted = counted
         self._prober = prober
         self._container = container
         self._container_id = container_id
@@ -183,6 +185,7 @@ class ContainerProbes:
             if outcome is None:
                 await asyncio.sleep(period_s)
                 continue
+            self._counted(kind, outcome.ok)
             if not outcome.ok:
                 self._unhealthy(f"{_TITLES[kind]} probe failed: {outcome.output}")
             run = run + 1 if outcome.ok == last else 1

@@ -195,6 +195,12 @@ class CRIRuntime:
     async def reopen_log(self, container_id: str) -> None:
         await self._call(_RUNTIME, "ReopenContainerLog", cri.ReopenContainerLogRequest(container_id=container_id))
 
+    async def checkpoint(self, container_id: str, file: Path, timeout_s: int) -> None:
+        """Write a running container down, with its memory, to go on elsewhere; not every runtime can."""
+        request = cri.CheckpointContainerRequest(container_id=container_id, location=str(file), timeout=timeout_s)
+        limit_s = timeout_s + _CALL_TIMEOUT_S
+        await self._call(_RUNTIME, "CheckpointContainer", request, timeout_s=limit_s)
+
     async def stats(self) -> Sequence[ContainerStats]:
         """CPU, memory and writable layer of every running container."""
         listed = (await self._call(_RUNTIME, "ListContainerStats", cri.ListContainerStatsRequest())).stats

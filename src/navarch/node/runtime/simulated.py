@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from navarch.node.runtime.base import (
@@ -229,6 +230,9 @@ class SimulatedRuntime:
 
     async def reopen_log(self, container_id: str) -> None:
         """There is no log."""
+
+    async def checkpoint(self, container_id: str, file: Path, timeout_s: int) -> None:
+        raise RuntimeFailure("rpc error: code = Unimplemented desc = method CheckpointContainer not implemented")
 
     async def stats(self) -> Sequence[ContainerStats]:
         now_ns = self._now_ns()

@@ -25,6 +25,7 @@ from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.runtime.logs import LogOptions, is_true, options_of, read_log
 from navarch.node.server import streaming, tls
 from navarch.node.server.auth import Guard
+from navarch.node.server.counting import Counting
 from navarch.node.server.stats import Statistics
 from navarch.numbers import integer_or
 from navarch.tls import HTTP1_ONLY, tls_context
@@ -57,6 +58,7 @@ class KubeletServer:
         self._pods = pods
         self._guard = Guard(parts.client, parts.config.node_name, parts.clock, parts.config.serving)
         self._statistics = Statistics(parts, pods)
+        self._counting = Counting(parts, pods)
         self._runners: list[web.AppRunner] = []
         self._context: ssl.SSLContext | None = None
         self.port = parts.config.port
@@ -93,6 +95,8 @@ class KubeletServer:
             ("/stats/summary", self._summary),
             ("/metrics", self._metrics),
             ("/metrics/resource", self._resource_metrics),
+            ("/metrics/cadvisor", self._cadvisor_metrics),
+            ("/metrics/probes", self._probe_metrics),
         ):
             app.router.add_route("GET", path, answer)
 
@@ -100,6 +104,7 @@ class KubeletServer:
         """What leads into containers, or shows what they say."""
         route = app.router.add_route
         route("GET", "/runningpods/", self._running_pods)
+        route("POST", "/checkpoint/{namespace}/{pod}/{container}", self._checkpoint)
         route("GET", "/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb in ("GET", "POST"):
             for tail in ("{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"):
@@ -213,6 +218,33 @@ class KubeletServer:
 
     async def _resource_metrics(self, request: web.Request) -> web.Response:
         return web.Response(text=await self._statistics.resource_metrics(), content_type="text/plain")
+
+    async def _cadvisor_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=await self._counting.cadvisor(), content_type="text/plain")
+
+    async def _probe_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._counting.probes(), content_type="text/plain")
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        worker, name = self._worker(request), request.match_info["container"]
+        instance = worker.observed.latest(name)
+        if podspec.find_container(worker.pod, name) is None or instance is None:
+            raise web.HTTPNotFound(text=f"container {name} does not exist")
+        info = request.match_info
+        where = f"{info['namespace']}/{info['pod']}/{name}"
+        folder = self._parts.config.data / "checkpoints"
+        stamp = self._parts.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        file = folder / f"checkpoint-{info['pod']}_{info['namespace']}-{name}-{stamp}.tar"
+        try:
+            timeout_s = int(request.query.get("timeout") or 0)
+        except ValueError:
+            raise web.HTTPInternalServerError(text="cannot parse value of timeout parameter") from None
+        await self._parts.world.in_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
+        try:
+            await self._parts.runtime.checkpoint(instance.id, file, timeout_s)
+        except (RuntimeFailure, ConnectionError) as error:
+            raise web.HTTPInternalServerError(text=f"checkpointing of {where} failed ({error})") from error
+        return _json({"items": [str(file)]})
 
     # Logs.
 

@@ -16,7 +16,12 @@ from navarch.api.time import format_time
 from navarch.node.engine.observed import moment
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.engine.worker import PodWorker
 from navarch.node.resource_metrics import Sample, exposition
+from navarch.node.resources.cgroups import cgroup_parent, processes
+from navarch.node.resources.readings import interfaces, read
+from navarch.node.resources.signals import processes_left
+from navarch.node.resources.usage import total
 from navarch.node.runtime.base import POD_NAME, POD_NAMESPACE, POD_UID, ContainerStats, RuntimeFailure
 
 
@@ -37,17 +42,63 @@ class Statistics:
     async def summary(self) -> Obj:
         """The body of `/stats/summary`."""
         pods: dict[str, Obj] = {}
+        workers: dict[str, PodWorker] = {}
         for stats in await self._containers():
             labels = stats.labels
             uid = labels.get(POD_UID, "")
             worker = self._pods.get(uid)
             if worker is None:
                 continue
+            workers[uid] = worker
             pod = pods.setdefault(uid, self._pod(worker.pod, labels))
             pod["containers"].append(self._container(stats))
-        for pod in pods.values():
-            self._add_up(pod)
-        return {"node": self._node(), "pods": list(pods.values())}
+        in_thread = self._parts.world.in_thread
+        node_disk = await in_thread(_disk, self._parts.config.data)
+        images = await self._images()
+        for uid, pod in pods.items():
+            await self._measure(workers[uid], pod, node_disk)
+        return {"node": await in_thread(self._node, node_disk, images), "pods": list(pods.values())}
+
+    async def _images(self) -> Obj:
+        """The file system of images, and what images use of it."""
+        try:
+            found = await self._parts.runtime.image_filesystem()
+        except (RuntimeFailure, ConnectionError):
+            return {}
+        disk = await self._parts.world.in_thread(_disk, Path(found.mountpoint))
+        return {**disk, "usedBytes": found.used_bytes, "inodesUsed": found.inodes}
+
+    async def _measure(self, worker: PodWorker, pod: Obj, disk: Obj) -> None:
+        """Add up the containers, and what the pod's volumes, logs and processes are."""
+        config, metadata = self._parts.config, worker.pod["metadata"]
+        place = config.log_directory(metadata["namespace"], metadata["name"], worker.uid)
+        disks = await self._parts.disks.of(worker.pod, worker.volumes, place, max_age_s=config.volume_stats_s)
+        at = format_time(disks.at)
+        shared = {name: disk[name] for name in ("availableBytes", "capacityBytes", "inodesFree", "inodes")}
+        for container in pod["containers"]:
+            used = disks.logs.get(container["name"])
+            if used is not None:
+                use = {"usedBytes": used.bytes, "inodesUsed": used.inodes}
+                container["logs"] = {"time": at, **shared, **use}
+            container["rootfs"] = {**shared, **container["rootfs"]}
+        if disks.volumes:
+            pod["volume"] = [
+                {"time": at, **shared, "usedBytes": used.bytes, "inodesUsed": used.inodes, "name": name}
+                for name, used in disks.volumes.items()
+            ]
+        self._add_up(pod)
+        whole = total([*disks.volumes.values(), *disks.logs.values()])
+        layers = sum(container["rootfs"]["usedBytes"] for container in pod["containers"])
+        inodes = sum(container["rootfs"]["inodesUsed"] for container in pod["containers"])
+        storage = {"usedBytes": whole.bytes + layers, "inodesUsed": whole.inodes + inodes}
+        pod["ephemeral-storage"] = {"time": at, **shared, **storage}
+        parent = cgroup_parent(worker.pod, config)
+        pod["process_stats"] = {"process_count": await self._parts.world.in_thread(processes, parent)}
+        sandbox = worker.observed.sandbox
+        if sandbox is not None and not worker.pod["spec"].get("hostNetwork"):
+            network = await self._parts.world.in_thread(_network, f"{parent}/{sandbox.id}")
+            if network:
+                pod["network"] = {"time": format_time(self._parts.clock.now()), **network}
 
     async def _containers(self) -> list[ContainerStats]:
         try:
@@ -102,10 +153,8 @@ class Statistics:
         ):
             latest = max(container[part]["time"] for container in containers)
             pod[part] = {"time": latest, **{f: sum(c[part][f] for c in containers) for f in fields}}
-        used = sum(container["rootfs"]["usedBytes"] for container in containers)
-        pod["ephemeral-storage"] = {**_disk(self._parts.config.data), "usedBytes": used}
 
-    def _node(self) -> Obj:
+    def _node(self, disk: Obj, images: Obj) -> Obj:
         now = format_time(self._parts.clock.now())
         memory = _memory()
         cpu_ns = _node_cpu_ns()
@@ -126,8 +175,9 @@ class Statistics:
                 "workingSetBytes": working_set,
                 "rssBytes": memory.get("AnonPages", 0),
             },
-            "fs": {"time": now, **_disk(self._parts.config.data)},
-            "runtime": {"imageFs": {"time": now, **_disk(self._parts.config.data)}},
+            "fs": {"time": now, **disk},
+            "runtime": {"imageFs": {"time": now, **(images or disk)}, "containerFs": {"time": now, **(images or disk)}},
+            "rlimit": {"time": now, **_processes()},
         }
 
     # Prometheus.
@@ -188,6 +238,29 @@ class Statistics:
 
 def _time(nanoseconds: int) -> str:
     return format_time(moment(nanoseconds))
+
+
+def _network(sandbox: str) -> Obj:
+    """A pod's interfaces, the main one first; empty where the pod has ended."""
+    reading = read(sandbox)
+    if reading is None or not reading.pids:
+        return {}
+    found = [
+        {
+            "name": one.name,
+            "rxBytes": one.received[0],
+            "rxErrors": one.received[2],
+            "txBytes": one.sent[0],
+            "txErrors": one.sent[2],
+        }
+        for one in interfaces(reading.pids[0])
+    ]
+    return {**found[0], "interfaces": found} if found else {}
+
+
+def _processes() -> Obj:
+    left = processes_left()
+    return {"maxpid": left.capacity, "curproc": left.capacity - left.available} if left is not None else {}
 
 
 def _disk(path: Path) -> Obj:
