@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from navarch.api.meta import Obj
+from navarch.kinds.resource.taints import tolerates
 from navarch.scheduler.devices.allocator import NotHere, Search, SearchTooLong
-from navarch.scheduler.devices.pools import Pool, PoolId, Reach, read_slice, tolerates
+from navarch.scheduler.devices.pools import Pool, PoolId, Reach, read_slice
 from navarch.scheduler.devices.requests import ClaimError, read_claim
 from navarch.scheduler.devices.results import allocations
 from navarch.scheduler.devices.taken import Taken

@@ -11,6 +11,7 @@ from navarch.controllers.certificates import CertificateController
 from navarch.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from navarch.controllers.daemonset import DaemonSetController
 from navarch.controllers.deployment import DeploymentController
+from navarch.controllers.device_taints import DeviceTaintEvictionController
 from navarch.controllers.disruption import DisruptionController
 from navarch.controllers.endpoints import (
     EndpointsController,
@@ -87,6 +88,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EphemeralVolumeController,
     PodResourceClaimController,
     ResourceClaimController,
+    DeviceTaintEvictionController,
     PoolStatusController,
     StorageMigrationController,
     ClusterRoleAggregationController,

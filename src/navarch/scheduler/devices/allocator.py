@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from navarch.kinds.resource.taints import tolerates
 from navarch.scheduler.devices.capacity import Amounts, amounts, fits
-from navarch.scheduler.devices.pools import Counter, Device, DeviceId, PoolId, Reach, tolerates
+from navarch.scheduler.devices.pools import Counter, Device, DeviceId, PoolId, Reach
 from navarch.scheduler.devices.requests import MOST_RESULTS, Alternative, ClaimError, Constraint, Wanted
 from navarch.scheduler.devices.taken import Taken
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from navarch.api import quantity
 from navarch.api.meta import Obj, name_of
+from navarch.kinds.resource.taints import taints_of
 from navarch.scheduler.terms import node_selector_matches
 
 PREVENTING: Final = ("NoSchedule", "NoExecute")
@@ -254,32 +255,5 @@ def read_slice(obj: Obj, rules: Sequence[Obj] = ()) -> tuple[PoolId, Slice]:
 # Taints
 
 
-def taints_of(id: DeviceId, device: Obj, rules: Iterable[Obj]) -> list[Obj]:
-    """All taints of a device, its own first; `rules` are the specs of DeviceTaintRules."""
-    return [*(device.get("taints") or ()), *(rule["taint"] for rule in rules if rule_selects(rule, id))]
-
-
-def rule_selects(rule: Obj, id: DeviceId) -> bool:
-    """Whether a DeviceTaintRule is about the device; one without a selector is about none."""
-    selector = rule.get("deviceSelector")
-    if selector is None:
-        return False
-    wanted = (selector.get("driver"), selector.get("pool"), selector.get("device"))
-    return all(stated in (None, own) for stated, own in zip(wanted, id, strict=True))
-
-
 def preventing(taints: Iterable[Obj]) -> tuple[Obj, ...]:
     return tuple(taint for taint in taints if taint.get("effect") in PREVENTING)
-
-
-def tolerates(toleration: Obj, taint: Obj) -> bool:
-    """Whether a toleration is about a taint."""
-    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-        return False
-    if toleration.get("key") and toleration["key"] != taint.get("key"):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return toleration.get("operator") in (None, "", "Equal") and (toleration.get("value") or "") == (
-        taint.get("value") or ""
-    )
