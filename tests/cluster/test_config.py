@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -83,3 +84,22 @@ def test_parts_are_left_out_by_name_and_unknown_names_are_refused() -> None:
     assert ClusterConfig("x", "/x").has("load-balancer")
     with pytest.raises(ConfigError, match="--disable 'balancer': there is"):
         disabled_parts(["balancer"])
+
+
+def test_clusters_with_folders_elsewhere_are_seen_while_they_are_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "_planning_file", lambda: tmp_path / "planning")
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "one"))
+    first, _ = lifecycle.plan("a", None, {})
+    first.save()
+    settings.note(first)
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "two"))
+
+    second, _ = lifecycle.plan("b", None, {})
+
+    assert second.index != first.index
+    assert second.port != first.port
+    os.utime(first.root / "cluster.json", (0, 0))
+    # It was stopped long ago.
+    assert settings.neighbours() == []

@@ -1,7 +1,8 @@
 """Running clusters for the tests that act as a user would: through the command line, kubectl and client libraries.
 
 `simulated` is a cluster with simulated nodes (no root needed); `containers` one with real containers, with the image
-`localhost/busybox:1` loaded. Both live for the whole run and leave nothing behind.
+`localhost/busybox:1` loaded; `three_nodes` one with three real nodes, and the image on each. They live for the whole
+run and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -136,6 +137,39 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for cluster in _running(name, home, "--runtime", "containerd"):
         cluster.navarch("image", "load", "--name", name, str(archive))
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three real nodes on this machine; one that is cut off is given up within some seconds."""
+    why = why_unavailable()
+    if why:
+        pytest.skip(why)
+    from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
+
+    home = tmp_path_factory.mktemp("three")
+    archive = home / "busybox.tar"
+    write_image(archive, BUSYBOX, [Platform(host_architecture(), tuple(busybox_files(Path("/bin/busybox"))))])
+    kubelet = home / "kubelet.yaml"
+    kubelet.write_text(
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nnodeLeaseDurationSeconds: 8\n"
+    )
+    settings = home / "cluster.yaml"
+    settings.write_text(
+        "apiVersion: navarch.dev/v1\nkind: Cluster\nspec:\n  workers: 2\n  runtime: containerd\n"
+        f"  kubeletConfig: {kubelet}\n"
+        "  controllerManager: {node-monitor-grace-period: 10s, node-monitor-period: 1s}\n"
+    )
+    name = f"three-{os.getpid()}"
+    for cluster in _running(name, home, "--config", str(settings)):
+        cluster.navarch("image", "load", "--name", name, str(archive))
+        yield cluster
+
+
+@pytest.fixture
+def nodes_namespace(three_nodes: Cluster) -> Iterator[str]:
+    """A namespace of its own in the cluster of three nodes, for one test."""
+    yield from _namespace(three_nodes)
 
 
 def _namespace(cluster: Cluster) -> Iterator[str]:

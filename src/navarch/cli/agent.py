@@ -20,7 +20,7 @@ from navarch.cli.options import (
     read_agent_file,
 )
 from navarch.cli.steps import phases, say, step
-from navarch.cli.up import abandon, ending_with_signals, stay
+from navarch.cli.up import abandon, check_kubelet, ending_with_signals, stay
 from navarch.cluster import config as settings
 from navarch.cluster import joining, lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError, flags_of, planning
@@ -53,6 +53,13 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
     "--node-taint", multiple=True, metavar="KEY[=VALUE]:EFFECT", help="A taint that the node is registered with."
 )
 @pod_network_option
+@click.option(
+    "--kubelet-config",
+    envvar="NAVARCH_KUBELET_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="The kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
+)
 @name_option
 @data_dir_option
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready and leave it running.")
@@ -97,6 +104,7 @@ def agent(ctx: click.Context, /, file: str | None, output: str, **options: Any) 
     _, reason = lifecycle.choose_runtime("containerd")
     with planning():
         config = _settle(stated)
+        check_kubelet(config)
         process = _start(config)
     title = f"Node {config.node_name!r} of {config.server_url}: {reason}"
     say(title if process is not None else f"{title}; it is running already")
@@ -134,7 +142,7 @@ def _settle(stated: dict[str, Any]) -> ClusterConfig:
     if not server or not token:
         raise ConfigError("--server and --token are needed to join; `navarch token create` on the server prints both")
     invitation = joining.Invitation.of(str(server), str(token), str(stated.get("ca_hash") or ""))
-    others = settings.known_clusters()
+    others = settings.neighbours()
     config = existing or ClusterConfig(
         name,
         str(folder),
@@ -176,6 +184,8 @@ def _node_settings(stated: dict[str, Any], config: ClusterConfig) -> dict[str, A
         if pod_network not in settings.POD_NETWORKS:
             raise ConfigError(f"invalid podNetwork {pod_network!r}: one of {', '.join(settings.POD_NETWORKS)}")
         changes["pod_network"] = str(pod_network)
+    if file := stated.get("kubelet_config"):
+        changes["kubelet_config"] = str(Path(str(file)).absolute())
     if labels := stated.get("node_label"):
         changes["node_labels"] = labels_of(labels)
     if taints := stated.get("node_taint"):

@@ -61,13 +61,14 @@ def read_config_file(path: str | None) -> dict[str, Any]:
         return {}
     known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
              "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
-             "kubeletConfig", "imageCredentialProviderConfig", "imageCredentialProviderBinDir", "disable",
-             "podNetwork"}  # fmt: skip
+             "controllerManager", "kubeletConfig", "imageCredentialProviderConfig",
+             "imageCredentialProviderBinDir", "disable", "podNetwork"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "podNetwork": "pod_network", "serviceCIDR": "service_cidr", "bindAddress": "bind_address",
              "eventTTL": "event_ttl",
              "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
+             "controllerManager": "controller_manager",
              "imageCredentialProviderConfig": "image_credential_provider_config",
              "imageCredentialProviderBinDir": "image_credential_provider_bin_dir"}  # fmt: skip
     versions = settings.get("runtimeConfig")
@@ -107,7 +108,7 @@ def _read_document(path: str, kind: str, known: set[str]) -> dict[str, Any]:
 _AGENT = {
     "server": "server", "token": "token", "caHash": "ca_hash", "nodeName": "node_name", "nodeIP": "node_ip",
     "nodeLabels": "node_label", "nodeTaints": "node_taint", "name": "name", "dataDir": "data_dir", "wait": "wait",
-    "podNetwork": "pod_network",
+    "podNetwork": "pod_network", "kubeletConfig": "kubelet_config",
 }  # fmt: skip
 
 

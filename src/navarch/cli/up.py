@@ -202,6 +202,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
             raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
     if "apiserver" in from_file:
         changes["apiserver_flags"] = _apiserver_flags(from_file["apiserver"])
+    if "controller_manager" in from_file:
+        changes["controller_flags"] = _controller_flags(from_file["controller_manager"])
     if runtime_config := options["runtime_config"] or [from_file.get("runtime_config", "")]:
         changes.update(_runtime_config(runtime_config))
     if options["disable"] or "disable" in from_file:
@@ -213,7 +215,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         choosing.enter_context(planning())
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
         _check_versions(config)
-        _check_kubelet(config)
+        check_kubelet(config)
         kubeconfig.check(config)
         if options["accept_loss"]:
             _accept_loss(config)
@@ -279,6 +281,25 @@ def _apiserver_flags(stated: Any) -> dict[str, str]:
         cluster_flags(flags)
     except FlagError as error:
         raise ConfigError(f"spec.apiserver: {error}") from None
+    return flags
+
+
+def _controller_flags(stated: Any) -> dict[str, str]:
+    """kube-controller-manager's flags by name.  Raises ConfigError."""
+    from navarch.cluster.flags.controller_settings import changed
+    from navarch.cluster.flags.pflag import FlagError
+    from navarch.controllers.base import ControllerConfig
+
+    if not isinstance(stated, dict):
+        raise ConfigError(
+            "spec.controllerManager: flags of kube-controller-manager by their names, such as "
+            "`node-monitor-grace-period: 20s`"
+        )
+    flags = {str(name): str(value) for name, value in stated.items()}
+    try:
+        changed(ControllerConfig(), flags)
+    except FlagError as error:
+        raise ConfigError(f"spec.controllerManager: {error}") from None
     return flags
 
 
@@ -367,7 +388,7 @@ def _check_versions(config: ClusterConfig) -> None:
         raise ConfigError(f"--runtime-config: {error}") from None
 
 
-def _check_kubelet(config: ClusterConfig) -> None:
+def check_kubelet(config: ClusterConfig) -> None:
     """Whether the kubelet can be as its files say; what they say in vain is told.  Raises ConfigError."""
     if not config.kubelet_config:
         return

@@ -18,6 +18,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
+from navarch.cluster import locks
+from navarch.world import MACHINE
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
@@ -25,6 +27,7 @@ RUNTIMES = ("containerd", "simulated")
 LOAD_BALANCER: Final = "load-balancer"
 EMBEDDED: Final = (LOAD_BALANCER,)
 _PLAIN: dict[str, type] = {"str": str, "int": int}
+_STARTING_S = 120.0
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -83,6 +86,8 @@ class ClusterConfig:
     image_credential_provider_bin_dir: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
+    # What the controllers are told beside, by kube-controller-manager's names.
+    controller_flags: Mapping[str, str] = field(default_factory=dict)
     # Further nodes on this machine, each in a network namespace of its own; their range, whose first is the machine's.
     workers: int = 0
     node_cidr: str = ""
@@ -318,12 +323,8 @@ def known_clusters() -> list[ClusterConfig]:
 def planning() -> Iterator[None]:
     """Hold this while a new cluster's ports and networks are chosen and written down: of two `up` at the same moment
     the second sees what the first has taken."""
-    # Not for the processes of a cluster, which never need it: it brings every compression there is.
-    import tempfile
-
-    path = Path(tempfile.gettempdir(), f"navarch-{os.geteuid()}.lock")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(_planning_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
         # Somebody else's file of that name: better a rare clash than no cluster.
         yield
@@ -333,6 +334,55 @@ def planning() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _planning_file() -> Path:
+    # Not for the processes of a cluster, which never need it: it brings every compression there is.
+    import tempfile
+
+    return Path(tempfile.gettempdir(), f"navarch-{os.geteuid()}.lock")
+
+
+def neighbours() -> list[ClusterConfig]:
+    """The clusters of this machine, wherever their folders are: those under `base_dir`, and those that were brought up
+    by this user with folders elsewhere and are up."""
+    found = {cluster.root.resolve(): cluster for cluster in known_clusters()}
+    for root in _noted():
+        with contextlib.suppress(ConfigError):
+            found.setdefault(root, ClusterConfig.load(root))
+    return list(found.values())
+
+
+def note(config: ClusterConfig) -> None:
+    """Have others see the cluster that plan theirs next, whatever their `base_dir`."""
+    roots = dict.fromkeys([*_noted(), config.root.resolve()])
+    with contextlib.suppress(OSError):
+        descriptor = os.open(_planning_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.truncate(0)
+            file.writelines(f"{root}\n" for root in roots)
+
+
+def _noted() -> list[Path]:
+    """Their folders, as far as there are clusters in them that are up."""
+    try:
+        descriptor = os.open(_planning_file(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, errors="replace") as file:
+            # In /tmp it may be somebody else's, who could send us anywhere.
+            ours = os.fstat(file.fileno()).st_uid == os.geteuid()
+            lines = file.read().splitlines() if ours else []
+    except OSError:
+        return []
+    return [Path(line) for line in lines if line and _is_up(Path(line))]
+
+
+def _is_up(root: Path) -> bool:
+    """Whether the cluster in a folder runs, or was written down a moment ago and will."""
+    try:
+        age_s = MACHINE.now().timestamp() - (root / "cluster.json").stat().st_mtime
+    except OSError:
+        return False
+    return age_s < _STARTING_S or locks.holder(root / "run", locks.SUPERVISOR) != 0
 
 
 def free_index(clusters: list[ClusterConfig]) -> int:

@@ -92,7 +92,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
         )
     changeable = (
         *("nodes", "workers", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
-        *("runtime_config", "apiserver_flags", "disable", *KUBELET_FILES),
+        *("runtime_config", "apiserver_flags", "controller_flags", "disable", *KUBELET_FILES),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
@@ -106,6 +106,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             "static_pods",
             "runtime_config",
             "apiserver_flags",
+            "controller_flags",
             "disable",
             *KUBELET_FILES,
         ):
@@ -138,7 +139,7 @@ def _same_etcd(one: str, other: str) -> bool:
 
 
 def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
-    others = settings.known_clusters()
+    others = settings.neighbours()
     index = settings.free_index(others)
     values: dict[str, Any] = {"runtime": "simulated", **settings.networks_of(index), **changes}
     taken = {cluster.port for cluster in others}
@@ -183,9 +184,7 @@ def _wide_network(nodes: int) -> dict[str, Any]:
 
 def with_another_port(config: ClusterConfig) -> ClusterConfig:
     """For a new cluster whose port, free a moment ago, went to another program."""
-    return replace(
-        config, port=settings.free_port(config.port + 1, {other.port for other in settings.known_clusters()})
-    )
+    return replace(config, port=settings.free_port(config.port + 1, {other.port for other in settings.neighbours()}))
 
 
 def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
@@ -207,6 +206,7 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     try:
         config.save()
         settings.remember(config)
+        settings.note(config)
         workers.retire_surplus(config)
         return spawn(config)
     except OSError as error:

@@ -15,6 +15,7 @@ from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
 from navarch.cluster.config import LOAD_BALANCER, ClusterConfig
+from navarch.cluster.flags.controller_settings import changed
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
@@ -42,7 +43,7 @@ def _sign_certificate(config: ClusterConfig, request_pem: bytes, usages: list[st
 
 
 def controller_config(config: ClusterConfig) -> ControllerConfig:
-    return ControllerConfig(
+    own = ControllerConfig(
         cluster_cidr=config.pod_cidr,
         node_cidr_mask=config.node_cidr_mask,
         load_balancer=config.has(LOAD_BALANCER),
@@ -52,6 +53,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
         token_issuer=lambda account, secret: _sign_token(config, account, secret),
         certificate_signer=lambda pem, usages, lifetime_s: _sign_certificate(config, pem, usages, lifetime_s),
     )
+    return changed(own, config.controller_flags)
 
 
 def simulated_serving(config: ClusterConfig) -> ServingKeys:
