@@ -4,7 +4,7 @@ set -eu
 
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
-PACKAGES="containerd runc containernetworking-plugins nftables iptables conntrack iproute2 busybox-static docker-registry etcd-server dbus-daemon ca-certificates"
+PACKAGES="containerd runc containernetworking-plugins nftables iptables conntrack iproute2 busybox-static docker-registry etcd-server haproxy dbus-daemon ca-certificates"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -37,6 +37,8 @@ debian_packages() {
     trap - EXIT
     # Nor at the next start of the machine: tests start an etcd of their own.
     case " $missing " in *" etcd-server "*) systemctl disable etcd >/dev/null 2>&1 || true ;; esac
+    # Nor HAProxy: nodes run their own where there are Ingresses.
+    case " $missing " in *" haproxy "*) systemctl disable haproxy >/dev/null 2>&1 || true ;; esac
 }
 
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {

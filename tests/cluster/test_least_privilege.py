@@ -14,6 +14,7 @@ from navarch.client.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    INGRESSES,
     LEASES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -35,6 +36,34 @@ KUBELET = User("system:node:n1", ("system:nodes", "system:authenticated"))
 async def cluster() -> AsyncIterator[EmbeddedCluster]:
     async with EmbeddedCluster(controllers=False) as made:
         yield made
+
+
+async def test_the_ingress_controller_sees_the_secrets_that_ingresses_name_and_no_others(
+    cluster: EmbeddedCluster,
+) -> None:
+    proxy = cluster.client_as(User("navarch:ingress", ("system:authenticated",)))
+    for name in ("shown", "hidden"):
+        await cluster.client.create(SECRETS, {"metadata": {"name": name, "namespace": "default"}})
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    spec = {"defaultBackend": backend, "tls": [{"hosts": ["a.example.com"], "secretName": "shown"}]}
+    await cluster.client.create(INGRESSES, {"metadata": {"name": "site", "namespace": "default"}, "spec": spec})
+
+    assert (await proxy.get(SECRETS, "shown", "default"))["metadata"]["name"] == "shown"
+    assert len((await proxy.list(SECRETS, "default", fields="metadata.name=shown")).items) == 1
+    assert (await proxy.list(INGRESSES, "default")).items
+    for refused in (
+        proxy.get(SECRETS, "hidden", "default"),
+        proxy.get(SECRETS, "shown", "kube-system"),
+        proxy.list(SECRETS, "default"),
+        proxy.delete(SECRETS, "shown", "default"),
+        proxy.list(CONFIG_MAPS, "default"),
+        proxy.list(PODS, "default"),
+    ):
+        with pytest.raises(StatusError, match="cannot"):
+            await refused
+    await cluster.client.delete(INGRESSES, "site", "default")
+    with pytest.raises(StatusError, match="cannot"):
+        await proxy.get(SECRETS, "shown", "default")
 
 
 def role(name: str, *rules: dict[str, Any], kind: str = "Role") -> dict[str, Any]:

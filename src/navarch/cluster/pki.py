@@ -46,6 +46,7 @@ def identities(config: ClusterConfig) -> list[Identity]:
         Identity("scheduler", "system:kube-scheduler"),
         Identity("proxy", "system:kube-proxy"),
         Identity("dns", "system:kube-dns"),
+        Identity("ingress", "navarch:ingress"),
         Identity("simulated-nodes", "navarch:simulated-nodes"),
         # The API server as a client of kubelets.
         Identity("apiserver-kubelet-client", "system:apiserver"),

@@ -14,7 +14,7 @@ from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
-from navarch.cluster.config import LOAD_BALANCER, ClusterConfig
+from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
@@ -47,6 +47,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
         cluster_cidr=config.pod_cidr,
         node_cidr_mask=config.node_cidr_mask,
         load_balancer=config.has(LOAD_BALANCER),
+        ingress=config.has(INGRESS),
         garbage_collector_delay_s=_COLLECTOR_DELAY_S,
         local_path=True,
         root_ca=(config.pki / "ca.crt").read_text(),

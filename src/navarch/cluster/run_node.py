@@ -16,7 +16,7 @@ from pathlib import Path
 from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.http import HTTPTransport
-from navarch.cluster.config import ClusterConfig
+from navarch.cluster.config import INGRESS, ClusterConfig
 from navarch.node.agent import AgentConfig, NodeAgent
 from navarch.node.certificates import (
     API_CLIENT,
@@ -34,7 +34,7 @@ from navarch.world import RealWorld, World
 log = logging.getLogger(__name__)
 
 # Component -> as whom it speaks to the API server.
-_COMPONENTS = {"proxy": "system:kube-proxy", "dns": "system:kube-dns"}
+_COMPONENTS = {"proxy": "system:kube-proxy", "dns": "system:kube-dns", "ingress": "navarch:ingress"}
 _SERVING = "kubelet-serving"
 _RETRY_S = 2.0
 
@@ -118,14 +118,19 @@ async def run(config: ClusterConfig) -> None:
             await _have(config, name, CertificateSpec(API_CLIENT, user), node.client, world)
     proxy = _Identity(config, "proxy", "kube-proxy")
     dns = _Identity(config, "dns", "kube-dns")
+    ingress = _Identity(config, "ingress", "navarch-ingress")
+    identities = {"kubelet": node, "proxy": proxy, "dns": dns, "ingress": ingress}
     try:
-        agent = NodeAgent(agent_config(config), node.client, proxy_client=proxy.client, dns_client=dns.client)
+        agent = NodeAgent(
+            agent_config(config), node.client, proxy_client=proxy.client, dns_client=dns.client,
+            ingress_client=ingress.client if config.has(INGRESS) else None,
+        )  # fmt: skip
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(agent.run(), name="node")
-            for renewer in _renewers(config, agent, {"kubelet": node, "proxy": proxy, "dns": dns}, world):
+            for renewer in _renewers(config, agent, identities, world):
                 tasks.create_task(renewer.run(), name="certificate")
     finally:
-        for identity in (dns, node, proxy):
+        for identity in identities.values():
             await identity.client.close()
 
 

@@ -19,8 +19,8 @@ KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
 KUBELET_SERVING = "kubernetes.io/kubelet-serving"
 API_CLIENT = "kubernetes.io/kube-apiserver-client"
 LEGACY = "kubernetes.io/legacy-unknown"
-# The proxy and the DNS that every node has.
-NODE_COMPONENTS = ("system:kube-proxy", "system:kube-dns")
+# The proxy, the DNS and the Ingress controller that every node has.
+NODE_COMPONENTS = ("system:kube-proxy", "system:kube-dns", "navarch:ingress")
 SIGNERS = (KUBELET_CLIENT, KUBELET_SERVING, API_CLIENT, LEGACY)
 _CLIENT_USAGES = ({"digital signature", "client auth"}, {"key encipherment", "digital signature", "client auth"})
 _SERVING_USAGES = ({"digital signature", "server auth"}, {"key encipherment", "digital signature", "server auth"})

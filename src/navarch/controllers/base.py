@@ -52,7 +52,8 @@ class ControllerConfig:
 
     `garbage_collector_delay_s` keeps the collector, which watches every resource there is, out of the way of a cluster
     that starts; with `local_path` the cluster has a default StorageClass whose volumes are directories of nodes;
-    `load_balancer` has Services of that type given nodes' addresses; `disabled` names controllers that are not to run.
+    `load_balancer` has Services of that type given nodes' addresses, `ingress` has Ingresses told where they are
+    served; `disabled` names controllers that are not to run.
     """
 
     cluster_cidr: str = "10.42.0.0/16"
@@ -70,6 +71,7 @@ class ControllerConfig:
     local_path: bool = False
     discovery_interval_s: float = 30.0
     load_balancer: bool = True
+    ingress: bool = True
     disabled: frozenset[str] = frozenset()
 
 

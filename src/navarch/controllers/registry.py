@@ -19,6 +19,7 @@ from navarch.controllers.endpoints import (
     EndpointSliceMirroringController,
 )
 from navarch.controllers.garbage import GarbageCollector
+from navarch.controllers.ingress_status import IngressStatusController
 from navarch.controllers.job import (
     CronJobController,
     JobController,
@@ -64,6 +65,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     EndpointSliceMirroringController,
     ServiceCIDRController,
     LoadBalancerController,
+    IngressStatusController,
     DaemonSetController,
     StatefulSetController,
     JobController,

@@ -17,7 +17,7 @@ from typing import Final
 from navarch.api.version import DEFAULT_VERSION
 from navarch.client.base import Client
 from navarch.heap import limit_arenas, trim_for_ever
-from navarch.node import cni, networking
+from navarch.node import cni, ingress, networking
 from navarch.node.config import ImagesConfig, KubeletConfig
 from navarch.node.configuration.machine import objections
 from navarch.node.configuration.reading import ConfigurationError, configured, read, warnings
@@ -83,6 +83,11 @@ class AgentConfig:
     def names(self) -> HostNames:
         return HostNames(self.cluster, self.node_name)
 
+    @property
+    def ingress_folder(self) -> Path:
+        """Where the node's Ingress proxy runs."""
+        return self.run / "ingress"
+
     def kubelet(self) -> KubeletConfig:
         """The kubelet's part, with what its file says.  Raises ConfigurationError."""
         config = KubeletConfig(
@@ -136,7 +141,7 @@ class AgentConfig:
 
 class NodeAgent:
     """One node. `client` acts as the node, `proxy_client` as the service proxy and `dns_client` as the cluster DNS (the
-    node's own where none is given)."""
+    node's own where none is given). With an `ingress_client` it serves Ingresses."""
 
     def __init__(
         self,
@@ -145,6 +150,7 @@ class NodeAgent:
         *,
         proxy_client: Client | None = None,
         dns_client: Client | None = None,
+        ingress_client: Client | None = None,
         world: World | None = None,
     ) -> None:
         limit_arenas()
@@ -154,6 +160,10 @@ class NodeAgent:
         self.runtime = CRIRuntime(config.containerd.socket)
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, world=self.world)
         self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
+        self.ingress: ingress.IngressController | None = None
+        if ingress_client is not None:
+            serving = ingress.on_node(config.node_name, config.ingress_folder, config.node_ip)
+            self.ingress = ingress.IngressController(ingress_client, client, serving, world=self.world)
         # containerd gets its network from the configuration that is written once the node has its range.
         self.kubelet.node.on_pod_cidrs = self._pod_cidrs_known
         # A node is registered by then, and its addresses are known.
@@ -170,6 +180,8 @@ class NodeAgent:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(trim_for_ever(), name="memory")
                 tasks.create_task(self.networking.run(), name="networking")
+                if self.ingress is not None:
+                    tasks.create_task(self.ingress.run(), name="Ingresses")
                 await self._prepare_runtime()
                 tasks.create_task(self.kubelet.run(), name="kubelet")
         finally:
@@ -191,6 +203,7 @@ class NodeAgent:
 def purge_node(config: AgentConfig, *, keep_images: bool = False, grace_s: float = 0.0) -> None:
     """End the pods of a node whose processes have ended, within their grace periods or `grace_s`, and remove what they
     leave on the machine. Idempotent."""
+    ingress.purge(config.ingress_folder)
     sockets = shim_sockets(config.containerd)
     asyncio.run(end_pods(config.containerd, grace_s, config.kubernetes_version))
     cni.forget(config.names.cni_network, [config.data, config.run])

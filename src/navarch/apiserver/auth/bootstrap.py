@@ -13,6 +13,7 @@ SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
 CLUSTER_DNS = "navarch:cluster-dns"
+INGRESS = "navarch:ingress"
 # What machines that join read, and where.
 JOINING = "navarch:joining"
 CLUSTER_INFO = "cluster-info"
@@ -28,6 +29,7 @@ def objects(serves: Serves) -> list[Obj]:
     return [
         _simulated_nodes(),
         _cluster_dns(),
+        _ingress(),
         *_joining(),
         *cluster_roles(serves),
         *([_metrics_reader()] if serves("metrics.k8s.io", "pods") else ()),
@@ -108,6 +110,7 @@ def _cluster_role_bindings(serves: Serves) -> Iterator[Obj]:
         yield _binding(f"system:controller:{controller}", [_account(controller)])
     yield _binding(controller_roles.TOGETHER, [_user(CONTROLLER_MANAGER)], default=False)
     yield _binding(CLUSTER_DNS, [_user(DNS)], default=False)
+    yield _binding(INGRESS, [_user(INGRESS)], default=False)
     yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin", default=False)
     yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)], default=False)
     yield from _joining_bindings()
@@ -168,6 +171,16 @@ def _metrics_reader() -> Obj:
 def _cluster_dns() -> Obj:
     """As `system:kube-dns`; names of headless services come from EndpointSlices."""
     return cluster_role(CLUSTER_DNS, rule("list watch", "endpoints services disc:endpointslices"), default=False)
+
+
+def _ingress() -> Obj:
+    """The Ingress controller of nodes. The Secrets that Ingresses name are node authorization's business."""
+    return cluster_role(
+        INGRESS,
+        rule("get list watch", "services disc:endpointslices net:ingresses net:ingressclasses"),
+        rule("create update patch", "events"),
+        default=False,
+    )
 
 
 def _role(name: str, namespace: str, *rules: list[Obj], default: bool = True) -> Obj:

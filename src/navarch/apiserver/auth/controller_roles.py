@@ -295,6 +295,10 @@ _OURS: Final = (
     rule("create update get list watch", "configmaps"),
     rule(READ, "persistentvolumeclaims storage:storageclasses"),
     rule("create delete get list watch", "net:ipaddresses"),
+    # The class of the embedded Ingress controller, and where it serves.
+    rule("create get list watch", "net:ingressclasses"),
+    rule("patch update", "net:ingresses/status"),
+    rule(READ, "net:ingresses"),
     # Serving certificates of nodes, and those of their proxy and DNS.
     rule("approve", "certs:signers", "kubernetes.io/kubelet-serving kubernetes.io/kube-apiserver-client"),
 )

@@ -13,6 +13,8 @@ from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.routes import field_in
 from navarch.apiserver.user import User
 
+INGRESS: Final = "navarch:ingress"
+"""The Ingress controller of a node: of Secrets it sees those that Ingresses name, and no others."""
 _PREFIX: Final = "system:node:"
 _GROUP: Final = "system:nodes"
 _READ: Final = frozenset({"get", "list", "watch"})
@@ -69,6 +71,8 @@ class Graph(Protocol):
 
     def needs(self, node: str, resource: str, namespace: str, name: str) -> bool: ...
 
+    def is_shown(self, namespace: str, secret: str) -> bool: ...
+
 
 def node_of(user: User) -> str | None:
     """The node whose kubelet this is: empty for one that does not say which, None for anybody else."""
@@ -84,7 +88,7 @@ class NodeAuthorizer:
     def authorize(self, user: User, attributes: RequestAttributes) -> Decision:
         node = node_of(user)
         if not node:
-            return _NO_OPINION
+            return _YES if user.name == INGRESS and self._is_shown(attributes) else _NO_OPINION
         asked = (attributes.group, attributes.resource, attributes.subresource)
         if attributes.verb in _ALWAYS.get(asked, ()) or self._is_own(node, asked, attributes):
             return _YES
@@ -93,6 +97,13 @@ class NodeAuthorizer:
             if self._graph.needs(node, attributes.resource, namespace, attributes.name):
                 return _YES
         return _NO_OPINION
+
+    def _is_shown(self, attributes: RequestAttributes) -> bool:
+        """Whether this reads a Secret whose certificate an Ingress wants shown."""
+        asked = (attributes.group, attributes.resource, attributes.subresource)
+        if asked != ("", "secrets", "") or attributes.verb not in _READ or not attributes.name:
+            return False
+        return self._graph.is_shown(attributes.namespace, attributes.name)
 
     def _is_own(self, node: str, asked: tuple[str, str, str], attributes: RequestAttributes) -> bool:
         """Whether this is about what has the node's name, or about what is bound to it."""

@@ -21,7 +21,7 @@ from navarch.api.meta import Obj, annotations_of
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.changes import Cached, Change
 from navarch.kinds.core.references import CLAIMS, Reference, of_pod, secrets_of_volume
-from navarch.kinds.resources import PERSISTENT_VOLUMES, POD_CERTIFICATE_REQUESTS, PODS, VOLUME_ATTACHMENTS
+from navarch.kinds.resources import INGRESSES, PERSISTENT_VOLUMES, POD_CERTIFICATE_REQUESTS, PODS, VOLUME_ATTACHMENTS
 
 MIRROR: Final = "kubernetes.io/config.mirror"
 _NOTHING: Final[frozenset[Reference]] = frozenset()
@@ -87,7 +87,11 @@ class NodeGraph:
         self._volumes_by_secret: dict[Reference, set[str]] = {}
         # What belongs to a node directly: (resource, namespace, name) -> node.
         self._owners: dict[Reference, str] = {}
+        # Ingress -> the Secrets that it names, and how many Ingresses name each.
+        self._ingresses: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}
+        self._shown: Counter[tuple[str, str]] = Counter()
         for resource, listener in (
+            (INGRESSES, self._ingress_changed),
             (PODS, self._pod_changed),
             (PERSISTENT_VOLUMES, self._volume_changed),
             (VOLUME_ATTACHMENTS, self._owned_changed(VOLUME_ATTACHMENTS.plural)),
@@ -123,7 +127,23 @@ class NodeGraph:
             return True
         return any(found.needs(self._volumes[volume][0]) for volume in self._volumes_by_secret.get(reference, ()))
 
+    def is_shown(self, namespace: str, secret: str) -> bool:
+        """Whether an Ingress of the namespace names the Secret for its certificate."""
+        return self._shown[namespace, secret] > 0
+
     # -------------------------------------------------------------------------------------------------------- changes
+
+    def _ingress_changed(self, change: Change) -> None:
+        shown = change.new or change.old
+        assert shown is not None
+        self._shown -= Counter(self._ingresses.pop((shown.namespace, shown.name), ()))
+        if change.new is None:
+            return
+        listed = (change.new.obj().get("spec") or {}).get("tls") or ()
+        named = frozenset((shown.namespace, str(entry["secretName"])) for entry in listed if entry.get("secretName"))
+        if named:
+            self._ingresses[shown.namespace, shown.name] = named
+            self._shown += Counter(named)
 
     def _pod_changed(self, change: Change) -> None:
         old, new = change.old, change.new
