@@ -86,7 +86,11 @@ class DeviceDriver:
 
     async def _info(self, request: Any, _: Any) -> Any:
         return registration.PluginInfo(
-            type="DRAPlugin", name=NAME, endpoint=str(self.endpoint), supported_versions=self._versions
+            # As a driver in a container says it, which sees the kubelet's folder where that usually is.
+            type="DRAPlugin",
+            name=NAME,
+            endpoint=f"/var/lib/kubelet/plugins/{NAME}/dra.sock",
+            supported_versions=self._versions,
         )
 
     async def _notified(self, request: Any, _: Any) -> Any:

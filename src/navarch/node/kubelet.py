@@ -94,7 +94,7 @@ class Kubelet:
         references = APISource(client, world)
         self._removals = Removals(client, self._own_node, config.data, world)
         self.drivers = Drivers(client, config.node_name, config.data)
-        self.device_drivers = DeviceDrivers(client, config.node_name)
+        self.device_drivers = DeviceDrivers(client, config.node_name, config.data)
         # Types of plugins by the name that they state when they register.
         self.plugins = PluginRegistry(
             config.data / "plugins_registry",

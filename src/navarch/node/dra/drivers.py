@@ -20,6 +20,7 @@ from navarch.client.supervision import Delay
 from navarch.node.dra.proto import dra_pb2 as dra
 from navarch.node.plugins.registry import Plugin, PluginRefused
 from navarch.node.plugins.sockets import PluginChannel
+from navarch.node.volumes.base import on_this_node
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,11 @@ _AWAY_S: Final = 30.0
 class DeviceDriver:
     """One instance of a driver."""
 
-    def __init__(self, plugin: Plugin, service: str) -> None:
+    def __init__(self, plugin: Plugin, service: str, root: Path) -> None:
         self.name = plugin.name
         self.endpoint = plugin.endpoint
         self._service = service
-        self._channel = PluginChannel(Path(plugin.endpoint))
+        self._channel = PluginChannel(on_this_node(Path(plugin.endpoint), root))
 
     async def prepare(self, claims: Sequence[Any]) -> Any:
         """Raises PluginError."""
@@ -59,11 +60,12 @@ class DeviceDriver:
 
 
 class DeviceDrivers:
-    """A `PluginHandler`. `away_s` is how long a driver may be away before its slices go."""
+    """A `PluginHandler`. `root` is the kubelet's folder, `away_s` long a driver may be away before its slices go."""
 
-    def __init__(self, client: Client, node_name: str, *, away_s: float = _AWAY_S) -> None:
+    def __init__(self, client: Client, node_name: str, root: Path, *, away_s: float = _AWAY_S) -> None:
         self._client = client
         self._node_name = node_name
+        self._root = root
         self._away_s = away_s
         # By name the instances that are there, the newest last: for a while there are two when one is replaced.
         self._drivers: dict[str, list[DeviceDriver]] = {}
@@ -97,7 +99,7 @@ class DeviceDrivers:
         if any(driver.endpoint == plugin.endpoint for driver in instances):
             what = f"endpoint {plugin.endpoint} already registered for DRA driver plugin {plugin.name}"
             raise PluginRefused(what)
-        self._drivers[plugin.name] = [*instances, DeviceDriver(plugin, _SERVICES[service])]
+        self._drivers[plugin.name] = [*instances, DeviceDriver(plugin, _SERVICES[service], self._root)]
         if (timer := self._away.pop(plugin.name, None)) is not None:
             timer.cancel()
         log.info("DRA driver %s at %s", plugin.name, plugin.endpoint)
