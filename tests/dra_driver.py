@@ -6,8 +6,9 @@ that is allocated to a claim a CDI name. Every call is noted in `calls`; `refusa
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class DeviceDriver:
         self.calls: list[tuple[str, list[str]]] = []
         self.refusals: dict[str, str] = {}
         self.skips = False
+        # What it says of the health of devices, by name, and to those who listen.
+        self.health: dict[str, tuple[int, str]] = {}
+        self._said = asyncio.Event()
         self.told: list[tuple[bool, str]] = []
         self._servers: list[grpc.aio.Server] = []
 
@@ -61,6 +65,18 @@ class DeviceDriver:
             )
             for version in versions
         ]
+        plugin.append(
+            grpc.method_handlers_generic_handler(
+                "v1alpha1.DRAResourceHealth",
+                {
+                    "NodeWatchResources": grpc.unary_stream_rpc_method_handler(
+                        self._watch,
+                        request_deserializer=dra.NodeWatchResourcesRequest.FromString,
+                        response_serializer=lambda answer: answer.SerializeToString(),
+                    )
+                },
+            )
+        )
         registering = grpc.method_handlers_generic_handler(
             "pluginregistration.Registration",
             {
@@ -83,6 +99,20 @@ class DeviceDriver:
             await server.stop(None)
         self._servers.clear()
         self.registration.unlink(missing_ok=True)
+
+    def says(self, device: str, health: int, message: str = "") -> None:
+        self.health[device] = (health, message)
+        self._said.set()
+
+    async def _watch(self, request: Any, _: Any) -> AsyncIterator[Any]:
+        while True:
+            said = dra.NodeWatchResourcesResponse()
+            for name, (health, message) in self.health.items():
+                device = dra.DeviceIdentifier(pool_name="n1", device_name=name)
+                said.devices.add(device=device, health=health, message=message)
+            yield said
+            self._said.clear()
+            await self._said.wait()
 
     async def _info(self, request: Any, _: Any) -> Any:
         return registration.PluginInfo(

@@ -138,6 +138,8 @@ class Kubelet:
             disks=DiskUsage(world),
             devices=self.devices,
         )
+        claims = self.parts.device_claims
+        self.device_drivers.health.changed = lambda driver: self._devices_changed(claims.users_of(driver))
         if volumes.csi is not None:
             self.node.volumes_in_use = volumes.csi.in_use
             volumes.csi.in_use_changed = self.node.look_again

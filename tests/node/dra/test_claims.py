@@ -14,6 +14,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.client.resources import PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
 from navarch.node.dra.drivers import DeviceDrivers
+from navarch.node.dra.proto import dra_pb2 as dra
 from navarch.node.runtime.base import ContainerConfig, SandboxConfig
 from tests.dra_driver import NAME, DeviceDriver
 from tests.node.engine.conftest import Simulated, running
@@ -201,3 +202,23 @@ async def test_a_node_deletes_slices_of_its_own_alone(node: Simulated) -> None:
     for selector in ("spec.nodeName=n2", ""):
         with pytest.raises(StatusError, match="cannot deletecollection"):
             await node.api.client().delete_collection(RESOURCE_SLICES, fields=selector)
+
+
+async def test_a_container_tells_how_its_devices_are(node: Simulated) -> None:
+    async with driver_of(node, versions=("v1.DRAPlugin", "v1alpha1.DRAResourceHealth")) as driver:
+        await node.until(lambda: driver.told)
+        await claim(node, "gpus", devices=("gpu-0", "gpu-1"))
+        await place_pod(node, "web", using("gpus", request="r1"))
+        await node.running("web")
+
+        def told() -> Any:
+            status = node.shown("web")["status"]["containerStatuses"][0].get("allocatedResourcesStatus") or [{}]
+            return status[0].get("name"), [(r["health"], r.get("message")) for r in status[0].get("resources") or ()]
+
+        await node.until(lambda: told() == ("claim:gpus/r1", [("Unknown", None)]))
+        driver.says("gpu-1", dra.HEALTHY)
+        await node.until(lambda: told() == ("claim:gpus/r1", [("Healthy", None)]))
+        driver.says("gpu-1", dra.UNHEALTHY, "too hot")
+        await node.until(lambda: told() == ("claim:gpus/r1", [("Unhealthy", "too hot")]))
+
+    await node.until(lambda: told() == ("claim:gpus/r1", [("Unknown", None)]))

@@ -52,14 +52,14 @@ class _Prepared:
     def message(self) -> Any:
         return dra.Claim(namespace=self.namespace, uid=self.uid, name=self.name)
 
-    def cdi_names(self, request: str) -> Iterable[str]:
-        """Of the devices for a request, of all where none is named."""
-        for devices in self.devices.values():
+    def devices_for(self, request: str) -> Iterable[tuple[str, Obj]]:
+        """The devices for a request, all where none is named, each with its driver."""
+        for driver, devices in self.devices.items():
             for device in devices:
                 names = device["requests"]
                 # A request is answered by one of its alternatives, of which the device names it.
                 if not request or not names or any(name.partition("/")[0] == request for name in names):
-                    yield from device["cdi"]
+                    yield driver, device
 
 
 class DeviceClaims:
@@ -80,9 +80,9 @@ class DeviceClaims:
 
     async def run(self) -> None:
         """Give back what pods used that ended while the kubelet was away, until cancelled."""
+        await self._load()
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            await self._load()
             staying = self._running()
             for uid in {uid for claim in self._claims.values() for uid in claim.pods} - staying:
                 try:
@@ -147,8 +147,36 @@ class DeviceClaims:
             if claim is None:
                 where = f"ResourceClaim {name} in namespace {namespace_of(pod)}"
                 raise DeviceError(f"internal error: unable to get claim info for {where}")
-            found |= dict.fromkeys(claim.cdi_names(request))
+            for _, device in claim.devices_for(request):
+                found |= dict.fromkeys(device["cdi"])
         return list(found)
+
+    def statuses(self, pod: Obj, container: Obj) -> list[Obj]:
+        """`allocatedResourcesStatus` of the container, as far as it comes from claims."""
+        entries = {entry["name"]: entry for entry in pod["spec"].get("resourceClaims") or ()}
+        told = []
+        for used in (container.get("resources") or {}).get("claims") or ():
+            entry, request = entries.get(used["name"]), used.get("request") or ""
+            try:
+                name = _name_of(pod, entry) if entry is not None else None
+            except DeviceError:
+                continue
+            claim = self._claims.get((namespace_of(pod), name or ""))
+            if claim is not None:
+                devices = [self._health_of(driver, device) for driver, device in claim.devices_for(request)]
+                shown = f"claim:{used['name']}" + (f"/{request}" if request else "")
+                if devices:
+                    told.append({"name": shown, "resources": devices})
+        return told
+
+    def _health_of(self, driver: str, device: Obj) -> Obj:
+        health = self._drivers.health.of(driver, device["pool"], device["device"])
+        id = device["cdi"][0] if device["cdi"] else f"{driver}/{device['pool']}/{device['device']}"
+        return {"resourceID": id, "health": health.status} | ({"message": health.message} if health.message else {})
+
+    def users_of(self, driver: str) -> set[str]:
+        """Uids of the pods that have devices of a driver."""
+        return {uid for claim in self._claims.values() if driver in claim.drivers for uid in claim.pods}
 
     # How.
 

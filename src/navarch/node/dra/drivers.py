@@ -17,6 +17,7 @@ from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.resources import RESOURCE_SLICES
 from navarch.client.supervision import Delay
+from navarch.node.dra.health import HealthBook
 from navarch.node.dra.proto import dra_pb2 as dra
 from navarch.node.plugins.registry import Plugin, PluginRefused
 from navarch.node.plugins.sockets import PluginChannel
@@ -29,6 +30,10 @@ _SERVICES: Final = {
     "v1.DRAPlugin": "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/",
     "v1beta1.DRAPlugin": "/k8s.io.kubelet.pkg.apis.dra.v1beta1.DRAPlugin/",
 }
+_HEALTH: Final = {
+    "v1beta1.DRAResourceHealth": "/v1beta1.DRAResourceHealth/NodeWatchResources",
+    "v1alpha1.DRAResourceHealth": "/v1alpha1.DRAResourceHealth/NodeWatchResources",
+}
 _CALL_TIMEOUT_S: Final = 45.0
 _AWAY_S: Final = 30.0
 
@@ -40,6 +45,7 @@ class DeviceDriver:
         self.name = plugin.name
         self.endpoint = plugin.endpoint
         self._service = service
+        self._health = next((path for name, path in _HEALTH.items() if name in plugin.versions), "")
         self._channel = PluginChannel(on_this_node(Path(plugin.endpoint), root))
 
     async def prepare(self, claims: Sequence[Any]) -> Any:
@@ -51,6 +57,14 @@ class DeviceDriver:
         """Raises PluginError."""
         request = dra.NodeUnprepareResourcesRequest(claims=claims)
         return await self._call("NodeUnprepareResources", request, dra.NodeUnprepareResourcesResponse)
+
+    @property
+    def tells_health(self) -> bool:
+        return bool(self._health)
+
+    def watch_health(self) -> Any:
+        """What it says of its devices' health, as long as it does."""
+        return self._channel.stream(self._health, dra.NodeWatchResourcesRequest(), dra.NodeWatchResourcesResponse)
 
     async def _call(self, method: str, request: Any, answer: Any) -> Any:
         return await self._channel.call(self._service + method, request, answer.FromString, timeout_s=_CALL_TIMEOUT_S)
@@ -71,6 +85,8 @@ class DeviceDrivers:
         self._drivers: dict[str, list[DeviceDriver]] = {}
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._due: asyncio.Queue[str] = asyncio.Queue()
+        self.health = HealthBook()
+        self._following: dict[DeviceDriver, asyncio.Task[None]] = {}
 
     def get(self, name: str) -> DeviceDriver | None:
         found = self._drivers.get(name)
@@ -99,7 +115,11 @@ class DeviceDrivers:
         if any(driver.endpoint == plugin.endpoint for driver in instances):
             what = f"endpoint {plugin.endpoint} already registered for DRA driver plugin {plugin.name}"
             raise PluginRefused(what)
-        self._drivers[plugin.name] = [*instances, DeviceDriver(plugin, _SERVICES[service], self._root)]
+        driver = DeviceDriver(plugin, _SERVICES[service], self._root)
+        self._drivers[plugin.name] = [*instances, driver]
+        if driver.tells_health:
+            following = self.health.follow(driver.name, driver.watch_health)
+            self._following[driver] = asyncio.create_task(following, name=f"health of devices of {driver.name}")
         if (timer := self._away.pop(plugin.name, None)) is not None:
             timer.cancel()
         log.info("DRA driver %s at %s", plugin.name, plugin.endpoint)
@@ -115,14 +135,21 @@ class DeviceDrivers:
             later = asyncio.get_running_loop().call_later
             self._away[plugin.name] = later(self._away_s, self._due.put_nowait, plugin.name)
         for driver in gone:
-            await driver.close()
+            await self._let_go(driver)
+
+    async def _let_go(self, driver: DeviceDriver) -> None:
+        following = self._following.pop(driver, None)
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await driver.close()
 
     async def close(self) -> None:
         for timer in self._away.values():
             timer.cancel()
         for instances in self._drivers.values():
             for driver in instances:
-                await driver.close()
+                await self._let_go(driver)
 
     async def _wipe(self, driver: str) -> None:
         selector = f"spec.nodeName={self._node_name}" + (f",spec.driver={driver}" if driver else "")

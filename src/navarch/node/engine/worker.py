@@ -539,4 +539,5 @@ class PodWorker(PodState):
     def _devices_of(self, container: Obj) -> Sequence[Obj]:
         if not self.parts.config.features.on("ResourceHealthStatus"):
             return ()
-        return self.parts.devices.statuses(self.pod, container)
+        of_claims = self.parts.device_claims.statuses(self.pod, container)
+        return [*self.parts.devices.statuses(self.pod, container), *of_claims]

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n navarch/node/dra/proto/dra.proto\x12\x0bnavarch.dra\"5\n\x05\x43laim\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"_\n\x06\x44\x65vice\x12\x15\n\rrequest_names\x18\x01 \x03(\t\x12\x11\n\tpool_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x64i_device_ids\x18\x04 \x03(\t\"A\n\x1bNodePrepareResourcesRequest\x12\"\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x12.navarch.dra.Claim\"R\n\x1bNodePrepareResourceResponse\x12$\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x13.navarch.dra.Device\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xbe\x01\n\x1cNodePrepareResourcesResponse\x12\x45\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x35.navarch.dra.NodePrepareResourcesResponse.ClaimsEntry\x1aW\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x37\n\x05value\x18\x02 \x01(\x0b\x32(.navarch.dra.NodePrepareResourceResponse:\x02\x38\x01\"C\n\x1dNodeUnprepareResourcesRequest\x12\"\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x12.navarch.dra.Claim\".\n\x1dNodeUnprepareResourceResponse\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xc4\x01\n\x1eNodeUnprepareResourcesResponse\x12G\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x37.navarch.dra.NodeUnprepareResourcesResponse.ClaimsEntry\x1aY\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.navarch.dra.NodeUnprepareResourceResponse:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n navarch/node/dra/proto/dra.proto\x12\x0bnavarch.dra\"5\n\x05\x43laim\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"_\n\x06\x44\x65vice\x12\x15\n\rrequest_names\x18\x01 \x03(\t\x12\x11\n\tpool_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x64i_device_ids\x18\x04 \x03(\t\"A\n\x1bNodePrepareResourcesRequest\x12\"\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x12.navarch.dra.Claim\"R\n\x1bNodePrepareResourceResponse\x12$\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x13.navarch.dra.Device\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xbe\x01\n\x1cNodePrepareResourcesResponse\x12\x45\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x35.navarch.dra.NodePrepareResourcesResponse.ClaimsEntry\x1aW\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x37\n\x05value\x18\x02 \x01(\x0b\x32(.navarch.dra.NodePrepareResourceResponse:\x02\x38\x01\"C\n\x1dNodeUnprepareResourcesRequest\x12\"\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x12.navarch.dra.Claim\".\n\x1dNodeUnprepareResourceResponse\x12\r\n\x05\x65rror\x18\x01 \x01(\t\"\xc4\x01\n\x1eNodeUnprepareResourcesResponse\x12G\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x37.navarch.dra.NodeUnprepareResourcesResponse.ClaimsEntry\x1aY\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x39\n\x05value\x18\x02 \x01(\x0b\x32*.navarch.dra.NodeUnprepareResourceResponse:\x02\x38\x01\":\n\x10\x44\x65viceIdentifier\x12\x11\n\tpool_name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x02 \x01(\t\"\xba\x01\n\x0c\x44\x65viceHealth\x12-\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1d.navarch.dra.DeviceIdentifier\x12)\n\x06health\x18\x02 \x01(\x0e\x32\x19.navarch.dra.HealthStatus\x12\x19\n\x11last_updated_time\x18\x03 \x01(\x03\x12$\n\x1chealth_check_timeout_seconds\x18\x04 \x01(\x03\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x1b\n\x19NodeWatchResourcesRequest\"H\n\x1aNodeWatchResourcesResponse\x12*\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x19.navarch.dra.DeviceHealth*7\n\x0cHealthStatus\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07HEALTHY\x10\x01\x12\r\n\tUNHEALTHY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -26,6 +26,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEPREPARERESOURCESRESPONSE_CLAIMSENTRY']._serialized_options = b'8\001'
   _globals['_NODEUNPREPARERESOURCESRESPONSE_CLAIMSENTRY']._loaded_options = None
   _globals['_NODEUNPREPARERESOURCESRESPONSE_CLAIMSENTRY']._serialized_options = b'8\001'
+  _globals['_HEALTHSTATUS']._serialized_start=1213
+  _globals['_HEALTHSTATUS']._serialized_end=1268
   _globals['_CLAIM']._serialized_start=49
   _globals['_CLAIM']._serialized_end=102
   _globals['_DEVICE']._serialized_start=104
@@ -46,4 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEUNPREPARERESOURCESRESPONSE']._serialized_end=859
   _globals['_NODEUNPREPARERESOURCESRESPONSE_CLAIMSENTRY']._serialized_start=770
   _globals['_NODEUNPREPARERESOURCESRESPONSE_CLAIMSENTRY']._serialized_end=859
+  _globals['_DEVICEIDENTIFIER']._serialized_start=861
+  _globals['_DEVICEIDENTIFIER']._serialized_end=919
+  _globals['_DEVICEHEALTH']._serialized_start=922
+  _globals['_DEVICEHEALTH']._serialized_end=1108
+  _globals['_NODEWATCHRESOURCESREQUEST']._serialized_start=1110
+  _globals['_NODEWATCHRESOURCESREQUEST']._serialized_end=1137
+  _globals['_NODEWATCHRESOURCESRESPONSE']._serialized_start=1139
+  _globals['_NODEWATCHRESOURCESRESPONSE']._serialized_end=1211
 # @@protoc_insertion_point(module_scope)
