@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -48,7 +49,7 @@ from navarch.node.plugins.registry import PluginRegistry
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
-from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity
+from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity, swap_capacity
 from navarch.node.resources.capacity import Provider
 from navarch.node.resources.manager import ResourceManager
 from navarch.node.resources.usage import DiskUsage
@@ -127,7 +128,7 @@ class Kubelet:
             random=random,
             backoff=Backoff(maximum=timedelta(seconds=config.crash_back_off_s)),
             users=UserNamespaces(config),
-            node=NodeFacts(memory_capacity(), has_unified_cgroups()),
+            node=NodeFacts(memory_capacity(), has_unified_cgroups(), swap_capacity()),
             services=self.services.list,
             host_ips=self.node.addresses,
             allocatable=self.node.allocatable,
@@ -186,6 +187,7 @@ class Kubelet:
                 keep("runtime events", self._follow_runtime)
                 keep("device plugins", self.devices.plugins.run)
                 keep("pod resources", self.pod_resources.run)
+                await self._enforce()
                 await self._when_runtime_answers()
                 # These run also where no API server answers.
                 for source in self._static_sources:
@@ -214,6 +216,14 @@ class Kubelet:
             await self.device_drivers.close()
             await self.parts.images.close()
             await self._caller.close()
+
+    async def _enforce(self) -> None:
+        """Bound what pods, and what is reserved, may have of the machine."""
+        try:
+            await self.parts.resources.enforce(memory_capacity(), os.cpu_count() or 1)
+        except OSError as error:
+            log.error("%s", error)
+            self.node.event("Warning", "FailedNodeAllocatableEnforcement", str(error))
 
     async def _when_runtime_answers(self) -> None:
         while True:

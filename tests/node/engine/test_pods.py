@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from navarch.node.config import CgroupsConfig
 from navarch.node.resources.pressure import Pressure
 from tests.node.conftest import BUSYBOX, Node
 from tests.node.engine.test_eviction import EVER_SHORT
@@ -717,3 +718,13 @@ async def test_a_downward_volume_follows_the_pods_labels(node: Node) -> None:
     await node.api.patch_pod("down", {"metadata": {"labels": {"a": "new"}}})
 
     await node.until(lambda: node.log("down") == "seen")
+
+
+async def test_a_pod_has_no_more_processes_than_the_node_allows(node: Node) -> None:
+    node.kubelet.parts.resources._config = replace(node.config, cgroups=CgroupsConfig(pod_pids=20))
+    script = "for i in $(seq 40); do sleep 30 & done; echo all; sleep 1000"
+    await node.pod("many", containers=[sh(script)], restartPolicy="Never")
+
+    assert await node.ended("many") == "Failed"
+    assert "can't fork" in node.log("many")
+    assert "all" not in node.log("many").split()

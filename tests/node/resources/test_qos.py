@@ -36,7 +36,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     unified = request.param == "v2"
     for controller in () if unified else ("cpu", "memory"):
         (tmp_path / controller).mkdir()
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     monkeypatch.setattr(cgroups, "has_unified_cgroups", lambda: unified)
     return Tree(tmp_path, unified=unified)
 

@@ -176,7 +176,12 @@ class Resizer:
         worker = self._worker
         node = worker.parts.node
         wanted = container_resources(
-            worker.pod, change.container, memory_capacity=node.memory_capacity, unified=node.unified_cgroups
+            worker.pod,
+            change.container,
+            memory_capacity=node.memory_capacity,
+            unified=node.unified_cgroups,
+            settings=worker.parts.config.cgroups,
+            swap_capacity=node.swap_capacity,
         )
         # Zero means "as it is": taking a limit away is said with -1.
         if not wanted.cpu_quota_us:

@@ -11,14 +11,20 @@ from typing import Any, Final
 from navarch.api import quantity
 from navarch.api.meta import Obj
 from navarch.kinds.core.resource_lists import limits_of, pod_limits, pod_requests, qos_class, requests_of
+from navarch.node.config import CgroupsConfig
 from navarch.node.runtime.base import Resources
 
 _PERIOD_US: Final = 100_000
+_CRITICAL: Final = 2_000_000_000
+_PAGE: Final = 4096
 _MIN_QUOTA_US: Final = 1_000
 _MIN_SHARES: Final = 2
 _MAX_SHARES: Final = 262_144
 _GUARANTEED_OOM_SCORE: Final = -997
 _BEST_EFFORT_OOM_SCORE: Final = 1000
+
+
+_USUAL: Final = CgroupsConfig()
 
 
 def milli_cpu(amount: Any) -> int:
@@ -34,9 +40,9 @@ def cpu_shares(milli: int) -> int:
     return min(max(milli * 1024 // 1000, _MIN_SHARES), _MAX_SHARES) if milli else _MIN_SHARES
 
 
-def cpu_quota(milli: int) -> int:
+def cpu_quota(milli: int, period_us: int = _PERIOD_US) -> int:
     """Microseconds of CPU per period of 100 ms; 0 is no limit."""
-    return max(milli * _PERIOD_US // 1000, _MIN_QUOTA_US) if milli else 0
+    return max(milli * period_us // 1000, _MIN_QUOTA_US) if milli else 0
 
 
 def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
@@ -54,22 +60,69 @@ def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
     return min(max(score, lowest), _BEST_EFFORT_OOM_SCORE - 1)
 
 
-def container_resources(pod: Obj, container: Obj, *, memory_capacity: int, unified: bool) -> Resources:
+def container_resources(
+    pod: Obj,
+    container: Obj,
+    *,
+    memory_capacity: int,
+    unified: bool,
+    settings: CgroupsConfig = _USUAL,
+    swap_capacity: int = 0,
+) -> Resources:
     """What a container gets; `unified` where the node has cgroup v2."""
     requests, limits = requests_of(container), limits_of(container)
-    quota = cpu_quota(milli_cpu(limits.get("cpu", 0)))
+    period_us = settings.cpu_period_us
+    quota = cpu_quota(milli_cpu(limits.get("cpu", 0)), period_us) if settings.cpu_quota else 0
     return Resources(
         cpu_shares=cpu_shares(milli_cpu(requests.get("cpu", 0))),
-        cpu_period_us=_PERIOD_US if quota else 0,
+        cpu_period_us=period_us if quota else 0,
         cpu_quota_us=quota,
         memory_limit_bytes=whole(limits.get("memory", 0)),
         oom_score_adj=oom_score_adj(pod, container, memory_capacity),
         hugepage_limits={
             _page_size(name): whole(amount) for name, amount in limits.items() if name.startswith("hugepages-")
         },
-        # A container whose processes were picked by the OOM killer one by one would limp on; it dies as a whole.
-        unified={"memory.oom.group": "1", "memory.swap.max": "0"} if unified else {},
+        unified=_unified(pod, container, settings, memory_capacity, swap_capacity) if unified else {},
     )
+
+
+def _unified(
+    pod: Obj, container: Obj, settings: CgroupsConfig, memory_capacity: int, swap_capacity: int
+) -> dict[str, str]:
+    """What only cgroup v2 has."""
+    swap = 0
+    if settings.swap == "LimitedSwap":
+        swap = swap_limit(pod, container, memory_capacity, swap_capacity)
+    result = {"memory.swap.max": str(swap)}
+    if not settings.single_process_oom_kill:
+        # A container whose processes were picked by the OOM killer one by one would limp on; it dies as a whole.
+        result["memory.oom.group"] = "1"
+    if settings.memory_qos:
+        result |= _memory_qos(pod, container, settings, memory_capacity)
+    return result
+
+
+def swap_limit(pod: Obj, container: Obj, memory_capacity: int, swap_capacity: int) -> int:
+    """How much a container may swap: of a burstable pod's, the part of the swap that it requested of the memory."""
+    requested, limit = (whole(of(container).get("memory", 0)) for of in (requests_of, limits_of))
+    critical = int(pod["spec"].get("priority") or 0) >= _CRITICAL
+    if qos_class(pod["spec"]) != "Burstable" or critical or not requested or requested == limit:
+        return 0
+    return swap_capacity * requested // max(memory_capacity, 1)
+
+
+def _memory_qos(pod: Obj, container: Obj, settings: CgroupsConfig, memory_capacity: int) -> dict[str, str]:
+    """What a container keeps when memory is reclaimed, and where it is slowed down before it is killed."""
+    requested, limit = (whole(of(container).get("memory", 0)) for of in (requests_of, limits_of))
+    qos, result = qos_class(pod["spec"]), {}
+    if requested and settings.memory_reservation == "TieredReservation":
+        result["memory.min" if qos == "Guaranteed" else "memory.low"] = str(requested)
+    if qos != "Guaranteed" and requested != (limit or None):
+        most = limit or memory_capacity
+        high = int(requested + settings.memory_throttling * (most - requested)) // _PAGE * _PAGE
+        if requested < high:
+            result["memory.high"] = str(high)
+    return result
 
 
 def _page_size(resource: str) -> str:
@@ -91,5 +144,13 @@ def memory_capacity() -> int:
     """The node's memory in bytes."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def swap_capacity() -> int:
+    """The node's swap in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("SwapTotal:"):
             return int(line.split()[1]) * 1024
     return 0

@@ -14,13 +14,12 @@ from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.core.resource_lists import qos_class
-from navarch.node.config import KubeletConfig
+from navarch.node.config import CgroupsConfig, KubeletConfig
 from navarch.node.resources.amounts import cpu_quota, cpu_shares, has_unified_cgroups, pod_totals
 
 log = logging.getLogger(__name__)
 
-_ROOT: Final = Path("/sys/fs/cgroup")
-_PERIOD_US: Final = 100_000
+ROOT: Final = Path("/sys/fs/cgroup")
 
 
 def _write(path: Path, value: str) -> None:
@@ -31,45 +30,78 @@ def _write(path: Path, value: str) -> None:
 
 
 def cgroup_parent(pod: Obj, config: KubeletConfig) -> str:
-    """`<root>/burstable/pod<uid>`; guaranteed pods are directly below the root."""
+    """`<root>/burstable/pod<uid>`; guaranteed pods are directly below the root. Without cgroups for pods and their
+    quality of service all containers are there."""
+    if not config.cgroups.per_qos:
+        return config.cgroup_root
     qos = qos_class(pod["spec"])
     middle = "" if qos == "Guaranteed" else f"/{qos.lower()}"
     return f"{config.cgroup_root}{middle}/pod{pod['metadata']['uid']}"
 
 
-def make_pod_cgroup(pod: Obj, parent: str) -> None:
-    """Make a pod's cgroup with the sum of its containers' limits."""
+def make_pod_cgroup(pod: Obj, parent: str, settings: CgroupsConfig | None = None, root: Path | None = None) -> None:
+    """Make a pod's cgroup with the sum of its containers' limits. `root` is where cgroups are."""
+    settings = settings or CgroupsConfig()
+    unified = has_unified_cgroups() if root is None else (root / "cgroup.controllers").exists()
+    root = root or ROOT
     requests, cpu_limit, memory_limit = pod_totals(pod)
-    if has_unified_cgroups():
-        place = _ROOT / parent.lstrip("/")
+    period_us = settings.cpu_period_us
+    quota = cpu_quota(cpu_limit, period_us) if cpu_limit and settings.cpu_quota else 0
+    pids = str(settings.pod_pids) if settings.pod_pids > 0 else "max"
+    if unified:
+        place = root / parent.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
-        _delegate(place)
+        _delegate(place, root)
         _write(place / "cpu.weight", str(_weight(cpu_shares(requests))))
-        quota = str(cpu_quota(cpu_limit)) if cpu_limit else "max"
-        _write(place / "cpu.max", f"{quota} {_PERIOD_US}")
+        _write(place / "cpu.max", f"{quota or 'max'} {period_us}")
         _write(place / "memory.max", str(memory_limit) if memory_limit else "max")
+        _write(place / "pids.max", pids)
         return
-    cpu, memory = _ROOT / "cpu", _ROOT / "memory"
-    if cpu.is_dir():
-        place = cpu / parent.lstrip("/")
-        place.mkdir(parents=True, exist_ok=True)
-        _write(place / "cpu.shares", str(cpu_shares(requests)))
-        _write(place / "cpu.cfs_period_us", str(_PERIOD_US))
-        _write(place / "cpu.cfs_quota_us", str(cpu_quota(cpu_limit) or -1))
-    if memory.is_dir():
-        place = memory / parent.lstrip("/")
-        place.mkdir(parents=True, exist_ok=True)
-        _write(place / "memory.limit_in_bytes", str(memory_limit or -1))
+    for controller, files in (
+        (
+            "cpu",
+            {
+                "cpu.shares": str(cpu_shares(requests)),
+                "cpu.cfs_period_us": str(period_us),
+                "cpu.cfs_quota_us": str(quota or -1),
+            },
+        ),
+        ("memory", {"memory.limit_in_bytes": str(memory_limit or -1)}),
+        ("pids", {"pids.max": pids}),
+    ):
+        if (root / controller).is_dir():
+            place = root / controller / parent.lstrip("/")
+            place.mkdir(parents=True, exist_ok=True)
+            for name, value in files.items():
+                _write(place / name, value)
+
+
+def bound(cgroup: str, *, memory: int, milli_cpu: int, pids: int = 0, root: Path = ROOT) -> None:
+    """Bound a cgroup that is there, and all below it: its memory, its part of a busy CPU, its processes; 0 leaves as it
+    is.  Raises FileNotFoundError."""
+    below, unified = cgroup.lstrip("/"), (root / "cgroup.controllers").exists()
+    places = [root / below] if unified else [root / name / below for name in ("cpu", "memory", "pids")]
+    if not any(place.is_dir() for place in places):
+        raise FileNotFoundError(f'"{cgroup}" cgroup does not exist')
+    for place in places:
+        if memory:
+            _write(place / ("memory.max" if unified else "memory.limit_in_bytes"), str(memory))
+        if milli_cpu:
+            shares = cpu_shares(milli_cpu)
+            name, value = ("cpu.weight", _weight(shares)) if unified else ("cpu.shares", shares)
+            _write(place / name, str(value))
+        if pids:
+            _write(place / "pids.max", str(pids))
 
 
 def set_cpu_shares(parent: str, shares: int) -> None:
     """What a cgroup has of a busy CPU beside its neighbours; it is made where it is not there."""
     if has_unified_cgroups():
-        place = _ROOT / parent.lstrip("/")
+        place = ROOT / parent.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
         _write(place / "cpu.weight", str(_weight(shares)))
-    elif (_ROOT / "cpu").is_dir():
-        place = _ROOT / "cpu" / parent.lstrip("/")
+    elif (ROOT / "cpu").is_dir():
+        place = ROOT / "cpu" / parent.lstrip("/")
         place.mkdir(parents=True, exist_ok=True)
         _write(place / "cpu.shares", str(shares))
 
@@ -79,9 +111,9 @@ def _weight(shares: int) -> int:
     return 1 + (shares - 2) * 9999 // 262142
 
 
-def _delegate(place: Path) -> None:
+def _delegate(place: Path, root: Path = ROOT) -> None:
     """Enable the controllers all the way down: a v2 cgroup has only those that its parent passes on."""
-    above = [directory for directory in reversed(place.parents) if directory.is_relative_to(_ROOT)]
+    above = [directory for directory in reversed(place.parents) if directory.is_relative_to(root)]
     for directory in [*above, place]:
         try:
             offered = (directory / "cgroup.controllers").read_text().split()
@@ -95,9 +127,9 @@ def _delegate(place: Path) -> None:
 
 def _hierarchies() -> Iterator[Path]:
     if has_unified_cgroups():
-        yield _ROOT
+        yield ROOT
         return
-    for place in _ROOT.iterdir():
+    for place in ROOT.iterdir():
         # On v1 some names are links to joined controllers (cpu → cpu,cpuacct).
         if place.is_dir() and not place.is_symlink():
             yield place
@@ -114,7 +146,7 @@ def working_set(parent: str) -> int | None:
     """The memory of a cgroup and all below it, without what of the page cache would go first."""
     below = parent.lstrip("/")
     unified = has_unified_cgroups()
-    place = _ROOT / below if unified else _ROOT / "memory" / below
+    place = ROOT / below if unified else ROOT / "memory" / below
     used = _number(place / ("memory.current" if unified else "memory.usage_in_bytes"))
     if used is None:
         return None
@@ -129,7 +161,7 @@ def working_set(parent: str) -> int | None:
 
 def processes(parent: str) -> int:
     """How many processes and threads there are in a cgroup and below it."""
-    place = _ROOT if has_unified_cgroups() else _ROOT / "pids"
+    place = ROOT if has_unified_cgroups() else ROOT / "pids"
     return _number(place / parent.lstrip("/") / "pids.current") or 0
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.client.supervision import Delay
 from navarch.node.config import KubeletConfig
-from navarch.node.resources import cgroups, qos
+from navarch.node.resources import allocatable, cgroups, qos
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,16 @@ class ResourceManager:
 
     async def publish(self, pod: Obj) -> None:
         """Have the pod's cgroup with the limits that its specification states now.  Raises OSError."""
-        await self._world.in_thread(cgroups.make_pod_cgroup, pod, cgroups.cgroup_parent(pod, self._config))
+        settings = self._config.cgroups
+        if not settings.per_qos:
+            return
+        parent = cgroups.cgroup_parent(pod, self._config)
+        await self._world.in_thread(cgroups.make_pod_cgroup, pod, parent, settings)
         await self.share()
+
+    async def enforce(self, memory_bytes: int, cpus: int) -> None:
+        """Bound what all pods have together, and what is reserved, as configured.  Raises OSError."""
+        await self._world.in_thread(allocatable.enforce, self._config, memory_bytes, cpus)
 
     async def share(self) -> None:
         """Give each class of pods its part of the CPU, where that is another than before."""
@@ -48,6 +56,8 @@ class ResourceManager:
 
     async def unpublish(self, pod: Obj) -> bool:
         """Take the pod's cgroup away. Returns whether it is gone; the sweeper comes back for one that is not."""
+        if not self._config.cgroups.per_qos:
+            return True
         gone = await self._remove(cgroups.cgroup_parent(pod, self._config))
         await self.share()
         return gone

@@ -54,6 +54,7 @@ class NodeFacts:
 
     memory_capacity: int
     unified_cgroups: bool
+    swap_capacity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,12 @@ def container_config(inputs: ContainerInputs, config: KubeletConfig) -> Containe
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
         resources=container_resources(
-            pod, container, memory_capacity=inputs.node.memory_capacity, unified=inputs.node.unified_cgroups
+            pod,
+            container,
+            memory_capacity=inputs.node.memory_capacity,
+            unified=inputs.node.unified_cgroups,
+            settings=config.cgroups,
+            swap_capacity=inputs.node.swap_capacity,
         ),
         security=container_security(
             pod,

@@ -55,8 +55,8 @@ def sandbox_config(
         },
         resources=Resources(
             cpu_shares=cpu_shares(requests),
-            cpu_period_us=100_000 if cpu_limit else 0,
-            cpu_quota_us=cpu_quota(cpu_limit),
+            cpu_period_us=config.cgroups.cpu_period_us if cpu_limit else 0,
+            cpu_quota_us=cpu_quota(cpu_limit, config.cgroups.cpu_period_us) if config.cgroups.cpu_quota else 0,
             memory_limit_bytes=memory_limit,
         ),
     )

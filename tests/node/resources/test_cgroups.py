@@ -1,0 +1,121 @@
+"""What pods' cgroups say, on both versions of cgroups, on prepared trees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from navarch.node.config import CgroupsConfig, KubeletConfig, ReservedConfig
+from navarch.node.resources.allocatable import enforce
+from navarch.node.resources.amounts import container_resources
+from navarch.node.resources.cgroups import cgroup_parent, make_pod_cgroup
+from tests.node.objects import pod, resources
+
+GI = 1 << 30
+BOUNDED = resources({}, {"cpu": "500m", "memory": "1Gi"})
+
+
+def unified(place: Path) -> Path:
+    (place / "cgroup.controllers").write_text("cpu memory pids\n")
+    return place
+
+
+def split(place: Path) -> Path:
+    for name in ("cpu", "memory", "pids"):
+        (place / name).mkdir()
+    return place
+
+
+def config(place: Path, **fields: object) -> KubeletConfig:
+    return KubeletConfig("n1", place, place, cgroup_root="/nv", **fields)  # type: ignore[arg-type]
+
+
+def test_a_pods_cgroup_in_the_unified_tree(tmp_path: Path) -> None:
+    make_pod_cgroup(pod(BOUNDED), "/nv/podu", CgroupsConfig(pod_pids=50), unified(tmp_path))
+
+    place = tmp_path / "nv" / "podu"
+    found = {name: (place / name).read_text() for name in ("cpu.max", "memory.max", "pids.max")}
+    assert found == {"cpu.max": "50000 100000", "memory.max": str(GI), "pids.max": "50"}
+
+
+def test_a_pods_cgroup_in_the_trees_of_before(tmp_path: Path) -> None:
+    make_pod_cgroup(pod(BOUNDED), "/nv/podu", CgroupsConfig(pod_pids=50, cpu_period_us=10_000), split(tmp_path))
+
+    assert (tmp_path / "cpu/nv/podu/cpu.cfs_quota_us").read_text() == "5000"
+    assert (tmp_path / "cpu/nv/podu/cpu.cfs_period_us").read_text() == "10000"
+    assert (tmp_path / "memory/nv/podu/memory.limit_in_bytes").read_text() == str(GI)
+    assert (tmp_path / "pids/nv/podu/pids.max").read_text() == "50"
+
+
+def test_without_quotas_nothing_is_slowed_down(tmp_path: Path) -> None:
+    settings = CgroupsConfig(cpu_quota=False)
+    make_pod_cgroup(pod(BOUNDED), "/nv/podu", settings, unified(tmp_path))
+    made = container_resources(pod(BOUNDED), BOUNDED, memory_capacity=8 * GI, unified=True, settings=settings)
+
+    assert (tmp_path / "nv/podu/cpu.max").read_text() == "max 100000"
+    assert (made.cpu_quota_us, made.cpu_period_us) == (0, 0)
+
+
+def test_without_cgroups_for_pods_all_are_in_the_nodes(tmp_path: Path) -> None:
+    alone = config(tmp_path, cgroups=CgroupsConfig(per_qos=False))
+
+    assert cgroup_parent(pod(resources()), alone) == "/nv"
+    assert cgroup_parent(pod(resources()), config(tmp_path)) == "/nv/besteffort/podu"
+
+
+@pytest.mark.parametrize(
+    ("settings", "container", "expected"),
+    [
+        (CgroupsConfig(), resources(), {"memory.swap.max": "0", "memory.oom.group": "1"}),
+        (CgroupsConfig(single_process_oom_kill=True), resources(), {"memory.swap.max": "0"}),
+        # A quarter of the memory was requested: a quarter of the swap.
+        (
+            CgroupsConfig(swap="LimitedSwap"),
+            resources({"memory": "2Gi"}),
+            {"memory.swap.max": str(GI), "memory.oom.group": "1"},
+        ),
+        (
+            CgroupsConfig(swap="LimitedSwap"),
+            resources({"cpu": "1", "memory": "2Gi"}, {"cpu": "1", "memory": "2Gi"}),
+            {"memory.swap.max": "0", "memory.oom.group": "1"},
+        ),
+        (
+            CgroupsConfig(memory_qos=True, memory_throttling=0.5, memory_reservation="TieredReservation"),
+            resources({"memory": "1Gi"}, {"memory": "2Gi"}),
+            {
+                "memory.swap.max": "0",
+                "memory.oom.group": "1",
+                "memory.low": str(GI),
+                "memory.high": str(3 * GI // 2),
+            },
+        ),
+    ],
+)
+def test_what_only_the_unified_tree_has(
+    settings: CgroupsConfig, container: dict[str, object], expected: dict[str, str]
+) -> None:
+    made = container_resources(
+        pod(container), container, memory_capacity=8 * GI, unified=True, settings=settings, swap_capacity=4 * GI
+    )
+    assert made.unified == expected
+
+
+def test_what_is_reserved_is_enforced(tmp_path: Path) -> None:
+    root = unified(tmp_path)
+    (root / "kube").mkdir()
+    kept = ReservedConfig(
+        kube={"cpu": "500m", "memory": "1Gi"}, enforced=("pods", "kube-reserved"), kube_cgroup="/kube"
+    )
+
+    enforce(config(tmp_path, reserved=kept), 8 * GI, 4, root)
+
+    assert (root / "nv/memory.max").read_text() == str(7 * GI)
+    assert (root / "kube/memory.max").read_text() == str(GI)
+
+
+def test_a_reserved_cgroup_has_to_be_there(tmp_path: Path) -> None:
+    kept = ReservedConfig(system={"cpu": "1"}, enforced=("system-reserved",), system_cgroup="/none")
+
+    with pytest.raises(OSError, match='failed to enforce System Reserved Cgroup Limits on "/none": "/none" cgroup'):
+        enforce(config(tmp_path, reserved=kept), 8 * GI, 4, unified(tmp_path))
