@@ -16,7 +16,9 @@ from navarch.scheduler.plugins.node_resources import NodeResourcesBalancedAlloca
 from navarch.scheduler.plugins.node_unschedulable import NodeUnschedulable
 from navarch.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from navarch.scheduler.plugins.taint_toleration import TaintToleration
+from navarch.scheduler.plugins.volume_limits import NodeVolumeLimits
 from navarch.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from navarch.scheduler.plugins.volume_zone import VolumeZone
 from navarch.scheduler.plugins.volumes import VolumeBinding
 
 DEFAULT_WEIGHTS: Mapping[str, int] = {
@@ -41,7 +43,9 @@ def default_plugins() -> list[Plugin]:
         NodePorts(),
         NodeResourcesFit(),
         VolumeRestrictions(),
+        NodeVolumeLimits(),
         VolumeBinding(),
+        VolumeZone(),
         PodTopologySpread(),
         InterPodAffinity(),
         DynamicResources(),

@@ -5,12 +5,12 @@ claims and volumes. Reads shared informers; `version` changes whenever cached an
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.client import resources
 from navarch.client.base import Client
-from navarch.client.informer import Informers
+from navarch.client.informer import Informer, Informers
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.devices.binding import ClaimWriter
 from navarch.scheduler.devices.inventory import DeviceInventory
@@ -48,18 +48,23 @@ class Environment:
         self.claims = informers.get(resources.PERSISTENT_VOLUME_CLAIMS)
         self.volumes = informers.get(resources.PERSISTENT_VOLUMES)
         self.classes = informers.get(resources.STORAGE_CLASSES)
+        self.csi_nodes = informers.get(resources.CSI_NODES)
+        self.csi_drivers = informers.get(resources.CSI_DRIVERS)
+        self.capacities = informers.get(resources.CSI_STORAGE_CAPACITIES)
+        self._attachments = informers.get(resources.VOLUME_ATTACHMENTS)
+        self._attachments.add_indexer("node", lambda one: (one["spec"]["nodeName"],))
         self.budgets = informers.get(resources.POD_DISRUPTION_BUDGETS)
 
     def start(self) -> None:
         """Follow the informers from now on."""
         self._namespaces.add_handler(updated=self._namespace_updated)
         self._services.add_handler(self._bump, self._service_updated, self._bump)
-        for informer in (self.claims, self.volumes, self.classes):
+        for informer in self._storage:
             informer.add_handler(self._volume_changed, self._volume_updated, self._volume_changed)
 
     async def synced(self) -> None:
         await self.devices.start()
-        informers = (self._namespaces, self._services, *self._owners.values(), self.claims, self.volumes, self.classes)
+        informers = (self._namespaces, self._services, *self._owners.values(), *self._storage)
         for informer in (*informers, self.budgets):
             await informer.synced()
 
@@ -75,6 +80,19 @@ class Environment:
 
     def services(self, namespace: str) -> list[Obj]:
         return self._services.list(namespace)
+
+    @property
+    def _storage(self) -> tuple[Informer, ...]:
+        about = (self.csi_nodes, self.csi_drivers, self.capacities, self._attachments)
+        return (self.claims, self.volumes, self.classes, *about)
+
+    def attached_to(self, node: str) -> Iterator[tuple[str, str]]:
+        """Driver and handle of what is attached to a node, or about to be."""
+        for attachment in self._attachments.by_index("node", node):
+            name = (attachment["spec"].get("source") or {}).get("persistentVolumeName") or ""
+            source = (self.volumes.get("", name) or {"spec": {}})["spec"].get("csi")
+            if source:
+                yield source["driver"], source["volumeHandle"]
 
     def spreads(self, kind: str) -> bool:
         """Whether pods that a controller of this kind owns are spread by default."""

@@ -21,7 +21,7 @@ from navarch.client.base import PatchKind
 from navarch.scheduler.columns import BoolArray
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.framework import Change, Plugin, Refusal
-from navarch.scheduler.plugins.node_affinity import any_term_matches
+from navarch.scheduler.plugins.node_affinity import any_term_matches, term_matches
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
 
@@ -33,6 +33,7 @@ _POLL_S = 0.1
 
 _CONFLICT = "node(s) had volume node affinity conflict"
 _NONE_FITS = "node(s) didn't find available persistent volumes to bind"
+_NO_ROOM = "node(s) did not have enough free storage"
 _LOST = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 
 
@@ -89,18 +90,19 @@ class VolumeBinding(Plugin):
                 else:
                     yield _CONFLICT, reachable(volume, nodes)
             else:
-                yield _NONE_FITS, self._bindable(claim, nodes)
+                fits = self._fits_there(claim, nodes)
+                storage_class = environment.classes.get("", class_of(claim, environment))
+                if not _can_provision(storage_class):
+                    yield _NONE_FITS, fits
+                    continue
+                assert storage_class is not None
+                yield _NONE_FITS, fits | _allowed(storage_class, nodes)
+                yield _NO_ROOM, fits | _has_room(claim, storage_class, nodes)
 
     @staticmethod
-    def _bindable(claim: Obj, nodes: NodeTable) -> BoolArray:
+    def _fits_there(claim: Obj, nodes: NodeTable) -> BoolArray:
+        """Nodes that reach a volume which the claim could have."""
         environment = nodes.environment
-        storage_class = environment.classes.get("", class_of(claim, environment))
-        if _can_provision(storage_class):
-            assert storage_class is not None
-            topologies = storage_class.get("allowedTopologies")
-            if not topologies:
-                return np.ones(len(nodes), np.bool_)
-            return any_term_matches(map(_as_node_selector_term, topologies), nodes)
         good: BoolArray = np.zeros(len(nodes), np.bool_)
         for volume in fitting_volumes(claim, environment):
             good |= reachable(volume, nodes)
@@ -179,6 +181,42 @@ def _waits_for_consumer(claim: Obj, environment: Environment) -> bool:
 
 def _can_provision(storage_class: Obj | None) -> bool:
     return storage_class is not None and storage_class.get("provisioner") not in (None, "", _NO_PROVISIONER)
+
+
+def _allowed(storage_class: Obj, nodes: NodeTable) -> BoolArray:
+    """Nodes for which the class has volumes made."""
+    topologies = storage_class.get("allowedTopologies")
+    if not topologies:
+        return np.ones(len(nodes), np.bool_)
+    return any_term_matches(map(_as_node_selector_term, topologies), nodes)
+
+
+def _has_room(claim: Obj, storage_class: Obj, nodes: NodeTable) -> BoolArray:
+    """Nodes for which the driver says that it has room; of one that says nothing of that, all."""
+    environment = nodes.environment
+    about = environment.csi_drivers.get("", storage_class["provisioner"])
+    if about is None or not about["spec"].get("storageCapacity"):
+        return np.ones(len(nodes), np.bool_)
+    wanted = quantity.parse(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage", "0"))
+    good: BoolArray = np.zeros(len(nodes), np.bool_)
+    for told in environment.capacities.list():
+        if told["storageClassName"] != name_of(storage_class):
+            continue
+        room = told.get("maximumVolumeSize") or told.get("capacity")
+        where = told.get("nodeTopology")
+        if room is None or where is None or quantity.parse(room) < wanted:
+            continue
+        term = _as_term(where)
+        good |= term_matches(term, nodes)
+    return good
+
+
+def _as_term(selector: Obj) -> Obj:
+    """A label selector as a node selector term; an empty one selects every node."""
+    by_value = [
+        {"key": key, "operator": "In", "values": [value]} for key, value in (selector.get("matchLabels") or {}).items()
+    ]
+    return {"matchExpressions": [*by_value, *(selector.get("matchExpressions") or ())]}
 
 
 def fitting_volumes(claim: Obj, environment: Environment) -> list[Obj]:
