@@ -6,6 +6,7 @@ They know the cluster only through its API and the driver only through its socke
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from navarch.api import quantity
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, name_of
 from navarch.client.base import Client, PatchKind
+from navarch.client.config import load_kubeconfig
 from navarch.client.resources import (
     CSI_NODES,
     CSI_STORAGE_CAPACITIES,
@@ -25,6 +27,7 @@ from navarch.client.resources import (
 )
 from navarch.node.plugins.sockets import PluginChannel, PluginError
 from navarch.node.volumes.csi.proto import csi_pb2 as csi
+from tests.csi_driver import DirectoryDriver
 
 _LOOK_EVERY_S = 0.1
 _SERVICE = "/csi.v1.Controller/"
@@ -230,3 +233,19 @@ class Sidecars:
             subresource="status",
         )
         await self._client.patch(PERSISTENT_VOLUMES, name_of(volume), "", {"spec": {"capacity": {"storage": asked}}})
+
+
+async def _serve(kubeconfig: Path, kubelet: Path, store: Path, name: str) -> None:
+    client = Client(load_kubeconfig(kubeconfig))
+    driver = DirectoryDriver(store, kubelet, name=name)
+    try:
+        async with driver, Sidecars(client, name, driver.socket):
+            await asyncio.Event().wait()
+    finally:
+        driver.free_devices()
+        await client.close()
+
+
+if __name__ == "__main__":
+    # A driver with its sidecars as a process of its own: kubeconfig, the kubelet's folder, a place for volumes, a name.
+    asyncio.run(_serve(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]))
