@@ -234,7 +234,7 @@ def test_policy_local(net: PodNet) -> None:
 def test_external_and_load_balancer_addresses(net: PodNet) -> None:
     net.service(
         "outside", type="LoadBalancer", selector=WEB, ports=HTTP, externalIPs=["198.51.100.7"],
-        externalTrafficPolicy="Local",
+        externalTrafficPolicy="Local", loadBalancerClass="example.com/by-hand",
     )  # fmt: skip
     status = {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.8"}]}}}
     net.kubectl("patch", "service", "outside", "--subresource=status", "--type=merge", "-p", json.dumps(status))

@@ -12,11 +12,13 @@ from typing import Any
 import click
 
 from navarch.cli.options import (
+    check_proxy,
     data_dir_option,
     duration_s,
     name_option,
     output_option,
     pod_network_option,
+    proxy_options,
     read_agent_file,
 )
 from navarch.cli.steps import phases, say, step
@@ -60,6 +62,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="The kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
 )
+@proxy_options
 @name_option
 @data_dir_option
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready and leave it running.")
@@ -153,6 +156,8 @@ def _settle(stated: dict[str, Any]) -> ClusterConfig:
         kubelet_port=settings.free_port(10250, {other.kubelet_port for other in others}),
     )
     config = replace(config, **_node_settings(stated, config))
+    for warning in check_proxy(config):
+        say(f"--proxy-config: {warning}")
     with step(f"Getting to know {invitation.server}"):
         found = joining.discover(invitation)
         joining.refuse_namesake(invitation, found, config.node_name)
@@ -186,6 +191,9 @@ def _node_settings(stated: dict[str, Any], config: ClusterConfig) -> dict[str, A
         changes["pod_network"] = str(pod_network)
     if file := stated.get("kubelet_config"):
         changes["kubelet_config"] = str(Path(str(file)).absolute())
+    for name in ("proxy_mode", "proxy_config"):
+        if stated.get(name):
+            changes[name] = str(stated[name])
     if labels := stated.get("node_label"):
         changes["node_labels"] = labels_of(labels)
     if taints := stated.get("node_taint"):

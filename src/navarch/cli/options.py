@@ -42,6 +42,36 @@ def cluster_options(command: F) -> F:
     return name_option(data_dir_option(command))
 
 
+def proxy_options(command: F) -> F:
+    """`--proxy-mode` and `--proxy-config`."""
+    mode = click.option(
+        "--proxy-mode",
+        envvar="NAVARCH_PROXY_MODE",
+        type=click.Choice(["nftables", "iptables", "userspace"]),
+        help="How the real node proxies services.  [default: the first that the machine has]",
+    )
+    file = click.option(
+        "--proxy-config",
+        envvar="NAVARCH_PROXY_CONFIG",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+        help="The same and more, as a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1).",
+    )
+    return mode(file(command))
+
+
+def check_proxy(config: ClusterConfig) -> tuple[str, ...]:
+    """What the file for the proxy says in vain.  Raises ConfigError where it cannot be used."""
+    if not config.proxy_config:
+        return ()
+    from navarch.node.proxy.configuration import ProxyConfigError, read_settings
+
+    try:
+        return read_settings(Path(config.proxy_config), config.proxy_mode).warnings
+    except ProxyConfigError as error:
+        raise ConfigError(f"invalid --proxy-config: {error}") from None
+
+
 def load_cluster(name: str, data_dir: str | None) -> ClusterConfig:
     """The existing cluster that the options name.  Raises ConfigError."""
     folder = data_dir_of(check_name(name), data_dir)
@@ -62,11 +92,13 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
              "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
              "controllerManager", "kubeletConfig", "imageCredentialProviderConfig",
-             "imageCredentialProviderBinDir", "disable", "podNetwork"}  # fmt: skip
+             "imageCredentialProviderBinDir", "disable", "podNetwork",
+             "proxyMode", "proxyConfig"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "podNetwork": "pod_network", "serviceCIDR": "service_cidr", "bindAddress": "bind_address",
              "eventTTL": "event_ttl",
+             "proxyMode": "proxy_mode", "proxyConfig": "proxy_config",
              "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
              "controllerManager": "controller_manager",
              "imageCredentialProviderConfig": "image_credential_provider_config",
@@ -107,6 +139,7 @@ def _read_document(path: str, kind: str, known: set[str]) -> dict[str, Any]:
 
 _AGENT = {
     "server": "server", "token": "token", "caHash": "ca_hash", "nodeName": "node_name", "nodeIP": "node_ip",
+    "proxyMode": "proxy_mode", "proxyConfig": "proxy_config",
     "nodeLabels": "node_label", "nodeTaints": "node_taint", "name": "name", "dataDir": "data_dir", "wait": "wait",
     "podNetwork": "pod_network", "kubeletConfig": "kubelet_config",
 }  # fmt: skip

@@ -20,11 +20,13 @@ from click.core import ParameterSource
 
 from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.options import (
+    check_proxy,
     data_dir_option,
     duration_s,
     name_option,
     output_option,
     pod_network_option,
+    proxy_options,
     read_config_file,
 )
 from navarch.cli.steps import phases, say
@@ -44,6 +46,7 @@ from navarch.world import MACHINE
 _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
     *("static_pods", "kubeconfig", "seed", "pod_network"),
+    *("proxy_mode", "proxy_config"),
     *lifecycle.KUBELET_FILES,
 )
 _SUCCESSOR_S = 30.0
@@ -124,6 +127,7 @@ _PORT_ATTEMPTS = 4
     metavar="PART[,…]",
     help=f"Leave embedded parts out: {', '.join(EMBEDDED)}.",
 )
+@proxy_options
 @click.option(
     "--kubelet-config",
     envvar="NAVARCH_KUBELET_CONFIG",
@@ -216,6 +220,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
         _check_versions(config)
         check_kubelet(config)
+        for warning in check_proxy(config):
+            say(f"--proxy-config: {warning}")
         kubeconfig.check(config)
         if options["accept_loss"]:
             _accept_loss(config)

@@ -81,6 +81,9 @@ class ClusterConfig:
     static_pods: str = ""
     # Embedded parts that are left out, with commas between (`EMBEDDED`).
     disable: str = ""
+    # How the real node proxies services: a mode, and a file of Kubernetes' form.
+    proxy_mode: str = ""
+    proxy_config: str = ""
     # Files for the real node's kubelet: its configuration, what its credential providers are, and where.
     kubelet_config: str = ""
     image_credential_provider_config: str = ""

@@ -93,6 +93,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
     changeable = (
         *("nodes", "workers", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
         *("runtime_config", "apiserver_flags", "controller_flags", "disable", *KUBELET_FILES),
+        *("proxy_mode", "proxy_config"),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
@@ -108,6 +109,8 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             "apiserver_flags",
             "controller_flags",
             "disable",
+            "proxy_mode",
+            "proxy_config",
             *KUBELET_FILES,
         ):
             if key in kept and kept[key] != getattr(existing, key):

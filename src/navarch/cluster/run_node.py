@@ -29,6 +29,7 @@ from navarch.node.certificates import (
     serving_of_node,
     stopgap,
 )
+from navarch.node.proxy.configuration import read_settings
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         network_address=config.node_ip if config.on_pod_network and not elsewhere else "",
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,
+        proxy=read_settings(_path(config.proxy_config), config.proxy_mode),
         kubelet_config=_path(config.kubelet_config),
         credential_providers=_path(config.image_credential_provider_config),
         credential_provider_bin=_path(config.image_credential_provider_bin_dir),

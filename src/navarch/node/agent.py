@@ -33,6 +33,7 @@ from navarch.node.ending import end_pods
 from navarch.node.kubelet import Kubelet
 from navarch.node.names import HostNames
 from navarch.node.networking import NetworkingConfig, NodeNetworking
+from navarch.node.proxy.configuration import ProxySettings
 from navarch.node.resources import cgroups
 from navarch.node.runtime.cri import CRIRuntime
 from navarch.world import RealWorld, World
@@ -69,6 +70,7 @@ class AgentConfig:
     node_taints: tuple[Mapping[str, str], ...] = ()
     max_pods: int = 110
     kubernetes_version: str = DEFAULT_VERSION
+    proxy: ProxySettings = field(default_factory=ProxySettings)
     static_pod_path: Path | None = None
     static_pod_url: str = ""
     kubelet_config: Path | None = None
@@ -134,6 +136,7 @@ class AgentConfig:
             pod_network=self.pod_network,
             pod_cidr=self.pod_cidr,
             service_cidr=self.service_cidr,
+            proxy=self.proxy,
             cluster_dns=self.cluster_dns,
             cluster_domain=self.cluster_domain,
         )

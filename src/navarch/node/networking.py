@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.client.base import Client
@@ -18,6 +18,7 @@ from navarch.node import dns, host_ports, proxy
 from navarch.node.cni import gateway_of
 from navarch.node.names import HostNames
 from navarch.node.network import PodNetwork, Ranges, of_family
+from navarch.node.proxy.configuration import ProxySettings
 from navarch.node.proxy.nftables import NftError
 from navarch.node.routing import Mode, PodRoutes, RoutingConfig
 from navarch.node.routing.plan import family_of
@@ -39,6 +40,7 @@ class NetworkingConfig:
     cluster_domain: str = "cluster.local"
     resolv_conf: Path = Path("/etc/resolv.conf")
     proxy_health_port: int = 0
+    proxy: ProxySettings = field(default_factory=ProxySettings)
     address: str = ""
     node_ip: str = ""
     pod_network: str = Mode.AUTO
@@ -79,9 +81,10 @@ class NodeNetworking:
         proxying = proxy.ProxyConfig(
             cluster_name=config.cluster,
             node_name=config.node_name,
-            pod_cidr=of_family(_listed(config.pod_cidr), 4),
-            service_cidr=of_family(_listed(config.service_cidr), 4),
+            pod_cidr=config.pod_cidr,
+            service_cidr=config.service_cidr,
             health_port=config.proxy_health_port,
+            settings=config.proxy,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(proxy.run(self._proxy_client, proxying), name="proxy")

@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from navarch.node.names import HostNames
 from navarch.node.proxy.base import Proxier, ProxierConfig
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.iptables import IptablesProxier
+from navarch.node.proxy.modes import clean_all, clean_others, make, why_not
 from navarch.node.proxy.nftables import NftablesProxier
+from navarch.node.proxy.services import Place, endpoints_of, service_ports
 from navarch.node.proxy.userspace import UserspaceProxier
 from tests.node.proxy.netlab import NetLab
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
@@ -346,3 +349,21 @@ async def test_cleaning_up_leaves_nothing(world: Proxied, lab: NetLab) -> None:
             output = await asyncio.to_thread(subprocess.run, command.split(), capture_output=True, text=True)
             assert "10.43.0.100" not in output.stdout, command
             assert not re.search("KUBE|navarch", output.stdout), command
+
+
+async def test_a_change_of_mode_leaves_only_what_the_new_one_has_made(lab: NetLab) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8))
+    names = HostNames("switched", "here")
+    config = ProxierConfig(names.services_table, "10.42.0.0/16", "10.43.0.0/16")
+    present = [mode for mode in ("userspace", "iptables", "nftables") if not await why_not(mode)]
+    proxiers = {mode: make(mode, config) for mode in present}
+    services = {WEB: service_ports(service())}
+    endpoints = {WEB: endpoints_of([BOTH], Place("here"))}
+    for mode, proxier in proxiers.items():
+        await proxier.sync(services, endpoints)
+        await clean_others(mode, names)
+
+        assert {each for each, other in proxiers.items() if await other.intact()} == {mode}
+        assert (await asyncio.to_thread(lab.ask, "client", VIP, 80))[0] in "ab"
+    await clean_all(names)
+    assert not any([await each.intact() for each in proxiers.values()])

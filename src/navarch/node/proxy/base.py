@@ -64,13 +64,14 @@ class Endpoint:
 class ProxierConfig:
     """What every backend is told. `name` is nobody else's on this machine; `pod_cidr` and `service_cidr` are the whole
     cluster's, of the one IP family, and empty ones switch off what depends on them. Node ports answer at the addresses
-    within `node_port_addresses`, or at all of the node."""
+    within `node_port_addresses`, or at all of the node, those of loopback only with `localhost_node_ports`."""
 
     name: str
     pod_cidr: str = ""
     service_cidr: str = ""
     family: int = 4
     node_port_addresses: tuple[str, ...] = ()
+    localhost_node_ports: bool = True
     masquerade_all: bool = False
     masquerade_bit: int = 14
 
@@ -78,6 +79,10 @@ class ProxierConfig:
     def ip(self) -> str:
         """The family's word in rules: `ip` or `ip6`."""
         return "ip6" if self.family == 6 else "ip"
+
+    @property
+    def loopback(self) -> str:
+        return "::1/128" if self.family == 6 else "127.0.0.0/8"
 
     @property
     def mark(self) -> str:

@@ -82,11 +82,12 @@ def base_chains(names: Names, config: ProxierConfig) -> dict[Where, tuple[str, .
     mark, bits = config.mark, f"{config.mark}/{config.mark}"
     local = "-m addrtype --dst-type LOCAL"
     node_ports = [f"-d {range_} {local}" for range_ in config.node_port_addresses] or [local]
-    loopback = "::1/128" if config.family == 6 else "127.0.0.0/8"
+    loopback = config.loopback
+    not_here = () if config.localhost_node_ports else (f"-d {loopback} -j RETURN",)
     return {
         names("nat", "MARK-MASQ"): (f"-j MARK --or-mark {mark}",),
         names("nat", "NODEPORTS"): (),
-        names("nat", "SERVICES"): tuple(f"{where} -j {names.prefix}NODEPORTS" for where in node_ports),
+        names("nat", "SERVICES"): (*not_here, *(f"{where} -j {names.prefix}NODEPORTS" for where in node_ports)),
         names("nat", "POSTROUTING"): (
             f"-m mark ! --mark {bits} -j RETURN",
             f"-j MARK --xor-mark {mark}",

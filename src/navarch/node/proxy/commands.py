@@ -20,7 +20,8 @@ async def run_command(*command: str, script: str = "", limit_s: float = LIMIT_S)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            # A command that reads nothing may end before a pipe to it is there.
+            stdin=asyncio.subprocess.PIPE if script else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -28,7 +29,7 @@ async def run_command(*command: str, script: str = "", limit_s: float = LIMIT_S)
         raise CommandError(f"{command[0]}: {error.strerror}") from error
     try:
         async with asyncio.timeout(limit_s):
-            output, errors = await process.communicate(script.encode())
+            output, errors = await process.communicate(script.encode() if script else None)
     except TimeoutError:
         raise CommandError(f"{command[0]} did not end within {limit_s:g} s") from None
     except (OSError, RuntimeError) as error:

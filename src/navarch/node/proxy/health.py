@@ -24,6 +24,36 @@ Answer = tuple[int, Mapping[str, Any], Mapping[str, str]]
 async def serve_json(port: int, address: str, answer: Callable[[str], Answer]) -> asyncio.Server:
     """A server that answers GET requests with JSON, one per connection.  Raises OSError when the port is taken."""
 
+    def respond(path: str) -> bytes:
+        status, body, headers = answer(path)
+        return _response(status, "application/json", json.dumps(body), headers)
+
+    return await _serve(port, address, respond)
+
+
+async def serve_text(port: int, address: str, answer: Callable[[str], tuple[int, str]]) -> asyncio.Server:
+    """The same with plain text."""
+
+    def respond(path: str) -> bytes:
+        status, body = answer(path)
+        return _response(status, "text/plain; version=0.0.4; charset=utf-8", body, {})
+
+    return await _serve(port, address, respond)
+
+
+def _response(status: int, content_type: str, body: str, headers: Mapping[str, str]) -> bytes:
+    data = body.encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(data)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
+
+
+async def _serve(port: int, address: str, respond: Callable[[str], bytes]) -> asyncio.Server:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(5):
@@ -31,16 +61,7 @@ async def serve_json(port: int, address: str, answer: Callable[[str], Answer]) -
                 while (await reader.readline()).strip():
                     pass
                 path = request[1].decode(errors="replace") if len(request) > 1 else "/"
-                status, body, headers = answer(path.partition("?")[0])
-                data = json.dumps(body).encode()
-                lines = [
-                    f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-                    "Content-Type: application/json",
-                    f"Content-Length: {len(data)}",
-                    "Connection: close",
-                    *(f"{name}: {value}" for name, value in headers.items()),
-                ]
-                writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+                writer.write(respond(path.partition("?")[0]))
                 await writer.drain()
         except (TimeoutError, OSError, ValueError):
             pass

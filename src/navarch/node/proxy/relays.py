@@ -59,6 +59,7 @@ class Rule:
     ranges: tuple[Network, ...] = ()
     affinity_s: int = 0
     places: tuple[Network, ...] = ()
+    on_loopback: bool = True
 
 
 def targets_of(endpoints: Sequence[Endpoint]) -> tuple[Target, ...]:
@@ -78,6 +79,8 @@ class Picker:
         """Endpoints to try, in order; none where the client is not served at the address that it asked. `at_home`: it
         is on this node."""
         rule, address = self.rule, ip_address(client.partition("%")[0])
+        if not rule.on_loopback and ip_address(asked).is_loopback:
+            return []
         if rule.places and not any(ip_address(asked) in each for each in rule.places):
             return []
         if rule.ranges and not at_home and not any(address in each for each in rule.ranges):

@@ -251,6 +251,8 @@ def _way(table: ProxierConfig) -> dict[str, list[str]]:
     at_address, at_node = key_of(table, addressed=True), key_of(table, addressed=False)
     addresses = ", ".join(table.node_port_addresses)
     for_node = f"{table.ip} daddr {{ {addresses} }} fib daddr type local" if addresses else "fib daddr type local"
+    if not table.localhost_node_ports:
+        for_node = f"{table.ip} daddr != {table.loopback} {for_node}"
     chains = {
         "services": [f"{at_address} vmap @service-ips", f"{for_node} {at_node} vmap @service-nodeports"],
         "no-endpoints": [
@@ -280,7 +282,6 @@ def _refusals(table: ProxierConfig) -> dict[str, list[str]]:
 
 def _hooks(table: ProxierConfig) -> list[tuple[str, str, str, str, list[str]]]:
     ip, mark = table.ip, table.mark
-    loopback = "::1" if table.family == 6 else "127.0.0.0/8"
     refusing = ["ct state new jump no-endpoints", "ct state new jump cluster-ips-check"]
     masquerading = [
         f"ct status dnat {ip} saddr . {ip} daddr @hairpins masquerade fully-random",
@@ -289,7 +290,7 @@ def _hooks(table: ProxierConfig) -> list[tuple[str, str, str, str, list[str]]]:
     return [
         # Loopback addresses become reachable from outside with route_localnet, which node ports on localhost need.
         # After conntrack (-200), so that there is a state to ask for, and before destinations are rewritten (-100).
-        ("guard", "filter", "prerouting", "-150", [f'iifname != "lo" {ip} daddr {loopback} ct state new drop']),
+        ("guard", "filter", "prerouting", "-150", [f'iifname != "lo" {ip} daddr {table.loopback} ct state new drop']),
         (
             "firewall",
             "filter",

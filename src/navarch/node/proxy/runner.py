@@ -1,16 +1,16 @@
 """The proxy as it runs on a node: informers mark services as changed, one loop brings the rules in line with them.
 
 The first change after a pause is written at once; those that come while it is written, or right after, go into the
-next script together. Invariant: between a change in an informer and its rules lies at most one script that is being
-written and `min_interval_s`.
+next transaction together. Invariant: between a change in an informer and its rules lies at most one transaction that is
+being written and `min_interval_s`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from navarch.api.meta import Key, Obj, key_of, labels_of
@@ -20,53 +20,81 @@ from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES, SERVICES
 from navarch.client.supervision import Failures
 from navarch.node.names import HostNames
-from navarch.node.proxy.base import Endpoint, PortName, Proxier, ProxierConfig, ServicePort
-from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
+from navarch.node.proxy import modes
+from navarch.node.proxy.base import ProxierConfig
+from navarch.node.proxy.configuration import ProxySettings, ranges_of
+from navarch.node.proxy.family import Family
 from navarch.node.proxy.health import Health, ServiceHealth, serve_json
-from navarch.node.proxy.nftables import NftablesProxier
-from navarch.node.proxy.services import HEADLESS, PROXY_NAME, Place, choose, endpoints_of, service_of, service_ports
-from navarch.world import Clock, SystemClock
+from navarch.node.proxy.metrics import Metrics, serve_metrics
+from navarch.node.proxy.services import HEADLESS, PROXY_NAME, service_of
+from navarch.node.proxy.tuning import tune
+from navarch.world import MACHINE, Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
 _ZONE: Final = "topology.kubernetes.io/zone"
-_UDP: Final = 17
-_VERIFY_S: Final = 60.0
+_SHORTEST_INTERVAL_S: Final = 0.02
+_NODE_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """What a node's proxy is told. `pod_cidr` and `service_cidr` are those of the whole cluster; with `health_port` 0
-    no `/healthz` is served."""
+    """What a node's proxy is told. `pod_cidr` and `service_cidr` are those of the whole cluster, one of each IP family
+    with a comma between; with `health_port` 0 no `/healthz` is served, unless the settings say so."""
 
     cluster_name: str
     node_name: str
     pod_cidr: str = "10.42.0.0/16"
     service_cidr: str = "10.43.0.0/16"
-    family: int = 4
     health_port: int = 0
     health_address: str = "127.0.0.1"
-    min_interval_s: float = 0.02
+    settings: ProxySettings = field(default_factory=ProxySettings)
 
     @property
-    def table(self) -> ProxierConfig:
-        names = HostNames(self.cluster_name, self.node_name)
-        return ProxierConfig(names.services_table, self.pod_cidr, self.service_cidr, self.family)
+    def names(self) -> HostNames:
+        return HostNames(self.cluster_name, self.node_name)
+
+    def proxiers(self, primary: Sequence[str] = ()) -> list[ProxierConfig]:
+        """One for each IP family that services have; `primary` are the node's own addresses, where node ports are to be
+        at these alone."""
+        settings, found = self.settings, []
+        at = [f"{address}/{128 if ':' in address else 32}" for address in primary] or settings.node_port_addresses
+        for family in (4, 6):
+            services = ranges_of(self.service_cidr.split(","), family)
+            if not services:
+                continue
+            addresses = ranges_of(at, family)
+            if at and not addresses:
+                # None of this family's is among them.
+                addresses = ("::/128",) if family == 6 else ("0.0.0.0/32",)
+            pods = ranges_of((settings.pod_cidr or self.pod_cidr).split(","), family)
+            found.append(
+                ProxierConfig(
+                    self.names.services_table,
+                    pods[0] if pods else "",
+                    services[0],
+                    family,
+                    addresses,
+                    settings.localhost_node_ports,
+                    settings.masquerade_all,
+                    settings.masquerade_bit,
+                )
+            )
+        return found
 
 
 class ServiceProxy:
-    """Maps of services and endpoints kept by informers, and the loop that hands them to a `Proxier`."""
+    """Informers and maps of services and endpoints, and the loop that hands them to the proxier of each family."""
 
     def __init__(
-        self, client: Client, config: ProxyConfig, proxier: Proxier | None = None, clock: Clock | None = None
+        self, client: Client, config: ProxyConfig, families: Sequence[Family], clock: Clock | None = None
     ) -> None:
         self.config = config
-        self.proxier = proxier or NftablesProxier(config.table)
         self.health = Health(clock or SystemClock())
-        self._place = Place(config.node_name, family=config.family)
+        self.metrics = Metrics()
+        self._families = families
         self._service_health = ServiceHealth(self.health)
-        self._services: dict[Key, tuple[ServicePort, ...]] = {}
-        self._endpoints: dict[Key, dict[PortName, tuple[Endpoint, ...]]] = {}
+        self._health_ports: dict[Key, tuple[int, int]] = {}
         self._dirty: set[Key] = set()
         self._everything = True
         self._failures = Failures()
@@ -74,9 +102,9 @@ class ServiceProxy:
             "service rules",
             self._write,
             self._failures,
-            calm_s=config.min_interval_s,
+            calm_s=max(config.settings.min_interval_s, _SHORTEST_INTERVAL_S),
             check=self._look,
-            check_every_s=_VERIFY_S,
+            check_every_s=config.settings.verify_s,
         )
         self._written = asyncio.Event()
         self._service_informer = Informer(client, SERVICES, labels=f"!{PROXY_NAME}", transform=_slim)
@@ -132,88 +160,65 @@ class ServiceProxy:
 
     def _node_changed(self, node: Obj) -> None:
         zone = labels_of(node).get(_ZONE, "")
-        if zone != self._place.zone:
-            self._place = Place(self.config.node_name, zone, self.config.family)
+        moved = [family.move(zone) for family in self._families]
+        if any(moved):
             self._everything = True
             self._applier.changed()
 
     # The loop.
 
     async def _look(self) -> None:
-        """Now and then: is the table still there?"""
-        if isinstance(self.proxier, NftablesProxier) and not await self.proxier.intact():
-            log.warning("the table %s is gone, writing it anew", self.proxier.table.name)
-            self._everything = True
-            self._applier.changed()
+        """Now and then: is what was written still there?"""
+        for family in self._families:
+            if not await family.proxier.intact():
+                log.warning("service rules (IPv%d) are not what was written, writing them anew", family.number)
+                self._everything = True
+                self._applier.changed()
 
     async def _write(self) -> None:
+        began_s = MACHINE.monotonic()
         try:
             await self._sync()
         except BaseException:
             # What of it is in the kernel now is not known.
             self._everything = True
             raise
+        self.metrics.synced(MACHINE.monotonic() - began_s)
 
     async def _sync(self) -> None:
         everything, self._everything = self._everything, False
         changed, self._dirty = self._dirty, set()
         if everything:
-            self._services.clear()
-            self._endpoints.clear()
-            changed = {key_of(obj) for obj in self._service_informer.list()}
+            for family in self._families:
+                family.clear()
+            changed |= {key_of(obj) for obj in self._service_informer.list()}
+            self._health_ports.clear()
         elif not changed:
             return
-        # A frontend that goes away has no right endpoints from now on, whatever its old flows say.
-        stale = self._udp_frontends(changed)
-        stale.by_address = {peer: set() for peer in stale.by_address}
-        for key in sorted(changed):
-            self._refresh(key)
-        await self.proxier.sync(self._services, self._endpoints, None if everything else changed)
+        ordered = sorted(changed)
+        before = [family.udp_frontends(ordered) for family in self._families]
+        for key in ordered:
+            service = self._service_informer.get(*key)
+            slices = self._slice_informer.by_index("service", str(key)) if service is not None else ()
+            for family in self._families:
+                family.refresh(key, service, slices)
+        for family in self._families:
+            await family.write(None if everything else changed)
         self.health.updated()
         self._written.set()
-        now = self._udp_frontends(changed)
-        udp = Frontends({**stale.by_address, **now.by_address}, now.by_node_port)
-        if udp.by_address:
-            await asyncio.to_thread(forget_stale, {_UDP: udp}, self.config.family)
-        await self._sync_service_health()
+        for family, frontends in zip(self._families, before, strict=True):
+            await family.forget_flows(frontends, ordered)
+        await self._sync_service_health(ordered)
 
-    def _refresh(self, key: Key) -> None:
-        service = self._service_informer.get(*key)
-        ports = service_ports(service, self.config.family) if service is not None else ()
-        if not ports:
-            self._services.pop(key, None)
-            self._endpoints.pop(key, None)
-            return
-        self._services[key] = ports
-        self._endpoints[key] = endpoints_of(self._slice_informer.by_index("service", str(key)), self._place)
-
-    def _udp_frontends(self, keys: Iterable[Key]) -> Frontends:
-        result = Frontends()
+    async def _sync_service_health(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            for port in self._services.get(key, ()):
-                if port.protocol != "udp":
-                    continue
-                choice = choose(self._endpoints[key].get(port.port_name, ()))
-                right = {(pack_address(each.address), each.port) for each in (*choice.cluster, *choice.local)}
-                for address in (*port.cluster_ips, *port.outside_ips):
-                    result.by_address[pack_address(address), port.port] = right
-                if port.node_port:
-                    result.by_node_port[port.node_port] = right
-        return result
-
-    async def _sync_service_health(self) -> None:
-        ports = {each[0].health_check_node_port: key for key, each in self._services.items()}
-        ports.pop(0, None)
-        local: dict[Key, int] = {}
-        for key in ports.values():
-            ready = {
-                endpoint.address
-                for endpoints in self._endpoints[key].values()
-                for endpoint in endpoints
-                if endpoint.local and endpoint.ready
-            }
-            local[key] = len(ready)
-        await self._service_health.sync(ports, local)
+            port, ready = max(family.health_check(key) for family in self._families)
+            if port:
+                self._health_ports[key] = port, ready
+            else:
+                self._health_ports.pop(key, None)
+        ports = {port: key for key, (port, _) in self._health_ports.items()}
+        await self._service_health.sync(ports, {key: ready for key, (_, ready) in self._health_ports.items()})
 
 
 def _service_index(obj: Obj) -> Iterable[str]:
@@ -233,10 +238,41 @@ def _slim_node(obj: Obj) -> Obj:
 
 async def run(client: Client, config: ProxyConfig) -> None:
     """Proxy services on this node until cancelled."""
-    await ServiceProxy(client, config).run()
+    settings = config.settings
+    for warning in settings.warnings:
+        log.warning("proxy configuration: %s", warning)
+    mode = await modes.choose_mode(settings.mode)
+    log.info("services are proxied with %s", mode)
+    tune(settings.conntrack)
+    primary = await _node_addresses(client, config.node_name) if settings.primary_only else ()
+    families = [Family(each.family, modes.make(mode, each), config.node_name) for each in config.proxiers(primary)]
+    if settings.health_port:
+        config = replace(config, health_port=settings.health_port, health_address=settings.health_address)
+    proxy = ServiceProxy(client, config, families)
+    server = None
+    try:
+        if settings.metrics_port:
+            server = await serve_metrics(settings.metrics_address, settings.metrics_port, proxy.metrics, mode)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(proxy.run(), name="service proxy")
+            # Not before, so that there is no moment without any rules.
+            await proxy.written()
+            await modes.clean_others(mode, config.names)
+    finally:
+        if server is not None:
+            server.close()
+
+
+async def _node_addresses(client: Client, name: str) -> list[str]:
+    """The addresses by which the cluster knows the node, once it has some."""
+    while True:
+        node = await client.find(NODES, name, "")
+        addresses = ((node or {}).get("status") or {}).get("addresses") or ()
+        if found := [each["address"] for each in addresses if each.get("type") == "InternalIP"]:
+            return found
+        await asyncio.sleep(_NODE_LOOK_S)
 
 
 async def cleanup(names: HostNames) -> None:
-    """Remove the rules of a node, of both IP families."""
-    for family in (4, 6):
-        await NftablesProxier(ProxierConfig(names.services_table, family=family)).cleanup()
+    """Remove the rules of a node, of every mode and both IP families."""
+    await modes.clean_all(names)

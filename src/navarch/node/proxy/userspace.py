@@ -178,7 +178,14 @@ class UserspaceProxier:
             rule = Rule(cluster, outside, self._pods, barred, affinity_s)
             found[Frontend(address, protocol, port.port)] = rule if cluster or outside else None
         if port.node_port:
-            rule = Rule(cluster, outside, self._pods, affinity_s=affinity_s, places=self._places)
+            rule = Rule(
+                cluster,
+                outside,
+                self._pods,
+                affinity_s=affinity_s,
+                places=self._places,
+                on_loopback=self.config.localhost_node_ports,
+            )
             found[Frontend("", protocol, port.node_port)] = rule if cluster or outside else None
         return found
 
