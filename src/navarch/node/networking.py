@@ -102,8 +102,8 @@ class NodeNetworking:
                 address=gateway_of(of_family(self._own, 4) or self._own[0]),
                 cluster_ip=config.cluster_dns,
                 domain=config.cluster_domain,
-                pod_cidr=of_family(_listed(config.pod_cidr), 4),
-                service_cidr=of_family(_listed(config.service_cidr), 4),
+                pod_cidr=config.pod_cidr,
+                service_cidr=config.service_cidr,
                 resolv_conf=config.resolv_conf,
                 keep=config.state_dir / "dns-sockets.json",
             )

@@ -13,6 +13,7 @@ import dns.rcode
 import dns.rdatatype
 import pytest
 
+from navarch.api.meta import Key
 from navarch.node.dns.server import DnsServer
 from navarch.node.dns.upstream import Upstream, UpstreamConfig, parse_servers
 from tests.growth import cpu_s
@@ -110,7 +111,7 @@ async def test_a_change_is_seen_at_once(served: Served) -> None:
     changed["metadata"]["resourceVersion"] = "2"
 
     served.names.put(changed)
-    served.server.changed()
+    served.server.changed(Key("default", "web"))
 
     assert addresses(await served.udp(name)) == ["10.43.0.101"]
 

@@ -110,6 +110,17 @@ class ClusterRecords:
             return self._reverse(name, kind)
         return Answer(Outcome.FORWARD)
 
+    def owners(self, name: str, answer: Answer) -> list[Key] | None:
+        """The services on which an answer depends, whether or not they are there; None where it may be any."""
+        names = [name.lower(), *(str(record.data) for record in answer.records if record.type == "CNAME")]
+        keys = []
+        for each in names:
+            labels = each[: -len(self._suffix)].split(".") if each.endswith(self._suffix) else []
+            if len(labels) < 3 or labels[-1] != "svc":
+                return None
+            keys.append(Key(labels[-2], labels[-3]))
+        return keys
+
     def soa(self, serial: int) -> tuple[str, str]:
         """The zone and the text of its SOA record."""
         d = self.domain

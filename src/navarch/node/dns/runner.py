@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Key, Obj, key_of
 from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, SERVICES
@@ -67,7 +67,7 @@ class ClusterDns:
             self._slices,
             domain=config.domain,
             dns_ip=config.cluster_ip,
-            ranges=[text for text in (config.pod_cidr, config.service_cidr) if text],
+            ranges=[text for text in f"{config.pod_cidr},{config.service_cidr}".split(",") if text],
         )
         own = frozenset({config.address, config.cluster_ip})
         self.server = DnsServer(records, Upstream(UpstreamConfig(config.resolv_conf, own=own)))
@@ -78,12 +78,11 @@ class ClusterDns:
 
     async def run(self) -> None:
         """Serve until cancelled; nothing is answered before the first lists are there."""
-        for informer in (self._services, self._slices):
-            informer.add_handler(
-                lambda _: self.server.changed(),
-                lambda _old, _new: self.server.changed(),
-                lambda _: self.server.changed(),
-            )
+        changed = self.server.changed
+        self._services.add_handler(
+            lambda obj: changed(key_of(obj)), lambda _, obj: changed(key_of(obj)), lambda obj: changed(key_of(obj))
+        )
+        self._slices.add_handler(self._slice_changed, self._slice_replaced, self._slice_changed)
         metrics: asyncio.Server | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -105,6 +104,14 @@ class ClusterDns:
             await self.server.stop()
             if self._keeper is not None:
                 self._keeper.release()
+
+    def _slice_changed(self, obj: Obj) -> None:
+        for name in slices_by_service(obj):
+            self.server.changed(Key(*name.split("/", 1)))
+
+    def _slice_replaced(self, old: Obj, new: Obj) -> None:
+        self._slice_changed(old)
+        self._slice_changed(new)
 
     async def started(self) -> None:
         await self._started.wait()

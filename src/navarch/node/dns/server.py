@@ -1,31 +1,32 @@
 """The DNS server: UDP and TCP on one port, answers from `records`, the rest from upstream.
 
-Answers are kept in wire form under the bytes of their query. What the cluster answered is good until anything in the
-cluster's names changes, what upstream answered until its time to live is over; most queries thus cost a dictionary
-lookup. Invariant: nothing here waits for an upstream but the task of the query that needs it.
+Most queries cost a look into `cache` and two calls of the kernel: datagrams are read in bursts from the socket itself,
+which is cheaper than a transport. Invariant: nothing here waits for an upstream but the task of a query that needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import dns.rcode
 
+from navarch.api.meta import Key
 from navarch.node.dns import wire
+from navarch.node.dns.cache import ANY, AnswerCache
 from navarch.node.dns.records import ClusterRecords, Outcome
 from navarch.node.dns.sockets import Pair, bind
 from navarch.node.dns.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_CACHE_SIZE: Final = 2048
+_DATAGRAM: Final = 4096
+_BURST: Final = 128
 _UPSTREAM_CACHE_S: Final = 30.0
 _MAX_FORWARDED: Final = 1000
 _TCP_IDLE_S: Final = 10.0
@@ -49,17 +50,18 @@ class DnsServer:
         self._records = records
         self._upstream = upstream
         self._serial = 1
-        self._cluster_cache: OrderedDict[bytes, bytes] = OrderedDict()
-        self._upstream_cache: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        # Apart, so that names of the world outside never push out the cluster's.
+        self._cluster_cache = AnswerCache()
+        self._upstream_cache = AnswerCache()
         self._forwarding: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._transport: asyncio.DatagramTransport | None = None
+        self._datagrams: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
-    def changed(self) -> None:
-        """The cluster's names may mean something else now."""
+    def changed(self, service: Key) -> None:
+        """The names of a service may mean something else now."""
         self._serial += 1
-        self._cluster_cache.clear()
+        self._cluster_cache.changed(service)
 
     async def start(self, address: str, port: int) -> int:
         """Listen on both protocols; the port that was bound (`port` 0 picks one).  Raises OSError."""
@@ -68,15 +70,16 @@ class DnsServer:
     async def serve(self, pair: Pair) -> int:
         """Listen on sockets that are there already; their port."""
         stream, datagrams = pair
-        loop = asyncio.get_running_loop()
         self._server = await asyncio.start_server(self._converse, sock=stream)
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=datagrams)
-        self._transport = transport
+        self._datagrams = datagrams
+        asyncio.get_running_loop().add_reader(datagrams.fileno(), self._receive, datagrams)
         return int(stream.getsockname()[1])
 
     async def stop(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        if self._datagrams is not None:
+            asyncio.get_running_loop().remove_reader(self._datagrams.fileno())
+            self._datagrams.close()
+            self._datagrams = None
         if self._server is not None:
             self._server.close()
         tasks = [*self._forwarding, *self._connections]
@@ -90,13 +93,9 @@ class DnsServer:
         """The response where it takes no waiting; None where upstream has to be asked."""
         self.statistics.requests += 1
         key = data[2:] + (b"t" if stream else b"u")
-        known = self._cluster_cache.get(key)
-        if known is None and key in self._upstream_cache:
-            expires_s, response = self._upstream_cache[key]
-            if expires_s > asyncio.get_running_loop().time():
-                known = response
-            else:
-                del self._upstream_cache[key]
+        known = self._cluster_cache.get(key, 0.0)
+        if known is None:
+            known = self._upstream_cache.get(key, asyncio.get_running_loop().time())
         if known is not None:
             self.statistics.cached += 1
             return data[:2] + known
@@ -110,7 +109,8 @@ class DnsServer:
             return None
         message = wire.answer_of(query, answer, self._records.soa(self._serial))
         response = wire.encode(message, query, stream=stream)
-        _keep(self._cluster_cache, key, response[2:])
+        owners = self._records.owners(name, answer)
+        self._cluster_cache.put(key, response[2:], services=(ANY,) if owners is None else owners)
         return response
 
     async def answer(self, data: bytes, *, stream: bool) -> bytes:
@@ -137,23 +137,46 @@ class DnsServer:
         lifetime_s = wire.lifetime_s(response, _UPSTREAM_CACHE_S)
         if lifetime_s > 0:
             expires_s = asyncio.get_running_loop().time() + lifetime_s
-            _keep(self._upstream_cache, data[2:] + (b"t" if stream else b"u"), (expires_s, response[2:]))
+            key = data[2:] + (b"t" if stream else b"u")
+            self._upstream_cache.put(key, response[2:], expires_s=expires_s)
         return response
 
     # Protocols.
 
-    def datagram(self, data: bytes, reply: Callable[[bytes], None]) -> None:
-        """Answer one datagram now or in a task."""
-        response = self.answer_now(data, stream=False)
-        if response is not None:
-            if response:
-                reply(response)
-        elif len(self._forwarding) < _MAX_FORWARDED:
-            task = asyncio.ensure_future(self._reply_later(data, reply))
-            self._forwarding.add(task)
-            task.add_done_callback(self._forwarding.discard)
-        else:
+    def _receive(self, datagrams: socket.socket) -> None:
+        """Answer what has come; after a burst others get their turn."""
+        for _ in range(_BURST):
+            try:
+                data, peer = datagrams.recvfrom(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # An earlier answer found nobody.
+                log.debug("datagrams: %s", error)
+                continue
+            try:
+                response = self.answer_now(data, stream=False)
+                if response:
+                    datagrams.sendto(response, peer)
+                elif response is None:
+                    self._answer_later(data, lambda answer, peer=peer: self._send(answer, peer))  # type: ignore[misc]
+            except OSError as error:
+                log.debug("no answer to %s: %s", peer[0], error)
+            except Exception:
+                log.exception("query from %s failed", peer[0])
+
+    def _send(self, response: bytes, peer: tuple[str, int]) -> None:
+        if self._datagrams is not None:
+            with contextlib.suppress(OSError):
+                self._datagrams.sendto(response, peer)
+
+    def _answer_later(self, data: bytes, reply: Callable[[bytes], None]) -> None:
+        if len(self._forwarding) >= _MAX_FORWARDED:
             reply(wire.bare(data, dns.rcode.SERVFAIL))
+            return
+        task = asyncio.ensure_future(self._reply_later(data, reply))
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
 
     async def _reply_later(self, data: bytes, reply: Callable[[bytes], None]) -> None:
         try:
@@ -181,29 +204,3 @@ class DnsServer:
         finally:
             self._connections.discard(task)
             writer.close()
-
-
-def _keep(cache: OrderedDict[bytes, T], key: bytes, value: T) -> None:
-    cache[key] = value
-    if len(cache) > _CACHE_SIZE:
-        cache.popitem(last=False)
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, server: DnsServer) -> None:
-        self._server = server
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not of asyncio's classes.
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        try:
-            self._server.datagram(data, lambda response: self._send(response, addr))
-        except Exception:
-            log.exception("query from %s failed", addr[0])
-
-    def _send(self, response: bytes, addr: tuple[str, int]) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(response, addr)
