@@ -129,6 +129,20 @@ async def test_the_node_says_what_its_runtime_can_do(node: Node) -> None:
     assert status()["features"] == {"supplementalGroupsPolicy": True}
 
 
+async def test_what_the_runtime_was_asked_for_is_counted(node: Node) -> None:
+    await node.pod("counted", {"name": "one"})
+    await node.simulated.running("counted")
+
+    told = dict(line.rsplit(" ", 1) for line in node.simulated.runtime.operations.exposition() if line[0] != "#")
+
+    name, sandbox = "kubelet_runtime_operations", '{operation_type="run_podsandbox"}'
+    assert told[f"{name}_total{sandbox}"] == "1"
+    assert told[f"{name}_duration_seconds_count{sandbox}"] == "1"
+    assert told[f'{name}_duration_seconds_bucket{{operation_type="run_podsandbox",le="+Inf"}}'] == "1"
+    assert 0 < float(told[f"{name}_duration_seconds_sum{sandbox}"]) < 60
+    assert f"{name}_errors_total{sandbox}" not in told
+
+
 async def test_mounts_are_read_only_all_the_way_down_where_the_runtime_can(node: Node) -> None:
     mount = {"name": "v", "mountPath": "/v", "readOnly": True, "recursiveReadOnly": "IfPossible"}
     volume = {"name": "v", "emptyDir": {}}

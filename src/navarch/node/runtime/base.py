@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
+from navarch.node.runtime.operations import Operations
+
 # Labels and annotations by which a runtime's things are known to belong to a pod, as Kubernetes' kubelet sets them.
 POD_NAME: Final = "io.kubernetes.pod.name"
 POD_NAMESPACE: Final = "io.kubernetes.pod.namespace"
@@ -375,7 +377,10 @@ class Streams(NamedTuple):
 
 class Runtime(Protocol):
     """The container runtime, as the kubelet needs it. The `…_url` calls answer where the runtime's streaming server
-    (SPDY/3.1) waits for the connection."""
+    (SPDY/3.1) waits for the connection. `operations` counts what was asked."""
+
+    @property
+    def operations(self) -> Operations: ...
 
     async def version(self) -> str: ...
     async def conditions(self) -> Sequence[Condition]: ...

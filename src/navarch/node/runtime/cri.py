@@ -41,6 +41,7 @@ from navarch.node.runtime.base import (
     Streams,
     TimedOut,
 )
+from navarch.node.runtime.operations import Operations
 from navarch.node.runtime.proto import cri_pb2 as cri
 from navarch.node.runtime.proto import events_pb2 as events
 
@@ -83,6 +84,7 @@ class CRIRuntime:
         ]
         self._channel = grpc.aio.insecure_channel(f"unix://{socket}", options=options)
         self._methods: dict[str, Any] = {}
+        self.operations = Operations()
 
     async def _call(self, service: str, method: str, request: Any, *, timeout_s: float = _CALL_TIMEOUT_S) -> Any:
         call = self._methods.get(method)
@@ -94,10 +96,16 @@ class CRIRuntime:
                 response_deserializer=response.FromString,
             )
             self._methods[method] = call
+        loop = asyncio.get_running_loop()
+        began_s, failed = loop.time(), True
         try:
-            return await call(request, timeout=timeout_s)
+            answer = await call(request, timeout=timeout_s)
+            failed = False
+            return answer
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
+        finally:
+            self.operations.note(method, loop.time() - began_s, failed=failed)
 
     async def version(self) -> str:
         """The runtime's own version."""

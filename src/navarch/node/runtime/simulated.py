@@ -35,6 +35,7 @@ from navarch.node.runtime.base import (
     State,
     Streams,
 )
+from navarch.node.runtime.operations import Operations
 from navarch.world import Clock
 
 _TERMINATED: Final = 143
@@ -81,6 +82,7 @@ class SimulatedRuntime:
         self._boxes: dict[str, _Box] = {}
         self._containers: dict[str, _Made] = {}
         self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
+        self.operations = Operations()
 
     # Sandboxes.
 

@@ -201,6 +201,7 @@ class Statistics:
             "# HELP kubelet_node_name The node's name. The count is always 1.",
             "# TYPE kubelet_node_name gauge",
             f'kubelet_node_name{{node="{self._parts.config.node_name}"}} 1',
+            *self._parts.runtime.operations.exposition(),
             "# HELP kubelet_caught_errors_total Errors that nobody foresaw, by kind; what failed was tried again.",
             "# TYPE kubelet_caught_errors_total counter",
             *(f'kubelet_caught_errors_total{{kind="{k}"}} {v}' for k, v in sorted(self._parts.failures.counts.items())),
