@@ -31,7 +31,8 @@ class Pods:
         now = time.perf_counter()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            if not line.strip():
+            # Between the events are the lengths of the pieces that they come in.
+            if not line.startswith(b"{"):
                 continue
             pod = json.loads(line)["object"]
             name, status = pod["metadata"]["name"], pod.get("status") or {}
@@ -61,7 +62,7 @@ async def start(target: Target, connection: Connection, node: str, image: str, c
     async with Namespace(target, wait_until_gone=True) as namespace:
         path = f"/api/v1/namespaces/{namespace.name}/pods"
         watcher = await Connection.open(target)
-        watcher.follow(target.request("GET", f"{path}?watch=true"), pods.feed)
+        following = watcher.follow(target.request("GET", f"{path}?watch=true"), pods.feed)
         before = await runtime_s(target, connection, node)
         creators = [await Connection.open(target) for _ in range(min(count, 16))]
         queue = iter(range(count))
@@ -77,6 +78,7 @@ async def start(target: Target, connection: Connection, node: str, image: str, c
         while len(pods.ready) < count:
             await asyncio.sleep(0.01)
         after = await runtime_s(target, connection, node)
+        following.cancel()
         for each in (watcher, *creators):
             each.close()
         elapsed_s = max(pods.ready.values()) - min(created.values())

@@ -203,7 +203,9 @@ GRPC: dict[str, Any] = {
 HOST: dict[str, Any] = {"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}
 # As many failures as a server needs to come up.
 PATIENT: dict[str, Any] = {"periodSeconds": 1, "failureThreshold": 5}
-BATCH.pod("live-exec", FOREVER, container={"livenessProbe": {"exec": {"command": ["true"]}, **FAST}})
+BATCH.pod(
+    "live-exec", FOREVER, container={"livenessProbe": {"exec": {"command": ["true"]}, "timeoutSeconds": 20, **PATIENT}}
+)
 BATCH.pod(
     "live-http", SERVE + FOREVER, container={"livenessProbe": {"httpGet": {"path": "/", "port": 8080}, **PATIENT}}
 )
