@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cli.options import read_config_file
+from navarch.cli.options import read_agent_file, read_config_file
 from navarch.node.configuration.reading import checked
 from navarch.testing.embedded import EmbeddedCluster
 from tests.docs.blocks import ROOT, Block, blocks_of, documents
@@ -90,7 +90,11 @@ async def _call(function: Any) -> None:
 @pytest.mark.parametrize("block", [block for block in _ALL if block.language == "yaml"], ids=_named)
 def test_yaml_is_a_cluster_file_or_is_applied_by_the_text(block: Block, tmp_path: Path) -> None:
     documents = list(yaml.safe_load_all(block.text))
-    if documents[0].get("apiVersion") == "navarch.dev/v1":
+    if documents[0].get("kind") == "Agent":
+        file = tmp_path / "agent.yaml"
+        file.write_text(block.text)
+        assert read_agent_file(str(file))
+    elif documents[0].get("apiVersion") == "navarch.dev/v1":
         file = tmp_path / "cluster.yaml"
         file.write_text(block.text)
         assert read_config_file(str(file))

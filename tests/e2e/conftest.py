@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from navarch.cli.kubectl import find_kubectl
+from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig
 from navarch.node.containerd import why_unavailable
+from navarch.node.names import HostNames, bridge_of
 
 BUSYBOX = "localhost/busybox:1"
 NAVARCH = [sys.executable, "-m", "navarch.cli.main"]
@@ -163,7 +165,21 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     name = f"three-{os.getpid()}"
     for cluster in _running(name, home, "--config", str(settings)):
         cluster.navarch("image", "load", "--name", name, str(archive))
+        nodes = [HostNames(name, node) for node in (cluster.config.node_name, *workers.names(cluster.config))]
+        assert left_of(nodes)
         yield cluster
+    assert left_of(nodes) == []
+
+
+def left_of(nodes: list[HostNames]) -> list[str]:
+    """What of a cluster's nodes is on this machine: links, network namespaces, tables, cgroups."""
+    wholes = [node.whole for node in nodes]
+    links = {bridge_of(nodes[0].cluster), *(link for node in nodes for link in (node.bridge, node.uplink))}
+    found = [link for link in os.listdir("/sys/class/net") if link in links]
+    found += [space for space in wholes if Path("/run/netns", space).exists()]
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout.split()
+    found += [word for word in tables if word.startswith(f"navarch-{nodes[0].cluster}_")]
+    return found + [str(place) for whole in wholes for place in Path("/sys/fs/cgroup").rglob(f"{whole}*")]
 
 
 @pytest.fixture
