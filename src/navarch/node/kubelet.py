@@ -155,7 +155,9 @@ class Kubelet:
         self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
         self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
         self.server = KubeletServer(self.parts, self.pods)
-        self.pod_resources = PodResources(config.pod_resources_socket, self._holders, self.devices)
+        self.pod_resources = PodResources(
+            config.pod_resources_socket, self._holders, self.devices, claims=claims.used_by
+        )
         self._knows_all = False
 
     def _uids(self) -> set[str]:

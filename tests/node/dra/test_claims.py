@@ -13,8 +13,10 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.client.resources import PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
+from navarch.node.devices.proto import podresources_pb2 as v1
 from navarch.node.dra.drivers import DeviceDrivers
 from navarch.node.dra.proto import dra_pb2 as dra
+from navarch.node.plugins.sockets import PluginChannel
 from navarch.node.runtime.base import ContainerConfig, SandboxConfig
 from tests.dra_driver import NAME, DeviceDriver
 from tests.node.engine.conftest import Simulated, running
@@ -222,3 +224,31 @@ async def test_a_container_tells_how_its_devices_are(node: Simulated) -> None:
         await node.until(lambda: told() == ("claim:gpus/r1", [("Unhealthy", "too hot")]))
 
     await node.until(lambda: told() == ("claim:gpus/r1", [("Unknown", None)]))
+
+
+async def test_monitoring_agents_learn_which_container_has_which_devices(node: Simulated) -> None:
+    async with driver_of(node) as driver:
+        await node.until(lambda: driver.told)
+        await claim(node, "gpus", devices=("gpu-0", "gpu-1"))
+        await place_pod(node, "web", using("gpus", "one", "r1"), {"name": "none"})
+        await node.running("web")
+
+        channel = PluginChannel(node.config.pod_resources_socket)
+        try:
+            answer = await channel.call(
+                "/v1.PodResourcesLister/List",
+                v1.ListPodResourcesRequest(),
+                v1.ListPodResourcesResponse.FromString,
+                timeout_s=10,
+            )
+        finally:
+            await channel.close()
+
+    (pod,) = answer.pod_resources
+    one, none = pod.containers
+    (used,) = one.dynamic_resources
+    (device,) = used.claim_resources
+    assert (used.claim_namespace, used.claim_name) == ("default", "gpus")
+    assert (device.driver_name, device.pool_name, device.device_name) == (NAME, "n1", "gpu-1")
+    assert [each.name for each in device.CDI_devices] == [f"{NAME}/gpu=gpu-1"]
+    assert not none.dynamic_resources

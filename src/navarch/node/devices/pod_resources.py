@@ -25,9 +25,14 @@ log = logging.getLogger(__name__)
 _SERVICE: Final = "v1.PodResourcesLister"
 
 
+UsedClaim = tuple[str, str, Sequence[tuple[str, Obj]]]
+"""Namespace and name of a claim, and the devices that a container has of it, each with its driver."""
+
+
 class PodResources:
     """`pods` are those that the node runs. `cpus` says which CPUs a container has for itself, by pod and container,
-    `memory` which parts of memory; the others, what can be given at all."""
+    `memory` which parts of memory; the others, what can be given at all;
+    `claims` which claims of devices a container uses."""
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class PodResources:
         allocatable_cpus: Callable[[], Iterable[int]] = lambda: (),
         memory: Callable[[str, str], Sequence[Mapping[str, Any]]] = lambda uid, container: (),
         allocatable_memory: Callable[[], Sequence[Mapping[str, Any]]] = lambda: (),
+        claims: Callable[[Obj, Obj], Iterable[UsedClaim]] = lambda pod, container: (),
     ) -> None:
         self._socket = socket
         self._pods = pods
@@ -46,6 +52,7 @@ class PodResources:
         self._allocatable_cpus = allocatable_cpus
         self._memory = memory
         self._allocatable_memory = allocatable_memory
+        self._claims = claims
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -117,8 +124,24 @@ class PodResources:
             ]
             memory = [_memory(one) for one in self._memory(metadata["uid"], name)]
             cpus = sorted(self._cpus(metadata["uid"], name))
-            containers.append(v1.ContainerResources(name=name, devices=devices, cpu_ids=cpus, memory=memory))
+            claims = [_claim(*used) for used in self._claims(pod, container)]
+            containers.append(
+                v1.ContainerResources(name=name, devices=devices, cpu_ids=cpus, memory=memory, dynamic_resources=claims)
+            )
         return v1.PodResources(name=metadata["name"], namespace=metadata["namespace"], containers=containers)
+
+
+def _claim(namespace: str, name: str, devices: Iterable[tuple[str, Obj]]) -> Any:
+    given = [
+        v1.ClaimResource(
+            CDI_devices=[v1.CDIDevice(name=one) for one in device["cdi"]],
+            driver_name=driver,
+            pool_name=device["pool"],
+            device_name=device["device"],
+        )
+        for driver, device in devices
+    ]
+    return v1.DynamicResource(claim_name=name, claim_namespace=namespace, claim_resources=given)
 
 
 def _devices(resource: str, ids: Sequence[str], known: Mapping[str, DeviceState]) -> Any:

@@ -174,6 +174,21 @@ class DeviceClaims:
         id = device["cdi"][0] if device["cdi"] else f"{driver}/{device['pool']}/{device['device']}"
         return {"resourceID": id, "health": health.status} | ({"message": health.message} if health.message else {})
 
+    def used_by(self, pod: Obj, container: Obj) -> Iterable[tuple[str, str, list[tuple[str, Obj]]]]:
+        """Namespace and name of each claim that the container uses, and the devices that it has of it."""
+        wanted: dict[str, list[str]] = {}
+        try:
+            for name, request in _requests_of(pod, container):
+                wanted.setdefault(name, []).append(request)
+        except DeviceError:
+            # A claim that is not made yet.
+            return
+        for name, requests in wanted.items():
+            claim = self._claims.get((namespace_of(pod), name))
+            if claim is not None:
+                devices = [each for request in requests for each in claim.devices_for(request)]
+                yield claim.namespace, name, devices
+
     def users_of(self, driver: str) -> set[str]:
         """Uids of the pods that have devices of a driver."""
         return {uid for claim in self._claims.values() if driver in claim.drivers for uid in claim.pods}
