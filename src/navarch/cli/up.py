@@ -396,6 +396,14 @@ def _check_versions(config: ClusterConfig) -> None:
 
 def check_kubelet(config: ClusterConfig) -> None:
     """Whether the kubelet can be as its files say; what they say in vain is told.  Raises ConfigError."""
+    if config.image_credential_provider_config:
+        from navarch.node.images.providers import ProviderError
+        from navarch.node.images.providers import read as read_providers
+
+        try:
+            read_providers(Path(config.image_credential_provider_config))
+        except ProviderError as error:
+            raise ConfigError(str(error)) from None
     if not config.kubelet_config:
         return
     from navarch.cluster.run_node import agent_config

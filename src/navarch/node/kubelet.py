@@ -44,7 +44,10 @@ from navarch.node.engine.sources import APIPods, PodSource, slim
 from navarch.node.engine.static_pods import StaticPods
 from navarch.node.engine.static_sources import FilePods, URLPods
 from navarch.node.engine.worker import PodWorker
-from navarch.node.images.manager import ImageManager
+from navarch.node.images.manager import ImageManager, fits, registry_of
+from navarch.node.images.providers import CredentialProviders
+from navarch.node.images.providers import read as read_providers
+from navarch.node.images.records import PullRecords
 from navarch.node.plugins.registry import PluginRegistry
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
@@ -116,7 +119,7 @@ class Kubelet:
             client=client,
             runtime=runtime,
             observer=Observer(runtime),
-            images=ImageManager(runtime, references, world, parallel_pulls=config.images.parallel_pulls),
+            images=image_manager(config, runtime, references, world),
             volumes=volumes,
             resources=ResourceManager(config, world, self._holders),
             device_claims=DeviceClaims(client, self.device_drivers, config.data, world, self._uids),
@@ -382,6 +385,17 @@ def _logind() -> AbstractAsyncContextManager[Announcer]:
 def _was_admitted(pod: Obj) -> bool:
     """Whether the pod has been here before: an earlier kubelet took it, or refused it, or it has ended."""
     return bool((pod.get("status") or {}).get("startTime")) or podspec.is_finished(pod)
+
+
+def image_manager(config: KubeletConfig, runtime: Runtime, references: APISource, world: World) -> ImageManager:
+    """With who may use which image, and the providers of credentials that the node has."""
+    images = config.images
+    records = PullRecords(config.data / "image_manager" / "pulled", images.verification, images.allowlist, world)
+    providers = None
+    if images.credential_providers is not None and images.credential_provider_bin is not None:
+        known = read_providers(images.credential_providers)
+        providers = CredentialProviders(known, images.credential_provider_bin, world, fits, registry_of)
+    return ImageManager(runtime, references, world, config=images, records=records, providers=providers)
 
 
 def static_sources(config: KubeletConfig, world: World) -> list[PodSource]:

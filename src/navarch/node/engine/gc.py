@@ -141,6 +141,7 @@ class Sweeper:
         it may be."""
         parts = self._parts
         await self._remove_old_images()
+        await parts.images.keep_records_of([image.id for image in await parts.runtime.list_images()])
         mountpoint = (await parts.runtime.image_filesystem()).mountpoint
         disk = await parts.world.in_thread(os.statvfs, mountpoint)
         used_percent = 100 - disk.f_bavail * 100 // max(disk.f_blocks, 1)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.node.backoff import Backoff
+from navarch.node.config import ImagesConfig
+from navarch.node.images.providers import CredentialProviders
+from navarch.node.images.records import PullRecords, PullSecret
 from navarch.node.references import ObjectSource
 from navarch.node.runtime.base import Image, Login, Runtime, RuntimeFailure
 from navarch.world import Clock
@@ -86,17 +90,39 @@ def pull_policy(container: Obj) -> str:
     return "Always" if with_default_tag(image).endswith(":latest") else "IfNotPresent"
 
 
+class _Credential(NamedTuple):
+    """A login, and the secret that it is of; of a provider of the node's there is none."""
+
+    login: Login | None
+    secret: PullSecret | None
+
+
+_USUAL: Final = ImagesConfig()
+
+
 class ImageManager:
     """Shared by all pods of the node."""
 
-    def __init__(self, runtime: Runtime, source: ObjectSource, clock: Clock, *, parallel_pulls: int = 4) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        source: ObjectSource,
+        clock: Clock,
+        *,
+        config: ImagesConfig = _USUAL,
+        records: PullRecords | None = None,
+        providers: CredentialProviders | None = None,
+    ) -> None:
         self._runtime = runtime
         self._source = source
         self._clock = clock
         self._backoff = Backoff()
         self._pulls: dict[str, asyncio.Task[None]] = {}
         # Without a limit, as many as anybody has containers.
-        self._slots = asyncio.Semaphore(parallel_pulls or _UNLIMITED)
+        self._slots = asyncio.Semaphore(config.parallel_pulls or _UNLIMITED)
+        self._records = records
+        self._providers = providers
+        self._rate = _Rate(config.pulls_per_s, config.pull_burst)
         self._failures: dict[tuple[str, str], _Failure] = {}
         # Pulls that ended well and that a container with policy Always has not used yet.
         self._fresh: set[tuple[str, str, str]] = set()
@@ -124,7 +150,13 @@ class ImageManager:
             message = f'Container image "{container["image"]}" is not present with pull policy of Never'
             notify("Warning", "ErrImageNeverPull", message)
             return ImageState(reason="ErrImageNeverPull", message=message)
-        if present is not None and (policy != "Always" or use in self._fresh):
+        usable = present is not None and await self._may_use(pod, image, present.id)
+        if policy == "Never" and not usable:
+            words = "is present with pull policy of Never but does not have the proper credentials to access it"
+            message = f'Container image "{container["image"]}" {words}'
+            notify("Warning", "ErrImageNeverPull", message)
+            return ImageState(reason="ErrImageNeverPull", message=message)
+        if present is not None and (use in self._fresh or (usable and policy != "Always")):
             if use in self._fresh:
                 self._fresh.discard(use)
             else:
@@ -187,8 +219,9 @@ class ImageManager:
         async with self._slots:
             began = self._clock.now()
             try:
-                logins = await self._credentials(pod, image)
-                await self._pull_with(image, logins)
+                if not self._rate.allows(began):
+                    raise RuntimeFailure("pull QPS exceeded")
+                secret = await self._pull_with(image, await self._credentials(pod, image))
             except Exception as error:
                 # What it is does not matter to the pod: it waits, and the next attempt may fare better.
                 if not isinstance(error, RuntimeFailure | OSError | StatusError):
@@ -205,6 +238,8 @@ class ImageManager:
         self._failures.pop((uid, image), None)
         self._fresh.add(use)
         present = await self._runtime.image_status(image)
+        if present is not None and self._records is not None:
+            await self._records.pulled(image, present.id, secret)
         took, waited = _seconds(began, now), _seconds(queued, now)
         size = present.size_bytes if present is not None else 0
         notify(
@@ -214,27 +249,55 @@ class ImageManager:
             f"Image size: {size} bytes.",
         )
 
-    async def _pull_with(self, image: str, logins: Iterable[Login]) -> None:
-        """Try each credential, and none at all where there is none; the last failure counts."""
+    async def _pull_with(self, image: str, known: Iterable[_Credential]) -> PullSecret | None:
+        """Try each credential, and none at all where there is none; the last failure counts. Returns the secret that
+        served."""
         failure: RuntimeFailure | None = None
-        attempts: Sequence[Login | None] = [*logins] or [None]
-        for login in attempts:
+        attempts: Sequence[_Credential] = [*known] or [_Credential(None, None)]
+        for login, secret in attempts:
             try:
                 await self._runtime.pull_image(image, login)
             except RuntimeFailure as error:
                 failure = error
             else:
-                return
-        if failure is not None:
-            raise failure
+                return secret
+        assert failure is not None
+        raise failure
 
-    async def _credentials(self, pod: Obj, image: str) -> list[Login]:
-        found: list[Login] = []
-        for reference in pod["spec"].get("imagePullSecrets") or []:
-            secret = await self._source.secret(pod["metadata"]["namespace"], reference.get("name", ""))
-            if secret is not None:
-                found += credentials(secret, image)
+    async def _credentials(self, pod: Obj, image: str) -> list[_Credential]:
+        found = [
+            _Credential(login, _pull_secret(secret, login))
+            for secret in await self._secrets(pod)
+            for login in credentials(secret, image)
+        ]
+        if self._providers is not None:
+            found += [_Credential(login, None) for login in await self._providers.logins(image)]
         return found
+
+    async def _secrets(self, pod: Obj) -> list[Obj]:
+        namespace = pod["metadata"]["namespace"]
+        names = [reference.get("name", "") for reference in pod["spec"].get("imagePullSecrets") or []]
+        found = [await self._source.secret(namespace, name) for name in names]
+        return [secret for secret in found if secret is not None]
+
+    async def _may_use(self, pod: Obj, image: str, image_id: str) -> bool:
+        """Whether the pod may use an image that is here, without pulling it."""
+        if self._records is None:
+            return True
+
+        async def mine() -> list[PullSecret]:
+            try:
+                secrets = await self._secrets(pod)
+            except (StatusError, OSError):
+                return []
+            return [_pull_secret(secret, login) for secret in secrets for login in credentials(secret, image)]
+
+        return await self._records.may_use(image, image_id, mine)
+
+    async def keep_records_of(self, image_ids: Iterable[str]) -> None:
+        """These are the images that are on the node."""
+        if self._records is not None:
+            await self._records.keep_only(image_ids)
 
     def forget_pod(self, uid: str) -> None:
         """The pod is gone: drop what is remembered for it."""
@@ -250,6 +313,33 @@ class ImageManager:
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
 
 
+def _pull_secret(secret: Obj, login: Login) -> PullSecret:
+    metadata = secret["metadata"]
+    digest = hashlib.sha256(json.dumps(list(login)).encode()).hexdigest()
+    return PullSecret(metadata.get("uid", ""), metadata.get("namespace", ""), metadata["name"], digest)
+
+
+class _Rate:
+    """So many pulls a second, and so many at once; 0 is no limit."""
+
+    def __init__(self, per_s: int, burst: int) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._left = float(burst)
+        self._at: datetime | None = None
+
+    def allows(self, now: datetime) -> bool:
+        if not self._per_s:
+            return True
+        if self._at is not None:
+            self._left = min(self._left + (now - self._at).total_seconds() * self._per_s, float(self._burst))
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 def credentials(secret: Obj, image: str) -> list[Login]:
     """The logins of a pull secret that fit the image's registry, the most specific first."""
     data = secret.get("data") or {}
@@ -262,11 +352,11 @@ def credentials(secret: Obj, image: str) -> list[Login]:
             return []
     except ValueError:
         return []
-    fitting = sorted((server for server in entries if _fits(server, image)), key=len, reverse=True)
+    fitting = sorted((server for server in entries if fits(server, image)), key=len, reverse=True)
     return [_login(entries[server]) for server in fitting]
 
 
-def _fits(server: str, image: str) -> bool:
+def fits(server: str, image: str) -> bool:
     split = urlsplit(server if "//" in server else f"//{server}")
     host, path = split.netloc, split.path.strip("/")
     if host in ("index.docker.io", "registry-1.docker.io"):
