@@ -94,7 +94,7 @@ def _ensure_worker(ca: _Authority, config: ClusterConfig, name: str) -> None:
     ca.ensure_serving_of_node(own.pki, name, own.node_ip)
     ca.ensure_client(own.pki / "kubelet", Identity("kubelet", f"system:node:{name}", ("system:nodes",)))
     for identity in identities(config):
-        if identity.component in ("proxy", "dns"):
+        if identity.component in ("proxy", "dns", "ingress"):
             ca.ensure_client(own.pki / identity.component, identity)
 
 
