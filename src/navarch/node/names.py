@@ -52,6 +52,10 @@ class HostNames:
         return f"{self.whole}_net"
 
     @property
+    def policy_table(self) -> str:
+        return f"{self.whole}_policy"
+
+    @property
     def cni_network(self) -> str:
         return self.whole
 
