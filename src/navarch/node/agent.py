@@ -172,6 +172,7 @@ class NodeAgent:
         # A node is registered by then, and its addresses are known.
         self.on_known: Callable[[], None] = lambda: None
         self.networking.on_ready = self.kubelet.node.look_again
+        self.kubelet.on_wired = self.networking.policies.admit
 
     def _pod_cidrs_known(self, pod_cidrs: Sequence[str]) -> None:
         self.networking.pod_cidrs_known(pod_cidrs)

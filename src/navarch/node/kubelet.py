@@ -73,6 +73,10 @@ _RECONNECT_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.05
 
 
+async def _nothing_to_do(_pod: Obj, _addresses: Sequence[str]) -> None:
+    """For a kubelet whose pods are on nobody's network."""
+
+
 class Kubelet:
     """Runs the pods of one node until cancelled; containers go on running after that."""
 
@@ -114,6 +118,8 @@ class Kubelet:
         self._own_node.add_handler(
             self.node.seen, lambda _old, new: self.node.seen(new), lambda _node: self.node.deleted()
         )
+        # A pod has its addresses; its containers are started when this returns.
+        self.on_wired: Callable[[Obj, Sequence[str]], Awaitable[None]] = _nothing_to_do
         self.parts = Parts(
             config=config,
             client=client,
@@ -138,6 +144,7 @@ class Kubelet:
             owned=self.pods.owned,
             room=self._no_room,
             freed=self._freed,
+            wired=lambda pod, addresses: self.on_wired(pod, addresses),
             failures=self.failures,
             disks=DiskUsage(world),
             devices=self.devices,

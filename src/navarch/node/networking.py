@@ -1,4 +1,5 @@
-"""The network side of a node agent, put together: pod network, service proxy and cluster DNS, each kept running.
+"""The network side of a node agent, put together: pod network, service proxy, network policies and cluster DNS,
+each kept running.
 
 The proxy starts at once; the pod network is made when the node has been given its pod ranges, and cluster DNS listens
 on the address that the node has in it. Whatever fails is tried again; rules, devices and routes stay when the agent
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from navarch.client.base import Client
-from navarch.node import dns, host_ports, proxy
+from navarch.node import dns, host_ports, policy, proxy
 from navarch.node.cni import gateway_of
 from navarch.node.names import HostNames
 from navarch.node.network import PodNetwork, Ranges, of_family
 from navarch.node.proxy.configuration import ProxySettings
+from navarch.node.policy import PolicyConfig, PolicyEnforcer
 from navarch.node.proxy.nftables import NftError
 from navarch.node.routing import Mode, PodRoutes, RoutingConfig
 from navarch.node.routing.plan import family_of
@@ -63,6 +65,9 @@ class NodeNetworking:
             node_ip=config.node_ip,
             mode=Mode(config.pod_network),
         )
+        families = sorted({family_of(each) for each in _listed(config.pod_cidr)})
+        # As the proxy: a node itself may see no pods but its own.
+        self.policies = PolicyEnforcer(proxy_client, PolicyConfig(config.names, config.node_name, tuple(families)))
         self._client = client
         self._proxy_client = proxy_client
         self._dns_client = dns_client
@@ -88,6 +93,7 @@ class NodeNetworking:
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(proxy.run(self._proxy_client, proxying), name="proxy")
+            tasks.create_task(self.policies.run(), name="network policies")
             await self._known.wait()
             await self._set_up()
             self.on_ready()
@@ -145,6 +151,7 @@ def _listed(ranges: str) -> tuple[str, ...]:
 
 async def _remove_rules(names: HostNames) -> None:
     try:
+        await policy.cleanup(names)
         await proxy.cleanup(names)
     except (OSError, NftError) as error:
         log.warning("service rules of %s: %s", names.whole, error)

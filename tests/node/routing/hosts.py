@@ -224,12 +224,35 @@ class Hosts:
         assert int(got) == size
         return peer
 
-    def reaches(self, name: str, address: str, port: int, timeout_s: float = 0.4) -> bool:
+    def connect(self, name: str, address: str, port: int) -> Callable[[], str]:
+        """An open connection; what is returned uses it, and says as whom the other end has seen us."""
+        with self.inside(name):
+            made = socket.socket(family_of(address), socket.SOCK_STREAM)
+        self._sockets.append(made)
+        made.settimeout(10)
+        made.connect((address, port))
+
+        def use() -> str:
+            made.sendall(b"x")
+            made.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: made.recv(100), b"")).decode().split()[0]
+
+        return use
+
+    def reaches(self, name: str, address: str, port: int, timeout_s: float = 3.0) -> bool:
         try:
             self.ask(name, address, port, timeout_s=timeout_s)
         except OSError:
             return False
         return True
+
+    def barred(self, name: str, address: str, port: int) -> bool:
+        """Whether a connection is not even refused for a while."""
+        try:
+            self.ask(name, address, port, timeout_s=0.4)
+        except TimeoutError:
+            return True
+        return False
 
 
 def _accept(server: socket.socket) -> None:

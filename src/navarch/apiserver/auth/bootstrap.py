@@ -14,6 +14,7 @@ PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
 CLUSTER_DNS = "navarch:cluster-dns"
 INGRESS = "navarch:ingress"
+NETWORK_POLICIES = "navarch:network-policies"
 # What machines that join read, and where.
 JOINING = "navarch:joining"
 CLUSTER_INFO = "cluster-info"
@@ -30,6 +31,7 @@ def objects(serves: Serves) -> list[Obj]:
         _simulated_nodes(),
         _cluster_dns(),
         _ingress(),
+        _network_policies(),
         *_joining(),
         *cluster_roles(serves),
         *([_metrics_reader()] if serves("metrics.k8s.io", "pods") else ()),
@@ -111,6 +113,7 @@ def _cluster_role_bindings(serves: Serves) -> Iterator[Obj]:
     yield _binding(controller_roles.TOGETHER, [_user(CONTROLLER_MANAGER)], default=False)
     yield _binding(CLUSTER_DNS, [_user(DNS)], default=False)
     yield _binding(INGRESS, [_user(INGRESS)], default=False)
+    yield _binding(NETWORK_POLICIES, [_user(PROXY)], default=False)
     yield _binding("system:kubelet-api-admin", [_user(KUBELET_CLIENT)], name="navarch:kubelet-api-admin", default=False)
     yield _binding(SIMULATED_NODES, [_user(SIMULATED_NODES)], default=False)
     yield from _joining_bindings()
@@ -181,6 +184,11 @@ def _ingress() -> Obj:
         rule("create update patch", "events"),
         default=False,
     )
+
+
+def _network_policies() -> Obj:
+    """What is followed to enforce policies, beside the rules of services."""
+    return cluster_role(NETWORK_POLICIES, rule("list watch", "net:networkpolicies pods namespaces"), default=False)
 
 
 def _role(name: str, namespace: str, *rules: list[Obj], default: bool = True) -> Obj:

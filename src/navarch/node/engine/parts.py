@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from navarch.api.meta import Obj
@@ -34,7 +34,8 @@ from navarch.world import Clock, World
 class Parts:
     """Shared by all pod workers; `owned` is told of every container and sandbox id and its pod's uid, `services` gives
     the services for environment variables, `allocatable` what the node can give. `room` says why the node has none for
-    a pod that is resized to this; `freed` is told that it may have more now."""
+    a pod that is resized to this; `freed` is told that it may have more now. `wired` is told of a pod's
+    addresses, and returns when its containers may speak."""
 
     config: KubeletConfig
     client: Client
@@ -59,6 +60,7 @@ class Parts:
     owned: Callable[[str, str], None]
     room: Callable[[Obj], Refusal | None]
     freed: Callable[[], None]
+    wired: Callable[[Obj, Sequence[str]], Awaitable[None]]
     failures: Failures
     disks: DiskUsage
     devices: DeviceManager

@@ -76,6 +76,8 @@ class PodWorker(PodState):
         self._let_go = False
         # The first attempt at a sandbox whose name the runtime has not taken for itself.
         self._free_attempt = 0
+        # The sandbox whose network is known to who guards it.
+        self._wired_sandbox = ""
         # What a pod that is ended by the node has, instead of its own grace period.
         self._longest_grace_s: int | None = None
         self._delay = Delay()
@@ -248,9 +250,18 @@ class PodWorker(PodState):
             await self._make_sandbox(plan)
             return
         if self._set_up_volumes() and await self._configure():
+            if plan.start:
+                await self._wired()
             await self._starter.start(plan.start)
             await self._prune()
         self._schedule_refresh()
+
+    async def _wired(self) -> None:
+        """Once per network that the pod gets: what it may say is settled before its containers say it."""
+        sandbox = self.observed.sandboxes[0].id
+        if sandbox != self._wired_sandbox and not self.pod["spec"].get("hostNetwork"):
+            await self.parts.wired(self.pod, self.observed.ips)
+        self._wired_sandbox = sandbox
 
     async def _has_devices(self) -> bool:
         """Whether the pod's plugins have said what its containers need; one that will not ends the pod."""

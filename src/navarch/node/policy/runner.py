@@ -100,6 +100,15 @@ class PolicyEnforcer:
         async with self._progress:
             await self._progress.wait_for(lambda: self._written >= asked)
 
+    def policies(self) -> list[Obj]:
+        """Those that are known."""
+        return self._policies.list()
+
+    def has_seen(self, revision: int) -> bool:
+        """Whether the object that has this revision has come."""
+        informers = (self._policies, self._pods, self._namespaces)
+        return any(revision_of(obj) >= revision for informer in informers for obj in informer.list())
+
     # What informers say.
 
     def _policy(self, obj: Obj) -> None:
