@@ -19,8 +19,8 @@ from navarch.node import dns, host_ports, policy, proxy
 from navarch.node.cni import gateway_of
 from navarch.node.names import HostNames
 from navarch.node.network import PodNetwork, Ranges, of_family
-from navarch.node.proxy.configuration import ProxySettings
 from navarch.node.policy import PolicyConfig, PolicyEnforcer
+from navarch.node.proxy.configuration import ProxySettings
 from navarch.node.proxy.nftables import NftError
 from navarch.node.routing import Mode, PodRoutes, RoutingConfig
 from navarch.node.routing.plan import family_of
@@ -150,8 +150,8 @@ def _listed(ranges: str) -> tuple[str, ...]:
 
 
 async def _remove_rules(names: HostNames) -> None:
-    try:
-        await policy.cleanup(names)
-        await proxy.cleanup(names)
-    except (OSError, NftError) as error:
-        log.warning("service rules of %s: %s", names.whole, error)
+    for what, remove in (("policies", policy.cleanup), ("service rules", proxy.cleanup)):
+        try:
+            await remove(names)
+        except (OSError, NftError) as error:
+            log.warning("%s of %s: %s", what, names.whole, error)
