@@ -29,11 +29,15 @@ class World:
         self.served: list[Resource] = []
         """Kinds that need not be there, and are."""
         self.fail_bindings = 0
+        self.fail_requests = 0
         self._revisions = itertools.count(1)
 
     # What the client does.
 
     async def request(self, method: str, path: str) -> bytes:
+        if self.fail_requests:
+            self.fail_requests -= 1
+            raise ConnectionError("the server is away")
         group, _, version = path.removeprefix("/apis/").partition("/")
         found = [resource for resource in self.served if resource.group == group]
         if not found:
@@ -171,7 +175,7 @@ class World:
         for _ in range(60):
             await asyncio.sleep(0)
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 5) -> None:
+    async def until(self, condition: Callable[[], object], timeout_s: float = 20) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.002)

@@ -292,3 +292,14 @@ async def test_a_node_that_has_the_resource_itself_needs_no_claim(devices: World
 
     assert devices.where("web") == "plugin"
     assert not devices.informers.get(resources.RESOURCE_CLAIMS).list()
+
+
+async def test_a_scheduler_that_starts_before_the_api_server_waits_for_it(devices: World) -> None:
+    devices.fail_requests = 2
+    devices.put(resources.RESOURCE_CLAIMS, device_claim("c"))
+    claiming(devices, "web", "c")
+
+    async with devices.scheduling():
+        await devices.until(lambda: devices.where("web"))
+
+    assert devices.where("web") == "b"

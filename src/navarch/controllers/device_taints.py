@@ -17,7 +17,7 @@ from navarch.api.meta import Key, Obj, Resource, is_deleting, key_of, namespace_
 from navarch.api.time import format_time, parse_time
 from navarch.client.informer import Informer
 from navarch.client.resources import DEVICE_TAINT_RULES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES
-from navarch.client.served import served_as
+from navarch.client.served import served_in_the_end
 from navarch.controllers import disruption_target
 from navarch.controllers.base import Context, Requeue
 from navarch.controllers.optional import OptionalController
@@ -54,7 +54,7 @@ class DeviceTaintEvictionController(OptionalController):
         self._recorder = context.recorder("device-taint-eviction")
 
     async def run(self) -> None:
-        self._rule = await served_as(self.client, DEVICE_TAINT_RULES)
+        self._rule = await served_in_the_end(self.client, DEVICE_TAINT_RULES)
         await super().run()
 
     def follow(self, served: Resource) -> None:

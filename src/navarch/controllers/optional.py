@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from navarch.api.meta import Resource
-from navarch.client.served import served_as
+from navarch.client.served import served_in_the_end
 from navarch.controllers.base import Controller
 
 
@@ -19,7 +19,7 @@ class OptionalController(Controller):
     needs: ClassVar[Resource]
 
     async def run(self) -> None:
-        served = await served_as(self.client, self.needs)
+        served = await served_in_the_end(self.client, self.needs)
         if served is not None:
             self.follow(served)
             await super().run()

@@ -15,7 +15,7 @@ from navarch.api.meta import Obj, name_of, revision_of, uid_of
 from navarch.client.base import Client
 from navarch.client.informer import Informer, Informers
 from navarch.client.resources import DEVICE_CLASSES, DEVICE_TAINT_RULES, RESOURCE_CLAIMS, RESOURCE_SLICES
-from navarch.client.served import served_as
+from navarch.client.served import served_in_the_end
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.devices.pools import Pool, PoolId, Reach, Slice, read_slice
 from navarch.scheduler.devices.taken import Taken
@@ -50,10 +50,10 @@ class DeviceInventory:
 
     async def start(self) -> None:
         """Find out whether there are devices, and follow them from now on."""
-        if await served_as(self._client, RESOURCE_CLAIMS) != RESOURCE_CLAIMS:
+        if await served_in_the_end(self._client, RESOURCE_CLAIMS) != RESOURCE_CLAIMS:
             return
         get = self._informers.get
-        rules = await served_as(self._client, DEVICE_TAINT_RULES)
+        rules = await served_in_the_end(self._client, DEVICE_TAINT_RULES)
         slices = get(RESOURCE_SLICES)
         self._claims, self._classes = get(RESOURCE_CLAIMS), get(DEVICE_CLASSES)
         if rules is not None:
