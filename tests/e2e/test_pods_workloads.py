@@ -72,6 +72,15 @@ BATCH.need(
 )
 SIZES = {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}}
 BATCH.pod("resized", FOREVER, container={"resources": SIZES})
+BATCH.pod(
+    "restarted-by-resize",
+    FOREVER,
+    restartPolicy="Always",
+    container={
+        "resources": SIZES,
+        "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}],
+    },
+)
 BATCH.pod("changed", FOREVER)
 
 
@@ -164,6 +173,42 @@ def test_a_running_pod_is_resized_in_place(batch: Batch) -> None:
     batch.cluster.wait_until(lambda: batch.exec("resized", look).strip() == str(96 << 20), 10)
     look = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null; true"
     assert batch.exec("resized", look).split()[0] == "20000"
+
+
+def replace_resize(batch: Batch, name: str, resources: dict[str, Any]) -> None:
+    """As a client does that sends the whole pod."""
+    pod = batch.cluster.get("pod", name, "-n", batch.namespace)
+    pod["spec"]["containers"][0]["resources"] = resources
+    # Whatever the kubelet writes meanwhile.
+    del pod["metadata"]["resourceVersion"]
+    path = f"/api/v1/namespaces/{batch.namespace}/pods/{name}/resize"
+    batch.cluster.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(pod))
+
+
+def resize_condition(pod: Any) -> Any:
+    found = [one for one in pod["status"]["conditions"] if one["type"].startswith("PodResize")]
+    return (found[0]["type"], found[0].get("reason")) if found else None
+
+
+def test_a_resize_that_the_node_cannot_give_waits_and_another_restarts_the_container(batch: Batch) -> None:
+    name = "restarted-by-resize"
+    batch.ready(name)
+
+    limits = {"cpu": "9999", "memory": "64Mi"}
+    replace_resize(batch, name, {"requests": {"cpu": "9999", "memory": "32Mi"}, "limits": limits})
+
+    pod = batch.until(name, lambda pod: resize_condition(pod) == ("PodResizePending", "Infeasible"))
+    assert container_status(pod)["resources"] == SIZES
+    assert container_status(pod)["restartCount"] == 0
+
+    more = {"requests": {"cpu": "100m", "memory": "48Mi"}, "limits": {"cpu": "200m", "memory": "96Mi"}}
+    replace_resize(batch, name, more)
+
+    pod = batch.until(name, lambda pod: container_status(pod)["restartCount"] == 1 and is_ready(pod))
+    pod = batch.until(name, lambda pod: resize_condition(pod) is None)
+    assert container_status(pod)["resources"] == more
+    look = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+    assert batch.exec(name, look).strip() == str(96 << 20)
 
 
 def test_generations_are_observed(batch: Batch) -> None:
