@@ -87,6 +87,29 @@ BATCH.pod(
 )
 
 
+BATCH.pod(
+    "csi-mounter",
+    "mkdir -p /k/plugins/e2e && mount -t tmpfs none /k/plugins/e2e && echo seen > /k/plugins/e2e/f; sleep 600 & wait",
+    volumes=[{"name": "k", "hostPath": {"path": "/var/lib/kubelet", "type": "Directory"}}],
+    container={
+        "volumeMounts": [{"name": "k", "mountPath": "/k", "mountPropagation": "Bidirectional"}],
+        "securityContext": {"privileged": True},
+    },
+)
+
+
+def test_what_a_driver_in_a_pod_mounts_below_the_kubelets_folder_is_mounted_on_the_node(batch: Batch) -> None:
+    batch.ready("csi-mounter", 60)
+    place = next(batch.cluster.home.rglob("plugins_registry")).parent / "plugins" / "e2e"
+    batch.cluster.wait_until((place / "f").exists, 20, "the mount seen")
+    assert (place / "f").read_text() == "seen\n"
+
+    batch.kubectl("exec", "csi-mounter", "--", "umount", "/k/plugins/e2e")
+
+    assert not (place / "f").exists()
+    batch.kubectl("delete", "pod", "csi-mounter", "--grace-period=1")
+
+
 def test_a_claim_is_made_attached_mounted_and_gone_with_all_that_was_set_up(batch: Batch) -> None:
     cluster = batch.cluster
     batch.ready("csi-files", 60)

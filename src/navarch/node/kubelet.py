@@ -65,6 +65,7 @@ from navarch.node.volumes.csi.drivers import Drivers
 from navarch.node.volumes.csi.growing import Growing
 from navarch.node.volumes.local_path import Removals
 from navarch.node.volumes.manager import VolumeManager
+from navarch.node.volumes.mounts import share
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -180,6 +181,10 @@ class Kubelet:
             place.mkdir(parents=True, exist_ok=True)
             # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
             place.chmod(0o750)
+        if self.config.runtime_socket.exists():
+            why = await self.parts.world.in_thread(share, self.config.data)
+            if why:
+                log.info("mounts below %s are not propagated: %s", self.config.data, why)
         # Where it is to be a file that comes later, it comes into a folder that is there.
         with contextlib.suppress(OSError):
             self.config.manifests.mkdir(mode=0o700, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Final
 from navarch.node.volumes.base import VolumeError
 
 _MS_BIND: Final = 4096
+_MS_SHARED: Final = 1 << 20
 _MNT_DETACH: Final = 2
 
 
@@ -25,6 +26,27 @@ def mount(kind: str, place: Path, options: str = "") -> None:
 def bind(source: str, place: Path, *, what: str) -> None:
     """Show a file or directory at another place as well.  Raises VolumeError."""
     _mount(source, None, place, _MS_BIND, None, what=what)
+
+
+def share(folder: Path) -> str:
+    """Have mounts below a folder seen across the mounts of it that containers have, and theirs here: what pods that ask
+    for propagation need, CSI drivers among them. Where the machine's own mounts are shared, as systemd makes them, they
+    are already; else the folder becomes a mount of its own. Answers why that cannot be done, if it cannot."""
+    place = folder.resolve()
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    holding = [fields for fields in lines if place.is_relative_to(_unescaped(fields[4]))]
+    # Of two at one place the later one hides the other.
+    deepest = max(reversed(holding), key=lambda fields: len(_unescaped(fields[4])))
+    if any(field.startswith("shared:") for field in deepest[6 : deepest.index("-")]):
+        return ""
+    if mounted_below(place):
+        return "something is mounted below it"
+    try:
+        bind(str(place), place, what=str(place))
+        _mount("none", None, place, _MS_SHARED, None, what=f"{place} as shared")
+    except VolumeError as error:
+        return str(error)
+    return ""
 
 
 def _mount(source: str, kind: str | None, place: Path, flags: int, options: str | None, *, what: str) -> None:
