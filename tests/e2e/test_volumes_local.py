@@ -202,7 +202,7 @@ BATCH.pod(
 )
 volume("sub-missing-expression", "true", {"emptyDir": {}}, mount={"subPathExpr": "$(NOPE)"})
 volume("read-only", "touch /v/x 2>&1 || true", {"emptyDir": {}}, mount={"readOnly": True})
-volume("unknown-type", "true", {"nfs": {"server": "192.0.2.1", "path": "/"}})
+volume("unknown-type", "true", {"iscsi": {"targetPortal": "192.0.2.1", "iqn": "iqn.2001-04.com.example:x", "lun": 0}})
 
 
 def test_a_part_of_a_volume_can_be_mounted(batch: Batch) -> None:

@@ -17,6 +17,7 @@ from navarch.node.volumes.base import VolumeContext, VolumeError, chown_group, o
 from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.host_path import check_host_path
 from navarch.node.volumes.local_path import have_directory
+from navarch.node.volumes.nfs import mount_export
 
 
 class Claim:
@@ -70,6 +71,10 @@ class Claim:
             stated = spec["hostPath"]
             path = on_this_node(Path(stated["path"]), self._root)
             path = await context.in_thread(check_host_path, path, stated.get("type") or "DirectoryOrCreate")
+        elif spec.get("nfs"):
+            options, read_only = spec.get("mountOptions") or (), bool(claimed.get("readOnly"))
+            read_only = read_only or bool(spec["nfs"].get("readOnly"))
+            path = await context.in_thread(mount_export, spec["nfs"], options, place, read_only=read_only)
         elif spec.get("local"):
             path = on_this_node(Path(spec["local"]["path"]), self._root)
             if local_path.is_ours(persistent):

@@ -33,6 +33,7 @@ from navarch.node.volumes.empty_dir import EmptyDir
 from navarch.node.volumes.host_path import HostPath
 from navarch.node.volumes.image import ImageVolume
 from navarch.node.volumes.mounts import mounted_below
+from navarch.node.volumes.nfs import NFS
 from navarch.node.volumes.objects import ObjectVolume
 from navarch.world import World
 
@@ -117,6 +118,7 @@ class VolumeManager:
             "persistentVolumeClaim": self._claims,
             "ephemeral": self._claims,
             "csi": InlineCSI(self.csi),
+            "nfs": NFS(),
             "image": ImageVolume(config.runtime_socket, config.data),
             **{kind: ObjectVolume(kind, world) for kind in ("configMap", "secret", "downwardAPI", "projected")},
         }
