@@ -332,13 +332,13 @@ def test_following_logs_ends_at_ctrl_c_without_noise(user: User) -> None:
 def test_a_token_opens_the_api(user: User) -> None:
     server = user.up()["server"]
 
-    token = user.run("token", "create").stdout.strip()
+    token = user.run("token", "account").stdout.strip()
 
     whoami = user.run("kubectl", "--server", server, "--token", token, "auth", "whoami", "-o", "name")
     assert token.count(".") == 2
     assert whoami.returncode == 0, whoami.stderr
     user.run("down")
-    assert_explained(user.run("token", "create"), "is not running", "navarch up", status=2)
+    assert_explained(user.run("token", "account"), "is not running", "navarch up", status=2)
 
 
 @pytest.fixture
