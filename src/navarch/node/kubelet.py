@@ -52,11 +52,13 @@ from navarch.node.plugins.registry import PluginRegistry
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
+from navarch.node.resources import cpusets
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity, swap_capacity
 from navarch.node.resources.capacity import Provider
+from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, cores_of
 from navarch.node.resources.manager import ResourceManager
 from navarch.node.resources.usage import DiskUsage
-from navarch.node.runtime.base import Runtime, RuntimeFailure
+from navarch.node.runtime.base import Resources, Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
 from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
@@ -111,6 +113,7 @@ class Kubelet:
             world,
             self.failures,
         )
+        self.cpus = CPUManager(config, cores_of())
         self.devices = DeviceManager(config.device_plugins, world, self.failures)
         growing = Growing(client, self.recorder, config.node_name)
         volumes = VolumeManager(config, references, world, self.drivers, growing)
@@ -149,6 +152,7 @@ class Kubelet:
             failures=self.failures,
             disks=DiskUsage(world),
             devices=self.devices,
+            cpus=self.cpus,
         )
         claims = self.parts.device_claims
         self.device_drivers.health.changed = lambda driver: self._devices_changed(claims.users_of(driver))
@@ -170,6 +174,7 @@ class Kubelet:
             config.pod_resources_socket, self._holders, self.devices, claims=claims.used_by
         )
         self._knows_all = False
+        self._cpus_changed = asyncio.Event()
 
     def _uids(self) -> set[str]:
         """Of all pods that the node is to have."""
@@ -202,6 +207,8 @@ class Kubelet:
                 keep("own node", self._own_node.run)
                 keep("node status", self.node.run)
                 keep("runtime events", self._follow_runtime)
+                if self.cpus.on:
+                    keep("CPUs", self._move_containers)
                 keep("device plugins", self.devices.plugins.run)
                 keep("pod resources", self.pod_resources.run)
                 await self._enforce()
@@ -305,12 +312,29 @@ class Kubelet:
         holders = {uid_of(other) for other in host.pods} if self._knows_all else self.devices.holders()
         try:
             self.devices.reserve(pod, holders)
-        except NotEnough as error:
+            changed = self.cpus.reserve(pod, holders if self._knows_all else self.cpus.holders())
+        except (NotEnough, NotEnoughCPUs) as error:
+            self.devices.release(uid_of(pod))
             return Refusal("UnexpectedAdmissionError", refusal_words(error))
         refused = refusal(pod, host, static=static)
         if refused is not None:
             self.devices.release(uid_of(pod))
+            changed = self.cpus.release(uid_of(pod)) or changed
+        if changed:
+            self._cpus_changed.set()
         return refused
+
+    async def _move_containers(self) -> None:
+        """Have containers that share CPUs run where they may, each time that others get or give back theirs."""
+        while True:
+            await self._cpus_changed.wait()
+            self._cpus_changed.clear()
+            where = Resources(cpuset_cpus=cpusets.text_of(self.cpus.shared()))
+            for worker in self.pods:
+                for one in worker.observed.all():
+                    if one.running and not self.cpus.exclusive(worker.uid, one.name):
+                        with contextlib.suppress(RuntimeFailure, ConnectionError):
+                            await self.runtime.update_resources(one.id, where)
 
     def _devices_changed(self, uids: Collection[str]) -> None:
         for uid in uids:
@@ -324,6 +348,8 @@ class Kubelet:
 
     def _ended_for_good(self, worker: PodWorker) -> None:
         self.devices.release(worker.uid)
+        if self.cpus.release(worker.uid):
+            self._cpus_changed.set()
         self._static_pods.ended(worker)
         self._freed()
 

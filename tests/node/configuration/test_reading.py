@@ -137,6 +137,10 @@ def test_default_thresholds_are_merged_where_that_is_asked_for() -> None:
             "eviction percentage threshold memory.available must be <= 100%: 101%",
         ),
         ({"featureGates": {"NoSuchGate": True}}, "unrecognized feature gate: NoSuchGate"),
+        (
+            {"cpuManagerPolicy": "static"},
+            "the CPU Manager static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero",
+        ),
         ({"containerLogMaxFiles": 1}, "invalid configuration: containerLogMaxFiles must be greater than 1"),
         ({"kubeReserved": {"gpu": "1"}}, 'invalid configuration: cannot reserve "gpu" resource'),
         ({"tlsCipherSuites": ["NONE"]}, "invalid configuration: Cipher suite NONE not supported or doesn't exist"),

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from navarch.node.config import CgroupsConfig
+from navarch.node.config import CgroupsConfig, ManagersConfig, ReservedConfig
+from navarch.node.resources.cpu_manager import cores_of
+from navarch.node.resources.cpusets import parse as parse_cpus
 from navarch.node.resources.pressure import Pressure
 from tests.node.conftest import BUSYBOX, Node
 from tests.node.engine.test_eviction import EVER_SHORT
@@ -728,3 +730,35 @@ async def test_a_pod_has_no_more_processes_than_the_node_allows(node: Node) -> N
     assert await node.ended("many") == "Failed"
     assert "can't fork" in node.log("many")
     assert "all" not in node.log("many").split()
+
+
+@pytest.mark.skipif(len(cores_of()) < 2, reason="the machine has one CPU, of which none can be given away")
+async def test_a_guaranteed_pod_has_a_cpu_for_itself_and_others_leave_it(node: Node) -> None:
+    await node.stop_kubelet()
+    first = min(cores_of())
+    node.config = replace(
+        node.config,
+        managers=ManagersConfig(cpu_policy="static"),
+        reserved=ReservedConfig(cpus=frozenset({first})),
+    )
+    await node.start_kubelet()
+    show = "while :; do grep Cpus_allowed_list /proc/self/status; sleep 0.2; done"
+    await node.pod("shares", containers=[sh(show)])
+    await node.ready("shares")
+    limits = {"limits": {"cpu": "1", "memory": "64Mi"}}
+
+    await node.pod("owns", containers=[sh(show, resources=limits)])
+
+    await node.ready("owns")
+    pod = node.api.get("pods", "default", "owns")
+    assert pod is not None
+    own = node.kubelet.cpus.cpuset(pod["metadata"]["uid"], "c")
+    assert len(parse_cpus(own)) == 1
+    assert first not in parse_cpus(own)
+
+    def seen(name: str) -> frozenset[int]:
+        lines = node.log(name).splitlines()
+        return parse_cpus(lines[-1].split()[-1]) if lines else frozenset()
+
+    await node.until(lambda: seen("owns") == parse_cpus(own))
+    await node.until(lambda: seen("shares") == frozenset(cores_of()) - parse_cpus(own))

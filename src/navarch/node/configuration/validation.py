@@ -181,6 +181,11 @@ def _topology(config: Obj, gates: Features) -> Iterator[str]:
         yield f'topologyManagerScope (--topology-manager-scope) "{scope}" must be one of: "container", or "pod"'
     if config["cpuManagerPolicy"] not in ("none", "static"):
         yield f'unknown policy: "{config["cpuManagerPolicy"]}"'
+    for option in config.get("cpuManagerPolicyOptions") or {}:
+        if option != "strict-cpu-reservation":
+            yield f'unsupported cpumanager option: "{option}"'
+    if config["cpuManagerPolicy"] == "static" and not _reserves_cpu(config):
+        yield ("the CPU Manager static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero")
     if config["memoryManagerPolicy"] not in ("None", "Static"):
         yield f'unknown policy: "{config["memoryManagerPolicy"]}"'
     text = config.get("reservedSystemCPUs")
@@ -195,6 +200,11 @@ def _topology(config: Obj, gates: Features) -> Iterator[str]:
         except ValueError as error:
             yield f"unable to parse reservedSystemCPUs (--reserved-cpus) {text}, error: {error}"
     yield from _reserved_memory(config.get("reservedMemory") or [])
+
+
+def _reserves_cpu(config: Obj) -> bool:
+    kept = [(config.get(field) or {}).get("cpu", "0") for field in ("kubeReserved", "systemReserved")]
+    return bool(config.get("reservedSystemCPUs")) or any(amount not in ("", "0", "0m") for amount in kept)
 
 
 def _reserved_memory(stated: list[Obj]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from navarch.node.images.manager import ImageManager
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
+from navarch.node.resources.cpu_manager import CPUManager
 from navarch.node.resources.manager import ResourceManager
 from navarch.node.resources.usage import DiskUsage
 from navarch.node.runtime.base import Runtime
@@ -64,6 +65,7 @@ class Parts:
     failures: Failures
     disks: DiskUsage
     devices: DeviceManager
+    cpus: CPUManager
 
     @property
     def clock(self) -> Clock:

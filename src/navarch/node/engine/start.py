@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -179,6 +180,10 @@ class Starter:
             ),
             worker.parts.config,
         )
+        cpus = worker.parts.cpus
+        if cpus.on:
+            where = cpus.cpuset(worker.uid, container["name"])
+            config = replace(config, resources=replace(config.resources, cpuset_cpus=where))
         return worker.parts.devices.dressed(worker.pod, container, config)
 
     async def _mounts_recursively(self, container: Obj) -> bool:

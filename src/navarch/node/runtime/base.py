@@ -239,6 +239,7 @@ class Resources:
     cpu_quota_us: int = 0
     memory_limit_bytes: int = 0
     oom_score_adj: int = 0
+    cpuset_cpus: str = ""
     hugepage_limits: Mapping[str, int] = field(default_factory=dict)
     unified: Mapping[str, str] = field(default_factory=dict)
 

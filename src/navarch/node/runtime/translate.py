@@ -62,6 +62,7 @@ def resources_message(resources: Resources) -> Any:
         cpu_quota=resources.cpu_quota_us,
         memory_limit_in_bytes=resources.memory_limit_bytes,
         oom_score_adj=resources.oom_score_adj,
+        cpuset_cpus=resources.cpuset_cpus,
         unified=resources.unified,
     )
     for page_size, limit in resources.hugepage_limits.items():
