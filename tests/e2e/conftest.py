@@ -155,6 +155,8 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     kubelet = home / "kubelet.yaml"
     kubelet.write_text(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nnodeLeaseDurationSeconds: 8\n"
+        # Machines of developers swap, and their disks are full.
+        "failSwapOn: false\nevictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}\n"
     )
     settings = home / "cluster.yaml"
     settings.write_text(

@@ -117,10 +117,7 @@ class AgentConfig:
         )
         if self.kubelet_config is None:
             return configured(config, None)
-        stated = read(self.kubelet_config, self.kubernetes_version)
-        for words in warnings(stated):
-            log.warning("%s", words)
-        config = configured(config, stated)
+        config = configured(config, read(self.kubelet_config, self.kubernetes_version))
         if against := "; ".join(objections(config)):
             raise ConfigurationError(against)
         return config
@@ -158,6 +155,9 @@ class NodeAgent:
     ) -> None:
         limit_arenas()
         self.config = config
+        if config.kubelet_config is not None:
+            for words in warnings(read(config.kubelet_config, config.kubernetes_version)):
+                log.warning("%s", words)
         self.client = client
         self.world = world or RealWorld()
         self.runtime = CRIRuntime(config.containerd.socket)
