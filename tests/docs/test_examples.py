@@ -17,6 +17,7 @@ import yaml
 from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.options import read_agent_file, read_config_file
 from navarch.node.configuration.reading import checked
+from navarch.node.proxy.configuration import settings_of
 from navarch.testing.embedded import EmbeddedCluster
 from tests.docs.blocks import ROOT, Block, blocks_of, documents
 
@@ -100,6 +101,8 @@ def test_yaml_is_a_cluster_file_or_is_applied_by_the_text(block: Block, tmp_path
         assert read_config_file(str(file))
     elif documents[0].get("kind") == "KubeletConfiguration":
         assert checked(documents[0], DEFAULT_VERSION)
+    elif documents[0].get("kind") == "KubeProxyConfiguration":
+        assert settings_of(documents[0]).mode
     elif block.is_run:
         commands = "\n".join(other.text for other in blocks_of(block.file) if other.language == "sh" and other.is_run)
         assert block.saved_as, "a block of objects begins with the name of its file"

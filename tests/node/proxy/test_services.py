@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from navarch.node.proxy.base import Endpoint, PortName
 from navarch.node.proxy.services import Place, choose, endpoints_of, service_ports
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
@@ -56,12 +58,30 @@ def test_draining_endpoints_serve_only_where_nothing_is_ready() -> None:
     assert not choose([dead]).any_known
 
 
+def hinted(address: str, *, zone: str = "", node: str = "") -> dict[str, Any]:
+    hints = {"forZones": [{"name": zone}] if zone else [], "forNodes": [{"name": node}] if node else []}
+    return {**endpoint(address), "hints": {kind: names for kind, names in hints.items() if names}}
+
+
+def chosen(*endpoints: dict[str, Any]) -> list[str]:
+    return [each.address for each in choose(endpoints_of([endpoint_slice(*endpoints)], HERE)[HTTP]).cluster]
+
+
 def test_hints_are_followed_while_they_leave_something() -> None:
-    far = {**endpoint("10.42.0.5"), "hints": {"forZones": [{"name": "b"}]}}
-    near = {**endpoint("10.42.0.6"), "hints": {"forZones": [{"name": "a"}]}}
+    far, near = hinted("10.42.0.5", zone="b"), hinted("10.42.0.6", zone="a")
 
-    both = choose(endpoints_of([endpoint_slice(far, near)], HERE)[HTTP])
-    only_far = choose(endpoints_of([endpoint_slice(far)], HERE)[HTTP])
+    assert chosen(far, near) == ["10.42.0.6"]
+    assert chosen(far) == ["10.42.0.5"]
 
-    assert [each.address for each in both.cluster] == ["10.42.0.6"]
-    assert [each.address for each in only_far.cluster] == ["10.42.0.5"]
+
+def test_an_endpoint_without_hints_has_all_of_them_ignored() -> None:
+    assert chosen(hinted("10.42.0.6", zone="a"), endpoint("10.42.0.7")) == ["10.42.0.6", "10.42.0.7"]
+
+
+def test_who_wants_the_same_node_gets_the_same_zone_where_the_node_has_nothing() -> None:
+    here, near = hinted("10.42.0.5", zone="a", node="here"), hinted("10.42.0.6", zone="a", node="next")
+    far = hinted("10.42.0.7", zone="b", node="far")
+
+    assert chosen(here, near, far) == ["10.42.0.5"]
+    assert chosen(near, far) == ["10.42.0.6"]
+    assert chosen(far) == ["10.42.0.7"]

@@ -47,9 +47,10 @@ class ServicePort:
         return tuple(dict.fromkeys((*self.external_ips, *self.load_balancer_ips)))
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where traffic can go. `local`: runs on this node; `here`: the topology hints, if any, allow this node."""
+    """Where traffic can go. `local`: runs on this node. `for_node`, `for_zone`: whether its topology hints name this
+    node, or this node's zone; None where it has no such hints."""
 
     address: str
     port: int
@@ -57,7 +58,8 @@ class Endpoint:
     ready: bool = True
     serving: bool = True
     terminating: bool = False
-    here: bool = True
+    for_node: bool | None = None
+    for_zone: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _NOTHING = ServiceRules()
 _TABLES: Final = ("nat", "filter")
+# A thousand services take seconds, ten thousand with the kind that is made of nftables minutes.
+_LIMIT_S: Final = 900.0
 FLAVOURS: Final = ("", "nft-", "legacy-")
 """The machine's default, and the two kinds that it chooses from."""
 
@@ -214,7 +216,7 @@ class IptablesProxier:
         )
 
     async def _restore(self, script: str) -> None:
-        await run_command(self._command("restore"), "--noflush", "-w", "5", script=script)
+        await run_command(self._command("restore"), "--noflush", "-w", "5", script=script, limit_s=_LIMIT_S)
 
     async def _save(self) -> str:
         return await run_command(self._command("save"))

@@ -101,7 +101,7 @@ def endpoints_of(slices: Iterable[Obj], place: Place) -> dict[PortName, tuple[En
                 at = (endpoint.address, endpoint.port)
                 if at not in known or _rank(endpoint) > _rank(known[at]):
                     known[at] = endpoint
-    return {name: tuple(sorted(known.values())) for name, known in found.items()}
+    return {name: tuple(known[at] for at in sorted(known)) for name, known in found.items()}
 
 
 def _rank(endpoint: Endpoint) -> tuple[bool, bool, bool]:
@@ -109,7 +109,7 @@ def _rank(endpoint: Endpoint) -> tuple[bool, bool, bool]:
 
 
 def _endpoint(entry: Obj, address: str, port: int, place: Place) -> Endpoint:
-    conditions = entry.get("conditions") or {}
+    conditions, hints = entry.get("conditions") or {}, entry.get("hints") or {}
     ready = conditions.get("ready") is not False
     serving = conditions.get("serving")
     return Endpoint(
@@ -119,17 +119,16 @@ def _endpoint(entry: Obj, address: str, port: int, place: Place) -> Endpoint:
         ready=ready,
         serving=ready if serving is None else bool(serving),
         terminating=bool(conditions.get("terminating")),
-        here=_hinted(entry.get("hints") or {}, place),
+        for_node=_names(hints.get("forNodes"), place.node_name),
+        for_zone=_names(hints.get("forZones"), place.zone),
     )
 
 
-def _hinted(hints: Obj, place: Place) -> bool:
-    nodes, zones = hints.get("forNodes"), hints.get("forZones")
-    if nodes:
-        return any(node.get("name") == place.node_name for node in nodes)
-    if zones and place.zone:
-        return any(zone.get("name") == place.zone for zone in zones)
-    return True
+def _names(hints: Sequence[Obj] | None, name: str) -> bool | None:
+    """Whether hints name a node or zone; None where there are none, or it is not known what this one is called."""
+    if not hints or not name:
+        return None
+    return any(hint.get("name") == name for hint in hints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +143,21 @@ class Choice:
 
 def choose(endpoints: Sequence[Endpoint]) -> Choice:
     """Ready endpoints; where there are none, those that terminate but still serve, so that the last connections of a
-    rollout are not lost. Topology hints count only if they leave something."""
+    rollout are not lost."""
     ready = [endpoint for endpoint in endpoints if endpoint.ready]
-    cluster = [endpoint for endpoint in ready if endpoint.here] or ready or _draining(endpoints)
+    cluster = _near(ready) or _draining(endpoints)
     mine = [endpoint for endpoint in endpoints if endpoint.local]
     local = [endpoint for endpoint in mine if endpoint.ready] or _draining(mine)
     return Choice(tuple(cluster), tuple(local), bool(cluster or local))
+
+
+def _near(ready: list[Endpoint]) -> list[Endpoint]:
+    """Those that are meant for this node, else for its zone. As in Kubernetes, hints count only where each endpoint has
+    them and they leave something: else traffic would pile up on some."""
+    for hints in ([each.for_node for each in ready], [each.for_zone for each in ready]):
+        if None not in hints and any(hints):
+            return [endpoint for endpoint, meant in zip(ready, hints, strict=True) if meant]
+    return ready
 
 
 def _draining(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
