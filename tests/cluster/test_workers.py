@@ -10,9 +10,11 @@ import pytest
 
 from navarch.cluster import lifecycle, pki, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.identities import NODE_COMPONENTS
 from navarch.cluster.processes import specs
 from navarch.cluster.run_node import agent_config
-from navarch.node.certificates import KeyPair, client_of_node, serving_of_node
+from navarch.controllers import approval
+from navarch.node.certificates import API_CLIENT, CertificateSpec, KeyPair, client_of_node, serving_of_node
 from navarch.node.names import HostNames, bridge_of
 
 
@@ -79,6 +81,14 @@ def test_their_keys_are_made_with_the_clusters(config: ClusterConfig) -> None:
         assert client_of_node(name).is_met_by(client)
         assert serving_of_node(name, [own.node_ip]).is_met_by(serving)
         assert agent_config(own).client_ca == own.pki / "ca.crt"
+        for component, user in NODE_COMPONENTS.items():
+            mine = KeyPair(own.pki, component).read()
+            assert mine is not None
+            assert CertificateSpec(API_CLIENT, user).is_met_by(mine)
+
+
+def test_what_a_nodes_parts_ask_for_is_approved() -> None:
+    assert set(NODE_COMPONENTS.values()) == set(approval.NODE_COMPONENTS)
 
 
 def test_they_come_and_go_while_the_cluster_is_stopped(config: ClusterConfig) -> None:

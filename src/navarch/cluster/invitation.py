@@ -25,7 +25,10 @@ from navarch.world import MACHINE
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 TOKEN_TYPE: Final = "bootstrap.kubernetes.io/token"
 # By the names that they have in a cluster's configuration.
-SHARED: Final = ("pod_cidr", "service_cidr", "cluster_dns", "cluster_domain", "kubernetes_version", "pod_network")
+SHARED: Final = (
+    *("pod_cidr", "service_cidr", "cluster_dns", "cluster_domain", "kubernetes_version"),
+    *("pod_network", "disable"),
+)
 
 
 def told_to_nodes(config: ClusterConfig) -> tuple[Obj, ...]:

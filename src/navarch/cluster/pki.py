@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig, host_address, host_name
-from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
+from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME, NODE_COMPONENTS
 
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=365)
@@ -44,9 +44,7 @@ def identities(config: ClusterConfig) -> list[Identity]:
         Identity("admin", "kubernetes-admin", ("system:masters",)),
         Identity("controller-manager", "system:kube-controller-manager"),
         Identity("scheduler", "system:kube-scheduler"),
-        Identity("proxy", "system:kube-proxy"),
-        Identity("dns", "system:kube-dns"),
-        Identity("ingress", "navarch:ingress"),
+        *(Identity(component, user) for component, user in NODE_COMPONENTS.items()),
         Identity("simulated-nodes", "navarch:simulated-nodes"),
         # The API server as a client of kubelets.
         Identity("apiserver-kubelet-client", "system:apiserver"),
@@ -93,9 +91,8 @@ def _ensure_worker(ca: _Authority, config: ClusterConfig, name: str) -> None:
     _write(own.pki / "ca.crt", ca.certificate.public_bytes(Encoding.PEM), mode=0o644)
     ca.ensure_serving_of_node(own.pki, name, own.node_ip)
     ca.ensure_client(own.pki / "kubelet", Identity("kubelet", f"system:node:{name}", ("system:nodes",)))
-    for identity in identities(config):
-        if identity.component in ("proxy", "dns", "ingress"):
-            ca.ensure_client(own.pki / identity.component, identity)
+    for component, user in NODE_COMPONENTS.items():
+        ca.ensure_client(own.pki / component, Identity(component, user))
 
 
 def kubeconfig_text(config: ClusterConfig, component: str) -> str:

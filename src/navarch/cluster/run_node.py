@@ -17,6 +17,7 @@ from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.http import HTTPTransport
 from navarch.cluster.config import INGRESS, ClusterConfig
+from navarch.cluster.identities import NODE_COMPONENTS
 from navarch.node.agent import AgentConfig, NodeAgent
 from navarch.node.certificates import (
     API_CLIENT,
@@ -34,8 +35,6 @@ from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
-# Component -> as whom it speaks to the API server.
-_COMPONENTS = {"proxy": "system:kube-proxy", "dns": "system:kube-dns", "ingress": "navarch:ingress"}
 _SERVING = "kubelet-serving"
 _RETRY_S = 2.0
 
@@ -116,7 +115,7 @@ async def run(config: ClusterConfig) -> None:
         await _enrol(config, world)
     node = _Identity(config, "kubelet", "kubelet")
     if config.is_agent:
-        for name, user in _COMPONENTS.items():
+        for name, user in NODE_COMPONENTS.items():
             await _have(config, name, CertificateSpec(API_CLIENT, user), node.client, world)
     proxy = _Identity(config, "proxy", "kube-proxy")
     dns = _Identity(config, "dns", "kube-dns")
@@ -142,7 +141,7 @@ def _renewers(
     client = identities["kubelet"].client
     specs = {
         "kubelet": client_of_node(config.node_name),
-        **{name: CertificateSpec(API_CLIENT, user) for name, user in _COMPONENTS.items()},
+        **{name: CertificateSpec(API_CLIENT, user) for name, user in NODE_COMPONENTS.items()},
     }
 
     def serving_spec() -> CertificateSpec | None:
