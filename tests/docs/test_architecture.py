@@ -33,7 +33,7 @@ def test_a_kind_that_no_part_names_is_listed_as_one_that_nothing_acts_on() -> No
         if not re.search(rf"\b{names[resource]}\b", sources) and not re.search(rf'"{resource.plural}"', sources)
     }
 
-    assert unnamed
+    assert stored
     assert unnamed <= _listed()
 
 
