@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,9 @@ def batch(containers: Cluster) -> Iterator[Batch]:
             containers.wait_until(registered, 30, "the driver registered")
             yield from BATCH.run(containers)
         finally:
-            driver.terminate()
+            # It frees its devices on the way out.
+            driver.send_signal(signal.SIGINT)
+            driver.wait(30)
             containers.kubectl("delete", "storageclass", "e2e-dirs", "--wait=false")
             containers.kubectl("delete", "csidriver", DRIVER, "--wait=false")
     shutil.rmtree(STORE)
