@@ -93,7 +93,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
     changeable = (
         *("nodes", "workers", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
         *("runtime_config", "apiserver_flags", "controller_flags", "disable", *KUBELET_FILES),
-        *("proxy_mode", "proxy_config"),
+        *("proxy_mode", "proxy_config", "pod_network"),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
@@ -111,6 +111,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             "disable",
             "proxy_mode",
             "proxy_config",
+            "pod_network",
             *KUBELET_FILES,
         ):
             if key in kept and kept[key] != getattr(existing, key):
