@@ -23,6 +23,9 @@ ALONE: Final = "alone"
 _INSIDE: Final = "--in-own-network"
 _NOTHING_CHOSEN: Final = 5  # pytest's exit code where no test was selected
 _PYTEST: Final = (sys.executable, "-m", "pytest", "-q")
+# Of a range that is for documentation (RFC 5737): nothing else on the machine has it.
+_ADDRESS: Final = "198.51.100.2"
+_GATEWAY: Final = "198.51.100.1"
 _UNSHARE: Final = ("unshare", "--net")
 
 
@@ -60,11 +63,18 @@ def side_by_side(arguments: Sequence[str], report: IO[bytes]) -> list[int]:
 
 
 def enter(command: Sequence[str]) -> None:
-    """Becomes the command, in a network namespace that has just been made: its loopback is down at first."""
+    """Becomes the command, in a network namespace that has just been made: its loopback is down at first, and it has
+    no address that is not loopback's, as machines have."""
     from pyroute2 import IPRoute
 
     with IPRoute() as routes:
         routes.link("set", index=1, state="up")
+        routes.link("add", ifname="lan0", kind="veth", peer={"ifname": "lan1"})
+        for name in ("lan0", "lan1"):
+            routes.link("set", index=routes.link_lookup(ifname=name)[0], state="up")
+        own = routes.link_lookup(ifname="lan0")[0]
+        routes.addr("add", index=own, address=_ADDRESS, prefixlen=24)
+        routes.route("add", dst="default", gateway=_GATEWAY, oif=own)
     os.execv(command[0], list(command))
 
 
