@@ -38,6 +38,20 @@ def test_timers_fire_in_the_order_of_their_times() -> None:
     assert run(main) == [("soon", 0.5), ("between", 4.0), ("late", 30.0)]
 
 
+def test_timers_of_one_moment_fire_in_the_order_of_their_setting() -> None:
+    async def main(world: VirtualWorld) -> list[int]:
+        seen: list[int] = []
+        loop = asyncio.get_running_loop()
+        for number in range(100):
+            loop.call_later(30 if number % 7 else 10 + number, seen.append, number)
+            # Others come and go, which turns a heap over.
+            loop.call_later(1 + number % 3, seen.append, -1).cancel()
+        await asyncio.sleep(200)
+        return [number for number in seen if number % 7]
+
+    assert run(main) == [number for number in range(100) if number % 7]
+
+
 def test_a_timeout_is_one_of_virtual_time() -> None:
     async def main(world: VirtualWorld) -> float:
         with pytest.raises(TimeoutError):

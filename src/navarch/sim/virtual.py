@@ -14,6 +14,7 @@ comes from the program and the seed, so the same run gives the same bytes, in an
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import logging
 import selectors
@@ -77,6 +78,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, exact: bool = True) -> None:
         self._moment_us = 0
         self._exact = exact
+        self._timers = itertools.count()
         super().__init__(_JumpingSelector(self, exact))
         numbers = itertools.count()
 
@@ -96,7 +98,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         moment_us = round(when * 1e6)
         if moment_us / 1e6 < when:
             moment_us += 1
-        return super().call_at(moment_us / 1e6, callback, *args, context=context)
+        timer = _Timer(moment_us / 1e6, callback, args, self, context)
+        timer.number = next(self._timers)
+        # As `call_at` does, which makes a timer of its own kind.
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        heapq.heappush(scheduled, timer)
+        timer._scheduled = True
+        return timer
 
     def jump(self, seconds: float) -> None:
         """Let time pass."""
@@ -125,6 +133,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _refuse_if_exact(self) -> None:
         if self._exact:
             raise RuntimeError(_NO_PLACE)
+
+
+class _Timer(asyncio.TimerHandle):
+    """Of those that are due at one moment, which real time hardly has two of, the one set first fires first. A heap
+    alone would give them an order that changes with whatever else is in it."""
+
+    number: int
+    _scheduled: bool
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, _Timer):
+            return NotImplemented
+        return (self.when(), self.number) < (other.when(), other.number)
 
 
 class _NumberedTask(asyncio.Task[T]):
