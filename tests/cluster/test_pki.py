@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import stat
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from navarch.client.config import load_kubeconfig
 from navarch.cluster import pki
-from navarch.cluster.config import ClusterConfig
+from navarch.cluster.config import ClusterConfig, ConfigError, further_names
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,22 @@ def test_the_serving_certificate_is_good_for_the_names_that_clients_use(config: 
     assert {"localhost", "kubernetes.default.svc"} <= set(names.get_values_for_type(x509.DNSName))
     assert {"127.0.0.1", "10.43.0.1"} <= {str(ip) for ip in names.get_values_for_type(x509.IPAddress)}
     ssl.create_default_context(cafile=str(config.pki / "ca.crt"))
+
+
+def test_further_names_come_into_the_certificate_when_the_cluster_is_told_of_them(config: ClusterConfig) -> None:
+    said = further_names(["K8s.Example.com,203.0.113.7", " 2001:db8:0::7 "])
+    pki.ensure(replace(config, tls_san=said))
+
+    certificate = x509.load_pem_x509_certificate((config.pki / "apiserver.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "k8s.example.com" in names.get_values_for_type(x509.DNSName)
+    assert {"203.0.113.7", "2001:db8::7", "127.0.0.1"} <= {str(ip) for ip in names.get_values_for_type(x509.IPAddress)}
+
+
+@pytest.mark.parametrize("text", ["https://k8s.example.com", "a b", "10.0.0.256/8", "-x"])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--tls-san"):
+        further_names([text])
 
 
 def test_requests_are_signed_with_their_usages(config: ClusterConfig) -> None:

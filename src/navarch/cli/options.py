@@ -92,12 +92,12 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
              "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
              "controllerManager", "kubeletConfig", "imageCredentialProviderConfig",
-             "imageCredentialProviderBinDir", "disable", "podNetwork",
+             "imageCredentialProviderBinDir", "disable", "podNetwork", "tlsSANs",
              "proxyMode", "proxyConfig"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
     names = {"kubernetesVersion": "kubernetes_version", "dataDir": "data_dir", "podCIDR": "pod_cidr",
              "podNetwork": "pod_network", "serviceCIDR": "service_cidr", "bindAddress": "bind_address",
-             "eventTTL": "event_ttl",
+             "eventTTL": "event_ttl", "tlsSANs": "tls_san",
              "proxyMode": "proxy_mode", "proxyConfig": "proxy_config",
              "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
              "controllerManager": "controller_manager",
@@ -107,8 +107,9 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if isinstance(versions, dict):
         # As flags are: `{api/beta: true}` is `api/beta=true`.
         settings["runtimeConfig"] = ",".join(f"{name}={str(on).lower()}" for name, on in versions.items())
-    if isinstance(settings.get("disable"), list):
-        settings["disable"] = ",".join(map(str, settings["disable"]))
+    for several in ("disable", "tlsSANs"):
+        if isinstance(settings.get(several), list):
+            settings[several] = ",".join(map(str, settings[several]))
     return {names.get(str(key), str(key)): value for key, value in settings.items()}
 
 

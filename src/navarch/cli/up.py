@@ -38,6 +38,7 @@ from navarch.cluster.config import (
     ConfigError,
     disabled_parts,
     flags_of,
+    further_names,
     planning,
 )
 from navarch.cluster.state import ClusterState
@@ -112,6 +113,13 @@ _PORT_ATTEMPTS = 4
     envvar="NAVARCH_BIND_ADDRESS",
     metavar="ADDRESS",
     help="Listen for the API at this address, too; 0.0.0.0 for every one.  [default: loopback, and where pods need it]",
+)
+@click.option(
+    "--tls-san",
+    envvar="NAVARCH_TLS_SAN",
+    multiple=True,
+    metavar="NAME[,…]",
+    help="Further names and addresses that the API server's certificate is good for.",
 )
 @click.option(
     "--static-pods",
@@ -212,6 +220,8 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         changes.update(_runtime_config(runtime_config))
     if options["disable"] or "disable" in from_file:
         changes["disable"] = disabled_parts(options["disable"] or [str(from_file["disable"])])
+    if options["tls_san"] or "tls_san" in from_file:
+        changes["tls_san"] = further_names(options["tls_san"] or [str(from_file["tls_san"])])
     _check(changes)
     if not stated("runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))

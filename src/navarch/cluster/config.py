@@ -44,6 +44,25 @@ def disabled_parts(texts: Iterable[str]) -> str:
     return ",".join(sorted(named))
 
 
+def further_names(texts: Iterable[str]) -> str:
+    """What `--tls-san` says, as it is kept.  Raises ConfigError."""
+    from navarch.api.validation import dns_subdomain_problems
+
+    named = {name.strip().lower() for text in texts for name in text.split(",")} - {""}
+    for name in named:
+        if not is_address(name) and dns_subdomain_problems(name.removeprefix("*.")):
+            raise ConfigError(f"--tls-san {name!r}: neither a name, such as k8s.example.com, nor an address")
+    return ",".join(sorted(str(ip_address(name)) if is_address(name) else name for name in named))
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 POD_NETWORKS = ("auto", "routes", "vxlan")
 
 
@@ -79,6 +98,8 @@ class ClusterConfig:
     seed: int | None = None
     kubeconfig: str = ""
     static_pods: str = ""
+    # Further names and addresses that the API server's certificate is good for, with commas between.
+    tls_san: str = ""
     # Embedded parts that are left out, with commas between (`EMBEDDED`).
     disable: str = ""
     # How the real node proxies services: a mode, and a file of Kubernetes' form.

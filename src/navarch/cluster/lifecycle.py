@@ -91,7 +91,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             f"cluster {existing.name!r} exists with --runtime {existing.runtime}; delete it with --purge to change that"
         )
     changeable = (
-        *("nodes", "workers", "port", "bind_address", "static_pods", "kubeconfig", "event_ttl_s"),
+        *("nodes", "workers", "port", "bind_address", "tls_san", "static_pods", "kubeconfig", "event_ttl_s"),
         *("runtime_config", "apiserver_flags", "controller_flags", "disable", *KUBELET_FILES),
         *("proxy_mode", "proxy_config", "pod_network"),
     )
@@ -104,6 +104,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             "workers",
             "port",
             "bind_address",
+            "tls_san",
             "static_pods",
             "runtime_config",
             "apiserver_flags",

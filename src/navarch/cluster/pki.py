@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from navarch.cluster import workers
-from navarch.cluster.config import ClusterConfig, host_address, host_name
+from navarch.cluster.config import ClusterConfig, host_address, host_name, is_address
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME, NODE_COMPONENTS
 
 _CA_LIFE = timedelta(days=3650)
@@ -189,6 +189,8 @@ def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
         addresses |= {host_address(), config.advertise_address}
     if config.listens_everywhere:
         addresses.add("::1")
+    for further in filter(None, config.tls_san.split(",")):
+        (addresses if is_address(further) else names).add(further)
     # The virtual IP of the service `kubernetes`.
     addresses.add(str(ip_network(config.service_cidr)[1]))
     return names, addresses
