@@ -6,12 +6,14 @@ once where it is missing, `status.loadBalancer` of the Ingresses of its controll
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, name_of
 from navarch.client.resources import INGRESS_CLASSES, INGRESSES, NODES
 from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.kubelets import is_real
 from navarch.controllers.load_balancer.addresses import may_serve
 from navarch.kinds.networking.ingress_classes import CLASS, CONTROLLER, DEFAULT_CLASS, SERVES, is_ours
 
@@ -24,6 +26,7 @@ class IngressStatusController(Controller):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._can_serve = asyncio.Event()
         self._ingresses = self.watch_primary(INGRESSES)
         self._classes = self.informer(INGRESS_CLASSES)
         self._classes.add_handler(self._all, lambda _old, new: self._all(new), self._all)
@@ -36,16 +39,23 @@ class IngressStatusController(Controller):
             self.enqueue(key_of(ingress), _SETTLE_S)
 
     def _node_changed(self, node: Obj) -> None:
+        self._node_seen(node)
         if SERVES in annotations_of(node):
             self._all(node)
 
+    def _node_seen(self, node: Obj) -> None:
+        if self.context.config.ingress and (is_real(node) or SERVES in annotations_of(node)):
+            self._can_serve.set()
+
     def _node_updated(self, old: Obj, new: Obj) -> None:
+        self._node_seen(new)
         if _addresses(old) != _addresses(new):
             self._all(new)
 
     async def background(self) -> None:
-        """Make the class; what people change of it stays."""
-        if not self.context.config.ingress or self._classes.get("", CLASS) is not None:
+        """Make the class, once there are nodes that can serve it; what people change of it stays."""
+        await self._can_serve.wait()
+        if self._classes.get("", CLASS) is not None:
             return
         metadata = {"name": CLASS, "annotations": {DEFAULT_CLASS: "true"}}
         try:

@@ -26,11 +26,11 @@ from navarch.client.resources import (
     VOLUME_ATTACHMENTS,
 )
 from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.kubelets import ATTACHES
 from navarch.controllers.volumes.protection import claims_of, index_by_claim
 from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.storage.csi_names import attachment_name, unique_name
 
-_MANAGED: Final = "volumes.kubernetes.io/controller-managed-attach-detach"
 _OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 # How long a node that is not well keeps what it says it uses.
 _PATIENCE_S: Final = 360.0
@@ -170,7 +170,7 @@ class AttachDetachController(Controller):
     def _wanted(self, node: Obj | None) -> dict[str, _Wanted]:
         """By the attachment's name, what the pods of a node use and a driver wants attached."""
         found: dict[str, _Wanted] = {}
-        if node is None or annotations_of(node).get(_MANAGED) != "true":
+        if node is None or annotations_of(node).get(ATTACHES) != "true":
             return found
         for pod in self._pods.by_index("node of claims", name_of(node)):
             if is_finished(pod):
@@ -343,5 +343,5 @@ def _what_matters(node: Obj) -> tuple[object, ...]:
         status.get("volumesAttached") or (),
         [one["key"] for one in node["spec"].get("taints") or ()],
         _is_ready(node),
-        annotations_of(node).get(_MANAGED),
+        annotations_of(node).get(ATTACHES),
     )

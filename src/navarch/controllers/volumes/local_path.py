@@ -1,9 +1,9 @@
 """The provisioner of the class `local-path`: a claim gets a directory of the node that its pod was placed on.
 
 In: claims of its classes with a selected node; released volumes; nodes. Out: the class itself, made when a cluster
-starts without it; a PersistentVolume per claim, bound to its node. The directory is made by the node's kubelet when a
-pod first mounts it (`node/volumes/local_path.py`), and wiped by it: a Node's annotation says which are to go and which
-have gone, and a volume's object goes last.
+with nodes starts without it; a PersistentVolume per claim, bound to its node. The directory is made by the node's
+kubelet when a pod first mounts it (`node/volumes/local_path.py`), and wiped by it: a Node's annotation says which are
+to go and which have gone, and a volume's object goes last.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, labe
 from navarch.client.base import PatchKind
 from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES
 from navarch.controllers.base import Context, Controller, Requeue
+from navarch.controllers.kubelets import is_real, is_simulated
 from navarch.kinds.storage import local_path
 from navarch.kinds.storage.local_path import PROVISIONER
 
@@ -25,7 +26,6 @@ _STORAGE_PROVISIONER: Final = "volume.kubernetes.io/storage-provisioner"
 _SELECTED_NODE: Final = "volume.kubernetes.io/selected-node"
 _DEFAULT: Final = "storageclass.kubernetes.io/is-default-class"
 _HOSTNAME: Final = "kubernetes.io/hostname"
-_SIMULATED: Final = "sim.navarch.dev/node"
 _CLASS_KEY: Final = Key("", "/class")
 _RETRY_S: Final = 30.0
 
@@ -43,10 +43,9 @@ class LocalPathProvisioner(Controller):
         self._volumes.add_handler(self._volume_seen, lambda _old, new: self._volume_seen(new), self._volume_seen)
         self._classes = self.informer(STORAGE_CLASSES)
         self._nodes = self.informer(NODES)
-        self._nodes.add_handler(updated=self._node_updated, deleted=self._node_gone)
+        self._nodes.add_handler(self._node_seen, self._node_updated, self._node_gone)
         self._recorder = context.recorder(PROVISIONER)
-        if context.config.local_path:
-            self.enqueue(_CLASS_KEY)
+        self._class_is_due = context.config.local_path
 
     def _claim_seen(self, claim: Obj) -> None:
         if annotations_of(claim).get(_STORAGE_PROVISIONER) == PROVISIONER and not claim["spec"].get("volumeName"):
@@ -56,7 +55,15 @@ class LocalPathProvisioner(Controller):
         if local_path.is_ours(volume) and _is_released(volume):
             self.enqueue(Key("", name_of(volume)))
 
+    def _node_seen(self, node: Obj) -> None:
+        """Where there are no nodes that keep directories, such as beside the API server of a test, nobody has to have
+        a default class."""
+        if self._class_is_due and (is_real(node) or is_simulated(node)):
+            self._class_is_due = False
+            self.enqueue(_CLASS_KEY)
+
     def _node_updated(self, old: Obj, node: Obj) -> None:
+        self._node_seen(node)
         told = local_path.removals(node)
         if told != local_path.removals(old):
             for name in told:
@@ -83,7 +90,7 @@ class LocalPathProvisioner(Controller):
         return None
 
     async def _have_class(self) -> None:
-        """A cluster that starts has the class, as its default where it has no other."""
+        """A cluster that starts has the class, as its default where it has no other, once it has nodes."""
         if self._classes.get("", local_path.CLASS) is not None:
             return
         default = not any(annotations_of(one).get(_DEFAULT) == "true" for one in self._classes.list())
@@ -144,7 +151,7 @@ class LocalPathProvisioner(Controller):
             return None
         name = name_of(volume)
         node = next((one for one in self._nodes.list() if labels_of(one).get(_HOSTNAME) == _node_of(volume)), None)
-        if node is not None and _SIMULATED not in annotations_of(node):
+        if node is not None and not is_simulated(node):
             told = local_path.removals(node)
             if told.get(name) != local_path.DONE:
                 if name not in told:
