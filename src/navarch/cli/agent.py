@@ -15,6 +15,7 @@ from navarch.cli.options import (
     check_proxy,
     data_dir_option,
     duration_s,
+    kubelet_config_option,
     name_option,
     output_option,
     pod_network_option,
@@ -55,13 +56,7 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
     "--node-taint", multiple=True, metavar="KEY[=VALUE]:EFFECT", help="A taint that the node is registered with."
 )
 @pod_network_option
-@click.option(
-    "--kubelet-config",
-    envvar="NAVARCH_KUBELET_CONFIG",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="The kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
-)
+@kubelet_config_option
 @proxy_options
 @name_option
 @data_dir_option

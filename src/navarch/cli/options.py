@@ -32,6 +32,13 @@ pod_network_option = click.option(
     help="How pods of other nodes are reached: routes (the network between nodes knows the way), vxlan (a tunnel), "
     "or auto: a route to a node on the same link, else a tunnel.  [default: auto]",
 )
+kubelet_config_option = click.option(
+    "--kubelet-config",
+    envvar="NAVARCH_KUBELET_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="The real node's kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
+)
 output_option = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )

@@ -23,6 +23,7 @@ from navarch.cli.options import (
     check_proxy,
     data_dir_option,
     duration_s,
+    kubelet_config_option,
     name_option,
     output_option,
     pod_network_option,
@@ -136,13 +137,7 @@ _PORT_ATTEMPTS = 4
     help=f"Leave embedded parts out: {', '.join(EMBEDDED)}.",
 )
 @proxy_options
-@click.option(
-    "--kubelet-config",
-    envvar="NAVARCH_KUBELET_CONFIG",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="The real node's kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
-)
+@kubelet_config_option
 @click.option(
     "--image-credential-provider-config",
     envvar="NAVARCH_IMAGE_CREDENTIAL_PROVIDER_CONFIG",

@@ -20,6 +20,7 @@ from navarch.cluster import locks, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
+from navarch.kinds.core.kubelets import SIMULATED
 from navarch.numbers import integer_or
 from navarch.world import MACHINE
 
@@ -294,7 +295,7 @@ class Probe:
         for node in json.loads(body)["items"] if status == 200 else ():
             metadata = node["metadata"]
             number = metadata["name"].removeprefix("node-")
-            ours = (metadata.get("annotations") or {}).get("sim.navarch.dev/node") == "true"
+            ours = (metadata.get("annotations") or {}).get(SIMULATED) == "true"
             further = workers.LABEL in (metadata.get("labels") or {})
             surplus = further and workers.number_of(self._config, metadata["name"]) > self._config.workers
             if surplus or (ours and integer_or(number, 0) > self._config.nodes):

@@ -13,8 +13,8 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, name_of
 from navarch.client.resources import INGRESS_CLASSES, INGRESSES, NODES
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.kubelets import is_real
 from navarch.controllers.load_balancer.addresses import may_serve
+from navarch.kinds.core.kubelets import is_real
 from navarch.kinds.networking.ingress_classes import CLASS, CONTROLLER, DEFAULT_CLASS, SERVES, is_ours
 
 _SETTLE_S = 0.05

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from navarch.api.meta import Obj
 from navarch.api.time import format_micro_time, format_time
 from navarch.api.version import DEFAULT_VERSION
+from navarch.kinds.core.kubelets import SIMULATED
 from navarch.sim.addresses import NODES
 
 KUBELET_VERSION = f"v{DEFAULT_VERSION}.0-navarch"
@@ -82,7 +83,7 @@ def node_object(
                 "kubernetes.io/os": "linux",
                 **labels,
             },
-            "annotations": {"sim.navarch.dev/node": "true"},
+            "annotations": {SIMULATED: "true"},
         },
         "spec": {},
         "status": {

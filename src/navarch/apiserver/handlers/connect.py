@@ -25,7 +25,6 @@ from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import (
     Target,
-    is_simulated,
     kubelet_of,
     pod_target,
     refuse_simulated,
@@ -36,6 +35,7 @@ from navarch.apiserver.relaying import chunks_of
 from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
+from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES, PODS
 from navarch.numbers import integer_or
 

@@ -9,13 +9,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import Caches
+from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import ENDPOINT_SLICES, NODES, SERVICES
 from navarch.numbers import integer_or, is_digits
 
 # Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
 _ADDRESS_TYPES = ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP")
 _KUBELET_PORT = 10250
-_SIMULATED = "sim.navarch.dev/node"
 _SERVICE_LABEL = "kubernetes.io/service-name"
 
 
@@ -84,11 +84,6 @@ def _ip_of(text: str) -> IPv4Address | IPv6Address | None:
 def _is_nobodys(ip: IPv4Address | IPv6Address) -> bool:
     """Whether nobody in a cluster can have it: among these are those where clouds keep their machines' credentials."""
     return ip.is_link_local or ip.is_unspecified or ip.is_multicast
-
-
-def is_simulated(node: Obj) -> bool:
-    """Whether a node is one without a machine."""
-    return _SIMULATED in (node["metadata"].get("annotations") or {})
 
 
 def refuse_simulated(caches: Caches, node_name: str, pod_name: str) -> None:

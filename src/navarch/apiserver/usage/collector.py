@@ -21,10 +21,11 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Change
 from navarch.apiserver.core import Core
-from navarch.apiserver.handlers.targets import Target, is_simulated, kubelet_of
+from navarch.apiserver.handlers.targets import Target, kubelet_of
 from navarch.apiserver.usage.exposition import read
 from navarch.apiserver.usage.points import RESOLUTION_NS, NodePoints, Scrape
 from navarch.client.supervision import Failures, supervised
+from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.core import Core
-from navarch.apiserver.handlers.targets import is_simulated
 from navarch.apiserver.usage.collector import Collector
 from navarch.apiserver.usage.points import RESOLUTION_NS, Usage
+from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.core.pod_state import is_ready
 from navarch.kinds.resources import NODES, PODS
 

@@ -26,8 +26,8 @@ from navarch.client.resources import (
     VOLUME_ATTACHMENTS,
 )
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.kubelets import ATTACHES
 from navarch.controllers.volumes.protection import claims_of, index_by_claim
+from navarch.kinds.core.kubelets import ATTACHES
 from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.storage.csi_names import attachment_name, unique_name
 

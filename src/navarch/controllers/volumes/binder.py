@@ -18,6 +18,7 @@ from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUME
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.pods import same_semantics
 from navarch.controllers.volumes.protection import claims_of, index_by_claim
+from navarch.controllers.volumes.references import claim_reference
 
 _BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 _BOUND_BY = "pv.kubernetes.io/bound-by-controller"
@@ -179,14 +180,7 @@ class VolumeBinder(Controller):
         """The volume's side first: two claims cannot both win it, as the write carries its resourceVersion."""
         reference = volume["spec"].get("claimRef")
         if reference is None or reference.get("uid") != uid_of(claim):
-            made = {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": key_of(claim).namespace,
-                "name": name_of(claim),
-                "uid": uid_of(claim),
-                "resourceVersion": claim["metadata"].get("resourceVersion", ""),
-            }
+            made = claim_reference(claim)
             metadata = dict(volume["metadata"])
             if reference is None:
                 metadata["annotations"] = {**annotations_of(volume), _BOUND_BY: "yes"}

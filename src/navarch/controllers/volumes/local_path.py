@@ -16,7 +16,8 @@ from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, labe
 from navarch.client.base import PatchKind
 from navarch.client.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES
 from navarch.controllers.base import Context, Controller, Requeue
-from navarch.controllers.kubelets import is_real, is_simulated
+from navarch.controllers.volumes.references import claim_reference
+from navarch.kinds.core.kubelets import is_real, is_simulated
 from navarch.kinds.storage import local_path
 from navarch.kinds.storage.local_path import PROVISIONER
 
@@ -218,14 +219,7 @@ def make_volume(claim: Obj, storage_class: Obj, node: Obj) -> Obj:
             "storageClassName": name_of(storage_class),
             "local": {"path": f"/var/lib/kubelet/{local_path.FOLDER}/{name}"},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
-            "claimRef": {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "namespace": key_of(claim).namespace,
-                "name": name_of(claim),
-                "uid": uid_of(claim),
-                "resourceVersion": claim["metadata"].get("resourceVersion", ""),
-            },
+            "claimRef": claim_reference(claim),
         },
     }
 

@@ -25,6 +25,7 @@ from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.resources import LEASES, NODES
+from navarch.kinds.core.kubelets import ATTACHES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
 from navarch.node.resources.amounts import memory_capacity
@@ -213,7 +214,7 @@ class NodeReporter:
             "metadata": {
                 "name": config.node_name,
                 "labels": self._labels(),
-                "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+                "annotations": {ATTACHES: "true"},
             },
             "spec": {},
         }

@@ -1,4 +1,4 @@
-"""Which Nodes have somebody behind them: an object alone, as anybody can make one, runs nothing."""
+"""By what a Node says who is behind it: an object alone, as anybody can make one, runs nothing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from navarch.api.meta import Obj, annotations_of
 
 ATTACHES: Final = "volumes.kubernetes.io/controller-managed-attach-detach"
 """Real kubelets say by it, from their first breath, that they leave attaching volumes to a controller."""
-_SIMULATED: Final = "sim.navarch.dev/node"
+SIMULATED: Final = "sim.navarch.dev/node"
+"""Simulated nodes have it."""
 
 
 def is_simulated(node: Obj) -> bool:
-    return _SIMULATED in annotations_of(node)
+    """Whether it is one without a machine."""
+    return SIMULATED in annotations_of(node)
 
 
 def is_real(node: Obj) -> bool:
