@@ -17,7 +17,7 @@ from pathlib import Path
 from navarch.cluster import pki
 from navarch.cluster.config import ClusterConfig
 
-from ..store.etcd_server import free_ports
+from ..ports import free_port
 from .connection import Connection, Lost, NotSent
 
 # Forks the process of `navarch up`, without its supervisor, as often as it is asked: what takes long, the imports, is
@@ -85,7 +85,7 @@ class Server:
             folder.mkdir(parents=True)
             shutil.copytree(keys, folder / "pki")
         self.config = ClusterConfig(
-            name="crashes", data_dir=str(folder), port=free_ports(1)[0], store=store, runtime="simulated"
+            name="crashes", data_dir=str(folder), port=free_port(), store=store, runtime="simulated"
         )
         self.config.save()
         pki.ensure(self.config)

@@ -10,7 +10,6 @@ import http.client
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -25,6 +24,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ..ports import free_port
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
@@ -93,12 +94,6 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Program:
     """envtest's `process.State`: a program, its folder, and the URL that says when it is up."""
@@ -164,9 +159,9 @@ class ControlPlane:
         self._folders = [Path(tempfile.mkdtemp(prefix="k8s_test_framework_")) for _ in range(2)]
         self.environment = environment or {}
         self.more = more or {}
-        self.etcd = Program(assets / "etcd", self._folders[0], "http", _free_port(), "/health", self.environment)
+        self.etcd = Program(assets / "etcd", self._folders[0], "http", free_port(), "/health", self.environment)
         self.apiserver = Program(
-            assets / "kube-apiserver", self._folders[1], "https", _free_port(), "/readyz", self.environment
+            assets / "kube-apiserver", self._folders[1], "https", free_port(), "/readyz", self.environment
         )
         self.serving, self.users, self.tokens = TinyCA(), TinyCA(), TinyCA()
 
@@ -183,7 +178,7 @@ class ControlPlane:
             f"--advertise-client-urls={url}",
             f"--data-dir={self._folders[0]}",
             f"--listen-client-urls={url}",
-            f"--listen-peer-urls=http://127.0.0.1:{_free_port()}",
+            f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
         ]
         if self.etcd.has_flag("unsafe-no-fsync"):
             arguments.append("--unsafe-no-fsync=true")
@@ -224,7 +219,7 @@ class ControlPlane:
         (folder / "apiserver.crt").write_bytes(certificate)
         (folder / "apiserver.key").write_bytes(serving_key)
         (folder / "client.crt").write_bytes(self.users.pem())
-        etcd, peer = f"http://0.0.0.0:{self.etcd.port}", f"http://localhost:{_free_port()}"
+        etcd, peer = f"http://0.0.0.0:{self.etcd.port}", f"http://localhost:{free_port()}"
         words = ["-data-dir", data / "data", "-wal-dir", data / "wal", "--listen-client-urls", etcd]
         words += ["--advertise-client-urls", etcd, "--initial-cluster", f"default={peer}"]
         words += ["--initial-advertise-peer-urls", peer, "--listen-peer-urls", peer]

@@ -27,6 +27,8 @@ from navarch.cluster.config import ClusterConfig
 from navarch.cluster.state import ClusterState, alive
 from navarch.node.containerd import why_unavailable
 
+from ..ports import free_port
+
 pytestmark = pytest.mark.e2e
 NAVARCH = [sys.executable, "-m", "navarch.cli.main"]
 Done = subprocess.CompletedProcess[str]
@@ -359,10 +361,8 @@ def test_a_port_in_use_is_refused_at_once_and_another_one_does(user: User, taken
 def test_a_stopped_cluster_can_move_to_another_port(user: User) -> None:
     first = user.up()["server"]
     user.run("down")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
 
-    second = user.up("--port", str(free))["server"]
+    second = user.up("--port", str(free_port()))["server"]
 
     assert second != first
     assert user.run("kubectl", "get", "nodes").returncode == 0

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ..store.etcd_server import free_ports
+from ..ports import free_port
 from .conftest import Cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster("lost", tmp_path)
-    port = str(free_ports(1)[0])
+    port = str(free_port())
     cluster.navarch("up", "--name", "lost", "-d", "--runtime", "simulated", "--wait", "90s", "--port", port)
     yield cluster
     cluster.navarch("down", "--name", "lost", "--purge", "--grace", "1s")

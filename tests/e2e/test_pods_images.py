@@ -15,18 +15,13 @@ import pytest
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 from tests.node.images.test_manager import Registry
 
+from ..ports import free_port
 from .batch import Batch, container_status
 from .conftest import Cluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
 # `user` with the password `secret`.
 LOGIN = "user:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serving(place: Path, users: str = "") -> Iterator[Registry]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from navarch.cluster.state import ClusterState, alive, start_ticks
 from navarch.node.containerd import why_unavailable
 from navarch.node.images.archives import Platform, busybox_files, host_architecture, write_image
 
+from ..ports import free_port
 from .batch import container_status, is_ready
 from .conftest import Cluster, _running
 from .objects import BUSYBOX, deployment, pod
@@ -41,13 +41,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.kubectl("wait", "--for=condition=Ready", "pod/kept", "--timeout=30s")
         cluster.kubectl("rollout", "status", "deployment/web", "--timeout=30s")
         yield cluster
-
-
-def free_port() -> int:
-    """A port that no other cluster takes while this one is down."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def process() -> tuple[int, int]:

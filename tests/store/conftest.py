@@ -18,7 +18,8 @@ from navarch.store.etcd.target import parse
 from navarch.store.memory import MemoryStore
 from navarch.store.sqlite import SQLiteStore
 
-from .etcd_server import MISSING, Etcd, etcd_binary, free_ports
+from ..ports import free_port
+from .etcd_server import MISSING, Etcd, etcd_binary
 
 _PREFIXES = count()
 
@@ -39,7 +40,7 @@ def etcd_url(etcd: Etcd) -> str:
 
 @pytest.fixture(scope="session")
 def envtest_etcd() -> Iterator[str]:
-    (port,) = free_ports(1)
+    port = free_port()
     server = etcd_service.serve(f"127.0.0.1:{port}", "3.6.5", "not here")
     yield f"etcd://127.0.0.1:{port}"
     server.stop(None).wait()

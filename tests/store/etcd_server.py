@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+from ..ports import free_ports
+
 
 def etcd_binary() -> str | None:
     """`$NAVARCH_TEST_ETCD`, or what is installed (Debian's etcd-server)."""
@@ -22,19 +22,6 @@ def etcd_binary() -> str | None:
 
 
 MISSING = "etcd is not installed (as root: apt-get install etcd-server)"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel gives to whoever connects in the meantime."""
-    ports: list[int] = []
-    with contextlib.ExitStack() as held:
-        while len(ports) < count:
-            probe = held.enter_context(contextlib.closing(socket.socket()))
-            port = random.randrange(12_000, 29_000)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                ports.append(port)
-    return ports
 
 
 class Etcd:

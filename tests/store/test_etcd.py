@@ -21,7 +21,8 @@ from navarch.store.base import Conflict, Event, Put, StoreUnavailable, TooLarge
 from navarch.store.etcd.store import EtcdStore
 from navarch.store.etcd.target import Target, TargetError, parse
 
-from .etcd_server import MISSING, Etcd, etcd_binary, free_ports
+from ..ports import free_port
+from .etcd_server import MISSING, Etcd, etcd_binary
 
 needs_etcd = pytest.mark.skipif(etcd_binary() is None, reason=MISSING)
 
@@ -205,7 +206,7 @@ async def test_a_password_for_an_etcd_that_wants_none_is_pointed_out(etcd: Etcd)
 
 async def test_nobody_there_is_said_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("navarch.store.etcd.client.CALL_TIMEOUT_S", 1.0)
-    port = free_ports(1)[0]
+    port = free_port()
     async with asyncio.timeout(5):
         with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port} cannot be reached"):
             await written(f"etcd://127.0.0.1:{port}")

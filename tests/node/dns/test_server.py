@@ -19,6 +19,7 @@ from navarch.node.dns.upstream import Upstream, UpstreamConfig, parse_servers
 from tests.growth import cpu_s
 from tests.node.dns.test_records import Names
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
+from tests.ports import free_port
 
 
 class _Answering(asyncio.DatagramProtocol):
@@ -85,7 +86,7 @@ async def served() -> AsyncIterator[Served]:
     transport, upstream = await loop.create_datagram_endpoint(_Answering, local_addr=("127.0.0.1", 0))
     where = transport.get_extra_info("sockname")
     server = DnsServer(names.records, Upstream(UpstreamConfig(servers=(where,), timeout_s=0.1)))
-    port = await server.start("127.0.0.1", 0)
+    port = await server.start("127.0.0.1", free_port())
     yield Served(names, server, port, upstream)
     await server.stop()
     transport.close()

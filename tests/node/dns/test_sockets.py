@@ -15,24 +15,28 @@ import pytest
 
 from navarch.node.dns.sockets import Keeper, bind
 
+from ...ports import free_port
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="taking sockets from another process needs root")
 
 SERVER = """
 import sys, time
 from pathlib import Path
 from navarch.node.dns.sockets import Keeper, bind
-pair = bind("127.0.0.1", 0)
-Keeper(Path(sys.argv[1])).keep(pair)
-print(pair[0].getsockname()[1], flush=True)
+
+from ...ports import free_port
+from ...ports import free_port
+Keeper(Path(sys.argv[1])).keep(bind("127.0.0.1", int(sys.argv[2])))
+print("ready", flush=True)
 time.sleep(60)
 """
 
 
 def test_what_is_asked_between_two_servers_reaches_the_second(tmp_path: Path) -> None:
-    file = tmp_path / "sockets.json"
-    with subprocess.Popen([sys.executable, "-c", SERVER, str(file)], stdout=subprocess.PIPE) as first:
+    file, port = tmp_path / "sockets.json", free_port()
+    with subprocess.Popen([sys.executable, "-c", SERVER, str(file), str(port)], stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
-        port = int(first.stdout.readline())
+        assert first.stdout.readline() == b"ready\n"
         first.send_signal(signal.SIGKILL)
         first.wait()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -59,7 +63,7 @@ def test_what_is_asked_between_two_servers_reaches_the_second(tmp_path: Path) ->
 
 def test_sockets_of_another_address_are_not_taken(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path / "sockets.json")
-    keeper.keep(bind("127.0.0.1", 0))
+    keeper.keep(bind("127.0.0.1", free_port()))
 
     assert keeper.take_over("127.0.0.2") is None
 

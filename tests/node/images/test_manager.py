@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from navarch.node.images.archives import Platform, busybox_files, host_architect
 from navarch.node.images.manager import credentials, pull_policy, registry_of, with_default_tag
 from tests.node.conftest import Node
 from tests.node.engine.test_pods import sh
+
+from ...ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -132,17 +133,11 @@ def _basic(login: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def registry(containerd: ContainerdPaths, tmp_path: Path) -> AsyncIterator[Registry]:
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed")
-    registry = Registry(_free_port())
+    registry = Registry(free_port())
     await registry.start(tmp_path)
     yield registry
     await registry.stop()
@@ -184,7 +179,7 @@ async def test_a_missing_image_backs_off(node: Node, registry: Registry) -> None
 
 @pytest.mark.containers
 async def test_a_pull_secret_opens_a_private_registry(node: Node, containerd: ContainerdPaths, tmp_path: Path) -> None:
-    registry = Registry(_free_port())
+    registry = Registry(free_port())
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed")
     await registry.start(tmp_path, f"user:{_BCRYPT_OF_SECRET}\n")

@@ -42,6 +42,8 @@ from navarch.node.ingress.haproxy import ProxyError, find_binary
 from navarch.node.ingress.rendering import Listening
 from navarch.testing.embedded import EmbeddedCluster
 
+from ...ports import free_port
+
 HOST = "127.0.0.1"
 # No endpoint may be on loopback, as the API server sees to.
 MACHINE_ADDRESS = host_address()
@@ -54,11 +56,6 @@ except ProxyError as error:
     pytestmark = pytest.mark.skip(reason=str(error))
 if MACHINE_ADDRESS.startswith("127."):
     pytestmark = pytest.mark.skip(reason="this machine has no address but loopback")
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as made:
-        return int(made.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
