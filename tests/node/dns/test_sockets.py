@@ -23,7 +23,6 @@ SERVER = """
 import sys, time
 from pathlib import Path
 from navarch.node.dns.sockets import Keeper, bind
-from ...ports import free_port
 Keeper(Path(sys.argv[1])).keep(bind("127.0.0.1", int(sys.argv[2])))
 print("ready", flush=True)
 time.sleep(60)
