@@ -30,6 +30,8 @@ class World:
         """Kinds that need not be there, and are."""
         self.fail_bindings = 0
         self.fail_requests = 0
+        self.graceful = False
+        """Whether pods that are deleted go on until they are removed."""
         self._revisions = itertools.count(1)
 
     # What the client does.
@@ -88,6 +90,10 @@ class World:
         return {}
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", **_: Any) -> Obj:
+        if self.graceful:
+            obj = await self.get(resource, name, namespace)
+            metadata = {**obj["metadata"], "deletionTimestamp": "2026-01-01T00:00:30Z"}
+            return self.put(resource, {**obj, "metadata": metadata})
         self.remove(resource, name, namespace)
         return {}
 
@@ -151,6 +157,16 @@ class World:
         pod = self.informers.get(resources.PODS)._objects[Key("default", name)]
         found = [c for c in pod["status"].get("conditions", ()) if c["type"] == "PodScheduled"]
         return str(found[0]["message"]) if found else ""
+
+    def condition(self, name: str, kind: str) -> Obj:
+        pod = self.informers.get(resources.PODS)._objects[Key("default", name)]
+        found: Obj = next(c for c in pod["status"].get("conditions", ()) if c["type"] == kind)
+        return found
+
+    def nominated(self, name: str) -> str:
+        """The node that is promised to the pod."""
+        pod = self.informers.get(resources.PODS)._objects[Key("default", name)]
+        return str(pod["status"].get("nominatedNodeName") or "")
 
     @asynccontextmanager
     async def scheduling(self, config: SchedulerConfig | None = None) -> AsyncIterator[Scheduler]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import Any, cast
 
 import numpy as np
@@ -85,14 +86,17 @@ def test_adding_up_finds_the_same_victims_as_trials(seed: int) -> None:
     pod = cluster.parser.parse(cluster.pod("high", source.randint(0, 4), source.choice([0, 1, 5])))
     preemptor, evaluator, columns = cluster.preemptor, cluster.evaluator, cluster.columns
     budgets = _Budgets(cluster.environment)
-    assert preemptor._is_only_room(pod, evaluator)
-    helpful = preemptor._may_help(pod, only_room=True)
+    room = preemptor._only_room(pod, evaluator)
+    assert room is not None
+    helpful = preemptor._may_help(pod, room)
+    refused: Counter[str] = Counter()
+    lesser = [row for row in range(columns.size) if any(p.priority < pod.priority for p in columns.pods[row].values())]
 
     for row in range(columns.size):
         before = [np.array(column) for column in columns.requested]
-        tried = preemptor._dry_run(pod, row, evaluator, budgets)
+        tried = preemptor._dry_run(pod, row, evaluator, budgets, refused)
         assert all((old == new).all() for old, new in zip(before, columns.requested, strict=True))
-        reckoned = preemptor._reckon(pod, row, budgets)
+        reckoned = preemptor._reckon(pod, row, budgets, room)
         if tried is None:
             assert reckoned is None
             continue
@@ -100,6 +104,10 @@ def test_adding_up_finds_the_same_victims_as_trials(seed: int) -> None:
         assert helpful[row]
         assert [v.uid for v in reckoned.victims] == [v.uid for v in tried.victims]
         assert reckoned.violations == tried.violations
+    if not any(preemptor._reckon(pod, row, budgets, room) for row in lesser):
+        # Then people are told what is short, and are told the same.
+        short = preemptor._shortages(pod, np.array(lesser, np.int64), room)
+        assert {reason: count for reason, count in short.items() if count} == refused
 
 
 def test_a_hundred_preemptors_on_a_thousand_full_nodes_leave_the_loop_its_turns() -> None:

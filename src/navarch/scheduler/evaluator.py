@@ -159,6 +159,14 @@ class Evaluator:
             return False
         return all(plugin.filter(pod, table)[0] for plugin in self.profile.plugins if plugin.filters(pod))
 
+    def explain_row(self, pod: PodInfo, row: int) -> dict[str, int]:
+        """What the first filter that refuses one row says, asked afresh."""
+        table = self.table().select(slice(row, row + 1))
+        for plugin in self.profile.plugins:
+            if plugin.filters(pod) and not plugin.filter(pod, table)[0]:
+                return plugin.explain(pod, table).reasons
+        return {}
+
     def diagnose(self, pod: PodInfo) -> Diagnosis:
         """Ask each filter in turn; a node counts for the first that refuses it."""
         columns = self._columns
@@ -167,6 +175,15 @@ class Evaluator:
         plugins: set[str] = set()
         curable: BoolArray = np.zeros(columns.size, np.bool_)
         whole = self.table()
+        narrowed = {plugin.name: names for plugin in self.profile.plugins if (names := plugin.only(pod)) is not None}
+        if narrowed:
+            # Kubernetes never looks at other nodes than these.
+            named = set.intersection(*narrowed.values())
+            inside = [row for name in named if (row := columns.rows.get(name, -1)) >= 0 and columns.alive[row]]
+            if others := len(rows) - len(inside):
+                reasons[f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(narrowed))}]"] = others
+                plugins.update(narrowed)
+            rows = np.array(sorted(inside), np.int64)
         for plugin in self.profile.plugins:
             if not len(rows) or not plugin.filters(pod):
                 continue

@@ -100,6 +100,11 @@ class Plugin:
         """Why the pod cannot be scheduled anywhere at present, or None."""
         return None
 
+    def only(self, pod: PodInfo) -> set[str] | None:
+        """The names of all nodes that may come into question, or None where it names none: said of the others at once,
+        before any filter is asked why it refuses them."""
+        return None
+
     def prepares(self, pod: PodInfo, environment: Environment) -> bool:
         """Whether `prepare` has work to do for this pod."""
         return False

@@ -22,6 +22,7 @@ DEFAULT_MILLI_CPU = 100
 DEFAULT_MEMORY = 200 * 1024 * 1024
 
 _KNOWN_TRAITS_LIMIT = 16_384
+_NOT_YET = "9999-12-31T23:59:59Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ class PodInfo:
 
     @property
     def start(self) -> str:
-        """When it started, for choosing victims: the younger goes first."""
-        return str((self.obj.get("status") or {}).get("startTime") or self.created)
+        """When it started, for choosing victims: the younger goes first, before all one that has not started yet."""
+        return str((self.obj.get("status") or {}).get("startTime") or _NOT_YET)
 
 
 class PodParser:

@@ -1,6 +1,7 @@
 """Preemption: where a pod fits nowhere, find the node from which removing pods of lower priority helps at least cost.
 
-In: the refused pod and its diagnosis.  Out: a node with the fewest and least important victims, or why there is none.
+In: the refused pod and its diagnosis.  Out: a node with the fewest and least important victims, or why there is none,
+in Kubernetes' words.
 Nodes are chosen over whole columns: those that have lesser pods and, without them, room. On up to a tenth of them, at
 least a hundred, victims are chosen: by adding up where resources are all that matters, else by taking pods off the
 columns for trial and putting them back before anything else runs; after some hundred pods the event loop has its turn.
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +35,7 @@ _TURN = 2000
 `_TRIAL_COST`."""
 _TRIAL_COST = 40
 
+PREEMPTED = "PreemptionByScheduler"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NO_VICTIMS = "No preemption victims found for incoming pod"
 
@@ -82,43 +85,61 @@ class Preemptor:
             return Outcome("preemption: not eligible due to preemptionPolicy=Never.")
         if self._is_waiting_for_victims(pod, diagnosis):
             return Outcome(
-                "preemption: not eligible due to terminating pod on the nominated node.", keeps_nomination=True
+                "preemption: not eligible due to a terminating pod on the nominated node.", keeps_nomination=True
             )
         columns = self._columns
         rows = np.flatnonzero(diagnosis.curable[: columns.size] & columns.alive[: len(diagnosis.curable)])
         wanted = max(_LEAST_CANDIDATES, int(len(rows) * _CANDIDATES_FRACTION))
         offset = self._random.randrange(len(rows)) if len(rows) else 0
-        only_room = self._is_only_room(pod, evaluator)
+        room = self._only_room(pod, evaluator)
+        lesser = rows[self._lesser.on(pod.priority)[rows]]
         promising = np.roll(rows, -offset)
-        promising = promising[self._may_help(pod, only_room=only_room)[promising]]
-        candidates = await self._candidates(pod, promising, wanted, evaluator, only_room=only_room)
+        promising = promising[self._may_help(pod, room)[promising]]
+        refused: Counter[str] = Counter()
+        candidates = await self._candidates(pod, promising, wanted, evaluator, room, refused)
         if not candidates:
-            return Outcome(_nothing_found(diagnosis.nodes, len(rows)))
+            if room is not None:
+                refused.update(self._shortages(pod, lesser, room))
+            refused[NO_VICTIMS] += len(rows) - len(lesser)
+            refused[NOT_HELPFUL] += diagnosis.nodes - len(rows)
+            return Outcome(
+                f"preemption: {Diagnosis(diagnosis.nodes, +refused, frozenset(), diagnosis.curable).message()}"
+            )
         best = _cheapest(candidates)
         return Outcome("", columns.names[best.row], best.victims)
 
     async def _candidates(
-        self, pod: PodInfo, rows: IntArray, wanted: int, evaluator: Evaluator, *, only_room: bool
+        self,
+        pod: PodInfo,
+        rows: IntArray,
+        wanted: int,
+        evaluator: Evaluator,
+        room: Mapping[str, int] | None,
+        refused: Counter[str],
     ) -> list[_Candidate]:
-        """Up to `wanted` nodes with their victims. Others have their turn in between: what they change of a node that
-        was looked at costs at most a victim in vain, as in Kubernetes, which looks at a snapshot."""
+        """`wanted` nodes with their victims, or more until there is one that violates no budget. Others have their turn
+        in between: what they change of a node that was looked at costs at most a victim in vain, as in Kubernetes,
+        which looks at a snapshot. `refused` learns what trials on the columns say of nodes that do not come into
+        question."""
         columns = self._columns
         found: list[_Candidate] = []
         names = [columns.names[row] for row in rows]
         budgets = _Budgets(self._environment)
         looked_at = 0
+        harmless = False
         for row, name in zip(rows.tolist(), names, strict=True):
             if columns.names[row] != name or not columns.alive[row]:
                 continue
             looked_at += len(columns.pods[row])
-            if only_room:
-                candidate = self._reckon(pod, row, budgets)
+            if room is not None:
+                candidate = self._reckon(pod, row, budgets, room)
             else:
-                candidate = self._dry_run(pod, row, evaluator, budgets)
+                candidate = self._dry_run(pod, row, evaluator, budgets, refused)
                 looked_at += _TRIAL_COST * len(columns.pods[row])
             if candidate is not None:
                 found.append(candidate)
-                if len(found) >= wanted:
+                harmless = harmless or not candidate.violations
+                if harmless and len(found) >= wanted:
                     break
             if looked_at > _TURN:
                 looked_at = 0
@@ -129,26 +150,56 @@ class Preemptor:
         row = self._columns.rows.get(self._nominator.node_of(pod.uid) or pod.nominated_node, -1)
         if row < 0 or row >= len(diagnosis.curable) or not diagnosis.curable[row]:
             return False
-        return any(other.deleting and other.priority < pod.priority for other in self._columns.pods[row].values())
+        lesser = (other for other in self._columns.pods[row].values() if other.priority < pod.priority)
+        return any(other.deleting and _is_preempted(other) for other in lesser)
 
-    def _is_only_room(self, pod: PodInfo, evaluator: Evaluator) -> bool:
-        """Whether of all filters that other pods matter to, only the one of resources has a say about this pod: then
-        victims are found by adding up."""
+    def _only_room(self, pod: PodInfo, evaluator: Evaluator) -> Mapping[str, int] | None:
+        """What the pod needs, where of all filters that other pods matter to, only the one of resources has a say about
+        it: then victims are found by adding up."""
         table = evaluator.table()
         say = [plugin for plugin in evaluator.profile.plugins if plugin.depends_on_pods(pod, table)]
-        return all(type(plugin) is NodeResourcesFit for plugin in say)
+        if not say or type(say[0]) is not NodeResourcesFit or len(say) > 1:
+            return None
+        return {PODS: 1, **say[0].needs(pod)}
 
-    def _may_help(self, pod: PodInfo, *, only_room: bool) -> BoolArray:
+    def _may_help(self, pod: PodInfo, room: Mapping[str, int] | None) -> BoolArray:
         """Rows where there are pods of lower priority, and room enough without all of them."""
-        columns, lesser = self._columns, self._lesser
-        result = lesser.on(pod.priority)
-        if only_room:
-            for resource, wanted in pod.traits.requests.items():
-                index = columns.resources.ids.get(resource)
-                if wanted > 0 and index is not None:
-                    taken = columns.requested[index] - lesser.below(pod.priority, resource)
-                    result &= taken + wanted <= columns.allocatable[index]
+        result = self._lesser.on(pod.priority)
+        for resource, wanted in (room or {}).items():
+            result &= ~self._is_short(pod, resource, wanted)
         return result
+
+    def _is_short(self, pod: PodInfo, resource: str, wanted: int) -> BoolArray:
+        """Rows with too little of the resource even without all pods of lower priority."""
+        columns = self._columns
+        index = columns.resource(resource)
+        taken = columns.requested[index] - self._lesser.below(pod.priority, resource)
+        short: BoolArray = taken + wanted > columns.allocatable[index]
+        return short
+
+    def _shortages(self, pod: PodInfo, rows: IntArray, room: Mapping[str, int]) -> dict[str, int]:
+        """Why the pod would not fit on these rows without the pods of lower priority: how many lack what."""
+        columns = self._columns
+        promised = {
+            columns.rows[name]: self._promised(pod, columns.rows[name])
+            for name in self._nominator.nodes()
+            if name in columns.rows
+        }
+        counts = {}
+        for resource, wanted in room.items():
+            short = self._is_short(pod, resource, wanted)
+            for row, others in promised.items():
+                index = columns.resource(resource)
+                free = (
+                    columns.allocatable[index][row]
+                    - columns.requested[index][row]
+                    + self._lesser.below(pod.priority, resource)[row]
+                )
+                short[row] = free < wanted + sum(_takes(other, resource) for other in others)
+            counts["Too many pods" if resource == PODS else f"Insufficient {resource}"] = int(
+                np.count_nonzero(short[rows])
+            )
+        return counts
 
     def _promised(self, pod: PodInfo, row: int) -> list[PodInfo]:
         """Pods on their way to the node that come before this one."""
@@ -156,12 +207,10 @@ class Preemptor:
         promised = self._nominator.on(columns.names[row], priority=pod.priority, besides=pod.uid)
         return [other for other in promised if other.uid not in columns.pods[row]]
 
-    def _reckon(self, pod: PodInfo, row: int, budgets: _Budgets) -> _Candidate | None:
+    def _reckon(self, pod: PodInfo, row: int, budgets: _Budgets, wanted: Mapping[str, int]) -> _Candidate | None:
         """The victims that the node would need where only its resources matter: what `_dry_run` finds, added up."""
         columns = self._columns
         lower = [other for other in columns.pods[row].values() if other.priority < pod.priority]
-        wanted = {name: amount for name, amount in pod.traits.requests.items() if amount > 0}
-        wanted[PODS] = 1
         free = {}
         for name in wanted:
             index = columns.resource(name)
@@ -182,8 +231,10 @@ class Preemptor:
                 violations += violates
         return _Candidate(row, victims, violations) if victims else None
 
-    def _dry_run(self, pod: PodInfo, row: int, evaluator: Evaluator, budgets: _Budgets) -> _Candidate | None:
-        """The victims that the node would need, None where even removing all would not help."""
+    def _dry_run(
+        self, pod: PodInfo, row: int, evaluator: Evaluator, budgets: _Budgets, refused: Counter[str]
+    ) -> _Candidate | None:
+        """The victims that the node would need, None where even removing all would not help: why, `refused` learns."""
         columns = self._columns
         name = columns.names[row]
         lower = [other for other in columns.pods[row].values() if other.priority < pod.priority]
@@ -198,6 +249,7 @@ class Preemptor:
         removed = {other.uid: other for other in lower}
         try:
             if not evaluator.fits_row(pod, row):
+                refused.update(evaluator.explain_row(pod, row))
                 return None
             victims: list[PodInfo] = []
             violations = 0
@@ -218,6 +270,13 @@ class Preemptor:
             # Trials must not change the order in which pods are looked at.
             columns.pods[row].clear()
             columns.pods[row].update(before)
+
+
+def _is_preempted(pod: PodInfo) -> bool:
+    """Whether a scheduler has taken its place away."""
+    conditions = (pod.obj.get("status") or {}).get("conditions") or ()
+    found: Obj = next((c for c in conditions if c.get("type") == "DisruptionTarget"), {})
+    return bool(found.get("status") == "True" and found.get("reason") == PREEMPTED)
 
 
 def _takes(pod: PodInfo, resource: str) -> int:
@@ -274,7 +333,10 @@ class _Budget:
 
     def protects(self, pod: PodInfo) -> bool:
         labels = pod.traits.labels
-        return bool(labels) and pod.key.name not in self.disrupted and self.selector.matches(labels)
+        # As in Kubernetes, a budget whose selector is empty protects nothing from the scheduler.
+        if not labels or self.selector.matches_everything or pod.key.name in self.disrupted:
+            return False
+        return self.selector.matches(labels)
 
 
 def _importance(pod: PodInfo) -> tuple[int, str]:
@@ -286,12 +348,3 @@ def _cheapest(candidates: list[_Candidate]) -> _Candidate:
     equal = [candidate for candidate in candidates if candidate.cost() == least]
     # Of pods equally important, those that started last have least to lose.
     return max(equal, key=lambda candidate: candidate.earliest_start_of_most_important())
-
-
-def _nothing_found(nodes: int, without_victims: int) -> str:
-    parts = []
-    if without_victims:
-        parts.append(f"{without_victims} {NO_VICTIMS}")
-    if nodes - without_victims:
-        parts.append(f"{nodes - without_victims} {NOT_HELPFUL}")
-    return f"preemption: 0/{nodes} nodes are available: {', '.join(sorted(parts))}."

@@ -269,9 +269,10 @@ class Scheduler:
             self.nominator.remove(pod.uid)
             return outcome.message, ""
         for victim in outcome.victims:
-            await self._writer.evict(victim, evaluator.profile.name)
-            text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"
-            self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text, action="Preempting")
+            # Those that are ending already have only to be waited for.
+            if not victim.deleting and await self._writer.evict(victim, evaluator.profile.name):
+                text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"
+                self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text, action="Preempting")
         for other in self.nominator.below(outcome.node_name, pod.priority):
             # A promise to a lesser pod is void now; it looks for another place at its next turn.
             self.nominator.remove(other.uid)

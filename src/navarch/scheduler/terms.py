@@ -14,6 +14,7 @@ import orjson
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.api.selectors import LabelSelector, label_selector_of
+from navarch.numbers import integer_or
 
 
 def canonical(value: object) -> bytes:
@@ -115,8 +116,7 @@ def meets(requirement: Obj, value: str | None) -> bool:
         return operator == "NotIn"
     if operator in ("In", "NotIn"):
         return (value in wanted) == (operator == "In")
-    try:
-        have, bound = int(value), int(wanted[0])
-    except (ValueError, IndexError):
+    have, bound = integer_or(value, None), integer_or(wanted[0] if wanted else "", None)
+    if have is None or bound is None:
         return False
     return have > bound if operator == "Gt" else have < bound if operator == "Lt" else False

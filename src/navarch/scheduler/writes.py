@@ -10,6 +10,7 @@ from navarch.api.time import format_time
 from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.scheduler.podinfo import PodInfo
+from navarch.scheduler.preemption import PREEMPTED
 from navarch.world import Clock
 
 
@@ -57,16 +58,17 @@ class Writer:
     async def forget_nomination(self, pod: PodInfo) -> None:
         await self._patch_status(pod, {"nominatedNodeName": None})
 
-    async def evict(self, victim: PodInfo, scheduler_name: str) -> None:
-        """Mark a victim as disrupted and delete it with its own grace period."""
+    async def evict(self, victim: PodInfo, scheduler_name: str) -> bool:
+        """Mark a victim as disrupted and delete it with its own grace period; False where it is gone already."""
         message = f"{scheduler_name}: preempting to accommodate a higher priority pod"
         condition = {
             "type": "DisruptionTarget",
             "status": "True",
-            "reason": "PreemptionByScheduler",
+            "reason": PREEMPTED,
             "message": message,
             "lastProbeTime": None,
             "lastTransitionTime": format_time(self._clock.now()),
+            "observedGeneration": victim.obj["metadata"].get("generation") or 0,
         }
         try:
             await self._patch_status(victim, {"conditions": [condition]})
@@ -74,6 +76,8 @@ class Writer:
         except StatusError as error:
             if error.code not in (404, 409):
                 raise
+            return False
+        return True
 
     async def _patch_status(self, pod: PodInfo, status: dict[str, Any]) -> None:
         await self._client.patch(

@@ -20,12 +20,10 @@ _NO_AFFINITY = "node(s) didn't match pod affinity rules"
 _ANTI_AFFINITY = "node(s) didn't match pod anti-affinity rules"
 _EXISTING = "node(s) didn't satisfy existing pods anti-affinity rules"
 
-# What a required affinity of a pod that is there is worth to a newcomer that it wants near.
-_HARD_AFFINITY_WEIGHT = 1
-
 
 class InterPodAffinity(Plugin):
-    """Required and preferred affinity and anti-affinity between pods."""
+    """Required and preferred affinity and anti-affinity between pods. `hard_weight` is what a required affinity of a
+    pod that is there is worth to a newcomer that it wants near."""
 
     name = "InterPodAffinity"
     scope = Scope.CLUSTER
@@ -40,6 +38,16 @@ class InterPodAffinity(Plugin):
             Change.NAMESPACE,
         }
     )
+
+    def __init__(self, hard_weight: int = 1, *, ignores_preferences_of_others: bool = False) -> None:
+        groups = {"preferred_affinity": 1, "preferred_anti_affinity": -1}
+        self._groups = {**groups, "affinity": hard_weight} if hard_weight else groups
+        # If so, those of pods that are there do not matter to newcomers that prefer nothing themselves.
+        self._to_plain = {} if ignores_preferences_of_others else self._groups
+
+    def _heeded(self, traits: Traits) -> dict[str, int]:
+        """The terms of pods that are there that count for a newcomer, and for how much."""
+        return self._groups if traits.preferred_affinity or traits.preferred_anti_affinity else self._to_plain
 
     def depends_on_pods(self, pod: PodInfo, nodes: NodeTable) -> bool:
         traits = pod.traits
@@ -70,9 +78,7 @@ class InterPodAffinity(Plugin):
         return bool(
             traits.preferred_affinity
             or traits.preferred_anti_affinity
-            or holders["preferred_affinity"]
-            or holders["preferred_anti_affinity"]
-            or holders["affinity"]
+            or any(holders[group] for group in self._to_plain)
         )
 
     def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
@@ -83,8 +89,7 @@ class InterPodAffinity(Plugin):
             for term in terms:
                 counts = whole.counters.counts(term.selector)
                 total += sign * term.weight * in_domain(term.topology_key, counts, whole)
-        groups = (("preferred_affinity", 1), ("preferred_anti_affinity", -1), ("affinity", _HARD_AFFINITY_WEIGHT))
-        for group, sign in groups:
+        for group, sign in self._heeded(traits).items():
             for term, holders in whole.columns.term_holders[group].items():
                 if _meant(term, traits, whole):
                     total += sign * max(term.weight, 1) * in_domain(term.topology_key, holders, whole)
@@ -97,7 +102,8 @@ class InterPodAffinity(Plugin):
         least, most = float(relevant.min()), float(relevant.max())
         if most == least:
             return np.zeros(len(scores))
-        result: FloatArray = np.floor((scores - least) * 100 / (most - least))
+        # In this order Kubernetes rounds.
+        result: FloatArray = np.floor(100 * ((scores - least) / (most - least)))
         return result
 
 

@@ -6,47 +6,61 @@ Each requirement is judged once per distinct value of its label, however many no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from navarch.api.meta import Obj
+from navarch.numbers import integer_or
 from navarch.scheduler.columns import BoolArray, FloatArray
+from navarch.scheduler.environment import Environment
 from navarch.scheduler.framework import Change, Plugin, Refusal
 from navarch.scheduler.podinfo import PodInfo, Traits
 from navarch.scheduler.table import NodeTable
 
+_NO_MATCH: Final = "node(s) didn't match Pod's node affinity/selector"
+_ENFORCED: Final = "node(s) didn't match scheduler-enforced node affinity"
+
 
 class NodeAffinity(Plugin):
-    """Hold pods to the nodes that they select, and prefer those that they prefer."""
+    """Hold pods to the nodes that they select, and prefer those that they prefer; `required` terms and `preferred` ones
+    are what the scheduler's configuration adds to those of every pod."""
 
     name = "NodeAffinity"
     normalizes = True
     changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED})
 
+    def __init__(self, required: Sequence[Obj] | None = None, preferred: Sequence[Obj] = ()) -> None:
+        self._required = required
+        self._preferred = tuple(preferred)
+
+    def reject(self, pod: PodInfo, environment: Environment) -> str | None:
+        return "pod affinity terms conflict" if self.only(pod) == set() else None
+
+    def only(self, pod: PodInfo) -> set[str] | None:
+        return _names(pod.traits)
+
     def filters(self, pod: PodInfo) -> bool:
-        return bool(pod.traits.node_selector) or pod.traits.node_affinity is not None
+        traits = pod.traits
+        return bool(traits.node_selector) or traits.node_affinity is not None or self._required is not None
 
     def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
-        return selected(pod.traits, nodes)
+        good = selected(pod.traits, nodes)
+        return good if self._required is None else good & any_term_matches(self._required, nodes)
 
     def explain(self, pod: PodInfo, nodes: NodeTable) -> Refusal:
-        named = _names(pod.traits)
-        if named is None:
-            return Refusal.of_all(nodes, "node(s) didn't match Pod's node affinity/selector", curable=False)
-        # Where the pod names its nodes, Kubernetes never looks at the others.
-        inside = sum(nodes.position(name) >= 0 for name in named)
-        reasons = {
-            "node(s) didn't match Pod's node affinity/selector": inside,
-            "node(s) didn't satisfy plugin(s) [NodeAffinity]": len(nodes) - inside,
-        }
-        return Refusal({r: count for r, count in reasons.items() if count}, np.zeros(len(nodes), np.bool_))
+        if self._required is None:
+            return Refusal.of_all(nodes, _NO_MATCH, curable=False)
+        unselected = int(np.count_nonzero(any_term_matches(self._required, nodes)))
+        counts = {_ENFORCED: len(nodes) - unselected, _NO_MATCH: unselected}
+        return Refusal({reason: count for reason, count in counts.items() if count}, np.zeros(len(nodes), np.bool_))
 
     def scores(self, pod: PodInfo, nodes: NodeTable) -> bool:
-        return bool(pod.traits.preferred_node_affinity)
+        return bool(pod.traits.preferred_node_affinity or self._preferred)
 
     def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
         total = np.zeros(len(nodes))
-        for preference in pod.traits.preferred_node_affinity:
+        for preference in (*self._preferred, *pod.traits.preferred_node_affinity):
             term = preference.get("preference") or {}
             if _is_empty(term):
                 continue
@@ -109,9 +123,8 @@ def _value_matches(operator: str | None, value: str, wanted: Sequence[str]) -> b
         return value in wanted
     if operator == "NotIn":
         return value not in wanted
-    try:
-        have, bound = int(value), int(wanted[0])
-    except (ValueError, IndexError):
+    have, bound = integer_or(value, None), integer_or(wanted[0] if wanted else "", None)
+    if have is None or bound is None:
         return False
     return have > bound if operator == "Gt" else have < bound if operator == "Lt" else False
 

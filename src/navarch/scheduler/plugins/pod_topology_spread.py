@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from navarch.scheduler.terms import PodSelector, pod_selector
 HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
 
-_DEFAULTS = ((ZONE, 5), (HOSTNAME, 3))
+_SYSTEM = tuple(SpreadConstraint(key, skew, False, None, 1, True, False) for key, skew in ((ZONE, 5), (HOSTNAME, 3)))
 _REMEMBERED = 1024
 _IGNORED = -1.0
 
@@ -43,27 +45,35 @@ class PodTopologySpread(Plugin):
         {Change.NODE_ADDED, Change.NODE_UPDATED, Change.POD_ADDED, Change.POD_UPDATED, Change.POD_DELETED}
     )
 
-    def __init__(self) -> None:
-        self._soft: OrderedDict[int, tuple[int, tuple[SpreadConstraint, ...]]] = OrderedDict()
+    def __init__(self, defaults: Sequence[SpreadConstraint] | None = None) -> None:
+        """`defaults`, whose selectors do not matter, are for pods without constraints; None stands for Kubernetes' own,
+        which make do with the labels that nodes have."""
+        self._defaults = _SYSTEM if defaults is None else tuple(defaults)
+        self._is_system = defaults is None
+        self._has_hard = any(constraint.hard for constraint in self._defaults)
+        self._made: OrderedDict[int, tuple[int, tuple[SpreadConstraint, ...]]] = OrderedDict()
 
     # Filter.
 
     def filters(self, pod: PodInfo) -> bool:
+        if not pod.traits.spread:
+            return self._has_hard
         return any(constraint.hard for constraint in pod.traits.spread)
 
     def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
-        unlabelled, skewed = self._verdicts(pod.traits, nodes)
+        unlabelled, skewed = self._verdicts(pod, nodes)
         return ~(unlabelled | skewed)
 
     def explain(self, pod: PodInfo, nodes: NodeTable) -> Refusal:
-        unlabelled, skewed = self._verdicts(pod.traits, nodes)
+        unlabelled, skewed = self._verdicts(pod, nodes)
         counts = {_UNLABELLED: int(np.count_nonzero(unlabelled)), _SKEWED: int(np.count_nonzero(skewed))}
         return Refusal({reason: count for reason, count in counts.items() if count}, skewed)
 
-    def _verdicts(self, traits: Traits, nodes: NodeTable) -> tuple[BoolArray, BoolArray]:
+    def _verdicts(self, pod: PodInfo, nodes: NodeTable) -> tuple[BoolArray, BoolArray]:
         """For each node whether it lacks a label, or else would become too full of such pods."""
+        traits = pod.traits
         whole = nodes.all()
-        hard = [constraint for constraint in traits.spread if constraint.hard]
+        hard = [constraint for constraint in self._constraints(pod, nodes.environment) if constraint.hard]
         labelled = whole.columns.alive[: len(whole)]
         for constraint in hard:
             labelled = labelled & (whole.label(constraint.topology_key) >= 0)
@@ -86,7 +96,7 @@ class PodTopologySpread(Plugin):
 
     @staticmethod
     def _domain_counts(constraint: SpreadConstraint, whole: NodeTable, codes: IntArray, counted: BoolArray) -> IntArray:
-        counts = whole.counters.counts(constraint.selector, deleting=False)[: len(whole)]
+        counts = _counts(constraint, whole)
         # One more element than there are values, so that the code -1 has one to point at.
         length = len(whole.label_values(constraint.topology_key)) + 1
         return np.bincount(codes[counted], weights=counts[counted], minlength=length).astype(np.int64)
@@ -94,16 +104,15 @@ class PodTopologySpread(Plugin):
     # Score.
 
     def scores(self, pod: PodInfo, nodes: NodeTable) -> bool:
-        return bool(self._soft_constraints(pod, nodes.environment))
+        return any(not constraint.hard for constraint in self._constraints(pod, nodes.environment))
 
     def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
         """The weighted number of like pods in each node's domains: fewer is better."""
         traits = pod.traits
-        constraints = self._soft_constraints(pod, nodes.environment)
+        constraints = [c for c in self._constraints(pod, nodes.environment) if not c.hard]
         whole = nodes.all()
         feasible = nodes.feasible if nodes.feasible is not None else whole.columns.alive[: len(whole)]
-        # Default constraints make do with the labels that there are.
-        must_have_labels = bool(traits.spread)
+        must_have_labels = bool(traits.spread) or not self._is_system
         ignored: BoolArray | None = None
         if must_have_labels:
             ignored = np.zeros(len(whole), np.bool_)
@@ -113,20 +122,24 @@ class PodTopologySpread(Plugin):
         total = np.zeros(len(whole))
         for constraint in constraints:
             codes = whole.label(constraint.topology_key)
-            if constraint.topology_key == HOSTNAME:
-                counts = whole.counters.counts(constraint.selector, deleting=False)[: len(whole)]
-                size = int(np.count_nonzero(considered))
-                total += counts * math.log(size + 2) + (constraint.max_skew - 1)
-                continue
             labelled = codes >= 0
+            if constraint.topology_key == HOSTNAME:
+                size = int(np.count_nonzero(considered))
+                points = _counts(constraint, whole) * math.log(size + 2) + (constraint.max_skew - 1)
+                total += np.where(labelled, points, 0.0)
+                continue
             if not labelled.any():
                 continue
             counted = labelled & _eligible(constraint, traits, whole)
+            if ignored is not None:
+                counted &= ~ignored
             per_domain = self._domain_counts(constraint, whole, codes, counted)
             size = int(np.count_nonzero(np.bincount(codes[considered & labelled])))
+            # All nodes without the label are a domain more, as Kubernetes counts.
+            size += bool((considered & ~labelled).any())
             points = per_domain[codes] * math.log(size + 2) + (constraint.max_skew - 1)
             total += np.where(labelled, points, 0.0)
-        total = np.rint(total)
+        total = np.floor(total + 0.5)
         if ignored is not None:
             total[ignored] = _IGNORED
         return total[nodes.rows]
@@ -140,37 +153,48 @@ class PodTopologySpread(Plugin):
         if most == 0:
             result = np.full(len(scores), 100.0)
         else:
-            result = np.floor((most + least - scores) * (100 / most))
+            result = np.floor(100 * (most + least - scores) / most)
         result[scores < 0] = 0
         return result
 
     # Constraints.
 
-    def _soft_constraints(self, pod: PodInfo, environment: Environment) -> tuple[SpreadConstraint, ...]:
+    def _constraints(self, pod: PodInfo, environment: Environment) -> tuple[SpreadConstraint, ...]:
+        """The pod's own, or else the defaults with what selects pods like it."""
         traits = pod.traits
-        if traits.spread:
-            return tuple(constraint for constraint in traits.spread if not constraint.hard)
-        known = self._soft.get(traits.serial)
+        if traits.spread or not self._defaults:
+            return traits.spread
+        known = self._made.get(traits.serial)
         if known is not None and known[0] == environment.version:
             return known[1]
         selector, settled = _default_selector(traits, environment)
         made: tuple[SpreadConstraint, ...] = ()
         if selector is not None:
-            made = tuple(SpreadConstraint(key, skew, False, selector, 1, True, False) for key, skew in _DEFAULTS)
+            made = tuple(replace(constraint, selector=selector) for constraint in self._defaults)
         if settled:
-            self._soft[traits.serial] = (environment.version, made)
-            if len(self._soft) > _REMEMBERED:
-                self._soft.popitem(last=False)
+            self._made[traits.serial] = (environment.version, made)
+            if len(self._made) > _REMEMBERED:
+                self._made.popitem(last=False)
         return made
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.pod is None or event.change is Change.POD_UPDATED:
+            return True
+        if not pod.traits.spread:
+            # Which pods count for defaults, services and controllers say.
             return True
         return any(
             constraint.selector.matches(event.pod.traits.namespace, event.pod.traits.labels, {})
             for constraint in pod.traits.spread
             if constraint.hard
         )
+
+
+def _counts(constraint: SpreadConstraint, whole: NodeTable) -> IntArray:
+    """Pods on each node that the constraint counts; none where its selector is empty, as Kubernetes has it."""
+    if constraint.selector.labels and all(selector.matches_everything for selector in constraint.selector.labels):
+        return np.zeros(len(whole), np.int64)
+    return whole.counters.counts(constraint.selector, deleting=False)[: len(whole)]
 
 
 def _eligible(constraint: SpreadConstraint, traits: Traits, whole: NodeTable) -> BoolArray:

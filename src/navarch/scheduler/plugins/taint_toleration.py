@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from navarch.api.meta import Obj
+from navarch.numbers import integer_or
 from navarch.scheduler.columns import BoolArray, FloatArray, Taint
 from navarch.scheduler.framework import Change, Plugin, Refusal, scaled
 from navarch.scheduler.podinfo import PodInfo
@@ -75,9 +76,8 @@ def _covers(toleration: Mapping[str, Any], taint: Taint) -> bool:
         return True
     wanted = toleration.get("value") or ""
     if operator in ("Gt", "Lt"):
-        try:
-            have, bound = int(taint.value), int(wanted)
-        except ValueError:
+        have, bound = integer_or(taint.value, None), integer_or(wanted, None)
+        if have is None or bound is None:
             return False
         return have > bound if operator == "Gt" else have < bound
     return bool(wanted == taint.value)
