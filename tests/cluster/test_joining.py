@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+import contextlib
+import json
+import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from navarch.apiserver.user import User
 from navarch.client.base import Client
 from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, CONFIG_MAPS, NODES, SECRETS
 from navarch.cluster.config import ClusterConfig, ConfigError
-from navarch.cluster.invitation import ca_hash, new_token, token_secret, told_to_nodes
-from navarch.cluster.joining import Found, Invitation, as_agent, discover, refuse_namesake
+from navarch.cluster.invitation import new_token, token_secret
+from navarch.cluster.joining import Invitation, as_agent, discover, refuse_namesake
 from navarch.cluster.lifecycle import StartError
 from navarch.cluster.run_node import _enrol, _Identity
 from navarch.node.certificates import (
@@ -33,63 +35,11 @@ from navarch.node.certificates import (
     serving_of_node,
     stopgap,
 )
-from navarch.testing.embedded import EmbeddedCluster
 from navarch.world import RealWorld
 from tests.clocks import SteppedClock
+from tests.cluster.conftest import Server
 
 PROXY = CertificateSpec(API_CLIENT, "system:kube-proxy")
-
-
-@dataclass
-class Server:
-    """A cluster that machines may join, and a token for it."""
-
-    cluster: EmbeddedCluster
-    url: str
-    token: str
-
-    @property
-    def hash(self) -> str:
-        return ca_hash((self.cluster.config.pki / "ca.crt").read_bytes())
-
-    @property
-    def client(self) -> Client:
-        return self.cluster.client
-
-    def invitation(self, **changes: str) -> Invitation:
-        stated = {"server": self.url, "token": self.token, "pin": self.hash, **changes}
-        return Invitation.of(stated["server"], stated["token"], stated["pin"])
-
-    async def discovered(self, invitation: Invitation) -> Found:
-        return await asyncio.to_thread(discover, invitation)
-
-    async def until(self, look: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(30):
-            while not (found := await look()):
-                await asyncio.sleep(0.02)
-            return found
-
-    async def signed(self) -> None:
-        async def look() -> bool:
-            info = await self.client.get(CONFIG_MAPS, "cluster-info", "kube-public")
-            return f"jws-kubeconfig-{self.token.partition('.')[0]}" in info["data"]
-
-        await self.until(look)
-
-    def as_node(self, name: str) -> Client:
-        return self.cluster.client_as(User(f"system:node:{name}", ("system:nodes", "system:authenticated")))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with EmbeddedCluster(nodes=0) as cluster:
-        await cluster.serve()
-        made = Server(cluster, f"https://127.0.0.1:{cluster.config.port}", new_token())
-        for told in told_to_nodes(cluster.config):
-            await cluster.client.create(CONFIG_MAPS, told)
-        await cluster.client.create(SECRETS, token_secret(made.token, now=datetime.now(UTC), ttl_s=3600))
-        await made.signed()
-        yield made
 
 
 def of_agent(folder: Path, name: str) -> ClusterConfig:
@@ -126,6 +76,50 @@ async def test_what_is_wrong_is_said_before_anything_is_done(
 ) -> None:
     with pytest.raises(StartError, match=words):
         await server.discovered(server.invitation(**changes))
+
+
+async def liar(answer: bytes, tmp_path: Path) -> tuple[asyncio.Server, str]:
+    """Somebody who answers whatever is asked, and its URL."""
+    stopgap(KeyPair(tmp_path, "liar"), "liar")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "liar.crt", tmp_path / "liar.key")
+
+    async def lie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(OSError):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + answer)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(lie, "127.0.0.1", 0, ssl=tls)
+    return listening, f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(b"[" * (4 << 20), "more than 3 MB"), (b"hello", "in JSON"), (b"{}", "does not say who it is")],
+    ids=["endless", "no JSON", "nothing"],
+)
+async def test_whoever_is_not_believed_yet_cannot_fill_memory(answer: bytes, words: str, tmp_path: Path) -> None:
+    listening, url = await liar(answer, tmp_path)
+    async with listening:
+        with pytest.raises(StartError, match=words):
+            await asyncio.to_thread(discover, Invitation.of(url, "abcdef.0123456789abcdef", ""))
+
+
+async def test_of_several_authorities_the_one_with_the_hash_is_believed_alone(server: Server, tmp_path: Path) -> None:
+    """Whoever stands between could add one of its own to the cluster's, which anybody may read."""
+    stopgap(KeyPair(tmp_path, "liar"), "liar")
+    own = (server.cluster.config.pki / "ca.crt").read_bytes()
+    info = await server.client.get(CONFIG_MAPS, "cluster-info", "kube-public")
+    kubeconfig = json.loads(info["data"]["kubeconfig"])
+    both = base64.b64encode(own + (tmp_path / "liar.crt").read_bytes()).decode()
+    kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"] = both
+    await server.client.patch(
+        CONFIG_MAPS, "cluster-info", "kube-public", {"data": {"kubeconfig": json.dumps(kubeconfig)}}
+    )
+
+    assert (await server.discovered(server.invitation())).ca == own
 
 
 @pytest.mark.parametrize(

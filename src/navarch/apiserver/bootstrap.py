@@ -60,6 +60,8 @@ class BootstrapConfig:
     front_proxy_headers: ProxyHeaders = field(default_factory=ProxyHeaders)
     # ConfigMaps by which machines that join learn about the cluster.
     told_to_nodes: tuple[Obj, ...] = ()
+    # Accounts in kube-system that pods on such machines have.
+    accounts: tuple[str, ...] = ()
 
 
 async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
@@ -103,7 +105,8 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
     told = [*_client_ca(config), *((resources.CONFIG_MAPS, obj) for obj in config.told_to_nodes)]
     stale += [anew for resource, obj in told if (anew := _told_anew(resource, obj, reader)) is not None]
-    await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *told]))
+    accounts = [(resources.SERVICE_ACCOUNTS, _named(name, "kube-system")) for name in config.accounts]
+    await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *told, *accounts]))
     async with asyncio.TaskGroup() as tasks:
         for resource, obj in stale:
             tasks.create_task(writer.update(resource, obj))
@@ -168,8 +171,8 @@ def _told_anew(resource: Resource, default: Obj, reader: Reader) -> tuple[Resour
     return None if data == stored.get("data") else (resource, {**stored, "data": data})
 
 
-def _named(name: str) -> Obj:
-    return {"metadata": {"name": name}}
+def _named(name: str, namespace: str = "") -> Obj:
+    return {"metadata": {"name": name, **({"namespace": namespace} if namespace else {})}}
 
 
 def _priority_classes() -> Iterable[tuple[Resource, Obj]]:

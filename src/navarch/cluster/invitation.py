@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_time
-from navarch.apiserver.auth.bootstrap import CLUSTER_INFO, NODE_SETTINGS
+from navarch.apiserver.auth.bootstrap import CLUSTER_INFO, KUBEADM_TOKENS, NODE_SETTINGS
+from navarch.cluster import kubeadm
 from navarch.cluster.config import ClusterConfig, host_address
 from navarch.world import MACHINE
 
@@ -42,6 +43,7 @@ def told_to_nodes(config: ClusterConfig) -> tuple[Obj, ...]:
     return (
         {"metadata": {"name": CLUSTER_INFO, "namespace": "kube-public"}, "data": info},
         {"metadata": {"name": NODE_SETTINGS, "namespace": "kube-system"}, "data": settings},
+        *kubeadm.config_maps(config, url),
     )
 
 
@@ -53,6 +55,11 @@ def join_url(config: ClusterConfig) -> str:
     if not address or ip_address(address).is_loopback:
         return ""
     return f"https://[{address}]:{config.port}" if ":" in address else f"https://{address}:{config.port}"
+
+
+def certificates_of(bundle_pem: bytes) -> list[bytes]:
+    """Each certificate of a PEM bundle, in PEM.  Raises ValueError where there is none."""
+    return [each.public_bytes(Encoding.PEM) for each in x509.load_pem_x509_certificates(bundle_pem)]
 
 
 def ca_hash(certificate_pem: bytes) -> str:
@@ -75,6 +82,8 @@ def token_secret(token: str, *, now: datetime, ttl_s: float, description: str = 
         "token-secret": secret,
         "usage-bootstrap-authentication": "true",
         "usage-bootstrap-signing": "true",
+        # As kubeadm's: who looks for those that may join finds them by it.
+        "auth-extra-groups": KUBEADM_TOKENS,
     }
     if ttl_s:
         data["expiration"] = format_time(now + timedelta(seconds=ttl_s))

@@ -19,12 +19,15 @@ from urllib.parse import urlsplit
 
 from navarch.apiserver.auth.bootstrap import CLUSTER_INFO, NODE_SETTINGS
 from navarch.cluster.config import DEFAULT_PORT, ClusterConfig, ConfigError
-from navarch.cluster.invitation import SHARED, ca_hash
+from navarch.cluster.invitation import SHARED, ca_hash, certificates_of
 from navarch.cluster.lifecycle import StartError, is_schedulable
+from navarch.world import MACHINE
 
 _TOKEN: Final = re.compile(r"(?:K10(?P<hash>[0-9a-f]{64})::)?(?P<token>(?P<id>[a-z0-9]{6})\.(?P<secret>[a-z0-9]{16}))")
 _HASH: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _LIMIT_S: Final = 15.0
+# What is read of one answer, also of a server that has not proved who it is: objects are smaller.
+_LARGEST: Final = 3 << 20
 _INFO_PATH: Final = f"/api/v1/namespaces/kube-public/configmaps/{CLUSTER_INFO}"
 _SETTINGS_PATH: Final = f"/api/v1/namespaces/kube-system/configmaps/{NODE_SETTINGS}"
 
@@ -113,15 +116,17 @@ def _proved(invitation: Invitation, said: dict[str, str]) -> bytes:
     try:
         (cluster,) = json.loads(said["kubeconfig"])["clusters"]
         ca = base64.b64decode(cluster["cluster"]["certificate-authority-data"])
-        if invitation.ca_hash:
-            if not hmac.compare_digest(ca_hash(ca), invitation.ca_hash):
-                raise StartError(
-                    f"{invitation.server} is not the cluster that was meant: its CA has {ca_hash(ca)}, "
-                    f"expected was {invitation.ca_hash}"
-                )
-            return ca
+        hashes = {ca_hash(each): each for each in certificates_of(ca)}
     except (KeyError, TypeError, ValueError) as error:
         raise StartError(f"{invitation.server} does not say who it is ({error}): is it Navarch?") from None
+    if invitation.ca_hash:
+        # That one alone: what else is said beside it nobody has vouched for.
+        if invitation.ca_hash not in hashes:
+            raise StartError(
+                f"{invitation.server} is not the cluster that was meant: its CA has {', '.join(hashes)}, "
+                f"expected was {invitation.ca_hash}"
+            )
+        return hashes[invitation.ca_hash]
     from navarch.controllers.bootstrap_signer import signature
 
     token_id, secret = invitation.token.split(".")
@@ -146,19 +151,25 @@ def _answer(server: str, path: str, tls: ssl.SSLContext, token: str = "") -> dic
     if status == 401:
         raise StartError(f"{server} does not take the token: it is over, or was taken back; `navarch token create`")
     if status != 200:
-        raise StartError(f"{server} answered {status} to {path}: {body[:200].decode(errors='replace')}")
-    answer = json.loads(body)
+        # Whoever answers may not be who was meant: nothing of it moves the terminal's cursor.
+        said = "".join(each if each.isprintable() else " " for each in body[:200].decode(errors="replace"))
+        raise StartError(f"{server} answered {status} to {path}: {said}")
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise StartError(f"{server} does not answer {path} in JSON: is it Navarch?") from None
     return answer if isinstance(answer, dict) else {}
 
 
 def _ask(server: str, path: str, tls: ssl.SSLContext, token: str = "") -> tuple[int, bytes]:
     """Raises StartError where no answer came."""
     parts = urlsplit(server)
+    until_s = MACHINE.monotonic() + _LIMIT_S
     connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_LIMIT_S, context=tls)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, _bounded(answer, server, until_s)
     except ssl.SSLCertVerificationError as error:
         raise StartError(f"{server}: {error.verify_message}") from None
     except (OSError, http.client.HTTPException) as error:
@@ -167,3 +178,16 @@ def _ask(server: str, path: str, tls: ssl.SSLContext, token: str = "") -> tuple[
         ) from None
     finally:
         connection.close()
+
+
+def _bounded(answer: http.client.HTTPResponse, server: str, until_s: float) -> bytes:
+    """Raises StartError for an answer that is too large, OSError for one that does not end."""
+    parts, size = [], 0
+    while part := answer.read1(1 << 16):
+        parts.append(part)
+        size += len(part)
+        if size > _LARGEST:
+            raise StartError(f"{server} answers with more than {_LARGEST >> 20} MB: is it Navarch?")
+        if MACHINE.monotonic() > until_s:
+            raise TimeoutError("the answer does not end")
+    return b"".join(parts)

@@ -9,6 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 
+from navarch.apiserver.auth.bootstrap import PROXY_CONFIG
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
@@ -34,7 +35,8 @@ async def run(config: ClusterConfig) -> None:
         log.error("%s", error)
         sys.exit(HOPELESS)
     attach(server, settings)
-    await bootstrap(server, replace(bootstrap_config(settings), told_to_nodes=told_to_nodes(config)))
+    told, accounts = told_to_nodes(config), (PROXY_CONFIG,)
+    await bootstrap(server, replace(bootstrap_config(settings), told_to_nodes=told, accounts=accounts))
     front = HTTPFront(server, streams=settings.http2_streams, goaway_chance=settings.goaway_chance)
     pki = config.pki
     protocols = PROTOCOLS if settings.http2 else HTTP1_ONLY

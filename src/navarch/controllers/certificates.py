@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _SHORTEST_S = 600
+_NODE_SAYS_S = 10.0
 
 
 class CertificateController(Controller):
@@ -44,12 +45,15 @@ class CertificateController(Controller):
         if expiry <= self.clock.now():
             await self._delete(made)
             return None
+        wait_s = (expiry - self.clock.now()).total_seconds()
         if made["spec"].get("signerName") in SIGNERS and not conditions & {"Denied", "Failed"}:
             if "Approved" not in conditions:
-                await self._approve(made)
+                if not await self._approve(made) and made["spec"]["signerName"] == KUBELET_SERVING:
+                    # The node may say only later that it has these addresses.
+                    wait_s = min(wait_s, _NODE_SAYS_S)
             elif not status.get("certificate"):
                 await self._sign(made)
-        return Requeue((expiry - self.clock.now()).total_seconds())
+        return Requeue(wait_s)
 
     async def _delete(self, made: Obj) -> None:
         try:
@@ -58,15 +62,15 @@ class CertificateController(Controller):
             if error.code != 404:
                 raise
 
-    async def _approve(self, made: Obj) -> None:
-        """What a node needs, where the requester has the right to it."""
+    async def _approve(self, made: Obj) -> bool:
+        """What a node needs, where the requester has the right to it; whether it was approved."""
         spec = made["spec"]
         try:
             request = _parse(made)
         except ValueError:
-            return
+            return False
         if problem_of(spec["signerName"], request, set(spec.get("usages") or ()), spec.get("username") or ""):
-            return
+            return False
         node = None
         if spec["signerName"] == KUBELET_SERVING:
             node = await self.client.find(NODES, node_of(spec.get("username") or ""))
@@ -83,7 +87,8 @@ class CertificateController(Controller):
                 status = made.get("status") or {}
                 changed = {**made, "status": {**status, "conditions": [*(status.get("conditions") or ()), told]}}
                 await self.write(CERTIFICATE_SIGNING_REQUESTS, changed, subresource="approval")
-                return
+                return True
+        return False
 
     async def _allowed(self, spec: Obj, subresource: str) -> bool:
         attributes = {

@@ -65,6 +65,7 @@ class NodeRestriction(Plugin):
             ("storage.k8s.io", "csinodes"): self._check_csi_node,
             (_CERTIFICATES, "certificatesigningrequests"): self._check_signing_request,
             (_CERTIFICATES, "podcertificaterequests"): self._check_pod_certificate,
+            ("resource.k8s.io", "resourceslices"): self._check_slice,
         }
         self.resources = frozenset(self._checks)
 
@@ -195,6 +196,15 @@ class NodeRestriction(Plugin):
     def _check_csi_node(self, attributes: Attributes, node: str) -> None:
         if _name_of(attributes) != node:
             raise attributes.refused("can only access CSINode with the same name as the requesting node")
+
+    def _check_slice(self, attributes: Attributes, node: str) -> None:
+        """Others than its own a node does not reach by name; but what it makes has none yet, and what goes with many
+        others is not named."""
+        operation = attributes.operation
+        looked_at = {"CREATE": attributes.obj, "DELETE": attributes.old}.get(operation)
+        if looked_at is not None and _spec(looked_at).get("nodeName") != node:
+            done = operation.lower()
+            raise attributes.refused(f"can only {done} ResourceSlice with the same NodeName as the requesting node")
 
     # --------------------------------------------------------------------------------------------------------- claims
 

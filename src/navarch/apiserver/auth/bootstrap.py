@@ -19,6 +19,11 @@ NETWORK_POLICIES = "navarch:network-policies"
 JOINING = "navarch:joining"
 CLUSTER_INFO = "cluster-info"
 NODE_SETTINGS = "navarch-node-settings"
+# What kubeadm, and the kubelet and kube-proxy that it sets up, read; and the group that its tokens give.
+KUBEADM_CONFIG = "kubeadm-config"
+KUBELET_CONFIG = "kubelet-config"
+PROXY_CONFIG = "kube-proxy"
+KUBEADM_TOKENS = "system:bootstrappers:kubeadm:default-node-token"
 KUBELET_CLIENT = "system:apiserver"
 SIMULATED_NODES = "navarch:simulated-nodes"
 # Who writes the rules of aggregated roles.
@@ -100,6 +105,8 @@ def _cluster_role_bindings(serves: Serves) -> Iterator[Obj]:
     if serves("certificates.k8s.io", "clustertrustbundles"):
         yield _binding("system:cluster-trust-bundle-discovery", [_group("system:serviceaccounts")])
     yield _binding("system:node-proxier", [_user(PROXY)])
+    # Kubernetes' own proxy, where it runs as a pod on nodes that kubeadm has set up.
+    yield _binding("system:node-proxier", [_account(PROXY_CONFIG)], name="navarch:node-proxier", default=False)
     yield _binding("system:kube-controller-manager", [_user(CONTROLLER_MANAGER)])
     yield _binding("system:kube-scheduler", [_user(SCHEDULER)])
     yield _binding("system:volume-scheduler", [_user(SCHEDULER)])
@@ -132,7 +139,7 @@ def _joining() -> Iterator[Obj]:
 def _joining_bindings() -> Iterator[Obj]:
     """Whoever takes one of these bindings away approves the requests by hand."""
     requests = "system:certificates.k8s.io:certificatesigningrequests"
-    nodes, joining = [_group("system:nodes")], [_group("system:bootstrappers")]
+    nodes, joining = [_group("system:nodes")], [_group("system:bootstrappers"), _group(KUBEADM_TOKENS)]
     for role, subjects, name in (
         ("system:node-bootstrapper", joining, "kubelet-bootstrap"),
         (f"{requests}:nodeclient", joining, "node-autoapprove-bootstrap"),
@@ -222,7 +229,8 @@ def _roles() -> Iterator[Obj]:
         EVENTS,
     )
     yield _role(JOINING, public, rule("get", "configmaps", CLUSTER_INFO), default=False)
-    yield _role(JOINING, system, rule("get", "configmaps", NODE_SETTINGS), default=False)
+    told = f"{KUBEADM_CONFIG} {PROXY_CONFIG} {KUBELET_CONFIG} {NODE_SETTINGS}"
+    yield _role(JOINING, system, rule("get", "configmaps", told), default=False)
     # Each node's server publishes itself behind the service `kube-dns`.
     publish = rule("get create update", "services disc:endpointslices")
     yield _role(CLUSTER_DNS, system, publish, default=False)
@@ -234,7 +242,7 @@ def _role_bindings() -> Iterator[Obj]:
     yield _binding(CLUSTER_DNS, [_user(DNS)], namespace=system, default=False)
     # Before it trusts the server, a machine has nothing by which to say who it is.
     yield _binding(JOINING, [_group("system:unauthenticated")], namespace="kube-public", default=False)
-    joining = [_group("system:bootstrappers"), _group("system:nodes")]
+    joining = [_group("system:bootstrappers"), _group(KUBEADM_TOKENS), _group("system:nodes")]
     yield _binding(JOINING, joining, namespace=system, default=False)
     yield _binding(reader, [_user(CONTROLLER_MANAGER), _user(SCHEDULER)],
                    name=f"system::{reader}", namespace=system)  # fmt: skip

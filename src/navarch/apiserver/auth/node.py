@@ -43,6 +43,7 @@ _ALWAYS: Final[dict[tuple[str, str, str], frozenset[str]]] = {
     ("storage.k8s.io", "csidrivers", ""): _READ,
     ("node.k8s.io", "runtimeclasses", ""): _READ,
     ("certificates.k8s.io", "clustertrustbundles", ""): _READ,
+    ("resource.k8s.io", "resourceslices", ""): frozenset({"create"}),
 }
 # The same for objects that a pod of the node refers to, or that name the node.
 _RELATED: Final[dict[tuple[str, str, str], frozenset[str]]] = {
@@ -57,6 +58,7 @@ _RELATED: Final[dict[tuple[str, str, str], frozenset[str]]] = {
     ("resource.k8s.io", "resourceclaims", ""): _GET,
     ("storage.k8s.io", "volumeattachments", ""): _GET,
     ("certificates.k8s.io", "podcertificaterequests", ""): _GET,
+    ("resource.k8s.io", "resourceslices", ""): frozenset({"get", "update", "patch", "delete"}),
 }
 # Named like the node itself.
 _NAMESAKES: Final = frozenset({("coordination.k8s.io", "leases", ""), ("storage.k8s.io", "csinodes", "")})

@@ -1,8 +1,8 @@
 """The graph behind node authorization: which nodes lead to an object, through the pods bound to them.
 
-In: changes of pods, persistent volumes, volume attachments and pod certificate requests, from the watch caches. Out:
-whether an object is one that a node needs. Edges run secret, config map, account, claim → pod → node; volume → claim;
-secret → volume; attachment → node.
+In: changes of pods, persistent volumes, volume attachments, pod certificate requests and resource slices, from the
+watch caches. Out: whether an object is one that a node needs. Edges run secret, config map, account, claim → pod →
+node; volume → claim; secret → volume; attachment, request, slice → node.
 
 A change is only noted; a pod is decoded when its node next asks for something and the pod has changed since. So a node
 that asks much costs one decoding per change of its pods, and the many changes of nodes that ask for nothing cost
@@ -21,7 +21,14 @@ from navarch.api.meta import Obj, annotations_of
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.changes import Cached, Change
 from navarch.kinds.core.references import CLAIMS, Reference, of_pod, secrets_of_volume
-from navarch.kinds.resources import INGRESSES, PERSISTENT_VOLUMES, POD_CERTIFICATE_REQUESTS, PODS, VOLUME_ATTACHMENTS
+from navarch.kinds.resources import (
+    INGRESSES,
+    PERSISTENT_VOLUMES,
+    POD_CERTIFICATE_REQUESTS,
+    PODS,
+    RESOURCE_SLICES,
+    VOLUME_ATTACHMENTS,
+)
 
 MIRROR: Final = "kubernetes.io/config.mirror"
 _NOTHING: Final[frozenset[Reference]] = frozenset()
@@ -96,6 +103,7 @@ class NodeGraph:
             (PERSISTENT_VOLUMES, self._volume_changed),
             (VOLUME_ATTACHMENTS, self._owned_changed(VOLUME_ATTACHMENTS.plural)),
             (POD_CERTIFICATE_REQUESTS, self._owned_changed(POD_CERTIFICATE_REQUESTS.plural)),
+            (RESOURCE_SLICES, self._slice_changed),
         ):
             try:
                 cache = caches.of(resource)
@@ -178,17 +186,26 @@ class NodeGraph:
         for secret in secrets:
             self._volumes_by_secret.setdefault(secret, set()).add(shown.name)
 
+    def _slice_changed(self, change: Change) -> None:
+        # By its selectable field: a slice may list hundreds of devices.
+        shown = change.new or change.old
+        assert shown is not None
+        self._own(RESOURCE_SLICES.plural, shown, shown.field("spec.nodeName") if change.new is not None else "")
+
+    def _own(self, plural: str, shown: Cached, node: str | None) -> None:
+        reference = Reference(plural, shown.namespace, shown.name)
+        if node:
+            self._owners[reference] = node
+        else:
+            self._owners.pop(reference, None)
+
     def _owned_changed(self, plural: str) -> _Listener:
         """Of objects whose `spec.nodeName` says to which node they belong."""
 
         def changed(change: Change) -> None:
             shown = change.new or change.old
             assert shown is not None
-            reference = Reference(plural, shown.namespace, shown.name)
             node = (change.new.obj().get("spec") or {}).get("nodeName") if change.new is not None else None
-            if node:
-                self._owners[reference] = node
-            else:
-                self._owners.pop(reference, None)
+            self._own(plural, shown, node)
 
         return changed
