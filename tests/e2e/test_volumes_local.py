@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from .objects import BUSYBOX
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
 BATCH = Batch()
 FOREVER = "trap exit TERM; while :; do sleep 0.1; done"
-PLACE = Path("/tmp/navarch-e2e-volumes")
+# Of this run alone, as several may share a machine.
+PLACE = Path(f"/tmp/navarch-e2e-volumes-{os.getpid()}")
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-from navarch.api.meta import Obj, labels_of, name_of
+from navarch.api.meta import Obj, labels_of, name_of, uid_of
 from navarch.client import resources
 from navarch.client.base import Client
 from navarch.client.informer import Informer, Informers
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.devices.binding import ClaimWriter
 from navarch.scheduler.devices.inventory import DeviceInventory
+from navarch.scheduler.podinfo import PodInfo
 from navarch.world import RealWorld, World
 
 _SPREAD_OWNERS = {
@@ -53,6 +54,7 @@ class Environment:
         self.capacities = informers.get(resources.CSI_STORAGE_CAPACITIES)
         self._attachments = informers.get(resources.VOLUME_ATTACHMENTS)
         self._attachments.add_indexer("node", lambda one: (one["spec"]["nodeName"],))
+        self._pods = informers.get(resources.PODS)
         self.budgets = informers.get(resources.POD_DISRUPTION_BUDGETS)
 
     def start(self) -> None:
@@ -60,7 +62,8 @@ class Environment:
         self._namespaces.add_handler(updated=self._namespace_updated)
         self._services.add_handler(self._bump, self._service_updated, self._bump)
         for informer in self._storage:
-            informer.add_handler(self._volume_changed, self._volume_updated, self._volume_changed)
+            change = {self.claims: Change.CLAIMS, self.classes: Change.CLASSES}.get(informer, Change.VOLUMES)
+            self._follow_storage(informer, change)
 
     async def synced(self) -> None:
         await self.devices.start()
@@ -73,6 +76,11 @@ class Environment:
     def new_uid(self) -> str:
         """For what must never be the same twice."""
         return str(uuid.UUID(int=self._world.identities("scheduler", "shares").getrandbits(128), version=4))
+
+    def has_gone(self, pod: PodInfo) -> bool:
+        """Whether the pod has been deleted, and another of its name may be there."""
+        current = self._pods.get(*pod.key)
+        return current is None or uid_of(current) != pod.uid
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         namespace = self._namespaces.get("", name)
@@ -125,10 +133,9 @@ class Environment:
             self.version += 1
             self._changed(ClusterEvent(Change.NAMESPACE, old, new))
 
-    def _volume_changed(self, obj: Obj) -> None:
-        self.volume_version += 1
-        self._changed(ClusterEvent(Change.VOLUMES, None, obj))
+    def _follow_storage(self, informer: Informer, change: Change) -> None:
+        def changed(old: Obj | None, new: Obj) -> None:
+            self.volume_version += 1
+            self._changed(ClusterEvent(change, old, new))
 
-    def _volume_updated(self, old: Obj, new: Obj) -> None:
-        self.volume_version += 1
-        self._changed(ClusterEvent(Change.VOLUMES, old, new))
+        informer.add_handler(lambda new: changed(None, new), changed, lambda last: changed(None, last))

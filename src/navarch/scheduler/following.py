@@ -42,7 +42,7 @@ class Follower:
         if current is pod.obj:
             return pod
         fresh = self._parser.parse(current)
-        fresh.attempts, fresh.rejected_by = pod.attempts, pod.rejected_by
+        fresh.recall(pod)
         return fresh
 
     def settle(self, pod: PodInfo) -> None:

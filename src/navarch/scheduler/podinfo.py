@@ -99,8 +99,15 @@ class PodInfo:
     node_name: str = ""
     attempts: int = 0
     rejected_by: frozenset[str] = field(default_factory=frozenset)
+    rejected_outright: bool = False
+    """Whether it was rejected whatever the nodes are, by the one plugin in `rejected_by`."""
     devices: Any = None
     """What the plugin for claims of devices has found out in this attempt."""
+
+    def recall(self, earlier: PodInfo) -> None:
+        """Remember of the same pod's tries what `earlier` does."""
+        self.attempts = earlier.attempts
+        self.rejected_by, self.rejected_outright = earlier.rejected_by, earlier.rejected_outright
 
     @property
     def start(self) -> str:

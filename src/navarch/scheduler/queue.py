@@ -94,7 +94,7 @@ class SchedulingQueue:
             self.add(pod)
             return
         old = waiting.pod
-        pod.attempts, pod.rejected_by = old.attempts, old.rejected_by
+        pod.recall(old)
         waiting.pod = pod
         if waiting.gates:
             if not is_gated(pod.obj):
@@ -110,13 +110,14 @@ class SchedulingQueue:
         self._missed.pop(uid, None)
 
     def expect(self, uid: str) -> None:
-        """The pod will be refused once some writes are done; what happens until then must not be lost on it."""
-        self._missed[uid] = []
+        """The pod is looked at, and will be refused once some writes are done if nothing takes it; what happens from
+        the first call on, until then, must not be lost on it."""
+        self._missed.setdefault(uid, [])
 
-    def refuse(self, pod: PodInfo, rejected_by: frozenset[str]) -> None:
+    def refuse(self, pod: PodInfo, rejected_by: frozenset[str], *, outright: bool = False) -> None:
         """The pod fits nowhere for now. Without plugins that refused it (an error) it just backs off."""
         now_s = _now_s()
-        pod.rejected_by = rejected_by
+        pod.rejected_by, pod.rejected_outright = rejected_by, outright
         delay_s = min(self._first_backoff_s * 2 ** min(max(pod.attempts - 1, 0), 30), self._last_backoff_s)
         waiting = self._pods[pod.uid] = _Waiting(pod, now_s, now_s + delay_s)
         missed = self._missed.pop(pod.uid, [])
@@ -130,9 +131,12 @@ class SchedulingQueue:
     def park(self, pod: PodInfo, held_by: frozenset[str]) -> None:
         """The pod waits for something and was not looked at: no attempt, so it goes on as soon as that has come."""
         now_s = _now_s()
-        pod.rejected_by = held_by
+        pod.rejected_by, pod.rejected_outright = held_by, True
         pod.attempts -= 1
         waiting = self._pods[pod.uid] = _Waiting(pod, now_s, now_s)
+        if any(self._may_help(pod, event) for event in self._missed.pop(pod.uid, [])):
+            self._activate(waiting)
+            return
         waiting.place = "unschedulable"
         self._asleep[pod.uid] = waiting
         self._wake.set()
@@ -159,36 +163,33 @@ class SchedulingQueue:
 
     # Taking.
 
-    async def pop(self) -> PodInfo:
-        """Wait for the next pod; it is no longer in the queue."""
-        while True:
-            pod = self.pop_now()
-            if pod is not None:
-                return pod
+    async def ready(self) -> None:
+        """Wait until there is a pod to take."""
+        while self._first() is None:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._next_timer_s()):
                     await self._wake.wait()
 
-    def pop_now(self) -> PodInfo | None:
-        """The next pod if one is ready."""
+    def pop(self) -> PodInfo | None:
+        """The next pod if one is ready; it is no longer in the queue."""
+        waiting = self._first()
+        if waiting is None:
+            return None
+        heapq.heappop(self._active)
+        del self._pods[waiting.pod.uid]
+        waiting.pod.attempts += 1
+        return waiting.pod
+
+    def _first(self) -> _Waiting | None:
         self._ripen()
         while self._active:
-            _, _, ticket, uid = heapq.heappop(self._active)
+            _, _, ticket, uid = self._active[0]
             waiting = self._pods.get(uid)
-            if waiting is None or waiting.place != "active" or waiting.tickets != ticket:
-                continue
-            del self._pods[uid]
-            waiting.pod.attempts += 1
-            return waiting.pod
+            if waiting is not None and waiting.place == "active" and waiting.tickets == ticket:
+                return waiting
+            heapq.heappop(self._active)
         return None
-
-    def put_back(self, pod: PodInfo) -> None:
-        """Return a pod that was taken but not looked at."""
-        pod.attempts -= 1
-        now_s = _now_s()
-        waiting = self._pods[pod.uid] = _Waiting(pod, now_s, now_s)
-        self._activate(waiting)
 
     def _ripen(self) -> None:
         now_s = _now_s()

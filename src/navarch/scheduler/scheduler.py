@@ -97,16 +97,16 @@ class Scheduler:
 
     async def _schedule(self, tasks: asyncio.TaskGroup) -> None:
         while True:
-            pod: PodInfo | None = await self.queue.pop()
+            await self.queue.ready()
             for _ in range(_BATCH):
+                # The slot first: a pod that waited for one would be neither in the queue nor in flight, and what
+                # happened to it meanwhile would put it into the queue a second time.
+                await self._slots.acquire()
+                pod = self.queue.pop()
+                if pod is None or not await self._try(pod, tasks):
+                    self._slots.release()
                 if pod is None:
                     break
-                await self._slots.acquire()
-                if not await self._try(pod, tasks):
-                    self._slots.release()
-                pod = self.queue.pop_now()
-            if pod is not None:
-                self.queue.put_back(pod)
             await asyncio.sleep(0)
 
     async def _try(self, pod: PodInfo, tasks: asyncio.TaskGroup) -> bool:
@@ -163,9 +163,7 @@ class Scheduler:
     async def _bind(self, pod: PodInfo, node_name: str) -> None:
         profile = self._profiles[pod.scheduler_name]
         try:
-            for plugin in profile.plugins:
-                if plugin.binds(pod):
-                    await plugin.pre_bind(pod, self._nodes.get("", node_name) or {}, self.environment)
+            await self._pre_bind(pod, node_name, profile)
             await self._writer.bind(pod, node_name)
         except (StatusError, OSError) as error:
             await self._binding_failed(pod, node_name, error)
@@ -182,6 +180,19 @@ class Scheduler:
         text = f"Successfully assigned {pod.key.namespace}/{pod.key.name} to {node_name}"
         self._events[profile.name].event(pod.obj, "Normal", "Scheduled", text, action="Binding")
         self._follower.settle(pod)
+
+    async def _pre_bind(self, pod: PodInfo, node_name: str, profile: Profile) -> None:
+        """What has to be ready before the pod is. That may take minutes, of which no other pod is to know: the slot
+        is lent to others meanwhile."""
+        preparing = [plugin for plugin in profile.plugins if plugin.binds(pod)]
+        if not preparing:
+            return
+        self._slots.release()
+        try:
+            for plugin in preparing:
+                await plugin.pre_bind(pod, self._nodes.get("", node_name) or {}, self.environment)
+        finally:
+            await self._slots.acquire()
 
     async def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
         log.info("binding %s to %s: %s", pod.key, node_name, error)
@@ -215,6 +226,8 @@ class Scheduler:
     async def _refuse(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> None:
         profile = evaluator.profile
         appendix, nominated = "", None
+        # From when it is in the queue again it is the next attempt's, even while this one still tells of its refusal.
+        held = True
         try:
             if profile.preemption and diagnosis.nodes:
                 appendix, nominated = await self._make_room(pod, diagnosis, evaluator)
@@ -222,16 +235,18 @@ class Scheduler:
                 message = diagnosis.message(appendix)
             else:
                 message = "no nodes available to schedule pods"
-            self._requeue(pod, diagnosis.plugins or frozenset(p.name for p in profile.plugins))
+            everybody = frozenset(plugin.name for plugin in profile.plugins)
+            held = False
+            self._requeue(pod, diagnosis.plugins or everybody, outright=bool(diagnosis.rejection))
             self._events[profile.name].event(pod.obj, "Warning", "FailedScheduling", message, action="Scheduling")
             await self._writer.unscheduled(pod, "Unschedulable", message, nominated)
         except (StatusError, OSError) as error:
             log.info("refusing %s: %s", pod.key, error)
-            if pod.uid in self._follower.in_flight:
+            if held:
                 self._requeue(pod, frozenset())
         except Exception:
             log.exception("refusing %s", pod.key)
-            if pod.uid in self._follower.in_flight:
+            if held:
                 self._requeue(pod, frozenset())
         finally:
             self._slots.release()
@@ -279,14 +294,14 @@ class Scheduler:
             await self._writer.forget_nomination(other)
         return "", outcome.node_name
 
-    def _requeue(self, pod: PodInfo, rejected_by: frozenset[str]) -> None:
+    def _requeue(self, pod: PodInfo, rejected_by: frozenset[str], *, outright: bool = False) -> None:
         self._follower.in_flight.discard(pod.uid)
         current = self._pods.get(*pod.key)
         if current is None or current["metadata"].get("uid") != pod.uid or current["spec"].get("nodeName"):
             self.nominator.remove(pod.uid)
             self.queue.remove(pod.uid)
             return
-        self.queue.refuse(self._follower.renewed(pod, current), rejected_by)
+        self.queue.refuse(self._follower.renewed(pod, current), rejected_by, outright=outright)
 
     def _plugins_of(self, pod: PodInfo) -> list[Plugin]:
         profile: Profile | None = self._profiles.get(pod.scheduler_name)

@@ -152,3 +152,26 @@ async def test_only_what_can_grow_may_ask_for_more(cluster: Cluster) -> None:
     assert await event(cluster, "elastic", "ExternalExpanding") == (
         "waiting for an external controller to expand this PVC"
     )
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+async def test_a_claim_gets_the_volume_that_it_names_when_that_comes_later(cluster: Cluster, reserved: bool) -> None:
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim("data", volumeName="disk"))
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Pending")
+
+    reference = {"claimRef": {"name": "data", "namespace": "default"}} if reserved else {}
+    await cluster.create(PERSISTENT_VOLUMES, volume("disk", **reference))
+
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+
+
+async def test_a_claim_whose_volume_is_deleted_has_lost_it(cluster: Cluster) -> None:
+    await cluster.create(PERSISTENT_VOLUMES, volume("disk"))
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim("data"))
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+
+    await cluster.client.delete(PERSISTENT_VOLUMES, "disk")
+    await cluster.patch(PERSISTENT_VOLUMES, "disk", {"metadata": {"finalizers": None}})
+
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Lost")
+    assert "Data on the volume is lost!" in await event(cluster, "data", "ClaimLost")

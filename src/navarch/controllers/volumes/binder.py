@@ -44,7 +44,11 @@ class VolumeBinder(Controller):
         self._claims = self.watch_primary(PERSISTENT_VOLUME_CLAIMS)
         self._claims.add_handler(deleted=self._claim_deleted)
         self._volumes = self.watch_primary(PERSISTENT_VOLUMES)
-        self._volumes.add_handler(added=self._volume_seen, updated=lambda _old, new: self._volume_seen(new))
+        self._volumes.add_handler(
+            added=self._volume_seen,
+            updated=lambda _old, new: self._volume_seen(new),
+            deleted=self._its_claim,
+        )
         self._classes = self.informer(STORAGE_CLASSES)
         self._classes.add_handler(added=lambda _class: self._all_pending(), updated=self._class_updated)
         self._pods = self.informer(PODS)
@@ -58,14 +62,18 @@ class VolumeBinder(Controller):
 
     def _volume_seen(self, volume: Obj) -> None:
         if not volume["spec"].get("claimRef"):
-            self._all_pending()
+            self._all_pending(name_of(volume))
         else:
-            reference = volume["spec"]["claimRef"]
+            self._its_claim(volume)
+
+    def _its_claim(self, volume: Obj) -> None:
+        if reference := volume["spec"].get("claimRef"):
             self.enqueue(Key(reference.get("namespace", ""), reference.get("name", "")))
 
-    def _all_pending(self) -> None:
+    def _all_pending(self, volume: str = "") -> None:
+        """Claims that could have a volume that is free, among them those that ask for it by name."""
         for claim in self._claims.list():
-            if not claim["spec"].get("volumeName"):
+            if claim["spec"].get("volumeName") in (None, "", volume):
                 self.enqueue(key_of(claim))
 
     def _class_updated(self, old: Obj, new: Obj) -> None:
@@ -96,6 +104,9 @@ class VolumeBinder(Controller):
             cached = self._volumes.get("", name)
             if cached is None:
                 bound = _BIND_COMPLETED in annotations_of(claim)
+                if bound and await self.client.find(PERSISTENT_VOLUMES, name) is not None:
+                    # Claims and volumes are told of separately; the volume's own event is still to come.
+                    return
                 if bound:
                     self._recorder.event(
                         claim, "Warning", "ClaimLost",

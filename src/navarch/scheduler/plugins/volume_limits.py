@@ -22,7 +22,7 @@ class NodeVolumeLimits(Plugin):
 
     name = "NodeVolumeLimits"
     scope = Scope.ROW
-    changes = frozenset({Change.NODE_ADDED, Change.POD_DELETED, Change.VOLUMES})
+    changes = frozenset({Change.NODE_ADDED, Change.POD_DELETED, Change.CLAIMS, Change.CLASSES, Change.VOLUMES})
 
     def filters(self, pod: PodInfo) -> bool:
         return bool(pod.traits.claims)

@@ -7,6 +7,7 @@ import numpy as np
 from navarch.scheduler.columns import BoolArray
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal, Scope
+from navarch.scheduler.plugins.volumes import is_claim_of
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
 
@@ -18,7 +19,7 @@ class VolumeRestrictions(Plugin):
 
     name = "VolumeRestrictions"
     scope = Scope.CLUSTER
-    changes = frozenset({Change.POD_DELETED, Change.VOLUMES})
+    changes = frozenset({Change.POD_DELETED, Change.CLAIMS})
 
     def filters(self, pod: PodInfo) -> bool:
         return bool(pod.traits.claims)
@@ -36,7 +37,7 @@ class VolumeRestrictions(Plugin):
 
     def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
         if event.pod is None:
-            return True
+            return is_claim_of(pod, event)
         return event.pod.traits.namespace == pod.traits.namespace and not set(pod.traits.claims).isdisjoint(
             event.pod.traits.claims
         )

@@ -10,7 +10,8 @@ import numpy as np
 from navarch.api.meta import labels_of
 from navarch.scheduler.columns import BoolArray
 from navarch.scheduler.environment import Environment
-from navarch.scheduler.framework import Change, Plugin, Refusal
+from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal
+from navarch.scheduler.plugins.volumes import is_claim_of
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
 
@@ -27,7 +28,10 @@ class VolumeZone(Plugin):
     """Nodes that say nothing of zones and regions are taken to be anywhere."""
 
     name = "VolumeZone"
-    changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED, Change.VOLUMES})
+    changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED, Change.CLAIMS, Change.VOLUMES})
+
+    def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
+        return event.change is not Change.CLAIMS or is_claim_of(pod, event)
 
     def filters(self, pod: PodInfo) -> bool:
         return bool(pod.traits.claims)

@@ -14,13 +14,13 @@ import numpy as np
 
 from navarch.api import quantity
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj, is_deleting, labels_of, name_of
+from navarch.api.meta import Obj, is_deleting, labels_of, name_of, namespace_of
 from navarch.api.selectors import label_selector_of
 from navarch.client import resources
 from navarch.client.base import PatchKind
 from navarch.scheduler.columns import BoolArray
 from navarch.scheduler.environment import Environment
-from navarch.scheduler.framework import Change, Plugin, Refusal
+from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal
 from navarch.scheduler.plugins.node_affinity import any_term_matches, term_matches
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
@@ -41,7 +41,14 @@ class VolumeBinding(Plugin):
     """Match pods, claims, volumes and nodes."""
 
     name = "VolumeBinding"
-    changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED, Change.VOLUMES})
+    changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED, Change.CLAIMS, Change.CLASSES, Change.VOLUMES})
+
+    def wakes(self, pod: PodInfo, event: ClusterEvent) -> bool:
+        """Every useless try makes the next one come later, so a volume that appears is not tried before the claim has
+        it."""
+        if event.change is Change.CLAIMS:
+            return is_claim_of(pod, event)
+        return event.change is Change.CLASSES or not pod.rejected_outright
 
     def reject(self, pod: PodInfo, environment: Environment) -> str | None:
         immediate = False
@@ -126,6 +133,8 @@ class VolumeBinding(Plugin):
             if waited_s >= _BIND_TIMEOUT_S:
                 raise StatusError(504, "Timeout", "binding volumes: timed out waiting for the condition")
             if waiting:
+                if environment.has_gone(pod):
+                    raise StatusError(404, "NotFound", "binding volumes: the pod is gone")
                 await asyncio.sleep(_POLL_S)
                 waited_s += _POLL_S
 
@@ -156,6 +165,12 @@ class VolumeBinding(Plugin):
             "spec": {"claimRef": reference},
         }
         await environment.client.patch(resources.PERSISTENT_VOLUMES, name_of(volume), "", patch, kind=PatchKind.MERGE)
+
+
+def is_claim_of(pod: PodInfo, event: ClusterEvent) -> bool:
+    """Whether what changed is a claim that the pod uses."""
+    claim = event.new
+    return claim is not None and namespace_of(claim) == pod.key.namespace and name_of(claim) in pod.traits.claims
 
 
 def is_bound(claim: Obj) -> bool:
