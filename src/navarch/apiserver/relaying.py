@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
+from navarch.apiserver.webhooks.client import joined, os_words
+
 
 async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The body as it comes; the connection is given back when nobody reads on."""
@@ -17,3 +19,16 @@ async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         return
     finally:
         answer.close()
+
+
+def why_unreachable(error: BaseException, address: str, port: int) -> str:
+    """Why another server did not answer, in Kubernetes' words."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"tls: failed to verify certificate: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"dial tcp {joined(address, port)}: connect: {os_words(error.os_error)}"
+    if isinstance(error, TimeoutError):
+        return f"dial tcp {joined(address, port)}: i/o timeout"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    return str(error) or type(error).__name__

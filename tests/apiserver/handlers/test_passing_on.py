@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from navarch.api.errors import StatusError
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
 from navarch.apiserver.auth.base import Decision, EveryoneIsAdmin, RequestAttributes
-from navarch.apiserver.handlers.targets import Target, kubelet_of, pod_target
+from navarch.apiserver.handlers.targets import Target, kubelet_of, node_target, pod_target, service_target
 from navarch.apiserver.tunnel import _headers
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
@@ -45,6 +46,71 @@ def test_a_node_may_be_anywhere_else(address: str) -> None:
     node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
 
     assert kubelet_of(node, None).host == address
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("n", "https://10.0.0.7:10250"),
+        ("http:n:10250", "https://10.0.0.7:10250"),
+        ("n:9100", "http://10.0.0.7:9100"),
+        ("https:n:9100", "https://10.0.0.7:9100"),
+    ],
+)
+def test_a_port_of_a_node_is_its_kubelet_or_what_else_listens_there(text: str, shown: str) -> None:
+    node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.7"}]}}
+
+    assert node_target(node, text, None).base_url == shown
+
+
+@pytest.mark.parametrize(("address", "text"), [("10.0.0.7", "n:0"), ("10.0.0.7", "n:ssh"), ("127.0.0.1", "n:9100")])
+def test_no_other_port_of_a_node_is_one(address: str, text: str) -> None:
+    """A kubelet may be on this machine; what else is here is not for all who may ask kubelets."""
+    node = {"metadata": {"name": "n"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}}
+
+    with pytest.raises(StatusError, match=r"out of range|address not allowed"):
+        node_target(node, text, None)
+
+
+async def test_a_service_is_proxied_to_any_of_its_ready_pods_and_to_nobody_else(api: Api) -> None:
+    """Whoever may write endpoints must not have the API server talk to others in its stead."""
+
+    def endpoint(name: str, address: str, *, ready: bool = True, namespace: str = "default") -> dict[str, Any]:
+        reference = {"kind": "Pod", "namespace": namespace, "name": name}
+        return {"addresses": [address], "conditions": {"ready": ready}, "targetRef": reference}
+
+    for name, address in (("a", "10.42.0.1"), ("b", "10.42.0.2"), ("c", "10.42.0.3")):
+        await api.ok("POST", PODS, pod(name, node="n1"))
+        status = {"podIP": address, "podIPs": [{"ip": address}]}
+        assert (await api.patch(f"{PODS}/{name}/status", {"status": status}))[0] == 200
+    ports = [{"name": "http", "port": 80}, {"name": "other", "port": 81}]
+    service = {"metadata": {"name": "s"}, "spec": {"ports": ports}}
+    await api.ok("POST", "/api/v1/namespaces/default/services", service)
+    endpoints = [endpoint("a", "10.42.0.1"), endpoint("b", "10.42.0.2"), endpoint("c", "10.42.0.3", ready=False)]
+    # Not the pod's address, another namespace's pod, and nobody's.
+    endpoints += [endpoint("a", "10.0.0.9"), endpoint("a", "10.42.0.1", namespace="x"), {"addresses": ["10.0.0.8"]}]
+    each = {
+        "metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "http", "port": 8080}],
+    }
+    await api.ok("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", each)
+    caches = api.server.core.caches
+    await caches.sync()
+
+    def found(text: str, times: int = 1) -> set[str]:
+        dice = Random(1)
+        return {service_target(caches, "default", text, dice).base_url for _ in range(times)}
+
+    assert found("s:http", 40) == found("s:80", 40) == {"http://10.42.0.1:8080", "http://10.42.0.2:8080"}
+    assert found("https:s:http") <= {"https://10.42.0.1:8080", "https://10.42.0.2:8080"}
+    for text in ("s:82", "s:nope", "s:other", "s"):
+        with pytest.raises(StatusError, match=r"no service port 82 found|no endpoints available") as refused:
+            found(text)
+        assert refused.value.code == 503
+    with pytest.raises(StatusError, match="invalid service request"):
+        found("a:b:c:d")
 
 
 async def test_a_browsers_token_stays_here() -> None:

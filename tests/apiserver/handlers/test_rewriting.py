@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 
+import orjson
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -97,6 +98,10 @@ async def test_a_pods_page_is_shown_under_the_proxys_path(api: Api, monkeypatch:
     async def page(request: web.Request) -> web.Response:
         if request.path == "/old":
             raise web.HTTPMovedPermanently("/new/")
+        if request.method != "GET":
+            return web.json_response([request.method, request.path_qs, (await request.read()).decode()])
+        if request.path == "/told":
+            return web.json_response({n.lower(): v for n, v in request.headers.items()})
         headers = {"Access-Control-Allow-Origin": "*"}
         return web.Response(text='<a href="/next">next</a>', content_type="text/html", headers=headers)
 
@@ -123,5 +128,16 @@ async def test_a_pods_page_is_shown_under_the_proxys_path(api: Api, monkeypatch:
         assert (moved.status, moved.headers["Location"]) == (301, f"{PODS}/p/proxy/new/")
         assert (bare.status, bare.headers["Location"]) == (301, f"{PODS}/p/proxy/")
         await body_of(moved)
+        head = await api.send("HEAD", f"{PODS}/p/proxy?a=b")
+        assert (head.status, head.headers["Location"]) == (301, f"{PODS}/p/proxy/?a=b")
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            # Nothing that is sent gets lost for the want of a slash.
+            answer = await api.send(method, f"{PODS}/p/proxy?method={method}", b"body", content_type="text/plain")
+            assert orjson.loads(await body_of(answer)) == [method, f"/?method={method}", "body"]
+        api.headers = {"host": "api.example.com", "x-forwarded-for": "10.0.0.1"}
+        told = orjson.loads(await body_of(await ask("/told")))
+        assert told["x-forwarded-uri"] == f"{PODS}/p/proxy/told"
+        assert (told["x-forwarded-host"], told["x-forwarded-proto"]) == ("api.example.com", "https")
+        assert (told["x-forwarded-for"], "accept" in told) == ("10.0.0.1", False)
     finally:
         await runner.cleanup()

@@ -22,10 +22,10 @@ from navarch.api.errors import StatusError
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.handlers.targets import Target
 from navarch.apiserver.impersonation import NAMING
-from navarch.apiserver.relaying import chunks_of
+from navarch.apiserver.relaying import chunks_of, why_unreachable
 from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.user import User
-from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined, os_words
+from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined
 from navarch.apiserver.webhooks.services import NowhereError, Services
 from navarch.client.transport import Request, Response
 
@@ -99,7 +99,7 @@ class Proxy:
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = _why(error, address, port)
+            why = why_unreachable(error, address, port)
             return Response(503, f"error trying to reach service: {why}".encode(), {}, _TEXT)
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP | _OURS}
         shown = kept.pop("Content-Type", "application/octet-stream")
@@ -154,7 +154,7 @@ class Proxy:
             raise UnreachableError(f'Get "{shown}": context deadline exceeded') from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             shown = f"https://{joined(address, port)}{path}"
-            raise UnreachableError(f'Get "{shown}": {_why(error, address, port)}') from error
+            raise UnreachableError(f'Get "{shown}": {why_unreachable(error, address, port)}') from error
 
     async def _address(self, remote: Remote) -> tuple[str, int]:
         """Raises NowhereError, CallError, StatusError."""
@@ -226,15 +226,3 @@ def _headers(request: Request, user: User) -> Iterator[tuple[str, str]]:
 def _field(text: str) -> str:
     """A name as a header's value: what would be more than one line is none."""
     return "".join(character if character >= " " and character != "\x7f" else " " for character in text)
-
-
-def _why(error: BaseException, address: str, port: int) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"tls: failed to verify certificate: {error.certificate_error}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"dial tcp {joined(address, port)}: connect: {os_words(error.os_error)}"
-    if isinstance(error, TimeoutError):
-        return f"dial tcp {joined(address, port)}: i/o timeout"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "EOF"
-    return str(error) or type(error).__name__

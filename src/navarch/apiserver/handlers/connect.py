@@ -26,12 +26,13 @@ from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import (
     Target,
     kubelet_of,
+    node_target,
     pod_target,
     refuse_simulated,
     service_target,
 )
 from navarch.apiserver.impersonation import NAMING
-from navarch.apiserver.relaying import chunks_of
+from navarch.apiserver.relaying import chunks_of, why_unreachable
 from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
@@ -75,6 +76,8 @@ _CORS = frozenset(
         "access-control-max-age",
     }
 )
+# The client's own headers or none: what it does not say is not ours to say.
+_OURS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 _CONNECT_S = 10.0
 _NODE_HEADER = "x-navarch-node"
 _NOTHING: Mapping[str, str] = {}
@@ -84,6 +87,7 @@ class Connect:
     def __init__(self, core: Core, objects: Objects) -> None:
         self._core = core
         self._objects = objects
+        self._dice = core.world.random("apiserver", "proxied services")
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -188,21 +192,21 @@ class Connect:
 
     async def _to_service(self, call: Call, options: Obj) -> Response:
         await self._core.caches.sync()
-        target = service_target(self._core.caches, call.namespace, call.route.name)
+        target = service_target(self._core.caches, call.namespace, call.route.name, self._dice)
         return await self._proxied(call, target)
 
     async def _to_node(self, call: Call, options: Obj) -> Response:
         name = call.route.name.split(":")[0 if call.route.name.count(":") < 2 else 1]
         node = (await self._objects.reading.get(self._core.kind_of(NODES), "", name)).obj()
-        target = kubelet_of(node, self._core.kubelet_tls)
+        target = node_target(node, call.route.name, self._core.kubelet_tls)
         # Simulated nodes share their address.
         return await self._proxied(call, target, {_NODE_HEADER: name} if is_simulated(node) else {})
 
     async def _proxied(self, call: Call, target: Target, more: Mapping[str, str] = _NOTHING) -> Response:
         path = "/" + call.route.rest
         shown = call.request.path
-        if not call.route.rest and not shown.endswith("/"):
-            # Relative links of the page are relative to a folder.
+        if not call.route.rest and not shown.endswith("/") and call.request.method in ("GET", "HEAD"):
+            # Relative links of the page are relative to a folder. What is sent with other methods would get lost.
             query = urlencode(list(call.request.query))
             return Response(301, b"", {"Location": f"{shown}/" + (f"?{query}" if query else "")}, "text/plain")
         prefix = shown[: len(shown) - len(path)] if shown.endswith(path) else shown.rstrip("/")
@@ -232,6 +236,8 @@ class Connect:
             if name not in _HOP_BY_HOP and not name.startswith(NAMING)
         }
         headers.update(more)
+        if proxied is not None:
+            headers.update(proxied.forwarded(path, headers.get("x-forwarded-for", ""), request.remote))
         try:
             answer = await self._open().request(
                 request.method,
@@ -240,9 +246,13 @@ class Connect:
                 data=request.body or None,
                 ssl=target.tls if target.tls is not None else True,
                 allow_redirects=False,
+                skip_auto_headers=_OURS,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if proxied is not None:
+                why = why_unreachable(error, target.host, target.port)
+                raise unavailable(f"error trying to reach service: {why}") from error
             raise _unreachable(request, target, url, error) from error
         if content_type and answer.status >= 400:
             raise await _failure(answer)

@@ -62,6 +62,15 @@ class Proxied:
     request_host: str
     prefix: str
 
+    def forwarded(self, path: str, before: str, client: str) -> dict[str, str]:
+        """What the proxied server is told of the request that the client made, by whom after those `before`."""
+        told = {"X-Forwarded-Uri": self.prefix + path, "X-Forwarded-Proto": "https"}
+        if self.request_host:
+            told["X-Forwarded-Host"] = self.request_host
+        if client:
+            told["x-forwarded-for"] = f"{before}, {client}" if before else client
+        return told
+
     def url(self, text: str) -> str:
         """A link of the page as the client can follow it."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import ssl
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,7 +11,7 @@ from navarch.api.errors import StatusError, bad_request, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.caches import Caches
 from navarch.kinds.core.kubelets import is_simulated
-from navarch.kinds.resources import ENDPOINT_SLICES, NODES, SERVICES
+from navarch.kinds.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from navarch.numbers import integer_or, is_digits
 
 # Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
@@ -51,6 +52,15 @@ def kubelet_of(node: Obj, tls: ssl.SSLContext | None) -> Target:
         raise bad_request("address not allowed")
     port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
     return Target(str(host), int(port), tls if tls is not None else unverified_tls())
+
+
+def node_target(node: Obj, text: str, tls: ssl.SSLContext | None) -> Target:
+    """The node's kubelet, or what else listens there at the port that is asked for.  Raises StatusError 400, 503."""
+    scheme, _, port = _split(text, "node")
+    kubelet = kubelet_of(node, tls)
+    if port in ("", str(kubelet.port)):
+        return kubelet
+    return Target(_checked(kubelet.host), _number(port), unverified_tls() if scheme == "https" else None)
 
 
 def unverified_tls() -> ssl.SSLContext:
@@ -95,7 +105,7 @@ def refuse_simulated(caches: Caches, node_name: str, pod_name: str) -> None:
         raise unavailable(f'pod "{pod_name}" runs on the simulated node "{node_name}" and has no containers')
 
 
-def _split(text: str) -> tuple[str, str, str]:
+def _split(text: str, what: str) -> tuple[str, str, str]:
     """`[scheme:]name[:port]` to its parts.  Raises StatusError 400."""
     parts = text.split(":")
     if len(parts) == 1:
@@ -104,12 +114,19 @@ def _split(text: str) -> tuple[str, str, str]:
         return "", parts[0], parts[1]
     if len(parts) == 3 and parts[0] in ("", "http", "https"):
         return parts[0], parts[1], parts[2]
-    raise bad_request(f'invalid proxy request "{text}"')
+    raise bad_request(f'invalid {what} request "{text}"')
+
+
+def _number(port: str) -> int:
+    """Raises StatusError 400."""
+    if not 0 < (number := integer_or(port, 0)) < 65536:
+        raise bad_request(f"port {port[:16]} is out of range")
+    return number
 
 
 def pod_target(pod: Obj, text: str) -> Target:
     """Raises StatusError 400, 503."""
-    scheme, name, port = _split(text)
+    scheme, name, port = _split(text, "pod")
     address = (pod.get("status") or {}).get("podIP")
     if not address:
         raise unavailable(f'address not allowed: pod "{name}" has no address yet')
@@ -121,43 +138,55 @@ def pod_target(pod: Obj, text: str) -> Target:
         if not ports:
             raise bad_request(f'no port "{port}" in pod {name}')
         port = str(ports[0]["containerPort"])
-    if not 0 < (number := integer_or(port, 0)) < 65536:
-        raise bad_request(f"port {port[:16]} is out of range")
-    return Target(_checked(str(address)), number, unverified_tls() if scheme == "https" else None)
+    return Target(_checked(str(address)), _number(port), unverified_tls() if scheme == "https" else None)
 
 
-def service_target(caches: Caches, namespace: str, text: str) -> Target:
-    """A ready endpoint of the service.  Raises StatusError 404, 503."""
-    scheme, name, port = _split(text)
+def service_target(caches: Caches, namespace: str, text: str, dice: random.Random) -> Target:
+    """A ready endpoint of the service, any of them, which is a pod of its namespace: whoever may write endpoints must
+    not have this server talk to others in its stead.  Raises StatusError 404, 503."""
+    scheme, name, port = _split(text, "service")
     service = caches.of(SERVICES).get(namespace, name)
     if service is None:
         raise not_found("services", "", name)
-    ports = (service.obj().get("spec") or {}).get("ports") or []
-    wanted = _service_port(ports, port, name)
+    wanted = _service_port((service.obj().get("spec") or {}).get("ports") or [], port, name)
+    found: list[tuple[Obj, int]] = []
     for cached in caches.of(ENDPOINT_SLICES).items(namespace):
         if cached.labels.get(_SERVICE_LABEL) != name:
             continue
-        endpoint_slice = cached.obj()
-        number = next(
-            (p.get("port") for p in endpoint_slice.get("ports") or () if (p.get("name") or "") == wanted), None
-        )
-        for endpoint in endpoint_slice.get("endpoints") or ():
-            if number and (endpoint.get("conditions") or {}).get("ready", True):
-                behind = (endpoint.get("targetRef") or {}).get("name") or name
-                refuse_simulated(caches, endpoint.get("nodeName") or "", behind)
-                tls = unverified_tls() if scheme == "https" else None
-                return Target(_checked(str(endpoint["addresses"][0])), int(number), tls)
+        each = cached.obj()
+        number = next((p.get("port") for p in each.get("ports") or () if (p.get("name") or "") == wanted), None)
+        if number:
+            ready = (e for e in each.get("endpoints") or () if (e.get("conditions") or {}).get("ready", True))
+            found += [(endpoint, int(number)) for endpoint in ready]
+    dice.shuffle(found)
+    for endpoint, number in found:
+        pod = _pod_behind(caches, namespace, endpoint)
+        if pod is not None:
+            refuse_simulated(caches, endpoint.get("nodeName") or "", pod["metadata"]["name"])
+            address = _checked(str(endpoint["addresses"][0]))
+            return Target(address, number, unverified_tls() if scheme == "https" else None)
     raise unavailable(f'no endpoints available for service "{text}"')
 
 
+def _pod_behind(caches: Caches, namespace: str, endpoint: Obj) -> Obj | None:
+    reference = endpoint.get("targetRef") or {}
+    if reference.get("kind") != "Pod" or reference.get("namespace") != namespace:
+        return None
+    cached = caches.of(PODS).get(namespace, str(reference.get("name") or ""))
+    pod = cached.obj() if cached is not None else {}
+    status = pod.get("status") or {}
+    addresses = {status.get("podIP"), *(each.get("ip") for each in status.get("podIPs") or ())}
+    return pod if (endpoint.get("addresses") or [""])[0] in addresses else None
+
+
 def _service_port(ports: list[Obj], stated: str, name: str) -> str:
-    """The name of the service's port that is meant; empty for its only, unnamed one."""
-    if not stated:
-        if len(ports) == 1:
-            return str(ports[0].get("name") or "")
-        return ""
+    """The name of the service's port that is meant; empty for one without a name.  Raises StatusError 503."""
+    if not stated and len(ports) == 1:
+        return str(ports[0].get("name") or "")
+    if not is_digits(stated):
+        return stated
     for port in ports:
-        if stated in (port.get("name"), str(port.get("port"))):
+        if stated == str(port.get("port")):
             return str(port.get("name") or "")
-    error: StatusError = unavailable(f'no service port "{stated}" found for service "{name}"')
+    error: StatusError = unavailable(f'no service port {stated} found for service "{name}"')
     raise error
