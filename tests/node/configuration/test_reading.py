@@ -11,7 +11,7 @@ from navarch.api.version import DEFAULT_VERSION
 from navarch.node.config import KubeletConfig
 from navarch.node.configuration.machine import objections
 from navarch.node.configuration.reading import ConfigurationError, checked, configured, read, warnings
-from navarch.node.configuration.shape import FIELDS, WITHOUT_EFFECT
+from navarch.node.configuration.shape import DURATIONS, FIELDS, WITHOUT_EFFECT
 
 HEAD = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"}
 OURS = KubeletConfig(node_name="n1", data=Path("/data"), runtime_socket=Path("/run/c.sock"), addresses=("127.0.0.1",))
@@ -185,3 +185,61 @@ def test_kernel_parameters_are_checked_where_nobody_may_change_them(tmp_path: Pa
     told = list(objections(made(protectKernelDefaults=True), tmp_path))
 
     assert told[0] == "invalid kernel flag: vm/overcommit_memory, expected value: 1, actual value: 0"
+
+
+def test_the_file_that_kubeadm_writes_is_read_as_it_is() -> None:
+    config = made(
+        authentication={
+            "anonymous": {"enabled": False},
+            "webhook": {"cacheTTL": "0s", "enabled": True},
+            "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
+        },
+        authorization={"mode": "Webhook", "webhook": {"cacheAuthorizedTTL": "0s", "cacheUnauthorizedTTL": "0s"}},
+        cgroupDriver="systemd",
+        clusterDNS=["10.96.0.10"],
+        clusterDomain="cluster.local",
+        containerRuntimeEndpoint="",
+        cpuManagerReconcilePeriod="0s",
+        crashLoopBackOff={},
+        evictionPressureTransitionPeriod="0s",
+        fileCheckFrequency="0s",
+        healthzBindAddress="127.0.0.1",
+        healthzPort=10248,
+        httpCheckFrequency="0s",
+        imageMaximumGCAge="0s",
+        imageMinimumGCAge="0s",
+        logging={"flushFrequency": 0, "options": {"json": {"infoBufferSize": "0"}}, "verbosity": 0},
+        memorySwap={},
+        nodeStatusReportFrequency="0s",
+        nodeStatusUpdateFrequency="0s",
+        rotateCertificates=True,
+        runtimeRequestTimeout="0s",
+        shutdownGracePeriod="0s",
+        shutdownGracePeriodCriticalPods="0s",
+        staticPodPath="/etc/kubernetes/manifests",
+        streamingConnectionIdleTimeout="0s",
+        syncFrequency="0s",
+        volumeStatsAggPeriod="0s",
+    )
+
+    assert (config.cluster_dns, config.sync_period_s) == (("10.96.0.10",), 60.0)
+    assert config.document["streamingConnectionIdleTimeout"] == "4h0m0s"
+
+
+def test_every_duration_is_read_as_one() -> None:
+    for path in DURATIONS:
+        parent, _, name = path.rpartition(".")
+        stated: Any = {name: "20s"}
+        for one in reversed(parent.split(".") if parent else []):
+            stated = {one: stated}
+
+        assert "object" not in (found := str(_refused(stated))), found
+
+
+def _refused(stated: dict[str, Any]) -> ConfigurationError | None:
+    """Some are refused for their value, never for their type."""
+    try:
+        made(**stated)
+    except ConfigurationError as error:
+        return error
+    return None
