@@ -18,6 +18,8 @@ from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.options import read_agent_file, read_config_file
 from navarch.node.configuration.reading import checked
 from navarch.node.proxy.configuration import settings_of
+from navarch.scheduler.configuration.reading import checked as checked_scheduler
+from navarch.scheduler.configuration.reading import configured
 from navarch.testing.embedded import EmbeddedCluster
 from tests.docs.blocks import ROOT, Block, blocks_of, documents
 
@@ -101,6 +103,8 @@ def test_yaml_is_a_cluster_file_or_is_applied_by_the_text(block: Block, tmp_path
         assert read_config_file(str(file))
     elif documents[0].get("kind") == "KubeletConfiguration":
         assert checked(documents[0], DEFAULT_VERSION)
+    elif documents[0].get("kind") == "KubeSchedulerConfiguration":
+        assert configured(checked_scheduler(documents[0])).profiles
     elif documents[0].get("kind") == "KubeProxyConfiguration":
         assert settings_of(documents[0]).mode
     elif block.is_run:

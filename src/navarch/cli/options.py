@@ -39,6 +39,13 @@ kubelet_config_option = click.option(
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="The real node's kubelet, as a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).",
 )
+scheduler_config_option = click.option(
+    "--scheduler-config",
+    envvar="NAVARCH_SCHEDULER_CONFIG",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="The scheduler, as a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1).",
+)
 output_option = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
@@ -98,7 +105,7 @@ def read_config_file(path: str | None) -> dict[str, Any]:
         return {}
     known = {"name", "nodes", "workers", "runtime", "store", "kubernetesVersion", "port", "dataDir", "kubeconfig",
              "wait", "seed", "podCIDR", "serviceCIDR", "bindAddress", "eventTTL", "runtimeConfig", "apiserver",
-             "controllerManager", "kubeletConfig", "imageCredentialProviderConfig",
+             "controllerManager", "kubeletConfig", "schedulerConfig", "imageCredentialProviderConfig",
              "imageCredentialProviderBinDir", "disable", "podNetwork", "tlsSANs",
              "proxyMode", "proxyConfig"}  # fmt: skip
     settings = _read_document(path, "Cluster", known)
@@ -107,6 +114,7 @@ def read_config_file(path: str | None) -> dict[str, Any]:
              "eventTTL": "event_ttl", "tlsSANs": "tls_san",
              "proxyMode": "proxy_mode", "proxyConfig": "proxy_config",
              "runtimeConfig": "runtime_config", "kubeletConfig": "kubelet_config",
+             "schedulerConfig": "scheduler_config",
              "controllerManager": "controller_manager",
              "imageCredentialProviderConfig": "image_credential_provider_config",
              "imageCredentialProviderBinDir": "image_credential_provider_bin_dir"}  # fmt: skip

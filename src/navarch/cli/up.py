@@ -29,6 +29,7 @@ from navarch.cli.options import (
     pod_network_option,
     proxy_options,
     read_config_file,
+    scheduler_config_option,
 )
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
@@ -48,7 +49,7 @@ from navarch.world import MACHINE
 _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
     *("static_pods", "kubeconfig", "seed", "pod_network"),
-    *("proxy_mode", "proxy_config"),
+    *("proxy_mode", "proxy_config", "scheduler_config"),
     *lifecycle.KUBELET_FILES,
 )
 _SUCCESSOR_S = 30.0
@@ -138,6 +139,7 @@ _PORT_ATTEMPTS = 4
 )
 @proxy_options
 @kubelet_config_option
+@scheduler_config_option
 @click.option(
     "--image-credential-provider-config",
     envvar="NAVARCH_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
@@ -225,6 +227,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
         _check_versions(config)
         check_kubelet(config)
+        check_scheduler(config)
         for warning in check_proxy(config):
             say(f"--proxy-config: {warning}")
         kubeconfig.check(config)
@@ -423,6 +426,21 @@ def check_kubelet(config: ClusterConfig) -> None:
             agent_config(config).kubelet()
     except ConfigurationError as error:
         raise ConfigError(str(error)) from None
+
+
+def check_scheduler(config: ClusterConfig) -> None:
+    """Whether the scheduler can be as its file says; what it says in vain is told.  Raises ConfigError."""
+    if not config.scheduler_config:
+        return
+    from navarch.scheduler.configuration.reading import ConfigurationError, configured, read, warnings
+
+    try:
+        document = read(Path(config.scheduler_config))
+        configured(document)
+    except ConfigurationError as error:
+        raise ConfigError(f"--scheduler-config: {error}") from None
+    for words in warnings(document):
+        say(words)
 
 
 def _check(changes: dict[str, Any]) -> None:

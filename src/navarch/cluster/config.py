@@ -109,6 +109,8 @@ class ClusterConfig:
     kubelet_config: str = ""
     image_credential_provider_config: str = ""
     image_credential_provider_bin_dir: str = ""
+    # A file for the scheduler, of Kubernetes' form.
+    scheduler_config: str = ""
     # What the API server is told beside, by kube-apiserver's names.
     apiserver_flags: Mapping[str, str] = field(default_factory=dict)
     # What the controllers are told beside, by kube-controller-manager's names.

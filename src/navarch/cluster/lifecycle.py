@@ -94,7 +94,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
     changeable = (
         *("nodes", "workers", "port", "bind_address", "tls_san", "static_pods", "kubeconfig", "event_ttl_s"),
         *("runtime_config", "apiserver_flags", "controller_flags", "disable", *KUBELET_FILES),
-        *("proxy_mode", "proxy_config", "pod_network"),
+        *("proxy_mode", "proxy_config", "pod_network", "scheduler_config"),
     )
     kept: dict[str, Any] = {key: changes[key] for key in changeable if key in changes}
     if etcd:
@@ -114,6 +114,7 @@ def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
             "proxy_mode",
             "proxy_config",
             "pod_network",
+            "scheduler_config",
             *KUBELET_FILES,
         ):
             if key in kept and kept[key] != getattr(existing, key):

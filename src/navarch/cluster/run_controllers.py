@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 
 from navarch.api.meta import Obj
 from navarch.client.base import Client
@@ -18,6 +19,7 @@ from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
+from navarch.scheduler import SchedulerConfig
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.kubelet import ServingKeys
 from navarch.sim.nodes import SimulatedNodes
@@ -57,6 +59,15 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
     return changed(own, config.controller_flags)
 
 
+def scheduler_config(config: ClusterConfig) -> SchedulerConfig | None:
+    """As the cluster's file says, None where it has none.  Raises ConfigurationError."""
+    if not config.scheduler_config:
+        return None
+    from navarch.scheduler.configuration.reading import configured, read
+
+    return configured(read(Path(config.scheduler_config)))
+
+
 def simulated_serving(config: ClusterConfig) -> ServingKeys:
     """The keys with which simulated nodes answer the API server."""
     pki = config.pki
@@ -87,7 +98,7 @@ async def run(config: ClusterConfig) -> None:
     clients = [client, scheduling]
     informers = Informers(client, world)
     manager = ControllerManager(client, informers=informers, world=world, config=controller_config(config))
-    scheduler = Scheduler(scheduling, informers, world=world)
+    scheduler = Scheduler(scheduling, informers, world=world, config=scheduler_config(config))
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.run(), name="informers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from navarch.scheduler.extenders import Extenders
 from navarch.scheduler.framework import Plugin, Profile
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources
 from navarch.scheduler.plugins.image_locality import ImageLocality
@@ -64,3 +65,5 @@ class SchedulerConfig:
     binds_in_flight: int = 64
     first_backoff_s: float = 1.0
     last_backoff_s: float = 10.0
+    extenders: Extenders | None = None
+    """Those whose connections are closed with the scheduler; each profile has them among its plugins."""

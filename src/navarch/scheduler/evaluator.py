@@ -21,6 +21,7 @@ from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable, Rows
 
 _CLASSES_LIMIT = 256
+_LEAST_SCORED = 100
 _KEPT = (Scope.NODE, Scope.ROW)
 _Identity = tuple[int, int, int]
 
@@ -78,10 +79,13 @@ class Evaluator:
         self._counters = counters
         self._environment = environment
         self._classes: OrderedDict[_Identity, _Class] = OrderedDict()
-        plugins = profile.plugins
-        self._holding = [plugin for plugin in plugins if type(plugin).hold is not Plugin.hold]
-        self._rejecting = [plugin for plugin in plugins if type(plugin).reject is not Plugin.reject]
-        self._preparing = [plugin for plugin in plugins if type(plugin).prepares is not Plugin.prepares]
+        self._next = 0
+        self._filtering = profile.at("filter")
+        self._weighted = [plugin for plugin in profile.at("score") if profile.weight(plugin)]
+        self._holding = [plugin for plugin in profile.at("preEnqueue") if type(plugin).hold is not Plugin.hold]
+        self._rejecting = [plugin for plugin in profile.at("preFilter") if type(plugin).reject is not Plugin.reject]
+        self._narrowing = [plugin for plugin in profile.at("preFilter") if type(plugin).only is not Plugin.only]
+        self._preparing = [plugin for plugin in self._filtering if type(plugin).prepares is not Plugin.prepares]
 
     def table(self) -> NodeTable:
         return NodeTable(self._columns, self._counters, self._environment)
@@ -113,6 +117,7 @@ class Evaluator:
         for plugin in self._preparing:
             if plugin.prepares(pod, self._environment):
                 await plugin.prepare(pod, self.table().select(rows), _enough(len(rows)))
+                rows = rows[plugin.filter(pod, self.table().select(rows))]
 
     def feasible(self, pod: PodInfo) -> BoolArray:
         """Rows that can take the pod; shape (size,)."""
@@ -132,6 +137,21 @@ class Evaluator:
             for plugin in known.cluster_filters:
                 fits = fits & plugin.filter(pod, table)
         return fits
+
+    def sampled(self, feasible: BoolArray) -> BoolArray:
+        """As many of the feasible rows as the profile wants to choose among, going round from where the last search
+        ended."""
+        nodes = self._columns.node_count
+        wanted = max(nodes * self.profile.scored_percent // 100, _LEAST_SCORED)
+        found = np.flatnonzero(feasible)
+        if nodes < _LEAST_SCORED or len(found) <= wanted:
+            return feasible
+        first = int(np.searchsorted(found, self._next))
+        chosen = np.roll(found, -first)[:wanted]
+        self._next = (int(chosen[-1]) + 1) % self._columns.size
+        result: BoolArray = np.zeros(len(feasible), np.bool_)
+        result[chosen] = True
+        return result
 
     def totals(self, pod: PodInfo, feasible: BoolArray) -> FloatArray:
         """The weighted scores of all rows; only those of feasible rows mean something."""
@@ -157,12 +177,12 @@ class Evaluator:
         table = self.table().select(slice(row, row + 1))
         if not self._columns.alive[row]:
             return False
-        return all(plugin.filter(pod, table)[0] for plugin in self.profile.plugins if plugin.filters(pod))
+        return all(plugin.filter(pod, table)[0] for plugin in self._filtering if plugin.filters(pod))
 
     def explain_row(self, pod: PodInfo, row: int) -> dict[str, int]:
         """What the first filter that refuses one row says, asked afresh."""
         table = self.table().select(slice(row, row + 1))
-        for plugin in self.profile.plugins:
+        for plugin in self._filtering:
             if plugin.filters(pod) and not plugin.filter(pod, table)[0]:
                 return plugin.explain(pod, table).reasons
         return {}
@@ -175,7 +195,7 @@ class Evaluator:
         plugins: set[str] = set()
         curable: BoolArray = np.zeros(columns.size, np.bool_)
         whole = self.table()
-        narrowed = {plugin.name: names for plugin in self.profile.plugins if (names := plugin.only(pod)) is not None}
+        narrowed = {plugin.name: names for plugin in self._narrowing if (names := plugin.only(pod)) is not None}
         if narrowed:
             # Kubernetes never looks at other nodes than these.
             named = set.intersection(*narrowed.values())
@@ -184,7 +204,7 @@ class Evaluator:
                 reasons[f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(narrowed))}]"] = others
                 plugins.update(narrowed)
             rows = np.array(sorted(inside), np.int64)
-        for plugin in self.profile.plugins:
+        for plugin in self._filtering:
             if not len(rows) or not plugin.filters(pod):
                 continue
             good = (
@@ -240,7 +260,7 @@ class Evaluator:
     def _rebuild(self, identity: _Identity, pod: PodInfo) -> _Class:
         columns = self._columns
         scorers, comparing, cluster_scorers = self._scorers(pod)
-        filters = [plugin for plugin in self.profile.plugins if plugin.filters(pod)]
+        filters = [plugin for plugin in self._filtering if plugin.filters(pod)]
         fresh = _Class(
             fits=np.zeros(columns.capacity, np.bool_),
             score=np.zeros(columns.capacity),
@@ -264,7 +284,7 @@ class Evaluator:
     def _scorers(self, pod: PodInfo) -> tuple[list[Plugin], list[Plugin], list[Plugin]]:
         """Plugins whose scores are summed per row, compared across rows, and computed from other rows."""
         table = self.table()
-        weighted = [plugin for plugin in self.profile.plugins if self.profile.weight(plugin)]
+        weighted = self._weighted
         local = [p for p in weighted if p.scope in _KEPT and p.scores(pod, table)]
         return (
             [plugin for plugin in local if not plugin.normalizes],

@@ -7,7 +7,7 @@ Users add plugins through `Profile.plugins`; Kubernetes' own are in `scheduler.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -147,9 +147,30 @@ class Plugin:
     async def roll_back(self, pod: PodInfo, environment: Environment) -> None:
         """Undo `reserve` and `pre_bind`: the pod could not be bound."""
 
+    def binds_instead(self, pod: PodInfo) -> bool:
+        """Whether `bind` is to bind this pod."""
+        return False
+
+    async def bind(self, pod: PodInfo, node_name: str) -> None:
+        """Bind the pod to the node; raises StatusError."""
+
+    async def sift(self, pod: PodInfo, victims: Mapping[str, Victims]) -> Mapping[str, Victims]:
+        """Of nodes that removing pods would make fit, by name, those that may be chosen, and who has to go there."""
+        return victims
+
     async def make_room(self, pod: PodInfo, environment: Environment) -> str:
         """The pod fits nowhere: do what may help, and say what was done; empty where there is nothing to say."""
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Victims:
+    """Pods that would have to leave a node, and how many of them a disruption budget protects; `there` are all of its
+    pods, by uid."""
+
+    pods: Sequence[PodInfo]
+    violations: int
+    there: Mapping[str, PodInfo]
 
 
 @dataclass(slots=True)
@@ -160,6 +181,21 @@ class Profile:
     plugins: list[Plugin] = field(default_factory=list)
     weights: Mapping[str, int] = field(default_factory=dict)
     preemption: bool = True
+    points: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names of the plugins that act at a Kubernetes' extension point, in order, where it is not all of them."""
+    candidates_percent: int = 10
+    candidates_least: int = 100
+    """On how many of the nodes that removing pods may help preemption looks for victims."""
+    scored_percent: int = 0
+    """How many of all nodes suffice, once they are found to fit, to choose the best of; 0 looks at every one."""
+
+    def at(self, point: str) -> list[Plugin]:
+        """The plugins that act at an extension point."""
+        names = self.points.get(point)
+        if names is None:
+            return self.plugins
+        known = {plugin.name: plugin for plugin in self.plugins}
+        return [known[name] for name in names if name in known]
 
     def weight(self, plugin: Plugin) -> int:
         return self.weights.get(plugin.name, 1)

@@ -73,6 +73,8 @@ class Traits:
     """Whether it claims devices."""
     extended: tuple[str, ...]
     """Resources that it requests, other than Kubernetes' own: devices may stand for them."""
+    asked_for: frozenset[str]
+    """Resources that its containers name, be it to request or to limit them."""
     owner: tuple[str, str, str] | None
     """Kind, name and uid of the controller."""
     serial: int = 0
@@ -103,6 +105,8 @@ class PodInfo:
     """Whether it was rejected whatever the nodes are, by the one plugin in `rejected_by`."""
     devices: Any = None
     """What the plugin for claims of devices has found out in this attempt."""
+    extenders: Any = None
+    """What extenders have said in this attempt."""
 
     def recall(self, earlier: PodInfo) -> None:
         """Remember of the same pod's tries what `earlier` does."""
@@ -232,7 +236,7 @@ def _parse_traits(pod: Obj, owner: Obj | None, serial: int) -> Traits:
         anti_affinity=_required(anti_affinity, namespace, labels),
         preferred_affinity=_preferred(pod_affinity, namespace, labels),
         preferred_anti_affinity=_preferred(anti_affinity, namespace, labels),
-        spread=tuple(_spread(c, namespace, labels) for c in spec.get("topologySpreadConstraints") or ()),
+        spread=tuple(spread_constraint(c, namespace, labels) for c in spec.get("topologySpreadConstraints") or ()),
         images=tuple(c.get("image", "") for c in [*(spec.get("initContainers") or ()), *containers]),
         claims=tuple(claim_names(pod)),
         ephemeral_claims=frozenset(
@@ -240,6 +244,7 @@ def _parse_traits(pod: Obj, owner: Obj | None, serial: int) -> Traits:
         ),
         device_claims=bool(spec.get("resourceClaims")),
         extended=tuple(name for name, amount in requests.items() if amount and is_extended(name)),
+        asked_for=_asked_for(spec),
         owner=(owner["kind"], owner["name"], owner["uid"]) if owner else None,
         serial=serial,
     )
@@ -255,7 +260,13 @@ def _preferred(affinity: Obj, namespace: str, labels: Mapping[str, str]) -> tupl
     return tuple(affinity_term(t.get("podAffinityTerm") or {}, namespace, labels, t.get("weight", 0)) for t in terms)
 
 
-def _spread(constraint: Obj, namespace: str, labels: Mapping[str, str]) -> SpreadConstraint:
+def _asked_for(spec: Obj) -> frozenset[str]:
+    resources = [c.get("resources") or {} for c in [*spec["containers"], *(spec.get("initContainers") or ())]]
+    return frozenset(name for each in resources for part in ("requests", "limits") for name in each.get(part) or ())
+
+
+def spread_constraint(constraint: Obj, namespace: str, labels: Mapping[str, str]) -> SpreadConstraint:
+    """One constraint as a pod of that namespace with those labels states it."""
     selector = with_label_keys(constraint.get("labelSelector"), labels, constraint.get("matchLabelKeys") or ())
     return SpreadConstraint(
         topology_key=constraint.get("topologyKey", ""),

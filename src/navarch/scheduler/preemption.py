@@ -23,13 +23,12 @@ from navarch.api.selectors import LabelSelector, label_selector_of
 from navarch.scheduler.columns import PODS, BoolArray, IntArray, NodeColumns
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.evaluator import Diagnosis, Evaluator
+from navarch.scheduler.framework import Plugin, Victims
 from navarch.scheduler.lesser_pods import LesserPods
 from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.plugins.node_resources import NodeResourcesFit
 from navarch.scheduler.podinfo import PodInfo
 
-_LEAST_CANDIDATES = 100
-_CANDIDATES_FRACTION = 0.1
 _TURN = 2000
 """Pods looked at until others have a turn: some milliseconds. Trying one on the columns costs as much as looking at
 `_TRIAL_COST`."""
@@ -89,7 +88,8 @@ class Preemptor:
             )
         columns = self._columns
         rows = np.flatnonzero(diagnosis.curable[: columns.size] & columns.alive[: len(diagnosis.curable)])
-        wanted = max(_LEAST_CANDIDATES, int(len(rows) * _CANDIDATES_FRACTION))
+        profile = evaluator.profile
+        wanted = min(max(profile.candidates_least, len(rows) * profile.candidates_percent // 100), len(rows))
         offset = self._random.randrange(len(rows)) if len(rows) else 0
         room = self._only_room(pod, evaluator)
         lesser = rows[self._lesser.on(pod.priority)[rows]]
@@ -105,6 +105,9 @@ class Preemptor:
             return Outcome(
                 f"preemption: {Diagnosis(diagnosis.nodes, +refused, frozenset(), diagnosis.curable).message()}"
             )
+        candidates = await self._sifted(pod, candidates, evaluator)
+        if not candidates:
+            return Outcome("preemption: no candidate node for preemption", keeps_nomination=True)
         best = _cheapest(candidates)
         return Outcome("", columns.names[best.row], best.victims)
 
@@ -145,6 +148,24 @@ class Preemptor:
                 looked_at = 0
                 await asyncio.sleep(0)
         return [candidate for candidate in found if columns.alive[candidate.row]]
+
+    async def _sifted(self, pod: PodInfo, candidates: list[_Candidate], evaluator: Evaluator) -> list[_Candidate]:
+        """What plugins leave of the candidates."""
+        sifting = [plugin for plugin in evaluator.profile.plugins if type(plugin).sift is not Plugin.sift]
+        if not sifting:
+            return candidates
+        columns = self._columns
+        victims: Mapping[str, Victims] = {
+            columns.names[one.row]: Victims(one.victims, one.violations, dict(columns.pods[one.row]))
+            for one in candidates
+        }
+        for plugin in sifting:
+            victims = await plugin.sift(pod, victims)
+        return [
+            _Candidate(columns.rows[name], list(found.pods), found.violations)
+            for name, found in victims.items()
+            if name in columns.rows
+        ]
 
     def _is_waiting_for_victims(self, pod: PodInfo, diagnosis: Diagnosis) -> bool:
         row = self._columns.rows.get(self._nominator.node_of(pod.uid) or pod.nominated_node, -1)

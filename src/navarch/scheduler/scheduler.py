@@ -90,10 +90,14 @@ class Scheduler:
         await self._nodes.synced()
         self._follower.start(self._nodes, self._pods)
         await self._pods.synced()
-        async with asyncio.TaskGroup() as tasks:
-            for recorder in self._events.values():
-                tasks.create_task(recorder.run(), name="scheduler events")
-            await self._schedule(tasks)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for recorder in self._events.values():
+                    tasks.create_task(recorder.run(), name="scheduler events")
+                await self._schedule(tasks)
+        finally:
+            if self.config.extenders is not None:
+                await self.config.extenders.close()
 
     async def _schedule(self, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -148,7 +152,7 @@ class Scheduler:
             tasks.create_task(self._refuse(pod, diagnosis, evaluator))
             return True
         try:
-            for plugin in evaluator.profile.plugins:
+            for plugin in evaluator.profile.at("reserve"):
                 if plugin.binds(pod):
                     plugin.reserve(pod, node_name, self.environment)
         except StatusError as error:
@@ -164,7 +168,8 @@ class Scheduler:
         profile = self._profiles[pod.scheduler_name]
         try:
             await self._pre_bind(pod, node_name, profile)
-            await self._writer.bind(pod, node_name)
+            binder = next((plugin for plugin in profile.plugins if plugin.binds_instead(pod)), None)
+            await (self._writer if binder is None else binder).bind(pod, node_name)
         except (StatusError, OSError) as error:
             await self._binding_failed(pod, node_name, error)
             return
@@ -184,7 +189,7 @@ class Scheduler:
     async def _pre_bind(self, pod: PodInfo, node_name: str, profile: Profile) -> None:
         """What has to be ready before the pod is. That may take minutes, of which no other pod is to know: the slot
         is lent to others meanwhile."""
-        preparing = [plugin for plugin in profile.plugins if plugin.binds(pod)]
+        preparing = [plugin for plugin in profile.at("preBind") if plugin.binds(pod)]
         if not preparing:
             return
         self._slots.release()
@@ -196,7 +201,7 @@ class Scheduler:
 
     async def _binding_failed(self, pod: PodInfo, node_name: str, error: Exception) -> None:
         log.info("binding %s to %s: %s", pod.key, node_name, error)
-        for plugin in self._profiles[pod.scheduler_name].plugins:
+        for plugin in self._profiles[pod.scheduler_name].at("reserve"):
             if plugin.binds(pod):
                 try:
                     await plugin.roll_back(pod, self.environment)
@@ -229,7 +234,7 @@ class Scheduler:
         # From when it is in the queue again it is the next attempt's, even while this one still tells of its refusal.
         held = True
         try:
-            if profile.preemption and diagnosis.nodes:
+            if diagnosis.nodes:
                 appendix, nominated = await self._make_room(pod, diagnosis, evaluator)
             if diagnosis.nodes:
                 message = diagnosis.message(appendix)
@@ -240,6 +245,10 @@ class Scheduler:
             self._requeue(pod, diagnosis.plugins or everybody, outright=bool(diagnosis.rejection))
             self._events[profile.name].event(pod.obj, "Warning", "FailedScheduling", message, action="Scheduling")
             await self._writer.unscheduled(pod, "Unschedulable", message, nominated)
+        except Failure as failure:
+            # Preemption is not what the pod is refused for: it is tried again, as after other errors.
+            log.info("making room for %s: %s", pod.key, failure)
+            self._requeue(pod, frozenset())
         except (StatusError, OSError) as error:
             log.info("refusing %s: %s", pod.key, error)
             if held:
@@ -253,14 +262,14 @@ class Scheduler:
 
     async def _make_room(self, pod: PodInfo, diagnosis: Diagnosis, evaluator: Evaluator) -> tuple[str, str | None]:
         # Devices are asked before other pods are, whether the pod has claims or not.
-        said = []
-        for plugin in evaluator.profile.plugins:
-            if plugin.name in diagnosis.plugins and diagnosis.rejection and type(plugin).reject is not Plugin.reject:
-                if type(plugin).make_room is Plugin.make_room:
-                    # What Kubernetes says of claims that nobody came to look at.
-                    return "not found", None
-            if type(plugin).make_room is not Plugin.make_room:
-                said.append(await plugin.make_room(pod, self.environment))
+        profile = evaluator.profile
+        asked = [plugin for plugin in profile.at("postFilter") if type(plugin).make_room is not Plugin.make_room]
+        if asked and diagnosis.rejection and not any(plugin.name in diagnosis.plugins for plugin in asked):
+            # What Kubernetes says of claims that nobody came to look at.
+            return "not found", None
+        said = [await plugin.make_room(pod, self.environment) for plugin in asked]
+        if not profile.preemption:
+            return ", ".join(said), None
         appendix, nominated = await self._preempt(pod, diagnosis, evaluator)
         return appendix and ", ".join([*said, appendix]), nominated
 

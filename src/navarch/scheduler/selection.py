@@ -22,6 +22,8 @@ def choose(
         promised = columns.rows.get(nominator.node_of(pod.uid), -1)
         if 0 <= promised < len(feasible) and feasible[promised]:
             return columns.names[promised]
+    if evaluator.profile.scored_percent:
+        feasible = evaluator.sampled(feasible)
     count = int(np.count_nonzero(feasible))
     if count == 0:
         return None

@@ -41,6 +41,9 @@ class DynamicResources(Plugin):
     normalizes = True
     changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED, Change.DEVICES, Change.DEVICE_CLAIMS})
 
+    def __init__(self, bind_timeout_s: float = BIND_TIMEOUT_S) -> None:
+        self._bind_timeout_s = bind_timeout_s
+
     def filters(self, pod: PodInfo) -> bool:
         return bool(pod.traits.device_claims or pod.traits.extended)
 
@@ -151,7 +154,7 @@ class DynamicResources(Plugin):
         bound += [await writer.bind(claim, pod, None) for claim in plan.allocated]
         if plan.made is not None:
             await _tell(pod, plan.made, mappings, environment)
-        await _wait_until_ready(bound, environment)
+        await _wait_until_ready(bound, environment, self._bind_timeout_s)
 
     async def roll_back(self, pod: PodInfo, environment: Environment) -> None:
         plan: Plan = pod.devices
@@ -268,7 +271,7 @@ async def _tell(pod: PodInfo, claim: Obj, mappings: list[Obj], environment: Envi
     )
 
 
-async def _wait_until_ready(claims: list[Obj], environment: Environment) -> None:
+async def _wait_until_ready(claims: list[Obj], environment: Environment, timeout_s: float) -> None:
     waited_s = 0.0
     while True:
         current = [environment.devices.claim(namespace_of(claim), name_of(claim)) or claim for claim in claims]
@@ -276,7 +279,7 @@ async def _wait_until_ready(claims: list[Obj], environment: Environment) -> None
             raise StatusError(500, "InternalError", why)
         if all(map(is_ready, current)):
             return
-        if waited_s >= BIND_TIMEOUT_S:
+        if waited_s >= timeout_s:
             raise StatusError(504, "Timeout", "device binding timeout")
         await asyncio.sleep(_POLL_S)
         waited_s += _POLL_S

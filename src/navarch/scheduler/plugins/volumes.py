@@ -50,6 +50,9 @@ class VolumeBinding(Plugin):
             return is_claim_of(pod, event)
         return event.change is Change.CLASSES or not pod.rejected_outright
 
+    def __init__(self, bind_timeout_s: float = _BIND_TIMEOUT_S) -> None:
+        self._bind_timeout_s = bind_timeout_s
+
     def reject(self, pod: PodInfo, environment: Environment) -> str | None:
         immediate = False
         for name in pod.traits.claims:
@@ -130,7 +133,7 @@ class VolumeBinding(Plugin):
         waited_s = 0.0
         while waiting:
             waiting = [n for n in waiting if not _is_bound_now(environment.claims.get(pod.key.namespace, n))]
-            if waited_s >= _BIND_TIMEOUT_S:
+            if waited_s >= self._bind_timeout_s:
                 raise StatusError(504, "Timeout", "binding volumes: timed out waiting for the condition")
             if waiting:
                 if environment.has_gone(pod):
