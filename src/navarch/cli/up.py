@@ -444,6 +444,10 @@ def check_scheduler(config: ClusterConfig) -> None:
 
 
 def _check(changes: dict[str, Any]) -> None:
+    for key in ("proxy_config", "scheduler_config", *lifecycle.KUBELET_FILES):
+        if changes.get(key):
+            # The processes of the cluster have another folder.
+            changes[key] = str(Path(str(changes[key])).absolute())
     if bind := changes.get("bind_address"):
         try:
             changes["bind_address"] = str(ip_address(str(bind)))
