@@ -112,6 +112,13 @@ def tls_context(
     return context
 
 
+def show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Show new connections the pair that is in the files now, on either side. Connections that there are go on. Raises
+    OSError and changes nothing where they are no pair."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key)
+
+
 def _filled(
     kind: type[_Context],
     certificate: Path,

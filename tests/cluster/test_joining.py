@@ -20,11 +20,12 @@ from navarch.api.errors import StatusError
 from navarch.apiserver.user import User
 from navarch.client.base import Client
 from navarch.client.resources import CERTIFICATE_SIGNING_REQUESTS, CONFIG_MAPS, NODES, SECRETS
+from navarch.cluster.certificates import Speaker
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.invitation import new_token, token_secret
 from navarch.cluster.joining import Invitation, as_agent, discover, refuse_namesake
 from navarch.cluster.lifecycle import StartError
-from navarch.cluster.run_node import _enrol, _Identity
+from navarch.cluster.run_node import _enrol
 from navarch.node.certificates import (
     API_CLIENT,
     CertificateSpec,
@@ -149,7 +150,7 @@ async def test_a_token_gets_a_node_its_certificates(server: Server, tmp_path: Pa
     await _enrol(config, RealWorld())
 
     assert not (config.pki / "bootstrap-token").exists()
-    node = _Identity(config, "kubelet", "kubelet")
+    node = Speaker(config, "kubelet", "kubelet")
     try:
         await node.client.create(NODES, {"metadata": {"name": "n1"}})
         address = [{"type": "InternalIP", "address": "10.9.9.9"}]
@@ -160,7 +161,7 @@ async def test_a_token_gets_a_node_its_certificates(server: Server, tmp_path: Pa
             assert made is not None
             assert spec.is_met_by(made)
             # What is in use goes on with what is in the files now.
-        node.changed()
+        node.look()
         assert (await node.client.get(NODES, "n1"))["metadata"]["name"] == "n1"
     finally:
         await node.client.close()

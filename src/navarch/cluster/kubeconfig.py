@@ -51,6 +51,23 @@ def merge(config: ClusterConfig) -> Path:
     return path
 
 
+def refresh(config: ClusterConfig) -> None:
+    """Have the cluster's entries, where they are there, be what they are now.  Raises KubeconfigError, OSError."""
+    path = target_of(config)
+    if not path.exists():
+        return
+    ours = yaml.safe_load(config.admin_kubeconfig.read_text())
+    with _locked(path):
+        document = _read(path)
+        fresh = {
+            section: [ours[section][0] if entry.get("name") == config.context else entry for entry in entries]
+            for section in _SECTIONS
+            if (entries := document.get(section))
+        }
+        if any(document[section] != entries for section, entries in fresh.items()):
+            _write(path, {**document, **fresh})
+
+
 def _remembered(config: ClusterConfig) -> Path:
     """Which context was current before this cluster's."""
     return config.root / "previous-context"

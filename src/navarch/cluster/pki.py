@@ -1,7 +1,8 @@
 """The cluster's keys: one CA, a serving certificate, an identity per component, the key that signs tokens.
 
 Everything is P-256 and lies in the cluster's `pki` folder, readable by its owner alone. What exists and is still good
-is kept, so that running it again changes nothing; certificates are renewed with less than a third of their year left.
+is kept, so that running it again changes nothing; certificates are renewed with less than a third of their year left,
+at each start and while the cluster runs (`renewal.py`).
 """
 
 from __future__ import annotations
@@ -62,21 +63,34 @@ def ensure(config: ClusterConfig) -> None:
     folder = config.pki
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca = _Authority.load_or_create(folder)
-    names, addresses = _serving_names(config)
-    ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
+    _ensure_processes(ca, config, identities(config))
     if config.node_name:
         ca.ensure_serving_of_node(folder, config.node_name, config.node_ip)
     for worker in workers.names(config):
         _ensure_worker(ca, config, worker)
+    token_key = folder / "sa.key"
+    if not token_key.exists():
+        _write(token_key, _pem_key(ec.generate_private_key(ec.SECP256R1())), durable=True)
+
+
+def renew(config: ClusterConfig) -> None:
+    """Make what is about to expire anew while the cluster runs. Nodes look after their own, which they have in use."""
+    of_nodes = {"kubelet", *NODE_COMPONENTS}
+    mine = [identity for identity in identities(config) if identity.component not in of_nodes]
+    _ensure_processes(_Authority.load_or_create(config.pki), config, mine)
+
+
+def _ensure_processes(ca: _Authority, config: ClusterConfig, wanted: Sequence[Identity]) -> None:
+    """What the API server, the controllers and these identities show."""
+    folder = config.pki
+    names, addresses = _serving_names(config)
+    ca.ensure_serving(folder / "apiserver", "kube-apiserver", names, addresses)
     if config.nodes:
         ca.ensure_serving(folder / "simulated-kubelet", "navarch:simulated-nodes", {"localhost"}, {"127.0.0.1"})
     # An authority of its own: who has a certificate of the cluster's is not therefore believed to speak for others.
     front_proxy = _Authority.load_or_create(folder, FRONT_PROXY_CA)
     front_proxy.ensure_client(folder / FRONT_PROXY_CLIENT, Identity(FRONT_PROXY_CLIENT, FRONT_PROXY_NAME))
-    token_key = folder / "sa.key"
-    if not token_key.exists():
-        _write(token_key, _pem_key(ec.generate_private_key(ec.SECP256R1())), durable=True)
-    for identity in identities(config):
+    for identity in wanted:
         ca.ensure_client(folder / identity.component, identity)
         kubeconfig = config.component_kubeconfig(identity.component)
         text = kubeconfig_text(config, identity.component).encode()

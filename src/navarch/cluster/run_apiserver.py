@@ -6,16 +6,21 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import sys
 from dataclasses import replace
 
 from navarch.apiserver.auth.bootstrap import PROXY_CONFIG
 from navarch.apiserver.bootstrap import bootstrap
+from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.server import ApiServer
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
+from navarch.cluster.certificates import LOOK_EVERY_S, Shown
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.invitation import told_to_nodes
 from navarch.cluster.listening import listen
+from navarch.cluster.renewal import RENEW_EVERY_S, renew
 from navarch.cluster.state import HOPELESS
 from navarch.cluster.supervisor import LISTEN_FDS
 from navarch.store.base import Lost
@@ -48,6 +53,7 @@ async def run(config: ClusterConfig) -> None:
         protocols,
         front_proxy_ca=proxies.ca if proxies is not None else None,
     )
+    _keep_certificates(server, config, tls)
     await front.serve(_handed_over() or listen(config.listen_addresses, config.port), tls)
     log.info("serving Kubernetes v%s on %s", config.kubernetes_version, config.server_url)
     try:
@@ -55,6 +61,24 @@ async def run(config: ClusterConfig) -> None:
     finally:
         await front.stop()
         await server.stop()
+
+
+def _keep_certificates(server: ApiServer, config: ClusterConfig, serving: ssl.SSLContext) -> None:
+    pki = config.pki
+    shown = [Shown(pki / "apiserver.crt", pki / "apiserver.key", serving)]
+    if (kubelets := server.core.kubelet_tls) is not None:
+        shown.append(Shown(pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key", kubelets))
+
+    async def look() -> None:
+        for each in shown:
+            each.look()
+
+    async def renewed() -> None:
+        await server.core.world.in_thread(renew, config)
+        await look()
+
+    server.keep(Chore("certificates that are shown", LOOK_EVERY_S, look))
+    server.keep(Chore("certificates that end", RENEW_EVERY_S, renewed))
 
 
 def _handed_over() -> list[socket.socket]:

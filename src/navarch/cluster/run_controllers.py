@@ -12,9 +12,9 @@ from pathlib import Path
 
 from navarch.api.meta import Obj
 from navarch.client.base import Client
-from navarch.client.config import load_kubeconfig
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
+from navarch.cluster.certificates import Speaker, keep_looking
 from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
 from navarch.controllers.base import ControllerConfig
@@ -74,10 +74,6 @@ def simulated_serving(config: ClusterConfig) -> ServingKeys:
     return ServingKeys(pki / "simulated-kubelet.crt", pki / "simulated-kubelet.key", pki / "ca.crt")
 
 
-def _client(config: ClusterConfig, component: str, user_agent: str) -> Client:
-    return Client(load_kubeconfig(config.component_kubeconfig(component)), user_agent=user_agent)
-
-
 async def _elected(
     config: ClusterConfig, client: Client, name: str, run: Callable[[], Awaitable[None]], world: RealWorld
 ) -> None:
@@ -93,9 +89,11 @@ async def _elected(
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
     world = RealWorld(config.seed)
-    client = _client(config, "controller-manager", "kube-controller-manager")
-    scheduling = _client(config, "scheduler", "kube-scheduler")
-    clients = [client, scheduling]
+    managers = Speaker(config, "controller-manager", "kube-controller-manager")
+    schedulers = Speaker(config, "scheduler", "kube-scheduler")
+    client, scheduling = managers.client, schedulers.client
+    speakers = [managers, schedulers]
+    looks: list[Callable[[], None]] = []
     informers = Informers(client, world)
     manager = ControllerManager(client, informers=informers, world=world, config=controller_config(config))
     scheduler = Scheduler(scheduling, informers, world=world, config=scheduler_config(config))
@@ -107,10 +105,10 @@ async def run(config: ClusterConfig) -> None:
             tasks.create_task(managing, name="controllers")
             tasks.create_task(deciding, name="scheduler")
             if config.nodes:
-                simulating = _client(config, "simulated-nodes", "navarch-simulated-nodes")
-                clients.append(simulating)
+                simulating = Speaker(config, "simulated-nodes", "navarch-simulated-nodes")
+                speakers.append(simulating)
                 nodes = SimulatedNodes(
-                    simulating,
+                    simulating.client,
                     config.nodes,
                     informers=informers,
                     world=world,
@@ -118,6 +116,8 @@ async def run(config: ClusterConfig) -> None:
                     kubelet_version=f"v{config.kubernetes_version}.0-navarch",
                 )
                 tasks.create_task(nodes.run(), name="simulated nodes")
+                looks.append(nodes.look_at_certificate)
+            tasks.create_task(keep_looking([*looks, *(speaker.look for speaker in speakers)]), name="certificates")
     finally:
-        for used in clients:
-            await used.close()
+        for speaker in speakers:
+            await speaker.client.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from navarch.api.errors import StatusError
 from navarch.client.base import Client
 from navarch.client.http import HTTPTransport
+from navarch.cluster.certificates import Speaker, tls_of
 from navarch.cluster.config import INGRESS, ClusterConfig
 from navarch.cluster.identities import NODE_COMPONENTS
 from navarch.node.agent import AgentConfig, NodeAgent
@@ -86,40 +86,18 @@ def _pair(config: ClusterConfig, name: str) -> KeyPair:
     return KeyPair(config.pki, name)
 
 
-class _Identity:
-    """A client of the API server that shows the certificate of a pair, the new one after `changed`."""
-
-    def __init__(self, config: ClusterConfig, name: str, user_agent: str) -> None:
-        self._pair = _pair(config, name)
-        self._tls = _tls(config)
-        self._tls.load_cert_chain(self._pair.certificate, self._pair.key)
-        self._transport = HTTPTransport(config.server_url, tls=self._tls)
-        self.client = Client(self._transport, user_agent=user_agent)
-
-    def changed(self) -> None:
-        self._tls.load_cert_chain(self._pair.certificate, self._pair.key)
-        self._transport.reconnect()
-
-
-def _tls(config: ClusterConfig) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(config.pki / "ca.crt")
-    return context
-
-
 async def run(config: ClusterConfig) -> None:
     """Until cancelled."""
     world = RealWorld()
     if config.is_agent:
         await _enrol(config, world)
-    node = _Identity(config, "kubelet", "kubelet")
+    node = Speaker(config, "kubelet", "kubelet")
     if config.is_agent:
         for name, user in NODE_COMPONENTS.items():
             await _have(config, name, CertificateSpec(API_CLIENT, user), node.client, world)
-    proxy = _Identity(config, "proxy", "kube-proxy")
-    dns = _Identity(config, "dns", "kube-dns")
-    ingress = _Identity(config, "ingress", "navarch-ingress")
+    proxy = Speaker(config, "proxy", "kube-proxy")
+    dns = Speaker(config, "dns", "kube-dns")
+    ingress = Speaker(config, "ingress", "navarch-ingress")
     identities = {"kubelet": node, "proxy": proxy, "dns": dns, "ingress": ingress}
     try:
         agent = NodeAgent(
@@ -136,7 +114,7 @@ async def run(config: ClusterConfig) -> None:
 
 
 def _renewers(
-    config: ClusterConfig, agent: NodeAgent, identities: Mapping[str, _Identity], world: World
+    config: ClusterConfig, agent: NodeAgent, identities: Mapping[str, Speaker], world: World
 ) -> list[Renewer]:
     client = identities["kubelet"].client
     specs = {
@@ -155,7 +133,7 @@ def _renewers(
     return [
         serving,
         *(
-            Renewer(client, _pair(config, name), partial(_same, spec), world, identities[name].changed)
+            Renewer(client, _pair(config, name), partial(_same, spec), world, identities[name].look)
             for name, spec in specs.items()
         ),
     ]
@@ -171,7 +149,7 @@ async def _enrol(config: ClusterConfig, world: World) -> None:
         stopgap(_pair(config, _SERVING), config.node_name)
     file = config.pki / "bootstrap-token"
     token = file.read_text().strip() if file.exists() else ""
-    joining = Client(HTTPTransport(config.server_url, tls=_tls(config), token=lambda: token), user_agent="kubelet")
+    joining = Client(HTTPTransport(config.server_url, tls=tls_of(config), token=lambda: token), user_agent="kubelet")
     try:
         await _have(config, "kubelet", client_of_node(config.node_name), joining, world)
     finally:

@@ -8,6 +8,7 @@ further. Only the API server may ask: it shows its client certificate.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from navarch.node import podspec
 from navarch.node.runtime.logs import LogOptions, render
 from navarch.sim.behaviour import PREFIX
 from navarch.sim.usage import resource_metrics
+from navarch.tls import show
 from navarch.world import Clock
 
 if TYPE_CHECKING:
@@ -54,6 +56,14 @@ class SimulatedKubelet:
         self._nodes = nodes
         self._clock = clock
         self._runner: web.AppRunner | None = None
+        self._shown: tuple[ssl.SSLContext, ServingKeys] | None = None
+
+    def look_at_certificate(self) -> None:
+        """Show new connections the one that is in the files now, where it is whole."""
+        if self._shown is not None:
+            context, keys = self._shown
+            with contextlib.suppress(OSError):
+                show(context, keys.certificate, keys.key)
 
     async def start(self, keys: ServingKeys) -> int:
         """Listen; the port."""
@@ -76,6 +86,7 @@ class SimulatedKubelet:
         context.load_cert_chain(keys.certificate, keys.key)
         context.load_verify_locations(keys.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
+        self._shown = (context, keys)
         await web.TCPSite(self._runner, _ADDRESS, 0, ssl_context=context).start()
         return int(self._runner.addresses[0][1])
 

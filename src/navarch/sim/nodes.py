@@ -111,6 +111,10 @@ class SimulatedNodes:
             what = "simulated nodes' leases"
             tasks.create_task(supervised(what, self._heartbeats.run, Failures()), name=what)
 
+    def look_at_certificate(self) -> None:
+        """With which they answer the API server: there may be another one."""
+        self._kubelet.look_at_certificate()
+
     def fail(self, name: str) -> None:
         """Take a node down: no lease, no status, pods stay as last reported."""
         self._heartbeats.silence(name)

@@ -64,7 +64,7 @@ class Proxy:
         self._services = services
         self._certificate = certificate
         self._session: aiohttp.ClientSession | None = None
-        self._contexts: OrderedDict[tuple[bytes, bool], ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[bytes, bool, int], ssl.SSLContext] = OrderedDict()
 
     async def close(self) -> None:
         if self._session is not None:
@@ -163,7 +163,9 @@ class Proxy:
 
     def _tls(self, bundle: bytes, *, insecure: bool) -> ssl.SSLContext:
         """Raises CallError for what is no bundle of certificates, and where our own certificate is no good."""
-        key = (bundle, insecure)
+        # It is renewed while the server runs.
+        since = _changed(self._certificate[0]) if self._certificate is not None else 0
+        key = (bundle, insecure, since)
         context = self._contexts.get(key)
         if context is None:
             context = _context(bundle, insecure=insecure)
@@ -182,6 +184,14 @@ class Proxy:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._session
+
+
+def _changed(file: Path) -> int:
+    """When, by the file system; 0 for one that is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def unavailable() -> Response:

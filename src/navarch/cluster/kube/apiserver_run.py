@@ -13,10 +13,12 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from navarch.apiserver.bootstrap import bootstrap
+from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.cluster.assembly import assemble, attach, bootstrap_config
+from navarch.cluster.certificates import LOOK_EVERY_S, Shown
 from navarch.cluster.flags.apiserver_settings import KubeApiServer
 from navarch.cluster.kube.environment import controllers_wanted, kubernetes_version
 from navarch.cluster.listening import listen
@@ -44,6 +46,12 @@ async def run(settings: KubeApiServer) -> None:
     protocols = PROTOCOLS if told.http2 else HTTP1_ONLY
     proxies = told.front_proxies.ca if told.front_proxies is not None else None
     tls = tls_context(told.serving_certificate, told.serving_key, told.client_ca, protocols, front_proxy_ca=proxies)
+    shown = Shown(told.serving_certificate, told.serving_key, tls)
+
+    async def look() -> None:
+        shown.look()
+
+    server.keep(Chore("the certificate that is shown", LOOK_EVERY_S, look))
     await front.serve(listen([settings.bind_address], told.port), tls)
     log.info("serving Kubernetes v%s on %s:%s", told.kubernetes_version, settings.bind_address, told.port)
     try:

@@ -28,7 +28,7 @@ from navarch.node.server.auth import Guard
 from navarch.node.server.counting import Counting
 from navarch.node.server.stats import Statistics
 from navarch.numbers import integer_or
-from navarch.tls import HTTP1_ONLY, tls_context
+from navarch.tls import HTTP1_ONLY, show, tls_context
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SHUTDOWN_S: Final = 0.5
@@ -151,7 +151,7 @@ class KubeletServer:
         """Show new connections the certificate that is in the files now."""
         config = self._parts.config
         if self._context is not None and config.serving_cert is not None and config.serving_key is not None:
-            self._context.load_cert_chain(config.serving_cert, config.serving_key)
+            show(self._context, config.serving_cert, config.serving_key)
 
     async def stop(self) -> None:
         for runner in self._runners:
