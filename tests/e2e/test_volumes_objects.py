@@ -6,9 +6,12 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+from tests.pod_signer import issued
 
 from .batch import Batch, container_status
 from .conftest import Cluster
@@ -349,3 +352,46 @@ def test_every_pod_gets_what_it_needs_to_reach_the_api(batch: Batch) -> None:
     assert told["status"]["user"]["username"] == f"system:serviceaccount:{batch.namespace}:default"
     batch.ended("no-token")
     assert batch.get("pod", "no-token")["status"]["phase"] == "Failed"
+
+
+# Certificates of the pod's own.
+
+volume(
+    "certificate",
+    "cat /v/bundle; stat -L -c '%a %u' /v/bundle; cmp /v/key /v/bundle; grep -c BEGIN /v/chain",
+    projected(
+        {
+            "podCertificate": {
+                "signerName": "example.com/pods",
+                "keyType": "ED25519",
+                "credentialBundlePath": "bundle",
+                "keyPath": "key",
+                "certificateChainPath": "chain",
+            }
+        }
+    ),
+    securityContext={"runAsUser": 1234},
+)
+
+
+def test_a_pod_waits_for_its_certificate(batch: Batch) -> None:
+    requests: list[dict[str, Any]] = []
+
+    def asked() -> bool:
+        requests[:] = batch.get("podcertificaterequests")["items"]
+        return bool(requests)
+
+    batch.cluster.wait_until(asked, 30, "a request for a certificate")
+    name, spec = requests[0]["metadata"]["name"], requests[0]["spec"]
+    pod = batch.get("pod", "certificate")
+    assert (spec["podUID"], spec["nodeName"]) == (pod["metadata"]["uid"], pod["spec"]["nodeName"])
+    assert container_status(pod)["state"]["waiting"]["reason"] == "ContainerCreating"
+
+    status = json.dumps({"status": issued(requests[0], datetime.now(UTC))})
+    batch.kubectl("patch", "podcertificaterequest", name, "--subresource=status", "--type=merge", "-p", status)
+
+    said = batch.said("certificate")
+    assert said.startswith("-----BEGIN PRIVATE KEY-----\n")
+    assert said.count("-----BEGIN CERTIFICATE-----") == 1
+    assert said.splitlines()[-3] == "600 1234"
+    assert said.splitlines()[-1] == "1"

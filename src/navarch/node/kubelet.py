@@ -68,6 +68,7 @@ from navarch.node.volumes.csi.growing import Growing
 from navarch.node.volumes.local_path import Removals
 from navarch.node.volumes.manager import VolumeManager
 from navarch.node.volumes.mounts import share
+from navarch.node.volumes.pod_certificate import PodCertificates
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,8 @@ class Kubelet:
         self.cpus = CPUManager(config, cores_of())
         self.devices = DeviceManager(config.device_plugins, world, self.failures)
         growing = Growing(client, self.recorder, config.node_name)
-        volumes = VolumeManager(config, references, world, self.drivers, growing)
+        certificates = PodCertificates(client, self.recorder, world, config.node_name)
+        volumes = VolumeManager(config, references, world, self.drivers, growing, certificates)
         self.node = NodeReporter(config, client, runtime, world, random, self.recorder, [*devices, self.devices])
         self.devices.on_change, self.devices.on_health = self.node.look_again, self._devices_changed
         self._own_node.add_handler(

@@ -35,6 +35,7 @@ from navarch.node.volumes.image import ImageVolume
 from navarch.node.volumes.mounts import mounted_below
 from navarch.node.volumes.nfs import NFS
 from navarch.node.volumes.objects import ObjectVolume
+from navarch.node.volumes.pod_certificate import PodCertificates
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class VolumeManager:
         world: World,
         drivers: Drivers | None = None,
         growing: Growing | None = None,
+        certificates: PodCertificates | None = None,
     ) -> None:
         self._config = config
         self._source = source
@@ -112,6 +114,7 @@ class VolumeManager:
         if drivers is not None and growing is not None:
             self.csi = CSIVolumes(drivers, growing, config.node_name, config.data, config.pods, self._in_thread)
         self._claims = Claim(config.data, self.csi)
+        self._certificates = certificates
         self._types: dict[str, VolumeType] = {
             "emptyDir": EmptyDir(),
             "hostPath": HostPath(config.data),
@@ -120,7 +123,8 @@ class VolumeManager:
             "csi": InlineCSI(self.csi),
             "nfs": NFS(),
             "image": ImageVolume(config.runtime_socket, config.data),
-            **{kind: ObjectVolume(kind, world) for kind in ("configMap", "secret", "downwardAPI", "projected")},
+            "projected": ObjectVolume("projected", world, certificates),
+            **{kind: ObjectVolume(kind, world) for kind in ("configMap", "secret", "downwardAPI")},
         }
 
     async def publish(self, pod: Obj, facts: PodFacts, image: ImageSource | None = None) -> dict[str, Path]:
@@ -234,6 +238,8 @@ class VolumeManager:
 
     def abandon(self, uid: str) -> None:
         """Nobody waits for the pod's volumes any more."""
+        if self._certificates is not None:
+            self._certificates.forget(uid)
         for publication in self._publications.pop(uid, {}).values():
             if publication.attempt is not None:
                 publication.attempt.cancel()

@@ -1,7 +1,7 @@
 """configMap, secret, downwardAPI and projected volumes: files made of the API's objects, kept up to date.
 
 Each source gives a payload (files by path); a projected volume is the union of several, among them tokens of the pod's
-service account.
+service account and certificates of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from navarch.node.podspec import ConfigError
 from navarch.node.volumes.atomic import write_payload
 from navarch.node.volumes.base import Payload, VolumeContext, VolumeError, mode_of
 from navarch.node.volumes.mounts import mount
+from navarch.node.volumes.pod_certificate import Credential, PodCertificates
 from navarch.world import Clock
 
 _CERTIFICATE: Final = r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
@@ -88,22 +89,41 @@ def downward_payload(context: VolumeContext, stated: Obj, default_mode: int) -> 
 
 
 async def token_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
-    """A service-account token. Its file is for the pod's user alone where all containers run as one user."""
+    """A service-account token."""
     try:
         token = await context.source.token(
             context.pod, stated.get("audience") or "", int(stated.get("expirationSeconds") or 3600)
         )
     except (StatusError, OSError) as error:
         raise VolumeError(f"failed to fetch token: {error}") from error
+    return {stated["path"]: _secretive(context, token, default_mode)}
+
+
+def _secretive(context: VolumeContext, text: str, default_mode: int) -> Payload:
+    """For the pod's user alone where all containers run as one user, or for its group."""
     if context.fs_group is not None:
-        return {stated["path"]: Payload(token.encode(), 0o600)}
+        return Payload(text.encode(), 0o600)
     users = {
         podspec.merged_security(context.pod, container, "runAsUser")
         for container in podspec.all_containers(context.pod)
     }
     if len(users) == 1 and None not in users:
-        return {stated["path"]: Payload(token.encode(), 0o600, uid=users.pop())}
-    return {stated["path"]: Payload(token.encode(), default_mode)}
+        return Payload(text.encode(), 0o600, uid=users.pop())
+    return Payload(text.encode(), default_mode)
+
+
+def certificate_payload(
+    context: VolumeContext, stated: Obj, credential: Credential, default_mode: int
+) -> dict[str, Payload]:
+    """A key and its certificates, in one file or in two, which may be read while they are exchanged."""
+    texts = {
+        "credentialBundlePath": credential.key + credential.chain,
+        "keyPath": credential.key,
+        "certificateChainPath": credential.chain,
+    }
+    return {
+        stated[field]: _secretive(context, text, default_mode) for field, text in texts.items() if stated.get(field)
+    }
 
 
 async def trust_payload(context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
@@ -143,19 +163,20 @@ class ObjectVolume:
 
     refreshes = True
 
-    def __init__(self, kind: str, clock: Clock) -> None:
+    def __init__(self, kind: str, clock: Clock, certificates: PodCertificates | None = None) -> None:
         self._kind = kind
         self._clock = clock
+        self._certificates = certificates
 
     async def publish(self, context: VolumeContext, volume: Obj, place: Path) -> Path:
         stated = volume[self._kind] or {}
         mode = stated.get("defaultMode")
         default_mode = 0o644 if mode is None else int(mode)
-        payload = await self._payload(context, stated, default_mode)
+        payload = await self._payload(context, volume["name"], stated, default_mode)
         await context.in_thread(_write, place, payload, context.fs_group, self._clock.now())
         return place
 
-    async def _payload(self, context: VolumeContext, stated: Obj, default_mode: int) -> dict[str, Payload]:
+    async def _payload(self, context: VolumeContext, name: str, stated: Obj, default_mode: int) -> dict[str, Payload]:
         if self._kind == "configMap":
             return await config_map_payload(context, stated, default_mode)
         if self._kind == "secret":
@@ -163,8 +184,14 @@ class ObjectVolume:
         if self._kind == "downwardAPI":
             return downward_payload(context, stated, default_mode)
         result: dict[str, Payload] = {}
-        for projection in stated.get("sources") or []:
-            result.update(await self._projection(context, projection, default_mode))
+        for index, projection in enumerate(stated.get("sources") or []):
+            if asked := projection.get("podCertificate"):
+                if self._certificates is None:
+                    raise VolumeError("certificates of pods are not issued on this node")
+                credential = await self._certificates.credential(context.pod, name, index, asked)
+                result.update(certificate_payload(context, asked, credential, default_mode))
+            else:
+                result.update(await self._projection(context, projection, default_mode))
         return result
 
     async def _projection(self, context: VolumeContext, projection: Obj, default_mode: int) -> dict[str, Payload]:
