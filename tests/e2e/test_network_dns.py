@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import dns.exception
 import dns.message
 import dns.rdatatype
 import dns.resolver
@@ -206,16 +207,49 @@ def test_other_names_are_asked_upstream(net: PodNet) -> None:
         except OSError:
             pytest.skip("the machine runs a resolver")
 
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    data, peer = server.recvfrom(4096)
-                    asked = dns.message.from_wire(data)
-                    response = dns.message.make_response(asked)
-                    name = asked.question[0].name.to_text()
-                    response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "192.0.2.77"))
-                    server.sendto(response.to_wire(), peer)
-
-        threading.Thread(target=answer, daemon=True).start()
+        threading.Thread(target=_say, args=(server, "192.0.2.77"), daemon=True).start()
 
         assert look(net, f"test-{os.getpid()}.example.com.") == {"192.0.2.77"}
+
+
+def _say(server: socket.socket, address: str) -> None:
+    """Answer every query with one address."""
+    with contextlib.suppress(OSError, dns.exception.DNSException):
+        while True:
+            data, peer = server.recvfrom(4096)
+            asked = dns.message.from_wire(data)
+            response = dns.message.make_response(asked)
+            response.answer.append(dns.rrset.from_text(asked.question[0].name, 60, "IN", "A", address))
+            server.sendto(response.to_wire(), peer)
+
+
+def test_a_corefile_says_whom_to_ask_about_a_domain(net: PodNet) -> None:
+    for place, address in (("one", "192.0.2.88"), ("two", "192.0.2.99")):
+        server = net.open(place, UDP)
+        server.settimeout(None)
+        server.bind(("0.0.0.0", 53))
+        threading.Thread(target=_say, args=(server, address), daemon=True).start()
+    net.service("away", type="ExternalName", externalName="b.acme.local")
+
+    def corefile(stub: str, other: str) -> None:
+        text = f".:53 {{\n  cache 30\n  forward . {other}\n}}\nacme.local:53 {{\n  forward . {stub}:53\n}}\n"
+        settings = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "coredns"},
+            "data": {"Corefile": text},
+        }
+        net.cluster.apply(settings, namespace="kube-system")
+
+    one, two = net.addresses["one"], net.addresses["two"]
+    try:
+        corefile(one, two)
+        eventually(lambda: look(net, "a.Acme.local."), {"192.0.2.88"})
+        assert look(net, "www.example.com.") == {"192.0.2.99"}
+        assert look(net, full(net, "away")) == {"b.acme.local.", "192.0.2.88"}
+        assert look(net, full(net, "normal")) == {vip(net.get("service", "normal"))}
+        # What was heard before is not kept for its time to live.
+        corefile(two, "/etc/resolv.conf")
+        eventually(lambda: look(net, "a.acme.local."), {"192.0.2.99"})
+    finally:
+        net.cluster.kubectl("delete", "configmap", "coredns", "-n", "kube-system", "--ignore-not-found")

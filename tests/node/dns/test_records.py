@@ -106,6 +106,25 @@ def test_aliases_lead_out_of_the_cluster_or_within_it(names: Names) -> None:
     assert inside.target == ""
 
 
+def test_aliases_of_aliases_are_followed_but_not_in_circles(names: Names) -> None:
+    def alias(name: str, target: str) -> None:
+        names.put(service(name, "", type="ExternalName", externalName=f"{target}.default.svc.cluster.local"))
+
+    alias("second", "alias")
+    alias("ping", "pong")
+    alias("pong", "ping")
+    for at in range(20):
+        alias(f"chain-{at}", f"chain-{at + 1}")
+
+    assert names.data("second.default.svc.cluster.local")[-1] == "10.43.0.100"
+    assert len(names.data("ping.default.svc.cluster.local")) == 2
+    assert len(names.data("chain-0.default.svc.cluster.local")) == 8
+    answer = names.ask("second.default.svc.cluster.local")
+    owners = names.records.owners("second.default.svc.cluster.local", answer)
+    assert owners is not None
+    assert {key.name for key in owners} == {"second", "alias", "web"}
+
+
 def test_addresses_have_names(names: Names) -> None:
     assert names.data("100.0.43.10.in-addr.arpa", "PTR") == ["web.default.svc.cluster.local"]
     assert names.data("5.0.42.10.in-addr.arpa", "PTR") == ["db-0.db.default.svc.cluster.local"]

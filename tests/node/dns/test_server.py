@@ -14,6 +14,8 @@ import dns.rdatatype
 import pytest
 
 from navarch.api.meta import Key
+from navarch.node.dns.corefile import Forwarding
+from navarch.node.dns.guests import Guests
 from navarch.node.dns.server import DnsServer
 from navarch.node.dns.upstream import Upstream, UpstreamConfig, parse_servers
 from tests.growth import cpu_s
@@ -148,6 +150,33 @@ async def test_an_alias_out_of_the_cluster_brings_its_target_along(served: Serve
     response = await served.udp("ext.default.svc.cluster.local.")
 
     assert addresses(response) == ["example.com.", "192.0.2.99"]
+
+
+async def test_a_domain_may_have_servers_of_its_own(served: Served) -> None:
+    loop = asyncio.get_running_loop()
+    transport, stub = await loop.create_datagram_endpoint(_Answering, local_addr=("127.0.0.1", 0))
+    try:
+        for name in ("www.acme.local.", "www.example.org."):
+            await served.udp(name)
+        where = transport.get_extra_info("sockname")
+
+        served.server.forward(Forwarding({"acme.local": (where,)}))
+        for name in ("www.acme.local.", "www.example.org.", "www.Acme.local."):
+            await served.udp(name)
+
+        assert served.upstream.asked == ["www.acme.local.", "www.example.org.", "www.example.org."]
+        assert stub.asked == ["www.acme.local.", "www.Acme.local."]
+    finally:
+        transport.close()
+
+
+def test_nobody_takes_all_places() -> None:
+    guests = Guests(8)
+
+    assert [guests.enter("10.42.0.1") for _ in range(4)] == [True, True, False, False]
+    assert [guests.enter(f"10.42.1.{at}") for at in range(8)] == [True] * 6 + [False] * 2
+    guests.leave("10.42.0.1")
+    assert [guests.enter("10.42.0.1"), guests.enter("10.42.0.2")] == [True, False]
 
 
 async def test_silence_upstream_is_a_failure_and_holds_nobody_up(served: Served) -> None:

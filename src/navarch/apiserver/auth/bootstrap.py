@@ -233,7 +233,9 @@ def _roles() -> Iterator[Obj]:
     yield _role(JOINING, system, rule("get", "configmaps", told), default=False)
     # Each node's server publishes itself behind the service `kube-dns`.
     publish = rule("get create update", "services disc:endpointslices")
-    yield _role(CLUSTER_DNS, system, publish, default=False)
+    # What it is told of whom to ask about other names.
+    corefile = rule("get list watch", "configmaps", "coredns")
+    yield _role(CLUSTER_DNS, system, publish, corefile, default=False)
 
 
 def _role_bindings() -> Iterator[Obj]:

@@ -19,6 +19,7 @@ VERSION: Final = "1.1.0"
 SERVICE_TTL_S: Final = 30
 HEADLESS_TTL_S: Final = 5
 NEGATIVE_TTL_S: Final = 5
+_LONGEST_CHAIN: Final = 8
 SERVICE_INDEX: Final = "service"
 ADDRESS_INDEX: Final = "address"
 
@@ -176,7 +177,7 @@ class ClusterRecords:
     def _service(self, name: str, service: Obj, below: list[str], kind: str) -> Answer:
         spec = service.get("spec") or {}
         if spec.get("type") == "ExternalName":
-            target = str(spec.get("externalName") or "").lower().rstrip(".")
+            target = _external_target(service)
             return self._external(name, target, kind) if target and not below else Answer(Outcome.NO_NAME)
         full = self._full_name(service)
         if spec.get("clusterIP") == "None":
@@ -206,13 +207,27 @@ class ClusterRecords:
         return _with_extra(_answer(found, kind), _addresses(full, addresses, SERVICE_TTL_S))
 
     def _external(self, name: str, target: str, kind: str) -> Answer:
-        alias = Record(name, "CNAME", SERVICE_TTL_S, target)
+        chain = [Record(name, "CNAME", SERVICE_TTL_S, target)]
         if kind == "CNAME":
-            return Answer(Outcome.FOUND, [alias])
+            return Answer(Outcome.FOUND, chain)
+        while further := self._alias_of(target):
+            if len(chain) == _LONGEST_CHAIN or any(record.name == target for record in chain):
+                # It leads round and round: who asks sees that.
+                return Answer(Outcome.FOUND, chain)
+            chain.append(Record(target, "CNAME", SERVICE_TTL_S, further))
+            target = further
         answer = self.lookup(target, kind)
         if answer.outcome is Outcome.FORWARD:
-            return Answer(Outcome.FOUND, [alias], target=target)
-        return Answer(Outcome.FOUND, [alias, *answer.records], answer.extra)
+            return Answer(Outcome.FOUND, chain, target=target)
+        return Answer(Outcome.FOUND, [*chain, *answer.records], answer.extra)
+
+    def _alias_of(self, name: str) -> str:
+        """Where an ExternalName service leads; empty for any other name."""
+        labels = name[: -len(self._suffix)].split(".") if name.endswith(self._suffix) else []
+        if len(labels) != 3 or labels[2] != "svc":
+            return ""
+        service = self._services.get(labels[1], labels[0])
+        return _external_target(service) if service is not None else ""
 
     def _headless(self, name: str, full: str, service: Obj, below: list[str], kind: str) -> Answer:
         slices = self._slices.by_index(SERVICE_INDEX, str(Key(namespace_of(service), service["metadata"]["name"])))
@@ -282,6 +297,11 @@ class ClusterRecords:
 
     def _full_name(self, service: Obj) -> str:
         return f"{service['metadata']['name']}.{namespace_of(service)}.svc.{self.domain}"
+
+
+def _external_target(service: Obj) -> str:
+    spec = service.get("spec") or {}
+    return str(spec.get("externalName") or "").lower().rstrip(".") if spec.get("type") == "ExternalName" else ""
 
 
 def _cluster_ips(service: Obj) -> list[str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 from navarch.api.meta import Key, Obj, key_of
 from navarch.client.base import Client
 from navarch.client.informer import Informer
-from navarch.client.resources import ENDPOINT_SLICES, SERVICES
+from navarch.client.resources import CONFIG_MAPS, ENDPOINT_SLICES, SERVICES
 from navarch.client.supervision import Failures, supervised
-from navarch.node.dns.publish import Published, keep_published
+from navarch.node.dns import corefile
+from navarch.node.dns.publish import NAMESPACE, Published, keep_published
 from navarch.node.dns.records import (
     ADDRESS_INDEX,
     SERVICE_INDEX,
@@ -28,6 +29,8 @@ from navarch.node.dns.sockets import Keeper, bind
 from navarch.node.dns.upstream import Upstream, UpstreamConfig
 
 log = logging.getLogger(__name__)
+
+_SETTINGS = "coredns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class ClusterDns:
             indexers={SERVICE_INDEX: slices_by_service, ADDRESS_INDEX: slices_by_address},
             transform=_slim,
         )
+        self._settings = Informer(client, CONFIG_MAPS, namespace=NAMESPACE, fields=f"metadata.name={_SETTINGS}")
         records = ClusterRecords(
             self._services,
             self._slices,
@@ -83,10 +87,11 @@ class ClusterDns:
             lambda obj: changed(key_of(obj)), lambda _, obj: changed(key_of(obj)), lambda obj: changed(key_of(obj))
         )
         self._slices.add_handler(self._slice_changed, self._slice_replaced, self._slice_changed)
+        self._settings.add_handler(self._forward, lambda _, obj: self._forward(obj), lambda _: self._forward({}))
         metrics: asyncio.Server | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                for informer in (self._services, self._slices):
+                for informer in (self._services, self._slices, self._settings):
                     tasks.create_task(supervised("cluster DNS", informer.run, self._failures))
                 await asyncio.gather(self._services.synced(), self._slices.synced())
                 self.port = await self._bind()
@@ -112,6 +117,17 @@ class ClusterDns:
     def _slice_replaced(self, old: Obj, new: Obj) -> None:
         self._slice_changed(old)
         self._slice_changed(new)
+
+    def _forward(self, settings: Obj) -> None:
+        """Take up a Corefile; one that cannot be read changes nothing."""
+        try:
+            forwarding = corefile.parse(str((settings.get("data") or {}).get(corefile.CORE_FILE) or ""))
+        except ValueError as error:
+            log.warning("ConfigMap %s/%s is not followed: %s", NAMESPACE, _SETTINGS, error)
+            return
+        for word in forwarding.unread:
+            log.warning("ConfigMap %s/%s: forward: not an address of a DNS server: %s", NAMESPACE, _SETTINGS, word)
+        self.server.forward(forwarding)
 
     async def started(self) -> None:
         await self._started.wait()

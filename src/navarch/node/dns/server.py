@@ -11,7 +11,6 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
 from typing import Final
 
 import dns.rcode
@@ -19,17 +18,24 @@ import dns.rcode
 from navarch.api.meta import Key
 from navarch.node.dns import wire
 from navarch.node.dns.cache import ANY, AnswerCache
+from navarch.node.dns.corefile import Forwarding
+from navarch.node.dns.guests import Guests
 from navarch.node.dns.records import ClusterRecords, Outcome
 from navarch.node.dns.sockets import Pair, bind
 from navarch.node.dns.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
+Peer = tuple[str, int]
+
 _DATAGRAM: Final = 4096
 _BURST: Final = 128
 _UPSTREAM_CACHE_S: Final = 30.0
 _MAX_FORWARDED: Final = 1000
+_MAX_CONNECTIONS: Final = 1000
 _TCP_IDLE_S: Final = 10.0
+# Until an answer is there, whoever it is asked of, and the client has taken it.
+_TCP_ANSWER_S: Final = 15.0
 
 
 class Statistics:
@@ -53,6 +59,8 @@ class DnsServer:
         # Apart, so that names of the world outside never push out the cluster's.
         self._cluster_cache = AnswerCache()
         self._upstream_cache = AnswerCache()
+        self._waiting = Guests(_MAX_FORWARDED)
+        self._talking = Guests(_MAX_CONNECTIONS)
         self._forwarding: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._datagrams: socket.socket | None = None
@@ -62,6 +70,11 @@ class DnsServer:
         """The names of a service may mean something else now."""
         self._serial += 1
         self._cluster_cache.changed(service)
+
+    def forward(self, forwarding: Forwarding) -> None:
+        """Ask others about names that are not the cluster's, and forget what was heard so far."""
+        self._upstream.use(forwarding)
+        self._upstream_cache = AnswerCache()
 
     async def start(self, address: str, port: int) -> int:
         """Listen on both protocols; the port that was bound (`port` 0 picks one).  Raises OSError."""
@@ -126,11 +139,13 @@ class DnsServer:
         if answer.target:
             # An ExternalName service: stub resolvers expect the alias's target in the same answer.
             message = wire.answer_of(query, answer, self._records.soa(self._serial))
-            found = await self._upstream.ask(wire.query_for(answer.target, kind, wire.identifier_of(data)))
+            found = await self._upstream.ask(
+                answer.target, wire.query_for(answer.target, kind, wire.identifier_of(data))
+            )
             if found is not None:
                 wire.appended(message, found)
             return wire.encode(message, query, stream=stream)
-        response = await self._upstream.ask(data, stream=stream)
+        response = await self._upstream.ask(name, data, stream=stream)
         if response is None:
             self.statistics.failed += 1
             return wire.encode(wire.respond(query, dns.rcode.SERVFAIL), query, stream=stream)
@@ -159,48 +174,64 @@ class DnsServer:
                 if response:
                     datagrams.sendto(response, peer)
                 elif response is None:
-                    self._answer_later(data, lambda answer, peer=peer: self._send(answer, peer))  # type: ignore[misc]
+                    self._answer_later(data, peer)
             except OSError as error:
                 log.debug("no answer to %s: %s", peer[0], error)
             except Exception:
                 log.exception("query from %s failed", peer[0])
 
-    def _send(self, response: bytes, peer: tuple[str, int]) -> None:
+    def _send(self, response: bytes, peer: Peer) -> None:
         if self._datagrams is not None:
             with contextlib.suppress(OSError):
                 self._datagrams.sendto(response, peer)
 
-    def _answer_later(self, data: bytes, reply: Callable[[bytes], None]) -> None:
-        if len(self._forwarding) >= _MAX_FORWARDED:
-            reply(wire.bare(data, dns.rcode.SERVFAIL))
+    def _answer_later(self, data: bytes, peer: Peer) -> None:
+        if not self._waiting.enter(peer[0]):
+            self._send(wire.bare(data, dns.rcode.SERVFAIL), peer)
             return
-        task = asyncio.ensure_future(self._reply_later(data, reply))
+        task = asyncio.ensure_future(self._reply_later(data, peer))
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 
-    async def _reply_later(self, data: bytes, reply: Callable[[bytes], None]) -> None:
+    async def _reply_later(self, data: bytes, peer: Peer) -> None:
         try:
-            reply(await self._forward(data, stream=False))
+            self._send(await self._forward(data, stream=False), peer)
         except Exception:
             log.exception("query failed")
-            reply(wire.bare(data, dns.rcode.SERVFAIL))
+            self._send(wire.bare(data, dns.rcode.SERVFAIL), peer)
+        finally:
+            self._waiting.leave(peer[0])
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        if not self._talking.enter(peer):
+            writer.close()
+            return
         self._connections.add(task)
         try:
-            while True:
-                async with asyncio.timeout(_TCP_IDLE_S):
-                    (length,) = struct.unpack(">H", await reader.readexactly(2))
-                    data = await reader.readexactly(length)
-                response = await self.answer(data, stream=True)
-                if not response:
-                    return
-                writer.write(struct.pack(">H", len(response)) + response)
-                await writer.drain()
+            while await self._exchange(reader, writer):
+                pass
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass
+            # Gone, or silent for too long; what it has not taken is not kept for it.
+            writer.transport.abort()
+        except Exception:
+            log.exception("query from %s failed", peer)
         finally:
+            self._talking.leave(peer)
             self._connections.discard(task)
             writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One query and its answer; False where it gets none.  Raises OSError, TimeoutError, IncompleteReadError."""
+        async with asyncio.timeout(_TCP_IDLE_S):
+            (length,) = struct.unpack(">H", await reader.readexactly(2))
+            data = await reader.readexactly(length)
+        async with asyncio.timeout(_TCP_ANSWER_S):
+            response = await self.answer(data, stream=True)
+            if not response:
+                return False
+            writer.write(struct.pack(">H", len(response)) + response)
+            await writer.drain()
+        return True

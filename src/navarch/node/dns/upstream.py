@@ -1,4 +1,4 @@
-"""Names that are not the cluster's: asked of the servers in the host's resolv.conf, with a small cache.
+"""Names that are not the cluster's: asked of the servers in the host's resolv.conf, or of those that a Corefile names.
 
 Queries go on as they came, in their own wire form, under an identifier and from a port that nobody can guess. A server
 that does not answer in time is passed over; when none does the asker hears SERVFAIL, and is never left waiting.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from navarch.node.dns.corefile import HOST, Address, Forwarding
 from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 _PORT: Final = 53
 _RECHECK_S: Final = 5.0
 _TRUNCATED: Final = 0x0200
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,20 @@ class Upstream:
         self._servers: tuple[Address, ...] = config.servers
         self._checked_s = float("-inf")
         self._modified = 0
+        self._forwarding = Forwarding()
 
-    def servers(self) -> tuple[Address, ...]:
-        """Whom to ask, in order; the file is looked at again now and then."""
+    def use(self, forwarding: Forwarding) -> None:
+        """Whom to ask about which names from now on."""
+        self._forwarding = forwarding
+
+    def servers(self, name: str = "") -> tuple[Address, ...]:
+        """Whom to ask about a name, in order."""
+        stated = self._forwarding.servers(name)
+        found = tuple(server for server in stated if server[0] not in self._config.own)
+        return found if found or stated != HOST else self._hosts()
+
+    def _hosts(self) -> tuple[Address, ...]:
+        """The machine's own; the file is looked at again now and then."""
         if self._config.servers:
             return self._config.servers
         now_s = asyncio.get_running_loop().time()
@@ -62,9 +72,9 @@ class Upstream:
                     self._servers = parse_servers(self._config.resolv_conf.read_text(), self._config.own)
         return self._servers
 
-    async def ask(self, query: bytes, *, stream: bool = False) -> bytes | None:
-        """The answer to `query` (with its identifier), or None where no server gave one."""
-        servers = self.servers()
+    async def ask(self, name: str, query: bytes, *, stream: bool = False) -> bytes | None:
+        """The answer to `query` for a name (with its identifier), or None where no server gave one."""
+        servers = self.servers(name)
         for _ in range(self._config.attempts):
             for server in servers:
                 try:
