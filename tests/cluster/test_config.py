@@ -86,7 +86,7 @@ def test_parts_are_left_out_by_name_and_unknown_names_are_refused() -> None:
         disabled_parts(["balancer"])
 
 
-def test_clusters_with_folders_elsewhere_are_seen_while_they_are_up(
+def test_clusters_with_folders_elsewhere_keep_what_is_theirs_until_they_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "_planning_file", lambda: tmp_path / "planning")
@@ -100,6 +100,21 @@ def test_clusters_with_folders_elsewhere_are_seen_while_they_are_up(
 
     assert second.index != first.index
     assert second.port != first.port
+    # It was stopped long ago, and may be started again.
     os.utime(first.root / "cluster.json", (0, 0))
-    # It was stopped long ago.
+    assert settings.neighbours() == [first]
+    (first.root / "cluster.json").unlink()
     assert settings.neighbours() == []
+
+
+def test_where_all_networks_are_claimed_those_of_clusters_that_are_down_are_given_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "_routed_networks", list)
+    every = [ClusterConfig(f"c{index}", str(tmp_path / f"c{index}"), index=index) for index in range(100)]
+    for cluster in every:
+        cluster.save()
+    for down in (every[7], every[50]):
+        os.utime(down.root / "cluster.json", (0, 0))
+
+    assert settings.free_index(every) == 7

@@ -29,6 +29,8 @@ INGRESS: Final = "ingress"
 EMBEDDED: Final = (INGRESS, LOAD_BALANCER)
 _PLAIN: dict[str, type] = {"str": str, "int": int}
 _STARTING_S = 120.0
+# How many ranges there are for clusters of one machine.
+_INDEXES = 100
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -372,7 +374,7 @@ def _planning_file() -> Path:
 
 def neighbours() -> list[ClusterConfig]:
     """The clusters of this machine, wherever their folders are: those under `base_dir`, and those that were brought up
-    by this user with folders elsewhere and are up."""
+    by this user with folders elsewhere, whether they are up now or may be again."""
     found = {cluster.root.resolve(): cluster for cluster in known_clusters()}
     for root in _noted():
         with contextlib.suppress(ConfigError):
@@ -391,7 +393,7 @@ def note(config: ClusterConfig) -> None:
 
 
 def _noted() -> list[Path]:
-    """Their folders, as far as there are clusters in them that are up."""
+    """Their folders, as far as there are still clusters in them."""
     try:
         descriptor = os.open(_planning_file(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, errors="replace") as file:
@@ -400,16 +402,16 @@ def _noted() -> list[Path]:
             lines = file.read().splitlines() if ours else []
     except OSError:
         return []
-    return [Path(line) for line in lines if line and _is_up(Path(line))]
+    return [Path(line) for line in lines if line and (Path(line) / "cluster.json").exists()]
 
 
-def _is_up(root: Path) -> bool:
-    """Whether the cluster in a folder runs, or was written down a moment ago and will."""
+def _is_up(cluster: ClusterConfig) -> bool:
+    """Whether it runs, or was written down a moment ago and will."""
     try:
-        age_s = MACHINE.now().timestamp() - (root / "cluster.json").stat().st_mtime
+        age_s = MACHINE.now().timestamp() - (cluster.root / "cluster.json").stat().st_mtime
     except OSError:
         return False
-    return age_s < _STARTING_S or locks.holder(root / "run", locks.SUPERVISOR) != 0
+    return age_s < _STARTING_S or locks.holder(cluster.run, locks.SUPERVISOR) != 0
 
 
 def free_index(clusters: list[ClusterConfig]) -> int:
@@ -423,7 +425,11 @@ def free_index(clusters: list[ClusterConfig]) -> int:
         mine = [ip_network(networks[name]) for name in ("pod_cidr", "service_cidr", "node_cidr")]
         return index not in taken and not any(one.overlaps(other) for one in mine for other in routed)
 
-    free = next((index for index in range(100) if is_free(index)), None)
+    free = next((index for index in range(_INDEXES) if is_free(index)), None)
+    if free is None:
+        # Those that are down have the weakest claim.
+        up = {cluster.index for cluster in clusters if _is_up(cluster)}
+        free = next((index for index in range(_INDEXES) if index not in up), None)
     return free if free is not None else next(index for index in range(len(taken) + 1) if index not in taken)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +15,7 @@ import pytest
 from navarch.node.devices.proto import podresources_pb2 as v1
 from navarch.node.runtime.simulated import Life
 from tests.node.devices.plugin import RESOURCE, WidgetPlugin
-from tests.node.engine.conftest import Simulated
+from tests.node.engine.conftest import Simulated, running
 
 
 @pytest.fixture
@@ -181,8 +184,12 @@ async def test_a_plugin_that_cannot_be_taken_hears_why(
 
 
 async def _ask(node: Simulated, method: str, request: Any, response: Any) -> Any:
+    return await _ask_at(node.config.pod_resources_socket, method, request, response)
+
+
+async def _ask_at(socket: Path, method: str, request: Any, response: Any) -> Any:
     options = [("grpc.default_authority", "localhost")]
-    async with grpc.aio.insecure_channel(f"unix://{node.config.pod_resources_socket}", options=options) as channel:
+    async with grpc.aio.insecure_channel(f"unix://{socket}", options=options) as channel:
         call = channel.unary_unary(
             f"/v1.PodResourcesLister/{method}",
             request_serializer=type(request).SerializeToString,
@@ -219,3 +226,31 @@ async def test_who_has_which_device_can_be_asked(simulated: Simulated, plugin: W
             v1.GetPodResourcesResponse,
         )
     assert missing.value.details() == "pod nobody in namespace default not found"
+
+
+async def test_a_folder_with_a_long_name_keeps_nobody_out(tmp_path: Path) -> None:
+    """Plugins know it by another name: the one that it has in their pods."""
+    alias = Path(tempfile.mkdtemp(prefix="nv-", dir="/tmp"))
+    try:
+        async with running(tmp_path / ("a-long-name-" * 9), controllers=False) as node:
+            real = node.config.device_plugins
+            assert len(str(real / "kubelet.sock")) > 107
+            (alias / "plugins").symlink_to(real)
+            (alias / "asked").symlink_to(node.config.pod_resources_socket.parent)
+            await node.until((real / "kubelet.sock").exists)
+            made = WidgetPlugin(alias / "plugins", ["w1"])
+            await made.start()
+            try:
+                await made.register()
+                await node.until(lambda: resources(node) == ("1", "1"))
+                await node.pod("user", asking(1))
+                await node.running("user")
+
+                socket = alias / "asked" / "kubelet.sock"
+                listed = await _ask_at(socket, "List", v1.ListPodResourcesRequest(), v1.ListPodResourcesResponse)
+            finally:
+                await made.stop()
+            (pod,) = listed.pod_resources
+            assert pod.name == "user"
+    finally:
+        shutil.rmtree(alias, ignore_errors=True)

@@ -21,7 +21,7 @@ from navarch.client.supervision import Failures
 from navarch.kinds.core.pod_validation_resources import container_resource_problems, is_native_resource
 from navarch.node.devices.ledger import HEALTHY, DeviceState
 from navarch.node.devices.proto import deviceplugin_pb2 as plugin
-from navarch.node.plugins.sockets import PluginChannel, PluginError
+from navarch.node.plugins.sockets import PluginChannel, PluginError, address_of
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +122,8 @@ class DevicePlugins:
             (grpc.method_handlers_generic_handler("v1beta1.Registration", {"Register": handler}),)
         )
         try:
-            server.add_insecure_port(f"unix://{self._folder / 'kubelet.sock'}")
+            server.add_insecure_port(address_of(self._folder / "kubelet.sock"))
         except RuntimeError as error:
-            # Its path is too long for a socket's.
             log.error("device plugins cannot register: %s", error)
             await asyncio.Event().wait()
         await server.start()

@@ -19,6 +19,7 @@ from navarch.node import podspec
 from navarch.node.devices.ledger import DeviceState
 from navarch.node.devices.manager import DeviceManager
 from navarch.node.devices.proto import podresources_pb2 as v1
+from navarch.node.plugins.sockets import address_of
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,8 @@ class PodResources:
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         try:
-            server.add_insecure_port(f"unix://{self._socket}")
+            server.add_insecure_port(address_of(self._socket))
         except RuntimeError as error:
-            # Its path is too long for a socket's.
             log.error("nobody can ask which pod has which devices: %s", error)
             await asyncio.Event().wait()
         await server.start()

@@ -22,6 +22,26 @@ _OPTIONS: Final = [
 ]
 
 
+# Bytes of a socket's path that the kernel takes.
+_LONGEST: Final = 107
+_folders: dict[Path, int] = {}
+
+
+def address_of(socket: Path) -> str:
+    """What gRPC calls a socket. One whose path is longer than a socket's may be is reached by way of its folder, which
+    this process keeps open for that: `/proc/self/fd/7/kubelet.sock`.  Raises OSError."""
+    if len(os.fsencode(socket)) <= _LONGEST:
+        return f"unix://{socket}"
+    folder, known = socket.parent, _folders.get(socket.parent)
+    if known is not None and not os.path.samestat(os.fstat(known), folder.stat()):
+        # It was made anew.
+        os.close(_folders.pop(folder))
+        known = None
+    if known is None:
+        known = _folders[folder] = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"unix:///proc/self/fd/{known}/{socket.name}"
+
+
 class PluginError(Exception):
     """A plugin refused or failed, in Go's words for it. `code` is gRPC's; one that is not `final` may have been carried
     out although the answer says that it failed."""
@@ -47,11 +67,19 @@ _UNCERTAIN: Final = frozenset(
 )
 
 
+def _address_or_path(socket: Path) -> str:
+    """A folder that is not there is a plugin that cannot be reached."""
+    try:
+        return address_of(socket)
+    except OSError:
+        return f"unix://{socket}"
+
+
 class PluginChannel:
     """One plugin's socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._channel = grpc.aio.insecure_channel(f"unix://{socket}", options=_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(_address_or_path(socket), options=_OPTIONS)
         self._methods: dict[str, Any] = {}
 
     async def call(self, method: str, request: Any, decode: Callable[[bytes], Any], *, timeout_s: float) -> Any:
