@@ -103,6 +103,13 @@ def test_ranges_are_given_once_and_come_back() -> None:
     assert cidrs.take() == "10.42.2.0/24"
 
 
+def test_a_range_that_could_not_be_written_is_given_next() -> None:
+    cidrs = CidrSet("10.42.0.0/22", 24)
+    cidrs.give_back(cidrs.take() or "")
+
+    assert cidrs.take() == "10.42.0.0/24"
+
+
 async def test_a_silent_node_is_tainted_and_its_pods_leave() -> None:
     clock = SteppedClock()
     config = ControllerConfig(node_monitor_period_s=0.1)

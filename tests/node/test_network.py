@@ -80,6 +80,19 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
     await in_thread(network.cleanup, ["10.42.0.0/16"])
 
 
+@pytest.mark.containers
+@needs_root
+async def test_the_pods_gateway_is_the_first_address(lab: NetLab, tmp_path: Path) -> None:
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path, address="10.42.0.1")
+    try:
+        for own in ("10.42.0.0/24", "10.42.1.0/24"):
+            await network.setup(Ranges((own,), ("10.42.0.0/16",)))
+
+        assert await in_thread(_addresses, network.bridge) == ["10.42.1.1/24", "10.42.0.1/32"]
+    finally:
+        await in_thread(network.cleanup, ["10.42.0.0/16"])
+
+
 def pod(name: str, ip: str, port: int, *, created: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
     ports = [{"containerPort": 8080, "hostPort": port, "protocol": "TCP", **more}]
     return {
@@ -118,6 +131,15 @@ async def test_host_ports_reach_the_pod_from_outside_the_node_and_itself(with_po
     await apply_script(elements_script(network.table, host_ports_of([])))
     with pytest.raises(ConnectionRefusedError):
         lab.ask("other", "192.168.9.1", 8088)
+
+
+def _addresses(link: str) -> list[str]:
+    """In the kernel's order."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        found = ip.get_addr(family=socket.AF_INET, index=ip.link_lookup(ifname=link)[0])
+        return [f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}" for one in found]
 
 
 def _state() -> tuple[set[str], set[tuple[str, int]], set[str]]:

@@ -180,7 +180,14 @@ class PodNetwork:
             have = (address.get_attr("IFA_ADDRESS"), address["prefixlen"])
             if have not in wanted and not ip_address(have[0]).is_link_local:
                 ip.addr("del", index=index, address=have[0], prefixlen=have[1])
-        for address, length in sorted(wanted):
+        # The bridge plugin gives up at the first address that is not the pods' gateway, which therefore comes first.
+        others = {one for one in wanted if self._bridged and one[1] == _whole(one[0])}
+        for family in (4, 6):
+            there = [(one.get_attr("IFA_ADDRESS"), one["prefixlen"]) for one in ip.get_addr(index=index)]
+            ours = [one for one in there if family_of(one[0]) == family and one in wanted]
+            if ours and ours[0] in others:
+                ip.addr("del", index=index, address=ours[0][0], prefixlen=ours[0][1])
+        for address, length in sorted(wanted, key=lambda one: (one in others, one)):
             # Nobody else can have it: no need to ask around first.
             more = {"flags": _IFA_F_NODAD} if family_of(address) == 6 else {}
             with but_for(errno.EEXIST):

@@ -60,6 +60,14 @@ def test_init_containers_hold_back_the_others() -> None:
     assert starts(obj, observed(instance("a", EXITED), instance("b", EXITED))) == ["c"]
 
 
+def test_an_ephemeral_container_waits_for_no_init_container() -> None:
+    obj = pod({"name": "main"}, initContainers=[{"name": "init"}], ephemeralContainers=[{"name": "debug"}])
+    running = instance("init", State.RUNNING)
+
+    assert starts(obj, observed(running)) == ["debug"]
+    assert starts(obj, observed(running, instance("debug", State.EXITED))) == []
+
+
 def test_a_started_sidecar_lets_the_others_start() -> None:
     obj = pod({"name": "c"}, initContainers=[{"name": "s", "image": "i", "restartPolicy": "Always"}])
     seen = observed(instance("s", RUNNING))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from datetime import timedelta
@@ -15,6 +16,7 @@ from navarch.client.resources import RUNTIME_CLASSES, STATEFUL_SETS
 from navarch.client.supervision import Delay
 from navarch.node.engine import start, stop, worker
 from navarch.node.engine.worker import PodWorker
+from navarch.node.probes.handlers import Outcome
 from navarch.node.resources.capacity import Amount
 from navarch.node.runtime.base import ExecResult, RuntimeFailure
 from navarch.node.runtime.simulated import Life
@@ -225,6 +227,37 @@ async def test_a_broken_hook_is_a_failed_hook(simulated: Simulated, monkeypatch:
     await simulated.api.delete_gracefully("default", "hooked")
 
     await simulated.until(lambda: simulated.shown("hooked") is None)
+
+
+async def test_all_hooks_run_at_once_and_sidecars_stop_last(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooked, may_end, stopped = set[str](), asyncio.Event(), list[str]()
+    stop_container = simulated.runtime.stop_container
+
+    async def hook(runtime: Any, caller: Any, pod: Any, container: Any, *_: Any) -> Outcome:
+        hooked.add(container["name"])
+        await may_end.wait()
+        return Outcome(True)
+
+    async def stop_one(container_id: str, grace_s: int) -> None:
+        stopped.append((await simulated.runtime.container_status(container_id)).name)
+        await stop_container(container_id, grace_s)
+
+    monkeypatch.setattr(stop, "run_hook", hook)
+    monkeypatch.setattr(simulated.runtime, "stop_container", stop_one)
+    late = {"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}}
+    sidecars = [{"name": name, "image": "web:1", "restartPolicy": "Always", **late} for name in ("one", "two")]
+    await simulated.pod("hooked", {"name": "main", **late}, initContainers=sidecars, terminationGracePeriodSeconds=60)
+    await simulated.running("hooked")
+
+    await simulated.api.delete_gracefully("default", "hooked")
+
+    await simulated.until(lambda: hooked == {"main", "one", "two"})
+    assert stopped == []
+    may_end.set()
+    await simulated.until(lambda: simulated.shown("hooked") is None)
+    assert stopped[:3] == ["main", "two", "one"]
 
 
 async def test_what_cannot_be_stopped_is_tried_again_and_not_at_once(

@@ -49,6 +49,14 @@ class CidrSet:
         self._next = (index + 1) % self._count
         return f"{self._network.network_address + index * self._step}/{self._mask}"
 
+    def give_back(self, cidr: str) -> None:
+        """Release a subnet that nobody was given after all: it comes next, as if it had not been taken."""
+        index = self._index(cidr)
+        if index is not None and index in self._taken:
+            self._taken.discard(index)
+            if self._next == (index + 1) % self._count:
+                self._next = index
+
     def _index(self, cidr: str) -> int | None:
         offset = int(ip_network(cidr).network_address) - int(self._network.network_address)
         index = offset // self._step
@@ -110,7 +118,7 @@ class NodeIPAMController(Controller):
         try:
             await self.client.patch(NODES, key.name, "", patch)
         except BaseException:
-            self._cidrs.release(cidr)
+            self._cidrs.give_back(cidr)
             raise
         return None
 

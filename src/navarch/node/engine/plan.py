@@ -2,7 +2,7 @@
 
 The order is Kubernetes': a sandbox; init containers one after another (sidecars stay up); then all others, each
 restarted as its policy says. Invariant: no regular container starts before every init container is done or, for a
-sidecar, started.
+sidecar, started. Ephemeral containers wait for nothing but the sandbox.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def make_plan(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMem
     if not observed.sandbox_ready or not (observed.ips or podspec.host_network(pod)):
         return _new_sandbox(pod, observed)
     if not _initialise(pod, observed, memory, plan):
+        if not plan.end:
+            _debug(pod, observed, plan)
         return plan
     waiting = False
     for container in podspec.containers(pod):
         waiting = _regular(pod, container, observed, memory, plan) or waiting
-    for container in podspec.ephemeral_containers(pod):
-        if observed.latest(container["name"]) is None:
-            plan.start.append(container)
+    _debug(pod, observed, plan)
     regular = {container["name"] for container in podspec.containers(pod)}
     going = any(
         (instance := observed.current(name)) is not None and (instance.running or instance.created_only)
@@ -82,6 +82,13 @@ def make_plan(pod: Obj, observed: ObservedPod, memory: Mapping[str, ContainerMem
         plan.end = True
         plan.start.clear()
     return plan
+
+
+def _debug(pod: Obj, observed: ObservedPod, plan: Plan) -> None:
+    """Plan ephemeral containers: each is started once, whether or not the pod is initialised."""
+    for container in podspec.ephemeral_containers(pod):
+        if observed.latest(container["name"]) is None:
+            plan.start.append(container)
 
 
 def _new_sandbox(pod: Obj, observed: ObservedPod) -> Plan:

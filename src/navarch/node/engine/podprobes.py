@@ -35,7 +35,7 @@ class PodProbes:
             parts.clock,
             parts.random,
             verdict=lambda kind, ok, _: self._verdict(container, container_id, kind, ok),
-            unhealthy=lambda message: state.event("Warning", "Unhealthy", message, name),
+            told=lambda reason, message: state.event("Warning", reason, message, name),
             counted=lambda kind, ok: self._count(name, kind, ok),
         )
         self._running[name] = probes

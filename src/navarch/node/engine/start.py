@@ -271,7 +271,7 @@ class Starter:
         worker, parts = self._worker, self._worker.parts
         try:
             return await run_hook(
-                parts.runtime, parts.caller, worker.pod, container, hook, container_id, worker.pod_ip()
+                parts.runtime, parts.caller, worker.pod, container, hook, container_id, worker.pod_ip(), worker.event
             )
         except Exception as error:
             # Whatever it is, the hook has not done its work; left running it would hold back the whole pod.

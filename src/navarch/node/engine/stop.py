@@ -1,15 +1,15 @@
 """Stopping: one container, or a whole pod in Kubernetes' order within its grace period.
 
-A container's preStop hook and its own shutdown share the grace period. In a pod the regular containers stop together,
-then the sidecars in reverse order of their start, then the sandbox. A later, shorter grace period replaces a longer
-one.
+A container's preStop hook and its own shutdown share the grace period. In a pod all preStop hooks run at once; then the
+regular containers stop together, then the sidecars in reverse order of their start, then the sandbox. A later, shorter
+grace period replaces a longer one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from navarch.api.meta import Obj
@@ -23,8 +23,10 @@ from navarch.node.probes.handlers import Outcome, run_hook
 from navarch.node.probes.prober import termination_grace
 from navarch.node.runtime.base import NotFound
 
-# What is left to a container whose preStop hook used up the grace period.
+# What is left to a container whose preStop hook, or those that stop before it, used up the grace period.
 _LEAST_GRACE_S: Final = 2
+# What takes no longer costs nothing of the grace period.
+_MOMENT_S: Final = 0.5
 
 
 def leaves(error: Exception) -> list[Exception]:
@@ -97,28 +99,47 @@ class Stopper:
     async def _stop_pod(self, deadline_s: float) -> None:
         worker = self._worker
         running = [instance for instance in worker.observed.all() if instance.running]
-        sidecars = [container for container in podspec.init_containers(worker.pod) if podspec.is_sidecar(container)]
-        late = {container["name"] for container in sidecars}
-        await self._stop_together([instance for instance in running if instance.name not in late], deadline_s)
-        for container in reversed(sidecars):
-            await self._stop_together([one for one in running if one.name == container["name"]], deadline_s)
+        sidecars = [
+            container["name"] for container in podspec.init_containers(worker.pod) if podspec.is_sidecar(container)
+        ]
+        # Who stops when: the later in the list, the earlier.
+        turns = [[one for one in running if one.name == name] for name in sidecars]
+        turns.append([one for one in running if one.name not in sidecars])
+        stopped: list[asyncio.Task[None]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for turn in reversed(turns):
+                earlier = tuple(stopped)
+                stopped += [tasks.create_task(self._stop(instance, deadline_s, earlier)) for instance in turn]
         await self._stop_sandboxes()
 
-    async def _stop_together(self, instances: Sequence[ObservedContainer], deadline_s: float) -> None:
+    async def _stop(
+        self, instance: ObservedContainer, deadline_s: float, earlier: Sequence[asyncio.Task[None]]
+    ) -> None:
+        """Stop a container of a pod that ends; `earlier` are those that it stops after, while there is time."""
         loop = asyncio.get_running_loop()
-        remaining_s = max(round(deadline_s - loop.time()), 0)
-        async with asyncio.TaskGroup() as tasks:
-            for instance in instances:
-                container = podspec.find_container(self._worker.pod, instance.name) or {"name": instance.name}
-                message = f"Stopping container {instance.name}"
-                tasks.create_task(self._kill(container, instance, message, remaining_s))
+        container = podspec.find_container(self._worker.pod, instance.name) or {"name": instance.name}
+
+        async def its_turn() -> None:
+            if earlier:
+                await asyncio.wait(earlier, timeout=max(deadline_s - loop.time(), 0))
+
+        grace_s = max(round(deadline_s - loop.time()), 0)
+        await self._kill(container, instance, f"Stopping container {instance.name}", grace_s, its_turn)
 
     async def _stop_sandboxes(self) -> None:
         for sandbox in self._worker.observed.sandboxes:
             with contextlib.suppress(NotFound):
                 await self._worker.parts.runtime.stop_sandbox(sandbox.id)
 
-    async def _kill(self, container: Obj, instance: ObservedContainer, message: str, grace_s: int) -> None:
+    async def _kill(
+        self,
+        container: Obj,
+        instance: ObservedContainer,
+        message: str,
+        grace_s: int,
+        its_turn: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Stop a container within `grace_s`: its hook, then, once `its_turn` has come, the container itself."""
         worker = self._worker
         name = container["name"]
         if instance.id in self._killing:
@@ -132,6 +153,9 @@ class Stopper:
             hook = (container.get("lifecycle") or {}).get("preStop")
             if hook and grace_s > 0:
                 await self._pre_stop(container, instance, hook, grace_s)
+            if its_turn is not None:
+                await its_turn()
+            if loop.time() - began_s >= _MOMENT_S:
                 grace_s = max(grace_s - round(loop.time() - began_s), _LEAST_GRACE_S)
             with contextlib.suppress(NotFound):
                 await worker.parts.runtime.stop_container(instance.id, grace_s)
@@ -144,7 +168,7 @@ class Stopper:
         try:
             async with asyncio.timeout(grace_s):
                 outcome = await run_hook(
-                    parts.runtime, parts.caller, worker.pod, container, hook, instance.id, worker.pod_ip()
+                    parts.runtime, parts.caller, worker.pod, container, hook, instance.id, worker.pod_ip(), worker.event
                 )
         except TimeoutError:
             return

@@ -31,8 +31,8 @@ _SERVING: Final = 1
 
 Verdict = Callable[[str, bool, str], None]
 """Called with the probe's kind, its new verdict, and the output that led to it."""
-Unhealthy = Callable[[str], None]
-"""Called with the message of every failed attempt."""
+Told = Callable[[str, str], None]
+"""Called with the reason and message of the event that a failed or doubtful attempt makes."""
 
 
 def _number(probe: Obj, name: str, default: int) -> int:
@@ -127,7 +127,7 @@ class ContainerProbes:
         source: random.Random,
         *,
         verdict: Verdict,
-        unhealthy: Unhealthy,
+        told: Told,
         counted: Callable[[str, bool], None] = lambda kind, ok: None,
     ) -> None:
         self._counted = counted
@@ -139,7 +139,7 @@ class ContainerProbes:
         self._clock = clock
         self._random = source
         self._verdict = verdict
-        self._unhealthy = unhealthy
+        self._told = told
         self._started = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -187,7 +187,9 @@ class ContainerProbes:
                 continue
             self._counted(kind, outcome.ok)
             if not outcome.ok:
-                self._unhealthy(f"{_TITLES[kind]} probe failed: {outcome.output}")
+                self._told("Unhealthy", f"{_TITLES[kind]} probe failed: {outcome.output}")
+            elif outcome.warning:
+                self._told("ProbeWarning", f"{_TITLES[kind]} probe warning: {outcome.output}")
             run = run + 1 if outcome.ok == last else 1
             last = outcome.ok
             if run >= (successes_needed if outcome.ok else failures_needed):
