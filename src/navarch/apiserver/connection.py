@@ -26,7 +26,7 @@ from navarch.api.memo import memo
 from navarch.apiserver import web
 from navarch.apiserver.bodies import Bodies
 from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.impersonation import BETWEEN, NAMING
+from navarch.apiserver.impersonation import BETWEEN, NAMING, PREFIX
 from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
 from navarch.client.transport import Request, Response
@@ -60,6 +60,7 @@ _REPEATED = frozenset({"content-length", "host", "authorization", "content-type"
 class _Headers(NamedTuple):
     values: dict[str, str]
     length: int
+    impersonates: bool
 
 
 @dataclass(slots=True)
@@ -91,7 +92,9 @@ def _headers_of(block: bytes) -> _Headers | None:
     if values.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = values.get("content-length", "0")
-    return _Headers(values, int(length)) if is_digits(length) and len(length) < 10 else None
+    if not is_digits(length) or len(length) >= 10:
+        return None
+    return _Headers(values, int(length), any(name.startswith(PREFIX) for name in values))
 
 
 def together(name: str, before: str, value: str) -> str:
@@ -118,7 +121,7 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     if headers is None or headers.length > MAX_BODY:
         return None
     pairs = query_of(query.decode()) if query else ()
-    request = Request(method.decode(), path.decode(), pairs, headers.values)
+    request = Request(method.decode(), path.decode(), pairs, headers.values, impersonates=headers.impersonates)
     route = parse(request.path)
     if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:
         return None
@@ -126,19 +129,19 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
 
 
 @lru_cache(maxsize=256)
-def _status_line(status: int) -> str:
+def _first_lines(status: int, content_type: str) -> str:
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n"
+    return f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n"
 
 
 def _head_of(response: Response, length: int | None) -> bytes:
     """Without a length the body comes in chunks."""
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = (
-        f"{_status_line(response.status)}Content-Type: {response.content_type}\r\n{framing}\r\n"
+        f"{_first_lines(response.status, response.content_type)}{framing}\r\n"
         f"Cache-Control: no-cache, private\r\nDate: {rfc822_formatted_time()}\r\n"
     )
     if response.status == 401:

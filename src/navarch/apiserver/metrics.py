@@ -39,12 +39,16 @@ _VERBS: Final = {
 _OTHER_VERB: Final = "other"
 
 
-class _Histogram:
-    __slots__ = ("counts", "total")
+class _Requests:
+    """Those of one verb and resource: how many had which code, and how long they took, but for those that are long by
+    nature (`counts` by bucket)."""
+
+    __slots__ = ("codes", "counts", "total_s")
 
     def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
         self.counts = [0] * (len(_BUCKETS_S) + 1)
-        self.total = 0.0
+        self.total_s = 0.0
 
 
 class Metrics:
@@ -52,8 +56,7 @@ class Metrics:
     number is bounded by that of the served resources, their verbs and the codes of answers."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, ServedLabel, int], int] = {}
-        self._durations: dict[tuple[str, ServedLabel], _Histogram] = {}
+        self._requests: dict[tuple[str, ServedLabel], _Requests] = {}
         self._running: dict[str, int] = {"mutating": 0, "readOnly": 0}
         self.watches = 0
         self.watch_events: dict[tuple[str, str, str], int] = {}
@@ -63,15 +66,14 @@ class Metrics:
 
     def request(self, verb: str, served: ServedLabel, code: int, seconds: float | None) -> None:
         """One finished request; `seconds` None for those that are long by nature (WATCH, CONNECT)."""
-        verb = _VERBS.get(verb, _OTHER_VERB)
-        key = (verb, served, code)
-        self._requests[key] = self._requests.get(key, 0) + 1
+        key = (_VERBS.get(verb, _OTHER_VERB), served)
+        known = self._requests.get(key)
+        if known is None:
+            known = self._requests[key] = _Requests()
+        known.codes[code] = known.codes.get(code, 0) + 1
         if seconds is not None:
-            histogram = self._durations.get((verb, served))
-            if histogram is None:
-                histogram = self._durations[verb, served] = _Histogram()
-            histogram.counts[bisect_left(_BUCKETS_S, seconds)] += 1
-            histogram.total += seconds
+            known.counts[bisect_left(_BUCKETS_S, seconds)] += 1
+            known.total_s += seconds
 
     def sent_events(self, group: str, version: str, kind: str, count: int) -> None:
         key = (group, version, kind)
@@ -84,9 +86,8 @@ class Metrics:
         """`objects` are the counts of stored objects by resource (`pods`, `deployments.apps`)."""
         lines: list[str] = []
         lines += _family("apiserver_request_total", "counter", "Counter of apiserver requests.")
-        for (verb, (group, version, resource, subresource), code), count in self._requests.items():
+        for (verb, (group, version, resource, subresource)), requests in self._requests.items():
             labels = {
-                "code": str(code),
                 "dry_run": "",
                 "group": group,
                 "resource": resource,
@@ -95,9 +96,12 @@ class Metrics:
                 "verb": verb,
                 "version": version,
             }
-            lines.append(f"apiserver_request_total{_show(labels)} {count}")
+            for code, count in requests.codes.items():
+                lines.append(f"apiserver_request_total{_show({'code': str(code), **labels})} {count}")
         lines += _family("apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds.")
-        for (verb, (group, version, resource, subresource)), histogram in self._durations.items():
+        for (verb, (group, version, resource, subresource)), requests in self._requests.items():
+            if not any(requests.counts):
+                continue
             labels = {
                 "group": group,
                 "resource": resource,
@@ -105,7 +109,7 @@ class Metrics:
                 "verb": verb,
                 "version": version,
             }
-            lines += _histogram("apiserver_request_duration_seconds", labels, histogram)
+            lines += _histogram("apiserver_request_duration_seconds", labels, requests)
         lines += _family("apiserver_storage_objects", "gauge", "Number of stored objects, by resource.")
         lines += [f"apiserver_storage_objects{_show({'resource': resource})} {count}" for resource, count in objects]
         lines += _family("apiserver_longrunning_requests", "gauge", "Running watches.")
@@ -137,10 +141,10 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _histogram(name: str, labels: dict[str, str], histogram: _Histogram) -> Iterator[str]:
+def _histogram(name: str, labels: dict[str, str], requests: _Requests) -> Iterator[str]:
     running = 0
-    for bound, count in zip((*(f"{bound:g}" for bound in _BUCKETS_S), "+Inf"), histogram.counts, strict=True):
+    for bound, count in zip((*(f"{bound:g}" for bound in _BUCKETS_S), "+Inf"), requests.counts, strict=True):
         running += count
         yield f"{name}_bucket{_show({**labels, 'le': bound})} {running}"
-    yield f"{name}_sum{_show(labels)} {histogram.total:g}"
+    yield f"{name}_sum{_show(labels)} {requests.total_s:g}"
     yield f"{name}_count{_show(labels)} {running}"

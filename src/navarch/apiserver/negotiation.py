@@ -36,6 +36,7 @@ _SERVER_VERSION: Final = "v1"
 # Browsers and what people type commands with: they get their JSON indented.
 _PEOPLE: Final = ("curl", "Wget", "Mozilla/5.0")
 _PEOPLE_START: Final = frozenset(name[:4] for name in _PEOPLE)
+_PLAINLY: Final = frozenset({JSON, "", "*/*"})
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _AS_IT_IS: Final = {"X-Content-Type-Options": "nosniff"}
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -65,15 +66,22 @@ class Form:
         return self.media_type == PROTOBUF
 
 
-_PLAIN: Final = Form()
+PLAIN: Final = Form()
+
+
+def is_plain(request: Request) -> bool:
+    """Whether JSON as it is stored is asked for, as by most: `form_of` would say `PLAIN`."""
+    headers = request.headers
+    accepted = headers.get("accept", "") in _PLAINLY
+    return accepted and not request.query and headers.get("user-agent", "")[:4] not in _PEOPLE_START
 
 
 def form_of(request: Request, *, messages: bool = True, produced: Sequence[str] = ()) -> Form:
     """The first form in `Accept` that can be served; `messages` says whether what is asked for has protobuf messages,
     or its metadata alone, `produced` see `check_route`.  Raises StatusError 406."""
+    if is_plain(request):
+        return PLAIN
     accept, agent = request.headers.get("accept", ""), request.headers.get("user-agent", "")
-    if accept in (JSON, "", "*/*") and not request.query and agent[:4] not in _PEOPLE_START:
-        return _PLAIN
     if produced:
         check_route(accept, produced)
     forms = _parse_accept(accept)

@@ -47,7 +47,10 @@ class Reading:
         """Raises StatusError 404, 500 (for a version that is none), 504."""
         caches, resource = self._caches, kind.resource
         if not version:
-            await caches.sync()
+            # `sync`, without one more step for each of the many.
+            newest = await caches.store.revision()
+            if newest > caches.revision:
+                await caches.wait(newest)
         elif version != "0":
             if why := wrong_version(version):
                 raise unexplained(why)

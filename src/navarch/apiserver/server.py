@@ -51,7 +51,7 @@ from navarch.apiserver.handlers.virtual import Virtual
 from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.metrics import NOTHING_SERVED
-from navarch.apiserver.negotiation import OFFERED, STREAMED, form_of, respond_error, without_body
+from navarch.apiserver.negotiation import OFFERED, PLAIN, STREAMED, form_of, is_plain, respond_error, without_body
 from navarch.apiserver.own_writes import ServerWriter
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
@@ -325,15 +325,17 @@ class ApiServer:
             response = await self._respond(request, route, verb, user, kind, trail)
         except Exception as error:
             response = respond_error(_status_of(error, request), request)
+            if trail is None:
+                response.headers = {**response.headers, AUDIT_ID: self._audit_id(request)}
         if trail is not None:
             response = await trail.end(response)
-        else:
-            audit_id = request.headers.get("audit-id") or next(self._audit_ids)
-            response.headers = {**response.headers, AUDIT_ID: audit_id}
         seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
         label = NOTHING_SERVED if kind is None else route.label
         self.core.metrics.request(verb, label, response.status, seconds)
         return response if request.method != "HEAD" else await without_body(response)
+
+    def _audit_id(self, request: Request) -> str:
+        return request.headers.get("audit-id") or next(self._audit_ids)
 
     async def _respond(
         self, request: Request, route: Route, verb: str, user: User, kind: ServedKind | None, trail: Trail | None
@@ -341,7 +343,7 @@ class ApiServer:
         core = self.core
         if trail is not None:
             trail.known(user)
-        if "impersonate-" in " ".join(request.headers):
+        if request.impersonates and "impersonate-" in " ".join(request.headers):
             user = await impersonated(request, user, core.decide)
             if trail is not None:
                 trail.acts_as(user)
@@ -349,7 +351,10 @@ class ApiServer:
         flows = self._flows
         flow = flows.flow(user, verb, None if kind is None else route.label, attributes)
         if flow is None:
-            return await self._permitted(request, route, verb, user, kind, trail, attributes)
+            response = await self._permitted(request, route, verb, user, kind, trail, attributes)
+            if trail is None:
+                response.headers = {**response.headers, AUDIT_ID: self._audit_id(request)}
+            return response
         level, seats = flow.level, 1
         if verb == "list" and kind is not None:
             seats = flows.seats_of_list(flow, request, attributes.name, kind.watch_cache)
@@ -364,7 +369,10 @@ class ApiServer:
         finally:
             if running is not None:
                 level.leave(running)
-        if flow.headers:
+        # Put together once: what a handler gives may be shared by many answers.
+        if trail is None:
+            response.headers = {**response.headers, **flow.headers, AUDIT_ID: self._audit_id(request)}
+        elif flow.headers:
             response.headers = {**response.headers, **flow.headers}
         return response
 
@@ -406,33 +414,30 @@ class ApiServer:
             request = await as_json(request, core.work)
             if trail is not None:
                 trail.sent(request)
-        form = form_of(request, produced=_produced(kind, route))
-        if form.protobuf and not kind.has_messages:
-            form = form_of(request, messages=False)
+        form = PLAIN
+        if not is_plain(request):
+            form = form_of(request, produced=_produced(kind, route))
+            if form.protobuf and not kind.has_messages:
+                form = form_of(request, messages=False)
         call = Call(request, route, verb, kind, user, form)
         if deprecation := kind.deprecation or kind.strategy.deprecation:
             call.warnings.append(deprecation)
         try:
-            response = await self._handler(call)(call)
+            handler = self._handler(call) if route.subresource or kind.virtual else self._verbs.get(verb)
+            if handler is None:
+                raise method_not_allowed()
+            response = await handler(call)
         except StatusError as error:
             if call.warnings:
                 error.headers.update(warning_headers(call.warnings))
             if kind.resource.group != kind.stored_resource.group:
                 _name_as_asked(error, kind)
             raise
-        return response if form.plain else await in_form(core.work, form, response)
+        return response if form is PLAIN or form.plain else await in_form(core.work, form, response)
 
-    def _handler(self, call: Call) -> Handler:
-        """What answers a call that its kind's table of paths allows."""
-        if call.route.subresource:
-            handler = self._subresources.find(call)
-        elif call.kind.virtual:
-            handler = self._virtual.find(call)
-        else:
-            handler = self._verbs.get(call.verb)
-        if handler is None:
-            raise method_not_allowed()
-        return handler
+    def _handler(self, call: Call) -> Handler | None:
+        """What answers a call that is more than a verb on stored objects, and that its kind's table of paths allows."""
+        return self._subresources.find(call) if call.route.subresource else self._virtual.find(call)
 
 
 def _produced(kind: ServedKind, route: Route) -> Sequence[str]:

@@ -27,6 +27,8 @@ class Request:
     remote: str = ""
     # Set where its connection had better not be kept: whoever asked did not say who it is.
     last: bool = False
+    # Whether it may ask to count as somebody else's: False where its headers are known not to.
+    impersonates: bool = True
 
     def arg(self, name: str, default: str = "") -> str:
         """The first value of a query parameter."""

@@ -69,7 +69,7 @@ class ClusterAuthenticator:
         refused = False
         if peer_cert:
             certified = self._certified(peer_cert)
-            refused = certified is None or not certified.is_valid(self._clock)
+            refused = certified is None or not certified.not_before <= self._clock.now() <= certified.not_after
             if certified is not None and not refused:
                 user = self._of_certificate(request, peer_cert, certified.user)
                 if user.name:
@@ -152,9 +152,6 @@ class _Certified(NamedTuple):
     user: User
     not_before: datetime = datetime.min.replace(tzinfo=UTC)
     not_after: datetime = datetime.max.replace(tzinfo=UTC)
-
-    def is_valid(self, clock: Clock) -> bool:
-        return self.not_before <= clock.now() <= self.not_after
 
 
 def _user_of_names(common_name: str, organizations: tuple[str, ...]) -> User:

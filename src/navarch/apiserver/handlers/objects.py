@@ -24,7 +24,7 @@ from navarch.apiserver.codec import decode, revision_of
 from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_of, success
 from navarch.apiserver.encodings import Rendering, convert, is_long
-from navarch.apiserver.negotiation import JSON, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
+from navarch.apiserver.negotiation import JSON, PLAIN, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
 from navarch.apiserver.patch_requests import Patch, check_patched, read_patch
 from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
 from navarch.apiserver.reading import Listed, Reading, list_metadata
@@ -76,6 +76,8 @@ class Objects:
         if call.request.query and call.request.arg("watch"):
             # Nothing is watched by name; who waits for a line all the same gets one.
             data += b"\n"
+        if call.form is PLAIN:
+            return Response(200, data, warning_headers(call.warnings) if call.warnings else _NO_HEADERS)
         return await self.answer(call, data)
 
     async def list(self, call: Call) -> Response:
