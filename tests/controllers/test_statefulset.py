@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.api.meta import Obj, labels_of, name_of
+from navarch.api.meta import Obj, labels_of, name_of, uid_of
 from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 from tests.controllers.conftest import Cluster
 from tests.controllers.objects import stateful_set, template
@@ -137,3 +137,31 @@ async def test_an_orphan_of_the_right_name_is_adopted_and_gets_its_labels(cluste
     pod = await cluster.until(labelled)
     assert pod["metadata"]["uid"] == made["metadata"]["uid"]
     assert labels_of(pod)["statefulset.kubernetes.io/pod-name"] == "db-0"
+
+
+async def test_a_pod_that_is_not_available_yet_holds_up_the_way_down(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=2))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2)
+
+    # From now on being ready is not enough: both are unavailable, and only the lowest of them may go.
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"minReadySeconds": 3600}})
+    await cluster.until_status(STATEFUL_SETS, "db", availableReplicas=0)
+    made = await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 0}})
+
+    await cluster.until_status(STATEFUL_SETS, "db", observedGeneration=made["metadata"]["generation"])
+    assert await names(cluster) == ["db-0", "db-1"]
+
+
+async def test_a_pod_that_has_ended_counts_until_it_is_gone(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=1))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)
+    before = await cluster.get(PODS, "db-0")
+    await cluster.patch(PODS, "db-0", {"metadata": {"finalizers": ["example.com/held"]}})
+
+    await cluster.kubelet.report(await cluster.get(PODS, "db-0"), 1)
+
+    held = await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=0, replicas=1)
+    assert held["status"]["replicas"] == 1
+    await cluster.patch(PODS, "db-0", {"metadata": {"finalizers": None}})
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)
+    assert uid_of(await cluster.get(PODS, "db-0")) != uid_of(before)

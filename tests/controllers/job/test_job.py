@@ -166,3 +166,27 @@ async def test_a_smaller_job_counts_what_is_left_of_it(cluster: Cluster) -> None
 
     await condition(cluster, "work", "Complete")
     assert (await cluster.get(JOBS, "work"))["status"]["completedIndexes"] == "0-2"
+
+
+async def test_a_job_that_has_both_failed_and_succeeded_has_failed(cluster: Cluster) -> None:
+    cluster.kubelet.outcomes.clear()
+    policy = {"rules": [{"succeededCount": 1}]}
+    await cluster.create(
+        JOBS,
+        job(completions=2, parallelism=2, completionMode="Indexed", backoffLimit=0, successPolicy=policy, suspend=True),
+    )
+    await condition(cluster, "work", "Suspended")
+    done = {"succeeded": 1, "completedIndexes": "0", "failed": 1}
+    job_now = await cluster.get(JOBS, "work")
+    await cluster.client.update(JOBS, {**job_now, "status": {**job_now["status"], **done}}, subresource="status")
+
+    assert (await condition(cluster, "work", "Failed"))["reason"] == "BackoffLimitExceeded"
+
+
+async def test_a_suspended_job_that_has_all_it_needs_is_complete(cluster: Cluster) -> None:
+    await cluster.create(JOBS, job(completions=0, suspend=True))
+
+    await condition(cluster, "work", "Complete")
+
+    told = (await cluster.get(JOBS, "work"))["status"]["conditions"]
+    assert [c["type"] for c in told] == ["SuccessCriteriaMet", "Complete"]

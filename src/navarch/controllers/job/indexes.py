@@ -54,6 +54,11 @@ def failures_before(pods: Iterable[Obj], *, ignored: bool = False) -> int:
     return max((integer_or(count, 0) for count in counts), default=0)
 
 
+def all_failures(pod: Obj) -> int:
+    """How often the pod's index had failed when the pod was made, also where that did not count."""
+    return failures_before([pod]) + failures_before([pod], ignored=True)
+
+
 def first_free(wanted: int, completions: int, taken: set[int]) -> list[int]:
     """The lowest `wanted` indexes that are not taken."""
     free: list[int] = []

@@ -71,8 +71,10 @@ class JobController(PodOwner):
         counted = tally(job, pods)
         status = dict(job.get("status") or {})
         status["conditions"] = list(status.get("conditions") or [])
-        self._start(job, status, now)
+        if not status.get("startTime") and not job["spec"].get("suspend"):
+            status["startTime"] = format_time(now)
         self._judge(job, counted, status, now)
+        self._suspend_or_resume(job, status, now)
         ending = _ending(status)
         failed: BatchError | None = None
         wait_s: float | None = None
@@ -86,17 +88,18 @@ class JobController(PodOwner):
         if not same_semantics(status, job.get("status") or {}):
             await self.write_status(JOBS, job, status)
             if finished and ending is not None:
-                self._tell_finished(job, ending)
+                self._tell_finished(job, status, ending)
         await all_at_once([release(self.client, pod) for pod in counted.released])
         if failed is not None:
             raise failed.cause
         return self._next_look(job, status, wait_s, now)
 
-    def _start(self, job: Obj, status: Obj, now: datetime) -> None:
-        """Start, suspend or resume."""
+    def _suspend_or_resume(self, job: Obj, status: Obj, now: datetime) -> None:
+        if _ending(status) is not None:
+            return
         suspended = bool(job["spec"].get("suspend"))
         was = conditions.of_type(status["conditions"], "Suspended") is not None
-        if suspended and not was and _ending(status) is None:
+        if suspended and not was:
             told = conditions.make("Suspended", "True", "JobSuspended", "Job suspended", now)
             status["conditions"] = conditions.set_condition(status["conditions"], told)
             status.pop("startTime", None)
@@ -106,14 +109,13 @@ class JobController(PodOwner):
             status["conditions"] = conditions.set_condition(status["conditions"], told)
             status["startTime"] = format_time(now)
             self.recorder.event(job, "Normal", "Resumed", "Job resumed")
-        elif not suspended and not status.get("startTime"):
-            status["startTime"] = format_time(now)
 
     def _judge(self, job: Obj, counted: Tally, status: Obj, now: datetime) -> None:
         """Set SuccessCriteriaMet or FailureTarget once the Job's fate is clear."""
         if _ending(status) is not None:
             return
-        verdict = _success(job, counted) or self._failure(job, counted, status, now)
+        # A Job that fails by one rule and succeeds by another has failed.
+        verdict = self._failure(job, counted, status, now) or _success(job, counted)
         if verdict is not None:
             type, reason, message = verdict
             told = conditions.make(type, "True", reason, message, now)
@@ -304,8 +306,11 @@ class JobController(PodOwner):
 
     def _finish(self, job: Obj, status: Obj, counted: Tally, ending: Obj, now: datetime) -> bool:
         """Turn the interim condition into the final one when no pod is left to wait for."""
-        if counted.active or counted.terminating or status["uncountedTerminatedPods"] or is_deleting(job):
+        uncounted = status["uncountedTerminatedPods"] or counted.is_behind
+        if counted.active or counted.terminating or uncounted or is_deleting(job):
             return False
+        # One that ends while it is suspended has no start any more, which what has ended must have.
+        status.setdefault("startTime", format_time(now))
         final = "Complete" if ending["type"] == "SuccessCriteriaMet" else "Failed"
         told = conditions.make(final, "True", ending["reason"], ending["message"], now)
         status["conditions"] = conditions.set_condition(status["conditions"], told)
@@ -313,8 +318,12 @@ class JobController(PodOwner):
             status["completionTime"] = format_time(now)
         return True
 
-    def _tell_finished(self, job: Obj, ending: Obj) -> None:
+    def _tell_finished(self, job: Obj, status: Obj, ending: Obj) -> None:
         if ending["type"] == "SuccessCriteriaMet":
+            completions = job["spec"].get("completions")
+            if completions is not None and int(status.get("succeeded") or 0) > int(completions):
+                message = "Too many succeeded pods running after completion count reached"
+                self.recorder.event(job, "Warning", "TooManySucceededPods", message)
             self.recorder.event(job, "Normal", "Completed", "Job completed")
         else:
             self.recorder.event(job, "Warning", ending["reason"], ending["message"])
@@ -338,7 +347,7 @@ def _success(job: Obj, counted: Tally) -> tuple[str, str, str] | None:
     if completions is None:
         complete = counted.all_succeeded > 0 and not counted.active and not counted.terminating
     else:
-        complete = counted.all_succeeded >= int(completions) and not job["spec"].get("suspend")
+        complete = counted.all_succeeded >= int(completions)
     if not complete:
         return None
     return "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"

@@ -223,7 +223,9 @@ class _Sync:
     async def _shrink(self) -> bool:
         """Remove what is too much, highest first; False where the rest has to wait."""
         condemned = sorted((n for n in self._pods if not self._first <= n < self._end), reverse=True)
-        unhealthy = [pod for _, pod in sorted(self._pods.items()) if not (is_ready(pod) and not is_deleting(pod))]
+        unhealthy = [pod for _, pod in sorted(self._pods.items()) if not self._healthy(pod)]
+        # Those that stay come first, then those that go, each from the lowest ordinal up.
+        unhealthy.sort(key=lambda pod: identity.ordinal_of(self._set, pod) in condemned)
         parallel = []
         for ordinal in condemned:
             pod = self._pods[ordinal]
@@ -231,7 +233,7 @@ class _Sync:
                 if self._ordered:
                     return False
                 continue
-            if self._ordered and not is_ready(pod) and unhealthy and pod is not unhealthy[0]:
+            if self._ordered and not self._healthy(pod) and pod is not unhealthy[0]:
                 # Another pod is in trouble: taking one more away could break what is left of a quorum.
                 return False
             await self._controller.sync_claims(self._set, ordinal, pod, condemned=True)
@@ -270,7 +272,8 @@ class _Sync:
     def status(self) -> Obj:
         before = self._set.get("status") or {}
         update, current = name_of(self._update), name_of(self._current)
-        pods = [pod for pod in self._pods.values() if not is_finished(pod)] + self._made
+        # One that has ended counts until another takes its name.
+        pods = list(self._pods.values()) + self._made
         live = [pod for pod in pods if not is_deleting(pod)]
         ready = sum(1 for pod in pods if phase_of(pod) == "Running" and is_ready(pod))
         available = sum(
