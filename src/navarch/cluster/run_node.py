@@ -56,6 +56,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         cluster_domain=config.cluster_domain,
         node_ip=config.node_ip,
         kubelet_addresses=("0.0.0.0",) if everywhere else ("127.0.0.1", config.node_ip),
+        own_network=config.role == "worker",
         network_address=config.node_ip if config.on_pod_network and not elsewhere else "",
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,

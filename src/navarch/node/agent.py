@@ -36,6 +36,7 @@ from navarch.node.networking import NetworkingConfig, NodeNetworking
 from navarch.node.proxy.configuration import ProxySettings
 from navarch.node.resources import cgroups
 from navarch.node.runtime.cri import CRIRuntime
+from navarch.node.spec.dns import RESOLV_CONF, on_loopback_alone, reached_from_elsewhere
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class AgentConfig:
     cluster_domain: str = "cluster.local"
     node_ip: str = ""
     network_address: str = ""
+    # Whether it runs in a network namespace of its own.
+    own_network: bool = False
     # `auto`, `routes` or `vxlan`: how pods of other nodes are reached.
     pod_network: str = "auto"
     kubelet_port: int = 10250
@@ -111,6 +114,7 @@ class AgentConfig:
             kubernetes_version=self.kubernetes_version,
             static_pod_path=self.static_pod_path,
             static_pod_url=self.static_pod_url,
+            host_resolv_conf=reached_from_elsewhere(),
             images=ImagesConfig(
                 credential_providers=self.credential_providers, credential_provider_bin=self.credential_provider_bin
             ),
@@ -136,7 +140,14 @@ class AgentConfig:
             proxy=self.proxy,
             cluster_dns=self.cluster_dns,
             cluster_domain=self.cluster_domain,
+            resolv_conf=self._resolv_conf(),
         )
+
+    def _resolv_conf(self) -> Path:
+        """Whose servers the cluster DNS asks: the machine's own, where this is the machine's network and the kubelet's
+        file names no others."""
+        stated = self.kubelet().host_resolv_conf
+        return stated if self.own_network or stated != reached_from_elsewhere() else RESOLV_CONF
 
 
 class NodeAgent:
@@ -158,11 +169,17 @@ class NodeAgent:
         if config.kubelet_config is not None:
             for words in warnings(read(config.kubelet_config, config.kubernetes_version)):
                 log.warning("%s", words)
+        networks = config.networking()
+        if config.own_network and on_loopback_alone(servers := networks.resolv_conf):
+            log.warning(
+                "names outside the cluster are not known on this node: all servers of %s listen on the machine's "
+                "loopback alone; resolvConf in the file of --kubelet-config may name another file", servers,
+            )  # fmt: skip
         self.client = client
         self.world = world or RealWorld()
         self.runtime = CRIRuntime(config.containerd.socket)
         self.kubelet = Kubelet(config.kubelet(), client, self.runtime, world=self.world)
-        self.networking = NodeNetworking(config.networking(), client, proxy_client or client, dns_client or client)
+        self.networking = NodeNetworking(networks, client, proxy_client or client, dns_client or client)
         self.ingress: ingress.IngressController | None = None
         if ingress_client is not None:
             serving = ingress.on_node(config.node_name, config.ingress_folder, config.node_ip)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
 
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_BEHIND_RESOLVED: Final = Path("/run/systemd/resolve/resolv.conf")
 _MAX_SERVERS: Final = 3
 _MAX_SEARCHES: Final = 32
 
@@ -42,6 +45,24 @@ def read_resolv_conf(path: Path) -> Resolver:
         elif words[0] == "options":
             result.options = words[1:]
     return result
+
+
+def reached_from_elsewhere(own: Path = RESOLV_CONF, behind: Path = _BEHIND_RESOLVED) -> Path:
+    """The file that names the machine's servers for pods and for nodes with a network of their own: where its resolver
+    listens on loopback alone, the file of the servers that it asks, that systemd-resolved writes. As kubeadm does."""
+    return behind if on_loopback_alone(own) and behind.exists() else own
+
+
+def on_loopback_alone(resolv_conf: Path) -> bool:
+    servers = read_resolv_conf(resolv_conf).servers
+    return bool(servers) and all(_is_loopback(server) for server in servers)
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def resolver_of(pod: Obj, host: Resolver, cluster_dns: Sequence[str], cluster_domain: str) -> Resolver:
