@@ -13,7 +13,7 @@ import sys
 
 import orjson
 
-from navarch.apiserver import http
+from navarch.apiserver import connection
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
@@ -29,7 +29,7 @@ async def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    http._STALLED_S = float(sys.argv[1])
+    connection.STALLED_S = float(sys.argv[1])
     server = ApiServer(MemoryStore())
     await server.start()
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from navarch.api import protobuf
-from navarch.apiserver import http
+from navarch.apiserver import connection
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.watch_socket import wanted
@@ -137,7 +137,7 @@ async def test_a_watch_ends_with_the_server(watcher: Watcher, api: Api) -> None:
 async def test_a_client_that_does_not_read_is_cut_off(
     watcher: Watcher, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_STALLED_S", 0.2)
+    monkeypatch.setattr(connection, "STALLED_S", 0.2)
     _, writer = await asyncio.open_connection("127.0.0.1", int(watcher.url.rsplit(":", 1)[1]), limit=1024)
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     head = f"GET {WATCH} HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n{key}\r\n"

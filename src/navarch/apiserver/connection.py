@@ -40,7 +40,8 @@ IDLE_S = 300.0
 BODY_S = 60.0
 # As long as Kubernetes waits for a request's head.
 HEAD_S = 32.0
-_STALLED_S = 30.0
+# Who has not read for so long is cut off.
+STALLED_S = 30.0
 _BUFFER = 64 << 10
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
@@ -378,7 +379,7 @@ class Connection(web.RequestHandler):
                 elif chunk:
                     self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 if self._paused:
-                    async with asyncio.timeout(_STALLED_S):
+                    async with asyncio.timeout(STALLED_S):
                         await self._drain_helper()
             if length is None:
                 self._write(b"0\r\n\r\n")

@@ -34,7 +34,6 @@ from navarch.tls import peer_certificate
 log = logging.getLogger(__name__)
 
 _GZIP_FROM = 128 * 1024
-_STALLED_S = 30.0
 _STREAM_BUFFER = 64 << 10
 _SHUTDOWN_S = 3.0
 _quiet = log.getChild("connections")
@@ -238,7 +237,7 @@ async def _over_websocket(incoming: web.BaseRequest, request: Request, response:
         return await _stream(incoming, response, response.body)
     loop = asyncio.get_running_loop()
     return await watch_socket.serve(
-        incoming, request, response, lambda: loop.call_later(_STALLED_S, _cut_off, incoming)
+        incoming, request, response, lambda: loop.call_later(connection.STALLED_S, _cut_off, incoming)
     )
 
 
@@ -257,12 +256,12 @@ async def _stream(incoming: web.BaseRequest, response: Response, body: AsyncIter
             incoming.transport.set_write_buffer_limits(_STREAM_BUFFER)
         async for chunk in body:
             # A timer of its own costs a tenth of `asyncio.timeout`, and most chunks are written at once.
-            stalled = loop.call_later(_STALLED_S, _cut_off, incoming)
+            stalled = loop.call_later(connection.STALLED_S, _cut_off, incoming)
             try:
                 await answer.write(chunk)
             finally:
                 stalled.cancel()
-        stalled = loop.call_later(_STALLED_S, _cut_off, incoming)
+        stalled = loop.call_later(connection.STALLED_S, _cut_off, incoming)
         try:
             await answer.write_eof()
         finally:
