@@ -27,3 +27,8 @@ if examples := os.environ.get("NAVARCH_EXPLORE"):
         suppress_health_check=[HealthCheck.too_slow],
     )
     settings.load_profile("explore")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: a third of what these tests take is waiting, for servers that they started and for timers."""
+    return max(len(os.sched_getaffinity(0)) * 3 // 2, 1)
