@@ -55,6 +55,18 @@ volume(
     {"emptyDir": {"medium": "Memory", "sizeLimit": "4Mi"}},
 )
 BATCH.pod(
+    "memory-of-pod",
+    "df -k /v /w | awk 'NR > 1 {print $2}'",
+    volumes=[
+        {"name": "v", "emptyDir": {"medium": "Memory"}},
+        {"name": "w", "emptyDir": {"medium": "Memory", "sizeLimit": "100Mi"}},
+    ],
+    container={
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "w", "mountPath": "/w"}],
+        "resources": {"limits": {"memory": "64Mi"}},
+    },
+)
+BATCH.pod(
     "shared",
     volumes=[{"name": "v", "emptyDir": {}}],
     containers=[
@@ -99,6 +111,7 @@ def test_an_empty_directory_is_for_everyone(batch: Batch, name: str, owner: str,
 
 def test_memory_is_limited_in_size(batch: Batch) -> None:
     assert batch.said("memory-size").split() == ["4096", "full"]
+    assert batch.said("memory-of-pod").split() == ["65536", "65536"]
 
 
 def test_containers_share_a_volume_and_it_outlives_them(batch: Batch) -> None:

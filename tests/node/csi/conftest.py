@@ -68,8 +68,9 @@ class Storage:
         await self.admin.create(CSI_DRIVERS, {"metadata": {"name": NAME}, "spec": stated})
 
     async def claim(self, name: str, *, handle: str = "", size: str = "1Gi", **volume: Any) -> None:
-        """A claim `name` that is bound to a volume `pv-<name>` of the driver."""
-        source = {"driver": NAME, "volumeHandle": handle or name, **volume.pop("csi", {})}
+        """A claim `name` that is bound to a volume `pv-<name>`, of the driver if nothing else is stated."""
+        if not {"local", "hostPath"} & volume.keys():
+            volume["csi"] = {"driver": NAME, "volumeHandle": handle or name, **volume.get("csi", {})}
         modes = volume.pop("accessModes", ["ReadWriteOnce"])
         reference = {"namespace": "default", "name": name}
         mode = volume.get("volumeMode", "Filesystem")
@@ -94,7 +95,6 @@ class Storage:
                 "spec": {
                     "capacity": {"storage": size},
                     "accessModes": modes,
-                    "csi": source,
                     "claimRef": reference,
                     **volume,
                 },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from tests.node.objects import NOW
 
 def test_a_payload_changes_all_at_once(tmp_path: Path) -> None:
     place = tmp_path / "v"
-    assert write_payload(place, {"a": Payload(b"1", 0o644), "d/b": Payload(b"2", 0o600)}, group=None, now=NOW)
+    assert write_payload(
+        place, {"a": Payload(b"1", 0o644), "d/b": Payload(b"2", 0o600)}, mode=0o777, group=None, now=NOW
+    )
     old = (place / "..data").resolve()
 
-    assert not write_payload(place, {"a": Payload(b"1", 0o644), "d/b": Payload(b"2", 0o600)}, group=None, now=NOW)
-    assert write_payload(place, {"a": Payload(b"3", 0o644)}, group=None, now=NOW)
+    assert not write_payload(
+        place, {"a": Payload(b"1", 0o644), "d/b": Payload(b"2", 0o600)}, mode=0o777, group=None, now=NOW
+    )
+    assert write_payload(place, {"a": Payload(b"3", 0o644)}, mode=0o777, group=None, now=NOW)
 
     assert (place / "a").read_text() == "3"
     assert sorted(entry.name for entry in place.iterdir() if not entry.name.startswith("..")) == ["a"]
@@ -31,7 +36,7 @@ def test_a_payload_changes_all_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../x", "/x", "a/../../b", "..data"])
 def test_a_payload_stays_in_its_place(tmp_path: Path, path: str) -> None:
     with pytest.raises(VolumeError):
-        write_payload(tmp_path / "v", {path: Payload(b"", 0o644)}, group=None, now=NOW)
+        write_payload(tmp_path / "v", {path: Payload(b"", 0o644)}, mode=0o777, group=None, now=NOW)
 
 
 @pytest.fixture
@@ -84,3 +89,14 @@ def test_a_link_that_appears_during_the_walk_ends_it(tmp_path: Path, monkeypatch
 
     with pytest.raises(VolumeError, match="was changed"):
         sub_path.bind_sub_path(volume, "dir", tmp_path / "bound")
+
+
+@pytest.mark.parametrize(("group", "folder", "file"), [(None, 0o777, 0o400), (1234, 0o2777, 0o440)])
+def test_files_are_for_whom_kubernetes_has_them(tmp_path: Path, group: int | None, folder: int, file: int) -> None:
+    if group is not None and os.geteuid() != 0:
+        pytest.skip("giving files to a group needs root")
+    write_payload(tmp_path / "v", {"a": Payload(b"1", 0o400)}, mode=0o777, group=group, now=NOW)
+
+    assert stat.S_IMODE((tmp_path / "v").stat().st_mode) == folder
+    assert stat.S_IMODE((tmp_path / "v/a").stat().st_mode) == file
+    assert not write_payload(tmp_path / "v", {"a": Payload(b"1", 0o400)}, mode=0o777, group=group, now=NOW)

@@ -5,6 +5,7 @@ Containers' figures are the runtime's; CPU rates are taken between two readings 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,6 +24,9 @@ from navarch.node.resources.readings import interfaces, read
 from navarch.node.resources.signals import processes_left
 from navarch.node.resources.usage import total
 from navarch.node.runtime.base import POD_NAME, POD_NAMESPACE, POD_UID, ContainerStats, RuntimeFailure
+from navarch.node.server import volume_stats
+from navarch.node.server.volume_stats import summary_entry
+from navarch.node.volumes.measuring import ClaimUse
 
 
 class _Reading(NamedTuple):
@@ -38,6 +42,7 @@ class Statistics:
         self._pods = pods
         self._readings: dict[str, _Reading] = {}
         self._rates: dict[str, int] = {}
+        self._problems: dict[tuple[str, str], str] = {}
 
     async def summary(self) -> Obj:
         """The body of `/stats/summary`."""
@@ -81,11 +86,14 @@ class Statistics:
                 use = {"usedBytes": used.bytes, "inodesUsed": used.inodes}
                 container["logs"] = {"time": at, **shared, **use}
             container["rootfs"] = {**shared, **container["rootfs"]}
-        if disks.volumes:
-            pod["volume"] = [
-                {"time": at, **shared, "usedBytes": used.bytes, "inodesUsed": used.inodes, "name": name}
-                for name, used in disks.volumes.items()
-            ]
+        volumes: list[Obj] = [
+            {"time": at, **shared, "usedBytes": used.bytes, "inodesUsed": used.inodes, "name": name}
+            for name, used in disks.volumes.items()
+        ]
+        now = format_time(self._parts.clock.now())
+        volumes += [summary_entry(use, metadata["namespace"], now) for use in await self._claims(worker)]
+        if volumes:
+            pod["volume"] = volumes
         self._add_up(pod)
         whole = total([*disks.volumes.values(), *disks.logs.values()])
         layers = sum(container["rootfs"]["usedBytes"] for container in pod["containers"])
@@ -99,6 +107,17 @@ class Statistics:
             network = await self._parts.world.in_thread(_network, f"{parent}/{sandbox.id}")
             if network:
                 pod["network"] = {"time": format_time(self._parts.clock.now()), **network}
+
+    async def _claims(self, worker: PodWorker) -> list[ClaimUse]:
+        """How full the pod's claims are. What a driver finds wrong with one is told once."""
+        found = await self._parts.volumes.measuring.of(worker.uid, max_age_s=self._parts.config.volume_stats_s)
+        for use in found:
+            key = (worker.uid, use.volume)
+            problem = use.health.problem or ""
+            if problem and self._problems.get(key) != problem:
+                worker.event("Warning", "VolumeConditionAbnormal", f"Volume {use.volume}: {problem}")
+            self._problems[key] = problem
+        return found
 
     async def _containers(self) -> list[ContainerStats]:
         try:
@@ -185,6 +204,13 @@ class Statistics:
     async def metrics(self) -> str:
         """The kubelet's own metrics."""
         workers = list(self._pods)
+        measured = await asyncio.gather(*map(self._claims, workers))
+        claims = [
+            (worker.pod["metadata"]["namespace"], use)
+            for worker, uses in zip(workers, measured, strict=True)
+            for use in uses
+        ]
+        self._problems = {key: text for key, text in self._problems.items() if self._pods.get(key[0]) is not None}
         running = sum(1 for worker in workers if worker.observed.sandbox_ready)
         states = {"running": 0, "exited": 0, "created": 0}
         for worker in workers:
@@ -201,6 +227,7 @@ class Statistics:
             "# HELP kubelet_node_name The node's name. The count is always 1.",
             "# TYPE kubelet_node_name gauge",
             f'kubelet_node_name{{node="{self._parts.config.node_name}"}} 1',
+            *volume_stats.exposition(claims),
             *self._parts.runtime.operations.exposition(),
             "# HELP kubelet_caught_errors_total Errors that nobody foresaw, by kind; what failed was tried again.",
             "# TYPE kubelet_caught_errors_total counter",

@@ -18,14 +18,15 @@ from navarch.node.volumes.base import Payload, VolumeError
 _DATA = "..data"
 
 
-def write_payload(place: Path, payload: Mapping[str, Payload], *, group: int | None, now: datetime) -> bool:
-    """Make `payload` (by relative path) what `place` shows; returns whether anything changed."""
+def write_payload(place: Path, payload: Mapping[str, Payload], *, mode: int, group: int | None, now: datetime) -> bool:
+    """Make `payload` (by relative path) what `place` shows, a directory of that mode; returns whether anything
+    changed."""
     for path in payload:
         _check_path(path)
     place.mkdir(parents=True, exist_ok=True)
-    place.chmod(0o755 if group is None else 0o2775)
     if group is not None:
         os.chown(place, -1, group)
+    place.chmod(mode if group is None else mode | 0o2000)
     link = place / _DATA
     if _shows(link, payload, group):
         return False
@@ -38,7 +39,7 @@ def write_payload(place: Path, payload: Mapping[str, Payload], *, group: int | N
         # Ownership first: changing it clears set-user-id bits.
         if file.uid is not None or group is not None:
             os.chown(target, -1 if file.uid is None else file.uid, -1 if group is None else group)
-        target.chmod(file.mode if group is None else file.mode | (file.mode & 0o400) >> 3)
+        target.chmod(file.mode if group is None else file.mode | 0o440)
     old = os.readlink(link) if link.is_symlink() else None
     staged = place / "..data_tmp"
     staged.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ def _shows(link: Path, payload: Mapping[str, Payload], group: int | None) -> boo
             return False
         if group is not None and status.st_gid != group:
             return False
-        wanted = file.mode if group is None else file.mode | (file.mode & 0o400) >> 3
+        wanted = file.mode if group is None else file.mode | 0o440
         if status.st_mode & 0o7777 != wanted:
             return False
     return True

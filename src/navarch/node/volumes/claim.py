@@ -17,6 +17,7 @@ from navarch.node.volumes.base import VolumeContext, VolumeError, chown_group, o
 from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.host_path import check_host_path
 from navarch.node.volumes.local_path import have_directory
+from navarch.node.volumes.measuring import ClaimMeasuring
 from navarch.node.volumes.nfs import mount_export
 
 
@@ -25,9 +26,10 @@ class Claim:
 
     refreshes = True
 
-    def __init__(self, root: Path, csi: CSIVolumes | None) -> None:
+    def __init__(self, root: Path, csi: CSIVolumes | None, measuring: ClaimMeasuring) -> None:
         self._root = root
         self._csi = csi
+        self._measuring = measuring
         # Directories of the node are prepared for a pod once.
         self._local: dict[Path, Path] = {}
 
@@ -42,10 +44,12 @@ class Claim:
             raise VolumeError(f'persistentvolume "{claim["spec"]["volumeName"]}" not found')
         _check_mode(context.pod, volume["name"], persistent)
         try:
-            return await self._persistent(context, claimed, claim, persistent, place)
+            path = await self._persistent(context, claimed, claim, persistent, place)
         except VolumeError as error:
             error.volume = error.volume or name_of(persistent)
             raise
+        self._measuring.mounted(uid_of(context.pod), volume["name"], name, persistent, path)
+        return path
 
     async def _bound(self, context: VolumeContext, claimed: Obj, name: str) -> Obj:
         where = f"{context.namespace}/{name}"
@@ -89,6 +93,7 @@ class Claim:
 
     def forget(self, pod_directory: Path) -> None:
         """The pod has gone."""
+        self._measuring.forget(pod_directory.name)
         for place in [place for place in self._local if place.is_relative_to(pod_directory)]:
             del self._local[place]
 

@@ -32,6 +32,7 @@ from navarch.node.volumes.csi.volumes import CSIVolumes
 from navarch.node.volumes.empty_dir import EmptyDir
 from navarch.node.volumes.host_path import HostPath
 from navarch.node.volumes.image import ImageVolume
+from navarch.node.volumes.measuring import ClaimMeasuring
 from navarch.node.volumes.mounts import mounted_below
 from navarch.node.volumes.nfs import NFS
 from navarch.node.volumes.objects import ObjectVolume
@@ -113,7 +114,8 @@ class VolumeManager:
         self.csi = None
         if drivers is not None and growing is not None:
             self.csi = CSIVolumes(drivers, growing, config.node_name, config.data, config.pods, self._in_thread)
-        self._claims = Claim(config.data, self.csi)
+        self.measuring = ClaimMeasuring(drivers, self._in_thread, world)
+        self._claims = Claim(config.data, self.csi, self.measuring)
         self._certificates = certificates
         self._types: dict[str, VolumeType] = {
             "emptyDir": EmptyDir(),

@@ -27,6 +27,8 @@ from navarch.node.volumes.mounts import mount
 from navarch.node.volumes.pod_certificate import Credential, PodCertificates
 from navarch.world import Clock
 
+# Of the volumes themselves, which containers cannot write to all the same: they are mounted read-only.
+_MODES: Final = {"configMap": 0o777, "downwardAPI": 0o777, "secret": 0o1777, "projected": 0o1777}
 _CERTIFICATE: Final = r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 
 
@@ -173,7 +175,7 @@ class ObjectVolume:
         mode = stated.get("defaultMode")
         default_mode = 0o644 if mode is None else int(mode)
         payload = await self._payload(context, volume["name"], stated, default_mode)
-        await context.in_thread(_write, place, payload, context.fs_group, self._clock.now())
+        await context.in_thread(_write, place, payload, _MODES[self._kind], context.fs_group, self._clock.now())
         return place
 
     async def _payload(self, context: VolumeContext, name: str, stated: Obj, default_mode: int) -> dict[str, Payload]:
@@ -211,8 +213,8 @@ class ObjectVolume:
         return {}
 
 
-def _write(place: Path, payload: Mapping[str, Payload], group: int | None, now: datetime) -> None:
+def _write(place: Path, payload: Mapping[str, Payload], mode: int, group: int | None, now: datetime) -> None:
     place.mkdir(parents=True, exist_ok=True)
     if not os.path.ismount(place):
         mount("tmpfs", place, "mode=0755")
-    write_payload(place, payload, group=group, now=now)
+    write_payload(place, payload, mode=mode, group=group, now=now)

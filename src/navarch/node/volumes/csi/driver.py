@@ -61,10 +61,10 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a driver measures of a volume; `problem` is empty for one that is well."""
+    """What is measured of a volume; `problem` is empty for one that is well, None where nobody can say."""
 
     usage: Mapping[str, Mapping[str, int]]
-    problem: str = ""
+    problem: str | None = None
 
 
 class Driver:
@@ -192,6 +192,8 @@ class Driver:
             for one in answer.usage
             if one.unit in units
         }
+        if not await self._can(_RPC.VOLUME_CONDITION):
+            return Health(usage)
         condition = answer.volume_condition
         return Health(usage, (condition.message or "abnormal") if condition.abnormal else "")
 
