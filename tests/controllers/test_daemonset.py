@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.api.meta import name_of
+from navarch.api.meta import labels_of, name_of
 from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from tests.controllers.conftest import Cluster, node
 from tests.controllers.objects import daemon_set, template
@@ -61,3 +61,39 @@ async def test_surge_starts_the_new_pod_first(cluster: Cluster) -> None:
     await cluster.kubelet.report(new)
     [after] = await cluster.until_count(PODS, 1)
     assert name_of(after) == name_of(new)
+
+
+async def test_of_two_revisions_of_one_template_the_later_stays_and_no_pod_is_restarted(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    [first] = await cluster.list(CONTROLLER_REVISIONS)
+    [before] = await cluster.list(PODS)
+    hash_label = "controller-revision-hash"
+    labels = {name: value for name, value in labels_of(first).items() if name != hash_label}
+    owner = {"ownerReferences": first["metadata"]["ownerReferences"]}
+    await cluster.create(
+        CONTROLLER_REVISIONS,
+        {**first, "metadata": {"name": "by-hand", "namespace": "default", "labels": labels, **owner}, "revision": 5},
+    )
+
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"minReadySeconds": 1}})
+
+    [left] = await cluster.until_count(CONTROLLER_REVISIONS, 1)
+    assert (name_of(left), labels_of(left)[hash_label]) == ("by-hand", "by-hand")
+    await cluster.until_status(DAEMON_SETS, "agent", updatedNumberScheduled=1, numberAvailable=1, observedGeneration=2)
+    [after] = await cluster.list(PODS)
+    assert (name_of(after), labels_of(after)[hash_label]) == (name_of(before), "by-hand")
+
+
+async def test_revisions_in_use_count_among_those_that_are_kept(cluster: Cluster) -> None:
+    on_delete = {"updateStrategy": {"type": "OnDelete"}, "revisionHistoryLimit": 1}
+    await cluster.create(DAEMON_SETS, daemon_set(**on_delete))
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+
+    for generation, image in enumerate(("agent:2", "agent:3"), 2):
+        await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, image)}})
+        await cluster.until_status(DAEMON_SETS, "agent", observedGeneration=generation)
+
+    # The first is that of the pod, the third that of the template; of the second there is nothing.
+    left = await cluster.until_count(CONTROLLER_REVISIONS, 2)
+    assert sorted(revision["revision"] for revision in left) == [1, 3]

@@ -26,6 +26,7 @@ from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, P
 from navarch.controllers.adoption import Claimer
 from navarch.controllers.base import Context, Requeue, index_by_controller
 from navarch.controllers.daemonset import placement, update
+from navarch.controllers.daemonset.revisions import tidied
 from navarch.controllers.history import Collision, History, Revisions
 from navarch.controllers.pod_control import BatchError
 from navarch.controllers.pod_owner import PodOwner
@@ -55,14 +56,18 @@ class DaemonSetController(PodOwner):
 
     def _node_changed(self, _node: Obj) -> None:
         for daemon_set in self.owners.list():
-            self.enqueue(key_of(daemon_set), 0.02)
+            self._enqueue_for_nodes(daemon_set)
+
+    def _enqueue_for_nodes(self, daemon_set: Obj) -> None:
+        # Nodes come and go by the hundred, and one pass takes them all in.
+        self.enqueue(key_of(daemon_set), max(self.calm_s(daemon_set), 0.02))
 
     def _node_updated(self, old: Obj, new: Obj) -> None:
         before, after = old.get("spec") or {}, new.get("spec") or {}
         if labels_of(old) != labels_of(new) or before.get("taints") != after.get("taints"):
             for daemon_set in self.owners.list():
                 if placement.fit(daemon_set, old) != placement.fit(daemon_set, new):
-                    self.enqueue(key_of(daemon_set), 0.02)
+                    self._enqueue_for_nodes(daemon_set)
 
     def calm_s(self, owner: Obj) -> float:
         # A pass looks at every node, so on large clusters passes are spaced out.
@@ -95,7 +100,8 @@ class DaemonSetController(PodOwner):
         except Collision:
             await self.count_collision(DAEMON_SETS, daemon_set)
             return Requeue(0.01)
-        digest = labels_of(revisions.current).get(update.HASH_LABEL, "")
+        revisions, pods = await tidied(self.client, revisions, pods)
+        digest = labels_of(revisions.current)[update.HASH_LABEL]
         failure: BatchError | None = None
         wait_s: float | None = None
         if may_manage:
@@ -207,7 +213,9 @@ class DaemonSetController(PodOwner):
         live = {labels_of(pod).get(update.HASH_LABEL, "") for pod in pods}
         limit = int(daemon_set["spec"].get("revisionHistoryLimit", 10))
         if len(revisions.old) > limit:
-            await self._history.clean_up(revisions.old, limit, live)
+            # Those in use stay, but count.
+            used = sum(labels_of(revision).get(update.HASH_LABEL) in live for revision in revisions.old)
+            await self._history.clean_up(revisions.old, max(limit - used, 0), live)
 
     async def _sync_status(self, daemon_set: Obj, pods: list[Obj], digest: str) -> None:
         now = self.clock.now()
