@@ -40,6 +40,12 @@ class NodeTable:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def alone(self) -> int:
+        """The number of the only row, or -1 where there are others or none. Placing a pod changes one row; what plugins
+        ask of that alone costs a tenth in plain numbers of what it does in arrays of one."""
+        return self.rows.start if self._length == 1 and isinstance(self.rows, slice) else -1
+
     def select(self, rows: Rows) -> NodeTable:
         """The table of some rows, numbered as in the storage; a slice has a start and a stop."""
         return NodeTable(self.columns, self.counters, self.environment, rows)

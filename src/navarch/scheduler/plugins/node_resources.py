@@ -3,6 +3,7 @@ NodeResourcesBalancedAllocation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,10 +11,10 @@ from typing import Final
 import numpy as np
 
 from navarch.kinds.core.resource_lists import units
-from navarch.scheduler.columns import CPU, MEMORY, PODS, BoolArray, FloatArray, IntArray
+from navarch.scheduler.columns import CPU, MEMORY, PODS, BoolArray, FloatArray, IntArray, NodeColumns
 from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal, Scope
 from navarch.scheduler.podinfo import PodInfo, is_extended
-from navarch.scheduler.table import NodeTable
+from navarch.scheduler.table import NodeTable, Rows
 
 LEAST_ALLOCATED: Final = "LeastAllocated"
 MOST_ALLOCATED: Final = "MostAllocated"
@@ -66,6 +67,8 @@ class NodeResourcesFit(Plugin):
         return resource in self._ignored or resource.partition("/")[0] in self._ignored_groups
 
     def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
+        if nodes.alone >= 0 and not pod.traits.extended:
+            return np.array((self._has_room(pod, nodes.columns, nodes.alone),))
         fits: BoolArray = nodes.requested(PODS) < nodes.allocatable(PODS)
         for resource, wanted in self.needs(pod).items():
             allocatable = nodes.allocatable(resource)
@@ -75,6 +78,14 @@ class NodeResourcesFit(Plugin):
                 room |= allocatable == 0
             fits &= room
         return fits
+
+    def _has_room(self, pod: PodInfo, columns: NodeColumns, row: int) -> bool:
+        """Whether one row has; extended resources aside."""
+        for resource, wanted in ((PODS, 1), *self.needs(pod).items()):
+            index = columns.resource(resource)
+            if int(columns.requested[index][row]) + wanted > int(columns.allocatable[index][row]):
+                return False
+        return True
 
     def explain(self, pod: PodInfo, nodes: NodeTable) -> Refusal:
         reasons: dict[str, int] = {}
@@ -92,10 +103,12 @@ class NodeResourcesFit(Plugin):
         return Refusal(reasons, curable)
 
     def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
+        if nodes.alone >= 0 and self._strategy.type == LEAST_ALLOCATED:
+            return np.array((self._free(pod, nodes.columns, nodes.alone),), np.float64)
         total: IntArray = np.zeros(len(nodes), np.int64)
         weights: IntArray = np.zeros(len(nodes), np.int64)
         for resource, weight in self._strategy.weights:
-            found = _used_with_defaults(pod, nodes, resource)
+            found = _used_with_defaults(pod, nodes.columns, nodes.rows, resource)
             if found is None:
                 continue
             allocatable, used = found
@@ -110,6 +123,19 @@ class NodeResourcesFit(Plugin):
             return np.floor(total / np.maximum(weights, 1) + 0.5)
         score: FloatArray = (total // np.maximum(weights, 1)).astype(np.float64)
         return score
+
+    def _free(self, pod: PodInfo, columns: NodeColumns, row: int) -> int:
+        """How much of one row would be left, in percent, over the resources."""
+        total = weights = 0
+        for resource, weight in self._strategy.weights:
+            found = _used_with_defaults(pod, columns, row, resource)
+            if found is None:
+                continue
+            allocatable, used = int(found[0]), int(found[1])
+            if allocatable > 0:
+                total += max(allocatable - used, 0) * _PERCENT // allocatable * weight
+                weights += weight
+        return total // weights if weights else 0
 
     def _points(self, allocatable: IntArray, used: IntArray) -> IntArray:
         """How good each node is for one resource, 0 to 100."""
@@ -131,21 +157,21 @@ class NodeResourcesFit(Plugin):
         return True
 
 
-def _used_with_defaults(pod: PodInfo, nodes: NodeTable, resource: str) -> tuple[IntArray, IntArray] | None:
-    """What nodes have of a resource and what would be used with the pod there, where pods that request neither CPU nor
+def _used_with_defaults(
+    pod: PodInfo, columns: NodeColumns, rows: Rows | int, resource: str
+) -> tuple[IntArray, IntArray] | None:
+    """What rows have of a resource and what would be used with the pod there, where pods that request neither CPU nor
     memory count a little; None for an extended resource that the pod does not request, which says nothing then."""
     if resource == CPU:
-        return nodes.allocatable(CPU), nodes.nonzero_milli_cpu + pod.traits.nonzero_milli_cpu
-    if resource == MEMORY:
-        return nodes.allocatable(MEMORY), nodes.nonzero_memory + pod.traits.nonzero_memory
-    return _used(pod, nodes, resource)
-
-
-def _used(pod: PodInfo, nodes: NodeTable, resource: str) -> tuple[IntArray, IntArray] | None:
-    wanted = pod.traits.requests.get(resource, 0)
-    if not wanted and resource not in _NATIVE:
-        return None
-    return nodes.allocatable(resource), nodes.requested(resource) + wanted
+        used = columns.nonzero_milli_cpu[rows] + pod.traits.nonzero_milli_cpu
+    elif resource == MEMORY:
+        used = columns.nonzero_memory[rows] + pod.traits.nonzero_memory
+    else:
+        wanted = pod.traits.requests.get(resource, 0)
+        if not wanted and resource not in _NATIVE:
+            return None
+        used = columns.requested[columns.resource(resource)][rows] + wanted
+    return columns.allocatable[columns.resource(resource)][rows], used
 
 
 def _interpolated(shape: Sequence[tuple[int, int]]) -> IntArray:
@@ -177,6 +203,8 @@ class NodeResourcesBalancedAllocation(Plugin):
         return any(pod.traits.requests.get(resource) for resource in self._resources)
 
     def score(self, pod: PodInfo, nodes: NodeTable) -> FloatArray:
+        if nodes.alone >= 0 and self._resources == (CPU, MEMORY):
+            return np.array((_improvement(pod, nodes.columns, nodes.alone),), np.float64)
         found = []
         for resource in self._resources:
             wanted = pod.traits.requests.get(resource, 0)
@@ -187,6 +215,21 @@ class NodeResourcesBalancedAllocation(Plugin):
         # Half of the points for what changes nothing keeps scores as far apart as those of Kubernetes are.
         score: FloatArray = 50 + (50 + after - before) // 2
         return score
+
+
+def _improvement(pod: PodInfo, columns: NodeColumns, row: int) -> int:
+    """The score of one row, by CPU and memory alone."""
+    shares = []
+    for resource in (CPU, MEMORY):
+        index = columns.resource(resource)
+        allocatable, requested = int(columns.allocatable[index][row]), int(columns.requested[index][row])
+        if allocatable <= 0:
+            return 50 + 50 // 2
+        after = (requested + pod.traits.requests.get(resource, 0)) / allocatable
+        shares.append((min(requested / allocatable, 1.0), min(after, 1.0)))
+    (cpu, cpu_after), (memory, memory_after) = shares
+    before = math.floor((1 - abs(cpu - memory) / 2) * 100)
+    return 50 + (50 + math.floor((1 - abs(cpu_after - memory_after) / 2) * 100) - before) // 2
 
 
 def _balance(used: Sequence[tuple[IntArray, IntArray]]) -> FloatArray:

@@ -126,20 +126,24 @@ class PodTopologySpread(Plugin):
             if constraint.topology_key == HOSTNAME:
                 size = int(np.count_nonzero(considered))
                 points = _counts(constraint, whole) * math.log(size + 2) + (constraint.max_skew - 1)
-                total += np.where(labelled, points, 0.0)
+                total += points if labelled.all() else np.where(labelled, points, 0.0)
                 continue
             if not labelled.any():
+                # The label of zones, where nobody has such.
                 continue
+            everywhere = bool(labelled.all())
             counted = labelled & _eligible(constraint, traits, whole)
             if ignored is not None:
                 counted &= ~ignored
             per_domain = self._domain_counts(constraint, whole, codes, counted)
             size = int(np.count_nonzero(np.bincount(codes[considered & labelled])))
-            # All nodes without the label are a domain more, as Kubernetes counts.
-            size += bool((considered & ~labelled).any())
-            points = per_domain[codes] * math.log(size + 2) + (constraint.max_skew - 1)
-            total += np.where(labelled, points, 0.0)
-        total = np.floor(total + 0.5)
+            if not everywhere:
+                # All nodes without the label are a domain more, as Kubernetes counts.
+                size += bool((considered & ~labelled).any())
+            # Weighed domain by domain, of which there are few.
+            points = (per_domain * math.log(size + 2) + (constraint.max_skew - 1))[codes]
+            total += points if everywhere else np.where(labelled, points, 0.0)
+        np.floor(total + 0.5, out=total)
         if ignored is not None:
             total[ignored] = _IGNORED
         return total[nodes.rows]

@@ -26,6 +26,9 @@ class TaintToleration(Plugin):
     changes = frozenset({Change.NODE_ADDED, Change.NODE_UPDATED})
 
     def filter(self, pod: PodInfo, nodes: NodeTable) -> BoolArray:
+        if nodes.alone >= 0:
+            taints = nodes.taint_sets[nodes.columns.taint_set[nodes.alone]]
+            return np.array((first_untolerated(taints, pod.traits.tolerations) is None,))
         good = [first_untolerated(taints, pod.traits.tolerations) is None for taints in nodes.taint_sets]
         return np.array(good, np.bool_)[nodes.taint_set]
 
