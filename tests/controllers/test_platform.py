@@ -82,6 +82,56 @@ async def test_the_root_ca_and_token_secrets_are_filled() -> None:
         assert base64.b64decode(data["token"]) == b"token-of-default"
 
 
+async def test_tokens_of_accounts_that_nobody_uses_lose_their_force_and_go_a_year_later() -> None:
+    clock = SteppedClock()
+    async with running(clock=clock) as cluster:
+        await cluster.until(lambda: cluster.client.find(SERVICE_ACCOUNTS, "default", "default"))
+        await cluster.create(NAMESPACES, named("v1", "Namespace", "kube-system"))
+        tracking = "kube-apiserver-legacy-service-account-token-tracking"
+        await cluster.create(
+            CONFIG_MAPS, named("v1", "ConfigMap", tracking, "kube-system", data={"since": "2020-01-01"})
+        )
+        for name in ("unused", "used", "mounted", "by-hand"):
+            secret = named("v1", "Secret", name, "default", type="kubernetes.io/service-account-token")
+            secret["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "default"}
+            await cluster.create(SECRETS, secret)
+        listed = [{"name": name} for name in ("unused", "used", "mounted")]
+        await cluster.client.patch(SERVICE_ACCOUNTS, "default", "default", {"secrets": listed})
+        pod = named("v1", "Pod", "p", "default", spec={"containers": [{"name": "c", "image": "i"}]})
+        pod["spec"]["volumes"] = [{"name": "t", "secret": {"secretName": "mounted"}}]
+        await cluster.create(PODS, pod)
+
+        async def touch(name: str, **labels: str | None) -> None:
+            await cluster.client.patch(SECRETS, name, "default", {"metadata": {"labels": labels}})
+
+        async def labels(name: str) -> dict[str, str]:
+            return dict((await cluster.get(SECRETS, name))["metadata"].get("labels") or {})
+
+        invalid = "kubernetes.io/legacy-token-invalid-since"
+        clock.ahead = timedelta(days=400)
+        await touch("used", **{"kubernetes.io/legacy-token-last-used": f"{clock.now():%Y-%m-%d}"})
+        for name in ("mounted", "by-hand", "unused"):
+            await touch(name, looked="at")
+
+        async def invalidated() -> bool:
+            return invalid in await labels("unused")
+
+        await cluster.until(invalidated)
+        assert (await labels("unused"))[invalid] == f"{clock.now():%Y-%m-%d}"
+
+        clock.ahead = timedelta(days=800)
+        await touch("used", **{"kubernetes.io/legacy-token-last-used": f"{clock.now():%Y-%m-%d}"})
+        for name in ("mounted", "by-hand", "unused"):
+            await touch(name, looked="again")
+
+        async def gone() -> bool:
+            return await cluster.client.find(SECRETS, "unused", "default") is None
+
+        await cluster.until(gone)
+        for name in ("used", "mounted", "by-hand"):
+            assert invalid not in await labels(name)
+
+
 async def test_nodes_get_a_range_of_their_own(cluster: Cluster) -> None:
     for number in range(3):
         await cluster.create(NODES, node(f"extra{number}"))

@@ -18,6 +18,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.apiserver.admission.base import Reader
 from navarch.apiserver.auth import bootstrap as rbac
+from navarch.apiserver.auth.legacy_tokens import TRACKING
 from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.auth.roles import AUTOUPDATE
 from navarch.apiserver.presence import Place
@@ -105,6 +106,8 @@ async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     stale = [repaired for resource, obj in defaults if (repaired := _repaired(resource, obj, reader.get)) is not None]
     told = [*_client_ca(config), *((resources.CONFIG_MAPS, obj) for obj in config.told_to_nodes)]
     stale += [anew for resource, obj in told if (anew := _told_anew(resource, obj, reader)) is not None]
+    tracking = {**_named(TRACKING, "kube-system"), "data": {"since": server.core.world.now().strftime("%Y-%m-%d")}}
+    told.append((resources.CONFIG_MAPS, tracking))
     accounts = [(resources.SERVICE_ACCOUNTS, _named(name, "kube-system")) for name in config.accounts]
     await writer.create_all(_missing(server, [*defaults, *_priority_classes(), *_network(config), *told, *accounts]))
     async with asyncio.TaskGroup() as tasks:

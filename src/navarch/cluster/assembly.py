@@ -40,6 +40,7 @@ from navarch.apiserver.auth.authorizer import DEFAULT_MODES, ClusterAuthorizer
 from navarch.apiserver.auth.base import Decision
 from navarch.apiserver.auth.bootstrap_tokens import BootstrapTokens
 from navarch.apiserver.auth.jwt_issuers import JWTIssuers
+from navarch.apiserver.auth.legacy_tokens import LastUse
 from navarch.apiserver.auth.node import NodeAuthorizer
 from navarch.apiserver.auth.node_graph import NodeGraph
 from navarch.apiserver.auth.proxy_headers import ProxyHeaders
@@ -109,7 +110,9 @@ def _owner(config: ClusterConfig) -> str:
     return f"{config.name} {sha256((config.pki / 'ca.crt').read_bytes()).hexdigest()[:32]}"
 
 
-def make_tokens(settings: ServerSettings, reader: Reader, world: World) -> ServiceAccountTokens:
+def make_tokens(
+    settings: ServerSettings, reader: Reader, world: World, last_use: LastUse | None = None
+) -> ServiceAccountTokens:
     return ServiceAccountTokens(
         settings.signing_key,
         issuers=settings.issuers,
@@ -118,6 +121,7 @@ def make_tokens(settings: ServerSettings, reader: Reader, world: World) -> Servi
         world=world,
         more_keys=settings.token_keys,
         public_url=settings.jwks_uri,
+        last_use=last_use,
     )
 
 
@@ -216,7 +220,7 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     features = _features(settings)
     server.core.features = features
     server.core.metrics.parts.append(features.lines)
-    tokens = make_tokens(settings, server.reader, world)
+    tokens = make_tokens(settings, server.reader, world, LastUse(server.writer, world))
     core, proxy = server.core, settings.front_proxy
 
     nodes = core.caches.of(NODES)

@@ -26,6 +26,7 @@ from navarch.controllers.job import (
     JobOrphanController,
     TTLAfterFinishedController,
 )
+from navarch.controllers.legacy_tokens import LegacyTokenCleaner
 from navarch.controllers.load_balancer import LoadBalancerController
 from navarch.controllers.namespace import NamespaceController
 from navarch.controllers.nodes import NodeIPAMController, NodeLifecycleController, TaintEvictionController
@@ -97,6 +98,7 @@ CONTROLLERS: tuple[Callable[[Context], Runnable], ...] = (
     CertificateController,
     PodCertificateRequestCleaner,
     TokenCleaner,
+    LegacyTokenCleaner,
     BootstrapSigner,
     GarbageCollector,
 )

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from navarch.api.errors import StatusError
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
+from navarch.apiserver.auth.legacy_tokens import LastUse
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
 from navarch.client.transport import Request
@@ -158,6 +159,30 @@ async def test_a_token_in_a_secret_is_good_while_the_secret_holds_it(world: Worl
     assert (await world.tokens.check(token))[0].name == "system:serviceaccount:dev:robot"
     secret["data"] = {"token": "b3RoZXI="}
     world.clock.time += timedelta(minutes=1)
+    with pytest.raises(StatusError):
+        await world.tokens.check(token)
+
+
+async def test_the_day_of_its_last_use_is_noted_once_and_an_invalidated_token_is_refused(world: World) -> None:
+    written: list[dict[str, str]] = []
+
+    class Writer:
+        async def update(self, resource: Any, obj: Any, subresource: str = "", manager: str = "") -> Any:
+            written.append(obj["metadata"]["labels"])
+            secret["metadata"] = obj["metadata"]
+            return obj
+
+    secret: dict[str, Any] = {"kind": "Secret", "metadata": {"name": "s", "namespace": "dev", "uid": "s-1"}}
+    token = world.tokens.legacy_token(ACCOUNT, secret)
+    secret["data"] = {"token": base64.b64encode(token.encode()).decode()}
+    world.reader.objects.append(secret)
+    world.tokens._last_use = LastUse(Writer(), world.clock)
+
+    for _ in range(3):
+        await world.tokens.check(token)
+        world.clock.time += timedelta(minutes=1)
+    assert written == [{"kubernetes.io/legacy-token-last-used": f"{world.clock.time:%Y-%m-%d}"}]
+    secret["metadata"]["labels"]["kubernetes.io/legacy-token-invalid-since"] = "2026-01-01"
     with pytest.raises(StatusError):
         await world.tokens.check(token)
 

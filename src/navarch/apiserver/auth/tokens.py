@@ -21,6 +21,7 @@ from navarch.api.errors import invalid_value as invalid_field
 from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
 from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.auth.legacy_tokens import LastUse, is_invalidated
 from navarch.apiserver.auth.signing_keys import Signer, Verifier, load_signer, load_verifiers
 from navarch.apiserver.user import User
 from navarch.world import World
@@ -57,6 +58,7 @@ class ServiceAccountTokens:
         world: World,
         more_keys: Sequence[Path] = (),
         public_url: str = "",
+        last_use: LastUse | None = None,
     ) -> None:
         self.issuer = issuers[0]
         self.api_audiences = tuple(api_audiences)
@@ -66,6 +68,7 @@ class ServiceAccountTokens:
         self._reader = reader
         self._world = world
         self._public_url = public_url
+        self._last_use = last_use
         self._loaded: tuple[Signer, list[Verifier]] | None = None
         # token digest -> (claims, time of the last check of what it is bound to)
         self._checked: dict[bytes, tuple[dict[str, Any], float]] = {}
@@ -124,7 +127,9 @@ class ServiceAccountTokens:
         if not matching:
             raise unauthorized()
         if known is None or now_s - known[1] > _RECHECK_S:
-            self._require_bound_objects(claims, token)
+            secret = self._require_bound_objects(claims, token)
+            if secret is not None and self._last_use is not None:
+                await self._last_use.note(secret)
             if len(self._checked) >= _CACHE_LIMIT:
                 self._checked.clear()
             self._checked[digest] = (claims, now_s)
@@ -240,14 +245,18 @@ class ServiceAccountTokens:
                 return claims
         raise unauthorized()
 
-    def _require_bound_objects(self, claims: dict[str, Any], token: str) -> None:
+    def _require_bound_objects(self, claims: dict[str, Any], token: str) -> Obj | None:
+        """The Secret that the token lies in, if it does.  Raises StatusError 401."""
         account = _account(claims)
         self._require(_SERVICE_ACCOUNTS, account["namespace"], account["name"], account["uid"])
-        secret = claims.get("kubernetes.io/serviceaccount/secret.name")
-        if secret is not None:
-            found = self._reader.get(_SECRETS, account["namespace"], secret)
+        name = claims.get("kubernetes.io/serviceaccount/secret.name")
+        secret = None
+        if name is not None:
+            secret = self._reader.get(_SECRETS, account["namespace"], name)
             # A secret that has been given another token since takes the first one back.
-            if found is None or (found.get("data") or {}).get("token") != b64encode(token.encode()).decode():
+            if secret is None or (secret.get("data") or {}).get("token") != b64encode(token.encode()).decode():
+                raise unauthorized()
+            if is_invalidated(secret):
                 raise unauthorized()
         private = claims.get("kubernetes.io") or {}
         for word, resource in (("pod", _PODS), ("secret", _SECRETS), ("node", _NODES)):
@@ -256,6 +265,7 @@ class ServiceAccountTokens:
                 continue
             namespace = account["namespace"] if resource.namespaced else ""
             self._require(resource, namespace, reference["name"], reference["uid"])
+        return secret
 
     def _require(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         found = self._reader.get(resource, namespace, name)
