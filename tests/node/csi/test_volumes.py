@@ -174,7 +174,7 @@ async def test_what_a_pod_left_while_no_kubelet_ran_is_taken_away(storage: Stora
         await storage.node.until(lambda: len(driver.told) == 2)
 
         await storage.node.kubelet.sweeper.adopt_orphans()
-        await storage.node.kubelet.sweeper.remove_stale_directories()
+        await storage.node.kubelet.sweeper.remove_stale_volumes()
 
         assert not storage.node.config.pod_directory(pod["metadata"]["uid"]).exists()
         assert counts(driver)["NodeUnstageVolume"] == 1

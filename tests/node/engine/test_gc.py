@@ -58,6 +58,7 @@ async def test_traces_of_pods_that_have_gone_are_removed(node: Node) -> None:
     await node.pod("stay", containers=[sh("sleep 1000")])
     await node.ready("stay")
 
+    await node.kubelet.sweeper.remove_stale_volumes()
     await node.kubelet.sweeper.remove_stale_directories()
 
     assert len(list(node.config.pods.iterdir())) == 1

@@ -29,8 +29,10 @@ from navarch.node.runtime.base import (
 
 log = logging.getLogger(__name__)
 
-_PERIOD_S: Final = 60.0
-_IMAGES_EVERY: Final = 5
+_PERIOD_S: Final = 10.0
+# In periods: what the runtime has to list for us, and what it has to look through.
+_SANDBOXES_EVERY: Final = 6
+_IMAGES_EVERY: Final = 30
 
 
 class Sweeper:
@@ -54,9 +56,13 @@ class Sweeper:
         """Sweep for ever. To be started once all sources have told of their pods."""
         turn = 0
         while True:
-            await self._step(self.adopt_orphans)
+            rarely = turn % _SANDBOXES_EVERY == 0
+            if rarely:
+                await self._step(self.adopt_orphans)
             if turn:
-                await self._step(self.remove_stale_directories)
+                await self._step(self.remove_stale_volumes)
+                if rarely:
+                    await self._step(self.remove_stale_directories)
                 if turn % _IMAGES_EVERY == 0:
                     await self._step(self.free_images)
             turn += 1
@@ -73,14 +79,18 @@ class Sweeper:
 
     async def adopt_orphans(self) -> None:
         """Stop and remove sandboxes whose pod neither the API server nor a worker knows."""
-        known = self._known() | self._pods.uids()
         for sandbox in await self._parts.runtime.list_sandboxes():
             uid = sandbox.labels.get(POD_UID, "")
-            if not uid or uid in known:
+            if not uid or self._lives(uid):
                 continue
             name = f"{sandbox.labels.get(POD_NAMESPACE)}/{sandbox.labels.get(POD_NAME)}"
             log.info("removing %s (%s), which no longer exists", name, uid)
             await self._remove(sandbox)
+
+    def _lives(self, uid: str) -> bool:
+        """Asked after something was found of a pod, and anew for each: the pod may have come while others were dealt
+        with."""
+        return uid in self._pods.uids() or uid in self._known()
 
     async def _remove(self, sandbox: Sandbox) -> None:
         runtime = self._parts.runtime
@@ -97,19 +107,20 @@ class Sweeper:
         with contextlib.suppress(NotFound):
             await self._parts.runtime.stop_container(container_id, grace_s)
 
-    async def remove_stale_directories(self) -> None:
-        """Remove the directories, logs and cgroups of pods that have gone."""
-        config = self._parts.config
-        known = self._known() | self._pods.uids()
-        in_thread = self._parts.world.in_thread
-        for place in await in_thread(_children, config.pods):
-            if place.name not in known:
+    async def remove_stale_volumes(self) -> None:
+        """Unmount and remove what pods that have gone had mounted."""
+        for place in await self._parts.world.in_thread(_children, self._parts.config.pods):
+            if not self._lives(place.name):
                 await self._parts.volumes.unpublish(place.name)
+
+    async def remove_stale_directories(self) -> None:
+        """Remove the logs and cgroups of pods that have gone, and unstage volumes that nobody uses."""
+        in_thread = self._parts.world.in_thread
         await self._parts.volumes.tidy()
-        for place in await in_thread(_children, config.logs):
-            if place.name.rpartition("_")[2] not in known:
+        for place in await in_thread(_children, self._parts.config.logs):
+            if not self._lives(place.name.rpartition("_")[2]):
                 await in_thread(shutil.rmtree, place, ignore_errors=True)
-        await self._parts.resources.remove_stale(known)
+        await self._parts.resources.remove_stale(self._lives)
 
     async def rotate_logs(self) -> None:
         """Rotate the logs of running containers that have grown too long; keep as many old ones as configured."""

@@ -62,10 +62,12 @@ class ResourceManager:
         await self.share()
         return gone
 
-    async def remove_stale(self, known: set[str]) -> None:
-        """Take away the cgroups of all pods but these."""
+    async def remove_stale(self, lives: Callable[[str], bool]) -> None:
+        """Take away the cgroups of all pods that do not live."""
         root = self._config.cgroup_root
-        for uid in sorted(await self._world.in_thread(cgroups.pod_uids, root) - known):
+        for uid in sorted(await self._world.in_thread(cgroups.pod_uids, root)):
+            if lives(uid):
+                continue
             for middle in ("", "/burstable", "/besteffort"):
                 await self._remove(f"{root}{middle}/pod{uid}")
 
