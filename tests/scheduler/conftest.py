@@ -26,6 +26,8 @@ class World:
     def __init__(self) -> None:
         self.informers = Informers(self)  # type: ignore[arg-type]
         self.events: list[tuple[str, str, str]] = []
+        self.related: dict[str, str] = {}
+        """By an event's reason: the name of the other object that the last such event tells of."""
         self.served: list[Resource] = []
         """Kinds that need not be there, and are."""
         self.fail_bindings = 0
@@ -69,6 +71,7 @@ class World:
             self.change_pod(name, spec={"nodeName": obj["target"]["name"]}, namespace=obj["metadata"]["namespace"])
         elif resource.plural == "events":
             self.events.append((obj["regarding"]["name"], obj["reason"], obj["note"]))
+            self.related[obj["reason"]] = (obj.get("related") or {}).get("name", "")
         elif resource == resources.RESOURCE_CLAIMS:
             return self.put(
                 resource, {**obj, "metadata": {**obj["metadata"], "name": f"{obj['metadata']['generateName']}x"}}

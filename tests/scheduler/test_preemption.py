@@ -18,6 +18,7 @@ async def test_a_pod_of_higher_priority_takes_the_place_of_a_lower_one(world: Wo
 
     assert world.informers.get(resources.PODS).get("default", "low") is None
     assert ("low", "Preempted", "Preempted by pod uid-high on node a") in world.events
+    assert world.related["Preempted"] == "high"
 
 
 async def test_it_removes_no_more_than_needed_and_the_least_important(world: World) -> None:

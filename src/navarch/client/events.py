@@ -94,9 +94,11 @@ class EventRecorder:
         field_path: str = "",
         action: str = "",
         annotations: Mapping[str, str] | None = None,
+        related: Obj | None = None,
     ) -> None:
         """Report `reason` ("Scheduled") with `message` about `obj`; `type` is "Normal" or "Warning"; `field_path`
-        names a part of it (`spec.containers{web}`). With an `action` ("Binding") the event is one of events.k8s.io."""
+        names a part of it (`spec.containers{web}`). With an `action` ("Binding") the event is one of events.k8s.io;
+        `related` is an object that has to do with it."""
         now = self._world.now()
         reference = object_reference(obj)
         if field_path:
@@ -108,6 +110,8 @@ class EventRecorder:
         item = self._correlate(series, reference, message, now, action)
         if annotations and isinstance(item, dict):
             item["metadata"]["annotations"] = dict(annotations)
+        if related is not None and isinstance(item, dict):
+            item["related"] = object_reference(related)
         try:
             self._queue.put_nowait(item)
         except asyncio.QueueFull:

@@ -296,7 +296,9 @@ class Scheduler:
             # Those that are ending already have only to be waited for.
             if not victim.deleting and await self._writer.evict(victim, evaluator.profile.name):
                 text = f"Preempted by pod {pod.uid} on node {outcome.node_name}"
-                self._events[evaluator.profile.name].event(victim.obj, "Normal", "Preempted", text, action="Preempting")
+                self._events[evaluator.profile.name].event(
+                    victim.obj, "Normal", "Preempted", text, action="Preempting", related=pod.obj
+                )
         for other in self.nominator.below(outcome.node_name, pod.priority):
             # A promise to a lesser pod is void now; it looks for another place at its next turn.
             self.nominator.remove(other.uid)
