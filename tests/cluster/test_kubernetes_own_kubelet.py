@@ -23,8 +23,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from navarch.api import protobuf
 from navarch.api.protobuf_messages import message_class
 from navarch.client.http import HTTPTransport
-from navarch.client.resources import CONFIG_MAPS, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, SECRETS
+from navarch.client.resources import (
+    CERTIFICATE_SIGNING_REQUESTS,
+    CONFIG_MAPS,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+)
 from navarch.client.transport import Request, Response
+from navarch.controllers import certificates
 from navarch.node.certificates import CertificateSpec, client_of_node, serving_of_node
 from tests.cluster.conftest import Server
 from tests.ports import free_port
@@ -385,6 +394,31 @@ async def test_the_devices_of_a_node_are_published_by_it_alone(
     (seen,) = await kubelet.streamed(SLICES, f"spec.nodeName={NAME}")
     assert seen["metadata"]["name"] == "own"
     await kubelet.ok("DELETE", f"{SLICES}/own")
+
+
+async def test_a_serving_certificate_that_is_asked_for_early_comes_once_the_node_says_its_address(
+    server: Server, kubelet: GoClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "_NODE_SAYS_S", 0.05)
+    asking = asyncio.create_task(certified(kubelet, serving_of_node(NAME, ["127.0.0.1"]), tmp_path, "early"))
+    try:
+
+        async def asked() -> Any:
+            listed = (await server.client.list(CERTIFICATE_SIGNING_REQUESTS)).items
+            return [one for one in listed if one["spec"]["signerName"] == "kubernetes.io/kubelet-serving"]
+
+        await server.until(asked)
+        await kubelet.ok("POST", "/api/v1/nodes", named("v1", "Node", NAME))
+        addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
+        assert not asking.done()
+        await kubelet.ok("PATCH", f"/api/v1/nodes/{NAME}/status", {"status": {"addresses": addresses}}, patch=MERGE)
+
+        async with asyncio.timeout(60):
+            certificate, _ = await asking
+        assert certificate.exists()
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_its_logs_are_asked_for_at_its_port_with_a_certificate_that_it_can_check(
