@@ -175,3 +175,15 @@ async def test_a_claim_whose_volume_is_deleted_has_lost_it(cluster: Cluster) -> 
 
     await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Lost")
     assert "Data on the volume is lost!" in await event(cluster, "data", "ClaimLost")
+
+
+async def test_a_volume_that_nobody_can_wipe_says_so(cluster: Cluster) -> None:
+    await cluster.create(PERSISTENT_VOLUMES, volume("disk", persistentVolumeReclaimPolicy="Recycle"))
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim("data"))
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+    await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data", "default")
+
+    failed = await cluster.until_status(PERSISTENT_VOLUMES, "disk", phase="Failed")
+
+    assert failed["status"]["message"] == "No recycler plugin found for the volume!"
+    assert await event(cluster, "disk", "VolumeFailedRecycle") == failed["status"]["message"]

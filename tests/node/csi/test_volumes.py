@@ -417,3 +417,21 @@ async def test_drivers_that_want_to_be_asked_again_are(storage: Storage) -> None
         assert counts(driver)["NodeStageVolume"] == 1
         await gone(storage, "p")
         assert storage.mounts() == []
+
+
+async def test_a_directory_that_is_not_there_is_told_of(storage: Storage) -> None:
+    place = storage.place / "absent"
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}
+    affinity = {"required": {"nodeSelectorTerms": [term]}}
+    await storage.claim("data", local={"path": str(place)}, nodeAffinity=affinity)
+    await storage.node.pod("p", **claimed("data"))
+
+    def told() -> list[str]:
+        return [event["message"] for event in storage.node.api.events() if event["reason"] == "FailedMount"]
+
+    await storage.node.until(told)
+    words = 'MountVolume.NewMounter initialization failed for volume "pv-data" : path'
+    assert told()[0] == f'{words} "{place}" does not exist'
+
+    place.mkdir()
+    await storage.node.running("p")

@@ -242,7 +242,13 @@ class VolumeBinder(Controller):
         if (volume.get("status") or {}).get("phase") != "Failed":
             # Why it failed stays told until whoever deletes it has.
             volume = await self._set_phase(PERSISTENT_VOLUMES, volume, "Released")
-        if volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete" or is_deleting(volume):
+        policy = volume["spec"].get("persistentVolumeReclaimPolicy")
+        if is_deleting(volume):
+            return
+        if policy == "Recycle":
+            # Deprecated long since; as where Kubernetes has no plugin that wipes volumes of the type.
+            await self._fail(volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!")
+        if policy != "Delete":
             return
         if annotations_of(volume).get(_PROVISIONED_BY):
             # Whoever made it deletes it.
@@ -257,10 +263,13 @@ class VolumeBinder(Controller):
         else:
             why = f'error getting deleter volume plugin for volume "{name_of(volume)}": no deletable volume plugin'
             why += " matched"
-            status = {**(volume.get("status") or {}), "phase": "Failed", "message": why}
-            if status != volume.get("status"):
-                self._recorder.event(volume, "Warning", "VolumeFailedDelete", why)
-                await self.write_status(PERSISTENT_VOLUMES, volume, status)
+            await self._fail(volume, "VolumeFailedDelete", why)
+
+    async def _fail(self, volume: Obj, reason: str, why: str) -> None:
+        status = {**(volume.get("status") or {}), "phase": "Failed", "message": why}
+        if status != volume.get("status"):
+            self._recorder.event(volume, "Warning", reason, why)
+            await self.write_status(PERSISTENT_VOLUMES, volume, status)
 
 
 def is_default_class(storage_class: Obj) -> bool:

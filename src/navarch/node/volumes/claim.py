@@ -118,7 +118,8 @@ def _check_mode(pod: Obj, name: str, persistent: Obj) -> None:
 def _local(path: Path, group: int | None, regroups_always: bool, block: bool) -> Path:
     """A directory of the node, given to the pod's group where it has one; or a device."""
     if not path.exists():
-        raise VolumeError(f'path "{path}" does not exist')
+        operation = "MapVolume.MapBlockVolume" if block else "MountVolume.NewMounter initialization"
+        raise VolumeError(f'path "{path}" does not exist', operation=operation)
     if block:
         if not stat.S_ISBLK(path.stat().st_mode):
             raise VolumeError(f'path "{path}" is not a block device', operation="MapVolume.MapBlockVolume")
