@@ -85,6 +85,8 @@ def test_pods_reach_pods_and_services_across_nodes_as_themselves(cluster: Cluste
                 for name, node in places.items()
             )
         )
+        hosts = {f"h{number}": node for number, node in enumerate(nodes_of(cluster))}
+        net.start(*(pod(name, *FOREVER, nodeName=node, hostNetwork=True) for name, node in hosts.items()))
         for name in places:
             net.serve(name, 8080)
 
@@ -94,9 +96,16 @@ def test_pods_reach_pods_and_services_across_nodes_as_themselves(cluster: Cluste
                     lambda asker=asker, server=server: net.ask(asker, net.addresses[server], 8080),
                     (server, net.addresses[asker]),
                 )
-        ip = net.service("all", selector={"app": "all"}, ports=[{"port": 80, "targetPort": 8080}])["spec"]["clusterIP"]
-        for asker in places:
-            eventually(lambda asker=asker: net.answering(asker, ip, 80), set(places))
+        spec: dict[str, Any] = {"selector": {"app": "all"}, "ports": [{"port": 80, "targetPort": 8080}]}
+        everywhere = net.service("all", type="NodePort", **spec)["spec"]
+        near = net.service("near", trafficDistribution="PreferSameNode", **spec)["spec"]["clusterIP"]
+        number = everywhere["ports"][0]["nodePort"]
+        for asker in (*places, *hosts):
+            eventually(lambda asker=asker: net.answering(asker, everywhere["clusterIP"], 80), set(places))
+            # Also where a node's port leads back to the node that asks, or on from its loopback to another node.
+            for at in (*(net.addresses[host] for host in hosts), *(["127.0.0.1"] if asker in hosts else [])):
+                eventually(lambda asker=asker, at=at: net.answering(asker, at, number), set(places))
+            eventually(lambda asker=asker: net.answering(asker, near, 80), {f"p{asker[1:]}"})
     finally:
         net.close()
         cluster.kubectl("delete", "namespace", net.namespace, "--wait=false")

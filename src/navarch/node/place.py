@@ -14,7 +14,8 @@ import fcntl
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -75,6 +76,7 @@ class Place:
                 ip.link("add", ifname=self.bridge, kind="bridge", mtu=_mtu(ip))
                 index = _index(ip, self.bridge)
             ip.link("set", index=index, state="up")
+            _route_localnet(self.bridge)
             with _but_for(errno.EEXIST):
                 ip.addr("add", index=index, address=str(gateway), prefixlen=ip_network(self.network).prefixlen)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
@@ -102,6 +104,8 @@ class Place:
                 ip.link("add", ifname=self.names.uplink, kind="veth", mtu=mtu, peer=peer)
                 link = _index(ip, self.names.uplink)
                 ip.link("set", index=link, master=_index(ip, self.bridge), state="up")
+            # What a node sends to a node port of this machine may lead back to that node: by the link that it came by.
+            ip.brport("set", index=link, mode=1)
         with _there(self.names.whole) as ip:
             for name in ("lo", "eth0"):
                 ip.link("set", index=_index(ip, name), state="up")
@@ -109,6 +113,17 @@ class Place:
                 length = ip_network(self.network).prefixlen
                 ip.addr("add", index=_index(ip, "eth0"), address=self.address, prefixlen=length)
             ip.route("replace", dst="default", gateway=str(ip_network(self.network)[1]))
+        self._within(lambda: _route_localnet("eth0"))
+
+    def _within(self, act: Callable[[], None]) -> None:
+        """Have another thread be there.  Raises OSError."""
+
+        def there() -> None:
+            self.enter()
+            act()
+
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(there).result()
 
     def remove(self) -> None:
         """Idempotent; what runs there must have ended."""
@@ -120,6 +135,11 @@ class Place:
                     ip.link("del", index=index)
         _libc.umount2(str(self.space).encode(), _MNT_DETACH)
         self.space.unlink(missing_ok=True)
+
+
+def _route_localnet(link: str) -> None:
+    """Node ports on localhost leave by this link for other nodes, until they are masqueraded with a loopback source."""
+    Path(f"/proc/sys/net/ipv4/conf/{link}/route_localnet").write_text("1")
 
 
 def remove_bridge(cluster: str) -> None:

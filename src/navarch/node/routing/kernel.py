@@ -127,6 +127,8 @@ class Kernel:
             # Answers may leave by another way than the question came.
             _sysctl(f"net/ipv4/conf/{name}/rp_filter", "2")
             _sysctl(f"net/ipv6/conf/{name}/addr_gen_mode", "1")
+            # Node ports on localhost leave by it until they are masqueraded with a loopback source.
+            _sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
             ip.link("set", index=_index(ip, name), state="up")
 
     def _intact(self, ip: Any, plan: Plan, own_name: str) -> bool:
