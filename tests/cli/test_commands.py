@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from navarch.cli.options import duration_s, read_config_file
-from navarch.cluster.config import ConfigError
+from navarch.cli.up import check_scheduler
+from navarch.cluster.config import ClusterConfig, ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +127,18 @@ def test_a_wrong_configuration_file_names_what_is_wrong(tmp_path: Path, text: st
 
     with pytest.raises(ConfigError, match=message):
         read_config_file(str(file))
+
+
+def test_a_schedulers_configuration_is_checked_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scheduler.yaml"
+    file.write_text("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nparallelism: 0\n")
+    config = ClusterConfig("one", str(tmp_path), scheduler_config=str(file))
+    with pytest.raises(ConfigError, match=r"--scheduler-config: .*parallelism: Invalid value: 0: should be an integer"):
+        check_scheduler(config)
+
+    file.write_text(file.read_text().replace("parallelism: 0", "parallelism: 4"))
+    check_scheduler(config)
+
+    assert "parallelism has no effect here" in capsys.readouterr().err

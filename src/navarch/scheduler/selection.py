@@ -65,6 +65,9 @@ def respect_promises(
         promised = [
             p for p in nominator.on(name, priority=pod.priority, besides=pod.uid) if p.uid not in columns.pods[row]
         ]
+        if not promised:
+            # Promises to lesser pods do not hold for this one, and the row is known to fit.
+            continue
         for other in promised:
             columns.add_pod(other, name)
         fits = evaluator.fits_row(pod, row)
