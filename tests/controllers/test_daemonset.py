@@ -97,3 +97,20 @@ async def test_revisions_in_use_count_among_those_that_are_kept(cluster: Cluster
     # The first is that of the pod, the third that of the template; of the second there is nothing.
     left = await cluster.until_count(CONTROLLER_REVISIONS, 2)
     assert sorted(revision["revision"] for revision in left) == [1, 3]
+
+
+async def test_a_rollback_leaves_the_pods_alone_that_were_not_replaced_yet(cluster: Cluster) -> None:
+    await cluster.create(NODES, node("n2"))
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=2)
+    before = {name_of(pod) for pod in await cluster.list(PODS)}
+    cluster.kubelet.unready_images.add("agent:broken")
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, "agent:broken")}})
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1, updatedNumberScheduled=1, observedGeneration=2)
+    [kept] = before & {name_of(pod) for pod in await cluster.list(PODS)}
+
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, "agent:1")}})
+
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=2, updatedNumberScheduled=2, observedGeneration=3)
+    assert kept in {name_of(pod) for pod in await cluster.list(PODS)}
+    assert sorted(revision["revision"] for revision in await cluster.list(CONTROLLER_REVISIONS)) == [2, 3]

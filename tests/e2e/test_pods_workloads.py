@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ..ports import free_port
 from .batch import Batch, container_status, is_ready
 from .conftest import Cluster
 from .objects import BUSYBOX, service
@@ -37,6 +38,19 @@ job("fails", "exit 1", backoffLimit=0)
 job("retried", "[ $(date +%s) -ge 0 ] && exit 1", restartPolicy="OnFailure", backoffLimit=1)
 job("late", "sleep 100", activeDeadlineSeconds=2)
 job("brief", "true", ttlSecondsAfterFinished=1)
+INDEXED = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
+
+
+def rule(action: str, code: int) -> dict[str, Any]:
+    return {"rules": [{"action": action, "onExitCodes": {"operator": "In", "values": [code]}}]}
+
+
+job("fatal", "exit 3", backoffLimit=6, podFailurePolicy=rule("FailJob", 3))
+job("half", "exit $JOB_COMPLETION_INDEX", **INDEXED, backoffLimitPerIndex=1, podFailurePolicy=rule("FailIndex", 1))
+ENOUGH = {"rules": [{"succeededIndexes": "0"}]}
+job("enough", f"[ $JOB_COMPLETION_INDEX = 0 ] && exit; {FOREVER}", **INDEXED, successPolicy=ENOUGH)
+ON_DISRUPTION = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}
+job("evicted", FOREVER, backoffLimit=0, podFailurePolicy=ON_DISRUPTION)
 BATCH.need(
     "CronJob",
     "suspended",
@@ -86,7 +100,19 @@ BATCH.pod("changed", FOREVER)
 
 @pytest.fixture(scope="module")
 def batch(containers: Cluster) -> Iterator[Batch]:
-    yield from BATCH.run(containers)
+    for made in BATCH.run(containers):
+        # Its Job waits ten seconds before it makes another: the time that others need to end.
+        evict_first(made, "evicted")
+        yield made
+
+
+def evict_first(batch: Batch, name: str) -> None:
+    batch.cluster.wait_until(lambda: [is_ready(pod) for pod in pods(batch, name)] == [True], 60)
+    first = pods(batch, name)[0]["metadata"]["name"]
+    path = f"/api/v1/namespaces/{batch.namespace}/pods/{first}/eviction"
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": first}}
+    batch.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    batch.kubectl("annotate", "job", name, f"evicted={first}")
 
 
 def pods(batch: Batch, name: str) -> list[dict[str, Any]]:
@@ -110,6 +136,32 @@ def test_jobs_fail(batch: Batch) -> None:
     }
     assert reasons == {"fails": "BackoffLimitExceeded", "late": "DeadlineExceeded"}
     batch.cluster.wait_until(lambda: pods(batch, "late") == [] or pods(batch, "late")[0]["status"]["phase"] == "Failed")
+
+
+def test_an_evicted_pod_of_a_job_that_ignores_disruptions_does_not_count(batch: Batch) -> None:
+    first = batch.get("job", "evicted")["metadata"]["annotations"]["evicted"]
+
+    def replaced() -> bool:
+        return any(is_ready(pod) for pod in pods(batch, "evicted") if pod["metadata"]["name"] != first)
+
+    batch.cluster.wait_until(replaced, 60)
+    status = batch.get("job", "evicted")["status"]
+    assert (status["active"], status.get("failed"), status.get("conditions")) == (1, None, None)
+
+
+def test_jobs_end_as_their_policies_say(batch: Batch) -> None:
+    batch.kubectl("wait", "--for=condition=Failed", "job/fatal", "job/half", "--timeout=40s")
+    batch.kubectl("wait", "--for=condition=Complete", "job/enough", "--timeout=40s")
+
+    jobs = {name: batch.get("job", name)["status"] for name in ("fatal", "half", "enough")}
+    reasons = {name: [(c["type"], c["reason"]) for c in status["conditions"]] for name, status in jobs.items()}
+    assert reasons == {
+        "fatal": [("FailureTarget", "PodFailurePolicy"), ("Failed", "PodFailurePolicy")],
+        "half": [("FailureTarget", "FailedIndexes"), ("Failed", "FailedIndexes")],
+        "enough": [("SuccessCriteriaMet", "SuccessPolicy"), ("Complete", "SuccessPolicy")],
+    }
+    assert (jobs["half"]["completedIndexes"], jobs["half"]["failedIndexes"], jobs["half"]["failed"]) == ("0", "1", 1)
+    assert jobs["enough"]["completedIndexes"] == "0"
 
 
 def test_a_jobs_pods_are_restarted_in_place_and_then_given_up(batch: Batch) -> None:
@@ -148,6 +200,30 @@ def test_a_set_has_stable_names(batch: Batch) -> None:
     assert again["metadata"]["uid"] != first["metadata"]["uid"]
     batch.kubectl("scale", "statefulset/set", "--replicas=1")
     batch.cluster.wait_until(lambda: [pod["metadata"]["name"] for pod in pods(batch, "set")] == ["set-0"], 20)
+
+
+def test_a_sets_pod_that_the_node_refuses_is_made_anew_until_it_is_taken(batch: Batch) -> None:
+    node = batch.get("nodes")["items"][0]["metadata"]["name"]
+    port = free_port()
+    container = {"ports": [{"containerPort": port, "hostPort": port}]}
+    holder = template("holder", FOREVER, container=container, nodeName=node)
+    batch.cluster.apply(
+        {"apiVersion": "v1", "kind": "Pod", **holder, "metadata": {"name": "holder"}}, namespace=batch.namespace
+    )
+    batch.ready("holder")
+
+    refused = template("refused", FOREVER, container=container, nodeName=node)
+    spec = {"serviceName": "set", "selector": {"matchLabels": {"app": "refused"}}, "template": refused}
+    batch.cluster.apply(
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "refused"}, "spec": spec},
+        namespace=batch.namespace,
+    )
+
+    made_anew = ("get", "events", "-o", "name", "--field-selector", "reason=RecreatingFailedPod")
+    batch.cluster.wait_until(lambda: batch.kubectl(*made_anew) != "", 30)
+    batch.kubectl("delete", "pod", "holder")
+    batch.cluster.wait_until(lambda: [is_ready(pod) for pod in pods(batch, "refused")] == [True], 60)
+    batch.kubectl("delete", "statefulset", "refused")
 
 
 def test_a_replication_controller_keeps_its_number(batch: Batch) -> None:
