@@ -226,12 +226,21 @@ async def test_a_request_for_a_certificate_takes_conditions_of_other_types(whole
         f"{collection}/obj/approval",
         {**(await whole.ok("GET", f"{collection}/obj")), "status": {"conditions": [approved, seen]}},
     )
-    status, told = await whole.patch(
-        f"{collection}/obj/status", {"status": {"conditions": [{**seen, "type": "Custom"}]}}
-    )
 
+    async def tell(*conditions: Obj) -> tuple[int, Obj]:
+        return await whole.patch(f"{collection}/obj/status", {"status": {"conditions": list(conditions)}})
+
+    status, told = await tell({**seen, "type": "Custom"}, {**approved, "reason": "another"})
     assert status == 200
-    assert [condition["type"] for condition in told["status"]["conditions"]] == ["Approved", "Custom"]
+    assert [(c["type"], c["reason"]) for c in told["status"]["conditions"]] == [("Custom", "r"), ("Approved", "r")]
+    status, told = await tell({**seen, "type": "Custom"})
+    assert (status, told["details"]["causes"][0]["message"]) == (
+        422,
+        'Forbidden: updates may not remove a condition of type "Approved"',
+    )
+    status, told = await tell(approved, {"type": "Denied", "status": "True"})
+    messages = [cause["message"] for cause in told["details"]["causes"]]
+    assert (status, messages[-1]) == (422, 'Forbidden: updates may not add a condition of type "Denied"')
 
 
 async def test_a_pod_put_at_its_resize_gets_its_amounts_and_keeps_the_rest(whole: Api) -> None:

@@ -364,6 +364,21 @@ def test_a_certificate_request_is_approved_only_through_its_subresource(rest: Re
 
     done = rest.ok("PATCH", f"{path}/approval", {"status": {"conditions": [approved]}}, content_type=MERGE)
     assert [condition["type"] for condition in done["status"]["conditions"]] == ["Approved"]
+    [condition] = done["status"]["conditions"]
+    assert condition["lastUpdateTime"] == condition["lastTransitionTime"] > "2020"
+    other = {"type": "Other", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}
+    done["status"]["conditions"] = [other, condition]
+    done = rest.ok("PUT", f"{path}/status", done)
+    assert [(c["type"], c["lastTransitionTime"]) for c in done["status"]["conditions"]] == [
+        ("Other", other["lastTransitionTime"]),
+        ("Approved", condition["lastTransitionTime"]),
+    ]
+    for told, since in (("True", other["lastTransitionTime"]), ("False", None)):
+        # A condition that is told once more has been so since it came about; one that turned, since now.
+        done["status"]["conditions"] = [{"type": "Other", "status": told}, condition]
+        done = rest.ok("PUT", f"{path}/status", done)
+        again = done["status"]["conditions"][0]
+        assert again["lastTransitionTime"] == (since or again["lastUpdateTime"])
     current = rest.ok("GET", path)
     current["status"]["certificate"] = base64.b64encode(b"no certificate").decode()
     rest.refused(422, "PUT", f"{path}/status", current)

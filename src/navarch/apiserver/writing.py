@@ -68,7 +68,7 @@ class Writing:
         apart, size = core.work.apart, origin.size
         await apart(size, strategy.defaults, obj)
         if strategy.stamps:
-            strategy.stamp(obj, now)
+            strategy.stamp(obj, now, None)
         await apart(size, self._manage, kind, None, obj, origin, "", now)
         name = metadata.get("name") or ""
         async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
@@ -199,7 +199,7 @@ class Writing:
             if not through.trusted:
                 strategy.defaults(obj)
                 if strategy.stamps:
-                    strategy.stamp(obj, now)
+                    strategy.stamp(obj, now, old)
             self._keep(kind, obj, old, cached)
             if not owns:
                 # Before the owners of fields are recorded: what a write may not change is not its manager's either.

@@ -174,7 +174,7 @@ class Strategy:
         """Fill in the defaults that a read of the object shows (those that the OpenAPI schema states are applied
         before this runs)."""
 
-    def stamp(self, obj: Obj, now: str) -> None:
+    def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
         """Fill in the defaults that are the time of the write, for kinds that say `stamps`."""
 
     def complete(self, obj: Obj) -> None:

@@ -69,6 +69,7 @@ class CertificateSigningRequestStrategy(Strategy):
     name_rule = "path"
     selectable = ("spec.signerName",)
     resets_on_write = ("spec",)
+    stamps = True
     subresources: ClassVar[Mapping[str, Subresource]] = {"approval": Approval()}
     columns = (
         NAME,
@@ -83,6 +84,16 @@ class CertificateSigningRequestStrategy(Strategy):
         obj.setdefault("spec", {})
         for condition in (obj.get("status") or {}).get("conditions") or ():
             condition.setdefault("status", "True")
+
+    def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
+        before = _conditions(old or {})
+        for condition in (obj.get("status") or {}).get("conditions") or ():
+            if not condition.get("lastUpdateTime"):
+                condition["lastUpdateTime"] = now
+            if not condition.get("lastTransitionTime"):
+                was = before.get(str(condition.get("type"))) or {}
+                since = was.get("lastTransitionTime") if was.get("status") == condition.get("status") else None
+                condition["lastTransitionTime"] = since or now
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}
@@ -107,11 +118,10 @@ class CertificateSigningRequestStrategy(Strategy):
 
     def prepare_status(self, obj: Obj, old: Obj) -> None:
         super().prepare_status(obj, old)
-        # A signer decides nothing: approvals stay what they were.
+        # A signer decides nothing: approvals stay what they were, at the place where they are now.
         status = obj.setdefault("status", {})
-        mine = [c for c in status.get("conditions") or () if c.get("type") not in _DECISIONS]
-        kept = [c for c in (old.get("status") or {}).get("conditions") or () if c.get("type") in _DECISIONS]
-        _set_conditions(status, kept + mine)
+        decided = {kind: condition for kind, condition in _conditions(old).items() if kind in _DECISIONS}
+        _set_conditions(status, [decided.get(str(c.get("type")), c) for c in status.get("conditions") or ()])
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
@@ -135,13 +145,17 @@ class CertificateSigningRequestStrategy(Strategy):
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from _validate_conditions(obj)
         yield from _validate_kept(obj, old)
+        before, after = _conditions(old), _conditions(obj)
+        for name in _DECISIONS:
+            if name in after and name not in before:
+                yield forbidden_field("status.conditions", f'updates may not add a condition of type "{name}"')
         yield from _validate_issued(obj, old)
 
 
 def _validate_issued(obj: Obj, old: Obj) -> Iterator[FieldError]:
     was, is_now = get_path(old, "status.certificate"), get_path(obj, "status.certificate")
     if was and was != is_now:
-        yield forbidden_field("status.certificate", "updates may not change an existing certificate")
+        yield forbidden_field("status.certificate", "updates may not modify existing certificate content")
     elif is_now and was != is_now:
         yield from _validate_certificate(is_now)
 

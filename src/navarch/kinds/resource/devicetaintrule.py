@@ -28,7 +28,7 @@ class DeviceTaintRuleStrategy(Strategy):
     stamps = True
     status_keeps = SETTABLE_METADATA
 
-    def stamp(self, obj: Obj, now: str) -> None:
+    def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
         taint = (obj.get("spec") or {}).get("taint")
         if taint is not None and not taint.get("timeAdded"):
             taint["timeAdded"] = now

@@ -43,7 +43,7 @@ class ResourceSliceStrategy(Strategy):
         AGE,
     )
 
-    def stamp(self, obj: Obj, now: str) -> None:
+    def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
         for device in (obj.get("spec") or {}).get("devices") or ():
             for taint in device.get("taints") or ():
                 if not taint.get("timeAdded"):
