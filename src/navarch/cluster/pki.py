@@ -28,6 +28,9 @@ from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=120)
+# By how much clocks may differ.
+_BACKDATED = timedelta(minutes=5)
+_SHORT = timedelta(hours=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,9 @@ def sign_request(
         )
         if usage in wanted
     ]
-    builder = ca.builder(request.subject, lifetime or _LIFE).public_key(request.public_key())
+    life = lifetime or _LIFE
+    # Counted from when it begins, which lies back a little; a short one from now.
+    builder = ca.builder(request.subject, life if life < _SHORT else life - _BACKDATED).public_key(request.public_key())
     builder = _with_usages(builder, extended, key_encipherment="key encipherment" in wanted)
     try:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -181,7 +186,7 @@ def self_signed(certificate_file: Path, key_file: Path, common_name: str, names:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_before(now - _BACKDATED)
         .not_valid_after(now + _LIFE)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     )
@@ -234,7 +239,7 @@ class _Authority:
             .issuer_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_before(now - _BACKDATED)
             .not_valid_after(now + _CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=True), critical=True)
@@ -253,7 +258,7 @@ class _Authority:
             .subject_name(subject)
             .issuer_name(self.certificate.subject)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_before(now - _BACKDATED)
             .not_valid_after(min(now + life, self.certificate.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)

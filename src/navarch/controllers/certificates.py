@@ -69,7 +69,7 @@ class CertificateController(Controller):
             request = _parse(made)
         except ValueError:
             return False
-        if problem_of(spec["signerName"], request, set(spec.get("usages") or ()), spec.get("username") or ""):
+        if problem_of(spec["signerName"], request, spec.get("usages") or ()):
             return False
         node = None
         if spec["signerName"] == KUBELET_SERVING:
@@ -122,7 +122,7 @@ class CertificateController(Controller):
         status = dict(made.get("status") or {})
         try:
             request = _parse(made)
-            problem = problem_of(spec["signerName"], request, set(usages), spec.get("username") or "")
+            problem = problem_of(spec["signerName"], request, usages)
         except ValueError as error:
             problem = f"unable to parse csr: {error}"
         if problem:
