@@ -301,7 +301,7 @@ class Kubelet:
             refused = None
         if refused is not None:
             worker.event("Warning", refused.reason, refused.message)
-            worker.fail(refused.reason, refused.told)
+            worker.refuse(refused.reason, refused.told)
         self.pods.start(worker)
         return worker
 

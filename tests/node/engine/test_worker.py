@@ -114,7 +114,15 @@ async def test_a_pod_whose_host_port_is_taken_fails_at_once(simulated: Simulated
     assert (status["reason"], status["message"]) == ("NodePorts", f"Pod was rejected: {words}")
     told = [event["message"] for event in simulated.api.events() if event["reason"] == "NodePorts"]
     assert told == [words]
+    # It has no containers whose waiting would be shown in place of the reason.
+    assert "containerStatuses" not in status
+    assert {condition["type"] for condition in status.get("conditions") or ()} <= {"PodScheduled"}
     assert len(await simulated.runtime.list_sandboxes()) == 1
+
+    await simulated.restart()
+    await simulated.pod("third")
+    await simulated.running("third")
+    assert simulated.shown("second")["status"] == status
 
 
 async def test_a_pod_that_runs_is_not_refused_by_a_restarted_kubelet(simulated: Simulated) -> None:

@@ -44,7 +44,7 @@ async def test_a_service_that_serves_is_healthy(serve: Serve) -> None:
     assert (await grpc_health("127.0.0.1", port, "", 2)).ok
     failed = await grpc_health("127.0.0.1", port, "db", 2)
     assert not failed.ok
-    assert failed.output == "service unhealthy (responded with 'NOT_SERVING')"
+    assert failed.output == 'service unhealthy (responded with "NOT_SERVING")'
 
 
 async def test_an_unknown_service_and_one_without_health_fail(serve: Serve) -> None:

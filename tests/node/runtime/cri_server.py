@@ -120,6 +120,7 @@ class CRIServer:
             labels=config.labels,
             annotations=config.annotations,
             mounts=config.mounts,
+            user=_user(config.linux.security_context),
         )
         return cri.CreateContainerResponse(container_id=container_id)
 
@@ -219,6 +220,14 @@ class _Handler(grpc.GenericRpcHandler):
             request_deserializer=getattr(cri, f"{name}Request").FromString,
             response_serializer=getattr(cri, f"{name}Response").SerializeToString,
         )
+
+
+def _user(context: Any) -> Any:
+    groups = [context.run_as_group.value, *context.supplemental_groups]
+    user = cri.LinuxContainerUser(
+        uid=context.run_as_user.value, gid=context.run_as_group.value, supplemental_groups=groups
+    )
+    return cri.ContainerUser(linux=user)
 
 
 def _has(labels: Any, wanted: Any) -> bool:

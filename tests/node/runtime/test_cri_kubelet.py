@@ -152,3 +152,19 @@ async def test_mounts_are_read_only_all_the_way_down_where_the_runtime_can(node:
     assert [one.recursive_read_only for one in node.container("one").mounts if one.container_path == "/v"] == [True]
     shown = node.simulated.shown("deep")["status"]["containerStatuses"][0]["volumeMounts"]
     assert shown[0]["recursiveReadOnly"] == "Enabled"
+
+
+async def test_the_status_says_whom_a_container_began_as(node: Node) -> None:
+    context = {
+        "runAsUser": 1000,
+        "runAsGroup": 3000,
+        "supplementalGroups": [4000],
+        "supplementalGroupsPolicy": "Strict",
+    }
+    await node.pod("strict", {"name": "one"}, securityContext=context)
+    await node.simulated.running("strict")
+
+    (status,) = node.simulated.shown("strict")["status"]["containerStatuses"]
+    assert status["user"] == {"linux": {"uid": 1000, "gid": 3000, "supplementalGroups": [3000, 4000]}}
+    security = node.container("one").linux.security_context
+    assert security.supplemental_groups_policy == cri.Strict

@@ -42,6 +42,8 @@ class PodState:
         # Probes so far, by container, type and result.
         self.probe_counts: dict[tuple[str, str, str], int] = {}
         self.failure: tuple[str, str] = ("", "")
+        # The node has not taken the pod at all.
+        self.refused = False
         self.conditions: list[Obj] = []
         # Why the pod waits, though it is admitted: its status' reason and message.
         self.blocked: tuple[str, str] = ("", "")

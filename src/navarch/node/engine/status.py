@@ -15,9 +15,12 @@ from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
 from navarch.node.engine.plan import ContainerMemory, restarts
+from navarch.node.runtime.base import User
 
 # Conditions that are there only while they are true.
 _PASSING: Final = ("PodResizePending", "PodResizeInProgress")
+# What others write, which stays.
+_KEPT: Final = ("nominatedNodeName", "resourceClaimStatuses", "resize")
 _OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
 
 
@@ -33,6 +36,8 @@ class StatusInputs:
     host_ips: Sequence[str]
     now: datetime
     ending: bool = False
+    # The node has not taken the pod at all: `failure` says why.
+    refused: bool = False
     failure: tuple[str, str] = ("", "")
     # Reason and message of a pod that cannot begin yet.
     blocked: tuple[str, str] = ("", "")
@@ -49,6 +54,10 @@ def pod_status(inputs: StatusInputs) -> Obj:
     """The status to publish."""
     pod = inputs.pod
     old: Obj = pod.get("status") or {}
+    if inputs.refused:
+        return _refused(inputs, old, inputs.failure)
+    if _was_refused(old):
+        return _refused(inputs, old, (old["reason"], old.get("message", "")))
     init = [_container_status(inputs, c, init=True) for c in podspec.init_containers(pod)]
     regular = [_container_status(inputs, c, init=False) for c in podspec.containers(pod)]
     ephemeral = [_container_status(inputs, c, init=False) for c in podspec.ephemeral_containers(pod)]
@@ -77,10 +86,29 @@ def pod_status(inputs: StatusInputs) -> Obj:
     reason, message = inputs.failure if inputs.failure[0] else inputs.blocked
     if reason and (phase == "Failed" or inputs.blocked[0]):
         result["reason"], result["message"] = reason, message
-    for kept in ("nominatedNodeName", "resourceClaimStatuses", "resize"):
+    for kept in _KEPT:
         if kept in old:
             result[kept] = old[kept]
     return result
+
+
+def _was_refused(old: Obj) -> bool:
+    """Whether an earlier kubelet refused the pod."""
+    return old.get("phase") == "Failed" and bool(old.get("reason")) and not old.get("containerStatuses")
+
+
+def _refused(inputs: StatusInputs, old: Obj, why: tuple[str, str]) -> Obj:
+    """Nothing of a pod that was refused ever was: it has no containers, no addresses, no conditions of the node's."""
+    result: Obj = {
+        "phase": "Failed",
+        "reason": why[0],
+        "message": why[1],
+        "qosClass": old.get("qosClass") or qos_class(inputs.pod["spec"]),
+        "startTime": old.get("startTime") or format_time(inputs.now),
+    }
+    if "generation" in inputs.pod["metadata"]:
+        result["observedGeneration"] = inputs.pod["metadata"]["generation"]
+    return result | {kept: old[kept] for kept in _KEPT if kept in old}
 
 
 def _pod_ips(inputs: StatusInputs, old: Obj) -> list[str]:
@@ -135,6 +163,8 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
     status["restartCount"] = instance.restart_count
     status["image"] = _image_name(instance, container)
     status["imageID"] = instance.status.image_ref
+    if instance.status.user is not None:
+        status["user"] = {"linux": _linux_user(instance.status.user)}
     previous = _previous(inputs, name, instance, old)
     if instance.running and not memory.hook_running:
         status["state"] = {"running": {"startedAt": format_time(moment(instance.status.started_at_ns))}}
@@ -155,6 +185,13 @@ def _container_status(inputs: StatusInputs, container: Obj, *, init: bool) -> Ob
     if previous is not None:
         status["lastState"] = {"terminated": previous}
     return status
+
+
+def _linux_user(user: User) -> Obj:
+    result: Obj = {"uid": user.uid, "gid": user.gid}
+    if user.groups:
+        result["supplementalGroups"] = list(user.groups)
+    return result
 
 
 def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old: Obj) -> None:

@@ -111,6 +111,11 @@ class PodWorker(PodState):
             self._longest_grace_s = grace_s
             self.wake()
 
+    def refuse(self, reason: str, message: str) -> None:
+        """End the pod as Failed before anything of it began."""
+        self.refused = True
+        self.fail(reason, message)
+
     @property
     def waits_for_room(self) -> bool:
         """Whether it would be resized if the node had room for it."""
@@ -540,6 +545,7 @@ class PodWorker(PodState):
             host_ips=self.parts.host_ips(),
             now=self.parts.clock.now(),
             ending=self.ending,
+            refused=self.refused,
             failure=self.failure,
             blocked=self.blocked,
             conditions=[*self.conditions, *self._resizer.conditions()],

@@ -75,7 +75,7 @@ class Prober:
         try:
             result = await self._runtime.exec_sync(container_id, command, timeout_s)
         except TimedOut:
-            return Outcome(False, f"command timed out: {' '.join(command)!r} timed out after {timeout_s:g}s")
+            return Outcome(False, f'command timed out: "{" ".join(command)}" timed out after {timeout_s:g}s')
         except ConnectionError:
             return None
         except RuntimeFailure as error:
@@ -106,7 +106,7 @@ async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> O
         return Outcome(False, f"error: health rpc probe failed: {error}")
     if status == _SERVING:
         return Outcome(True, "service healthy")
-    return Outcome(False, f"service unhealthy (responded with {_health_name(status)!r})")
+    return Outcome(False, f'service unhealthy (responded with "{_health_name(status)}")')
 
 
 def _health_name(status: int) -> str:

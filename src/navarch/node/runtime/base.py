@@ -118,6 +118,14 @@ class Mount:
     propagation: Propagation = Propagation.PRIVATE
 
 
+class User(NamedTuple):
+    """Whom a container's first process began as; not every runtime says so."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerStatus:
     """All that the runtime knows of a container."""
@@ -138,6 +146,7 @@ class ContainerStatus:
     annotations: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     log_path: str = ""
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from navarch.node.runtime.base import (
     SandboxConfig,
     Security,
     State,
+    User,
 )
 from navarch.node.runtime.proto import cri_pb2 as cri
 
@@ -265,7 +266,12 @@ def status_of(message: Any) -> ContainerStatus:
             for mount in message.mounts
         ),
         log_path=message.log_path,
+        user=_user(message.user.linux) if message.user.HasField("linux") else None,
     )
+
+
+def _user(message: Any) -> User:
+    return User(message.uid, message.gid, tuple(message.supplemental_groups))
 
 
 def image_of(message: Any) -> Image:
