@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from navarch.api.meta import Obj
-from navarch.client.resources import DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, NODES, SERVICES
+from navarch.client.resources import DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES
+from navarch.controllers.endpoints import topology
 from navarch.controllers.endpoints.reconciliation import Wanted, endpoint_identity, plan
 from tests.controllers.conftest import Cluster
+from tests.controllers.conftest import node as ready_node
 from tests.controllers.objects import deployment, service
 
 
@@ -123,3 +126,140 @@ async def test_hints_follow_the_traffic_distribution(
     found = await cluster.until(endpoint)
     assert found["zone"] == "west"
     assert found.get("hints") == hints
+
+
+def node(name: str, zone: str, cpu: str = "2", *, ready: bool = True, **labels: str) -> Obj:
+    labels = {**labels, **({topology.ZONE: zone} if zone else {})}
+    status = {"allocatable": {"cpu": cpu}, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+    return {"metadata": {"name": name, "labels": labels}, "status": status}
+
+
+def test_zones_have_the_cpus_of_their_ready_nodes() -> None:
+    zones = topology.Zones()
+    assert not zones.ratios()
+
+    assert zones.put(node("a", "east", "3"))
+    assert not zones.ratios(), "one zone is no choice"
+    assert zones.put(node("b", "west", "500m"))
+    assert zones.put(node("c", "west", "500m"))
+    assert zones.ratios() == {"east": 0.75, "west": 0.25}
+    assert not zones.put(node("c", "west", "500m"))
+    zones.put(node("d", "west", "9", ready=False))
+    zones.put(node("e", "west", "9", **{"node-role.kubernetes.io/control-plane": ""}))
+    assert zones.ratios() == {"east": 0.75, "west": 0.25}
+    zones.put(node("f", ""))
+    assert not zones.ratios(), "a node is nobody knows where"
+    zones.remove(node("f", ""))
+    zones.put(node("c", "west", "1500m"))
+    assert zones.ratios() == {"east": 0.6, "west": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("have", "ratios", "shared"),
+    [
+        ({"a": 2, "b": 2}, {"a": 0.5, "b": 0.5}, {"a": 2, "b": 2}),
+        ({"a": 4, "b": 0}, {"a": 0.5, "b": 0.5}, {"a": 2, "b": 2}),
+        ({"a": 5, "b": 1}, {"a": 1 / 3, "b": 2 / 3}, {"a": 2, "b": 4}),
+        # Not worth the way for less than one of them.
+        ({"a": 4, "b": 3}, {"a": 0.5, "b": 0.5}, {"a": 4, "b": 3}),
+        ({"a": 3, "b": 3, "c": 0}, {"a": 0.34, "b": 0.33, "c": 0.33}, {"a": 2, "b": 2, "c": 2}),
+        ({"a": 1, "b": 0}, {"a": 0.5, "b": 0.5}, "Insufficient number of endpoints (1 endpoints, 2 zones)"),
+        (
+            {"a": 1, "b": 2, "c": 1},
+            {"a": 0.34, "b": 0.33, "c": 0.33},
+            "Unable to allocate minimum required endpoints to each zone without exceeding overload threshold "
+            "(4 endpoints, 3 zones)",
+        ),
+        ({"a": 1, "": 3}, {"a": 0.5, "b": 0.5}, "One or more endpoints do not have a zone specified"),
+    ],
+)
+def test_endpoints_are_shared_out_by_the_cpus_of_zones(
+    have: dict[str, int], ratios: dict[str, float], shared: dict[str, int] | str
+) -> None:
+    zones = {f"{zone}{at}": zone for zone, count in have.items() for at in range(count)}
+
+    found = topology.share_out(zones, ratios)
+
+    assert (found.why if isinstance(shared, str) else Counter(found.zones.values())) == shared
+    assert found == topology.share_out(dict(reversed(zones.items())), ratios), "whoever comes first"
+
+
+async def test_topology_mode_auto_gives_hints_where_they_are_fair(cluster: Cluster) -> None:
+    """The cluster's pods all run on one node; the other zone is given its part of them."""
+    await cluster.patch(NODES, "n1", {"metadata": {"labels": {topology.ZONE: "west"}}})
+    made = service("web", {"app": "web"})
+    made["metadata"]["annotations"] = {"service.kubernetes.io/topology-mode": "Auto"}
+    await cluster.create(SERVICES, made)
+    await cluster.create(DEPLOYMENTS, deployment("web", replicas=4))
+
+    async def hints() -> Counter[str]:
+        listed = [each for held in await cluster.list(ENDPOINT_SLICES) for each in held.get("endpoints") or ()]
+        found = (each["hints"]["forZones"][0]["name"] if "hints" in each else "" for each in listed)
+        return Counter(found if len(listed) == 4 else ())
+
+    async def told() -> set[str]:
+        return {message for _, message in await cluster.events("web")}
+
+    async def without() -> bool:
+        return await hints() == {"": 4}
+
+    async def shared() -> bool:
+        return await hints() == {"west": 2, "east": 2}
+
+    await cluster.until(without)
+    n2 = ready_node("n2")
+    n2["metadata"]["labels"][topology.ZONE] = "east"
+    await cluster.create(NODES, n2)
+    await cluster.until(shared)
+    assert "Topology Aware Hints has been enabled, addressType: IPv4" in await told()
+    await cluster.patch(SERVICES, "web", {"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Off"}}})
+    await cluster.until(without)
+    assert "Topology Aware Hints has been disabled, addressType: IPv4" in await told()
+
+
+async def test_a_mirrored_slice_has_the_annotations_of_its_endpoints_and_too_many_addresses_are_told(
+    cluster: Cluster,
+) -> None:
+    await cluster.create(SERVICES, service("db"))
+    addresses = [{"ip": f"192.0.{at // 250}.{at % 250 + 1}"} for at in range(1003)]
+    subsets = [{"addresses": addresses, "ports": [{"port": 5432, "protocol": "TCP"}]}]
+    metadata = {"name": "db", "namespace": "default", "annotations": {"a": "1"}}
+    await cluster.create(ENDPOINTS, {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets})
+    made = await cluster.until_count(ENDPOINT_SLICES, 10)
+    assert sum(len(each["endpoints"]) for each in made) == 1000
+
+    await cluster.patch(ENDPOINTS, "db", {"metadata": {"annotations": {"a": None, "b": "2"}}})
+
+    async def annotated() -> bool:
+        return all(each["metadata"].get("annotations") == {"b": "2"} for each in await cluster.list(ENDPOINT_SLICES))
+
+    async def told() -> bool:
+        return any("3 addresses were skipped" in message for _, message in await cluster.events("db"))
+
+    await cluster.until(annotated)
+    await cluster.until(told)
+
+
+async def test_a_pod_of_a_node_that_is_not_there_is_no_endpoint_until_it_comes(cluster: Cluster) -> None:
+    await cluster.create(SERVICES, service("web", {"app": "web"}))
+    lost = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "lost", "namespace": "default", "labels": {"app": "web"}},
+        "spec": {"nodeName": "n9", "containers": [{"name": "c", "image": "i"}]},
+    }
+    made = await cluster.create(PODS, lost)
+    ready = [{"type": "Ready", "status": "True"}]
+    status = {"phase": "Running", "podIP": "10.0.0.9", "podIPs": [{"ip": "10.0.0.9"}], "conditions": ready}
+    await cluster.client.update(PODS, {**made, "status": status}, subresource="status")
+
+    async def legacy() -> bool:
+        return bool((await cluster.get(ENDPOINTS, "web")).get("subsets"))
+
+    async def listed() -> bool:
+        return any(held.get("endpoints") for held in await cluster.list(ENDPOINT_SLICES))
+
+    await cluster.until(legacy)
+    assert not await listed()
+    await cluster.create(NODES, ready_node("n9"))
+    await cluster.until(listed)

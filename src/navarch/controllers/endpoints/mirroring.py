@@ -37,6 +37,9 @@ class EndpointSliceMirroringController(Controller):
         index_by_service(self._slices)
         self._slices.add_handler(updated=lambda _old, new: self._slice_changed(new), deleted=self._slice_changed)
         self._writer = SliceWriter(self.client, self._slices)
+        self._recorder = context.recorder("endpoint-slice-mirroring-controller")
+        # Of which Endpoints it was told that they have more addresses than are mirrored, and how many.
+        self._skipped: dict[Key, int] = {}
 
     def _slice_changed(self, obj: Obj) -> None:
         name = labels_of(obj).get(SERVICE_NAME)
@@ -52,11 +55,25 @@ class EndpointSliceMirroringController(Controller):
         endpoints, service = self._endpoints.get(*key), self._services.get(*key)
         if endpoints is None or service is None or not _is_mirrored(endpoints, service):
             await self._writer.write(key, Changes(delete=existing))
+            self._skipped.pop(key, None)
             return None
         if self._writer.is_behind(key):
             return Requeue(_STALE_RETRY_S)
         await self._writer.write(key, plan(existing, wanted_of(endpoints), _new_slice(endpoints)))
+        self._tell_skipped(key, endpoints)
         return None
+
+    def _tell_skipped(self, key: Key, endpoints: Obj) -> None:
+        skipped = skipped_of(endpoints)
+        if skipped and self._skipped.get(key) != skipped:
+            self._recorder.event(
+                endpoints, "Warning", "TooManyAddressesToMirror",
+                f"A max of {_PER_SUBSET} addresses can be mirrored to EndpointSlices per Endpoints subset. "
+                f"{skipped} addresses were skipped",
+            )  # fmt: skip
+        self._skipped[key] = skipped
+        if not skipped:
+            del self._skipped[key]
 
 
 def _is_mirrored(endpoints: Obj, service: Obj) -> bool:
@@ -86,6 +103,14 @@ def wanted_of(endpoints: Obj) -> list[Wanted]:
                     endpoint[field] = address[field]
             group.endpoints[endpoint_identity(endpoint)] = endpoint
     return list(groups.values())
+
+
+def skipped_of(endpoints: Obj) -> int:
+    """How many addresses are too many to be mirrored."""
+    sizes = (
+        len(s.get("addresses") or ()) + len(s.get("notReadyAddresses") or ()) for s in endpoints.get("subsets") or ()
+    )
+    return sum(max(size - _PER_SUBSET, 0) for size in sizes)
 
 
 def _new_slice(endpoints: Obj) -> Obj:

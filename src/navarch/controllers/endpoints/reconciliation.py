@@ -49,7 +49,8 @@ def endpoint_identity(endpoint: Obj) -> str:
 
 
 def plan(existing: Sequence[Obj], wanted: Sequence[Wanted], new_slice: Obj, limit: int = LIMIT) -> Changes:
-    """`new_slice` has the metadata that slices should carry (labels, annotations, owner)."""
+    """`new_slice` has the metadata that slices should carry (labels, annotations, owner). Its annotations come beside
+    those that a slice has, but a copy of other annotations (the owner is no Service) has these alone."""
     changes = Changes()
     groups = {port_identity(group.family, group.ports): group for group in wanted}
     by_identity: dict[str, list[Obj]] = {}
@@ -129,7 +130,13 @@ def _same_metadata(held: Obj, new_slice: Obj) -> bool:
     have, want = held["metadata"], new_slice["metadata"]
     if not same_semantics(have.get("labels"), want.get("labels")):
         return False
+    if _is_copy(new_slice) and not same_semantics(have.get("annotations"), want.get("annotations")):
+        return False
     return bool(have.get("ownerReferences") == want.get("ownerReferences"))
+
+
+def _is_copy(new_slice: Obj) -> bool:
+    return any(owner.get("kind") == "Endpoints" for owner in new_slice["metadata"].get("ownerReferences") or ())
 
 
 def _filled(held: Obj, new_slice: Obj, group: Wanted, endpoints: list[Obj]) -> Obj:
@@ -137,6 +144,8 @@ def _filled(held: Obj, new_slice: Obj, group: Wanted, endpoints: list[Obj]) -> O
     metadata = {**held["metadata"], "labels": want.get("labels") or {}}
     if want.get("ownerReferences"):
         metadata["ownerReferences"] = want["ownerReferences"]
-    if want.get("annotations"):
+    if _is_copy(new_slice):
+        metadata["annotations"] = want.get("annotations") or {}
+    elif want.get("annotations"):
         metadata["annotations"] = {**(metadata.get("annotations") or {}), **want["annotations"]}
     return {**held, "metadata": metadata, "endpoints": endpoints, "ports": group.ports}

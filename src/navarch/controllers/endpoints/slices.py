@@ -16,6 +16,7 @@ from navarch.api.meta import (
     Obj,
     controller_reference,
     is_deleting,
+    key_of,
     labels_of,
     name_of,
     namespace_of,
@@ -26,7 +27,7 @@ from navarch.client.base import Client
 from navarch.client.informer import Informer
 from navarch.client.resources import ENDPOINT_SLICES, NODES
 from navarch.controllers.base import Context, Requeue, is_namespace_terminating
-from navarch.controllers.endpoints import addresses
+from navarch.controllers.endpoints import addresses, topology
 from navarch.controllers.endpoints.reconciliation import Changes, Wanted, plan, port_identity
 from navarch.controllers.endpoints.service_pods import ServicePodsController, last_change
 from navarch.kinds.core.pod_state import is_ready
@@ -35,8 +36,9 @@ SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
-_ZONE = "topology.kubernetes.io/zone"
 _STALE_RETRY_S = 0.02
+# A pod whose node is not there (yet): the node's collector removes the pod, or the node comes.
+_NODE_RETRY_S = 1.0
 
 
 class SliceWriter:
@@ -121,6 +123,10 @@ class EndpointSliceController(ServicePodsController):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._nodes = self.informer(NODES)
+        self._nodes.add_handler(self._node_changed, lambda _old, new: self._node_changed(new), self._node_gone)
+        self._zones = topology.Zones()
+        # What was told of Services that want hints by zone, for each address family.
+        self._told: dict[Key, dict[str, str]] = {}
         self._slices = self.informer(ENDPOINT_SLICES)
         index_by_service(self._slices)
         self._slices.add_handler(updated=lambda _old, new: self._slice_changed(new), deleted=self._slice_changed)
@@ -134,12 +140,25 @@ class EndpointSliceController(ServicePodsController):
             if not self._writer.is_own_write(key, obj):
                 self.enqueue(key)
 
+    def _node_changed(self, node: Obj) -> None:
+        if self._zones.put(node):
+            self._enqueue_shared_out()
+
+    def _node_gone(self, node: Obj) -> None:
+        if self._zones.remove(node):
+            self._enqueue_shared_out()
+
+    def _enqueue_shared_out(self) -> None:
+        for key in self._told:
+            self.enqueue(key)
+
     async def reconcile(self, key: Key) -> Requeue | None:
         service = self._services.get(*key)
         if service is None:
             # The slices have the Service as their owner and are collected with it.
             self._writer.forget(key)
             self._sizes.pop(key, None)
+            self._told.pop(key, None)
             return None
         if addresses.selector_of(service) is None or is_deleting(service):
             return None
@@ -151,9 +170,12 @@ class EndpointSliceController(ServicePodsController):
             for obj in self._slices.by_index("service", str(key))
             if labels_of(obj).get(MANAGED_BY) == MANAGER and not is_deleting(obj)
         ]
+        known = [pod for pod in pods if self._is_placed(service, pod)]
         wanted: list[Wanted] = []
         for family in addresses.families_of(service):
-            wanted += self._wanted(service, pods, family)
+            groups = self._wanted(service, known, family)
+            self._share_out(service, family, groups)
+            wanted += groups
         changes = plan(existing, wanted, new_slice(service, MANAGER, last_change_text(service, pods)))
         try:
             await self._writer.write(key, changes)
@@ -162,7 +184,44 @@ class EndpointSliceController(ServicePodsController):
                 message = f"Error updating Endpoint Slices for Service {key}: {error.message}"
                 self._recorder.event(service, "Warning", "FailedToUpdateEndpointSlices", message)
             raise
-        return None
+        return Requeue(_NODE_RETRY_S) if len(known) < len(pods) else None
+
+    def _is_placed(self, service: Obj, pod: Obj) -> bool:
+        """Whether the pod's node is there; what refers to one that is not is no endpoint, unless all are published."""
+        name = pod["spec"].get("nodeName")
+        return not name or addresses.publishes_not_ready(service) or self._nodes.get("", name) is not None
+
+    def _share_out(self, service: Obj, family: str, groups: list[Wanted]) -> None:
+        """Hints by zone for a Service of topology mode Auto; why there are none is told once."""
+        key = key_of(service)
+        if not topology.is_automatic(service):
+            for each in self._told.pop(key, {}):
+                self._tell(service, each, topology.DISABLED)
+            return
+        endpoints = {
+            identity: endpoint
+            for group in groups
+            for identity, endpoint in group.endpoints.items()
+            if endpoint["conditions"]["ready"]
+        }
+        zones = {identity: str(endpoint.get("zone") or "") for identity, endpoint in endpoints.items()}
+        shares = topology.share_out(zones, self._zones.ratios())
+        for identity, zone in shares.zones.items():
+            endpoints[identity]["hints"] = {"forZones": [{"name": zone}]}
+        told = self._told.setdefault(key, {})
+        message = shares.why or topology.ENABLED
+        if told.get(family) != message:
+            told[family] = message
+            self._tell(service, family, message)
+
+    def _tell(self, service: Obj, family: str, message: str) -> None:
+        enabled = message == topology.ENABLED
+        self._recorder.event(
+            service,
+            "Normal" if enabled else "Warning",
+            "TopologyAwareHintsEnabled" if enabled else "TopologyAwareHintsDisabled",
+            f"{message}, addressType: {family}",
+        )
 
     def _wanted(self, service: Obj, pods: list[Obj], family: str) -> list[Wanted]:
         groups: dict[str, Wanted] = {}
@@ -171,8 +230,6 @@ class EndpointSliceController(ServicePodsController):
             if not address:
                 continue
             ports = addresses.endpoint_ports(service, pod)
-            if not ports and service["spec"].get("ports"):
-                continue
             group = groups.setdefault(port_identity(family, ports), Wanted(family, ports))
             group.endpoints[pod["metadata"]["uid"]] = self._endpoint(service, pod, address)
         if not groups:
@@ -192,12 +249,12 @@ class EndpointSliceController(ServicePodsController):
         if node_name:
             endpoint["nodeName"] = node_name
             node = self._nodes.get("", node_name)
-            zone = labels_of(node).get(_ZONE) if node else None
+            zone = labels_of(node).get(topology.ZONE) if node else None
             if zone:
                 endpoint["zone"] = zone
         if hostname := addresses.hostname_of(pod, service):
             endpoint["hostname"] = hostname
-        if ready and (hints := addresses.hints_for(service, endpoint)):
+        if ready and (hints := addresses.hints_for(service, endpoint)) and not topology.is_automatic(service):
             endpoint["hints"] = hints
         return endpoint
 
