@@ -85,13 +85,17 @@ def test_approved_and_denied_exclude_each_other() -> None:
 def test_a_signer_issues_but_does_not_approve() -> None:
     old = created(GROUP, KIND, csr())[0]
     old["status"] = {"conditions": [APPROVED]}
-    new = {
-        **copy.deepcopy(old),
-        "status": {"certificate": certificate(), "conditions": [{"type": "Denied", "status": "True"}]},
-    }
+    other = {**APPROVED, "reason": "Other"}
+    new = {**copy.deepcopy(old), "status": {"certificate": certificate(), "conditions": [other]}}
     after, errors = updated(GROUP, KIND, old, new, "status")
     assert errors == []
     assert after["status"] == {"certificate": certificate(), "conditions": [APPROVED]}
+
+    _, errors = updated(GROUP, KIND, old, {**old, "status": {"conditions": [{**other, "type": "Denied"}]}}, "status")
+    assert errors == [
+        'status.conditions: Forbidden: updates may not remove a condition of type "Approved"',
+        'status.conditions: Forbidden: updates may not add a condition of type "Denied"',
+    ]
 
 
 def test_what_is_issued_is_a_certificate() -> None:
