@@ -27,7 +27,7 @@ from navarch.client.supervision import Failures, supervised
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
-from navarch.node.devices.manager import DeviceManager, NotEnough, refusal_words
+from navarch.node.devices.manager import DeviceManager
 from navarch.node.devices.pod_resources import PodResources
 from navarch.node.dra.claims import DeviceClaims
 from navarch.node.dra.drivers import DeviceDrivers
@@ -55,8 +55,11 @@ from navarch.node.references import APISource
 from navarch.node.resources import cpusets
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity, swap_capacity
 from navarch.node.resources.capacity import Provider
-from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, cores_of
+from navarch.node.resources.cpu_manager import CPUManager
 from navarch.node.resources.manager import ResourceManager
+from navarch.node.resources.memory_manager import MemoryManager
+from navarch.node.resources.numa import machine_of
+from navarch.node.resources.topology_manager import NotAdmitted, TopologyManager
 from navarch.node.resources.usage import DiskUsage
 from navarch.node.runtime.base import Resources, Runtime, RuntimeFailure
 from navarch.node.runtime.cri import settled_exit
@@ -114,8 +117,13 @@ class Kubelet:
             world,
             self.failures,
         )
-        self.cpus = CPUManager(config, cores_of())
+        machine = machine_of()
+        self.cpus = CPUManager(config, machine)
+        self.memory = MemoryManager(config, machine)
         self.devices = DeviceManager(config.device_plugins, world, self.failures)
+        self.devices.ledger.nodes = machine.nodes
+        # Devices come first, as in Kubernetes: whose error is told where several are short.
+        self._topology = TopologyManager(config.managers, machine, [self.devices, self.cpus, self.memory])
         growing = Growing(client, self.recorder, config.node_name)
         certificates = PodCertificates(client, self.recorder, world, config.node_name)
         volumes = VolumeManager(config, references, world, self.drivers, growing, certificates)
@@ -155,6 +163,7 @@ class Kubelet:
             disks=DiskUsage(world),
             devices=self.devices,
             cpus=self.cpus,
+            memory=self.memory,
         )
         claims = self.parts.device_claims
         self.device_drivers.health.changed = lambda driver: self._devices_changed(claims.users_of(driver))
@@ -173,7 +182,14 @@ class Kubelet:
         self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
         self.server = KubeletServer(self.parts, self.pods)
         self.pod_resources = PodResources(
-            config.pod_resources_socket, self._holders, self.devices, claims=claims.used_by
+            config.pod_resources_socket,
+            self._holders,
+            self.devices,
+            cpus=self.cpus.exclusive,
+            allocatable_cpus=self.cpus.allocatable,
+            memory=self.memory.shown,
+            allocatable_memory=self.memory.shown_allocatable,
+            claims=claims.used_by,
         )
         self._knows_all = False
         self._cpus_changed = asyncio.Event()
@@ -311,20 +327,24 @@ class Kubelet:
             return NOT_NOW
         host = self._host()
         # Until all are known that the node has, none has given up its devices.
-        holders = {uid_of(other) for other in host.pods} if self._knows_all else self.devices.holders()
+        holders = {uid_of(other) for other in host.pods}
+        if not self._knows_all:
+            holders |= self.devices.holders() | self.cpus.holders() | self.memory.holders()
+        shared = self.cpus.shared()
         try:
-            self.devices.reserve(pod, holders)
-            changed = self.cpus.reserve(pod, holders if self._knows_all else self.cpus.holders())
-        except (NotEnough, NotEnoughCPUs) as error:
-            self.devices.release(uid_of(pod))
-            return Refusal("UnexpectedAdmissionError", refusal_words(error))
-        refused = refusal(pod, host, static=static)
-        if refused is not None:
-            self.devices.release(uid_of(pod))
-            changed = self.cpus.release(uid_of(pod)) or changed
-        if changed:
+            self._topology.admit(pod, holders)
+            refused = refusal(pod, host, static=static)
+            if refused is not None:
+                self._give_back(uid_of(pod))
+        except NotAdmitted as error:
+            refused = Refusal(error.reason, error.told)
+        if self.cpus.shared() != shared:
             self._cpus_changed.set()
         return refused
+
+    def _give_back(self, uid: str) -> None:
+        for manager in (self.devices, self.cpus, self.memory):
+            manager.release(uid)
 
     async def _move_containers(self) -> None:
         """Have containers that share CPUs run where they may, each time that others get or give back theirs."""
@@ -349,8 +369,9 @@ class Kubelet:
         self.node.look_again()
 
     def _ended_for_good(self, worker: PodWorker) -> None:
-        self.devices.release(worker.uid)
-        if self.cpus.release(worker.uid):
+        shared = self.cpus.shared()
+        self._give_back(worker.uid)
+        if self.cpus.shared() != shared:
             self._cpus_changed.set()
         self._static_pods.ended(worker)
         self._freed()

@@ -187,6 +187,46 @@ def test_kernel_parameters_are_checked_where_nobody_may_change_them(tmp_path: Pa
     assert told[0] == "invalid kernel flag: vm/overcommit_memory, expected value: 1, actual value: 0"
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"cpuManagerPolicyOptions": {"x": "true"}}, 'unknown CPU Manager Policy option: "x"'),
+        (
+            {"cpuManagerPolicyOptions": {"align-by-socket": "true"}},
+            'CPU Manager Policy Alpha-level Options not enabled, but option "align-by-socket" provided',
+        ),
+        ({"cpuManagerPolicyOptions": {"full-pcpus-only": "maybe"}}, 'bad value for option "full-pcpus-only"'),
+        ({"topologyManagerPolicyOptions": {"x": "true"}}, 'unknown Topology Manager Policy option: "x"'),
+        (
+            {"topologyManagerPolicyOptions": {"max-allowable-numa-nodes": "4"}},
+            'the minimum value of "max-allowable-numa-nodes" should not be less than 8',
+        ),
+        ({"cpuManagerPolicyOptions": {"full-pcpus-only": "true"}, "cpuManagerPolicy": "none"}, "None policy: received"),
+    ],
+)
+def test_options_of_managers_are_checked(fields: dict[str, Any], words: str) -> None:
+    static = {"cpuManagerPolicy": "static", "kubeReserved": {"cpu": "1"}}
+
+    assert words in problem(**{**static, **fields})
+
+
+def test_managers_are_told_what_a_file_says() -> None:
+    config = made(
+        cpuManagerPolicy="static",
+        cpuManagerPolicyOptions={"full-pcpus-only": "true", "distribute-cpus-across-numa": "true"},
+        memoryManagerPolicy="Static",
+        reservedMemory=[{"numaNode": 0, "limits": {"memory": "1Gi"}}],
+        topologyManagerPolicy="restricted",
+        topologyManagerPolicyOptions={"prefer-closest-numa-nodes": "true"},
+        topologyManagerScope="pod",
+        kubeReserved={"cpu": "1"},
+    )
+
+    told = config.managers
+    assert (told.memory_policy, told.topology_policy, told.topology_scope) == ("Static", "restricted", "pod")
+    assert warnings({"topologyManagerPolicy": "restricted", "memoryManagerPolicy": "Static"}) == []
+
+
 def test_the_file_that_kubeadm_writes_is_read_as_it_is() -> None:
     config = made(
         authentication={

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from navarch.node.config import CgroupsConfig, ManagersConfig, ReservedConfig
-from navarch.node.resources.cpu_manager import cores_of
 from navarch.node.resources.cpusets import parse as parse_cpus
+from navarch.node.resources.numa import machine_of
 from navarch.node.resources.pressure import Pressure
 from tests.node.conftest import BUSYBOX, Node
 from tests.node.engine.test_eviction import EVER_SHORT
@@ -732,17 +732,22 @@ async def test_a_pod_has_no_more_processes_than_the_node_allows(node: Node) -> N
     assert "all" not in node.log("many").split()
 
 
-@pytest.mark.skipif(len(cores_of()) < 2, reason="the machine has one CPU, of which none can be given away")
+@pytest.mark.skipif(len(machine_of().cpus) < 2, reason="the machine has one CPU, of which none can be given away")
 async def test_a_guaranteed_pod_has_a_cpu_for_itself_and_others_leave_it(node: Node) -> None:
     await node.stop_kubelet()
-    first = min(cores_of())
+    first = min(machine_of().cpus)
     node.config = replace(
         node.config,
-        managers=ManagersConfig(cpu_policy="static"),
+        managers=ManagersConfig(
+            cpu_policy="static",
+            memory_policy="Static",
+            reserved_memory=[{"numaNode": min(machine_of().nodes), "limits": {"memory": "100Mi"}}],
+            topology_policy="single-numa-node",
+        ),
         reserved=ReservedConfig(cpus=frozenset({first})),
     )
     await node.start_kubelet()
-    show = "while :; do grep Cpus_allowed_list /proc/self/status; sleep 0.2; done"
+    show = "while :; do grep -E '(Mem|Cpu)s_allowed_list' /proc/self/status; sleep 0.2; done"
     await node.pod("shares", containers=[sh(show)])
     await node.ready("shares")
     limits = {"limits": {"cpu": "1", "memory": "64Mi"}}
@@ -756,9 +761,13 @@ async def test_a_guaranteed_pod_has_a_cpu_for_itself_and_others_leave_it(node: N
     assert len(parse_cpus(own)) == 1
     assert first not in parse_cpus(own)
 
-    def seen(name: str) -> frozenset[int]:
-        lines = node.log(name).splitlines()
+    def seen(name: str, what: str = "Cpus") -> frozenset[int]:
+        lines = [line for line in node.log(name).splitlines() if line.startswith(f"{what}_allowed_list")]
         return parse_cpus(lines[-1].split()[-1]) if lines else frozenset()
 
     await node.until(lambda: seen("owns") == parse_cpus(own))
-    await node.until(lambda: seen("shares") == frozenset(cores_of()) - parse_cpus(own))
+    # Its memory is that of one NUMA node.
+    mems = node.kubelet.memory.mems(pod["metadata"]["uid"], "c")
+    assert len(parse_cpus(mems)) == 1
+    await node.until(lambda: seen("owns", "Mems") == parse_cpus(mems))
+    await node.until(lambda: seen("shares") == frozenset(machine_of().cpus) - parse_cpus(own))

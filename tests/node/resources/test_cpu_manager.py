@@ -8,16 +8,30 @@ from typing import Any
 import pytest
 
 from navarch.node.config import KubeletConfig, ManagersConfig, ReservedConfig
-from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, cores_of
+from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, WholeCoresOnly
+from navarch.node.resources.numa import CPU, Machine
+from navarch.node.resources.topology_manager import TopologyManager
 
 # Four cores of two threads each.
-CORES = {0: "0,4", 1: "1,5", 2: "2,6", 3: "3,7", 4: "0,4", 5: "1,5", 6: "2,6", 7: "3,7"}
+SMALL = Machine({cpu: CPU(core=cpu % 4) for cpu in range(8)})
+# Two sockets, each of two NUMA nodes of two cores of two threads: node 0 has CPUs 0, 1, 8, 9.
+BIG = Machine({cpu: CPU(cpu % 8, cpu % 8 // 4, cpu % 8 // 2, cpu % 8 // 2) for cpu in range(16)})
 
 
-def manager(place: Path, **options: str) -> CPUManager:
-    managers = ManagersConfig(cpu_policy="static", cpu_options=options)
-    kept = ReservedConfig(kube={"cpu": "500m"})
-    return CPUManager(KubeletConfig("n1", place, place, managers=managers, reserved=kept), CORES)
+class Node:
+    """A CPU manager, asked as the kubelet asks it."""
+
+    def __init__(
+        self, place: Path, machine: Machine = SMALL, options: dict[str, str] | None = None, topology: str = "none"
+    ) -> None:
+        managers = ManagersConfig(cpu_policy="static", cpu_options=options or {}, topology_policy=topology)
+        kept = ReservedConfig(kube={"cpu": "500m"})
+        self.cpus = CPUManager(KubeletConfig("n1", place, place, managers=managers, reserved=kept), machine)
+        self._topology = TopologyManager(managers, machine, [self.cpus])
+
+    def admit(self, name: str, cpu: str, *, init: str = "") -> frozenset[int]:
+        self._topology.admit(pod(name, cpu, init=init), self.cpus.holders())
+        return self.cpus.exclusive(name, "c")
 
 
 def pod(name: str, cpu: str, *, init: str = "") -> dict[str, Any]:
@@ -31,61 +45,114 @@ def pod(name: str, cpu: str, *, init: str = "") -> dict[str, Any]:
 
 
 def test_whole_cores_come_before_single_threads_and_the_rest_is_shared(tmp_path: Path) -> None:
-    cpus = manager(tmp_path)
+    node = Node(tmp_path)
 
-    assert cpus.reserve(pod("a", "2"), ["a"])
+    assert node.admit("a", "2") == {1, 5}
 
-    assert cpus.cpuset("a", "c") == "1,5"
-    assert cpus.cpuset("other", "c") == "0,2-4,6-7"
-    cpus.reserve(pod("b", "1"), ["a", "b"])
+    assert node.cpus.cpuset("a", "c") == "1,5"
+    assert node.cpus.cpuset("other", "c") == "0,2-4,6-7"
     # A thread of the core whose other one is reserved.
-    assert cpus.cpuset("b", "c") == "4"
+    assert node.admit("b", "1") == {4}
 
 
 def test_parts_of_cpus_are_shared(tmp_path: Path) -> None:
-    cpus = manager(tmp_path)
+    node = Node(tmp_path)
 
-    assert not cpus.reserve(pod("a", "1500m"), ["a"])
-    assert cpus.cpuset("a", "c") == "0-7"
+    assert not node.admit("a", "1500m")
+    assert node.cpus.cpuset("a", "c") == "0-7"
 
 
 def test_reserved_cpus_are_not_shared_where_that_is_asked_for(tmp_path: Path) -> None:
-    assert manager(tmp_path, **{"strict-cpu-reservation": "true"}).cpuset("a", "c") == "1-7"
+    assert Node(tmp_path, options={"strict-cpu-reservation": "true"}).cpus.cpuset("a", "c") == "1-7"
 
 
 def test_a_pod_that_asks_for_more_than_is_free_is_refused_and_gets_nothing(tmp_path: Path) -> None:
-    cpus = manager(tmp_path)
-    cpus.reserve(pod("a", "6"), ["a"])
+    node = Node(tmp_path)
+    node.admit("a", "6")
 
-    with pytest.raises(NotEnoughCPUs, match="requested=2, available=1"):
-        cpus.reserve(pod("b", "2"), ["a", "b"])
+    with pytest.raises(NotEnoughCPUs, match="requested=2, available=1") as refused:
+        node.admit("b", "2")
 
-    assert not cpus.exclusive("b", "c")
+    assert refused.value.reason == "UnexpectedAdmissionError"
+    assert not node.cpus.exclusive("b", "c")
 
 
 def test_what_an_init_container_had_the_others_take_over(tmp_path: Path) -> None:
-    cpus = manager(tmp_path)
+    node = Node(tmp_path)
 
-    cpus.reserve(pod("a", "2", init="4"), ["a"])
+    node.admit("a", "2", init="4")
 
-    assert cpus.exclusive("a", "c") < cpus.exclusive("a", "i")
+    assert node.cpus.exclusive("a", "c") < node.cpus.exclusive("a", "i")
 
 
 def test_a_restart_keeps_who_has_what_and_gone_pods_give_back(tmp_path: Path) -> None:
-    manager(tmp_path).reserve(pod("a", "2"), ["a"])
+    Node(tmp_path).admit("a", "2")
 
-    again = manager(tmp_path)
+    again = Node(tmp_path)
 
-    assert again.cpuset("a", "c") == "1,5"
-    assert again.release("a")
-    assert again.cpuset("b", "c") == "0-7"
+    assert again.cpus.cpuset("a", "c") == "1,5"
+    # Admitted anew it keeps what it has.
+    assert again.admit("a", "2") == {1, 5}
+    assert again.cpus.release("a")
+    assert again.cpus.cpuset("b", "c") == "0-7"
 
 
-def test_cpus_are_read_with_their_cores(tmp_path: Path) -> None:
-    place = tmp_path / "sys/devices/system/cpu"
-    for cpu in (0, 1):
-        (place / f"cpu{cpu}/topology").mkdir(parents=True)
-        (place / f"cpu{cpu}/topology/thread_siblings_list").write_text("0-1\n")
-    (place / "online").write_text("0-1\n")
+def test_whole_nodes_and_sockets_come_first(tmp_path: Path) -> None:
+    node = Node(tmp_path, BIG)
 
-    assert cores_of(tmp_path) == {0: "0-1", 1: "0-1"}
+    assert node.admit("a", "8") == {4, 5, 6, 7, 12, 13, 14, 15}
+    assert node.admit("b", "4") == {2, 3, 10, 11}
+
+
+def test_full_cores_only_refuses_odd_threads_and_what_is_left_beside_reserved_ones(tmp_path: Path) -> None:
+    node = Node(tmp_path, options={"full-pcpus-only": "true"})
+
+    with pytest.raises(WholeCoresOnly, match="requested 3 cpus not multiple cpus per core = 2") as odd:
+        node.admit("a", "3")
+    node.admit("b", "6")
+    words = "available physical CPUs = 0, requested CPUs = 2, CPUs per core = 2"
+    with pytest.raises(WholeCoresOnly, match=words):
+        node.admit("c", "2")
+
+    assert (odd.value.reason, odd.value.told[:20]) == ("SMTAlignmentError", "SMT Alignment Error:")
+
+
+def test_cpus_come_evenly_from_as_few_nodes_as_have_them_where_that_is_asked_for(tmp_path: Path) -> None:
+    node = Node(tmp_path, BIG, {"distribute-cpus-across-numa": "true", "full-pcpus-only": "true"})
+
+    given = node.admit("a", "6")
+
+    assert sorted(sum(1 for cpu in given if BIG.cpus[cpu].node == one) for one in range(4)) in (
+        [0, 0, 2, 4],
+        [0, 2, 2, 2],
+    )
+    assert len({BIG.cpus[cpu].core for cpu in given}) == 3
+    assert {BIG.cpus[cpu].node for cpu in node.admit("b", "2")} < {0, 1, 2, 3}
+
+
+def test_a_whole_cache_comes_before_cores_of_several(tmp_path: Path) -> None:
+    # One node with three caches of two cores.
+    machine = Machine({cpu: CPU(cpu // 2, cache=cpu // 4) for cpu in range(12)})
+    node = Node(tmp_path, machine, {"prefer-align-cpus-by-uncorecache": "true"})
+
+    assert node.admit("a", "2") == {2, 3}
+    assert node.admit("b", "4") == {4, 5, 6, 7}
+    assert node.admit("c", "2") == {8, 9}
+
+
+def test_nodes_of_one_socket_are_as_good_as_one_where_sockets_are_what_counts(tmp_path: Path) -> None:
+    by_node = Node(tmp_path / "a", BIG).cpus.hints(pod("a", "4"), pod("a", "4")["spec"]["containers"][0])["cpu"]
+    by_socket = Node(tmp_path / "b", BIG, {"align-by-socket": "true"}).cpus.hints(
+        pod("a", "4"), pod("a", "4")["spec"]["containers"][0]
+    )["cpu"]
+
+    assert {one.nodes for one in by_node or () if one.preferred} == {0b0010, 0b0100, 0b1000}
+    assert {one.nodes for one in by_socket or () if one.preferred} == {0b0010, 0b0100, 0b1000, 0b0011, 0b1100}
+
+
+def test_cpus_are_near_what_the_topology_manager_says(tmp_path: Path) -> None:
+    node = Node(tmp_path, BIG, topology="single-numa-node")
+
+    given = [node.admit(name, "3") for name in ("a", "b", "c", "d")]
+
+    assert [len({BIG.cpus[cpu].node for cpu in cpus}) for cpus in given] == [1, 1, 1, 1]

@@ -137,11 +137,6 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "draManagerReconcilePeriod": "device claims are looked after as they change",
     "runtimeRequestTimeout": "each call to containerd has a limit of its own",
     "cpuManagerReconcilePeriod": "containers are moved when what is shared changes",
-    "memoryManagerPolicy": "containers share the memory of all NUMA nodes",
-    "reservedMemory": "containers share the memory of all NUMA nodes",
-    "topologyManagerPolicy": "nothing is aligned to NUMA nodes",
-    "topologyManagerPolicyOptions": "nothing is aligned to NUMA nodes",
-    "topologyManagerScope": "nothing is aligned to NUMA nodes",
     "serverTLSBootstrap": "serving certificates are always requested and rotated",
     "qosReserved": "an alpha feature of Kubernetes that is off",
 }

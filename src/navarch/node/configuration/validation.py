@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from navarch.api import durations, quantity
@@ -11,6 +11,8 @@ from navarch.api.meta import Obj
 from navarch.kinds.core.node import validate_taints
 from navarch.node.configuration.shape import DURATIONS
 from navarch.node.resources import cpusets
+from navarch.node.resources.cpu_manager import ACROSS_NODES, BY_CACHE, BY_SOCKET, FULL_CORES, STRICT
+from navarch.node.resources.topology_manager import MOST_NODES
 from navarch.node.server.tls import CIPHER_SUITES, MINIMUM_VERSIONS
 from navarch.node.thresholds import ThresholdError, thresholds_of
 
@@ -19,6 +21,13 @@ _ENFORCEMENTS: Final = (
     "pods", "system-reserved", "system-reserved-compressible", "kube-reserved", "kube-reserved-compressible", "none"
 )  # fmt: skip
 _VERIFICATIONS: Final = ("NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify")
+# By the maturity that has its own feature gate; nothing for those that are stable.
+_CPU_OPTIONS: Final = {FULL_CORES: "", STRICT: "", ACROSS_NODES: "Beta", BY_CACHE: "Beta", BY_SOCKET: "Alpha"}
+_MOST_NODES: Final = "max-allowable-numa-nodes"
+_TOPOLOGY_OPTIONS: Final = {"prefer-closest-numa-nodes": "", _MOST_NODES: ""}
+# As Go reads them, in small letters.
+_TRUE: Final = ("1", "t", "true")
+_TRUTHS: Final = (*_TRUE, "0", "f", "false")
 _RESERVABLE: Final = ("cpu", "memory", "ephemeral-storage", "pid")
 # Field, flag, least, most (None: any).
 _BOUNDS: Final = (
@@ -181,9 +190,17 @@ def _topology(config: Obj, gates: Features) -> Iterator[str]:
         yield f'topologyManagerScope (--topology-manager-scope) "{scope}" must be one of: "container", or "pod"'
     if config["cpuManagerPolicy"] not in ("none", "static"):
         yield f'unknown policy: "{config["cpuManagerPolicy"]}"'
-    for option in config.get("cpuManagerPolicyOptions") or {}:
-        if option != "strict-cpu-reservation":
-            yield f'unsupported cpumanager option: "{option}"'
+    yield from _options(
+        "CPU Manager", _CPU_OPTIONS, config.get("cpuManagerPolicyOptions") or {}, gates, "CPUManagerPolicy{}Options"
+    )
+    yield from _options(
+        "Topology Manager",
+        _TOPOLOGY_OPTIONS,
+        config.get("topologyManagerPolicyOptions") or {},
+        gates,
+        "TopologyManagerPolicy{}Options",
+    )
+    yield from _conflicts(config)
     if config["cpuManagerPolicy"] == "static" and not _reserves_cpu(config):
         yield ("the CPU Manager static policy requires systemreserved.cpu + kubereserved.cpu to be greater than zero")
     if config["memoryManagerPolicy"] not in ("None", "Static"):
@@ -200,6 +217,38 @@ def _topology(config: Obj, gates: Features) -> Iterator[str]:
         except ValueError as error:
             yield f"unable to parse reservedSystemCPUs (--reserved-cpus) {text}, error: {error}"
     yield from _reserved_memory(config.get("reservedMemory") or [])
+
+
+def _options(title: str, known: Mapping[str, str], stated: Obj, gates: Features, gate: str) -> Iterator[str]:
+    """Options of a policy: unknown ones, those that their feature gate does not let through, and their values."""
+    for option, value in sorted(stated.items()):
+        if option not in known:
+            yield f'unknown {title} Policy option: "{option}"'
+        elif known[option] and not gates.on(gate.format(known[option])):
+            yield f'{title} Policy {known[option]}-level Options not enabled, but option "{option}" provided'
+        elif option == _MOST_NODES:
+            if not value.isdecimal():
+                yield f'unable to convert policy option to integer "{option}": "{value}" is no number'
+            elif int(value) < MOST_NODES:
+                yield f'the minimum value of "{option}" should not be less than {MOST_NODES}'
+        elif value.lower() not in _TRUTHS:
+            yield f'bad value for option "{option}": strconv.ParseBool: parsing "{value}": invalid syntax'
+
+
+def _conflicts(config: Obj) -> Iterator[str]:
+    """Options that do not go together."""
+    stated = config.get("cpuManagerPolicyOptions") or {}
+    on = {option for option, value in stated.items() if value.lower() in _TRUE}
+    if stated and config["cpuManagerPolicy"] == "none":
+        words = " ".join(f"{name}:{value}" for name, value in sorted(stated.items()))
+        yield f"None policy: received unsupported options=map[{words}]"
+    if BY_SOCKET in on and config["topologyManagerPolicy"] == "single-numa-node":
+        yield ("Topology manager single-numa-node policy is incompatible with CPUManager Align by socket policy option")
+    if {BY_CACHE, ACROSS_NODES} <= on:
+        yield (
+            "static policy options PreferAlignCpusByUncoreCache and DistributeCPUsAcrossNUMA can not be used at the "
+            "same time"
+        )
 
 
 def _reserves_cpu(config: Obj) -> bool:

@@ -6,7 +6,8 @@ has, the containers after it take over; what a sidecar or a container of the pod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -14,6 +15,8 @@ from navarch.api import quantity
 from navarch.api.meta import Obj, uid_of
 from navarch.kinds.core.resource_lists import limits_of
 from navarch.node import podspec
+from navarch.node.resources.numa import mask_of, masks
+from navarch.node.resources.topology_manager import Hint, Hints, NotAdmitted
 
 HEALTHY: Final = "Healthy"
 
@@ -31,7 +34,7 @@ class Share(NamedTuple):
     resource: str
 
 
-class NotEnough(Exception):
+class NotEnough(NotAdmitted):
     """Devices that a pod asks for are not there; the message is Kubernetes'."""
 
 
@@ -41,6 +44,8 @@ class Ledger:
 
     devices: dict[str, dict[str, DeviceState]] = field(default_factory=dict)
     given: dict[Share, tuple[str, ...]] = field(default_factory=dict)
+    # The machine's NUMA nodes; where nobody says, those that devices name.
+    nodes: Sequence[int] = ()
 
     def taken(self, resource: str) -> set[str]:
         return {one for share, ids in self.given.items() if share.resource == resource for one in ids}
@@ -61,24 +66,98 @@ class Ledger:
         """The devices of a container, by resource."""
         return {share.resource: ids for share, ids in self.given.items() if share[:2] == (uid, container)}
 
-    def reserve(self, pod: Obj, pick: Pick) -> None:
-        """Give a pod the devices that its containers ask for.  Raises NotEnough, and gives nothing then."""
-        made: dict[Share, tuple[str, ...]] = {}
-        reusable: dict[str, list[str]] = {}
-        uid = uid_of(pod)
-        for container, lasting in _in_order(pod):
-            for resource, wanted in self._wanted(container).items():
-                again = reusable.get(resource, [])[:wanted]
-                held = {one for share, ids in made.items() if share.resource == resource for one in ids}
-                free = [one for one in self.free(resource) if one not in held]
-                missing = wanted - len(again)
-                if missing > len(free):
-                    self._complain(resource, missing, len(free))
-                ids = (*again, *(pick(container["name"], resource, free, missing) if missing else ()))
-                made[Share(uid, container["name"], resource)] = ids
-                left = [one for one in reusable.get(resource, []) if one not in ids]
-                reusable[resource] = left if lasting else [*left, *ids]
-        self.given.update(made)
+    def reserve(self, pod: Obj, container: Obj, near: int | None = None) -> bool:
+        """Give a container the devices that it asks for, those `near` some NUMA nodes first; whether it has got any.
+        Raises NotEnough."""
+        changed, uid = False, uid_of(pod)
+        for resource, wanted in self.wanted(container).items():
+            share = Share(uid, container["name"], resource)
+            if share in self.given:
+                continue
+            again = sorted(self.reusable(pod, container, resource))[:wanted]
+            free, missing = self.free(resource), wanted - len(again)
+            if missing > len(free):
+                self._complain(resource, missing, len(free))
+            self.given[share] = (*again, *sorted(free, key=lambda one: self._order(resource, one, near))[:missing])
+            changed = True
+        return changed
+
+    def _order(self, resource: str, device: str, near: int | None) -> tuple[int, str]:
+        """Near ones come before those of other nodes, and these before those that are near none."""
+        nodes = self.devices[resource][device].nodes
+        if near is None:
+            return 0, device
+        return (0 if mask_of(nodes) & near else 1 if nodes else 2), device
+
+    def reusable(self, pod: Obj, container: Obj, resource: str) -> set[str]:
+        """What init containers before it had, and none that runs beside it has."""
+        uid, found = uid_of(pod), set[str]()
+        for other, lasting in _in_order(pod):
+            if other["name"] == container["name"]:
+                break
+            ids = self.given.get(Share(uid, other["name"], resource), ())
+            found = found.difference(ids) if lasting else found.union(ids)
+        return found
+
+    def hints(self, pod: Obj, container: Obj) -> Hints:
+        """The sets of NUMA nodes that a container's devices could be near."""
+        return {
+            resource: self._hints(
+                resource, wanted, self.given.get(Share(uid_of(pod), container["name"], resource)),
+                self.reusable(pod, container, resource),
+            )
+            for resource, wanted in self.wanted(container).items()
+        }  # fmt: skip
+
+    def pod_hints(self, pod: Obj) -> Hints:
+        """The same for all of a pod's containers together."""
+        found: dict[str, Sequence[Hint] | None] = {}
+        for resource, wanted in self._wanted_by_pod(pod).items():
+            given = {
+                one
+                for share, ids in self.given.items()
+                if (share.uid, share.resource) == (uid_of(pod), resource)
+                for one in ids
+            }
+            found[resource] = self._hints(resource, wanted, tuple(given) or None, set())
+        return found
+
+    def _wanted_by_pod(self, pod: Obj) -> Mapping[str, int]:
+        sidecars: Counter[str] = Counter()
+        most: Counter[str] = Counter()
+        for container in podspec.init_containers(pod):
+            wanted = Counter(self.wanted(container))
+            most |= sidecars + wanted
+            if podspec.is_sidecar(container):
+                sidecars += wanted
+        lasting = sum((Counter(self.wanted(one)) for one in podspec.containers(pod)), sidecars)
+        return lasting | most
+
+    def _hints(
+        self, resource: str, wanted: int, given: Sequence[str] | None, reusable: Collection[str]
+    ) -> Sequence[Hint] | None:
+        known = self.devices.get(resource, {})
+        if not any(state.nodes for state in known.values()):
+            return None
+        if given is not None:
+            if len(given) != wanted:
+                return []
+            usable, must = set(given), set[str]()
+        else:
+            usable, must = {*self.free(resource), *reusable}, set(reusable)
+        if len(usable) < wanted:
+            return []
+        near = {name: mask_of(state.nodes) for name, state in known.items()}
+        nodes = {node for state in known.values() for node in state.nodes}
+        narrowest, found = len(nodes), []
+        for mask in masks(self.nodes or nodes):
+            if sum(1 for at in near.values() if at & mask) >= wanted:
+                narrowest = min(narrowest, mask.bit_count())
+            if all(near.get(one, 0) & mask for one in must) and (
+                sum(1 for one in usable if near.get(one, 0) & mask) >= wanted
+            ):
+                found.append(mask)
+        return [Hint(mask, mask.bit_count() == narrowest) for mask in found]
 
     def _complain(self, resource: str, missing: int, free: int) -> None:
         known = self.devices.get(resource, {})
@@ -90,15 +169,12 @@ class Ledger:
 
     def wants(self, pod: Obj) -> bool:
         """Whether a pod asks for any device."""
-        return any(self._wanted(container) for container in podspec.all_containers(pod))
+        return any(self.wanted(container) for container in podspec.all_containers(pod))
 
-    def _wanted(self, container: Obj) -> Mapping[str, int]:
+    def wanted(self, container: Obj) -> Mapping[str, int]:
+        """What a container asks for, by resource."""
         limits = limits_of(container)
         return {name: quantity.value(limits[name]) for name in limits if name in self.devices and limits[name] != "0"}
-
-
-Pick = Callable[[str, str, Sequence[str], int], Sequence[str]]
-"""Chooses among the free devices of a resource: for a container, the resource, the free ones, how many."""
 
 
 def _in_order(pod: Obj) -> Iterable[tuple[Obj, bool]]:

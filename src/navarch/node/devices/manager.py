@@ -20,11 +20,13 @@ from navarch.api.meta import Obj, uid_of
 from navarch.client.supervision import Failures
 from navarch.node import podspec
 from navarch.node.devices import checkpoint
-from navarch.node.devices.ledger import DeviceState, Ledger, NotEnough, Pick, Share
+from navarch.node.devices.ledger import DeviceState, Ledger, NotEnough, Share
 from navarch.node.devices.plugins import DevicePlugins
 from navarch.node.devices.proto import deviceplugin_pb2 as plugin
 from navarch.node.plugins.sockets import PluginError
 from navarch.node.resources.capacity import Amount
+from navarch.node.resources.numa import mask_of
+from navarch.node.resources.topology_manager import Hint, Hints, NotAdmitted
 from navarch.node.runtime.base import ContainerConfig, Device, Mount
 from navarch.world import World
 
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 _PLUGIN_AWAY_S: Final = 300.0
 
 
-class AllocationRefused(Exception):
+class AllocationRefused(NotAdmitted):
     """A plugin would not give a container its devices."""
 
 
@@ -50,6 +52,8 @@ class DeviceManager:
         self.on_change: Callable[[], None] = lambda: None
         self.on_health: Callable[[Collection[str]], None] = lambda uids: None
         self._needs: dict[Share, bytes] = {}
+        # The NUMA nodes that a container's devices are to be near.
+        self._near: dict[tuple[str, str], int | None] = {}
         self._away: dict[str, asyncio.TimerHandle] = {}
         self.ledger.given, self._needs, resources = checkpoint.read(folder)
         # Until their plugins are back there is nothing of these.
@@ -122,20 +126,34 @@ class DeviceManager:
         """The pods that have devices."""
         return {share.uid for share in self.ledger.given}
 
-    def reserve(self, pod: Obj, uids: Collection[str], pick: Pick | None = None) -> None:
-        """Settle which devices a pod gets; `uids` are those of the pods that hold theirs.  Raises NotEnough."""
-        if not self.ledger.wants(pod):
-            return
-        self.ledger.keep_only({*uids, uid_of(pod)})
-        self.ledger.reserve(pod, pick or _first)
-        self._remember()
+    def hints(self, pod: Obj, container: Obj) -> Hints:
+        """What the topology manager is told."""
+        return self.ledger.hints(pod, container)
+
+    def pod_hints(self, pod: Obj) -> Hints:
+        return self.ledger.pod_hints(pod)
+
+    def allocate(self, pod: Obj, container: Obj, near: Hint) -> None:
+        """Settle which devices a container gets.  Raises NotEnough."""
+        if self.ledger.reserve(pod, container, near.nodes):
+            self._near[uid_of(pod), container["name"]] = near.nodes
+            self._remember()
+
+    def keep_only(self, uids: Collection[str]) -> None:
+        """Take back what all pods but these have."""
+        if self.ledger.keep_only(uids):
+            self._forget_gone(uids)
 
     def release(self, uid: str) -> None:
         """A pod has gone."""
         others = {share.uid for share in self.ledger.given} - {uid}
         if self.ledger.keep_only(others):
-            self._needs = {share: needs for share, needs in self._needs.items() if share.uid != uid}
-            self._remember()
+            self._forget_gone(others)
+
+    def _forget_gone(self, uids: Collection[str]) -> None:
+        self._needs = {share: needs for share, needs in self._needs.items() if share.uid in uids}
+        self._near = {key: near for key, near in self._near.items() if key[0] in uids}
+        self._remember()
 
     async def prepare(self, pod: Obj) -> None:
         """Ask the plugins what the pod's containers need. Asks once.  Raises AllocationRefused."""
@@ -171,6 +189,12 @@ class DeviceManager:
             # An init container has them too.
             return
         free = [*ids, *self.ledger.free(share.resource)]
+        near = self._near.get((share.uid, share.container))
+        known = self.ledger.devices[share.resource]
+        if near is not None:
+            # As near as what it has already.
+            close = [one for one in free if one in known and mask_of(known[one].nodes) & near]
+            free = close if set(ids) <= set(close) else list(ids)
         chosen = tuple(await self.plugins.endpoints[share.resource].preferred(free, len(ids)))
         still = set(self.ledger.free(share.resource)) | set(ids)
         if len(set(chosen)) == len(ids) and still.issuperset(chosen):
@@ -208,10 +232,6 @@ class DeviceManager:
         return {one["name"]: self.ledger.of(uid_of(pod), one["name"]) for one in podspec.all_containers(pod)}
 
 
-def _first(container: str, resource: str, free: Sequence[str], wanted: int) -> Sequence[str]:
-    return sorted(free)[:wanted]
-
-
 def _dressed(config: ContainerConfig, needs: Sequence[Any]) -> ContainerConfig:
     devices, mounts = list(config.devices), list(config.mounts)
     env: dict[str, str] = {}
@@ -236,11 +256,6 @@ def _dressed(config: ContainerConfig, needs: Sequence[Any]) -> ContainerConfig:
         env={**env, **config.env},
         annotations={**annotations, **config.annotations},
     )
-
-
-def refusal_words(error: Exception) -> str:
-    """What a pod is told whose devices cannot be had."""
-    return f"Allocate failed due to {error}, which is unexpected"
 
 
 __all__ = ["AllocationRefused", "DeviceManager", "NotEnough"]

@@ -23,6 +23,7 @@ from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
 from navarch.node.resources.cpu_manager import CPUManager
 from navarch.node.resources.manager import ResourceManager
+from navarch.node.resources.memory_manager import MemoryManager
 from navarch.node.resources.usage import DiskUsage
 from navarch.node.runtime.base import Runtime
 from navarch.node.spec.container import NodeFacts
@@ -66,6 +67,7 @@ class Parts:
     disks: DiskUsage
     devices: DeviceManager
     cpus: CPUManager
+    memory: MemoryManager
 
     @property
     def clock(self) -> Clock:

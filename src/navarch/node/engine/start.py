@@ -180,10 +180,11 @@ class Starter:
             ),
             worker.parts.config,
         )
-        cpus = worker.parts.cpus
-        if cpus.on:
-            where = cpus.cpuset(worker.uid, container["name"])
-            config = replace(config, resources=replace(config.resources, cpuset_cpus=where))
+        cpus, memory = worker.parts.cpus, worker.parts.memory
+        if cpus.on or memory.on:
+            held_by = worker.uid, container["name"]
+            where = replace(config.resources, cpuset_cpus=cpus.cpuset(*held_by), cpuset_mems=memory.mems(*held_by))
+            config = replace(config, resources=where)
         return worker.parts.devices.dressed(worker.pod, container, config)
 
     async def _mounts_recursively(self, container: Obj) -> bool:

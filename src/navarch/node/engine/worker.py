@@ -22,7 +22,7 @@ from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revisi
 from navarch.api.time import parse_time
 from navarch.client.supervision import Delay, supervised
 from navarch.node import podspec
-from navarch.node.devices.manager import AllocationRefused, refusal_words
+from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError, has_claims
 from navarch.node.engine.messages import termination_message
 from navarch.node.engine.observed import ObservedContainer, moment
@@ -273,9 +273,8 @@ class PodWorker(PodState):
         try:
             await self.parts.devices.prepare(self.pod)
         except AllocationRefused as error:
-            words = refusal_words(error)
-            self.event("Warning", "UnexpectedAdmissionError", words)
-            self.fail("UnexpectedAdmissionError", f"Pod was rejected: {words}")
+            self.event("Warning", error.reason, error.told)
+            self.fail(error.reason, f"Pod was rejected: {error.told}")
             return False
         return True
 

@@ -249,6 +249,7 @@ class Resources:
     memory_limit_bytes: int = 0
     oom_score_adj: int = 0
     cpuset_cpus: str = ""
+    cpuset_mems: str = ""
     hugepage_limits: Mapping[str, int] = field(default_factory=dict)
     unified: Mapping[str, str] = field(default_factory=dict)
 

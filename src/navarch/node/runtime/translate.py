@@ -64,6 +64,7 @@ def resources_message(resources: Resources) -> Any:
         memory_limit_in_bytes=resources.memory_limit_bytes,
         oom_score_adj=resources.oom_score_adj,
         cpuset_cpus=resources.cpuset_cpus,
+        cpuset_mems=resources.cpuset_mems,
         unified=resources.unified,
     )
     for page_size, limit in resources.hugepage_limits.items():
