@@ -167,7 +167,7 @@ def test_without_a_policy_memory_still_comes_from_as_few_nodes_as_have_it(tmp_pa
 
 def test_a_node_serves_single_containers_or_those_of_a_group_of_nodes(tmp_path: Path) -> None:
     node = Node(tmp_path, "restricted")
-    node.admit("wide", asking("1", memory="4Gi"))
+    node.admit("wide", asking("5", memory="4Gi"))
 
     # There is room on either node, but both serve what is spread over them.
     with pytest.raises(Misaligned):
