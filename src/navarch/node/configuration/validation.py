@@ -15,6 +15,7 @@ from navarch.node.resources.cpu_manager import ACROSS_NODES, BY_CACHE, BY_SOCKET
 from navarch.node.resources.topology_manager import MOST_NODES
 from navarch.node.server.tls import CIPHER_SUITES, MINIMUM_VERSIONS
 from navarch.node.thresholds import ThresholdError, thresholds_of
+from navarch.numbers import is_digits
 
 _POLICIES: Final = ("none", "best-effort", "restricted", "single-numa-node")
 _ENFORCEMENTS: Final = (
@@ -227,7 +228,7 @@ def _options(title: str, known: Mapping[str, str], stated: Obj, gates: Features,
         elif known[option] and not gates.on(gate.format(known[option])):
             yield f'{title} Policy {known[option]}-level Options not enabled, but option "{option}" provided'
         elif option == _MOST_NODES:
-            if not value.isdecimal():
+            if not is_digits(value):
                 yield f'unable to convert policy option to integer "{option}": "{value}" is no number'
             elif int(value) < MOST_NODES:
                 yield f'the minimum value of "{option}" should not be less than {MOST_NODES}'
