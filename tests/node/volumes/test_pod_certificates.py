@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,19 +25,10 @@ from navarch.node.volumes.base import VolumeError, VolumePending
 from navarch.node.volumes.pod_certificate import Credential, PodCertificates
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
+from tests.clocks import SetClock
 from tests.pod_signer import condition, issued
 
-NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SIGNER = "example.com/pods"
-
-
-class Moment(RealWorld):
-    """It is the time that the test says."""
-
-    time = NOW
-
-    def now(self) -> datetime:
-        return self.time
 
 
 class Events:
@@ -54,9 +45,9 @@ class Node:
     def __init__(self, client: Client, pod: Obj) -> None:
         self.client = client
         self.pod = pod
-        self.world = Moment()
+        self.clock = SetClock()
         self.events = Events()
-        self.certificates = PodCertificates(client, self.events, self.world, "n1")  # type: ignore[arg-type]
+        self.certificates = PodCertificates(client, self.events, RealWorld(1, clock=self.clock), "n1")  # type: ignore[arg-type]
 
     async def credential(self, kind: str = "ECDSAP256", **fields: Any) -> Credential:
         stated = {"signerName": SIGNER, "keyType": kind, **fields}
@@ -80,7 +71,7 @@ class Node:
         )
 
     async def issue(self, request: Obj, *, around: str = "") -> None:
-        status = issued(request, self.world.now())
+        status = issued(request, self.clock.now())
         await self.answer(request, {**status, "certificateChain": around + status["certificateChain"]})
 
 
@@ -155,7 +146,7 @@ async def test_a_certificate_is_renewed_when_its_signer_says(node: Node) -> None
     await node.issue(await node.asked())
     first = await node.credential()
 
-    node.world.time += timedelta(hours=20, minutes=6)
+    node.clock.time += timedelta(hours=20, minutes=6)
     assert await node.credential() == first
     renewal = (await node.requests())[-1]
     await node.issue(renewal)
@@ -170,10 +161,10 @@ async def test_a_certificate_that_nobody_renews_is_told_of(node: Node) -> None:
     await node.issue(await node.asked())
     first = await node.credential()
 
-    node.world.time += timedelta(hours=21)
+    node.clock.time += timedelta(hours=21)
     assert await node.credential() == await node.credential() == first
     assert [reason for reason, _ in node.events.seen] == ["CertificateOverdueForRefresh"]
-    node.world.time += timedelta(hours=4)
+    node.clock.time += timedelta(hours=4)
     assert await node.credential() == await node.credential() == first
 
     assert [reason for reason, _ in node.events.seen] == ["CertificateOverdueForRefresh", "CertificateExpired"]
@@ -182,7 +173,9 @@ async def test_a_certificate_that_nobody_renews_is_told_of(node: Node) -> None:
 @pytest.mark.parametrize(("kind", "how"), [("Denied", "denied"), ("Failed", "failed")])
 async def test_what_a_signer_refuses_is_not_asked_again(node: Node, kind: str, how: str) -> None:
     request = await node.asked()
-    await node.answer(request, {"conditions": [condition(kind, NOW, "UnsupportedKeyType", "take ED25519")]})
+    await node.answer(
+        request, {"conditions": [condition(kind, node.clock.now(), "UnsupportedKeyType", "take ED25519")]}
+    )
 
     for _ in range(2):
         with pytest.raises(VolumeError, match=f'permanently {how}: reason="UnsupportedKeyType" message="take ED25519"'):
