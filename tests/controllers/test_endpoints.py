@@ -197,8 +197,13 @@ async def test_topology_mode_auto_gives_hints_where_they_are_fair(cluster: Clust
         found = (each["hints"]["forZones"][0]["name"] if "hints" in each else "" for each in listed)
         return Counter(found if len(listed) == 4 else ())
 
-    async def told() -> set[str]:
-        return {message for _, message in await cluster.events("web")}
+    async def told(word: str) -> None:
+        message = f"Topology Aware Hints has been {word}, addressType: IPv4"
+
+        async def recorded() -> bool:
+            return message in {said for _, said in await cluster.events("web")}
+
+        await cluster.until(recorded)
 
     async def without() -> bool:
         return await hints() == {"": 4}
@@ -211,10 +216,10 @@ async def test_topology_mode_auto_gives_hints_where_they_are_fair(cluster: Clust
     n2["metadata"]["labels"][topology.ZONE] = "east"
     await cluster.create(NODES, n2)
     await cluster.until(shared)
-    assert "Topology Aware Hints has been enabled, addressType: IPv4" in await told()
+    await told("enabled")
     await cluster.patch(SERVICES, "web", {"metadata": {"annotations": {"service.kubernetes.io/topology-mode": "Off"}}})
     await cluster.until(without)
-    assert "Topology Aware Hints has been disabled, addressType: IPv4" in await told()
+    await told("disabled")
 
 
 async def test_a_mirrored_slice_has_the_annotations_of_its_endpoints_and_too_many_addresses_are_told(
