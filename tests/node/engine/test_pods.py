@@ -600,7 +600,7 @@ async def test_a_container_is_resized_in_place(node: Node) -> None:
     larger = {"limits": {"memory": "128Mi", "cpu": "1"}, "requests": {"memory": "128Mi", "cpu": "1"}}
     await node.api.patch_pod("big", {"spec": {"containers": [{"name": "c", "resources": larger}]}}, "resize")
 
-    await node.until(lambda: node.log("big").split()[-1] == str(128 << 20))
+    await node.until(lambda: node.log("big").split()[-1:] == [str(128 << 20)])
     await node.until(lambda: node.container("big")["resources"] == larger)
     assert node.container("big")["restartCount"] == 0
 
