@@ -1,8 +1,8 @@
 """Hashes that name what a template makes: pod-template-hash of ReplicaSets, names of ControllerRevisions.
 
-A template's hash is FNV-1a over its canonical JSON; that of a revision's data is FNV-1 over the JSON that is stored, as
-in Kubernetes. Both are written in an alphabet without vowels so that no word comes out. `collisions` is mixed in so
-that a controller can step aside when the name is taken by something else.
+As in Kubernetes, whose tools compare them: a template's hash is FNV-1a over what Go prints of it; that of a revision's
+data is FNV-1 over the JSON that is stored. Both are written in an alphabet without vowels so that no word comes out.
+`collisions` is mixed in so that a controller can step aside when the name is taken by something else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from navarch.api.go_dump import dump
 from navarch.api.go_text import escaped_json
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -41,9 +42,9 @@ def safe_encode(text: str) -> str:
 
 def template_hash(template: Any, collisions: int | None = None) -> str:
     """Equal templates give equal hashes, whatever the order of their keys."""
-    data = orjson.dumps(template, option=orjson.OPT_SORT_KEYS)
+    data = dump(template, "core/v1.PodTemplateSpec").encode()
     if collisions is not None:
-        data += str(collisions).encode()
+        data += collisions.to_bytes(8, "little")
     return safe_encode(str(fnv1a(data)))
 
 
