@@ -113,7 +113,7 @@ def test_followed_logs_arrive_as_they_are_written_and_end_with_the_container(bat
     told = batch.kubectl("logs", "-f", "ticking")
 
     assert told == "tick\n" * 3
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 20, "it ends with the container, not with a limit on waiting"
 
 
 def test_previous_logs(batch: Batch) -> None:

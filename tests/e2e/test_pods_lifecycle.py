@@ -20,6 +20,8 @@ from .podnet import process_of
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
 BATCH = Batch()
 FOREVER = "trap exit TERM; while :; do sleep 0.1; done"
+# Less than any grace that is not to be waited for, more than kubectl takes on a busy machine.
+LONG_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +363,7 @@ BATCH.pod(
 BATCH.pod(
     "hook-sleeps",
     FOREVER,
-    terminationGracePeriodSeconds=10,
+    terminationGracePeriodSeconds=60,
     container={"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}},
 )
 
@@ -410,7 +412,7 @@ def test_a_hook_may_sleep(batch: Batch) -> None:
 
     batch.kubectl("delete", "pod", "hook-sleeps")
 
-    assert 1 <= time.monotonic() - began_s < 8
+    assert 1 <= time.monotonic() - began_s < LONG_S
 
 
 # Termination messages.
@@ -474,8 +476,8 @@ def test_a_pod_is_given_time_to_end(batch: Batch) -> None:
     batch.kubectl("delete", "pod", "stubborn")
     stubborn_s = time.monotonic() - began_s - polite_s
 
-    assert polite_s < 3
-    assert 2 <= stubborn_s < 6
+    assert polite_s < LONG_S, "who ends when told to is not waited for"
+    assert 2 <= stubborn_s < LONG_S
 
 
 def test_a_pod_is_deleted_at_once_when_forced(batch: Batch) -> None:
@@ -484,7 +486,7 @@ def test_a_pod_is_deleted_at_once_when_forced(batch: Batch) -> None:
 
     batch.kubectl("delete", "pod", "stubborn-forced", "--force", "--grace-period=0")
 
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < LONG_S
 
 
 def test_an_ended_pod_can_be_deleted(batch: Batch) -> None:

