@@ -95,11 +95,13 @@ class RealWorld:
     """The machine's time and threads; chance repeats where a seed is given. `clock` replaces the time of day alone."""
 
     def __init__(self, seed: int | None = None, *, clock: Clock | None = None) -> None:
-        self.now: Callable[[], datetime] = (clock or SystemClock()).now
+        if clock is not None:
+            self.now = clock.now  # type: ignore[method-assign]
         self._streams = Streams(seed)
         self._identities = Streams(seed, "identities")
 
-    # Without a frame of Python: every request asks twice.
+    # Without a frame of Python: every request asks, for the second twice.
+    now = SystemClock.now
     monotonic = staticmethod(time.monotonic)
 
     def random(self, component: str, name: str = "") -> Random:
