@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 
+from navarch.client import events
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.transport import Request, Response
@@ -78,3 +80,47 @@ async def test_a_flood_about_one_object_is_cut() -> None:
     requests = await _record(*("again" for _ in range(100)))
 
     assert len(requests) == 25
+
+
+class _FullSink(_Sink):
+    """Refuses the first requests: `answers` says with what."""
+
+    def __init__(self, *answers: int | OSError) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    async def send(self, request: Request, *, stream: bool = False) -> Response:
+        await super().send(request)
+        answer = self._answers.pop(0) if self._answers else 201
+        if isinstance(answer, OSError):
+            raise answer
+        reasons = {503: "ServiceUnavailable", 403: "Forbidden"}
+        refused = {"kind": "Status", "status": "Failure", "code": answer, "reason": reasons.get(answer, "")}
+        return Response(answer, orjson.dumps(refused) if answer in reasons else b"{}")
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent"),
+    [
+        ((503, 503), ["first", "first", "first"]),
+        ((ConnectionRefusedError(),), ["first", "first"]),
+        # Nobody will allow it later.
+        ((403,), ["first"]),
+    ],
+)
+async def test_an_event_that_cannot_be_written_now_is_written_later(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[int | OSError, ...], sent: list[str]
+) -> None:
+    monkeypatch.setattr(events, "_FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(events, "_SENDERS", 1)
+    sink = _FullSink(*answers)
+    recorder = EventRecorder(Client(sink), "kubelet")
+    recorder.event(pod("web", 3), "Warning", "Evicted", "first")
+    recorder.event(pod("web", 3), "Normal", "Killing", "second")
+    task = asyncio.ensure_future(recorder.run())
+    async with asyncio.timeout(10):
+        while not sink.requests or sink.requests[-1][1]["message"] != "second":
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+    assert [event["message"] for _, event in sink.requests] == [*sent, "second"]

@@ -1,9 +1,10 @@
 """Events: what `kubectl describe` and `kubectl events` tell people, written and aggregated as Kubernetes does.
 
 `event()` never waits: it correlates at once and queues the write; `run` sends the queue. A full queue drops the event,
-as events are a report, never a means. Rules (client-go's event correlator): an event equal to an earlier one raises its
-count; more than ten events in ten minutes that differ in the message only are combined into one; per object and
-component 25 at once and then one every five minutes get through.
+as events are a report, never a means. One that cannot be written now (the server is away, or its disk is full: what
+happens then is what people ask for afterwards) is tried again for about as long as client-go does. Rules (client-go's
+event correlator): an event equal to an earlier one raises its count; more than ten events in ten minutes that differ in
+the message only are combined into one; per object and component 25 at once and then one every five minutes get through.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, object_reference
 from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
-from navarch.client.supervision import Failures
+from navarch.client.supervision import Delay, Failures
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ _SIMILAR_WINDOW_S = 600.0
 _BURST = 25.0
 _REFILL_PER_S = 1 / 300
 _SENDERS = 8
+_ATTEMPTS = 12
+_FIRST_RETRY_S = 1.0
+_LAST_RETRY_S = 10.0
 _MESSAGE_LIMIT = 1024
 
 
@@ -214,15 +218,26 @@ class EventRecorder:
         while True:
             item = await self._queue.get()
             try:
-                await self._send(item)
-            except StatusError as error:
+                await self._send_at_last(item)
+            except (StatusError, OSError) as error:
                 # The namespace went away, or the event itself expired: there is nobody left to tell.
                 log.debug("event not written: %s", error)
-            except OSError as error:
-                log.debug("event not written, the server is away: %s", error)
-                await asyncio.sleep(1)
             except Exception as error:
                 self._failures.note("sending an event", error)
+
+    async def _send_at_last(self, item: Obj | tuple[_Sent, Obj]) -> None:
+        """Raises StatusError, OSError."""
+        delay = Delay(_FIRST_RETRY_S, _LAST_RETRY_S)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._send(item)
+            except (StatusError, OSError) as error:
+                final = isinstance(error, StatusError) and error.reason != "ServiceUnavailable"
+                if final or attempt == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(delay.failed())
+            else:
+                return
 
     async def _send(self, item: Obj | tuple[_Sent, Obj]) -> None:
         if isinstance(item, tuple):

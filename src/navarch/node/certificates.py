@@ -132,14 +132,17 @@ class KeyPair:
             return None
 
     def write(self, certificate: bytes, key: bytes) -> None:
-        """A crash in between leaves a certificate without its key, which `read` takes for none."""
+        """A crash in between leaves a certificate without its key, which `read` takes for none. Where there is no room
+        for the new pair, the old one stays.  Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = _written(self.certificate, certificate, 0o644), _written(self.key, key, 0o600)
         self.key.unlink(missing_ok=True)
-        _write(self.certificate, certificate, 0o644)
-        _write(self.key, key, 0o600)
+        fresh[0].replace(self.certificate)
+        fresh[1].replace(self.key)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _written(path: Path, data: bytes, mode: int) -> Path:
+    """A file beside `path` that has `data` for good, to be put in its place.  Raises OSError."""
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -147,7 +150,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
+    return partial
 
 
 def stopgap(pair: KeyPair, node_name: str) -> None:

@@ -37,10 +37,12 @@ class UserNamespaces:
         """The pod's range, given to it the first time. Reads and writes files.  Raises RuntimeFailure, OSError."""
         held = self._held()
         if uid not in held:
-            held[uid] = self._free(held)
+            users = self._free(held)
             file = self._pods / uid / _FILE
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(held[uid]))
+            file.write_text(json.dumps(users))
+            # Not before it is written down: the next kubelet would give the same to another pod.
+            held[uid] = users
         return held[uid]
 
     def release(self, uid: str) -> None:

@@ -263,6 +263,7 @@ class DeviceClaims:
         self._claims = {(claim.namespace, claim.name): claim for claim in read}
 
     async def _save(self) -> None:
+        """Raises DeviceError."""
         claims = [
             {
                 "uid": claim.uid,
@@ -275,7 +276,10 @@ class DeviceClaims:
             }
             for claim in self._claims.values()
         ]
-        await self._world.in_thread(_write, self._path, orjson.dumps({"version": 1, "claims": claims}))
+        try:
+            await self._world.in_thread(_write, self._path, orjson.dumps({"version": 1, "claims": claims}))
+        except OSError as error:
+            raise DeviceError(f"failed to checkpoint: {error}") from error
 
 
 async def _answers(

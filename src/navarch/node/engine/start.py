@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.node import podspec
+from navarch.node import oserrors, podspec
 from navarch.node.backoff import go_duration
 from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError
@@ -71,8 +71,11 @@ class Starter:
             return
         try:
             config = await self._config(container, attempt, image)
-        except ConfigError as error:
-            self._fail(container, state, "CreateContainerConfigError", str(error), f"Error: {error}")
+        except ConnectionError:
+            raise
+        except (ConfigError, OSError) as error:
+            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            self._fail(container, state, "CreateContainerConfigError", words, f"Error: {words}")
             return
         if latest is not None and latest.exited:
             now = worker.parts.clock.now()

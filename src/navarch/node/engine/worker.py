@@ -21,7 +21,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
 from navarch.client.supervision import Delay, supervised
-from navarch.node import podspec
+from navarch.node import oserrors, podspec
 from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError, has_claims
 from navarch.node.engine.messages import termination_message
@@ -299,8 +299,11 @@ class PodWorker(PodState):
             config = self._sandbox_config(attempt)
             await self.parts.world.in_thread(Path(config.log_directory).mkdir, parents=True, exist_ok=True)
             sandbox_id = await self.parts.runtime.run_sandbox(config, handler)
-        except RuntimeFailure as error:
-            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+        except ConnectionError:
+            raise
+        except (RuntimeFailure, OSError) as error:
+            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {words}")
             if "failed to reserve sandbox name" in str(error):
                 # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.
                 self._free_attempt = attempt + 1

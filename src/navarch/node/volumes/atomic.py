@@ -31,24 +31,33 @@ def write_payload(place: Path, payload: Mapping[str, Payload], *, mode: int, gro
     if _shows(link, payload, group):
         return False
     fresh = Path(tempfile.mkdtemp(prefix=now.strftime("..%Y_%m_%d_%H_%M_%S."), dir=place))
-    fresh.chmod(0o755)
+    old = os.readlink(link) if link.is_symlink() else None
+    try:
+        _fill(fresh, payload, group)
+        staged = place / "..data_tmp"
+        staged.unlink(missing_ok=True)
+        staged.symlink_to(fresh.name)
+        staged.rename(link)
+    except OSError:
+        # Where the disk is full, what is tried again and again must not fill it further.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    _show_names(place, payload)
+    if old is not None:
+        shutil.rmtree(place / old, ignore_errors=True)
+    return True
+
+
+def _fill(folder: Path, payload: Mapping[str, Payload], group: int | None) -> None:
+    folder.chmod(0o755)
     for path, file in payload.items():
-        target = fresh / path
+        target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.data)
         # Ownership first: changing it clears set-user-id bits.
         if file.uid is not None or group is not None:
             os.chown(target, -1 if file.uid is None else file.uid, -1 if group is None else group)
         target.chmod(file.mode if group is None else file.mode | 0o440)
-    old = os.readlink(link) if link.is_symlink() else None
-    staged = place / "..data_tmp"
-    staged.unlink(missing_ok=True)
-    staged.symlink_to(fresh.name)
-    staged.rename(link)
-    _show_names(place, payload)
-    if old is not None:
-        shutil.rmtree(place / old, ignore_errors=True)
-    return True
 
 
 def _check_path(path: str) -> None:

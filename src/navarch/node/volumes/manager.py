@@ -19,6 +19,7 @@ from typing import Final, ParamSpec, TypeVar
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
 from navarch.client.supervision import Delay
+from navarch.node import oserrors
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import unmount_below
 from navarch.node.fieldref import PodFacts
@@ -252,7 +253,8 @@ def _told(error: Exception, volume: Obj) -> VolumeError:
     operation, name = "MountVolume.SetUp", ""
     if isinstance(error, VolumeError):
         operation, name = error.operation, error.volume
-    return VolumeError(f'{operation} failed for volume "{name or volume["name"]}" : {error}')
+    why = oserrors.told(error) if isinstance(error, OSError) else str(error)
+    return VolumeError(f'{operation} failed for volume "{name or volume["name"]}" : {why}')
 
 
 def _error_of(volume: Obj, publication: _Publication) -> VolumeError | None:
