@@ -253,7 +253,6 @@ NAME_RULES: Final[Mapping[str, Callable[[str], Problems]]] = {
     "subdomain in bytes": dns_subdomain_bytes_problems,
     "label": dns_label_problems,
     "namespace": namespace_name_problems,
-    "label1035": dns_label_1035_problems,
     "path": path_segment_problems,
 }
 

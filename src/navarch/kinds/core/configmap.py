@@ -47,6 +47,8 @@ class ConfigMapStrategy(Strategy):
     columns = (NAME, Column("Data", _data_cell, description="How many keys it has"), AGE)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        if old is not None:
+            yield from validate_frozen(obj, old, ("data", "binaryData"))
         data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
         yield from validate_data_keys(data, "data")
         for key in data:
@@ -56,5 +58,3 @@ class ConfigMapStrategy(Strategy):
         size = sum(len(value.encode()) for value in data.values()) + sum(map(decoded_size, binary.values()))
         if size > LIMIT_BYTES:
             yield too_long("[]", LIMIT_BYTES)
-        if old is not None:
-            yield from validate_frozen(obj, old, ("data", "binaryData"))

@@ -119,29 +119,33 @@ class NodeStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
-        if old is None:
-            yield from validate_taints(spec.get("taints") or (), "metadata.taints")
-            yield from _validate_amounts(obj)
-            yield from _validate_ranges(spec.get("podCIDRs") or [])
-            return
-        was = old.get("spec") or {}
-        yield from _validate_amounts(obj)
-        yield from _validate_addresses(obj)
-        before, ranges = was.get("podCIDRs") or [], spec.get("podCIDRs") or []
-        if before:
-            changed = 1 if len(before) != len(ranges) else sum(a != b for a, b in zip(before, ranges, strict=True))
-            for _ in range(changed):
-                detail = 'node updates may not change podCIDR except from "" to valid'
-                yield forbidden_field("spec.podCIDRs", detail)
-        if was.get("providerID") and spec.get("providerID") != was["providerID"]:
-            detail = 'node updates may not change providerID except from "" to valid'
-            yield forbidden_field("spec.providerID", detail)
         yield from validate_taints(spec.get("taints") or (), "metadata.taints")
-        if (spec.get("externalID") or "") != (was.get("externalID") or ""):
-            yield forbidden_field("spec.externalID", "may not be updated")
+        yield from _validate_amounts(obj)
+        yield from _validate_ranges(spec.get("podCIDRs") or [])
+        if old is not None:
+            # Kubernetes looks at taints and amounts once more, and says everything twice.
+            yield from _validate_update(obj, old)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        yield from self.validate(obj, old)
+        return _validate_update(obj, old)
+
+
+def _validate_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
+    spec, was = obj["spec"], old.get("spec") or {}
+    yield from _validate_amounts(obj)
+    yield from _validate_addresses(obj)
+    before, ranges = was.get("podCIDRs") or [], spec.get("podCIDRs") or []
+    if before:
+        changed = 1 if len(before) != len(ranges) else sum(a != b for a, b in zip(before, ranges, strict=True))
+        for _ in range(changed):
+            detail = 'node updates may not change podCIDR except from "" to valid'
+            yield forbidden_field("spec.podCIDRs", detail)
+    if was.get("providerID") and spec.get("providerID") != was["providerID"]:
+        detail = 'node updates may not change providerID except from "" to valid'
+        yield forbidden_field("spec.providerID", detail)
+    yield from validate_taints(spec.get("taints") or (), "metadata.taints")
+    if (spec.get("externalID") or "") != (was.get("externalID") or ""):
+        yield forbidden_field("spec.externalID", "may not be updated")
 
 
 def _validate_amounts(node: Obj) -> Iterator[FieldError]:

@@ -27,6 +27,12 @@ from navarch.kinds.strategies import strategy
 _RECLAIM_POLICIES: Final = ("Delete", "Recycle", "Retain")
 _VOLUME_MODES: Final = ("Block", "Filesystem")
 _SOURCE_TYPE: Final = "PersistentVolumeSource"
+_MOUNT_OPTIONS: Final = "volume.beta.kubernetes.io/mount-options"
+# The sources that an annotation may say the mount options of.
+_OPTION_SOURCES: Final = frozenset({
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "gcePersistentDisk", "glusterfs", "iscsi",
+    "nfs", "photonPersistentDisk", "quobyte", "rbd", "vsphereVolume",
+})  # fmt: skip
 
 
 def _modes_cell(obj: Obj, now: datetime) -> str:
@@ -71,9 +77,14 @@ class PersistentVolumeStrategy(Strategy):
             obj["status"]["lastPhaseTransitionTime"] = now
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        spec = obj["spec"]
-        yield from validate_volume_spec(spec, "spec", obj["metadata"].get("name") or "")
+        spec, name = obj["spec"], obj["metadata"].get("name") or ""
+        yield from validate_volume_spec(spec, "spec", name)
+        if _MOUNT_OPTIONS in (obj["metadata"].get("annotations") or ()) and not _OPTION_SOURCES & spec.keys():
+            detail = "may not specify mount options for this volume type"
+            yield forbidden_field(f"metadata.annotations.{_MOUNT_OPTIONS}", detail)
         if old is not None:
+            # Kubernetes looks twice, and says everything twice.
+            yield from validate_volume_spec(spec, "spec", name)
             yield from _validate_update(spec, old["spec"])
 
 

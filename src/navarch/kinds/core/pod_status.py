@@ -68,7 +68,8 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
 def _validate_claims(status: Obj, spec: Obj) -> Iterator[FieldError]:
     known, seen = {claim.get("name") for claim in spec.get("resourceClaims") or ()}, set()
     for index, entry in enumerate(status.get("resourceClaimStatuses") or ()):
-        at, name = f"status.resourceClaimStatuses[{index}].name", entry.get("name") or ""
+        here, name = f"status.resourceClaimStatuses[{index}]", entry.get("name") or ""
+        at = f"{here}.name"
         if name not in known:
             yield invalid_value(at, name, "must match the name of an entry in `spec.resourceClaims`")
         if name in seen:
@@ -76,7 +77,7 @@ def _validate_claims(status: Obj, spec: Obj) -> Iterator[FieldError]:
         seen.add(name)
         if (claim := entry.get("resourceClaimName")) is not None:
             for problem in dns_subdomain_problems(claim):
-                yield invalid_value(at, claim, problem)
+                yield invalid_value(f"{here}.resourceClaimName", claim, problem)
 
 
 def _validate_addresses(status: Obj, was: Obj) -> Iterator[FieldError]:

@@ -72,7 +72,12 @@ class ReplicationControllerStrategy(Strategy):
         complete_conditions(obj)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        spec = obj["spec"]
+        yield from self._validate_spec(obj["spec"])
+        if old is not None:
+            # Kubernetes looks twice, and says everything twice.
+            yield from self._validate_spec(obj["spec"])
+
+    def _validate_spec(self, spec: Obj) -> Iterator[FieldError]:
         yield from validate_non_negative(spec.get("minReadySeconds", 0), "spec.minReadySeconds")
         selector = spec.get("selector") or {}
         if not selector:

@@ -30,6 +30,7 @@ _OPPOSITES: Final = (frozenset({"BestEffort", "NotBestEffort"}), frozenset({"Ter
 _POD_SCOPES: Final = ("BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "PriorityClass",
                       "CrossNamespacePodAffinity")  # fmt: skip
 _VALUED_SCOPES: Final = ("PriorityClass", "VolumeAttributesClass")
+_CLAIM_RESOURCES: Final = ("persistentvolumeclaims", "requests.storage")
 _POD_RESOURCES: Final = ("cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory")
 
 
@@ -108,11 +109,15 @@ def _validate_quota_resource(name: str, path: str) -> Iterator[FieldError]:
 
 
 def _validate_scoped(scope: str, hard: list[str], path: str, shown: Any) -> Iterator[FieldError]:
-    """A scope of pods limits what pods use."""
-    if scope not in _POD_SCOPES:
+    """A scope of pods limits what pods use, one of claims what claims use."""
+    if scope == "VolumeAttributesClass":
+        allowed: tuple[str, ...] = _CLAIM_RESOURCES
+    elif scope in _POD_SCOPES:
+        allowed = ("pods",) if scope == "BestEffort" else ("pods", *_POD_RESOURCES)
+    else:
         return
     for name in hard:
-        if is_standard_resource(name) and not (name == "pods" or (scope != "BestEffort" and name in _POD_RESOURCES)):
+        if is_standard_resource(name) and name not in allowed:
             yield invalid_value(path, shown, "unsupported scope applied to resource")
 
 

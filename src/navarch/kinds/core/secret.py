@@ -6,13 +6,14 @@ Invariant: what is stored has `data` in base64 and never `stringData`.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from navarch.api.errors import FieldError, immutable, invalid_value, required, too_long
+from navarch.api.go_text import go_kind
+from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.configmap import LIMIT_BYTES, decoded_size, validate_data_keys, validate_frozen
@@ -20,8 +21,9 @@ from navarch.kinds.strategies import strategy
 
 _REDACTED: Final = "<secret contents redacted>"
 _ACCOUNT_ANNOTATION: Final = "kubernetes.io/service-account.name"
+_SSH: Final = "kubernetes.io/ssh-auth"
 _NEEDED: Final = {
-    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+    _SSH: ("ssh-privatekey",),
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
@@ -53,15 +55,15 @@ class SecretStrategy(Strategy):
                 data[key] = base64.b64encode(text.encode()).decode()
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        if old is not None:
+            if obj.get("type") != old.get("type"):
+                yield immutable("type", obj.get("type"))
+            yield from validate_frozen(obj, old, ("data",))
         data = obj.get("data") or {}
         yield from validate_data_keys(data, "data")
         if sum(map(decoded_size, data.values())) > LIMIT_BYTES:
             yield too_long("data", LIMIT_BYTES)
         yield from _validate_type(obj, data)
-        if old is not None:
-            if obj.get("type") != old.get("type"):
-                yield immutable("type", obj.get("type"))
-            yield from validate_frozen(obj, old, ("data",))
 
 
 def _validate_type(obj: Obj, data: dict[str, str]) -> Iterator[FieldError]:
@@ -75,17 +77,21 @@ def _validate_type(obj: Obj, data: dict[str, str]) -> Iterator[FieldError]:
             yield required("data[password]")
     else:
         for key in _NEEDED.get(kind, ()):
-            if key not in data:
+            # An empty private key is none; a file that is empty is at least there.
+            if key not in data or (kind == _SSH and not data[key]):
                 yield required(f"data[{key}]")
             elif kind in _JSON:
                 yield from _validate_json(data[key], f"data[{key}]")
 
 
 def _validate_json(encoded: str, path: str) -> Iterator[FieldError]:
+    """A JSON object, or null, which Go takes for an empty one."""
+    text = base64.b64decode(encoded)
     try:
-        parsed = json.loads(base64.b64decode(encoded))
-    except (binascii.Error, ValueError) as error:
-        yield invalid_value(path, _REDACTED, str(error))
+        parsed = json.loads(text)
+    except ValueError as error:
+        yield invalid_value(path, _REDACTED, why_no_json(text) or str(error))
         return
-    if not isinstance(parsed, dict):
-        yield invalid_value(path, _REDACTED, "json: cannot unmarshal into Go value of type map[string]interface {}")
+    if parsed is not None and not isinstance(parsed, dict):
+        detail = f"json: cannot unmarshal {go_kind(parsed)} into Go value of type map[string]interface {{}}"
+        yield invalid_value(path, _REDACTED, detail)

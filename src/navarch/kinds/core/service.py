@@ -87,7 +87,7 @@ class ServiceStrategy(Strategy):
         Column("Selector", _selector_cell, wide=True, description="Which pods serve it"),
     )
     selectable = ("spec.clusterIP", "spec.type")
-    name_rule = "label1035"
+    name_rule = "label"
     # What a service of another type loses stays owned until the next write.
     owns_what_it_says = True
     allow_create_on_update = True
@@ -139,9 +139,9 @@ class ServiceStrategy(Strategy):
         _drop_type_dependent(spec, was)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        yield from validate_service(obj)
         if old is not None:
             yield from validate_service_update(obj, old)
+        yield from validate_service(obj)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         return validate_service_status(obj)

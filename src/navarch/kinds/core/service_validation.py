@@ -32,6 +32,7 @@ _FAMILIES: Final = ("IPv4", "IPv6")
 _FAMILY_POLICIES: Final = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DISTRIBUTIONS: Final = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _AFFINITY_CONFIG: Final = "spec.sessionAffinityConfig"
+_KUBELET_PORT: Final = 10250
 _HINTS: Final = "service.kubernetes.io/topology-aware-hints"
 _MODE: Final = "service.kubernetes.io/topology-mode"
 _SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -75,6 +76,11 @@ def is_headless(spec: Obj) -> bool:
 
 
 def _validate_type(spec: Obj, kind: str, headless: bool) -> Iterator[FieldError]:
+    if kind == "LoadBalancer":
+        for index, port in enumerate(spec.get("ports") or ()):
+            if port.get("port") == _KUBELET_PORT:
+                detail = f"may not expose port {_KUBELET_PORT} externally since it is used by kubelet"
+                yield invalid_value(f"spec.ports[{index}]", _KUBELET_PORT, detail)
     if kind in _EXTERNAL and headless:
         yield invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services")
     if kind != "ExternalName":
@@ -200,11 +206,17 @@ def _validate_load_balancer(spec: Obj, kind: str, annotations: Obj) -> Iterator[
         yield forbidden_field("spec.allocateLoadBalancerNodePorts", only)
     if balanced and spec.get("allocateLoadBalancerNodePorts") is None:
         yield required("allocateLoadBalancerNodePorts")
-    if spec.get("loadBalancerClass") is not None:
-        if balanced:
-            yield from validate_qualified_name(spec["loadBalancerClass"], "spec.loadBalancerClass")
-        else:
-            yield forbidden_field("spec.loadBalancerClass", only)
+    yield from _validate_class(spec)
+
+
+def _validate_class(spec: Obj) -> Iterator[FieldError]:
+    name, at = spec.get("loadBalancerClass"), "spec.loadBalancerClass"
+    if name is None:
+        return
+    if spec.get("type") == "LoadBalancer":
+        yield from validate_qualified_name(name, at)
+    else:
+        yield forbidden_field(at, "may only be used when `type` is 'LoadBalancer'")
 
 
 def _validate_policies(spec: Obj, kind: str) -> Iterator[FieldError]:
@@ -249,6 +261,8 @@ def validate_service_update(service: Obj, old: Obj) -> Iterator[FieldError]:
     both = was.get("type") == "LoadBalancer" and spec.get("type") == "LoadBalancer"
     if both and spec.get("loadBalancerClass") != was.get("loadBalancerClass"):
         yield invalid_value("spec.loadBalancerClass", spec.get("loadBalancerClass"), "may not change once set")
+    # Kubernetes looks at the class itself here too, and says what is wrong with it twice.
+    yield from _validate_class(spec)
     local = all(each.get("externalTrafficPolicy") == "Local" for each in (spec, was))
     if both and local and (spec.get("healthCheckNodePort") or 0) != (was.get("healthCheckNodePort") or 0):
         yield forbidden_field("spec.healthCheckNodePort", "field is immutable")

@@ -10,7 +10,6 @@ from navarch.api.addresses import ip_problems
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required, too_long
 from navarch.api.meta import Obj, get_path
 from navarch.api.validation import (
-    dns_label_1035_problems,
     dns_subdomain_problems,
     validate_dns_label,
     validate_domain_prefixed_path,
@@ -163,8 +162,7 @@ def _validate_service_backend(service: Obj, path: str) -> Iterator[FieldError]:
     if not name:
         yield required(f"{path}.service.name")
     else:
-        for problem in dns_label_1035_problems(name):
-            yield invalid_value(f"{path}.service.name", name, problem)
+        yield from validate_dns_label(name, f"{path}.service.name")
     port = service.get("port") or {}
     number, port_name = port.get("number"), port.get("name")
     if number and port_name:

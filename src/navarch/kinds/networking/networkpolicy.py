@@ -53,7 +53,7 @@ class NetworkPolicyStrategy(Strategy):
             return
         for index, kind in enumerate(types):
             if kind not in ("Ingress", "Egress"):
-                yield not_supported(f"spec.policyTypes[{index}]", kind, ["Egress", "Ingress"])
+                yield not_supported(f"spec.policyTypes[{index}]", kind, ["Ingress", "Egress"])
 
 
 def _validate_port(port: Obj, path: str) -> Iterator[FieldError]:
