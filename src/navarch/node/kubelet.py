@@ -34,6 +34,7 @@ from navarch.node.dra.drivers import DeviceDrivers
 from navarch.node.engine.admission import Host, Refusal, no_room, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
+from navarch.node.engine.log_rotation import LogRotator
 from navarch.node.engine.mirrors import Mirrors
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.observed import Observer
@@ -177,6 +178,7 @@ class Kubelet:
         self._static_pods = StaticPods(mirrors, self._start_static)
         self._static_sources = static_sources(config, world)
         self.pods.on_end = self._ended_for_good
+        self.logs = LogRotator(self.parts, self.pods)
         self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
         self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
         self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
@@ -247,7 +249,7 @@ class Kubelet:
                 self._knows_all = True
                 keep("mirror pods", self._mirrors.run)
                 keep("sweeper", self.sweeper.run)
-                keep("log rotation", self.sweeper.rotate)
+                keep("log rotation", self.logs.run)
                 keep("eviction", self.evictor.run)
                 if self.config.shutdown_periods:
                     keep("node shutdown", self.shutdown.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +21,21 @@ pytestmark = pytest.mark.containers
 async def test_a_long_log_is_rotated_and_goes_on(node: Node) -> None:
     pod = await node.pod("talk", containers=[sh("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done")])
     await node.ready("talk")
-    await node.until(lambda: len(node.log("talk").splitlines()) > 20)
-    node.kubelet.parts.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=2)
-
-    await node.kubelet.sweeper.rotate_logs()
-
     place = node.config.log_directory("default", "talk", pod["metadata"]["uid"]) / "c"
+    first, second = place / "0.log.20200101-000000", place / "0.log.20200101-000001"
+    first.write_text("the oldest\n")
+    second.write_text("an older one\n")
+    await node.until(lambda: len(node.log("talk").splitlines()) > 20)
+    node.kubelet.parts.config = replace(node.config, container_log_max_bytes=100, container_log_max_files=3)
+
+    await node.kubelet.logs.look()
+
     await node.until(lambda: len(node.log("talk").splitlines()) > 3)
-    assert len(list(place.glob("0.log.*"))) == 1
+    kept, newest = sorted(place.glob("0.log.*"))
+    assert kept.name == f"{second.name}.gz"
+    assert gzip.decompress(kept.read_bytes()) == b"an older one\n"
+    assert re.fullmatch(r"0\.log\.\d{8}-\d{6}", newest.name)
+    assert "line 1\n" in newest.read_text()
     assert "line 1\n" not in (await get(node, "/containerLogs/default/talk/c"))[1]
 
 

@@ -1,4 +1,4 @@
-"""What nobody needs any more: sandboxes and directories of pods that no longer exist, unused images, overlong logs."""
+"""What nobody needs any more: sandboxes and directories of pods that no longer exist, and unused images."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from navarch.node.runtime.base import (
     RuntimeFailure,
     Sandbox,
 )
+from navarch.node.runtime.rotated_logs import remove_logs
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,6 @@ class Sweeper:
         self._known = known
         self._first_seen: dict[str, datetime] = {}
         self._began = parts.clock.now()
-
-    async def rotate(self) -> None:
-        """Look after the length of logs, for ever."""
-        while True:
-            await asyncio.sleep(self._parts.config.container_log_check_s)
-            await self._step(self.rotate_logs)
 
     async def run(self) -> None:
         """Sweep for ever. To be started once all sources have told of their pods."""
@@ -122,21 +117,8 @@ class Sweeper:
                 await in_thread(shutil.rmtree, place, ignore_errors=True)
         await self._parts.resources.remove_stale(self._lives)
 
-    async def rotate_logs(self) -> None:
-        """Rotate the logs of running containers that have grown too long; keep as many old ones as configured."""
-        config, in_thread = self._parts.config, self._parts.world.in_thread
-        for worker in self._pods:
-            for container in list(worker.observed.all()):
-                path = Path(container.status.log_path) if container.status.log_path else None
-                if path is None or not container.running:
-                    continue
-                stamp = self._parts.clock.now().strftime("%Y%m%d-%H%M%S")
-                if await in_thread(_rotate, path, config.container_log_max_bytes, stamp):
-                    await self._parts.runtime.reopen_log(container.id)
-                    await in_thread(_drop_old, path, config.container_log_max_files - 1)
-
     async def remove_dead_containers(self) -> None:
-        """Remove the instances of containers that have ended and have a successor."""
+        """Remove the instances of containers that have ended and have a successor, with their logs."""
         for worker in self._pods:
             for instances in list(worker.observed.containers.values()):
                 for old in instances[1:]:
@@ -145,6 +127,8 @@ class Sweeper:
                     with contextlib.suppress(NotFound):
                         await self._parts.runtime.remove_container(old.id)
                     self._parts.observer.forget(old.id)
+                    if old.status.log_path:
+                        await self._parts.world.in_thread(remove_logs, Path(old.status.log_path))
                     worker.wake()
 
     async def free_images(self) -> None:
@@ -219,19 +203,3 @@ def _image_volumes(pod: Obj) -> list[Obj]:
 
 def _children(place: Path) -> list[Path]:
     return [child for child in place.iterdir() if child.is_dir()] if place.is_dir() else []
-
-
-def _rotate(path: Path, most_bytes: int, stamp: str) -> bool:
-    """Move a log that has grown too long out of the way; whether it was."""
-    with contextlib.suppress(FileNotFoundError):
-        if path.stat().st_size > most_bytes:
-            path.rename(path.with_name(f"{path.name}.{stamp}"))
-            return True
-    return False
-
-
-def _drop_old(path: Path, keep: int) -> None:
-    """Remove the oldest of the rotated files beside a log."""
-    rotated = sorted(path.parent.glob(f"{path.name}.*"))
-    for old in rotated[: max(len(rotated) - keep, 0)]:
-        old.unlink(missing_ok=True)

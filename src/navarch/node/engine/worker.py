@@ -37,6 +37,7 @@ from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.runtime.base import NotFound, RuntimeFailure, SandboxConfig
+from navarch.node.runtime.rotated_logs import remove_logs
 from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import sandbox_config
 from navarch.node.spec.security import apparmor_is_enabled, has_user_namespace, wants_apparmor
@@ -473,7 +474,7 @@ class PodWorker(PodState):
                 self.parts.observer.forget(old.id)
                 self.messages.pop(old.id, None)
                 if old.status.log_path:
-                    await self.parts.world.in_thread(Path(old.status.log_path).unlink, missing_ok=True)
+                    await self.parts.world.in_thread(remove_logs, Path(old.status.log_path))
                 log.debug("removed an old instance of %s in %s", name, podspec.quoted(self.pod))
         for old_sandbox in self.observed.sandboxes[1:]:
             if not any(container.sandbox_id == old_sandbox.id for container in self.observed.all()):
