@@ -132,6 +132,28 @@ def test_where_pods_run_may_change_only_before_a_suspended_job_starts(
     assert errors == [] if allowed else any(error.startswith("spec.template: Invalid value") for error in errors)
 
 
+_AT_REST: Any = [{"type": "Suspended", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ({"conditions": _AT_REST}, {"nodeSelector", "resources"}),
+        ({"conditions": _AT_REST, "startTime": "2026-01-01T00:00:00Z"}, {"nodeSelector", "resources"}),
+        ({"conditions": _AT_REST, "startTime": "2026-01-01T00:00:00Z", "active": 1}, set()),
+        # Its controller has not seen it yet.
+        ({}, {"nodeSelector"}),
+    ],
+)
+def test_where_the_pods_of_a_job_at_rest_run_and_what_they_get_may_change(status: Any, allowed: set[str]) -> None:
+    old = {**created("batch", "Job", job(suspend=True))[0], "status": status}
+    elsewhere, more = copy.deepcopy(old), copy.deepcopy(old)
+    elsewhere["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "ssd"}
+    more["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "2"}}
+    changes = {"nodeSelector": elsewhere, "resources": more}
+    assert {name for name, new in changes.items() if updated("batch", "Job", old, new)[1] == []} == allowed
+
+
 def test_a_jobs_image_is_immutable_even_while_it_is_suspended() -> None:
     old = created("batch", "Job", job(suspend=True))[0]
     new = copy.deepcopy(old)

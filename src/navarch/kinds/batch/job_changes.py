@@ -1,8 +1,8 @@
 """What may not change about a Job, and what is wrong with its status.
 
-Invariant worth knowing: a Job's template may change only while the Job is suspended and has not started, and then only
-in what says where its pods may run. A status is looked at only where it changed, as in Kubernetes: what was once stored
-may be said again.
+Invariant worth knowing: a Job's template may change only while the Job is suspended and has no pods, and then only in
+what says where its pods may run and, once its controller has seen that it is suspended, what they get. A status is
+looked at only where it changed, as in Kubernetes: what was once stored may be said again.
 """
 
 from __future__ import annotations
@@ -54,15 +54,19 @@ def _validate_template_update(spec: Obj, before: Obj, old: Obj) -> Iterator[Fiel
     template, was = spec.get("template") or {}, before.get("template") or {}
     if template == was:
         return
-    started = bool((old.get("status") or {}).get("startTime"))
-    if before.get("suspend") and not started:
-        if _without_placement(template) == _without_placement(was):
-            return
+    if before.get("suspend"):
+        status = _Status(old)
+        # At rest: its controller has seen that it is suspended, and its last pod is gone.
+        at_rest = "Suspended" in status.true and not status.count("active")
+        if at_rest or not status.fields.get("startTime"):
+            if _without_placement(template, amounts=at_rest) == _without_placement(was, amounts=at_rest):
+                return
     yield from immutable_internal(template, was, "spec.template", "PodTemplateSpec")
 
 
-def _without_placement(template: Obj) -> Obj:
-    """A template without what a suspended Job may still change: where its pods run, and what they are labelled."""
+def _without_placement(template: Obj, *, amounts: bool) -> Obj:
+    """A template without what a suspended Job may still change: where its pods run, what they are labelled, and, where
+    `amounts` says so, what its containers get."""
     rest = deepcopy(template)
     for name in ("labels", "annotations"):
         rest.get("metadata", {}).pop(name, None)
@@ -72,7 +76,7 @@ def _without_placement(template: Obj) -> Obj:
     (pod_spec.get("affinity") or {}).pop("nodeAffinity", None)
     if not pod_spec.get("affinity"):
         pod_spec.pop("affinity", None)
-    for field in ("containers", "initContainers"):
+    for field in ("containers", "initContainers") if amounts else ():
         for container in pod_spec.get(field) or ():
             container.pop("resources", None)
     return rest

@@ -92,12 +92,12 @@ def _validate_cidrs(spec: Obj) -> Iterator[FieldError]:
         return
     shown = internal(spec, "ServiceCIDRSpec")
     if len(cidrs) > 2:
-        yield invalid_value("spec", shown, "may only hold up to 2 values")
+        yield invalid_value("spec.cidrs", shown, "may only hold up to 2 values")
         return
     found = [read_cidr(text) for text in cidrs]
     if len(found) == 2 and len({each[1].version for each in found if each is not None}) != 2:
-        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96"
-        yield invalid_value("spec", shown, detail)
+        detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"
+        yield invalid_value("spec.cidrs", shown, detail)
         return
     for index, text in enumerate(cidrs):
         for problem in cidr_problems(text, strict=True):
