@@ -101,15 +101,17 @@ async def test_what_goes_when_the_disk_is_short_takes_its_logs_along(
     await simulated.running("again")
     worker = simulated.kubelet.pods.get(made["metadata"]["uid"])
     assert worker is not None
+    place = tmp_path / "logs"
+    place.mkdir()
     for name in ("0.log", "0.log.20260101-000000.gz", "1.log"):
-        (tmp_path / name).touch()
+        (place / name).touch()
     [now] = worker.observed.all()
-    newest = replace(now, status=replace(now.status, log_path=str(tmp_path / "1.log")))
-    ended = replace(now.status, id="ended", state=State.EXITED, log_path=str(tmp_path / "0.log"))
+    newest = replace(now, status=replace(now.status, log_path=str(place / "1.log")))
+    ended = replace(now.status, id="ended", state=State.EXITED, log_path=str(place / "0.log"))
     monkeypatch.setattr(
         worker, "observed", replace(worker.observed, containers={"c": [newest, replace(now, status=ended)]})
     )
 
     await simulated.kubelet.sweeper.remove_dead_containers()
 
-    assert names(tmp_path) == ["1.log"]
+    assert names(place) == ["1.log"]
