@@ -104,7 +104,7 @@ def dns_subdomain_underscore_problems(value: str) -> Problems:
 
 @memo(2048)
 def dns_label_1035_problems(value: str) -> Problems:
-    """RFC 1035 label: the names of services."""
+    """RFC 1035 label: the names of versions and of resources."""
     problems = [max_length_problem(63)] if len(value) > 63 else []
     if not _match_label_1035(value):
         text = (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from navarch.api.meta import get_path
+from navarch.api.validation import validate_object_meta
 from navarch.kinds.base import Strategy
 from navarch.kinds.registry import builtin
 
@@ -130,6 +131,14 @@ class TestConfigMapsAndSecrets:
     def test_the_type_never_changes(self) -> None:
         old: Obj = {"metadata": {"name": "x"}, "type": "Opaque"}
         assert errors("Secret", {**old, "type": "other"}, old) == ['type: Invalid value: "other": field is immutable']
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("1-web", True), ("9", True), ("web.a", False), ("Web", False)])
+def test_a_services_name_is_a_label_that_may_begin_with_a_digit(name: str, allowed: bool) -> None:
+    named = {"metadata": {"name": name, "namespace": "default"}}
+    found = list(validate_object_meta(named, namespaced=True, name_rule=strategy("Service").name_rule))
+    assert (not found) is allowed
+    assert all("a lowercase RFC 1123 label must consist of" in str(error) for error in found)
 
 
 def service(**spec: Any) -> Obj:
