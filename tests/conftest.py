@@ -4,6 +4,7 @@ it prints."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -32,3 +33,11 @@ if examples := os.environ.get("NAVARCH_EXPLORE"):
 def pytest_xdist_auto_num_workers() -> int:
     """Of `-n auto`: a third of what these tests take is waiting, for servers that they started and for timers."""
     return max(len(os.sched_getaffinity(0)) * 3 // 2, 1)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are no garbage: the collector would walk them all again and again, for a third of
+    the time that tests take. As the cluster's own processes have it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

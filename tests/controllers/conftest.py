@@ -78,10 +78,18 @@ class PaperKubelet:
         if (pod.get("status") or {}).get("phase", "Pending") != "Pending" or pod["metadata"]["uid"] in self._reported:
             return
         image = pod["spec"]["containers"][0]["image"]
-        await self.report(pod, self.outcomes.get(image), ready=image not in self.unready_images)
+        try:
+            # Not over what a test has said since.
+            version = pod["metadata"]["resourceVersion"]
+            await self.report(pod, self.outcomes.get(image), ready=image not in self.unready_images, version=version)
+        except StatusError:
+            self._reported.discard(pod["metadata"]["uid"])
+            raise
 
-    async def report(self, pod: Obj, exit_code: int | None = None, *, ready: bool = True) -> None:
-        """Write a status: running, or ended with an exit code."""
+    async def report(
+        self, pod: Obj, exit_code: int | None = None, *, ready: bool = True, version: str | None = None
+    ) -> None:
+        """Write a status: running, or ended with an exit code; with a `version` only of the pod as it was then."""
         self._reported.add(pod["metadata"]["uid"])
         now = format_time(SystemClock().now())
         phase = "Running" if exit_code is None else ("Succeeded" if exit_code == 0 else "Failed")
@@ -103,8 +111,9 @@ class PaperKubelet:
             "conditions": [{"type": "Ready", "status": is_ready, "lastTransitionTime": now}],
             "containerStatuses": [container],
         }
+        patch = {"metadata": {"resourceVersion": version}, "status": status} if version else {"status": status}
         await self._client.patch(
-            PODS, name_of(pod), namespace_of(pod), {"status": status}, kind=PatchKind.MERGE, subresource="status"
+            PODS, name_of(pod), namespace_of(pod), patch, kind=PatchKind.MERGE, subresource="status"
         )
 
 
