@@ -48,7 +48,7 @@ def measure(nodes: int, pods: int, zones: int, spread: bool) -> dict[str, Any]:
     now = SystemClock().now()
     for i in range(nodes):
         labels = {"topology.kubernetes.io/zone": f"zone-{i % zones}"} if zones else {}
-        cache.set_node(node_object(f"node-{i}", "198.18.0.1", DEFAULT_CAPACITY, labels, "v1", now))
+        cache.set_node(node_object(f"node-{i}", ("198.18.0.1",), DEFAULT_CAPACITY, labels, "v1", now))
     source, nominator = random.Random(1), Nominator()
     waiting = [parser.parse(pod(i, spread)) for i in range(pods)]
     began = time.process_time()

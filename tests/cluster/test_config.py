@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from navarch.cluster import config as settings
-from navarch.cluster import lifecycle
+from navarch.cluster import lifecycle, ranges
 from navarch.cluster.config import ClusterConfig, ConfigError, disabled_parts
 from navarch.cluster.run_node import agent_config
 
@@ -118,3 +118,61 @@ def test_where_all_networks_are_claimed_those_of_clusters_that_are_down_are_give
         os.utime(down.root / "cluster.json", (0, 0))
 
     assert settings.free_index(every) == 7
+
+
+DUAL = {"pod_cidr": "10.42.0.0/16,fd00:42::/48", "service_cidr": "10.43.0.0/16, fd00:43::/112"}
+
+
+def test_a_cluster_may_have_a_range_of_each_ip_family() -> None:
+    config, _ = lifecycle.plan("dual", None, {"runtime": "simulated", **DUAL})
+
+    assert config.service_cidr == "10.43.0.0/16,fd00:43::/112"
+    assert config.cluster_dns == "10.43.0.10"
+    config.save()
+    as_lists = {"pod_cidr": ["10.42.0.0/16", "fd00:42::/48"], "service_cidr": ["10.43.0.0/16", "fd00:43::/112"]}
+    assert lifecycle.plan("dual", None, as_lists) == (config, False)
+    with pytest.raises(ConfigError, match="exists with --pod-cidr"):
+        lifecycle.plan("dual", None, {"pod_cidr": "10.42.0.0/16"})
+
+
+def test_the_first_range_of_services_may_be_ipv6() -> None:
+    turned = {key: ",".join(reversed(text.replace(" ", "").split(","))) for key, text in DUAL.items()}
+    config, _ = lifecycle.plan("six", None, {"runtime": "simulated", **turned})
+
+    assert config.cluster_dns == "fd00:43::a"
+    assert ip_address(config.advertise_address).version == 6
+
+
+@pytest.mark.parametrize(
+    ("pods", "services", "words"),
+    [
+        ("10.42.0.0/16,10.44.0.0/16", "10.43.0.0/16", "both IPv4"),
+        ("10.42.0.0/16,fd00::/48,fd01::/48", "10.43.0.0/16", "3 ranges"),
+        ("10.42.0.1/16", "10.43.0.0/16", "itself is 10.42.0.0/16"),
+        ("10.42.0.0", "10.43.0.0/16", "length of its prefix"),
+        ("ten/16", "10.43.0.0/16", "no range of addresses"),
+        ("10.42.0.0/25", "10.43.0.0/16", "too small"),
+        ("10.42.0.0/16,fd00::/121", "10.43.0.0/16", "too small"),
+        ("10.42.0.0/16", "10.43.0.0/29", "too small"),
+        ("10.42.0.0/16", "10.43.0.0/16,fd00:43::/112", "pods have addresses of that family"),
+        ("10.42.0.0/16", "10.42.8.0/24", "overlap"),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused(pods: str, services: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        lifecycle.plan("no", None, {"runtime": "simulated", "pod_cidr": pods, "service_cidr": services})
+
+
+def test_real_nodes_need_a_machine_that_has_the_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not ranges.has_ipv6(tmp_path)
+    monkeypatch.setattr(ranges, "has_ipv6", lambda: False)
+
+    with pytest.raises(ConfigError, match="this machine has no IPv6"):
+        lifecycle.plan("real", None, {"runtime": "containerd", **DUAL})
+
+
+@pytest.mark.parametrize(
+    ("pods", "mask"), [("10.0.0.0/8", 64), ("fd00::/48", 64), ("fd00::/60", 76), ("fd00::/112", 120)]
+)
+def test_nodes_ipv6_ranges_are_as_large_as_the_clusters_allows(pods: str, mask: int) -> None:
+    assert ranges.node_mask_ipv6(pods) == mask

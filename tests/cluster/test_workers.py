@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from navarch.cluster import lifecycle, pki, strays, workers
+from navarch.cluster import lifecycle, pki, ranges, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.identities import NODE_COMPONENTS
 from navarch.cluster.processes import specs
@@ -34,6 +34,18 @@ def test_each_has_a_name_a_folder_and_an_address_of_its_own(config: ClusterConfi
     assert addresses == list(ip_network(config.node_network).hosts())[:3]
     others = (config.pod_cidr, config.service_cidr)
     assert not any(ip_network(config.node_network).overlaps(ip_network(one)) for one in others)
+
+
+def test_each_has_an_ipv6_address_where_pods_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
+    monkeypatch.setattr(ranges, "has_ipv6", lambda: True)
+    stated = {"runtime": "containerd", "workers": 2, "node_name": "machine", "pod_cidr": "10.42.0.0/16,fd00:42::/48"}
+    config, _ = lifecycle.plan("web", None, stated)
+
+    nodes = [config, *(workers.config_of(config, name) for name in workers.names(config))]
+    own = [agent_config(node).kubelet() for node in nodes]
+    assert [ip_address(node.other_ip) for node in own] == [ip_network(config.node_network_ipv6)[at] for at in (1, 2, 3)]
+    assert [ip_address(node.node_ip) for node in own] == list(ip_network(config.node_network).hosts())[:3]
 
 
 def test_the_api_server_listens_where_they_reach_it_and_nowhere_else(config: ClusterConfig) -> None:

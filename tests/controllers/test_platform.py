@@ -148,6 +148,30 @@ async def test_nodes_get_a_range_of_their_own(cluster: Cluster) -> None:
     assert all(cidr.endswith("/24") for cidr in await cluster.until(all_have))
 
 
+async def test_nodes_get_a_range_of_each_ip_family_or_none() -> None:
+    config = ControllerConfig(cluster_cidr="fd00:42::/63,10.42.0.0/22", node_cidr_mask_ipv6=64)
+    async with running(config, kubelet=False) as cluster:
+        for name in ("other", "third"):
+            await cluster.create(NODES, node(name))
+
+        async def given() -> Any:
+            found = [n["spec"]["podCIDRs"] for n in await cluster.list(NODES) if n["spec"].get("podCIDRs")]
+            return sorted(found) if len(found) == 2 else None
+
+        found = await cluster.until(given)
+        assert [cidrs[0] for cidrs in found] == ["fd00:42:0:1::/64", "fd00:42::/64"]
+        assert len({cidrs[1] for cidrs in found}) == 2
+        assert all(cidrs[1].endswith(".0/24") for cidrs in found)
+        # The third has none, as there is no IPv6 range left; it gets what another leaves.
+        names = [n["metadata"]["name"] for n in await cluster.list(NODES) if n["spec"].get("podCIDRs")]
+        await cluster.client.delete(NODES, names[0], "")
+
+        async def given_again() -> Any:
+            return len([n for n in await cluster.list(NODES) if len(n["spec"].get("podCIDRs") or ()) == 2]) == 2
+
+        assert await cluster.until(given_again)
+
+
 def test_ranges_are_given_once_and_come_back() -> None:
     cidrs = CidrSet("10.42.0.0/22", 24)
     taken = [cidrs.take() for _ in range(4)]

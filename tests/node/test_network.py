@@ -60,7 +60,7 @@ def test_a_pod_range_outside_of_the_clusters_is_refused() -> None:
 @pytest.mark.containers
 @needs_root
 async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: Path) -> None:
-    network = PodNetwork(HostNames("t-net", "n1"), tmp_path, address="10.42.0.1")
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path, addresses=("10.42.0.1",))
     before = await in_thread(_state)
 
     for _ in range(2):
@@ -83,7 +83,7 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
 @pytest.mark.containers
 @needs_root
 async def test_the_pods_gateway_is_the_first_address(lab: NetLab, tmp_path: Path) -> None:
-    network = PodNetwork(HostNames("t-net", "n1"), tmp_path, address="10.42.0.1")
+    network = PodNetwork(HostNames("t-net", "n1"), tmp_path, addresses=("10.42.0.1",))
     try:
         for own in ("10.42.0.0/24", "10.42.1.0/24"):
             await network.setup(Ranges((own,), ("10.42.0.0/16",)))

@@ -44,3 +44,11 @@ def test_an_address_given_back_is_used_again() -> None:
     addresses.give_back("10.0.0.0/29", taken[1])
 
     assert addresses.take("10.0.0.0/29") == taken[1]
+
+
+def test_ipv6_networks_have_addresses_too() -> None:
+    addresses = PodAddresses()
+
+    assert [addresses.take("fd00:42::/64"), addresses.take("fd00:42::/64")] == ["fd00:42::2", "fd00:42::3"]
+    addresses.give_back("fd00:42::/64", "fd00:42::2")
+    assert addresses.take("fd00:42::/125") == "fd00:42::2"

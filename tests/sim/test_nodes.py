@@ -89,6 +89,27 @@ async def test_a_pod_runs_with_an_address_of_its_own_until_it_is_deleted(client:
     await _until(gone)
 
 
+async def test_nodes_and_pods_have_an_address_of_each_ip_family(client: Client) -> None:
+    ranges = ["10.42.0.0/24", "fd00:42::/64"]
+    # Twice: a node that is there already is taken over.
+    for name in ("a", "b"):
+        simulated = SimulatedNodes(client, 1, world=RealWorld(1), families=(4, 6))
+        task = asyncio.create_task(simulated.run())
+        await _until(lambda: client.get(resources.NODES, "node-1"))
+        if name == "a":
+            await client.patch(resources.NODES, "node-1", "", {"spec": {"podCIDRs": ranges, "podCIDR": ranges[0]}})
+        await client.create(resources.PODS, _pod(name))
+        pod = await _until(lambda name=name: _phase(client, name, "Running"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        node = await client.get(resources.NODES, "node-1")
+        internal = [one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"]
+        assert [":" in address for address in internal] == [False, True]
+        assert [each["ip"] for each in pod["status"]["hostIPs"]] == internal
+        assert [":" in each["ip"] for each in pod["status"]["podIPs"]] == [False, True]
+
+
 async def test_a_pod_exits_as_its_annotations_say(client: Client, nodes: SimulatedNodes) -> None:
     annotations = {"sim.navarch.dev/run-duration": "50ms", "sim.navarch.dev/exit-code": "3"}
     await client.create(resources.PODS, _pod("a", annotations=annotations))

@@ -41,7 +41,7 @@ def _at(seconds: float) -> datetime:
 
 
 def test_a_pod_is_running_and_ready_after_one_write() -> None:
-    status, again_s = status_of(_pod(), _does(), "10.0.0.1", "198.18.0.1", START)
+    status, again_s = status_of(_pod(), _does(), ["10.0.0.1"], ["198.18.0.1"], START)
 
     assert (status["phase"], status["podIP"], status["hostIP"], again_s) == ("Running", "10.0.0.1", "198.18.0.1", None)
     assert _conditions(status) == {
@@ -54,9 +54,9 @@ def test_a_pod_is_running_and_ready_after_one_write() -> None:
 
 
 def test_what_was_written_needs_no_second_write() -> None:
-    first, _ = status_of(_pod(), _does(), "10.0.0.1", "198.18.0.1", START)
+    first, _ = status_of(_pod(), _does(), ["10.0.0.1"], ["198.18.0.1"], START)
 
-    second, _ = status_of(_pod(**first), _does(), "10.0.0.1", "198.18.0.1", _at(100))
+    second, _ = status_of(_pod(**first), _does(), ["10.0.0.1"], ["198.18.0.1"], _at(100))
 
     assert shows(first, second)
 

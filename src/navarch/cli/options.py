@@ -122,7 +122,7 @@ def read_config_file(path: str | None) -> dict[str, Any]:
     if isinstance(versions, dict):
         # As flags are: `{api/beta: true}` is `api/beta=true`.
         settings["runtimeConfig"] = ",".join(f"{name}={str(on).lower()}" for name, on in versions.items())
-    for several in ("disable", "tlsSANs"):
+    for several in ("disable", "tlsSANs", "podCIDR", "serviceCIDR"):
         if isinstance(settings.get(several), list):
             settings[several] = ",".join(map(str, settings[several]))
     return {names.get(str(key), str(key)): value for key, value in settings.items()}

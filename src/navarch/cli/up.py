@@ -48,7 +48,7 @@ from navarch.world import MACHINE
 
 _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
-    *("static_pods", "kubeconfig", "seed", "pod_network"),
+    *("static_pods", "kubeconfig", "seed", "pod_network", "pod_cidr", "service_cidr"),
     *("proxy_mode", "proxy_config", "scheduler_config"),
     *lifecycle.KUBELET_FILES,
 )
@@ -154,6 +154,18 @@ _PORT_ATTEMPTS = 4
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Where these plugins are.",
 )
+@click.option(
+    "--pod-cidr",
+    envvar="NAVARCH_POD_CIDR",
+    metavar="RANGE[,RANGE]",
+    help="Where pods' addresses come from: a range, or an IPv4 and an IPv6 one.  [default: 10.42.0.0/16 or the next]",
+)
+@click.option(
+    "--service-cidr",
+    envvar="NAVARCH_SERVICE_CIDR",
+    metavar="RANGE[,RANGE]",
+    help="Where services' addresses come from, likewise.  [default: 10.43.0.0/16 or the next]",
+)
 @pod_network_option
 @data_dir_option
 @click.option(
@@ -202,8 +214,7 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
     if not stated("wait", wait):
         wait = str(from_file.get("wait", wait))
     timeout_s = duration_s(wait)
-    changes: dict[str, Any] = {key: from_file[key] for key in (*_SETTINGS, "pod_cidr", "service_cidr")
-                               if key in from_file}  # fmt: skip
+    changes: dict[str, Any] = {key: from_file[key] for key in _SETTINGS if key in from_file}
     changes.update({key: options[key] for key in _SETTINGS if stated(key, options.get(key))})
     if event_ttl := options["event_ttl"] or from_file.get("event_ttl"):
         changes["event_ttl_s"] = round(duration_s(str(event_ttl)))

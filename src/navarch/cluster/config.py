@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cluster import locks
+from navarch.cluster import locks, ranges
 from navarch.world import MACHINE
 
 DEFAULT_NAME = "default"
@@ -87,6 +87,7 @@ class ClusterConfig:
     kubernetes_version: str = DEFAULT_VERSION
     # Which versions of groups are served beside the stable ones, as `--runtime-config` spells it.
     runtime_config: str = ""
+    # One range, or one of each IP family with a comma between.
     pod_cidr: str = "10.42.0.0/16"
     node_cidr_mask: int = 24
     service_cidr: str = "10.43.0.0/16"
@@ -124,6 +125,8 @@ class ClusterConfig:
     role: str = "server"
     server: str = ""
     node_address: str = ""
+    # The same of the other IP family.
+    other_address: str = ""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     # By commas.
     node_taints: str = ""
@@ -190,7 +193,7 @@ class ClusterConfig:
     @property
     def on_pod_network(self) -> bool:
         """Whether pods and the API server reach this machine at an address that it has for them alone."""
-        return ip_address(self.advertise_address) in ip_network(self.pod_cidr)
+        return any(ip_address(self.advertise_address) in each for each in ranges.listed(self.pod_cidr))
 
     @property
     def is_agent(self) -> bool:
@@ -210,9 +213,30 @@ class ClusterConfig:
         return host_address() if self.listens_everywhere else self.advertise_address
 
     @property
+    def other_ip(self) -> str:
+        """This machine's address of the other IP family, where pods have one of it, too; empty where it has none."""
+        if self.other_address:
+            return self.other_address
+        family = 4 if ":" in self.node_ip else 6
+        network = ranges.of_family(self.pod_cidr, family)
+        if network is None:
+            return ""
+        if self.workers and self.node_ip == self.node_gateway:
+            return str(ip_network(self.node_network_ipv6)[1])
+        if self.on_pod_network and not self.is_agent and not self.node_address:
+            return str(network[1])
+        found = host_address(family=family)
+        return "" if ip_address(found).is_loopback else found
+
+    @property
     def node_network(self) -> str:
         """The range of the nodes that are on this machine."""
         return self.node_cidr or str(networks_of(self.index)["node_cidr"])
+
+    @property
+    def node_network_ipv6(self) -> str:
+        """Their IPv6 range, where pods have such addresses; else empty."""
+        return f"fd6e:6176:6172:{self.index:x}::/64" if 6 in ranges.families(self.pod_cidr) else ""
 
     @property
     def node_gateway(self) -> str:
@@ -477,16 +501,17 @@ def free_port(preferred: int, taken: set[int]) -> int:
     raise ConfigError(f"no free port from {preferred} up")
 
 
-def host_address(towards: str = "") -> str:
+def host_address(towards: str = "", family: int = 4) -> str:
     """The address other machines reach this one at: the one that it uses `towards` another, else the one of the default
     route, else loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    nowhere, loopback = ("2001:db8::1", "::1") if family == 6 else ("192.0.2.1", "127.0.0.1")
+    try:
+        with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             # Nothing is sent: connecting a datagram socket only asks the routing table.
-            probe.connect((towards or "192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+            probe.connect((towards or nowhere, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return loopback
 
 
 def host_name() -> str:

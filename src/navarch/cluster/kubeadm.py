@@ -93,7 +93,7 @@ def _proxy(config: ClusterConfig) -> dict[str, Any]:
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "bindAddress": "0.0.0.0",
+        "bindAddress": "::" if ":" in config.advertise_address else "0.0.0.0",
         "clientConnection": {"kubeconfig": f"{_PROXY_FOLDER}/kubeconfig.conf"},
         "clusterCIDR": config.pod_cidr,
         "mode": config.proxy_mode if config.proxy_mode == "iptables" else "nftables",

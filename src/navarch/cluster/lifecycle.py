@@ -11,12 +11,12 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from navarch.cluster import config as settings
-from navarch.cluster import locks, strays, workers
+from navarch.cluster import locks, ranges, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, started_at
 from navarch.cluster.supervisor import spawn
@@ -66,6 +66,7 @@ def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[Clus
     Raises ConfigError for a change that an existing cluster cannot take.
     """
     folder = settings.data_dir_of(settings.check_name(name), data_dir)
+    changes = {**changes, **_ranges_in(changes)}
     if (folder / "cluster.json").exists():
         return _changed(ClusterConfig.load(folder), changes), False
     known = settings.data_dir_of(name)
@@ -73,6 +74,15 @@ def plan(name: str, data_dir: str | None, changes: dict[str, Any]) -> tuple[Clus
         # What a cluster has on this machine is named after it.
         raise ConfigError(f"there is a cluster {name!r} already, in {known}; another --name makes a second one")
     return _fresh(name, folder, changes), True
+
+
+def _ranges_in(changes: Mapping[str, Any]) -> dict[str, str]:
+    """The ranges that were stated, as they are kept.  Raises ConfigError."""
+    flags = {"pod_cidr": "--pod-cidr", "service_cidr": "--service-cidr"}
+    try:
+        return {key: ranges.stated(flag, changes[key]) for key, flag in flags.items() if key in changes}
+    except ranges.RangeError as error:
+        raise ConfigError(f"invalid {error}") from None
 
 
 def _changed(existing: ClusterConfig, changes: dict[str, Any]) -> ClusterConfig:
@@ -159,10 +169,29 @@ def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
         values["nodes"] = 1
     if values["runtime"] == "simulated" and "pod_cidr" not in changes and values["nodes"] > _MANY_NODES:
         values.update(_wide_network(values["nodes"]))
+    _check_ranges(values)
     values.setdefault("advertise_address", _advertised(values))
-    if "service_cidr" in changes:
-        values["cluster_dns"] = str(ip_network(changes["service_cidr"])[10])
+    values["cluster_dns"] = str(ranges.first(values["service_cidr"])[10])
+    if (":" in values["advertise_address"]) != (":" in values["cluster_dns"]):
+        raise ConfigError(
+            f"--service-cidr {values['service_cidr']}: the first range is not of the IP family of the API server's "
+            f"address, {values['advertise_address']}, which the service `kubernetes` leads to; put the other one first"
+        )
     return _with_workers(ClusterConfig(name=name, data_dir=str(folder), index=index, **values))
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError."""
+    pods, services = values["pod_cidr"], values["service_cidr"]
+    try:
+        ranges.check(pods, services)
+    except ranges.RangeError as error:
+        raise ConfigError(f"invalid {error}") from None
+    if values["runtime"] == "containerd" and 6 in ranges.families(pods) and not ranges.has_ipv6():
+        raise ConfigError(
+            f"invalid --pod-cidr {pods}: this machine has no IPv6 (net.ipv6.conf.default.disable_ipv6 is 1, or its "
+            "kernel was started without); leave the IPv6 ranges out"
+        )
 
 
 def _advertised(values: dict[str, Any]) -> str:
@@ -172,12 +201,14 @@ def _advertised(values: dict[str, Any]) -> str:
     bind = values.get("bind_address", "")
     if bind and bind not in ("0.0.0.0", "::"):
         return str(bind)
-    address = settings.host_address()
-    if values["runtime"] != "containerd" or (bind and address != "127.0.0.1"):
+    family = ranges.families(values["service_cidr"])[0]
+    address = settings.host_address(family=family)
+    if values["runtime"] != "containerd" or (bind and not ip_address(address).is_loopback):
         return address
     if values.get("workers"):
         return str(ip_network(values["node_cidr"] or settings.networks_of(values["index"])["node_cidr"])[1])
-    return str(ip_network(values["pod_cidr"])[1])
+    pods = ranges.of_family(values["pod_cidr"], family) or ranges.first(values["pod_cidr"])
+    return str(pods[1])
 
 
 def _wide_network(nodes: int) -> dict[str, Any]:

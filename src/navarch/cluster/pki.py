@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from navarch.cluster import workers
+from navarch.cluster import ranges, workers
 from navarch.cluster.config import ClusterConfig, host_address, host_name, is_address
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME, NODE_COMPONENTS
 
@@ -211,7 +211,7 @@ def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
     for further in filter(None, config.tls_san.split(",")):
         (addresses if is_address(further) else names).add(further)
     # The virtual IP of the service `kubernetes`.
-    addresses.add(str(ip_network(config.service_cidr)[1]))
+    addresses.add(str(ranges.first(config.service_cidr)[1]))
     return names, addresses
 
 

@@ -14,6 +14,7 @@ from navarch.api.meta import Obj
 from navarch.client.base import Client
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
+from navarch.cluster import ranges
 from navarch.cluster.certificates import Speaker, keep_looking
 from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
@@ -48,6 +49,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
     own = ControllerConfig(
         cluster_cidr=config.pod_cidr,
         node_cidr_mask=config.node_cidr_mask,
+        node_cidr_mask_ipv6=ranges.node_mask_ipv6(config.pod_cidr),
         load_balancer=config.has(LOAD_BALANCER),
         ingress=config.has(INGRESS),
         garbage_collector_delay_s=_COLLECTOR_DELAY_S,
@@ -113,6 +115,7 @@ async def run(config: ClusterConfig) -> None:
                     informers=informers,
                     world=world,
                     serving=simulated_serving(config),
+                    families=ranges.families(config.pod_cidr),
                     kubelet_version=f"v{config.kubernetes_version}.0-navarch",
                 )
                 tasks.create_task(nodes.run(), name="simulated nodes")

@@ -43,6 +43,7 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
     # Who has an address of its own for it has nobody to hide from there.
     elsewhere = config.role != "server"
     everywhere = config.listens_everywhere or elsewhere
+    own = tuple(filter(None, (config.node_ip, config.other_ip)))
     return AgentConfig(
         cluster=config.name,
         node_name=config.node_name,
@@ -55,9 +56,10 @@ def agent_config(config: ClusterConfig) -> AgentConfig:
         cluster_dns=config.cluster_dns,
         cluster_domain=config.cluster_domain,
         node_ip=config.node_ip,
-        kubelet_addresses=("0.0.0.0",) if everywhere else ("127.0.0.1", config.node_ip),
+        other_ip=config.other_ip,
+        kubelet_addresses=("0.0.0.0",) if everywhere else ("127.0.0.1", *own),
         own_network=config.role == "worker",
-        network_address=config.node_ip if config.on_pod_network and not elsewhere else "",
+        network_addresses=own if config.on_pod_network and not elsewhere else (),
         kubelet_port=config.kubelet_port,
         static_pod_path=config.manifests,
         proxy=read_settings(_path(config.proxy_config), config.proxy_mode),

@@ -17,6 +17,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
+from navarch.cluster import ranges
 from navarch.cluster.config import ClusterConfig
 from navarch.numbers import integer_or
 
@@ -45,7 +46,9 @@ def folder(config: ClusterConfig) -> Path:
 
 def config_of(config: ClusterConfig, name: str) -> ClusterConfig:
     """The worker's own."""
-    address = ip_network(config.node_network)[1 + number_of(config, name)]
+    place = 1 + number_of(config, name)
+    address = ip_network(config.node_network)[place]
+    other = str(ip_network(config.node_network_ipv6)[place]) if config.node_network_ipv6 else ""
     return replace(
         config,
         data_dir=str(folder(config) / name),
@@ -53,6 +56,7 @@ def config_of(config: ClusterConfig, name: str) -> ClusterConfig:
         server=f"https://{config.node_gateway}:{config.port}",
         node_name=name,
         node_address=str(address),
+        other_address=other,
         kubelet_port=KUBELET_PORT,
         workers=0,
         static_pods="",
@@ -77,7 +81,9 @@ def enter(config: ClusterConfig, name: str) -> None:
         config.node_network,
         own.node_address,
         folder(config) / "lock",
-        (config.pod_cidr, config.service_cidr),
+        tuple(map(str, (*ranges.listed(config.pod_cidr), *ranges.listed(config.service_cidr)))),
+        config.node_network_ipv6,
+        own.other_address,
     )
     place.ensure()
     place.enter()

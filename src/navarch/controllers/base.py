@@ -56,8 +56,10 @@ class ControllerConfig:
     served; `disabled` names controllers that are not to run.
     """
 
+    # One range, or one of each IP family with a comma between.
     cluster_cidr: str = "10.42.0.0/16"
     node_cidr_mask: int = 24
+    node_cidr_mask_ipv6: int = 64
     allocate_node_cidrs: bool = True
     root_ca: str = ""
     token_issuer: TokenIssuer | None = None

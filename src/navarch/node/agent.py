@@ -47,7 +47,7 @@ _RETRY_S: Final = 0.5
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What a node agent is told. `data` and `run` are the directories of the node's containerd (`ContainerdPaths`).
-    With a `network_address` the node has that one on the pod network, too, whatever its range: its own address, at
+    With `network_addresses` the node has these on the pod network, too, whatever its ranges: its own addresses, at
     which pods reach it and the API server beside it."""
 
     cluster: str
@@ -59,7 +59,9 @@ class AgentConfig:
     cluster_dns: str = "10.43.0.10"
     cluster_domain: str = "cluster.local"
     node_ip: str = ""
-    network_address: str = ""
+    # The address of the other IP family, where the node has one.
+    other_ip: str = ""
+    network_addresses: tuple[str, ...] = ()
     # Whether it runs in a network namespace of its own.
     own_network: bool = False
     # `auto`, `routes` or `vxlan`: how pods of other nodes are reached.
@@ -101,6 +103,7 @@ class AgentConfig:
             runtime_socket=self.containerd.socket,
             cgroup_root=self.names.cgroup_root,
             node_ip=self.node_ip,
+            other_ip=self.other_ip,
             port=self.kubelet_port,
             addresses=self.kubelet_addresses,
             serving_cert=self.serving_cert,
@@ -132,7 +135,7 @@ class AgentConfig:
             cluster=self.cluster,
             node_name=self.node_name,
             state_dir=self.data,
-            address=self.network_address,
+            addresses=self.network_addresses,
             node_ip=self.node_ip,
             pod_network=self.pod_network,
             pod_cidr=self.pod_cidr,

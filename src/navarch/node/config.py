@@ -140,6 +140,8 @@ class KubeletConfig:
     runtime_socket: Path
     cgroup_root: str = "/navarch"
     node_ip: str = ""
+    # The address of the other IP family, where the node has one.
+    other_ip: str = ""
     port: int = 10250
     addresses: tuple[str, ...] = ("0.0.0.0",)
     serving_cert: Path | None = None

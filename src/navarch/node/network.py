@@ -64,7 +64,7 @@ def of_family(ranges: Iterable[str], family: int) -> str:
 
 class PodNetwork:
     """`state_dir` survives reboots; the CNI configuration goes to `conf_dir`. The node's own addresses on the bridge
-    are the first of each range and `address`, where that is another one. `node_ip` is the address that other nodes have
+    are the first of each range and `addresses`, where these are others. `node_ip` is the address that other nodes have
     for it, `mode` says how it reaches these."""
 
     def __init__(
@@ -73,14 +73,14 @@ class PodNetwork:
         state_dir: Path,
         conf_dir: Path | None = None,
         *,
-        address: str = "",
+        addresses: Sequence[str] = (),
         node_ip: str = "",
         mode: Mode = Mode.AUTO,
     ) -> None:
         self.names = names
         self.bridge = names.bridge
         self.table = names.network_table
-        self.address = address
+        self.addresses = addresses
         self.node_ip = node_ip
         self.mode = mode
         self.ipam_dir = state_dir / "ipam"
@@ -101,7 +101,7 @@ class PodNetwork:
         self._bridged = await asyncio.to_thread(_bridge_filtering)
         _write_sysctl("net/ipv4/ip_forward", "1")
         if of_family(ranges.own, 6):
-            _forward_ipv6()
+            forward_ipv6()
         self.link_mtu = await in_thread(self._make_device, ranges)
         # Node ports on localhost leave by the bridge with a loopback source.
         _write_sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")
@@ -174,8 +174,8 @@ class PodNetwork:
 
     def _address_device(self, ip: Any, index: int, own: Sequence[str]) -> None:
         wanted = {(gateway_of(each), ip_network(each).prefixlen if self._bridged else _whole(each)) for each in own}
-        if self.address and all(self.address != address for address, _ in wanted):
-            wanted.add((self.address, _whole(self.address)))
+        firsts = {address for address, _ in wanted}
+        wanted |= {(address, _whole(address)) for address in self.addresses if address not in firsts}
         for address in ip.get_addr(index=index):
             have = (address.get_attr("IFA_ADDRESS"), address["prefixlen"])
             if have not in wanted and not ip_address(have[0]).is_link_local:
@@ -249,7 +249,7 @@ def _whole(text: str) -> int:
     return 128 if family_of(text) == 6 else 32
 
 
-def _forward_ipv6() -> None:
+def forward_ipv6() -> None:
     """Be a router, but go on learning the way out from one where that is how it was learnt."""
     for learning in Path("/proc/sys/net/ipv6/conf").glob("*/accept_ra"):
         name = learning.parent.name

@@ -43,7 +43,7 @@ class NetworkingConfig:
     resolv_conf: Path = Path("/etc/resolv.conf")
     proxy_health_port: int = 0
     proxy: ProxySettings = field(default_factory=ProxySettings)
-    address: str = ""
+    addresses: tuple[str, ...] = ()
     node_ip: str = ""
     pod_network: str = Mode.AUTO
 
@@ -61,7 +61,7 @@ class NodeNetworking:
         self.network = PodNetwork(
             config.names,
             config.state_dir,
-            address=config.address,
+            addresses=config.addresses,
             node_ip=config.node_ip,
             mode=Mode(config.pod_network),
         )
@@ -105,7 +105,7 @@ class NodeNetworking:
             )
             answering = dns.DnsConfig(
                 node_name=config.node_name,
-                address=gateway_of(of_family(self._own, 4) or self._own[0]),
+                address=gateway_of(of_family(self._own, family_of(config.cluster_dns)) or self._own[0]),
                 cluster_ip=config.cluster_dns,
                 domain=config.cluster_domain,
                 pod_cidr=config.pod_cidr,

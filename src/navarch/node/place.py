@@ -26,20 +26,24 @@ from navarch.node.names import HostNames, bridge_of, uplinks_table_of
 _SPACES: Final = Path("/run/netns")
 _NEW_NET: Final = 0x40000000
 _MNT_DETACH: Final = 2
+_IFA_F_NODAD: Final = 2
 _LIMIT_S: Final = 30.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`network` is the range of the cluster's bridge, which has its first address; `cluster_ranges` are reached as the
-    node itself, without translation. `lock` is a file that all who make places of this cluster hold meanwhile."""
+    """`network` is the range of the cluster's bridge, which has its first address, `network_ipv6` its IPv6 one, where
+    the cluster has such; `cluster_ranges` are reached as the node itself, without translation. `lock` is a file that
+    all who make places of this cluster hold meanwhile."""
 
     names: HostNames
     network: str
     address: str
     lock: Path
     cluster_ranges: tuple[str, ...] = ()
+    network_ipv6: str = ""
+    address_ipv6: str = ""
 
     @property
     def space(self) -> Path:
@@ -69,7 +73,6 @@ class Place:
     def _ensure_bridge(self) -> None:
         from pyroute2 import IPRoute
 
-        gateway = ip_network(self.network)[1]
         with IPRoute() as ip:
             index = _index(ip, self.bridge)
             if not index:
@@ -77,18 +80,29 @@ class Place:
                 index = _index(ip, self.bridge)
             ip.link("set", index=index, state="up")
             _route_localnet(self.bridge)
-            with _but_for(errno.EEXIST):
-                ip.addr("add", index=index, address=str(gateway), prefixlen=ip_network(self.network).prefixlen)
+            for network in self._networks():
+                _add_address(ip, index, str(ip_network(network)[1]), network)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        table = f"ip {uplinks_table_of(self.names.cluster)}"
-        inside = ", ".join((self.network, *self.cluster_ranges))
-        rules = [
+        if self.network_ipv6:
+            from navarch.node.network import forward_ipv6
+
+            forward_ipv6()
+        _nft([line for network in self._networks() for line in self._masquerading(network)])
+
+    def _networks(self) -> tuple[str, ...]:
+        return (self.network, self.network_ipv6) if self.network_ipv6 else (self.network,)
+
+    def _masquerading(self, network: str) -> list[str]:
+        """The rules for what leaves the cluster from this range."""
+        ip = "ip6" if ":" in network else "ip"
+        table = f"{ip} {uplinks_table_of(self.names.cluster)}"
+        inside = ", ".join((network, *(each for each in self.cluster_ranges if (":" in each) == (":" in network))))
+        return [
             f"add table {table}",
             f"add chain {table} postrouting {{ type nat hook postrouting priority 100 ; }}",
             f"flush chain {table} postrouting",
-            f"add rule {table} postrouting ip saddr {self.network} ip daddr != {{ {inside} }} masquerade fully-random",
+            f"add rule {table} postrouting {ip} saddr {network} {ip} daddr != {{ {inside} }} masquerade fully-random",
         ]
-        _nft(rules)
 
     def _ensure_space(self) -> None:
         from pyroute2 import IPRoute, netns
@@ -109,10 +123,10 @@ class Place:
         with _there(self.names.whole) as ip:
             for name in ("lo", "eth0"):
                 ip.link("set", index=_index(ip, name), state="up")
-            with _but_for(errno.EEXIST):
-                length = ip_network(self.network).prefixlen
-                ip.addr("add", index=_index(ip, "eth0"), address=self.address, prefixlen=length)
-            ip.route("replace", dst="default", gateway=str(ip_network(self.network)[1]))
+            for address, network in zip((self.address, self.address_ipv6), self._networks(), strict=False):
+                _add_address(ip, _index(ip, "eth0"), address, network)
+                family = socket.AF_INET6 if ":" in network else socket.AF_INET
+                ip.route("replace", dst="default", family=family, gateway=str(ip_network(network)[1]))
         self._within(lambda: _route_localnet("eth0"))
 
     def _within(self, act: Callable[[], None]) -> None:
@@ -137,6 +151,13 @@ class Place:
         self.space.unlink(missing_ok=True)
 
 
+def _add_address(ip: Any, index: int, address: str, network: str) -> None:
+    # Nobody else can have it: no need to ask around first.
+    more = {"flags": _IFA_F_NODAD} if ":" in address else {}
+    with _but_for(errno.EEXIST):
+        ip.addr("add", index=index, address=address, prefixlen=ip_network(network).prefixlen, **more)
+
+
 def _route_localnet(link: str) -> None:
     """Node ports on localhost leave by this link for other nodes, until they are masqueraded with a loopback source."""
     Path(f"/proc/sys/net/ipv4/conf/{link}/route_localnet").write_text("1")
@@ -150,9 +171,10 @@ def remove_bridge(cluster: str) -> None:
         for index in ip.link_lookup(ifname=bridge_of(cluster)):
             with _but_for(errno.ENODEV):
                 ip.link("del", index=index)
-    table = f"ip {uplinks_table_of(cluster)}"
-    with contextlib.suppress(OSError):
-        _nft([f"add table {table}", f"delete table {table}"])
+    for ip in ("ip", "ip6"):
+        table = f"{ip} {uplinks_table_of(cluster)}"
+        with contextlib.suppress(OSError):
+            _nft([f"add table {table}", f"delete table {table}"])
 
 
 @contextlib.contextmanager

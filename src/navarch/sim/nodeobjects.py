@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from ipaddress import ip_address
 
 from navarch.api.meta import Obj
 from navarch.api.time import format_micro_time, format_time
 from navarch.api.version import DEFAULT_VERSION
 from navarch.kinds.core.kubelets import SIMULATED
-from navarch.sim.addresses import NODES
+from navarch.sim.addresses import NODES, NODES_IPV6
 
 KUBELET_VERSION = f"v{DEFAULT_VERSION}.0-navarch"
 LEASE_NAMESPACE = "kube-node-lease"
@@ -35,9 +34,9 @@ _CONDITIONS = (
 )
 
 
-def node_address(index: int) -> str:
+def node_address(index: int, family: int = 4) -> str:
     """The address of the node with this index, from 0."""
-    return str(ip_address(int(NODES.network_address) + 10 + index))
+    return str((NODES_IPV6 if family == 6 else NODES).network_address + 10 + index)
 
 
 def conditions(now: datetime, transition: Mapping[str, str] | None = None) -> list[Obj]:
@@ -58,7 +57,7 @@ def conditions(now: datetime, transition: Mapping[str, str] | None = None) -> li
 
 def node_object(
     name: str,
-    address: str,
+    addresses: Sequence[str],
     capacity: Mapping[str, str],
     labels: Mapping[str, str],
     version: str,
@@ -91,7 +90,7 @@ def node_object(
             "allocatable": dict(capacity),
             "conditions": conditions(now),
             "addresses": [
-                {"type": "InternalIP", "address": address},
+                *({"type": "InternalIP", "address": address} for address in addresses),
                 {"type": "Hostname", "address": name},
                 *dialled,
             ],

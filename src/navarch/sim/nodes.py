@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from navarch.api.errors import StatusError
@@ -19,6 +19,7 @@ from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informers
 from navarch.client.supervision import Failures, supervised
+from navarch.node.engine.status import node_status_patch
 from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
 from navarch.sim.kubelet import HOST, ServingKeys, SimulatedKubelet
@@ -39,7 +40,8 @@ class SimulatedNodes:
     share the pods that others watch anyway; without, they keep informers of their own. Where several processes simulate
     nodes of one cluster, `first_address` keeps the nodes' addresses apart. With `serving` they answer the API server
     where it asks for logs and the like; without, nobody does. `events` and `leases_every_s` say what otherwise depends
-    on the number of nodes: whether containers have events, and how often a node renews its lease."""
+    on the number of nodes: whether containers have events, and how often a node renews its lease. Nodes have an address
+    of each of the IP `families`."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class SimulatedNodes:
         events: bool | None = None,
         leases_every_s: float | None = None,
         serving: ServingKeys | None = None,
+        families: Sequence[int] = (4,),
     ) -> None:
         self._client = client
         self._world = world or RealWorld()
@@ -68,6 +71,7 @@ class SimulatedNodes:
         self._zones = zones
         self._version = kubelet_version
         self._first_address = first_address
+        self._families = families
         self._indexes = {f"{name_prefix}{i + 1}": i for i in range(count)}
         self._nodes: dict[str, Obj] = {}
         self._node_informer = self._informers.get(resources.NODES)
@@ -80,8 +84,8 @@ class SimulatedNodes:
             client,
             pods,
             self._indexes,
-            address_of=self._address,
-            cidr_of=self._cidr,
+            addresses_of=self._addresses,
+            cidrs_of=self._cidrs,
             clock=self._world,
             latencies=latencies or Latencies(),
             recorder=self._recorder,
@@ -145,7 +149,7 @@ class SimulatedNodes:
         while True:
             fresh = node_object(
                 name,
-                self._address(name),
+                self._addresses(name),
                 self._capacity,
                 labels,
                 self._version,
@@ -171,7 +175,7 @@ class SimulatedNodes:
             resources.NODES,
             name,
             "",
-            {"status": fresh["status"]},
+            {"status": node_status_patch(fresh["status"])},
             kind=PatchKind.STRATEGIC,
             subresource="status",
         )
@@ -188,9 +192,10 @@ class SimulatedNodes:
         # Just registered, and the watch has yet to show it.
         return self._nodes.get(name)
 
-    def _address(self, name: str) -> str:
-        return node_address(self._first_address + self._indexes[name])
+    def _addresses(self, name: str) -> Sequence[str]:
+        index = self._first_address + self._indexes[name]
+        return tuple(node_address(index, family) for family in self._families)
 
-    def _cidr(self, name: str) -> str:
+    def _cidrs(self, name: str) -> Sequence[str]:
         node = self._node(name)
-        return str(((node or {}).get("spec") or {}).get("podCIDR") or "")
+        return ((node or {}).get("spec") or {}).get("podCIDRs") or ()

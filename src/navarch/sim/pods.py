@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from datetime import datetime, timedelta
 
 from navarch.api.errors import StatusError
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 class PodRunner:
-    """`nodes` are the names that are ours; `address_of` and `cidr_of` give a node's address and pod network."""
+    """`nodes` are the names that are ours; `addresses_of` and `cidrs_of` give a node's addresses and pod networks,
+    one per IP family."""
 
     def __init__(
         self,
@@ -39,8 +40,8 @@ class PodRunner:
         pods: Informer,
         nodes: Container[str],
         *,
-        address_of: Callable[[str], str],
-        cidr_of: Callable[[str], str],
+        addresses_of: Callable[[str], Sequence[str]],
+        cidrs_of: Callable[[str], Sequence[str]],
         clock: Clock,
         latencies: Latencies,
         recorder: EventRecorder | None = None,
@@ -49,8 +50,8 @@ class PodRunner:
         self._client = client
         self._pods = pods
         self._nodes = nodes
-        self._address_of = address_of
-        self._cidr_of = cidr_of
+        self._addresses_of = addresses_of
+        self._cidrs_of = cidrs_of
         self._clock = clock
         self._latencies = latencies
         self._recorder = recorder
@@ -58,8 +59,8 @@ class PodRunner:
         self._queue: WorkQueue[Key] = WorkQueue(max_delay_s=10.0)
         self._addresses = PodAddresses()
         self._failures = Failures()
-        self._held: dict[str, tuple[str, str]] = {}
-        """By pod uid: its node and the address that it has there."""
+        self._held: dict[str, tuple[str, Sequence[str]]] = {}
+        """By pod uid: its node and the addresses that it has there."""
         self._deleted: dict[str, datetime] = {}
         """By pod uid: when its deletion was seen."""
         self._level_at: dict[str, tuple[str, datetime | None]] = {}
@@ -89,10 +90,11 @@ class PodRunner:
         node = pod["spec"].get("nodeName")
         if not node or node not in self._nodes:
             return
-        address = (pod.get("status") or {}).get("podIP")
-        if address and not pod["spec"].get("hostNetwork") and uid_of(pod) not in self._held:
-            self._addresses.reserve(address)
-            self._held[uid_of(pod)] = (node, address)
+        addresses = [each["ip"] for each in (pod.get("status") or {}).get("podIPs") or ()]
+        if addresses and not pod["spec"].get("hostNetwork") and uid_of(pod) not in self._held:
+            for address in addresses:
+                self._addresses.reserve(address)
+            self._held[uid_of(pod)] = (node, addresses)
         self._queue.add(key_of(pod))
 
     def _changed(self, pod: Obj) -> None:
@@ -149,7 +151,7 @@ class PodRunner:
         node = pod["spec"]["nodeName"]
         now = self._clock.now()
         does = behaviour_of(pod, self._latencies)
-        status, next_s = status_of(pod, does, self._address(pod, node), self._address_of(node), now)
+        status, next_s = status_of(pod, does, self._addresses_in(pod, node), self._addresses_of(node), now)
         if not shows(current, status):
             answer = await self._write(pod, status)
             if current.get("phase") != "Running" and status["phase"] == "Running":
@@ -178,7 +180,7 @@ class PodRunner:
                 await self._write(
                     pod,
                     stopped_status(
-                        pod, behaviour_of(pod, self._latencies), self._address_of(pod["spec"]["nodeName"]), now
+                        pod, behaviour_of(pod, self._latencies), self._addresses_of(pod["spec"]["nodeName"]), now
                     ),
                 )
             if grace_s == 0:
@@ -199,19 +201,23 @@ class PodRunner:
 
     # Addresses and events.
 
-    def _address(self, pod: Obj, node: str) -> str:
+    def _addresses_in(self, pod: Obj, node: str) -> Sequence[str]:
         if pod["spec"].get("hostNetwork"):
-            return self._address_of(node)
+            return self._addresses_of(node)
         held = self._held.get(uid_of(pod))
         if held is None:
-            held = self._held[uid_of(pod)] = (node, self._addresses.take(self._cidr_of(node)))
+            taken = tuple(self._addresses.take(cidr) for cidr in self._cidrs_of(node) or ("",))
+            held = self._held[uid_of(pod)] = (node, taken)
         return held[1]
 
     def _give_back(self, uid: str) -> None:
         held = self._held.pop(uid, None)
         if held is not None:
-            node, address = held
-            self._addresses.give_back(self._cidr_of(node), address)
+            node, addresses = held
+            cidrs = self._cidrs_of(node)
+            for address in addresses:
+                mine = next((cidr for cidr in cidrs if (":" in cidr) == (":" in address)), "")
+                self._addresses.give_back(mine, address)
 
     def _tell(self, pod: Obj, status: Obj) -> None:
         if self._recorder is None:

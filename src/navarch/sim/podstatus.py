@@ -76,7 +76,9 @@ def moment_of(restart_policy: str, does: Behaviour, accepted: datetime, now: dat
         started = max(again, ended + timedelta(milliseconds=1))
 
 
-def status_of(pod: Obj, does: Behaviour, pod_ip: str, host_ip: str, now: datetime) -> tuple[Obj, float | None]:
+def status_of(
+    pod: Obj, does: Behaviour, pod_ips: Sequence[str], host_ips: Sequence[str], now: datetime
+) -> tuple[Obj, float | None]:
     """The status that the node reports, and in how many seconds to look again."""
     spec, current = pod["spec"], pod.get("status") or {}
     accepted = parse_time(current["startTime"]) if current.get("startTime") else now
@@ -86,9 +88,9 @@ def status_of(pod: Obj, does: Behaviour, pod_ip: str, host_ip: str, now: datetim
     if expires_s is not None and expires_s <= 0 and moment.state != "done":
         killed = Moment("done", moment.restarts, moment.started or now, now, None)
         failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-        return _status(pod, does, killed, pod_ip, host_ip, now, exit_code=137, failure=failure), None
+        return _status(pod, does, killed, pod_ips, host_ips, now, exit_code=137, failure=failure), None
     ready, ready_in_s = _readiness(does, moment, now)
-    status = _status(pod, does, moment, pod_ip, host_ip, now, exit_code=does.exit_code, ready=ready)
+    status = _status(pod, does, moment, pod_ips, host_ips, now, exit_code=does.exit_code, ready=ready)
     times = [time_s for time_s in (moment.next_s, ready_in_s, expires_s) if time_s is not None]
     return status, min(times, default=None)
 
@@ -104,12 +106,13 @@ def shows(current: object, wanted: object) -> bool:
     return current == wanted or (not current and not wanted)
 
 
-def stopped_status(pod: Obj, does: Behaviour, host_ip: str, now: datetime) -> Obj:
+def stopped_status(pod: Obj, does: Behaviour, host_ips: Sequence[str], now: datetime) -> Obj:
     """What is left to report of a pod that was told to stop: containers ended by SIGTERM, exit code 143."""
     current = pod.get("status") or {}
     started = parse_time(current["startTime"]) if current.get("startTime") else now
     ended = Moment("done", 0, started, now, None)
-    return _status(pod, does, ended, current.get("podIP", ""), host_ip, now, exit_code=143)
+    pod_ips = [each["ip"] for each in current.get("podIPs") or ()]
+    return _status(pod, does, ended, pod_ips, host_ips, now, exit_code=143)
 
 
 def _readiness(does: Behaviour, moment: Moment, now: datetime) -> tuple[bool, float | None]:
@@ -125,22 +128,22 @@ def _status(
     pod: Obj,
     does: Behaviour,
     moment: Moment,
-    pod_ip: str,
-    host_ip: str,
+    pod_ips: Sequence[str],
+    host_ips: Sequence[str],
     now: datetime,
     *,
     exit_code: int,
     ready: bool = False,
     failure: tuple[str, str] = ("", ""),
 ) -> Obj:
-    seen, memory = observed(pod, does, moment, pod_ip, exit_code=exit_code, ready=ready)
+    seen, memory = observed(pod, does, moment, pod_ips, exit_code=exit_code, ready=ready)
     return pod_status(
         StatusInputs(
             pod=pod,
             observed=seen,
             memory=memory,
             messages=_NO_MESSAGES,
-            host_ips=(host_ip,),
+            host_ips=host_ips,
             now=now,
             ending=moment.state == "done",
             failure=failure,
@@ -150,7 +153,7 @@ def _status(
 
 
 def observed(
-    pod: Obj, does: Behaviour, moment: Moment, pod_ip: str, *, exit_code: int, ready: bool
+    pod: Obj, does: Behaviour, moment: Moment, pod_ips: Sequence[str], *, exit_code: int, ready: bool
 ) -> tuple[ObservedPod, dict[str, ContainerMemory]]:
     """What a runtime would show of the pod's sandbox and containers, and what a kubelet would know beside it."""
     memory: dict[str, ContainerMemory] = {}
@@ -169,7 +172,7 @@ def observed(
     made = moment.state != "waiting" or bool(does.waiting_reason)
     if not made:
         return ObservedPod((), containers), memory
-    sandbox = Sandbox(pod["metadata"].get("uid", ""), ready=moment.state != "done", ips=(pod_ip,) if pod_ip else ())
+    sandbox = Sandbox(pod["metadata"].get("uid", ""), ready=moment.state != "done", ips=tuple(pod_ips))
     return ObservedPod((sandbox,), containers), memory
 
 

@@ -25,7 +25,7 @@ from navarch.client.base import Client
 from navarch.client.informer import Informers
 from navarch.client.local import LocalTransport
 from navarch.client.resources import NODES, SERVICE_ACCOUNTS
-from navarch.cluster import pki
+from navarch.cluster import pki, ranges
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.lifecycle import is_schedulable
@@ -175,6 +175,7 @@ class EmbeddedCluster:
                 world=self._world,
                 serving=serving,
                 kubelet_version=f"v{self.config.kubernetes_version}.0-navarch",
+                families=ranges.families(self.config.pod_cidr),
             )
             parts["simulated nodes"] = self.nodes.run()
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]

@@ -43,7 +43,8 @@ def kubelet_of(node: Obj, tls: ssl.SSLContext | None) -> Target:
     """Raises StatusError 503 for a node that has not said where it is, 400 for one that says it is where no kubelet can
     be: nodes write their addresses themselves."""
     status = node.get("status") or {}
-    addresses = {address.get("type"): address.get("address") for address in status.get("addresses") or ()}
+    # Of a node with two IP families the first counts.
+    addresses = {address.get("type"): address.get("address") for address in reversed(status.get("addresses") or ())}
     host = next((addresses[kind] for kind in _ADDRESS_TYPES if addresses.get(kind)), "")
     if not host:
         raise unavailable(f"no preferred addresses found; known addresses: []: node {node['metadata']['name']}")

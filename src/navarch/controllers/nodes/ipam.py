@@ -1,4 +1,4 @@
-"""Node IPAM: a range of pod addresses for each node, out of the cluster's.
+"""Node IPAM: a range of pod addresses for each node, out of each of the cluster's, one per IP family.
 
 In: Nodes. Out: `spec.podCIDR` and `spec.podCIDRs`, written once, for nodes whose kubelet has said that it is there: a
 Node without one runs nothing that would need an address. Invariant: no two nodes have the same range; a range is free
@@ -58,7 +58,10 @@ class CidrSet:
                 self._next = index
 
     def _index(self, cidr: str) -> int | None:
-        offset = int(ip_network(cidr).network_address) - int(self._network.network_address)
+        network = ip_network(cidr)
+        if network.version != self._network.version:
+            return None
+        offset = int(network.network_address) - int(self._network.network_address)
         index = offset // self._step
         return index if 0 <= index < self._count else None
 
@@ -71,7 +74,9 @@ class NodeIPAMController(Controller):
         super().__init__(context)
         config = context.config
         self._enabled = config.allocate_node_cidrs and bool(config.cluster_cidr)
-        self._cidrs = CidrSet(config.cluster_cidr, config.node_cidr_mask)
+        masks = {4: config.node_cidr_mask, 6: config.node_cidr_mask_ipv6}
+        ranges = [text.strip() for text in config.cluster_cidr.split(",") if text.strip()]
+        self._sets = [CidrSet(text, masks[ip_network(text).version]) for text in ranges]
         self._starved: dict[Key, None] = {}
         self._nodes = self.informer(NODES)
         if self._enabled:
@@ -81,14 +86,16 @@ class NodeIPAMController(Controller):
     def _node_added(self, node: Obj) -> None:
         cidrs = node["spec"].get("podCIDRs") or [c for c in [node["spec"].get("podCIDR")] if c]
         for cidr in cidrs:
-            self._cidrs.occupy(cidr)
+            for each in self._sets:
+                each.occupy(cidr)
         if not cidrs and key_of(node) not in self._starved:
             self.enqueue(key_of(node))
 
     def _node_deleted(self, node: Obj) -> None:
         self._starved.pop(key_of(node), None)
         for cidr in node["spec"].get("podCIDRs") or ():
-            self._cidrs.release(cidr)
+            for each in self._sets:
+                each.release(cidr)
         for key in self._starved:
             self.enqueue(key)
         self._starved.clear()
@@ -101,8 +108,8 @@ class NodeIPAMController(Controller):
             if _TTL not in (node["metadata"].get("annotations") or {}):
                 await self.client.patch(NODES, key.name, "", {"metadata": {"annotations": {_TTL: "0"}}})
             return None
-        cidr = self._cidrs.take()
-        if cidr is None:
+        cidrs = self._take()
+        if not cidrs:
             self._starved[key] = None
             message = f"Node {name_of(node)} status is now: CIDRNotAvailable"
             self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
@@ -114,13 +121,27 @@ class NodeIPAMController(Controller):
             # How long a node may believe what it read, which is not at all in a cluster of this size.
             "annotations": {_TTL: "0"},
         }
-        patch = {"metadata": metadata, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
+        patch = {"metadata": metadata, "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs}}
         try:
             await self.client.patch(NODES, key.name, "", patch)
         except BaseException:
-            self._cidrs.give_back(cidr)
+            self._give_back(cidrs)
             raise
         return None
+
+    def _take(self) -> list[str]:
+        """A range of each family; none at all where one of them has none left."""
+        found = [each.take() for each in self._sets]
+        taken = [cidr for cidr in found if cidr is not None]
+        if len(taken) == len(found):
+            return taken
+        self._give_back(taken)
+        return []
+
+    def _give_back(self, cidrs: list[str]) -> None:
+        for each in self._sets:
+            for cidr in cidrs:
+                each.give_back(cidr)
 
 
 def _has_kubelet(node: Obj) -> bool:

@@ -28,6 +28,7 @@ from navarch.client.resources import LEASES, NODES
 from navarch.kinds.core.kubelets import ATTACHES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
+from navarch.node.engine.status import node_status_patch
 from navarch.node.resources.amounts import memory_capacity
 from navarch.node.resources.capacity import Capacity, Provider, providers_of
 from navarch.node.resources.pressure import Pressure
@@ -118,7 +119,7 @@ class NodeReporter:
         self._machine = this_machine()
         own = providers_of(config, self._machine.cpus, self._machine.memory)
         self._capacity = Capacity([*own, *devices])
-        self._address = config.node_ip or default_address()
+        self._addresses = tuple(filter(None, (config.node_ip or default_address(), config.other_ip)))
         self._node: Obj | None = None
         self.pressure = Pressure(config.eviction, clock, pods_enforced="pods" in config.reserved.enforced)
         self.pressure.on_change = self.look_again
@@ -137,7 +138,7 @@ class NodeReporter:
 
     def addresses(self) -> Sequence[str]:
         """The node's addresses, the main one first."""
-        return (self._address,)
+        return self._addresses
 
     def pressures(self) -> list[str]:
         """The conditions of pressure that the node has."""
@@ -334,7 +335,7 @@ class NodeReporter:
         if not due and _essence(status) == _essence({key: old.get(key) for key in status}):
             self._node = node
             return
-        patch = {"status": status}
+        patch = {"status": node_status_patch(status)}
         answer = await self._client.patch(
             NODES, self._config.node_name, "", patch, kind=PatchKind.STRATEGIC, subresource="status"
         )
@@ -368,7 +369,7 @@ class NodeReporter:
         return {
             **({"volumesInUse": in_use} if in_use or told else {}),
             "addresses": [
-                {"type": "InternalIP", "address": self._address},
+                *({"type": "InternalIP", "address": address} for address in self._addresses),
                 {"type": "Hostname", "address": self._config.node_name},
             ],
             "capacity": _with_foreign(node, "capacity", self.capacity()),

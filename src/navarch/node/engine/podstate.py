@@ -17,6 +17,7 @@ from navarch.node import podspec
 from navarch.node.engine.observed import ObservedPod
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.plan import ContainerMemory
+from navarch.node.engine.status import in_order
 from navarch.node.runtime.base import IDRange, SandboxConfig
 from navarch.node.spec.security import has_user_namespace
 
@@ -118,7 +119,8 @@ class PodState:
 
     def ips(self) -> Sequence[str]:
         """The pod's addresses."""
-        return tuple(self.parts.host_ips()) if podspec.host_network(self.pod) else self.observed.ips
+        host_ips = tuple(self.parts.host_ips())
+        return host_ips if podspec.host_network(self.pod) else in_order(self.observed.ips, host_ips)
 
     def users(self) -> IDRange | None:
         """The pod's users, where they are others than the host's."""
@@ -128,4 +130,4 @@ class PodState:
         """The address to reach the pod's containers at."""
         if podspec.host_network(self.pod):
             return next(iter(self.parts.host_ips()), "127.0.0.1")
-        return next(iter(self.observed.ips), "")
+        return next(iter(self.ips()), "")

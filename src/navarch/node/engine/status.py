@@ -115,7 +115,20 @@ def _pod_ips(inputs: StatusInputs, old: Obj) -> list[str]:
     if podspec.host_network(inputs.pod):
         return list(inputs.host_ips)
     # The addresses of a pod that has ended stay readable.
-    return list(inputs.observed.ips) or [entry["ip"] for entry in old.get("podIPs") or []]
+    return in_order(inputs.observed.ips, inputs.host_ips) or [entry["ip"] for entry in old.get("podIPs") or []]
+
+
+def node_status_patch(status: Obj) -> Obj:
+    """A node's status as a strategic merge patch. Addresses are merged by their types, of which a node with two IP
+    families has one twice; so they are replaced."""
+    return {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}
+
+
+def in_order(ips: Sequence[str], host_ips: Sequence[str]) -> list[str]:
+    """A pod's addresses, whatever the order of its networks: first that of the IP family that its node has first."""
+    if len(ips) < 2 or not host_ips:
+        return list(ips)
+    return sorted(ips, key=lambda ip: (":" in ip) != (":" in host_ips[0]))
 
 
 # Containers.
