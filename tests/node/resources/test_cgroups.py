@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from navarch.node.config import CgroupsConfig, KubeletConfig, ReservedConfig
+from navarch.node.resources import cgroups
 from navarch.node.resources.allocatable import enforce
 from navarch.node.resources.amounts import container_resources
 from navarch.node.resources.cgroups import cgroup_parent, make_pod_cgroup
@@ -46,6 +47,54 @@ def test_a_pods_cgroup_in_the_trees_of_before(tmp_path: Path) -> None:
     assert (tmp_path / "cpu/nv/podu/cpu.cfs_period_us").read_text() == "10000"
     assert (tmp_path / "memory/nv/podu/memory.limit_in_bytes").read_text() == str(GI)
     assert (tmp_path / "pids/nv/podu/pids.max").read_text() == "50"
+
+
+HUGE = resources({}, {"hugepages-2Mi": "4Mi", "memory": "1Gi"})
+
+
+@pytest.fixture
+def page_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel with huge pages of two sizes."""
+    kernel = tmp_path / "mm"
+    for name in ("hugepages-2048kB", "hugepages-1048576kB"):
+        (kernel / name).mkdir(parents=True)
+    monkeypatch.setattr(cgroups, "HUGE_PAGES", kernel)
+
+
+@pytest.mark.usefixtures("page_sizes")
+def test_a_pod_has_no_more_huge_pages_than_its_containers_in_the_unified_tree(tmp_path: Path) -> None:
+    root = unified(tmp_path)
+    (root / "cgroup.controllers").write_text("cpu memory pids hugetlb\n")
+    place = root / "nv/podu"
+    place.mkdir(parents=True)
+    (place / "hugetlb.2MB.rsvd.max").touch()
+
+    make_pod_cgroup(pod(HUGE, HUGE), "/nv/podu", root=root)
+
+    found = {file.name: file.read_text() for file in place.glob("hugetlb.*")}
+    assert found == {
+        "hugetlb.2MB.max": str(8 << 20),
+        "hugetlb.2MB.rsvd.max": str(8 << 20),
+        "hugetlb.1GB.max": "0",
+    }
+
+
+@pytest.mark.usefixtures("page_sizes")
+def test_a_pod_has_no_more_huge_pages_than_its_containers_in_the_trees_of_before(tmp_path: Path) -> None:
+    root = split(tmp_path)
+    (root / "hugetlb").mkdir()
+
+    make_pod_cgroup(pod(HUGE), "/nv/podu", root=root)
+
+    found = {file.name: file.read_text() for file in (root / "hugetlb/nv/podu").iterdir()}
+    assert found == {"hugetlb.2MB.limit_in_bytes": str(4 << 20), "hugetlb.1GB.limit_in_bytes": "0"}
+
+
+@pytest.mark.usefixtures("page_sizes")
+def test_a_kernel_that_does_not_count_huge_pages_is_not_asked_to(tmp_path: Path) -> None:
+    make_pod_cgroup(pod(HUGE), "/nv/podu", root=unified(tmp_path))
+
+    assert list((tmp_path / "nv/podu").glob("hugetlb.*")) == []
 
 
 def test_without_quotas_nothing_is_slowed_down(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _GUARANTEED_OOM_SCORE: Final = -997
 _BEST_EFFORT_OOM_SCORE: Final = 1000
 
 
+_HUGE: Final = "hugepages-"
 _USUAL: Final = CgroupsConfig()
 
 
@@ -123,6 +124,21 @@ def _memory_qos(pod: Obj, container: Obj, settings: CgroupsConfig, memory_capaci
         if requested < high:
             result["memory.high"] = str(high)
     return result
+
+
+def hugepage_limits(pod: Obj) -> dict[str, int]:
+    """Bytes of huge pages that a pod's containers may have together, by size of page (`2MB`)."""
+    spec = pod["spec"]
+    # What is stated of the pod as a whole counts instead of what its containers have.
+    stated = [limits for limits in (limits_of(spec),) if any(name.startswith(_HUGE) for name in limits)]
+    every = (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
+    total: dict[str, int] = {}
+    for limits in stated or [limits_of(container) for container in every]:
+        for name, amount in limits.items():
+            if name.startswith(_HUGE):
+                size = _page_size(name)
+                total[size] = total.get(size, 0) + whole(amount)
+    return total
 
 
 def _page_size(resource: str) -> str:

@@ -15,7 +15,8 @@ from typing import Final
 from navarch.api.meta import Obj
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.node.config import CgroupsConfig, KubeletConfig
-from navarch.node.resources.amounts import cpu_quota, cpu_shares, has_unified_cgroups, pod_totals
+from navarch.node.resources.amounts import cpu_quota, cpu_shares, has_unified_cgroups, hugepage_limits, pod_totals
+from navarch.node.resources.capacity import HUGE_PAGES
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,13 @@ def make_pod_cgroup(pod: Obj, parent: str, settings: CgroupsConfig | None = None
         _write(place / "cpu.max", f"{quota or 'max'} {period_us}")
         _write(place / "memory.max", str(memory_limit) if memory_limit else "max")
         _write(place / "pids.max", pids)
+        if "hugetlb" in (_offered(root) or ()):
+            _limit_hugepages(place, pod, "max")
         return
+    if (root / "hugetlb").is_dir():
+        place = root / "hugetlb" / parent.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        _limit_hugepages(place, pod, "limit_in_bytes")
     for controller, files in (
         (
             "cpu",
@@ -74,6 +81,29 @@ def make_pod_cgroup(pod: Obj, parent: str, settings: CgroupsConfig | None = None
             place.mkdir(parents=True, exist_ok=True)
             for name, value in files.items():
                 _write(place / name, value)
+
+
+def _limit_hugepages(place: Path, pod: Obj, field: str) -> None:
+    """A pod has the huge pages that its containers ask for, and none of another size."""
+    limits = dict.fromkeys(_page_sizes(), 0) | hugepage_limits(pod)
+    for size, limit in limits.items():
+        _write(place / f"hugetlb.{size}.{field}", str(limit))
+        # Newer kernels count also what is reserved and not in use yet.
+        reserved = place / f"hugetlb.{size}.rsvd.{field}"
+        if reserved.exists():
+            _write(reserved, str(limit))
+
+
+def _page_sizes() -> list[str]:
+    """The sizes that the kernel has, as its files call them: 2048 kB are `2MB`."""
+    sizes: list[str] = []
+    for place in HUGE_PAGES.glob("hugepages-*kB"):
+        size, unit = int(place.name.removeprefix("hugepages-").removesuffix("kB")), "KB"
+        for larger in ("MB", "GB"):
+            if size >= 1024:
+                size, unit = size // 1024, larger
+        sizes.append(f"{size}{unit}")
+    return sizes
 
 
 def bound(cgroup: str, *, memory: int, milli_cpu: int, pids: int = 0, root: Path = ROOT) -> None:
@@ -115,14 +145,21 @@ def _delegate(place: Path, root: Path = ROOT) -> None:
     """Enable the controllers all the way down: a v2 cgroup has only those that its parent passes on."""
     above = [directory for directory in reversed(place.parents) if directory.is_relative_to(root)]
     for directory in [*above, place]:
-        try:
-            offered = (directory / "cgroup.controllers").read_text().split()
-        except OSError:
+        offered = _offered(directory)
+        if offered is None:
             continue
         wanted = " ".join(
             f"+{name}" for name in offered if name in ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
         )
         _write(directory / "cgroup.subtree_control", wanted)
+
+
+def _offered(place: Path) -> list[str] | None:
+    """The controllers that a v2 cgroup may have; None where it is not one."""
+    try:
+        return (place / "cgroup.controllers").read_text().split()
+    except OSError:
+        return None
 
 
 def _hierarchies() -> Iterator[Path]:
