@@ -144,3 +144,11 @@ async def test_who_may_only_read_cannot_enter_a_container_by_websocket(api: Api,
 
     assert response.status == 403
     assert b'cannot create resource \\"pods/' in response.body  # type: ignore[operator]
+
+
+def test_a_kubelet_is_at_the_first_of_its_nodes_addresses() -> None:
+    addresses = [{"type": "InternalIP", "address": address} for address in ("10.41.0.2", "fd00::2")]
+
+    target = kubelet_of({"metadata": {"name": "n"}, "status": {"addresses": addresses}}, None)
+
+    assert target.host == "10.41.0.2"
