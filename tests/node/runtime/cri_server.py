@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class CRIServer:
         self.sandboxes: dict[str, Any] = {}
         self.containers: dict[str, Any] = {}
         self.subscribed = 0
+        # How often each call came.
+        self.asked: Counter[str] = Counter()
         self._ready: dict[str, bool] = {}
         self._statuses: dict[str, Any] = {}
         self._owners: dict[str, str] = {}
@@ -210,6 +213,7 @@ class _Handler(grpc.GenericRpcHandler):
             return None
 
         async def method(request: Any, context: Any) -> Any:
+            self._server.asked[name] += 1
             try:
                 return await answer(request)
             except KeyError as error:

@@ -31,6 +31,10 @@ class Node:
         events = self.simulated.api.events()
         return [e["message"] for e in events if e["involvedObject"]["name"] == name and e["reason"] == reason]
 
+    def ready(self, name: str) -> bool:
+        conditions = (self.simulated.shown(name).get("status") or {}).get("conditions") or ()
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
     def sandbox(self, name: str) -> Any:
         return next(config for config in self.server.sandboxes.values() if config.metadata.name == name)
 
@@ -168,3 +172,39 @@ async def test_the_status_says_whom_a_container_began_as(node: Node) -> None:
     assert status["user"] == {"linux": {"uid": 1000, "gid": 3000, "supplementalGroups": [3000, 4000]}}
     security = node.container("one").linux.security_context
     assert security.supplemental_groups_policy == cri.Strict
+
+
+async def test_a_pods_start_asks_the_runtime_for_little_beside_itself(node: Node) -> None:
+    volume = {"name": "v", "emptyDir": {}}
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    containers = [{"name": name, "volumeMounts": mounts} for name in ("one", "two")]
+
+    await node.pod("plain", *containers, volumes=[volume])
+    await node.simulated.until(lambda: node.ready("plain"))
+
+    asked = node.server.asked
+    assert {name: asked[name] for name in ("RunPodSandbox", "CreateContainer", "StartContainer")} == {
+        "RunPodSandbox": 1,
+        "CreateContainer": 2,
+        "StartContainer": 2,
+    }
+    # One look at each thing that was made.
+    assert asked["PodSandboxStatus"] == 1
+    assert asked["ContainerStatus"] == 2
+    # One look for what may be there, and one when the volumes are; the kubelet's sweepers list each once as well.
+    assert asked["ListPodSandbox"] <= 3
+    assert asked["ListContainers"] <= 3
+    assert asked["ImageStatus"] == 2
+
+
+async def test_a_status_that_is_told_does_not_make_the_kubelet_look_at_the_runtime(node: Node) -> None:
+    gate = {"conditionType": "example.com/gate"}
+    await node.pod("gated", {"name": "one"}, readinessGates=[gate])
+    await node.simulated.running("gated")
+    before = node.server.asked["ListPodSandbox"]
+
+    condition = {"type": gate["conditionType"], "status": "True"}
+    await node.simulated.api.patch_pod("gated", {"status": {"conditions": [condition]}}, "status")
+    await node.simulated.until(lambda: node.ready("gated"))
+
+    assert node.server.asked["ListPodSandbox"] - before <= 1

@@ -113,16 +113,23 @@ class Observer:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._known: dict[str, ContainerStatus] = {}
+        # Sandboxes with their addresses, by pod; these stay as long as a sandbox is ready.
+        self._boxes: dict[str, dict[str, Sandbox]] = {}
 
     async def observe(self, uid: str) -> ObservedPod:
         """The pod with this uid, as the runtime has it now."""
         labels = {POD_UID: uid}
+        known = self._boxes.pop(uid, {})
         sandboxes = []
-        for sandbox in sorted(await self._runtime.list_sandboxes(labels), key=lambda s: s.created_at_ns, reverse=True):
+        for listed_box in sorted(
+            await self._runtime.list_sandboxes(labels), key=lambda s: s.created_at_ns, reverse=True
+        ):
+            sandbox = known.get(listed_box.id) if listed_box.ready else None
             try:
-                sandboxes.append(await self._runtime.sandbox_status(sandbox.id))
+                sandboxes.append(sandbox or await self._runtime.sandbox_status(listed_box.id))
             except NotFound:
                 continue
+        self._keep(uid, sandboxes)
         listed = await self._runtime.list_containers(labels)
         containers: dict[str, list[ObservedContainer]] = {}
         for container in sorted(listed, key=lambda c: (c.attempt, c.created_at_ns), reverse=True):
@@ -132,19 +139,46 @@ class Observer:
                 containers.setdefault(observed.name, []).append(observed)
         return ObservedPod(sandboxes, containers)
 
+    async def with_sandbox(self, uid: str, sandbox_id: str) -> ObservedPod:
+        """A pod that had nothing and has got this sandbox."""
+        sandboxes = [await self._runtime.sandbox_status(sandbox_id)]
+        self._keep(uid, sandboxes)
+        return ObservedPod(sandboxes)
+
+    async def with_containers(self, pod: ObservedPod, container_ids: Iterable[str]) -> ObservedPod:
+        """A pod whose newest sandbox has got these containers."""
+        assert pod.sandbox is not None
+        containers = dict(pod.containers)
+        for container_id in container_ids:
+            status = await self._status(container_id)
+            if status is not None:
+                containers[status.name] = [
+                    ObservedContainer(pod.sandbox.id, status),
+                    *(one for one in containers.get(status.name) or () if one.id != container_id),
+                ]
+        return ObservedPod(pod.sandboxes, containers)
+
+    def _keep(self, uid: str, sandboxes: Iterable[Sandbox]) -> None:
+        ready = {sandbox.id: sandbox for sandbox in sandboxes if sandbox.ready and sandbox.ips}
+        if ready:
+            self._boxes[uid] = ready
+
     async def _details(self, container: Container) -> ContainerStatus | None:
         known = self._known.get(container.id)
         if known is not None and known.state == container.state:
             return known
+        return await self._status(container.id)
+
+    async def _status(self, container_id: str) -> ContainerStatus | None:
         try:
-            status = await self._runtime.container_status(container.id)
+            status = await self._runtime.container_status(container_id)
         except NotFound:
-            self._known.pop(container.id, None)
+            self._known.pop(container_id, None)
             return None
         if status.state is State.EXITED and status.exit_code == KILLED and status.reason == "Error":
-            if await asyncio.to_thread(was_killed_for_memory, container.id):
+            if await asyncio.to_thread(was_killed_for_memory, container_id):
                 status = replace(status, reason="OOMKilled")
-        self._known[container.id] = status
+        self._known[container_id] = status
         return status
 
     def forget(self, container_id: str) -> None:

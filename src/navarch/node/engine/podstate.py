@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
@@ -22,6 +23,27 @@ from navarch.node.runtime.base import IDRange, SandboxConfig
 from navarch.node.spec.security import has_user_namespace
 
 log = logging.getLogger(__name__)
+
+# What the kubelet itself writes into a pod's status.
+_TOLD: Final = frozenset(
+    (
+        "conditions",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+        "hostIP",
+        "hostIPs",
+        "initContainerStatuses",
+        "message",
+        "observedGeneration",
+        "phase",
+        "podIP",
+        "podIPs",
+        "qosClass",
+        "reason",
+        "startTime",
+    )
+)
+_OF_STORAGE: Final = frozenset(("managedFields", "resourceVersion"))
 
 
 class PodState:
@@ -69,6 +91,12 @@ class PodState:
     def take(self, pod: Obj) -> None:
         """The object is this now."""
         self.stated, self.pod = pod, self.applied(pod)
+
+    def learn(self, pod: Obj) -> bool:
+        """The object is this now. Returns whether that asks for a turn: a status that was told does not."""
+        before = self.stated
+        self.take(pod)
+        return _asks_for_a_turn(before, pod)
 
     def wake(self) -> None:
         """Take a turn now."""
@@ -131,3 +159,20 @@ class PodState:
         if podspec.host_network(self.pod):
             return next(iter(self.parts.host_ips()), "127.0.0.1")
         return next(iter(self.ips()), "")
+
+
+def _asks_for_a_turn(before: Obj, after: Obj) -> bool:
+    """Whether the kubelet has something to do because of what changed, beside telling the pod's status."""
+    if before["spec"] != after["spec"]:
+        return True
+    if _without(before["metadata"], _OF_STORAGE) != _without(after["metadata"], _OF_STORAGE):
+        return True
+    old, new = before.get("status") or {}, after.get("status") or {}
+    if _without(old, _TOLD) != _without(new, _TOLD) or podspec.is_finished(before) != podspec.is_finished(after):
+        return True
+    # The pod's deadline is counted from its start.
+    return old.get("startTime") != new.get("startTime") and "activeDeadlineSeconds" in after["spec"]
+
+
+def _without(part: Obj, names: frozenset[str]) -> Obj:
+    return {name: value for name, value in part.items() if name not in names}

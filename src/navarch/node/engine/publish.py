@@ -100,8 +100,11 @@ class Publisher:
             if worker.static:
                 worker.mirror = answer
             elif revision_of(answer) > revision_of(worker.pod):
-                worker.take(answer)
-                worker.wake()
+                if worker.learn(answer):
+                    worker.wake()
+                else:
+                    # Others may have written into it, and what they wrote may count.
+                    self.changed()
         if stopped and is_deleting(worker.pod):
             if not self.final_published:
                 self.final_published = True

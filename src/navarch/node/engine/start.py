@@ -39,21 +39,26 @@ class Starter:
         self._probes = probes
         self._resizer = resizer
 
-    async def start(self, containers: Sequence[Obj]) -> None:
-        """Start each that may start now, in order; one whose postStart hook runs holds back those after it."""
+    async def start(self, containers: Sequence[Obj]) -> list[str]:
+        """Start each that may start now, in order; one whose postStart hook runs holds back those after it. Returns the
+        ids of those that were started."""
+        started: list[str] = []
         for container in containers:
             worker = self._worker
             if any(
                 state.hook_running and self._before(name, container["name"]) for name, state in worker.memory.items()
             ):
-                return
-            await self._start(container)
+                break
+            if container_id := await self._start(container):
+                started.append(container_id)
+        return started
 
     def _before(self, one: str, other: str) -> bool:
         names = [container["name"] for container in podspec.all_containers(self._worker.pod)]
         return one in names and other in names and names.index(one) < names.index(other)
 
-    async def _start(self, container: Obj) -> None:
+    async def _start(self, container: Obj) -> str:
+        """The id of the container, where it was started."""
         worker = self._worker
         name = container["name"]
         state = worker.memory.setdefault(name, ContainerMemory())
@@ -64,11 +69,11 @@ class Starter:
                 await worker.parts.runtime.remove_container(latest.id)
             latest = None
         if latest is not None and latest.exited and self._backing_off(container, latest, state):
-            return
+            return ""
         attempt = self._attempt(name, latest)
         image = await self._image(container, attempt, state)
         if image is None:
-            return
+            return ""
         try:
             config = await self._config(container, attempt, image)
         except ConnectionError:
@@ -76,11 +81,11 @@ class Starter:
         except (ConfigError, OSError) as error:
             words = oserrors.told(error) if isinstance(error, OSError) else str(error)
             self._fail(container, state, "CreateContainerConfigError", words, f"Error: {words}")
-            return
+            return ""
         if latest is not None and latest.exited:
             now = worker.parts.clock.now()
             worker.parts.backoff.attempted(self._key(container), latest.finished_at, now)
-        await self._create(container, config, state)
+        return await self._create(container, config, state)
 
     def _attempt(self, name: str, latest: ObservedContainer | None) -> int:
         """The restart count of the instance to make: one more than the last, also when the runtime has forgotten it."""
@@ -220,7 +225,7 @@ class Starter:
         self._worker.event("Warning", "Failed", told, container["name"])
         self._worker.wake_after(_RETRY)
 
-    async def _create(self, container: Obj, config: ContainerConfig, state: ContainerMemory) -> None:
+    async def _create(self, container: Obj, config: ContainerConfig, state: ContainerMemory) -> str:
         worker = self._worker
         runtime = worker.parts.runtime
         name = container["name"]
@@ -231,7 +236,7 @@ class Starter:
             container_id = await runtime.create_container(sandbox.id, config, worker.sandbox_config)
         except RuntimeFailure as error:
             self._fail(container, state, "CreateContainerError", error.words, f"Error: {error.words}")
-            return
+            return ""
         worker.parts.owned(container_id, worker.uid)
         self._resizer.record(container, container_id)
         worker.event("Normal", "Created", "Container created", name)
@@ -240,12 +245,12 @@ class Starter:
         except AllocationRefused as error:
             words = f"Internal PreStartContainer hook failed: {error}"
             self._fail(container, state, "PreStartHookError", str(error), words)
-            return
+            return ""
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:
             self._fail(container, state, "RunContainerError", error.words, f"Error: {error.words}")
-            return
+            return ""
         worker.event("Normal", "Started", "Container started", name)
         fresh = ContainerMemory(container_id=container_id)
         worker.memory[name] = fresh
@@ -256,7 +261,7 @@ class Starter:
             worker.spawn(task)
         else:
             self._started(container, container_id)
-        worker.wake()
+        return container_id
 
     async def _after_hook(self, container: Obj, container_id: str, hook: Obj) -> None:
         worker = self._worker

@@ -2,8 +2,9 @@
 steps, and sleeps until something changes or a time comes.
 
 A turn never waits for what may take long: volumes, pulls, hooks, probes and stops run beside it and wake it when they
-end. The status is published by a task of its own, so that a missing API server never keeps containers from being looked
-after.
+end. A start is one turn where all goes well: what a step has made is looked at by itself and added to what was
+observed, instead of asking the runtime for the whole pod again. The status is published by a task of its own, so that a
+missing API server never keeps containers from being looked after.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ log = logging.getLogger(__name__)
 _RETRY: Final = timedelta(seconds=10)
 _SHORT_RETRY: Final = timedelta(seconds=1)
 _SLOW_SYNC: Final = 4
+_MOMENT_S: Final = 0.1
 _LONGEST_MESSAGE: Final = 1000
 
 
@@ -92,8 +94,10 @@ class PodWorker(PodState):
         if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
             # Downward API volumes show these.
             self._refresh_at, self._outdated = None, True
-        self.take(pod)
-        self.wake()
+        if self.learn(pod):
+            self.wake()
+        else:
+            self.publisher.changed()
 
     def mirrored(self, mirror: Obj | None) -> None:
         """This is the static pod's mirror pod now."""
@@ -170,9 +174,12 @@ class PodWorker(PodState):
             self._delay.succeeded()
 
     async def _turn(self) -> None:
+        if not (self._is_to_end() or (self.pod.get("status") or {}).get("startTime") or self._is_blocked()):
+            # Nothing has been told of it, so that most likely the runtime has nothing of it either.
+            self._begin_volumes()
         await self.observe()
         self._check_deadline()
-        if self.gone or is_deleting(self.pod) or self.failure[0] or podspec.is_finished(self.pod):
+        if self._is_to_end():
             self.ending = True
         if self.ending:
             self._stop_publishing()
@@ -181,9 +188,15 @@ class PodWorker(PodState):
             await self._keep()
         self.publisher.changed()
 
+    def _is_to_end(self) -> bool:
+        return self.gone or is_deleting(self.pod) or bool(self.failure[0]) or podspec.is_finished(self.pod)
+
     async def observe(self) -> None:
         """Look at the runtime, and adjust what is remembered of containers to it."""
         self.observed = await self.parts.observer.observe(self.uid)
+        await self._take_in()
+
+    async def _take_in(self) -> None:
         for sandbox in self.observed.sandboxes:
             self.parts.owned(sandbox.id, self.uid)
         for container in podspec.all_containers(self.pod):
@@ -253,14 +266,28 @@ class PodWorker(PodState):
         if plan.start and not await self._has_devices():
             return
         if plan.create_sandbox:
-            await self._make_sandbox(plan)
-            return
+            if not await self._make_sandbox(plan):
+                return
+            plan = make_plan(self.pod, self.observed, self.memory)
+            if plan.end or plan.create_sandbox or (plan.start and not await self._has_devices()):
+                self.wake()
+                return
         if self._set_up_volumes() and await self._configure():
             if plan.start:
                 await self._wired()
-            await self._starter.start(plan.start)
+                await self._look_at(await self._starter.start(plan.start))
             await self._prune()
         self._schedule_refresh()
+
+    async def _look_at(self, started: Sequence[str]) -> None:
+        """See what became of containers that were started just now; another turn goes on where there is more to do."""
+        if not started:
+            return
+        self.observed = await self.parts.observer.with_containers(self.observed, started)
+        await self._take_in()
+        plan = make_plan(self.pod, self.observed, self.memory)
+        if plan.create_sandbox or plan.start or plan.kill or plan.end:
+            self.wake()
 
     async def _wired(self) -> None:
         """Once per network that the pod gets: what it may say is settled before its containers say it."""
@@ -279,19 +306,22 @@ class PodWorker(PodState):
             return False
         return True
 
-    async def _make_sandbox(self, plan: Plan) -> None:
+    async def _make_sandbox(self, plan: Plan) -> bool:
+        """Whether the pod has its sandbox now, and its containers can be started in the same turn."""
+        first = not self.observed.sandboxes and not self.observed.containers
         if self.observed.any_running or self.observed.sandbox_ready:
             self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
             await self._stopper.stop_leftovers()
-        if not self._set_up_volumes():
-            return
+        if not self._set_up_volumes() and not await self._volumes_soon():
+            return False
         missing = await self._missing_network()
         if missing:
             self.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
             self.wake_after(_SHORT_RETRY)
-            return
+            return False
         if not self._prepare_devices():
-            return
+            return False
+        self.publisher.changed()
         attempt = max(plan.attempt, self._free_attempt)
         await self.parts.resources.publish(self.pod)
         try:
@@ -309,10 +339,15 @@ class PodWorker(PodState):
                 # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.
                 self._free_attempt = attempt + 1
             self.wake_after(_RETRY if plan.attempt else _SHORT_RETRY * 3)
-            return
+            return False
         self.parts.owned(sandbox_id, self.uid)
         self.sandbox_config = config
-        self.wake()
+        if not first or self._is_to_end():
+            self.wake()
+            return False
+        self.observed = await self.parts.observer.with_sandbox(self.uid, sandbox_id)
+        self.publisher.changed()
+        return True
 
     def _prepare_devices(self) -> bool:
         """Whether drivers have prepared what the pod claims; that is done beside the turns."""
@@ -403,22 +438,40 @@ class PodWorker(PodState):
         if not self.pod["spec"].get("volumes") or not self._due():
             return True
         if self._publishing is None:
-            self._publish_volumes()
-            return bool(self.volumes)
+            self._publishing = self._publish_volumes()
         if not self._publishing.done():
+            self._publishing.remove_done_callback(self._volumes_ended)
+            self._publishing.add_done_callback(self._volumes_ended)
             return bool(self.volumes)
         outcome, self._publishing = self._publishing, None
         return self._take_volumes(outcome)
 
-    def _publish_volumes(self) -> None:
+    def _begin_volumes(self) -> None:
+        """Have them published while the turn looks at the runtime; it takes up what comes of that."""
+        if self.pod["spec"].get("volumes") and self._due() and self._publishing is None:
+            self._publishing = self._publish_volumes()
+
+    def _volumes_ended(self, _: object) -> None:
+        self.wake()
+
+    async def _volumes_soon(self) -> bool:
+        """Whether the volumes are there in a moment, as most are: that is less than what another turn costs."""
+        if self._publishing is None:
+            return False
+        self.publisher.changed()
+        # This turn takes up what comes of them: no other is needed for that.
+        self._publishing.remove_done_callback(self._volumes_ended)
+        await asyncio.wait({self._publishing}, timeout=_MOMENT_S)
+        return not self._is_to_end() and self._set_up_volumes()
+
+    def _publish_volumes(self) -> asyncio.Task[dict[str, Path]]:
         # What comes of it says when the next is due.
         self._refresh_at, self._outdated = None, False
         facts = self.parts.facts(self.ips())
-        self._publishing = asyncio.create_task(
+        return asyncio.create_task(
             self.parts.volumes.publish(self.pod, facts, self._starter.volume_image),
             name=f"volumes of {podspec.quoted(self.pod)}",
         )
-        self._publishing.add_done_callback(lambda _: self.wake())
 
     def _stop_publishing(self) -> None:
         if self._preparing is not None:
