@@ -14,7 +14,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ from navarch.node.engine.parts import Parts
 from navarch.node.engine.plan import ContainerMemory, Plan, make_plan
 from navarch.node.engine.podprobes import PodProbes
 from navarch.node.engine.podstate import PodState
+from navarch.node.engine.podvolumes import PodVolumes
 from navarch.node.engine.publish import Publisher
 from navarch.node.engine.resize import Resizer
 from navarch.node.engine.start import Starter
@@ -43,14 +44,11 @@ from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import sandbox_config
 from navarch.node.spec.security import apparmor_is_enabled, has_user_namespace, wants_apparmor
 from navarch.node.user_namespaces import unsupported
-from navarch.node.volumes.base import VolumeError, VolumePending
 
 log = logging.getLogger(__name__)
 
 _RETRY: Final = timedelta(seconds=10)
 _SHORT_RETRY: Final = timedelta(seconds=1)
-_SLOW_SYNC: Final = 4
-_MOMENT_S: Final = 0.1
 _LONGEST_MESSAGE: Final = 1000
 
 
@@ -67,13 +65,8 @@ class PodWorker(PodState):
         self.applied = self._resizer.applied
         self.take(pod)
         self._starter = Starter(self, self._probes, self._resizer)
+        self._volumes = PodVolumes(self, self._starter.volume_image)
         self.publisher = Publisher(self, self.status_inputs)
-        self._refresh_at: datetime | None = None
-        # Volumes are published beside the turns; whether what they show has changed since that began.
-        self._publishing: asyncio.Task[dict[str, Path]] | None = None
-        self._outdated = False
-        # The last error of the volumes that an event was made of.
-        self._told_of: VolumeError | None = None
         self._preparing: asyncio.Task[None] | None = None
         # An ended pod that is still an object has nothing on the node but its logs.
         self._let_go = False
@@ -93,7 +86,7 @@ class PodWorker(PodState):
             return
         if labels_of(pod) != labels_of(self.pod) or annotations_of(pod) != annotations_of(self.pod):
             # Downward API volumes show these.
-            self._refresh_at, self._outdated = None, True
+            self._volumes.outdate()
         if self.learn(pod):
             self.wake()
         else:
@@ -133,7 +126,7 @@ class PodWorker(PodState):
 
     def refresh_volumes(self) -> None:
         """What volumes are made of has changed: bring them up to date in the next turn."""
-        self._refresh_at, self._outdated = None, True
+        self._volumes.outdate()
         self.wake()
 
     # Running.
@@ -176,7 +169,7 @@ class PodWorker(PodState):
     async def _turn(self) -> None:
         if not (self._is_to_end() or (self.pod.get("status") or {}).get("startTime") or self._is_blocked()):
             # Nothing has been told of it, so that most likely the runtime has nothing of it either.
-            self._begin_volumes()
+            self._volumes.begin()
         await self.observe()
         self._check_deadline()
         if self._is_to_end():
@@ -272,12 +265,12 @@ class PodWorker(PodState):
             if plan.end or plan.create_sandbox or (plan.start and not await self._has_devices()):
                 self.wake()
                 return
-        if self._set_up_volumes() and await self._configure():
+        if self._volumes.set_up() and await self._configure():
             if plan.start:
                 await self._wired()
                 await self._look_at(await self._starter.start(plan.start))
             await self._prune()
-        self._schedule_refresh()
+        self._volumes.schedule_refresh()
 
     async def _look_at(self, started: Sequence[str]) -> None:
         """See what became of containers that were started just now; another turn goes on where there is more to do."""
@@ -312,8 +305,10 @@ class PodWorker(PodState):
         if self.observed.any_running or self.observed.sandbox_ready:
             self.event("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
             await self._stopper.stop_leftovers()
-        if not self._set_up_volumes() and not await self._volumes_soon():
-            return False
+        if not self._volumes.set_up():
+            self.publisher.changed()
+            if not await self._volumes.soon() or self._is_to_end():
+                return False
         missing = await self._missing_network()
         if missing:
             self.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
@@ -433,88 +428,11 @@ class PodWorker(PodState):
             self.sandbox_config = self._sandbox_config(sandbox.attempt if sandbox is not None else 0)
         return True
 
-    def _set_up_volumes(self) -> bool:
-        """Whether the volumes are there; what is missing or out of date is published beside the turns."""
-        if not self.pod["spec"].get("volumes") or not self._due():
-            return True
-        if self._publishing is None:
-            self._publishing = self._publish_volumes()
-        if not self._publishing.done():
-            self._publishing.remove_done_callback(self._volumes_ended)
-            self._publishing.add_done_callback(self._volumes_ended)
-            return bool(self.volumes)
-        outcome, self._publishing = self._publishing, None
-        return self._take_volumes(outcome)
-
-    def _begin_volumes(self) -> None:
-        """Have them published while the turn looks at the runtime; it takes up what comes of that."""
-        if self.pod["spec"].get("volumes") and self._due() and self._publishing is None:
-            self._publishing = self._publish_volumes()
-
-    def _volumes_ended(self, _: object) -> None:
-        self.wake()
-
-    async def _volumes_soon(self) -> bool:
-        """Whether the volumes are there in a moment, as most are: that is less than what another turn costs."""
-        if self._publishing is None:
-            return False
-        self.publisher.changed()
-        # This turn takes up what comes of them: no other is needed for that.
-        self._publishing.remove_done_callback(self._volumes_ended)
-        await asyncio.wait({self._publishing}, timeout=_MOMENT_S)
-        return not self._is_to_end() and self._set_up_volumes()
-
-    def _publish_volumes(self) -> asyncio.Task[dict[str, Path]]:
-        # What comes of it says when the next is due.
-        self._refresh_at, self._outdated = None, False
-        facts = self.parts.facts(self.ips())
-        return asyncio.create_task(
-            self.parts.volumes.publish(self.pod, facts, self._starter.volume_image),
-            name=f"volumes of {podspec.quoted(self.pod)}",
-        )
-
     def _stop_publishing(self) -> None:
         if self._preparing is not None:
             self._preparing.cancel()
             self._preparing = None
-        if self._publishing is not None:
-            self._publishing.cancel()
-            self._publishing = None
-
-    def _take_volumes(self, outcome: asyncio.Task[dict[str, Path]]) -> bool:
-        try:
-            self.volumes = outcome.result()
-        except VolumePending:
-            # Its end wakes the worker, unless it came before this was looked at.
-            self.wake_after(_SHORT_RETRY)
-            return False
-        except VolumeError as error:
-            if error is not self._told_of:
-                # The same error again is one whose next attempt is not due yet.
-                self._told_of = error
-                self.event("Warning", "FailedMount", str(error))
-            if self.volumes:
-                # What was set up before still serves; it is only not up to date.
-                self._refresh_at = self.parts.clock.now() + _RETRY
-                return True
-            self.wake_after(timedelta(seconds=error.retry_s))
-            return False
-        if self._outdated:
-            self.wake()
-            return True
-        wait_s = self.parts.config.sync_period_s * (1 + self.parts.random.random() / 2)
-        self._refresh_at = self.parts.clock.now() + timedelta(seconds=wait_s)
-        return True
-
-    def _due(self) -> bool:
-        return self._refresh_at is None or self.parts.clock.now() >= self._refresh_at
-
-    def _schedule_refresh(self) -> None:
-        if self.parts.volumes.refreshes(self.pod) and self._refresh_at is not None:
-            self.wake_at(self._refresh_at)
-        else:
-            # Events tell of everything; this is for what they might have missed.
-            self.wake_after(timedelta(seconds=self.parts.config.sync_period_s * _SLOW_SYNC))
+        self._volumes.stop()
 
     async def _prune(self) -> None:
         """Keep one ended instance per container beside the newest, for its log and its state; remove older ones."""
