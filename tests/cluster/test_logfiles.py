@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from navarch.cli import logs
 from navarch.cli.logs import LogReader
 from navarch.cluster import logfiles
 
@@ -92,6 +93,23 @@ def test_following_goes_over_rotations(tmp_path: Path) -> None:
 
     assert seen[0] == "before\n"
     assert sorted(said(seen)) == sorted(EVERY)
+
+
+def test_a_rotation_amid_the_look_for_files_makes_nobody_read_all_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.log"
+    path.with_name("x.log.1").write_text("older\n")
+    path.write_text("newer\n")
+    reader = LogReader(path)
+    assert reader.last(10) == ["older\n", "newer\n"]
+    os.close(logfiles.rotate(path))
+    path.write_text("newest\n")
+    # Seen before the file that is read came to its place, and after the next one had come.
+    amid = iter([[path.with_name("x.log.2"), path]])
+    monkeypatch.setattr(logs, "rotated", lambda path: next(amid, None) or logfiles.rotated(path))
+
+    assert list(reader.more()) == ["newest\n"]
 
 
 def test_the_last_lines_come_from_older_files_too(tmp_path: Path) -> None:

@@ -94,18 +94,22 @@ class LogReader:
     def _following(self) -> IO[bytes] | None:
         """The file after the one that is read, if that has been rotated; the oldest, if that is gone already."""
         own = os.fstat(self._file.fileno()) if self._file is not None else None
-        following: IO[bytes] | None = None
-        for path in reversed(rotated(self.path)):
-            opened = _open(path)
-            if opened is None:
-                continue
-            if own is not None and os.path.samestat(own, os.fstat(opened.fileno())):
-                opened.close()
-                break
-            if following is not None:
-                following.close()
-            following = opened
-        return following
+        if own is not None and _is_there(self.path, own):
+            return None
+        files = _open_all(self.path)
+        mine = [own is not None and os.path.samestat(own, os.fstat(file.fileno())) for file in files]
+        wanted = mine.index(True) + 1 if any(mine) else 0
+        for number, file in enumerate(files):
+            if number != wanted:
+                file.close()
+        return files[wanted] if wanted < len(files) else None
+
+
+def _is_there(path: Path, own: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(own, path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_all(path: Path) -> list[IO[bytes]]:
