@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from navarch.cli.options import duration_s, read_config_file
-from navarch.cli.up import check_scheduler
+from navarch.cli.checks import check_scheduler
+from navarch.cli.config_file import read_config_file
+from navarch.cli.options import duration_s
 from navarch.cluster.config import ClusterConfig, ConfigError
 
 

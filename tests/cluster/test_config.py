@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from navarch.cluster import config as settings
-from navarch.cluster import lifecycle, ranges
+from navarch.cluster import ranges
 from navarch.cluster.config import ClusterConfig, ConfigError, disabled_parts
+from navarch.cluster.planning import plan
 from navarch.cluster.run_node import agent_config
 
 
@@ -28,9 +29,9 @@ def test_names_that_could_not_be_a_file_or_a_device_are_refused(name: str) -> No
 
 
 def test_clusters_on_one_machine_get_different_networks_and_ports(home: Path) -> None:
-    first, is_new = lifecycle.plan("one", None, {"runtime": "simulated"})
+    first, is_new = plan("one", None, {"runtime": "simulated"})
     first.save()
-    second, _ = lifecycle.plan("two", None, {"runtime": "simulated"})
+    second, _ = plan("two", None, {"runtime": "simulated"})
 
     assert is_new
     assert first.port != second.port
@@ -40,7 +41,7 @@ def test_clusters_on_one_machine_get_different_networks_and_ports(home: Path) ->
 
 
 def test_a_saved_configuration_is_read_back(home: Path) -> None:
-    config, _ = lifecycle.plan("one", None, {"runtime": "simulated", "nodes": 7})
+    config, _ = plan("one", None, {"runtime": "simulated", "nodes": 7})
     config.save()
 
     assert ClusterConfig.load(config.root) == config
@@ -48,12 +49,12 @@ def test_a_saved_configuration_is_read_back(home: Path) -> None:
 
 
 def test_an_existing_cluster_keeps_what_cannot_change(home: Path) -> None:
-    config, _ = lifecycle.plan("one", None, {"runtime": "simulated", "store": "sqlite"})
+    config, _ = plan("one", None, {"runtime": "simulated", "store": "sqlite"})
     config.save()
 
     with pytest.raises(ConfigError, match="exists with --store sqlite"):
-        lifecycle.plan("one", None, {"store": "memory"})
-    assert lifecycle.plan("one", None, {"nodes": 5}) == (replace(config, nodes=5), False)
+        plan("one", None, {"store": "memory"})
+    assert plan("one", None, {"nodes": 5}) == (replace(config, nodes=5), False)
 
 
 def test_a_broken_file_is_reported_with_its_path(home: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_broken_file_is_reported_with_its_path(home: Path) -> None:
 
 
 def test_many_simulated_nodes_get_a_range_each() -> None:
-    config, _ = lifecycle.plan("big", None, {"runtime": "simulated", "nodes": 100_000})
+    config, _ = plan("big", None, {"runtime": "simulated", "nodes": 100_000})
 
     assert 2 ** (config.node_cidr_mask - ip_network(config.pod_cidr).prefixlen) >= 100_000
 
@@ -91,12 +92,12 @@ def test_clusters_with_folders_elsewhere_keep_what_is_theirs_until_they_are_gone
 ) -> None:
     monkeypatch.setattr(settings, "_planning_file", lambda: tmp_path / "planning")
     monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "one"))
-    first, _ = lifecycle.plan("a", None, {})
+    first, _ = plan("a", None, {})
     first.save()
     settings.note(first)
     monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "two"))
 
-    second, _ = lifecycle.plan("b", None, {})
+    second, _ = plan("b", None, {})
 
     assert second.index != first.index
     assert second.port != first.port
@@ -124,20 +125,20 @@ DUAL = {"pod_cidr": "10.42.0.0/16,fd00:42::/48", "service_cidr": "10.43.0.0/16, 
 
 
 def test_a_cluster_may_have_a_range_of_each_ip_family() -> None:
-    config, _ = lifecycle.plan("dual", None, {"runtime": "simulated", **DUAL})
+    config, _ = plan("dual", None, {"runtime": "simulated", **DUAL})
 
     assert config.service_cidr == "10.43.0.0/16,fd00:43::/112"
     assert config.cluster_dns == "10.43.0.10"
     config.save()
     as_lists = {"pod_cidr": ["10.42.0.0/16", "fd00:42::/48"], "service_cidr": ["10.43.0.0/16", "fd00:43::/112"]}
-    assert lifecycle.plan("dual", None, as_lists) == (config, False)
+    assert plan("dual", None, as_lists) == (config, False)
     with pytest.raises(ConfigError, match="exists with --pod-cidr"):
-        lifecycle.plan("dual", None, {"pod_cidr": "10.42.0.0/16"})
+        plan("dual", None, {"pod_cidr": "10.42.0.0/16"})
 
 
 def test_the_first_range_of_services_may_be_ipv6() -> None:
     turned = {key: ",".join(reversed(text.replace(" ", "").split(","))) for key, text in DUAL.items()}
-    config, _ = lifecycle.plan("six", None, {"runtime": "simulated", **turned})
+    config, _ = plan("six", None, {"runtime": "simulated", **turned})
 
     assert config.cluster_dns == "fd00:43::a"
     assert ip_address(config.advertise_address).version == 6
@@ -160,7 +161,7 @@ def test_the_first_range_of_services_may_be_ipv6() -> None:
 )
 def test_ranges_that_cannot_be_are_refused(pods: str, services: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        lifecycle.plan("no", None, {"runtime": "simulated", "pod_cidr": pods, "service_cidr": services})
+        plan("no", None, {"runtime": "simulated", "pod_cidr": pods, "service_cidr": services})
 
 
 def test_real_nodes_need_a_machine_that_has_the_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ def test_real_nodes_need_a_machine_that_has_the_families(tmp_path: Path, monkeyp
     monkeypatch.setattr(ranges, "has_ipv6", lambda: False)
 
     with pytest.raises(ConfigError, match="this machine has no IPv6"):
-        lifecycle.plan("real", None, {"runtime": "containerd", **DUAL})
+        plan("real", None, {"runtime": "containerd", **DUAL})
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from navarch.cluster import lifecycle, pki, ranges, strays, workers
+from navarch.cluster import pki, ranges, strays, workers
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.identities import NODE_COMPONENTS
+from navarch.cluster.planning import plan
 from navarch.cluster.processes import specs
 from navarch.cluster.run_node import agent_config
 from navarch.controllers import approval
@@ -21,7 +22,7 @@ from navarch.node.names import HostNames, bridge_of
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterConfig:
     monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
-    made, _ = lifecycle.plan("web", None, {"runtime": "containerd", "workers": 2, "node_name": "machine"})
+    made, _ = plan("web", None, {"runtime": "containerd", "workers": 2, "node_name": "machine"})
     return made
 
 
@@ -40,7 +41,7 @@ def test_each_has_an_ipv6_address_where_pods_have(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
     monkeypatch.setattr(ranges, "has_ipv6", lambda: True)
     stated = {"runtime": "containerd", "workers": 2, "node_name": "machine", "pod_cidr": "10.42.0.0/16,fd00:42::/48"}
-    config, _ = lifecycle.plan("web", None, stated)
+    config, _ = plan("web", None, stated)
 
     nodes = [config, *(workers.config_of(config, name) for name in workers.names(config))]
     own = [agent_config(node).kubelet() for node in nodes]
@@ -105,8 +106,8 @@ def test_what_a_nodes_parts_ask_for_is_approved() -> None:
 
 def test_they_come_and_go_while_the_cluster_is_stopped(config: ClusterConfig) -> None:
     config.save()
-    alone, _ = lifecycle.plan("web", None, {"runtime": "containerd", "workers": 0})
-    again, _ = lifecycle.plan("web", None, {"runtime": "containerd", "workers": 3})
+    alone, _ = plan("web", None, {"runtime": "containerd", "workers": 0})
+    again, _ = plan("web", None, {"runtime": "containerd", "workers": 3})
 
     assert alone.on_pod_network
     assert alone.node_ip == alone.advertise_address
@@ -117,7 +118,7 @@ def test_simulated_clusters_have_none(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("NAVARCH_HOME", str(tmp_path))
 
     with pytest.raises(ConfigError, match="--workers are real nodes"):
-        lifecycle.plan("web", None, {"runtime": "simulated", "workers": 1})
+        plan("web", None, {"runtime": "simulated", "workers": 1})
 
 
 def test_whoever_joined_under_such_a_name_is_none_of_them(config: ClusterConfig) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cli.options import read_agent_file, read_config_file
+from navarch.cli.config_file import read_agent_file, read_config_file
 from navarch.node.configuration.reading import checked
 from navarch.node.proxy.configuration import settings_of
 from navarch.scheduler.configuration.reading import checked as checked_scheduler

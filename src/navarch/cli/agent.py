@@ -11,8 +11,11 @@ from typing import Any
 
 import click
 
+from navarch.cli.checks import check_kubelet, check_proxy
+from navarch.cli.config_file import read_agent_file
+from navarch.cli.foreground import abandon, ending_with_signals, stay
 from navarch.cli.options import (
-    check_proxy,
+    config_option,
     data_dir_option,
     duration_s,
     kubelet_config_option,
@@ -20,13 +23,14 @@ from navarch.cli.options import (
     output_option,
     pod_network_option,
     proxy_options,
-    read_agent_file,
+    wait_option,
 )
 from navarch.cli.steps import phases, say, step
-from navarch.cli.up import abandon, check_kubelet, ending_with_signals, stay
 from navarch.cluster import config as settings
 from navarch.cluster import joining, lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError, flags_of, planning
+from navarch.cluster.planning import choose_runtime
+from navarch.cluster.readiness import wait_joined
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
@@ -61,22 +65,8 @@ _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 @name_option
 @data_dir_option
 @click.option("--detach", "-d", is_flag=True, help="Return when the node is Ready and leave it running.")
-@click.option(
-    "--wait",
-    envvar="NAVARCH_WAIT",
-    metavar="DURATION",
-    default="2m",
-    show_default=True,
-    help="How long to wait until the node is Ready.",
-)
-@click.option(
-    "--config",
-    "file",
-    envvar="NAVARCH_CONFIG",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="A `kind: Agent` file.",
-)
+@wait_option("How long to wait until the node is Ready.")
+@config_option("Agent")
 @output_option
 @click.pass_context
 def agent(ctx: click.Context, /, file: str | None, output: str, **options: Any) -> None:
@@ -99,7 +89,7 @@ def agent(ctx: click.Context, /, file: str | None, output: str, **options: Any) 
         if ctx.get_parameter_source(key) != ParameterSource.DEFAULT or key not in stated:
             stated[key] = value
     timeout_s = duration_s(str(stated["wait"]))
-    _, reason = lifecycle.choose_runtime("containerd")
+    _, reason = choose_runtime("containerd")
     with planning():
         config = _settle(stated)
         check_kubelet(config)
@@ -228,7 +218,7 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
     started_s = MACHINE.monotonic()
     try:
         with phases() as row:
-            lifecycle.wait_joined(config, timeout_s, row.now, process)
+            wait_joined(config, timeout_s, row.now, process)
     except lifecycle.StartError as error:
         if process is not None and not detach:
             abandon(process, config)

@@ -14,7 +14,8 @@ from navarch.api.time import human_duration
 from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, flags_of, known_clusters
-from navarch.cluster.lifecycle import Probe, current
+from navarch.cluster.lifecycle import current
+from navarch.cluster.readiness import Probe
 from navarch.cluster.state import ComponentState, alive
 from navarch.world import MACHINE
 

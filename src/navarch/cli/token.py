@@ -16,7 +16,8 @@ from navarch.cli.options import cluster_options, duration_s, load_cluster, outpu
 from navarch.cli.steps import say
 from navarch.cluster import invitation
 from navarch.cluster.config import ClusterConfig, ConfigError, flags_of
-from navarch.cluster.lifecycle import Probe, StartError
+from navarch.cluster.lifecycle import StartError
+from navarch.cluster.readiness import Probe
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import select
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cli.options import (
+from navarch.cli.checks import (
+    apiserver_flags,
+    check_kubelet,
     check_proxy,
+    check_scheduler,
+    check_settings,
+    check_versions,
+    controller_flags,
+    runtime_config_of,
+)
+from navarch.cli.config_file import read_config_file
+from navarch.cli.foreground import abandon, ending_with_signals, stay
+from navarch.cli.options import (
+    config_option,
     data_dir_option,
     duration_s,
+    file_option,
     kubelet_config_option,
     name_option,
     output_option,
     pod_network_option,
     proxy_options,
-    read_config_file,
     scheduler_config_option,
+    wait_option,
 )
 from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle
@@ -43,6 +50,8 @@ from navarch.cluster.config import (
     further_names,
     planning,
 )
+from navarch.cluster.planning import KUBELET_FILES, choose_runtime, plan, with_another_port
+from navarch.cluster.readiness import wait_ready
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
 
@@ -50,10 +59,8 @@ _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
     *("static_pods", "kubeconfig", "seed", "pod_network", "pod_cidr", "service_cidr"),
     *("proxy_mode", "proxy_config", "scheduler_config"),
-    *lifecycle.KUBELET_FILES,
+    *KUBELET_FILES,
 )
-_SUCCESSOR_S = 30.0
-_STOP_S = 60.0
 _PORT_ATTEMPTS = 4
 
 
@@ -140,12 +147,9 @@ _PORT_ATTEMPTS = 4
 @proxy_options
 @kubelet_config_option
 @scheduler_config_option
-@click.option(
+@file_option(
     "--image-credential-provider-config",
-    envvar="NAVARCH_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="The kubelet's plugins for credentials of registries, as a CredentialProviderConfig.",
+    "The kubelet's plugins for credentials of registries, as a CredentialProviderConfig.",
 )
 @click.option(
     "--image-credential-provider-bin-dir",
@@ -177,21 +181,8 @@ _PORT_ATTEMPTS = 4
 @click.option("--seed", envvar="NAVARCH_SEED", type=int, help="Make random choices (names, placements) repeatable.")
 @click.option("--accept-loss", is_flag=True, help="Go on with what is left of a damaged or incomplete database.")
 @click.option("--detach", "-d", is_flag=True, help="Return when ready and leave the cluster running.")
-@click.option(
-    "--wait",
-    envvar="NAVARCH_WAIT",
-    metavar="DURATION",
-    default="2m",
-    show_default=True,
-    help="How long to wait for readiness.",
-)
-@click.option(
-    "--config",
-    envvar="NAVARCH_CONFIG",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="A `kind: Cluster` file.",
-)
+@wait_option("How long to wait for readiness.")
+@config_option("Cluster")
 @output_option
 @click.pass_context
 def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, output: str, **options: Any) -> None:
@@ -204,39 +195,19 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
       navarch up -d --workers 2           three real nodes, all on this machine
       navarch up -d --name two            a second one beside the first
     """
-    from_file = _from_file(ctx, options.pop("config"))
-
-    def stated(key: str, value: Any) -> bool:
-        return value is not None and ctx.get_parameter_source(key) != ParameterSource.DEFAULT
-
-    if not stated("name", name):
+    from_file = _from_file(ctx, options.pop("file"))
+    if not _stated(ctx, "name", name):
         name = str(from_file.get("name", name))
-    if not stated("wait", wait):
+    if not _stated(ctx, "wait", wait):
         wait = str(from_file.get("wait", wait))
     timeout_s = duration_s(wait)
-    changes: dict[str, Any] = {key: from_file[key] for key in _SETTINGS if key in from_file}
-    changes.update({key: options[key] for key in _SETTINGS if stated(key, options.get(key))})
-    if event_ttl := options["event_ttl"] or from_file.get("event_ttl"):
-        changes["event_ttl_s"] = round(duration_s(str(event_ttl)))
-        if changes["event_ttl_s"] < 1:
-            raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
-    if "apiserver" in from_file:
-        changes["apiserver_flags"] = _apiserver_flags(from_file["apiserver"])
-    if "controller_manager" in from_file:
-        changes["controller_flags"] = _controller_flags(from_file["controller_manager"])
-    if runtime_config := options["runtime_config"] or [from_file.get("runtime_config", "")]:
-        changes.update(_runtime_config(runtime_config))
-    if options["disable"] or "disable" in from_file:
-        changes["disable"] = disabled_parts(options["disable"] or [str(from_file["disable"])])
-    if options["tls_san"] or "tls_san" in from_file:
-        changes["tls_san"] = further_names(options["tls_san"] or [str(from_file["tls_san"])])
-    _check(changes)
-    if not stated("runtime", runtime):
+    changes = _changes(ctx, options, from_file)
+    if not _stated(ctx, "runtime", runtime):
         runtime = str(from_file.get("runtime", runtime))
     with ExitStack() as choosing:
         choosing.enter_context(planning())
         config, reason = _settle(name, options["data_dir"] or from_file.get("data_dir"), runtime, changes)
-        _check_versions(config)
+        check_versions(config)
         check_kubelet(config)
         check_scheduler(config)
         for warning in check_proxy(config):
@@ -245,6 +216,32 @@ def up(ctx: click.Context, /, name: str, runtime: str, detach: bool, wait: str, 
         if options["accept_loss"]:
             _accept_loss(config)
         _bring_up(config, reason, timeout_s, detach, output, stated_port="port" in changes, chosen=choosing.close)
+
+
+def _stated(ctx: click.Context, key: str, value: Any) -> bool:
+    return value is not None and ctx.get_parameter_source(key) != ParameterSource.DEFAULT
+
+
+def _changes(ctx: click.Context, options: dict[str, Any], from_file: dict[str, Any]) -> dict[str, Any]:
+    """What was stated of the cluster, by flags or else in the file.  Raises ConfigError."""
+    changes: dict[str, Any] = {key: from_file[key] for key in _SETTINGS if key in from_file}
+    changes.update({key: options[key] for key in _SETTINGS if _stated(ctx, key, options.get(key))})
+    if event_ttl := options["event_ttl"] or from_file.get("event_ttl"):
+        changes["event_ttl_s"] = round(duration_s(str(event_ttl)))
+        if changes["event_ttl_s"] < 1:
+            raise ConfigError(f"invalid --event-ttl {event_ttl!r}: events are kept for at least a second")
+    if "apiserver" in from_file:
+        changes["apiserver_flags"] = apiserver_flags(from_file["apiserver"])
+    if "controller_manager" in from_file:
+        changes["controller_flags"] = controller_flags(from_file["controller_manager"])
+    if runtime_config := options["runtime_config"] or [from_file.get("runtime_config", "")]:
+        changes.update(runtime_config_of(runtime_config))
+    if options["disable"] or "disable" in from_file:
+        changes["disable"] = disabled_parts(options["disable"] or [str(from_file["disable"])])
+    if options["tls_san"] or "tls_san" in from_file:
+        changes["tls_san"] = further_names(options["tls_san"] or [str(from_file["tls_san"])])
+    check_settings(changes)
+    return changes
 
 
 def _bring_up(
@@ -275,7 +272,7 @@ def _bring_up(
                 if not attempts_left:
                     raise
                 say(f"Port {config.port} went to another program in between; taking another one.")
-                config = lifecycle.with_another_port(config)
+                config = with_another_port(config)
         _introduce(config, str(kubeconfig.merge(config)), output)
         if not detach and process is not None:
             sys.exit(stay(process, config))
@@ -284,48 +281,6 @@ def _bring_up(
             say("Interrupted; stopping what was started.")
             abandon(process, config)
         sys.exit(130)
-
-
-def _apiserver_flags(stated: Any) -> dict[str, str]:
-    """kube-apiserver's flags by name, files by their full paths.  Raises ConfigError."""
-    from navarch.cluster.flags.apiserver_settings import cluster_flags
-    from navarch.cluster.flags.pflag import FlagError
-
-    if not isinstance(stated, dict):
-        raise ConfigError(
-            "spec.apiserver: flags of kube-apiserver by their names, such as `audit-log-path: /var/log/a`"
-        )
-    flags: dict[str, str] = {}
-    for name, value in stated.items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        if isinstance(value, bool):
-            text = text.lower()
-        is_file = str(name).endswith(("-file", "-config", "-path"))
-        flags[str(name)] = str(Path(text).absolute()) if is_file and text not in ("", "-") else text
-    try:
-        cluster_flags(flags)
-    except FlagError as error:
-        raise ConfigError(f"spec.apiserver: {error}") from None
-    return flags
-
-
-def _controller_flags(stated: Any) -> dict[str, str]:
-    """kube-controller-manager's flags by name.  Raises ConfigError."""
-    from navarch.cluster.flags.controller_settings import changed
-    from navarch.cluster.flags.pflag import FlagError
-    from navarch.controllers.base import ControllerConfig
-
-    if not isinstance(stated, dict):
-        raise ConfigError(
-            "spec.controllerManager: flags of kube-controller-manager by their names, such as "
-            "`node-monitor-grace-period: 20s`"
-        )
-    flags = {str(name): str(value) for name, value in stated.items()}
-    try:
-        changed(ControllerConfig(), flags)
-    except FlagError as error:
-        raise ConfigError(f"spec.controllerManager: {error}") from None
-    return flags
 
 
 def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
@@ -345,7 +300,7 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
     started_s = MACHINE.monotonic()
     try:
         with phases() as row:
-            lifecycle.wait_ready(config, timeout_s, row.now, process)
+            wait_ready(config, timeout_s, row.now, process)
     except lifecycle.StartError as error:
         if process is not None and not detach:
             abandon(process, config)
@@ -358,24 +313,6 @@ def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeou
     say(f"Ready at {config.server_url} ({MACHINE.monotonic() - started_s:.1f} s)")
 
 
-def abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
-    """Stop what was started here, even a supervisor that has not written down yet that it is there."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
-    lifecycle.stop(config)
-
-
-def ending_with_signals() -> None:
-    """Until there is something to stop in order, SIGTERM and the terminal's end are like Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, Any]) -> tuple[ClusterConfig, str]:
     """The configuration and, for people, what runs the pods and why."""
     from navarch.cluster.config import ClusterConfig, data_dir_of
@@ -383,105 +320,10 @@ def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, An
     folder = data_dir_of(name, data_dir)
     if runtime == "auto" and (folder / "cluster.json").exists():
         runtime = ClusterConfig.load(folder).runtime
-    chosen, reason = lifecycle.choose_runtime(runtime)
+    chosen, reason = choose_runtime(runtime)
     changes["runtime"] = chosen
-    config, _ = lifecycle.plan(name, data_dir, changes)
+    config, _ = plan(name, data_dir, changes)
     return config, reason
-
-
-def _runtime_config(texts: Sequence[str]) -> dict[str, str]:
-    """The setting, in one text.  Raises ConfigError."""
-    from navarch.kinds.enablement import parse
-
-    try:
-        return {"runtime_config": ",".join(parse(texts).texts())} if any(texts) else {}
-    except ValueError as error:
-        raise ConfigError(f"--runtime-config: {error}") from None
-
-
-def _check_versions(config: ClusterConfig) -> None:
-    """Whether the served Kubernetes has the versions that are switched on.  Raises ConfigError."""
-    if not config.runtime_config:
-        return
-    from navarch.api import schema
-    from navarch.kinds.enablement import parse
-    from navarch.kinds.registry import builtin
-
-    try:
-        builtin(schema.load(config.kubernetes_version), parse([config.runtime_config]))
-    except ValueError as error:
-        raise ConfigError(f"--runtime-config: {error}") from None
-
-
-def check_kubelet(config: ClusterConfig) -> None:
-    """Whether the kubelet can be as its files say; what they say in vain is told.  Raises ConfigError."""
-    if config.image_credential_provider_config:
-        from navarch.node.images.providers import ProviderError
-        from navarch.node.images.providers import read as read_providers
-
-        try:
-            read_providers(Path(config.image_credential_provider_config))
-        except ProviderError as error:
-            raise ConfigError(str(error)) from None
-    if not config.kubelet_config:
-        return
-    from navarch.cluster.run_node import agent_config
-    from navarch.node.configuration.reading import ConfigurationError, read, warnings
-
-    if config.runtime != "containerd":
-        say(f"--kubelet-config: cluster {config.name!r} has simulated nodes, which it says nothing of.")
-    try:
-        for words in warnings(read(Path(config.kubelet_config), config.kubernetes_version)):
-            say(words)
-        if config.runtime == "containerd":
-            agent_config(config).kubelet()
-    except ConfigurationError as error:
-        raise ConfigError(str(error)) from None
-
-
-def check_scheduler(config: ClusterConfig) -> None:
-    """Whether the scheduler can be as its file says; what it says in vain is told.  Raises ConfigError."""
-    if not config.scheduler_config:
-        return
-    from navarch.scheduler.configuration.reading import ConfigurationError, configured, read, warnings
-
-    try:
-        document = read(Path(config.scheduler_config))
-        configured(document)
-    except ConfigurationError as error:
-        raise ConfigError(f"--scheduler-config: {error}") from None
-    for words in warnings(document):
-        say(words)
-
-
-def _check(changes: dict[str, Any]) -> None:
-    for key in ("proxy_config", "scheduler_config", *lifecycle.KUBELET_FILES):
-        if changes.get(key):
-            # The processes of the cluster have another folder.
-            changes[key] = str(Path(str(changes[key])).absolute())
-    if bind := changes.get("bind_address"):
-        try:
-            changes["bind_address"] = str(ip_address(str(bind)))
-        except ValueError:
-            raise ConfigError(f"invalid address {bind!r}: write it like 192.168.1.20; 0.0.0.0 is every one") from None
-    store = str(changes.get("store", "sqlite"))
-    if store.startswith("etcd:"):
-        from navarch.store.etcd.target import TargetError, parse
-
-        try:
-            parse(store)
-        except TargetError as error:
-            raise ConfigError(str(error)) from error
-    elif store not in ("sqlite", "memory"):
-        raise ConfigError(f"unknown store {store!r}: sqlite, memory or etcd://HOST:PORT[,…]")
-    version = str(changes.get("kubernetes_version", DEFAULT_VERSION)).removeprefix("v")
-    if "kubernetes_version" in changes:
-        from navarch.api.schema import versions
-
-        version = ".".join(version.split(".")[:2])
-        if version not in versions():
-            raise ConfigError(f"unknown Kubernetes version {version!r}: this package has {', '.join(versions())}")
-        changes["kubernetes_version"] = version
 
 
 def _accept_loss(config: ClusterConfig) -> None:
@@ -525,62 +367,3 @@ def _introduce(config: ClusterConfig, path: str, output: str) -> None:
     suffix = flags_of(config).removeprefix(f" --name {DEFAULT_NAME}")
     say(f"  navarch kubectl{suffix} get nodes     (or plain kubectl)")
     say(f"  navarch status{suffix}")
-
-
-def stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
-    """In the foreground until Ctrl-C, SIGTERM or the terminal's end, which stop the cluster's processes in order, or
-    until `navarch down` has stopped them."""
-    pid, asked = process.pid, False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    say("Running in the foreground; Ctrl-C stops the cluster, --detach leaves it running.")
-    while True:
-        _wait_for_end(pid)
-        process.poll()
-        successor = 0 if asked else _successor(config, pid)
-        if not successor:
-            break
-        pid = successor
-        if asked:
-            # While it was looked for, and the one before had nothing to be told any more.
-            stop()
-        say("The supervisor died; another one has taken over.")
-    # As `down` does: a context whose server is gone is in the way.
-    kubeconfig.remove(config)
-    again = "agent" if config.is_agent else "up"
-    say(f"Stopped. Its data stay in {config.root}; `navarch {again}{flags_of(config)}` starts it again.")
-    if config.runtime == "containerd":
-        say(f"Its containers stay, too; `navarch down{flags_of(config)}` removes them.")
-    return 0
-
-
-def _wait_for_end(pid: int) -> None:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        # Signals are handled in between; select then goes on waiting.
-        select.select([descriptor], [], [])
-    finally:
-        os.close(descriptor)
-
-
-def _successor(config: ClusterConfig, pid: int) -> int:
-    """The pid of the supervisor that follows one that was killed; 0 where the cluster was stopped or none comes."""
-    give_up_s = MACHINE.monotonic() + _SUCCESSOR_S
-    while MACHINE.monotonic() < give_up_s:
-        state = ClusterState.load(config.run)
-        if state.stopping:
-            return 0
-        if state.supervisor_alive and state.supervisor_pid != pid:
-            return state.supervisor_pid
-        MACHINE.pause(0.1)
-    return 0

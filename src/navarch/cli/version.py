@@ -31,7 +31,7 @@ def version(name: str, data_dir: str | None, output: str) -> None:
 
 
 def _server_version(config: ClusterConfig) -> str | None:
-    from navarch.cluster.lifecycle import Probe
+    from navarch.cluster.readiness import Probe
 
     status, body = Probe(config).get("/version")
     return str(json.loads(body)["gitVersion"]) if status == 200 else None

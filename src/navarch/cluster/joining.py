@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from navarch.apiserver.auth.bootstrap import CLUSTER_INFO, NODE_SETTINGS
 from navarch.cluster.config import DEFAULT_PORT, ClusterConfig, ConfigError
 from navarch.cluster.invitation import SHARED, ca_hash, certificates_of
-from navarch.cluster.lifecycle import StartError, is_schedulable
+from navarch.cluster.lifecycle import StartError
+from navarch.cluster.readiness import is_schedulable
 from navarch.world import MACHINE
 
 _TOKEN: Final = re.compile(r"(?:K10(?P<hash>[0-9a-f]{64})::)?(?P<token>(?P<id>[a-z0-9]{6})\.(?P<secret>[a-z0-9]{16}))")

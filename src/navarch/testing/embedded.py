@@ -28,7 +28,7 @@ from navarch.client.resources import NODES, SERVICE_ACCOUNTS
 from navarch.cluster import pki, ranges
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
-from navarch.cluster.lifecycle import is_schedulable
+from navarch.cluster.readiness import is_schedulable
 from navarch.cluster.run_controllers import controller_config, simulated_serving
 from navarch.cluster.settings import settings_of
 from navarch.controllers.manager import ControllerManager
