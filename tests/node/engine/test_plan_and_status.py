@@ -167,6 +167,18 @@ def test_a_finished_pod(codes: tuple[int, int], phase: str) -> None:
     assert status_of(obj, seen, ending=True)["phase"] == phase
 
 
+def test_a_pod_that_is_deleted_before_it_ran_ends_as_failed() -> None:
+    obj = pod({"name": "c"}, initContainers=[{"name": "i", "image": "i"}])
+    obj["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    initialised = observed(instance("i", EXITED), ready=False)
+
+    assert status_of(obj, observed(instance("i", EXITED)), ending=True)["phase"] == "Pending"
+    assert status_of(obj, observed(ready=False), ending=True)["phase"] == "Failed"
+    assert "waiting" in status_of(obj, observed(ready=False), ending=True)["containerStatuses"][0]["state"]
+    ended = status_of(obj, initialised, ending=True)["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("ContainerStatusUnknown", 137)
+
+
 def test_a_pod_that_waits_for_its_images_is_pending() -> None:
     status = status_of(pod({"name": "c"}), observed(), {"c": ContainerMemory(waiting_reason="ErrImagePull")})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, is_deleting
 from navarch.api.time import format_time
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
@@ -212,7 +212,7 @@ def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old:
     if inputs.ending and ((old.get("state") or {}).get("terminated")):
         status.update({k: v for k, v in old.items() if k in ("state", "lastState", "containerID", "imageID", "image")})
         return
-    if inputs.ending and (old.get("state") or {}).get("running"):
+    if inputs.ending and ((old.get("state") or {}).get("running") or _was_never_to_be(inputs, status["name"])):
         status["state"] = {
             "terminated": {
                 "exitCode": 137,
@@ -232,6 +232,21 @@ def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old:
         status["lastState"] = old["lastState"]
     elif (old.get("state") or {}).get("terminated"):
         status["lastState"] = old["state"]
+
+
+def _is_over(inputs: StatusInputs) -> bool:
+    """Whether the pod is deleted and nothing of it is left in the runtime: what it never made, it never will."""
+    observed = inputs.observed
+    return inputs.ending and is_deleting(inputs.pod) and not observed.any_running and not observed.sandbox_ready
+
+
+def _was_never_to_be(inputs: StatusInputs, name: str) -> bool:
+    """Whether the container's turn had come, and its pod was deleted before it was made."""
+    if not _is_over(inputs) or name not in {container["name"] for container in podspec.containers(inputs.pod)}:
+        return False
+    init = podspec.init_containers(inputs.pod)
+    last = inputs.observed.latest(init[-1]["name"]) if init else None
+    return not init or (last is not None and last.exited and last.exit_code == 0)
 
 
 def _waiting(memory: ContainerMemory, default: str) -> Obj:
@@ -334,7 +349,8 @@ def _count(ended: Obj, failed: int, succeeded: int) -> tuple[int, int]:
 def _phase_of_counts(inputs: StatusInputs, waiting: int, running: int, failed: int, succeeded: int) -> str:
     if inputs.ending and not inputs.observed.any_running:
         if waiting and not failed and not succeeded:
-            return "Failed" if podspec.phase_of(inputs.pod) == "Running" else "Pending"
+            # A deleted pod ends before it goes, also one that never ran: who waits for its end is told of it.
+            return "Failed" if podspec.phase_of(inputs.pod) == "Running" or _is_over(inputs) else "Pending"
         return "Failed" if failed or waiting else "Succeeded"
     if waiting:
         return "Pending"
