@@ -12,9 +12,10 @@ from typing import Final
 from navarch.api.addresses import is_one_of_each_family
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import label_value_problems, validate_cidr, validate_qualified_name
+from navarch.api.validation import label_value_problems, validate_cidr, validate_positive, validate_qualified_name
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.cells import NONE
+from navarch.kinds.core.node_warnings import node_warnings
 from navarch.kinds.core.pod_validation_resources import validate_resource_value
 from navarch.kinds.internal import internal
 from navarch.kinds.strategies import strategy
@@ -115,12 +116,25 @@ class NodeStrategy(Strategy):
             info.setdefault(name, "")
 
     def prepare_create(self, obj: Obj) -> None:
-        """Everything a node says of itself is kept, its status too."""
+        """What a node says of itself is kept, its status too, but for settings that came over the API once."""
+        obj["spec"].pop("configSource", None)
+        obj["status"].pop("config", None)
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        if (old.get("spec") or {}).get("configSource") is None:
+            obj["spec"].pop("configSource", None)
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        return node_warnings(obj)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         yield from validate_taints(spec.get("taints") or (), "metadata.taints")
         yield from _validate_amounts(obj)
+        capacity = (((obj.get("status") or {}).get("nodeInfo") or {}).get("swap") or {}).get("capacity")
+        if capacity is not None:
+            yield from validate_positive(capacity, "metadata.nodeSwapStatus.capacity")
         yield from _validate_ranges(spec.get("podCIDRs") or [])
         if old is not None:
             # Kubernetes looks at taints and amounts once more, and says everything twice.

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from posixpath import normpath
-from typing import Final
+from typing import Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_dns_subdomain, validate_immutable
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.cells import STORAGE_CLASSES, VOLUME_MODE, access_modes, storage_phase
+from navarch.kinds.core.node_warnings import RENAMED_NODE_LABELS
 from navarch.kinds.core.pod_defaults import SHARED_VOLUME_DEFAULTS
 from navarch.kinds.core.pod_validation_resources import read_amount, whole
 from navarch.kinds.core.pod_validation_scheduling import validate_node_selector
 from navarch.kinds.core.pod_validation_volumes import validate_access_modes
+from navarch.kinds.core.storage_warnings import MOUNT_OPTIONS_ANNOTATION, volume_warnings
 from navarch.kinds.core.volume_sources import (
     PERSISTENT_SOURCES,
     validate_iscsi_persistent_name,
@@ -27,7 +29,6 @@ from navarch.kinds.strategies import strategy
 _RECLAIM_POLICIES: Final = ("Delete", "Recycle", "Retain")
 _VOLUME_MODES: Final = ("Block", "Filesystem")
 _SOURCE_TYPE: Final = "PersistentVolumeSource"
-_MOUNT_OPTIONS: Final = "volume.beta.kubernetes.io/mount-options"
 # The sources that an annotation may say the mount options of.
 _OPTION_SOURCES: Final = frozenset({
     "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "gcePersistentDisk", "glusterfs", "iscsi",
@@ -76,12 +77,15 @@ class PersistentVolumeStrategy(Strategy):
         if now := obj["metadata"].get("creationTimestamp"):
             obj["status"]["lastPhaseTransitionTime"] = now
 
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        return volume_warnings(obj)
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec, name = obj["spec"], obj["metadata"].get("name") or ""
         yield from validate_volume_spec(spec, "spec", name)
-        if _MOUNT_OPTIONS in (obj["metadata"].get("annotations") or ()) and not _OPTION_SOURCES & spec.keys():
+        if MOUNT_OPTIONS_ANNOTATION in (obj["metadata"].get("annotations") or ()) and not _OPTION_SOURCES & spec.keys():
             detail = "may not specify mount options for this volume type"
-            yield forbidden_field(f"metadata.annotations.{_MOUNT_OPTIONS}", detail)
+            yield forbidden_field(f"metadata.annotations.{MOUNT_OPTIONS_ANNOTATION}", detail)
         if old is not None:
             # Kubernetes looks twice, and says everything twice.
             yield from validate_volume_spec(spec, "spec", name)
@@ -99,12 +103,25 @@ def _validate_update(spec: Obj, was: Obj) -> Iterator[FieldError]:
         yield forbidden_field("spec.persistentvolumesource", detail)
     yield from validate_immutable(spec.get("volumeMode"), was.get("volumeMode"), "volumeMode")
     affinity, old_affinity = spec.get("nodeAffinity"), was.get("nodeAffinity")
-    if old_affinity is not None and affinity != old_affinity:
+    if old_affinity is not None and affinity != old_affinity and affinity != _renewed(old_affinity, affinity):
         shown = internal(affinity, "VolumeNodeAffinity")
         yield invalid_value("nodeAffinity", shown, "field is immutable, except for updating from beta label to GA")
     attributes = "volumeAttributesClassName"
     if was.get(attributes) is not None and spec.get(attributes) is None:
         yield forbidden_field(f"spec.{attributes}", "update from non-nil value to nil is forbidden")
+
+
+def _renewed(old: Any, new: Any) -> Any:
+    """The old node affinity with those labels by their newer names that the new one calls so."""
+    if isinstance(old, list) and isinstance(new, list):
+        return [_renewed(was, now) for was, now in zip(old, new, strict=False)] + old[len(new) :]
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return old
+    renewed = {name: _renewed(value, new.get(name)) for name, value in old.items()}
+    key = old.get("key")
+    if isinstance(key, str) and new.get("key") == RENAMED_NODE_LABELS.get(key):
+        renewed["key"] = new["key"]
+    return renewed
 
 
 def _source_of(spec: Obj) -> Obj:

@@ -15,11 +15,12 @@ from navarch.kinds.core.pod_defaults import default_claim_spec
 from navarch.kinds.core.pod_prepare import prepare_claim_spec
 from navarch.kinds.core.pod_validation_resources import is_native_resource, read_amount, whole
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
+from navarch.kinds.core.storage_warnings import CLASS_ANNOTATION, claim_warnings, class_annotation_warning
 from navarch.kinds.internal import difference
 from navarch.kinds.strategies import strategy
 
-_CLASS: Final = "volume.beta.kubernetes.io/storage-class"
 _ATTRIBUTES: Final = "volumeAttributesClassName"
+_CURRENT: Final = "currentVolumeAttributesClassName"
 _RESIZE_STATES: Final = (
     "ControllerResizeInProgress",
     "ControllerResizeInfeasible",
@@ -82,11 +83,16 @@ class PersistentVolumeClaimStrategy(Strategy):
         if old is not None:
             yield from _validate_update(obj, old)
 
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        if CLASS_ANNOTATION in (obj["metadata"].get("annotations") or ()):
+            yield class_annotation_warning()
+        yield from claim_warnings(obj["spec"])
+
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         status = obj.get("status") or {}
         for name, value in (status.get("capacity") or {}).items():
             yield from _validate_amount(value, f"status.capacity[{name}]")
-        at = "status.allocatedResourceStatus"
+        at = "status.allocatedResourceStatuses"
         for name, state in (status.get("allocatedResourceStatuses") or {}).items():
             yield from _validate_resource_key(name, at)
             if state not in _RESIZE_STATES:
@@ -119,7 +125,7 @@ def _validate_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
         _take(before, spec, "volumeName")  # the binder binds it
     upgraded = _class_from_annotation(spec, was, new_marks, old_marks)
     if not upgraded:
-        yield from _validate_annotation(new_marks.get(_CLASS), old_marks.get(_CLASS))
+        yield from _validate_annotation(new_marks.get(CLASS_ANNOTATION), old_marks.get(CLASS_ANNOTATION))
     if upgraded or _class_from_nothing(spec, was, old_marks):
         _take(after, was, "storageClassName")
     bound = (obj.get("status") or {}).get("phase") == "Bound"
@@ -127,7 +133,7 @@ def _validate_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
     if bound and (spec.get("resources") or {}).get("requests") is not None:
         requests = {**spec["resources"]["requests"], "storage": old_size}
         after["resources"] = {**spec["resources"], "requests": requests}
-    if bound and spec.get(_ATTRIBUTES) is not None:
+    if bound:
         _take(after, was, _ATTRIBUTES)
     if before != after:
         yield forbidden_field("spec", f"{_FIXED}\n{difference(before, after, 'PersistentVolumeClaimSpec')}")
@@ -137,11 +143,11 @@ def _validate_update(obj: Obj, old: Obj) -> Iterator[FieldError]:
         if capacity is None or new_amount <= capacity:
             yield forbidden_field("spec.resources.requests.storage", "field can not be less than status.capacity")
     yield from validate_immutable(spec.get("volumeMode"), was.get("volumeMode"), "volumeMode")
-    attributes, at = spec.get(_ATTRIBUTES), f"spec.{_ATTRIBUTES}"
-    if was.get(_ATTRIBUTES) is not None and attributes is None:
-        yield forbidden_field(at, "update from non-nil value to nil is forbidden")
-    elif was.get(_ATTRIBUTES) is not None and not attributes:
-        yield forbidden_field(at, "update from non-nil value to an empty string is forbidden")
+    attributes = spec.get(_ATTRIBUTES)
+    # Attributes that a volume has can be changed, but not taken away.
+    if attributes != was.get(_ATTRIBUTES) and not attributes and (old.get("status") or {}).get(_CURRENT) is not None:
+        to = "nil" if attributes is None else "empty string"
+        yield forbidden_field(f"spec.{_ATTRIBUTES}", f"update to {to} is forbidden when status.{_CURRENT} is not nil")
 
 
 def _take(into: Obj, source: Obj, field: str) -> None:
@@ -153,21 +159,21 @@ def _take(into: Obj, source: Obj, field: str) -> None:
 
 def _class_from_annotation(spec: Obj, was: Obj, marks: Obj, old_marks: Obj) -> bool:
     """The class that an annotation named is now named by the field."""
-    named = old_marks.get(_CLASS)
+    named = old_marks.get(CLASS_ANNOTATION)
     return (
         named is not None
         and was.get("storageClassName") is None
         and spec.get("storageClassName") == named
-        and marks.get(_CLASS, named) == named
+        and marks.get(CLASS_ANNOTATION, named) == named
     )
 
 
 def _class_from_nothing(spec: Obj, was: Obj, old_marks: Obj) -> bool:
     """A claim that waited for a class gets one."""
     name = spec.get("storageClassName")
-    return name is not None and was.get("storageClassName") is None and old_marks.get(_CLASS, name) == name
+    return name is not None and was.get("storageClassName") is None and old_marks.get(CLASS_ANNOTATION, name) == name
 
 
 def _validate_annotation(mark: str | None, old_mark: str | None) -> Iterator[FieldError]:
     if (mark or "") != (old_mark or ""):
-        yield invalid_value(f"metadata.annotations.{_CLASS}", mark or "", "field is immutable")
+        yield invalid_value(f"metadata.annotations.{CLASS_ANNOTATION}", mark or "", "field is immutable")

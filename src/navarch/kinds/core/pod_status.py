@@ -9,22 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from navarch.api.addresses import is_one_of_each_family
-from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable, invalid_value
+from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable, invalid_value, not_supported
 from navarch.api.meta import Obj
 from navarch.api.validation import (
     dns_subdomain_problems,
     validate_dns_subdomain,
     validate_ip,
-    validate_non_negative,
     validate_qualified_name,
 )
+from navarch.kinds.core.pod_validation_security import validate_id
 from navarch.kinds.internal import internal
 
 _SYSTEM_CONDITIONS: Final = ("PodScheduled", "Ready", "Initialized")
-_STATUSES: Final = (
-    ("containerStatuses", "containers"),
-    ("initContainerStatuses", "initContainers"),
-)
+_STATUSES: Final = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
+_HEALTHS: Final = ("Healthy", "Unhealthy", "Unknown")
 
 
 def complete_pod_status(status: Obj) -> None:
@@ -43,26 +41,93 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
     status, was = pod.get("status") or {}, old.get("status") or {}
     spec = pod.get("spec") or {}
     for index, condition in enumerate(status.get("conditions") or ()):
+        yield from _validate_generation(condition, f"status.conditions[{index}]")
         if (kind := condition.get("type") or "") not in _SYSTEM_CONDITIONS:
             yield from validate_qualified_name(kind, f"status.conditions[{index}].Type")
-        generation = condition.get("observedGeneration") or 0
-        yield from validate_non_negative(generation, f"status.conditions[{index}].observedGeneration")
     nominated = status.get("nominatedNodeName") or ""
     if nominated and nominated != was.get("nominatedNodeName"):
         yield from validate_dns_subdomain(nominated, "status.nominatedNodeName")
-    yield from validate_non_negative(status.get("observedGeneration") or 0, "status.observedGeneration")
+        if (old.get("spec") or {}).get("nodeName"):
+            detail = "may not be set on pods that are already bound to a node"
+            yield forbidden_field("status.nominatedNodeName", detail)
+    yield from _validate_generation(status, "status")
     if was.get("qosClass") and status.get("qosClass") != was["qosClass"]:
         yield immutable("status.qosClass", status.get("qosClass"))
     policy = spec.get("restartPolicy") or "Always"
-    for field, listed in _STATUSES:
+    for field, listed in _STATUSES.items():
         by_name = {container["name"]: container for container in spec.get(listed) or ()}
         yield from _validate_transitions(
             status.get(field) or (), was.get(field) or (), policy, by_name, f"status.{field}"
         )
     field = "ephemeralContainerStatuses"
-    yield from _validate_transitions(status.get(field) or (), was.get(field) or (), "Never", {}, f"status.{field}")
+    yield from _validate_transitions(status.get(field) or (), was.get(field) or (), "", {}, f"status.{field}")
     yield from _validate_claims(status, spec)
     yield from _validate_addresses(status, was)
+    system = (spec.get("os") or {}).get("name") or "linux"
+    for field in (*_STATUSES, "ephemeralContainerStatuses"):
+        yield from _validate_users(status.get(field) or (), system, f"status.{field}")
+    for field, listed in _STATUSES.items():
+        yield from _validate_allocated(status.get(field) or (), spec.get(listed) or (), f"status.{field}")
+    for index, container in enumerate(status.get("ephemeralContainerStatuses") or ()):
+        if container.get("allocatedResourcesStatus"):
+            at = f"status.ephemeralContainerStatuses[{index}].allocatedResourcesStatus"
+            yield forbidden_field(at, "must not be specified in container status")
+
+
+def _validate_generation(holder: Obj, path: str) -> Iterator[FieldError]:
+    generation = holder.get("observedGeneration") or 0
+    if generation < 0:
+        yield invalid_value(f"{path}.observedGeneration", generation, "must be a non-negative integer")
+
+
+def _validate_users(statuses: Iterable[Obj], system: str, path: str) -> Iterator[FieldError]:
+    """As whom a container runs: numbers that Linux has, and none on Windows."""
+    for index, status in enumerate(statuses):
+        user, at = (status.get("user") or {}).get("linux"), f"{path}[{index}].user.linux"
+        if user is None:
+            continue
+        if system == "windows":
+            yield forbidden_field(at, "cannot be set for a windows pod")
+        elif system == "linux":
+            yield from validate_id(user.get("uid") or 0, f"{at}.uid")
+            yield from validate_id(user.get("gid") or 0, f"{at}.gid")
+            for number, group in enumerate(user.get("supplementalGroups") or ()):
+                yield from validate_id(group, f"{at}.supplementalGroups[{number}]")
+
+
+def _validate_allocated(statuses: Iterable[Obj], containers: Iterable[Obj], path: str) -> Iterator[FieldError]:
+    """The health of what a container was given: of resources that it asks for, each piece once."""
+    by_name = {container.get("name"): container for container in reversed([*containers])}
+    for index, status in enumerate(statuses):
+        container = by_name.get(status.get("name"))
+        for number, given in enumerate(status.get("allocatedResourcesStatus") or ()):
+            at, name = f"{path}[{index}].allocatedResourcesStatus[{number}]", given.get("name") or ""
+            if container is not None and (problem := _unasked(name, container.get("resources") or {})):
+                yield invalid_value(f"{at}.name", name, problem)
+            seen: set[str] = set()
+            for piece, each in enumerate(given.get("resources") or ()):
+                here, identity = f"{at}.resources[{piece}]", each.get("resourceID") or ""
+                if (health := each.get("health") or "") not in _HEALTHS:
+                    yield not_supported(f"{here}.health", health, _HEALTHS)
+                if identity in seen:
+                    yield duplicate(f"{here}.resourceID", identity)
+                seen.add(identity)
+
+
+def _unasked(name: str, resources: Obj) -> str:
+    """Why a container cannot have been given the resource: it does not ask for it; empty if it does."""
+    if not name.startswith("claim:"):
+        return (
+            "" if name in (resources.get("requests") or ()) else "must match one of the container's resource requests"
+        )
+    for claim in resources.get("claims") or ():
+        asked = f"claim:{claim.get('name') or ''}"
+        if name == (f"{asked}/{claim['request']}" if claim.get("request") else asked):
+            return ""
+    return (
+        "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or "
+        "'claim:<claimName>' if request is empty"
+    )
 
 
 def _validate_claims(status: Obj, spec: Obj) -> Iterator[FieldError]:
@@ -103,8 +168,10 @@ def _validate_transitions(
     states = {container.get("name"): container.get("state") or {} for container in new}
     for index, before in enumerate(old):
         name = str(before.get("name"))
-        terminated = (before.get("state") or {}).get("terminated")
-        if not terminated or _may_restart(containers.get(name) or {}, pod_policy, int(terminated.get("exitCode") or 0)):
+        terminated, container = (before.get("state") or {}).get("terminated"), containers.get(name)
+        if not terminated:
+            continue
+        if container is not None and _may_restart(container, pod_policy, int(terminated.get("exitCode") or 0)):
             continue
         state = states.get(name)
         if state is not None and not state.get("terminated"):

@@ -74,11 +74,13 @@ def validate_resize(pod: Obj, old: Obj) -> Iterator[FieldError]:
     yield from validate_pod_spec(spec)
     if qos_class(spec) != qos_class(was):
         yield invalid_value("spec", qos_class(was), "Pod QOS Class may not change as a result of resizing")
+    if not _node_resizes(old):
+        yield forbidden_field("spec", "Pod running on node without support for resize")
     reordered = list(_validate_order(spec, was))
     yield from reordered
     if reordered:
         return
-    for field in _LISTS:
+    for field in reversed(_LISTS):
         for index, (before, after) in enumerate(zip(was.get(field) or (), spec.get(field) or (), strict=True)):
             if field == "containers" or before.get("restartPolicy") == "Always":
                 at = f"spec.{field}[{index}].resources"
@@ -93,6 +95,14 @@ def validate_resize(pod: Obj, old: Obj) -> Iterator[FieldError]:
         yield forbidden_field(
             "spec", f"only cpu and memory resources are mutable\n{difference(was, munged, 'PodSpec')}"
         )
+
+
+def _node_resizes(pod: Obj) -> bool:
+    """A node that can resize says of a container that runs what it has been given."""
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        if (container.get("state") or {}).get("running") is not None:
+            return container.get("resources") is not None
+    return True
 
 
 def _validate_order(spec: Obj, was: Obj) -> Iterator[FieldError]:

@@ -98,11 +98,12 @@ def validate_pod_spec(
 ) -> Iterator[FieldError]:
     """A pod's spec at `path`; `name` and `mirror` tell of the pod, where it is one."""
     get = spec.get
+    volumes: dict[str, Obj] = {}
     if get("volumes"):
-        yield from validate_volumes(get("volumes") or (), f"{path}.volumes", name)
+        yield from validate_volumes(spec["volumes"], f"{path}.volumes", volumes, pod_name=name, in_pod=in_pod)
     if get("resourceClaims"):
         yield from _validate_claims(spec["resourceClaims"], f"{path}.resourceClaims", mirror=mirror)
-    yield from validate_containers(spec, path)
+    yield from validate_containers(spec, path, volumes)
     if get("resources"):
         yield from validate_pod_resources(spec, f"{path}.resources")
     if get("hostNetwork"):
@@ -130,7 +131,7 @@ def validate_pod_spec(
         yield from _validate_policy(spec["preemptionPolicy"], f"{path}.preemptionPolicy", _PREEMPTION_POLICIES)
     if get("overhead"):
         yield from validate_resource_requirements({"limits": spec["overhead"]}, f"{path}.overhead")
-    if get("os"):
+    if get("os") is not None:
         yield from validate_os(spec, path)
     yield from validate_file_key_volumes(spec, path)
 
@@ -221,7 +222,7 @@ def _validate_dns_config(spec: Obj, path: str) -> Iterator[FieldError]:
     config = spec.get("dnsConfig") or {}
     servers = config.get("nameservers") or ()
     if spec.get("dnsPolicy") == "None" and not servers:
-        if not config:
+        if spec.get("dnsConfig") is None:
             detail = "must provide `dnsConfig` when `dnsPolicy` is None"
             yield required(path, detail)
             return

@@ -53,12 +53,12 @@ class _Pod:
     grace_s: int
 
 
-def validate_containers(spec: Obj, path: str) -> Iterator[FieldError]:
-    """Every container of a pod's spec."""
+def validate_containers(spec: Obj, path: str, volumes: Mapping[str, Obj]) -> Iterator[FieldError]:
+    """Every container of a pod's spec; `volumes` are those of the pod that can be mounted, by name."""
     pod = _Pod(
         spec,
-        {volume.get("name") or "": volume for volume in spec.get("volumes") or ()},
-        frozenset(claim.get("name") or "" for claim in spec.get("resourceClaims") or ()),
+        volumes,
+        frozenset(claim["name"] for claim in spec.get("resourceClaims") or () if claim.get("name")),
         spec.get("terminationGracePeriodSeconds", 30),
     )
     containers = spec.get("containers") or ()
@@ -82,8 +82,9 @@ def validate_containers(spec: Obj, path: str) -> Iterator[FieldError]:
 
 
 def _unique_name(container: Obj, names: set[str], path: str) -> Iterator[FieldError]:
+    """No name counts as a name too: of two containers without one Kubernetes says that the second repeats the first."""
     name = container.get("name") or ""
-    if name and name in names:
+    if name in names:
         yield duplicate(f"{path}.name", name)
     names.add(name)
 
@@ -113,7 +114,11 @@ def _validate_init_containers(pod: _Pod, names: set[str], path: str) -> Iterator
     for index, container in enumerate(pod.spec["initContainers"]):
         at = f"{path}.initContainers[{index}]"
         yield from _validate_common(container, pod, at)
-        if container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
+        if is_sidecar(container):
+            if container.get("restartPolicyRules"):
+                detail = "restartPolicyRules are not allowed for init containers with restart policy Always"
+                yield forbidden_field(f"{at}.restartPolicyRules", detail)
+        elif container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
             yield from _validate_restart_policy(container, at)
         yield from _unique_name(container, names, at)
         # One after another they run: their ports are no concern of each other.
@@ -149,7 +154,8 @@ def _validate_ephemeral_containers(pod: _Pod, names: set[str], path: str) -> Ite
         if target and target not in known:
             yield field_not_found(f"{at}.targetContainerName", target)
         for field in _NOT_IN_EPHEMERAL:
-            if container.get(field):
+            # Of these the resources alone are no pointer: nothing in them is the same as none.
+            if container.get(field) is not None and (field != "resources" or container[field]):
                 yield forbidden_field(f"{at}.{field}", "cannot be set for an Ephemeral Container")
         for number, mount in enumerate(container.get("volumeMounts") or ()):
             for field in ("subPath", "subPathExpr"):

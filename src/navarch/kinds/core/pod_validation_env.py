@@ -49,7 +49,9 @@ _CONTAINER_RESOURCES: Final = (
 _HUGE_PAGES: Final = ("requests.hugepages-", "limits.hugepages-")
 _RESOURCE_WORDS: Final = {"memory": "memory", "ephemeral-storage": "local ephemeral storage"}
 _MEMORY_DIVISORS: Final = ("1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei")
-_SUBSCRIPT: Final = re.compile(r"(metadata\.\w+)\['(.+)'\]", re.ASCII)
+_SUBSCRIPT: Final = re.compile(r"(.+?)\['(.*)'\]", re.DOTALL)
+# What the earliest clients called a field.
+_OLD_NAMES: Final = {"spec.host": "spec.nodeName"}
 _SOURCES: Final = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
 
 
@@ -145,12 +147,18 @@ def validate_field_reference(reference: Obj, path: str, supported: frozenset[str
         yield required(at)
         return
     subscript = _SUBSCRIPT.fullmatch(field)
-    if subscript and subscript[1] in ("metadata.annotations", "metadata.labels"):
+    if reference["apiVersion"] != "v1":
+        detail = f"unsupported pod version: {reference['apiVersion']}"
+        yield invalid_value(at, field, f"error converting fieldPath: {detail}")
+    elif subscript and subscript[1] in ("metadata.annotations", "metadata.labels"):
         # Of what is between the brackets the reference as a whole is wrong.
         name, key = subscript.groups()
         checked = key.lower() if name == "metadata.annotations" else key
         yield from validate_qualified_name(checked, path)
-    elif field not in _KNOWN_FIELDS:
+    elif subscript:
+        detail = f"field label does not support subscript: {field}"
+        yield invalid_value(at, field, f"error converting fieldPath: {detail}")
+    elif (field := _OLD_NAMES.get(field, field)) not in _KNOWN_FIELDS:
         yield invalid_value(at, field, f"error converting fieldPath: field label not supported: {field}")
     elif field not in supported:
         yield not_supported(at, field, sorted(supported))

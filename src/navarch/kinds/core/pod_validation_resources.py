@@ -57,7 +57,7 @@ def is_integer_resource(name: str) -> bool:
     """Resources that are counted in whole pieces: object counts and extended resources."""
     return name in ("pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps",
                     "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
-                    ) or not is_native_resource(name)  # fmt: skip
+                    ) or not (is_native_resource(name) or name.startswith("requests."))  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -166,7 +166,9 @@ def validate_tolerations(tolerations: Iterable[Obj], path: str) -> Iterator[Fiel
             if value:
                 yield invalid_value(f"{at}.operator", value, "value must be empty when `operator` is 'Exists'")
         else:
-            yield not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
+            # Comparisons are known, but not switched on.
+            known = ("Equal", "Exists", "Lt", "Gt") if operator in ("Lt", "Gt") else ("Equal", "Exists")
+            yield not_supported(f"{at}.operator", operator, known)
         if effect and effect not in _EFFECTS:
             yield not_supported(f"{at}.effect", effect, _EFFECTS)
 

@@ -36,7 +36,8 @@ _GROUP_POLICIES: Final = ("Always", "OnRootMismatch")
 _MAX_PROFILE: Final = 4095
 
 
-def _validate_id(value: Any, path: str) -> Iterator[FieldError]:
+def validate_id(value: Any, path: str) -> Iterator[FieldError]:
+    """The number of a user or a group."""
     if value is not None and not 0 <= value <= 2147483647:
         yield invalid_value(path, value, _ID_RANGE)
 
@@ -47,9 +48,9 @@ def validate_pod_security_context(spec: Obj, path: str) -> Iterator[FieldError]:
     get = context.get
     if context:
         for field in ("fsGroup", "runAsUser", "runAsGroup"):
-            yield from _validate_id(get(field), f"{at}.{field}")
+            yield from validate_id(get(field), f"{at}.{field}")
         for index, group in enumerate(get("supplementalGroups") or ()):
-            yield from _validate_id(group, f"{at}.supplementalGroups[{index}]")
+            yield from validate_id(group, f"{at}.supplementalGroups[{index}]")
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
         yield invalid_value(f"{at}.shareProcessNamespace", True, detail)
@@ -151,7 +152,7 @@ def validate_container_security_context(context: Obj, path: str, spec: Obj) -> I
     """`securityContext` of a container."""
     get = context.get
     for field in ("runAsUser", "runAsGroup"):
-        yield from _validate_id(get(field), f"{path}.{field}")
+        yield from validate_id(get(field), f"{path}.{field}")
     if get("procMount") is not None:
         yield from validate_enum(context["procMount"], f"{path}.procMount", ("Default", "Unmasked"))
         if context["procMount"] == "Unmasked" and spec.get("hostUsers") is not False:

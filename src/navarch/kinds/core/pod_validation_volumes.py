@@ -7,7 +7,7 @@ claims made for the pod, images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from navarch.api.errors import (
@@ -46,6 +46,7 @@ from navarch.kinds.core.volume_sources import (
     validate_one_source,
     validate_relative_path,
 )
+from navarch.kinds.internal import internal
 from navarch.kinds.signer_names import (
     is_kubernetes_signer,
     trust_bundle_name_problems,
@@ -64,25 +65,38 @@ _CERTIFICATE_MAX_S: Final = 91 * 86400
 _KUBERNETES_CERTIFICATE_MAX_S: Final = 86400
 
 
-def validate_volumes(volumes: Iterable[Obj], path: str, pod_name: str = "") -> Iterator[FieldError]:
-    """`pod_name` is that of a real pod: claims are named after it."""
-    seen: set[str] = set()
+def validate_volumes(
+    volumes: Sequence[Obj], path: str, sound: dict[str, Obj], *, pod_name: str = "", in_pod: bool = True
+) -> Iterator[FieldError]:
+    """`pod_name` is that of a real pod: claims are named after it. Into `sound` go the volumes with which nothing is
+    wrong, by name: a container's mounts find no others."""
+    made = {f"{pod_name}-{each.get('name') or ''}" for each in volumes if each.get("ephemeral") is not None}
     for index, volume in enumerate(volumes):
         at, name = f"{path}[{index}]", volume.get("name") or ""
-        yield from validate_one_source(volume, _SOURCES, at)
-        if volume.get("iscsi") is not None:
-            yield from validate_iscsi_volume_name(volume["iscsi"], name, at)
-        if volume.get("ephemeral") is not None and pod_name and name:
-            claim = f"{pod_name}-{name}"
-            for problem in dns_subdomain_problems(claim):
-                yield invalid_value(f"{at}.name", name, f'PVC name "{claim}": {problem}')
-        if not name:
-            yield required(f"{at}.name")
-        else:
-            yield from validate_dns_label(name, f"{at}.name")
-        if name in seen:
-            yield duplicate(f"{at}.name", name)
-        seen.add(name)
+        wrong = [*_validate_volume(volume, at, name, pod_name, in_pod=in_pod)]
+        if name in sound:
+            wrong.append(duplicate(f"{at}.name", name))
+        if not wrong:
+            sound[name] = volume
+        yield from wrong
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if pod_name and claim in made:
+            detail = "must not reference a PVC that gets created for an ephemeral volume"
+            yield invalid_value(f"{at}.persistentVolumeClaim.claimName", claim, detail)
+
+
+def _validate_volume(volume: Obj, path: str, name: str, pod_name: str, *, in_pod: bool) -> Iterator[FieldError]:
+    yield from validate_one_source(volume, _SOURCES if in_pod else _TEMPLATE_SOURCES, path)
+    if volume.get("iscsi") is not None:
+        yield from validate_iscsi_volume_name(volume["iscsi"], name, path)
+    if volume.get("ephemeral") is not None and pod_name and name:
+        claim = f"{pod_name}-{name}"
+        for problem in dns_subdomain_problems(claim):
+            yield invalid_value(f"{path}.name", name, f'PVC name "{claim}": {problem}')
+    if not name:
+        yield required(f"{path}.name")
+    else:
+        yield from validate_dns_label(name, f"{path}.name")
 
 
 # ---------------------------------------------------------------------------------------------------------- sources
@@ -191,7 +205,8 @@ def _project_token(part: Obj, path: str, volume: str, taken: set[str]) -> Iterat
 def _project_trust(part: Obj, path: str, volume: str, taken: set[str]) -> Iterator[FieldError]:
     name, signer, selector = part.get("name"), part.get("signerName"), part.get("labelSelector")
     if name is not None and signer is not None:
-        yield invalid_value(path, part, "only one of name and signerName may be used")
+        shown = internal(part, "ClusterTrustBundleProjection")
+        yield invalid_value(path, shown, "only one of name and signerName may be used")
     elif name is not None:
         if not name:
             yield required(f"{path}.name", "must be a valid object name")
@@ -267,6 +282,11 @@ def _ephemeral(source: Obj, path: str) -> Iterator[FieldError]:
 def _image(source: Obj, path: str) -> Iterator[FieldError]:
     if not source.get("reference"):
         yield required(f"{path}.reference")
+    yield from _image_in_template(source, path)
+
+
+def _image_in_template(source: Obj, path: str) -> Iterator[FieldError]:
+    """In templates somebody may fill the reference in later."""
     policy = source.get("pullPolicy") or ""
     if not policy:
         yield required(f"{path}.pullPolicy")
@@ -274,19 +294,17 @@ def _image(source: Obj, path: str) -> Iterator[FieldError]:
         yield not_supported(f"{path}.pullPolicy", policy, _PULL_POLICIES)
 
 
-_SOURCES: Final[tuple[Source, ...]] = tuple(
-    pod_sources(
-        {
-            "emptyDir": _empty_dir,
-            "secret": _secret,
-            "configMap": _config_map,
-            "downwardAPI": _downward,
-            "projected": _projected,
-            "ephemeral": _ephemeral,
-            "image": _image,
-        }
-    )
-)
+_OWN_SOURCES: Final = {
+    "emptyDir": _empty_dir,
+    "secret": _secret,
+    "configMap": _config_map,
+    "downwardAPI": _downward,
+    "projected": _projected,
+    "ephemeral": _ephemeral,
+    "image": _image,
+}
+_SOURCES: Final[tuple[Source, ...]] = tuple(pod_sources(_OWN_SOURCES))
+_TEMPLATE_SOURCES: Final[tuple[Source, ...]] = tuple(pod_sources({**_OWN_SOURCES, "image": _image_in_template}))
 
 
 # ----------------------------------------------------------------------------------------------------------- claims

@@ -53,7 +53,7 @@ def validate_os(spec: Obj, path: str) -> Iterator[FieldError]:
     """`spec.os`, and that nothing is set that the other system alone knows."""
     name = spec["os"].get("name") or ""
     if not name:
-        yield required(f"{path}.os.name", "cannot be empty")
+        yield required(f"{path}.os.name")
     elif name not in _SYSTEMS:
         yield not_supported(f"{path}.os", name, _SYSTEMS)
     elif name == "linux":

@@ -10,18 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from navarch.api.meta import Obj
+from navarch.kinds.core.node_warnings import DEPRECATED_NODE_LABELS, node_term_warnings
 from navarch.kinds.core.pod_annotations import APP_ARMOR
-from navarch.kinds.core.pod_validation_resources import read_amount
 from navarch.kinds.core.pod_validation_security import containers_with_paths
+from navarch.kinds.core.storage_warnings import claim_warnings, fraction_warning
 from navarch.kinds.core.volume_paths import overlapping_paths
+from navarch.kinds.core.volume_sources import DEPRECATED_SOURCES
 
-_DEPRECATED_NODE_LABELS: Final = {
-    "beta.kubernetes.io/arch": 'deprecated since v1.14; use "kubernetes.io/arch" instead',
-    "beta.kubernetes.io/os": 'deprecated since v1.14; use "kubernetes.io/os" instead',
-    "failure-domain.beta.kubernetes.io/region": 'deprecated since v1.17; use "topology.kubernetes.io/region" instead',
-    "failure-domain.beta.kubernetes.io/zone": 'deprecated since v1.17; use "topology.kubernetes.io/zone" instead',
-    "beta.kubernetes.io/instance-type": 'deprecated since v1.17; use "node.kubernetes.io/instance-type" instead',
-}
 _DEPRECATED_ANNOTATIONS: Final = {
     "scheduler.alpha.kubernetes.io/critical-pod": 'use the "priorityClassName" field instead',
     "security.alpha.kubernetes.io/sysctls": 'use the "sysctls" field instead',
@@ -30,17 +25,6 @@ _DEPRECATED_ANNOTATIONS: Final = {
 _DEAD_ANNOTATIONS_SINCE: Final = {"scheduler.alpha.kubernetes.io/critical-pod": "v1.16+"}
 _SECCOMP_POD: Final = "seccomp.security.alpha.kubernetes.io/pod"
 _SECCOMP_CONTAINER: Final = "container.seccomp.security.alpha.kubernetes.io/"
-_DEPRECATED_VOLUMES: Final = {
-    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
-    "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
-    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
-    "flocker": "deprecated in v1.22, non-functional in v1.25+",
-    "storageos": "deprecated in v1.22, non-functional in v1.25+",
-    "quobyte": "deprecated in v1.22, non-functional in v1.25+",
-    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
-    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
-    "rbd": "deprecated in v1.28, non-functional in v1.31+",
-}
 _BYTES: Final = ("memory", "ephemeral-storage")
 
 
@@ -58,14 +42,14 @@ def pod_spec_warnings(spec: Obj, path: str = "spec") -> Iterator[str]:
     """The same about the spec alone."""
     get = spec.get
     for key in get("nodeSelector") or ():
-        if key in _DEPRECATED_NODE_LABELS:
-            yield f"{path}.nodeSelector[{key}]: {_DEPRECATED_NODE_LABELS[key]}"
+        if key in DEPRECATED_NODE_LABELS:
+            yield f"{path}.nodeSelector[{key}]: {DEPRECATED_NODE_LABELS[key]}"
     if get("affinity"):
         yield from _node_affinity_warnings(spec["affinity"], f"{path}.affinity.nodeAffinity")
     for index, constraint in enumerate(get("topologySpreadConstraints") or ()):
         at, key = f"{path}.topologySpreadConstraints[{index}]", constraint.get("topologyKey") or ""
-        if key in _DEPRECATED_NODE_LABELS:
-            yield f"{at}.topologyKey: {key} is {_DEPRECATED_NODE_LABELS[key]}"
+        if key in DEPRECATED_NODE_LABELS:
+            yield f"{at}.topologyKey: {key} is {DEPRECATED_NODE_LABELS[key]}"
         if constraint.get("labelSelector") is None:
             yield f"{at}.labelSelector: a null labelSelector results in matching no pod"
     if get("volumes"):
@@ -76,7 +60,7 @@ def pod_spec_warnings(spec: Obj, path: str = "spec") -> Iterator[str]:
         if not secret.get("name"):
             yield f'{path}.imagePullSecrets[{index}].name: invalid empty name ""'
     for name in _BYTES:
-        yield from _fraction_warning((get("overhead") or {}).get(name), f"{path}.overhead[{name}]")
+        yield from fraction_warning((get("overhead") or {}).get(name), f"{path}.overhead[{name}]")
     for container, at in containers_with_paths(spec, path):
         yield from _container_warnings(container, at)
     yield from _port_warnings(spec, path)
@@ -115,25 +99,16 @@ def _node_affinity_warnings(affinity: Obj, path: str) -> Iterator[str]:
         yield from node_term_warnings(term.get("preference") or {}, f"{path}.{soft}[{index}].preference", soft=True)
 
 
-def node_term_warnings(term: Obj, path: str, *, soft: bool = False) -> Iterator[str]:
-    """One alternative of a node selector, of pods and of persistent volumes."""
-    from navarch.api.validation import label_value_problems
-
-    for index, expression in enumerate(term.get("matchExpressions") or ()):
-        at, key = f"{path}.matchExpressions[{index}]", expression.get("key") or ""
-        if key in _DEPRECATED_NODE_LABELS:
-            yield f"{at}.key: {key} is {_DEPRECATED_NODE_LABELS[key]}"
-        for number, value in enumerate(expression.get("values") or ()):
-            for problem in label_value_problems(value) if soft else ():
-                yield f'{at}.values[{number}]: Invalid value: "{value}": {problem}'
-
-
 def _volume_warnings(volumes: Iterable[Obj], path: str) -> Iterator[str]:
     for index, volume in enumerate(volumes):
         for field in volume:
-            if field in _DEPRECATED_VOLUMES:
+            if field in DEPRECATED_SOURCES:
                 shown = "storageOS" if field == "storageos" else field
-                yield f"{path}[{index}].{shown}: {_DEPRECATED_VOLUMES[field]}"
+                yield f"{path}[{index}].{shown}: {DEPRECATED_SOURCES[field]}"
+        template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
+        if template:
+            at = f"{path}[{index}].ephemeral.volumeClaimTemplate.spec"
+            yield from claim_warnings(template.get("spec") or {}, at)
     for volume in volumes:
         yield from overlapping_paths(volume)
 
@@ -147,19 +122,13 @@ def _repeated(items: Iterable[Obj], key: str, path: str) -> Iterator[str]:
         seen.add(value)
 
 
-def _fraction_warning(value: Any, path: str) -> Iterator[str]:
-    amount = read_amount(value) if value is not None else None
-    if amount is not None and amount.denominator != 1:
-        yield f'{path}: fractional byte value "{value}" is invalid, must be an integer'
-
-
 def _container_warnings(container: Obj, path: str) -> Iterator[str]:
     resources = container.get("resources")
     if resources:
         for name in _BYTES:
             for kind in ("limits", "requests"):
                 value = (resources.get(kind) or {}).get(name)
-                yield from _fraction_warning(value, f"{path}.resources.{kind}[{name}]")
+                yield from fraction_warning(value, f"{path}.resources.{kind}[{name}]")
     seen: set[str] = set()
     for index, variable in enumerate(container.get("env") or ()):
         name = variable.get("name") or ""

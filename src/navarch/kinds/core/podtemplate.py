@@ -11,6 +11,7 @@ from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.columns import container_images, container_names
 from navarch.kinds.columns import labels as format_labels
 from navarch.kinds.core.pod_defaults import default_pod_template
+from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_warnings
 from navarch.kinds.strategies import strategy
@@ -37,6 +38,13 @@ class PodTemplateStrategy(Strategy):
 
     def defaults(self, obj: Obj) -> None:
         default_pod_template(obj.setdefault("template", {}))
+
+    def prepare_create(self, obj: Obj) -> None:
+        prepare_template(obj)
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        prepare_template(obj, old)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         yield from validate_pod_template_spec(obj.get("template"), "template")

@@ -17,14 +17,16 @@ from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.core.configmap import LIMIT_BYTES, decoded_size, validate_data_keys, validate_frozen
+from navarch.kinds.core.key_pairs import pair_problem
 from navarch.kinds.strategies import strategy
 
 _REDACTED: Final = "<secret contents redacted>"
 _ACCOUNT_ANNOTATION: Final = "kubernetes.io/service-account.name"
 _SSH: Final = "kubernetes.io/ssh-auth"
+_TLS: Final = "kubernetes.io/tls"
 _NEEDED: Final = {
     _SSH: ("ssh-privatekey",),
-    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    _TLS: ("tls.crt", "tls.key"),
     "kubernetes.io/dockercfg": (".dockercfg",),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
 }
@@ -53,6 +55,13 @@ class SecretStrategy(Strategy):
             data = obj.setdefault("data", {})
             for key, text in texts.items():
                 data[key] = base64.b64encode(text.encode()).decode()
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        if obj.get("type") == _TLS:
+            data = obj.get("data") or {}
+            certificate, key = (base64.b64decode(data.get(name) or "") for name in _NEEDED[_TLS])
+            if problem := pair_problem(certificate, key):
+                yield problem
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         if old is not None:

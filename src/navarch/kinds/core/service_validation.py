@@ -32,7 +32,6 @@ _FAMILIES: Final = ("IPv4", "IPv6")
 _FAMILY_POLICIES: Final = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _DISTRIBUTIONS: Final = ("PreferClose", "PreferSameZone", "PreferSameNode")
 _AFFINITY_CONFIG: Final = "spec.sessionAffinityConfig"
-_KUBELET_PORT: Final = 10250
 _HINTS: Final = "service.kubernetes.io/topology-aware-hints"
 _MODE: Final = "service.kubernetes.io/topology-mode"
 _SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
@@ -76,11 +75,6 @@ def is_headless(spec: Obj) -> bool:
 
 
 def _validate_type(spec: Obj, kind: str, headless: bool) -> Iterator[FieldError]:
-    if kind == "LoadBalancer":
-        for index, port in enumerate(spec.get("ports") or ()):
-            if port.get("port") == _KUBELET_PORT:
-                detail = f"may not expose port {_KUBELET_PORT} externally since it is used by kubelet"
-                yield invalid_value(f"spec.ports[{index}]", _KUBELET_PORT, detail)
     if kind in _EXTERNAL and headless:
         yield invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services")
     if kind != "ExternalName":

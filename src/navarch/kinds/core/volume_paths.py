@@ -21,7 +21,10 @@ def overlapping_paths(volume: Obj) -> Iterator[str]:
         files = [(item.get("path") or "", "") for item in volume["downwardAPI"]["items"]]
         yield from _warning(name, "DownwardAPI", files)
     sources = (volume.get("projected") or {}).get("sources")
-    if sources and len(sources) > 0:
+    for source in sources or ():
+        if not source:
+            yield f'volume "{name}" (Projected) has no sources provided'
+    if sources:
         yield from _warning(name, "Projected", [file for source in sources for file in _projected(source)])
 
 

@@ -42,6 +42,18 @@ _INITIATOR_LENGTH: Final = (
     "specified."
 )
 _MAX_DRIVER_NAME: Final = 63
+# What is said of sources that are on their way out.
+DEPRECATED_SOURCES: Final = {
+    "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
+    "gitRepo": "deprecated in v1.11, and disabled by default in v1.33+",
+    "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
+    "flocker": "deprecated in v1.22, non-functional in v1.25+",
+    "storageos": "deprecated in v1.22, non-functional in v1.25+",
+    "quobyte": "deprecated in v1.22, non-functional in v1.25+",
+    "glusterfs": "deprecated in v1.25, non-functional in v1.26+",
+    "cephfs": "deprecated in v1.28, non-functional in v1.31+",
+    "rbd": "deprecated in v1.28, non-functional in v1.31+",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,8 @@ class Source:
     check: Check
     path: str = ""
     surplus: str = ""
+    # Kubernetes never counts a persistent volume's `flexVolume` as one too many.
+    never_surplus: bool = False
 
 
 def validate_one_source(owner: Obj, sources: Sequence[Source], path: str) -> Iterator[FieldError]:
@@ -62,7 +76,7 @@ def validate_one_source(owner: Obj, sources: Sequence[Source], path: str) -> Ite
         stated = owner.get(source.field)
         if stated is None:
             continue
-        if first:
+        if first or source.never_surplus:
             yield from source.check(stated, f"{path}.{source.path or source.field}")
         else:
             yield forbidden_field(f"{path}.{source.surplus or source.field}", "may not specify more than 1 volume type")
@@ -156,10 +170,10 @@ def _git_repo(source: Obj, path: str) -> Iterator[FieldError]:
 def _iscsi(source: Obj, path: str, *, persistent: bool = False) -> Iterator[FieldError]:
     yield from needs("targetPortal")(source, path)
     iqn = source.get("iqn") or ""
+    known = "must be valid format" if persistent else "must be valid format starting with iqn, eui, or naa"
     if not iqn:
         yield required(f"{path}.iqn")
     else:
-        known = "must be valid format" if persistent else "must be valid format starting with iqn, eui, or naa"
         yield from _initiator_name(iqn, f"{path}.iqn", known)
     lun = source.get("lun") or 0
     if not 0 <= lun <= 255:
@@ -169,10 +183,7 @@ def _iscsi(source: Obj, path: str, *, persistent: bool = False) -> Iterator[Fiel
     if persistent:
         yield from _secret_ref(source, path, "name")
     if source.get("initiatorName") is not None:
-        stated = source["initiatorName"]
-        yield from _initiator_name(
-            stated, f"{path}.initiatorname", "must be valid format starting with iqn, eui, or naa"
-        )
+        yield from _initiator_name(source["initiatorName"], f"{path}.initiatorname", known)
 
 
 def _initiator_name(value: str, path: str, unknown: str) -> Iterator[FieldError]:
@@ -370,7 +381,7 @@ PERSISTENT_SOURCES: Final[Sequence[Source]] = (
     Source("iscsi", _persistent_iscsi),
     Source("cinder", _cinder("name", "namespace")),
     _SHARED["fc"],
-    _SHARED["flexVolume"],
+    Source("flexVolume", _flex_volume, never_surplus=True),
     Source("azureFile", _persistent_azure_file),
     _SHARED["vsphereVolume"],
     _SHARED["photonPersistentDisk"],
