@@ -59,9 +59,21 @@ _MAPS: Final = frozenset(
 )
 
 
+# Label selectors, which show as the API has them: their fields and their requirements' in the order of the types, and
+# none that is empty.
+_SELECTOR: Final = ("matchLabels", "matchExpressions")
+_REQUIREMENT: Final = ("key", "operator", "values")
+_SELECTOR_FIELDS: Final = frozenset(_SELECTOR)
+_REQUIREMENT_FIELDS: Final = frozenset(_REQUIREMENT)
+
+
 def _with_sorted_maps(value: Any, *, is_map: bool) -> Any:
     if isinstance(value, dict):
-        keys = sorted(value) if is_map else value
+        keys: Iterable[str] = sorted(value) if is_map else value
+        if value.keys() <= _SELECTOR_FIELDS:
+            keys = [key for key in _SELECTOR if value.get(key)]
+        elif value.keys() <= _REQUIREMENT_FIELDS and "operator" in value:
+            keys = [key for key in _REQUIREMENT if value.get(key) or (key in value and key != "values")]
         return {key: _with_sorted_maps(value[key], is_map=key in _MAPS) for key in keys}
     return [_with_sorted_maps(item, is_map=False) for item in value] if isinstance(value, list) else value
 

@@ -213,3 +213,26 @@ def test_an_old_mistake_may_stay() -> None:
 
     assert list(STRATEGY.validate(changed, wrong)) == []
     assert list(STRATEGY.validate(changed, None)) != []
+
+
+def test_rules_are_looked_at_where_nothing_else_is_wrong() -> None:
+    wrong = {"type": "string", "uniqueItems": True, "x-kubernetes-validations": [{"rule": "self ="}]}
+    right = {"type": "string", "x-kubernetes-validations": [{"rule": "self"}]}
+    crd = with_schema(a=wrong, b=right)
+
+    at = "spec.validation.openAPIV3Schema.properties[spec].properties"
+    assert errors(crd) == [
+        f"{at}[a].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes "
+        "quadratic",
+        f'{at}[b].x-kubernetes-validations[0].rule: Invalid value: {{"Rule":"self","Message":"","MessageExpression":"",'
+        '"Reason":null,"FieldPath":"","OptionalOldSelf":null}: cel expression must evaluate to a bool',
+    ]
+
+
+def test_defaults_need_a_definition_that_prunes() -> None:
+    crd = with_schema(a={"type": "string", "default": "x"})
+    crd["spec"]["preserveUnknownFields"] = True
+
+    assert errors(crd)[0] == (
+        "spec.preserveUnknownFields: Invalid value: true: must be false in order to use defaults in the schema"
+    )

@@ -6,7 +6,7 @@ server's own, which goes once the objects of the kind are gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Final
 
 from navarch.api.errors import FieldError
@@ -89,7 +89,11 @@ class CustomResourceDefinitionStrategy(Strategy):
         if old is None:
             return definition_errors(obj, _rule_errors)
         known = [_schema_of(version) for version in old["spec"].get("versions") or ()]
-        return update_errors(obj, old, lambda schema, path: () if schema in known else _rule_errors(schema, path))
+
+        def check(schema: Obj, path: str, wrong: Set[str]) -> Iterable[FieldError]:
+            return () if schema in known else _rule_errors(schema, path, wrong)
+
+        return update_errors(obj, old, check)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         return status_errors(obj)
@@ -101,13 +105,13 @@ class CustomResourceDefinitionStrategy(Strategy):
                 yield f'unrecognized format "{form}"'
 
 
-def _rule_errors(schema: Obj, path: str) -> Iterable[FieldError]:
+def _rule_errors(schema: Obj, path: str, wrong: Set[str]) -> Iterable[FieldError]:
     if not has_rules(schema):
         return ()
     # With all of CEL, which clusters without rules need not load.
     from navarch.kinds.apiextensions.rule_validation import rule_errors
 
-    return rule_errors(schema, path)
+    return rule_errors(schema, path, wrong)
 
 
 def _schema_of(version: Obj) -> Obj | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.structural_paths import field_path
 from navarch.api.structural_values import too_many
-from navarch.api.validation import dns_label_1035_problems, dns_subdomain_problems, port_number_problems
+from navarch.api.validation import dns_label_1035_problems, dns_subdomain_problems
 from navarch.kinds.apiextensions.approval import approval_of, is_protected
 from navarch.kinds.apiextensions.conditions import is_true
 from navarch.kinds.apiextensions.go_form import shown_versions
@@ -33,6 +32,7 @@ from navarch.kinds.apiextensions.schema_validation import (
     validation_errors,
 )
 from navarch.kinds.apiextensions.structurality import places, structural_errors, unsupported
+from navarch.kinds.webhooks import validate_client_config
 
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
@@ -41,10 +41,9 @@ _SELECTABLE_MAX: Final = 8
 _REVIEW_VERSIONS: Final = ("v1", "v1beta1")
 _PER_VERSION: Final = ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
 _MIXED_CASE: Final = "may have mixed case, but should otherwise match: "
-_FORM: Final = "; desired format: https://host[/path]"
 
 
-def no_rules(schema: Obj, path: str) -> Iterable[FieldError]:
+def no_rules(schema: Obj, path: str, wrong: Set[str]) -> Iterable[FieldError]:
     return ()
 
 
@@ -195,6 +194,9 @@ def _spec_errors(spec: Obj, rules: Rules) -> Iterator[FieldError]:
                 yield required(
                     f"spec.versions[{index}].schema.openAPIV3Schema", "because otherwise all fields are pruned"
                 )
+    if spec.get("preserveUnknownFields") and _has_defaults(spec):
+        why = "must be false in order to use defaults in the schema"
+        yield invalid_value("spec.preserveUnknownFields", True, why)
     for index, version in enumerate(versions):
         yield from _version_errors(spec, version, f"spec.versions[{index}]", rules)
     yield from _version_list_errors(spec)
@@ -206,6 +208,11 @@ def _spec_errors(spec: Obj, rules: Rules) -> Iterator[FieldError]:
     has_status = any(_has_status(each.get("subresources")) for each in (spec, *versions))
     yield from _shared_errors(spec, "spec", "validation", has_status, rules, "")
     yield from _conversion_errors(spec, rules)
+
+
+def _has_defaults(spec: Obj) -> bool:
+    schemas = [(said.get("schema") or {}).get("openAPIV3Schema") for said in (spec, *(spec["versions"] or ()))]
+    return any(place.get("default") is not None for schema in schemas if schema for place in places(schema))
 
 
 def _group_and_scope(spec: Obj) -> Iterator[FieldError]:
@@ -428,13 +435,7 @@ def _review_errors(versions: Sequence[str], path: str, rules: Rules) -> Iterator
 
 
 def _client_errors(client: Obj, path: str, rules: Rules) -> Iterator[FieldError]:
-    url, service = client.get("url"), client.get("service")
-    if (url is None) == (service is None):
-        yield required(path, "exactly one of url or service is required")
-    elif url is not None:
-        yield from _url_errors(url, f"{path}.url")
-    elif service is not None:
-        yield from _service_errors(service, f"{path}.service")
+    yield from validate_client_config(client, path)
     bundle = client.get("caBundle") or ""
     if bundle and not rules.any_ca and (problem := _bundle_problem(bundle)):
         yield invalid_value(f"{path}.caBundle", bundle, f"unable to load root certificates: {problem}")
@@ -446,48 +447,6 @@ def _bundle_problem(bundle: str) -> str:
     except (ValueError, ssl.SSLError):
         return "unable to parse bytes as PEM block"
     return ""
-
-
-def _url_errors(url: str, path: str) -> Iterator[FieldError]:
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError as error:
-        yield required(path, f"url must be a valid URL: {error}{_FORM}")
-        return
-    if parts.scheme != "https":
-        yield invalid_value(path, parts.scheme, f"'https' is the only allowed URL scheme{_FORM}")
-    if not host:
-        yield invalid_value(path, host, f"host must be specified{_FORM}")
-    if "@" in parts.netloc:
-        yield invalid_value(path, parts.netloc.rpartition("@")[0], "user information is not permitted in the URL")
-    if parts.fragment:
-        yield invalid_value(path, parts.fragment, "fragments are not permitted in the URL")
-    if parts.query:
-        yield invalid_value(path, parts.query, "query parameters are not permitted in the URL")
-
-
-def _service_errors(service: Obj, path: str) -> Iterator[FieldError]:
-    for name in ("name", "namespace"):
-        if not service.get(name):
-            yield required(f"{path}.{name}", f"service {name} is required")
-    port = service.get("port", 443)
-    if problems := port_number_problems(port):
-        yield invalid_value(f"{path}.port", port, f"port is not valid: {','.join(problems)}")
-    text = service.get("path")
-    if not text or text == "/":
-        return
-    if text == "//":
-        yield invalid_value(f"{path}.path", text, "segment[0] may not be empty")
-        return
-    if not text.startswith("/"):
-        yield invalid_value(f"{path}.path", text, "must start with a '/'")
-    for index, step in enumerate(text[1:].removesuffix("/").split("/")):
-        if not step:
-            yield invalid_value(f"{path}.path", text, f"segment[{index}] may not be empty")
-            continue
-        for problem in dns_subdomain_problems(step):
-            yield invalid_value(f"{path}.path", text, f"segment[{index}]: {problem}")
 
 
 # The status, and what belongs to the community

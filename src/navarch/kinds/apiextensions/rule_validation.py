@@ -6,7 +6,7 @@ In: a schema and the path to it.  Out: the errors, in Kubernetes' words and orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,10 +43,11 @@ class _Total:
             del self.dearest[_SHOWN:]
 
 
-def rule_errors(schema: Obj, path: str) -> Iterator[FieldError]:
-    """What is wrong with the rules of a schema that is right otherwise; `path` is that of the schema."""
+def rule_errors(schema: Obj, path: str, wrong: Set[str]) -> Iterator[FieldError]:
+    """What is wrong with the rules of a schema whose form is right; `path` is that of the schema, and rules at `wrong`
+    paths are not looked at."""
     total = _Total()
-    yield from _Walk(total).errors(schema, path, Cardinality(1), "", root=True)
+    yield from _Walk(total, wrong).errors(schema, path, Cardinality(1), "", root=True)
     if total.cost > SCHEMA_COST_LIMIT:
         for _, at in total.dearest:
             yield forbidden_field(
@@ -57,8 +58,9 @@ def rule_errors(schema: Obj, path: str) -> Iterator[FieldError]:
 
 
 class _Walk:
-    def __init__(self, total: _Total) -> None:
+    def __init__(self, total: _Total, wrong: Set[str]) -> None:
         self._rules = Rules()
+        self._wrong = wrong
         self._total = total
 
     def errors(
@@ -77,7 +79,7 @@ class _Walk:
         if isinstance(items, dict):
             lost = uncorrelatable if schema.get("x-kubernetes-list-type") == "map" else uncorrelatable or path
             yield from self._inner(items, f"{path}.items", cardinality.of_items(schema), lost)
-        for index, stated in enumerate(schema.get(RULES) or ()):
+        for index, stated in enumerate(schema.get(RULES) or () if path not in self._wrong else ()):
             compiled = self._rules.compile(schema, stated, root=root)
             yield from self._rule(compiled, stated, f"{path}.{RULES}[{index}]", cardinality, uncorrelatable)
 

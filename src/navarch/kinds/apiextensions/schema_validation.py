@@ -7,7 +7,7 @@ refused by rules that came later: `SchemaRules` says which of them hold for the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -76,8 +76,9 @@ class SchemaRules:
     complete_keys: bool = True
 
 
-# What is wrong with a schema's rules (CEL); the path is that of the schema.
-RuleCheck = Callable[[Obj, str], Iterable[FieldError]]
+# What is wrong with a schema's rules (CEL), by the schema, its path, and the paths of places at which nobody looks at
+# rules, because something else is wrong there or below.
+RuleCheck = Callable[[Obj, str, Set[str]], Iterable[FieldError]]
 
 
 def validation_errors(
@@ -95,11 +96,12 @@ def validation_errors(
             wrong = structural_errors(schema, path) or list(default_errors(schema, path, rules))
             structural = not wrong
             found += wrong
-    found += _Walk(rules).errors(schema, path, _Context(root=True))
+    walk = _Walk(rules)
+    found += walk.errors(schema, path, _Context(root=True))
+    if structural:
+        found += check_rules(schema, path, walk.wrong)
     if impossible and not found:
         found.append(invalid_value(path, "", impossible))
-    if structural and not found:
-        found += check_rules(schema, path)
     return found
 
 
@@ -178,6 +180,8 @@ class _Walk:
 
     def __init__(self, rules: SchemaRules) -> None:
         self._rules = rules
+        # The paths of places with something wrong in them.
+        self.wrong: set[str] = set()
 
     def errors(self, schema: Obj, path: str, context: _Context) -> list[FieldError]:
         found: list[FieldError] = []
@@ -187,10 +191,13 @@ class _Walk:
     def _visit(self, schema: Obj, path: str, context: _Context, found: list[FieldError]) -> None:
         if not context.no_defaults and schema.get("type") in TYPES and PLAIN.issuperset(schema):
             return
+        before = len(found)
         found.extend(self._own(schema, path, context))
         for inner, at, where in _below(schema, path, context):
             self._visit(inner, at, where, found)
         found.extend(self._extensions(schema, path))
+        if len(found) > before:
+            self.wrong.add(path)
 
     def _own(self, schema: Obj, path: str, context: _Context) -> Iterator[FieldError]:
         type_ = schema.get("type", "")

@@ -11,7 +11,7 @@ from typing import Any, Final
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.quantity import parse
-from navarch.api.validation import validate_path_segment
+from navarch.api.validation import validate_dns_label, validate_path_segment
 
 # In the order in which Kubernetes looks at them.
 SOURCES: Final = {
@@ -66,7 +66,7 @@ def _validate_version(target: Obj, path: str, *, group: bool) -> Iterator[FieldE
     version = target.get("apiVersion") or ""
     if version.count("/") > 1:
         yield invalid_value(path, version, f"unexpected GroupVersion string: {version}")
-    elif group and "/" not in version and (version, target.get("kind")) != ("v1", "ReplicationController"):
+    elif group and not version.rpartition("/")[0] and target.get("kind") != "ReplicationController":
         yield invalid_value(path, version, "apiVersion must specify API group")
 
 
@@ -99,14 +99,21 @@ def _validate_source(source: Obj, field: str, path: str) -> Iterator[FieldError]
     if field in _OF_PODS:
         if not source.get("name"):
             yield required(f"{path}.name", "must specify a resource name")
-        if field == "containerResource" and not source.get("container"):
-            yield required(f"{path}.container", "must specify a container")
+        if field == "containerResource":
+            yield from _validate_container(source.get("container") or "", f"{path}.container")
     else:
         name = (source.get("metric") or {}).get("name") or ""
         yield from validate_path_segment(name, f"{path}.metric.name", "must specify a metric name")
     target = source.get("target") or {}
     yield from _validate_metric_target(target, f"{path}.target")
     yield from _validate_amounts(target, f"{path}.target", field)
+
+
+def _validate_container(name: str, path: str) -> Iterator[FieldError]:
+    if not name:
+        yield required(path, "must specify a container")
+    else:
+        yield from validate_dns_label(name, path)
 
 
 def _validate_metric_target(target: Obj, path: str) -> Iterator[FieldError]:
@@ -138,7 +145,8 @@ def _validate_amounts(target: Obj, path: str, field: str) -> Iterator[FieldError
         if average is None or parse(average) <= 0:
             yield required(f"{path}.averageValue", "must specify a positive target averageValue")
     elif value is None and average is None:
-        detail = "must set either a target value for metric or a per-pod target"
+        choice = "or averageValue" if field == "object" else "for metric or a per-pod target"
+        detail = f"must set either a target value {choice}"
         yield required(f"{path}.averageValue", detail)
     elif field == "external" and value is not None and average is not None:
         yield forbidden_field(f"{path}.value", "may not set both a target value for metric and a per-pod target")

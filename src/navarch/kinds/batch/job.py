@@ -12,7 +12,7 @@ from navarch.api.time import human_duration, parse_time
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.batch.job_changes import validate_job_status, validate_job_update
-from navarch.kinds.batch.job_validation import validate_generated_selector, validate_job_spec
+from navarch.kinds.batch.job_validation import validate_generated_selector, validate_job_spec, validate_pod_names
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.counts import complete_conditions
@@ -115,9 +115,9 @@ class JobStrategy(WorkloadStrategy):
         complete_conditions(obj, ("lastProbeTime", "lastTransitionTime"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        if old is None:
-            yield from validate_generated_selector(obj)
+        yield from validate_generated_selector(obj, old)
         yield from validate_job_spec(obj.get("spec") or {}, "spec", selector_required=True)
+        yield from validate_pod_names(obj)
         if old is not None:
             # Kubernetes looks twice, and says everything twice.
             yield from validate_job_spec(obj.get("spec") or {}, "spec", selector_required=True)

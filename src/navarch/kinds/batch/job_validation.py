@@ -20,7 +20,12 @@ from navarch.api.errors import (
 )
 from navarch.api.meta import Obj
 from navarch.api.selectors import label_selector_of
-from navarch.api.validation import qualified_name_problems, validate_domain_prefixed_path, validate_label_selector
+from navarch.api.validation import (
+    dns_label_problems,
+    qualified_name_problems,
+    validate_domain_prefixed_path,
+    validate_label_selector,
+)
 from navarch.kinds.batch.indexes import interval_problem_and_count
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.counts import validate_counts
@@ -239,25 +244,38 @@ def _validate_success_rule(rule: Obj, path: str, completions: int) -> Iterator[F
             yield invalid_value(f"{path}.succeededCount", wanted, detail)
 
 
-def validate_generated_selector(obj: Obj) -> Iterator[FieldError]:
-    """On create without `manualSelector`, the labels and the selector must be those that the server generates."""
-    spec, metadata = obj.get("spec") or {}, obj["metadata"]
-    if spec.get("manualSelector") or not spec.get("selector"):
+def validate_pod_names(obj: Obj) -> Iterator[FieldError]:
+    """The pods of an Indexed Job are named by its name and their index, and so are their hosts."""
+    spec, name = obj.get("spec") or {}, obj["metadata"].get("name") or ""
+    completions = spec.get("completions") or 0
+    if spec.get("completionMode") != "Indexed" or completions <= 0:
         return
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    uid, name = metadata.get("uid", ""), metadata.get("name", "")
-    expected = {
-        "controller-uid": uid,
-        "job-name": name,
-        "batch.kubernetes.io/controller-uid": uid,
-        "batch.kubernetes.io/job-name": name,
-    }
+    longest = f"{name}-{completions - 1}"
+    if dns_label_problems(longest):
+        yield invalid_value("metadata.name", name, f"will not able to create pod with invalid DNS label: {longest}")
+
+
+def validate_generated_selector(obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+    """Without `manualSelector`, the labels and the selector must be those that the server generates; a Job that came
+    before the labels had prefixes goes on without these."""
+    spec, metadata = obj.get("spec") or {}, obj["metadata"]
+    if spec.get("manualSelector") or spec.get("selector") is None:
+        return
+    labels, uid, name = _pod_labels(obj), metadata.get("uid", ""), metadata.get("name", "")
+    expected = {"controller-uid": uid, "job-name": name}
+    prefixed = {f"batch.kubernetes.io/{key}": value for key, value in expected.items()}
+    if old is None or prefixed.keys() <= _pod_labels(old).keys():
+        expected |= prefixed
     for key, value in expected.items():
         at = f"spec.template.metadata.labels[{key}]"
         if key not in labels:
             yield required(at, f"must be '{value}'")
         elif labels[key] != value:
-            yield invalid_value(at, labels, f"must be '{value}'")
+            yield invalid_value(at, dict(sorted(labels.items())), f"must be '{value}'")
     selector = spec["selector"]
     if not is_malformed(selector) and not label_selector_of(selector).matches(expected):
         yield invalid_value("spec.selector", selector, "`selector` not auto-generated")
+
+
+def _pod_labels(job: Obj) -> Obj:
+    return ((job["spec"].get("template") or {}).get("metadata") or {}).get("labels") or {}

@@ -20,6 +20,8 @@ from navarch.kinds.signer_names import validate_signer_name
 from navarch.kinds.strategies import strategy
 
 _MIN_DURATION_S: Final = 600
+# What version 1beta1 said where nobody did.
+_LEGACY_SIGNER: Final = "kubernetes.io/legacy-unknown"
 _DECISIONS: Final = ("Approved", "Denied")
 _USAGES: Final = frozenset(
     (
@@ -134,7 +136,11 @@ class CertificateSigningRequestStrategy(Strategy):
         for index, usage in enumerate(usages):
             if usage in usages[:index]:
                 yield duplicate(f"spec.usages[{index}]", usage)
-        yield from validate_signer_name(spec.get("signerName") or "", "spec.signerName")
+        signer = spec.get("signerName") or ""
+        if signer == _LEGACY_SIGNER and (old is None or old["spec"].get("signerName") != signer):
+            yield invalid_value("spec.signerName", signer, "the legacy signerName is not allowed via this API version")
+        else:
+            yield from validate_signer_name(signer, "spec.signerName")
         duration = spec.get("expirationSeconds")
         if duration is not None and duration < _MIN_DURATION_S:
             yield invalid_value(

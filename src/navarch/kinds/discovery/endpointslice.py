@@ -86,7 +86,7 @@ class EndpointSliceStrategy(Strategy):
                 yield from _validate_endpoint(endpoint, kind or "", f"endpoints[{index}]")
         yield from _validate_ports(obj.get("ports") or [])
         if old is not None:
-            yield from validate_immutable(kind, old.get("addressType"), "addressType")
+            yield from validate_immutable(kind or "", old.get("addressType"), "addressType")
 
 
 def _default_node(endpoint: Obj) -> None:

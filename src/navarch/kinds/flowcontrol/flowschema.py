@@ -7,7 +7,7 @@ from typing import Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
-from navarch.api.validation import validate_dns_label, validate_dns_subdomain
+from navarch.api.validation import dns_label_problems, validate_dns_label, validate_dns_subdomain
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.flowcontrol.mandatory import SCHEMAS
 from navarch.kinds.internal import internal
@@ -19,6 +19,7 @@ _LARGEST_PRECEDENCE: Final = 10000
 _METHODS: Final = ("ByNamespace", "ByUser")
 # Kind of subject → the field that names one.
 _SUBJECTS: Final = {"ServiceAccount": "serviceAccount", "User": "user", "Group": "group"}
+_NAMESPACES: Final = "each member of this list must be '*' or a DNS-1123 label"
 _VERBS: Final = frozenset(
     ("get", "list", "create", "update", "delete", "deletecollection", "patch", "watch", "proxy"),
 )
@@ -166,7 +167,8 @@ def _validate_resources(entry: Obj, path: str) -> Iterator[FieldError]:
         yield from _validate_set(entry, "namespaces", path, "namespaces", "")
     else:
         for index, namespace in enumerate(namespaces):
-            yield from validate_dns_label(namespace, f"{path}.namespaces[{index}]")
+            for problem in dns_label_problems(namespace):
+                yield invalid_value(f"{path}.namespaces[{index}]", namespace, f"{_NAMESPACES}; {problem}")
 
 
 def _validate_urls(entry: Obj, path: str) -> Iterator[FieldError]:

@@ -102,8 +102,7 @@ def _validate_rule(rule: Obj, path: str) -> Iterator[FieldError]:
     if host := rule.get("host"):
         if not ip_problems(host):
             yield invalid_value(f"{path}.host", host, "must be a DNS name, not an IP address")
-        else:
-            yield from _validate_host(host, f"{path}.host")
+        yield from _validate_host(host, f"{path}.host")
     http = rule.get("http")
     if http is None:
         return
@@ -200,13 +199,13 @@ class IngressClassStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
-        controller = spec.get("controller")
+        controller = spec.get("controller") or ""
         if old is not None:
-            before = (old.get("spec") or {}).get("controller")
+            before = (old.get("spec") or {}).get("controller") or ""
             yield from validate_immutable(controller, before, "spec.controller")
-        if len(controller or "") > 250:
+        if len(controller) > 250:
             yield too_long("spec.controller", 250)
-        yield from validate_domain_prefixed_path(controller or "", "spec.controller")
+        yield from validate_domain_prefixed_path(controller, "spec.controller")
         parameters = spec.get("parameters")
         if parameters is not None:
             yield from _validate_parameters(parameters, "spec.parameters")
@@ -218,9 +217,9 @@ def _validate_parameters(parameters: Obj, path: str) -> Iterator[FieldError]:
     if scope not in ("Namespace", "Cluster"):
         yield not_supported(f"{path}.scope", scope or "", ["Cluster", "Namespace"])
     elif scope == "Namespace":
-        if namespace:
-            yield from validate_dns_label(namespace, f"{path}.namespace")
-        else:
+        if namespace is None:
             yield required(f"{path}.namespace", "`parameters.scope` is set to 'Namespace'")
+        else:
+            yield from validate_dns_label(namespace, f"{path}.namespace")
     elif namespace is not None:
         yield forbidden_field(f"{path}.namespace", "`parameters.scope` is set to 'Cluster'")

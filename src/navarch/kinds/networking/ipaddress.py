@@ -41,16 +41,20 @@ class IPAddressStrategy(Strategy):
         parent = (obj.get("spec") or {}).get("parentRef")
         if parent is None:
             yield required("spec.parentRef")
-            return
-        if group := parent.get("group"):
-            yield from validate_dns_subdomain(group, "spec.parentRef.group")
-        yield from validate_path_segment(parent.get("resource") or "", "spec.parentRef.resource")
-        yield from validate_path_segment(parent.get("name") or "", "spec.parentRef.name")
-        if namespace := parent.get("namespace"):
-            yield from validate_path_segment(namespace, "spec.parentRef.namespace")
+        else:
+            yield from _validate_parent(parent, "spec.parentRef")
         if old is not None:
             before = (old.get("spec") or {}).get("parentRef")
             yield from immutable_internal(parent, before, "spec.parentRef", "ParentReference")
+
+
+def _validate_parent(parent: Obj, path: str) -> Iterator[FieldError]:
+    if group := parent.get("group"):
+        yield from validate_dns_subdomain(group, f"{path}.group")
+    yield from validate_path_segment(parent.get("resource") or "", f"{path}.resource")
+    yield from validate_path_segment(parent.get("name") or "", f"{path}.name")
+    if namespace := parent.get("namespace"):
+        yield from validate_path_segment(namespace, f"{path}.namespace")
 
 
 @strategy("networking.k8s.io", "ServiceCIDR")

@@ -82,9 +82,9 @@ def _validate_peer(peer: Obj, path: str) -> Iterator[FieldError]:
     block = peer.get("ipBlock")
     selects = peer.get("podSelector") is not None or peer.get("namespaceSelector") is not None
     if block is not None:
+        yield from _validate_block(block, f"{path}.ipBlock")
         if selects:
             yield forbidden_field(path, "may not specify both ipBlock and another peer")
-        yield from _validate_block(block, f"{path}.ipBlock")
     elif not selects:
         yield required(path, "must specify a peer")
 

@@ -23,7 +23,7 @@ from navarch.kinds.strategies import strategy
 
 _MODES: Final = ("Persistent", "Ephemeral")
 _MAX_NAME: Final = 63
-_MAX_NODE_ID: Final = 192
+_MAX_NODE_ID: Final = 256
 _MIN_PERIOD_S: Final = 10
 _MIN_TOKEN_S: Final = 600
 _MAX_TOKEN_S: Final = 1 << 32
@@ -63,25 +63,35 @@ class CSIDriverStrategy(Strategy):
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
+        if (policy := spec.get("fsGroupPolicy")) not in _FS_GROUP_POLICIES:
+            yield not_supported("spec.fsGroupPolicy", policy or "", _FS_GROUP_POLICIES)
+        yield from _validate_tokens(spec.get("tokenRequests") or ())
+        for mode in spec.get("volumeLifecycleModes") or ():
+            if mode not in _MODES:
+                yield not_supported("spec.volumeLifecycleModes", mode, _MODES)
+        period = spec.get("nodeAllocatableUpdatePeriodSeconds")
+        if period is not None and period < _MIN_PERIOD_S:
+            at = "spec.nodeAllocatableUpdatePeriodSeconds"
+            yield invalid_value(at, period, f"must be greater than or equal to {_MIN_PERIOD_S} seconds")
+        in_secrets = spec.get("serviceAccountTokenInSecrets")
+        if in_secrets is not None and not spec.get("tokenRequests"):
+            detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified"
+            yield invalid_value("spec.serviceAccountTokenInSecrets", in_secrets, detail)
         if old is not None:
             before = old.get("spec") or {}
             attached = (spec.get("attachRequired"), before.get("attachRequired"))
             yield from validate_immutable(*attached, "spec.attachedRequired")
             modes = (spec.get("volumeLifecycleModes"), before.get("volumeLifecycleModes"))
             yield from validate_immutable(*modes, "spec.volumeLifecycleModes")
-        else:
-            policy = spec.get("fsGroupPolicy")
-            if policy not in _FS_GROUP_POLICIES:
-                yield not_supported("spec.fsGroupPolicy", policy or "", _FS_GROUP_POLICIES)
-        yield from _validate_tokens(spec.get("tokenRequests") or ())
-        if old is None:
-            for mode in spec.get("volumeLifecycleModes") or ():
-                if mode not in _MODES:
-                    yield not_supported("spec.volumeLifecycleModes", mode, _MODES)
-        period = spec.get("nodeAllocatableUpdatePeriodSeconds")
-        if period is not None and period < _MIN_PERIOD_S:
-            at = "spec.nodeAllocatableUpdatePeriodSeconds"
-            yield invalid_value(at, period, f"must be greater than or equal to {_MIN_PERIOD_S} seconds")
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        spec = obj.get("spec") or {}
+        requests, before = spec.get("tokenRequests") or [], get_path(old or {}, "spec.tokenRequests") or []
+        if requests and requests != before and spec.get("serviceAccountTokenInSecrets") is None:
+            yield (
+                "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
+                "possible logging of tokens in volume attributes"
+            )
 
 
 def _validate_tokens(requests: Sequence[Obj]) -> Iterator[FieldError]:
@@ -123,8 +133,9 @@ class CSINodeStrategy(Strategy):
         before = {driver.get("name"): driver for driver in ((old or {}).get("spec") or {}).get("drivers") or ()}
         for driver in drivers:
             was = before.get(driver.get("name"))
-            if was is not None and {**was, "allocatable": None} != {**driver, "allocatable": None}:
-                yield immutable("CSINodeDriver", internal(driver, "CSINodeDriver"))
+            fixed = {**driver, "allocatable": None}
+            if was is not None and {**was, "allocatable": None} != fixed:
+                yield immutable("spec.drivers", internal(fixed, "CSINodeDriver"))
 
 
 def _validate_driver(driver: Obj, path: str, seen: set[str]) -> Iterator[FieldError]:
@@ -170,9 +181,8 @@ class CSIStorageCapacityStrategy(Strategy):
         yield from validate_label_selector(obj.get("nodeTopology"), "nodeTopology")
         for problem in dns_subdomain_problems(name):
             yield invalid_value("storageClassName", name, problem)
-        for field in ("capacity", "maximumVolumeSize"):
-            if (amount := obj.get(field)) is not None and quantity.parse(amount) < 0:
-                yield invalid_value(field, amount, "must be greater than or equal to 0")
+        if (amount := obj.get("capacity")) is not None and quantity.parse(amount) < 0:
+            yield invalid_value("capacity", amount, "must be greater than or equal to 0")
         if old is not None:
-            for field in ("nodeTopology", "storageClassName"):
-                yield from validate_immutable(obj.get(field), old.get(field), field)
+            yield from validate_immutable(obj.get("nodeTopology"), old.get("nodeTopology"), "nodeTopology")
+            yield from validate_immutable(name, old.get("storageClassName") or "", "storageClassName")

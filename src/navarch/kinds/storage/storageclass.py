@@ -72,12 +72,15 @@ class StorageClassStrategy(Strategy):
         yield from _validate_topologies(obj.get("allowedTopologies") or [])
         if old is None:
             return
-        for name in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
-            yield from validate_immutable(obj.get(name) or None, old.get(name) or None, name)
+        parameters = dict(sorted((obj.get("parameters") or {}).items()))
+        yield from validate_immutable(parameters or None, old.get("parameters") or None, "parameters")
+        for name in ("provisioner", "reclaimPolicy", "volumeBindingMode"):
+            yield from validate_immutable(obj.get(name) or "", old.get(name) or "", name)
 
 
 def _validate_topologies(topologies: list[Obj]) -> Iterator[FieldError]:
-    terms: list[dict[str, set[str]]] = []
+    # Kubernetes compares each term with as many empty ones, too.
+    terms: list[dict[str, set[str]]] = [{} for _ in topologies]
     for index, term in enumerate(topologies):
         at, found = f"allowedTopologies[{index}].matchLabelExpressions", {}
         for number, expression in enumerate(term.get("matchLabelExpressions") or ()):
@@ -92,8 +95,7 @@ def _validate_topologies(topologies: list[Obj]) -> Iterator[FieldError]:
             if key in found:
                 yield duplicate(f"{path}.key", key)
             found[key] = set(values)
-        if found in terms:
-            yield duplicate(at, "")
+        yield from (duplicate(at, "") for other in terms if other == found)
         terms.append(found)
 
 
