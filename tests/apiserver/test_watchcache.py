@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from navarch.apiserver import watchcache
-from navarch.apiserver.changes import Cached
+from navarch.apiserver.changes import MODIFIED, Cached
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import SortedKeys, WatchCache
 from navarch.apiserver.watchers import Watcher
@@ -172,3 +173,88 @@ def test_a_hint_must_be_of_the_very_value() -> None:
 
     assert found is not None
     assert found.labels == {"light": "on"}
+
+
+def big(name: str, light: str, size: int = 10_000) -> bytes:
+    return value_of("a", name, light)[:-1] + b',"text":"' + b"x" * size + b'"}'
+
+
+def test_what_nobody_but_recent_changes_holds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "RING_BYTES", 2_000_000)
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, 401):
+        cache.apply(Event(CODEC.key("a", "x"), big("x", "on"), revision, 1), 0.0)
+
+    kept = cache.changes_since(0)
+
+    assert 100 < len(kept) <= 200
+    assert cache.oldest == kept[0].revision - 1
+
+
+def test_objects_that_are_there_anyway_do_not_count_as_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "RING_BYTES", 2_000_000)
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, 401):
+        cache.apply(Event(CODEC.key("a", f"x{revision}"), big(f"x{revision}", "on"), revision, revision), 0.0)
+
+    assert len(cache.changes_since(0)) == 400
+
+
+def test_what_was_made_for_watchers_is_kept_for_the_newest_changes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "WARM_BYTES", 100_000)
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, 51):
+        cache.apply(Event(CODEC.key("a", "x"), big("x", "on"), revision, 1), 0.0)
+        cache.changes_since(revision - 1)[0].line(MODIFIED)
+    changes = cache.changes_since(0)
+    lines = [change.line(MODIFIED) for change in changes]
+
+    warm = [change for change in changes if change.kept(MODIFIED)]
+
+    assert changes[-len(warm) :] == warm
+    assert 5 < len(warm) < 15
+    assert [orjson.loads(line)["object"]["metadata"]["resourceVersion"] for line in lines] == [
+        str(change.revision) for change in changes
+    ]
+
+
+def test_old_changes_go_although_nothing_new_comes() -> None:
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, watchcache.RING_MIN + 11):
+        cache.apply(Event(CODEC.key("a", "x"), value_of("a", "x", "on"), revision, 1), 0.0)
+        cache.changes_since(revision - 1)[0].line(MODIFIED)
+
+    cache.rest(1000.0)
+
+    kept = cache.changes_since(0)
+    assert len(kept) == watchcache.RING_MIN
+    assert not any(change.kept(MODIFIED) for change in kept)
+
+
+def test_a_cache_that_was_fitted_anew_remembers_as_much_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "RING_BYTES", 2_000_000)
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, 200):
+        cache.apply(Event(CODEC.key("a", "x"), big("x", "on"), revision, 1), 0.0)
+    for _ in cache.refitted((), lambda obj: {}, None):
+        pass
+    for revision in range(200, 350):
+        cache.apply(Event(CODEC.key("a", "x"), big("x", "on"), revision, 1), 0.0)
+
+    assert cache.changes_since(0)[0].revision == 200
+
+
+def test_versions_of_an_object_share_what_they_are_found_by() -> None:
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, 4):
+        light = "on" if revision < 3 else "off"
+        cache.apply(Event(CODEC.key("a", "x"), value_of("a", "x", light), revision, 1), 0.0)
+
+    first, second, third = (change.new for change in cache.changes_since(0))
+
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert first.key is second.key is third.key
+    assert first.labels is second.labels
+    assert third.labels == {"light": "off"}

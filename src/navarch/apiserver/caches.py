@@ -271,10 +271,11 @@ class Caches:
 
     # For admission and the server's own use
 
-    def trim(self) -> None:
+    def rest(self) -> None:
+        """Hold no more of the past than somebody may ask for."""
         now = asyncio.get_running_loop().time()
         for cache in self.all():
-            cache.trim(now)
+            cache.rest(now)
 
 
 # The cluster's own rules, which admission looks at for every object and never changes.

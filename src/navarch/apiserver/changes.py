@@ -15,6 +15,10 @@ DELETED: Final = "DELETED"
 BOOKMARK: Final = "BOOKMARK"
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 
+# About what one of each takes beside the bytes of an object.
+_CHANGE_BYTES: Final = 300
+_CACHED_BYTES: Final = 700
+
 
 class Notice:
     """What a watcher is handed: a change with the type it has for this watcher, or a bookmark (no change)."""
@@ -78,13 +82,17 @@ class Cached:
 
 
 class Change:
-    """One commit to one object. Its wire forms are made when first asked for, once for all watchers."""
+    """One commit to one object. Its wire forms are made when first asked for, once for all watchers that are up to
+    date: `cool` forgets them, and who comes later has them made anew."""
 
     __slots__ = (
         "_codec",
+        "_cold",
         "_lines",
-        "_notices",
+        "_notice",
+        "_others",
         "_removed",
+        "held",
         "key",
         "new",
         "old",
@@ -106,48 +114,76 @@ class Change:
         self.time = time
         self.type = DELETED if new is None else ADDED if old is None else MODIFIED
         # Whether selectors see the same before and after.
-        self.steady = old is not None and new is not None and old.labels == new.labels and old.fields == new.fields
+        # Versions that are alike share both (`watchcache`).
+        self.steady = old is not None and new is not None and old.labels is new.labels and old.fields is new.fields
         # About the bytes of its line.
         self.size = len(new.data if new is not None else old.data if old is not None else b"") + 50
-        self._lines: dict[str, bytes] = {}
-        self._notices: dict[str, Notice] = {}
+        # About the bytes that nobody would hold without it: itself, and what it replaced.
+        self.held = _CHANGE_BYTES if old is None else len(old.data) + _CHANGE_BYTES + _CACHED_BYTES
+        # Most changes are looked at by few, or by nobody: there are no dictionaries until something is in them.
+        self._lines: dict[str, bytes] | None = None
+        self._notice: Notice | None = None
+        self._others: dict[str, Notice] | None = None
         self._removed: Cached | None = None
+        self._cold = False
 
     def notice(self, type_: str) -> Notice:
         """One object for all watchers to which this is a change of this type: what waits for them is a reference."""
-        notice = self._notices.get(type_)
+        notice = self._notice
         if notice is None:
-            notice = self._notices[type_] = Notice(type_, self, self.revision, self.size)
+            notice = self._notice = Notice(type_, self, self.revision, self.size)
+        if notice.type == type_:
+            return notice
+        others = self._others
+        if others is None:
+            others = self._others = {}
+        notice = others.get(type_)
+        if notice is None:
+            notice = others[type_] = Notice(type_, self, self.revision, self.size)
         return notice
 
     def release(self) -> None:
         """Nobody asks for its notices any more: they and the change hold each other."""
-        self._notices.clear()
+        self._notice = self._others = None
+
+    def cool(self) -> None:
+        """Those who are up to date have been told: forms are copies of the object, and kept no longer."""
+        self._cold = True
+        self._lines = self._removed = None
 
     def shown(self, type_: str) -> Cached:
         """The object that an event of this type shows: a removal shows the last state with the removal's revision."""
         if type_ != DELETED:
             assert self.new is not None
             return self.new
-        if self._removed is None:
+        removed = self._removed
+        if removed is None:
             old = self.old
             assert old is not None
             data = self._codec.restamp(old.data, old.revision, self.revision)
-            self._removed = Cached(old.key, old.namespace, old.name, self.revision, data, old.labels, old.fields)
-        return self._removed
+            removed = Cached(old.key, old.namespace, old.name, self.revision, data, old.labels, old.fields)
+            if not self._cold:
+                self._removed = removed
+        return removed
 
     def line(self, type_: str) -> bytes:
         """The watch stream's line for this change."""
-        line = self._lines.get(type_)
+        lines = self._lines
+        line = None if lines is None else lines.get(type_)
         if line is None:
-            line = self._lines[type_] = watch_line(type_, self.shown(type_).data)
+            line = watch_line(type_, self.shown(type_).data)
+            self.keep(type_, line)
         return line
 
     def kept(self, key: str) -> bytes | None:
         """An event in another form, if there is one yet."""
-        return self._lines.get(key)
+        return None if self._lines is None else self._lines.get(key)
 
     def keep(self, key: str, event: bytes) -> None:
+        if self._cold:
+            return
+        if self._lines is None:
+            self._lines = {}
         self._lines[key] = event
 
 

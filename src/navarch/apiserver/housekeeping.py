@@ -86,19 +86,25 @@ class Compaction:
         if now - self._last < self._pause_s and not await self._caches.store.crowded():
             return
         self._last = now
-        self._caches.trim()
+        self._caches.rest()
         await self._caches.store.compact(self._before)
         self._before = self._caches.revision
 
 
-async def trim() -> None:
-    """What watchers and long answers took goes back to the system soon after they are gone."""
-    await asyncio.to_thread(heap.trim)
+class Memory:
+    """What recent changes, watchers and long answers took goes back to the system soon after they are gone."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+
+    async def __call__(self) -> None:
+        self._caches.rest()
+        await asyncio.to_thread(heap.trim)
 
 
 def chores_of(caches: Caches) -> list[Chore]:
     return [
         Chore("compaction", CROWDED_EVERY_S, Compaction(caches, COMPACT_EVERY_S)),
-        Chore("memory", TRIM_EVERY_S, trim),
+        Chore("memory", TRIM_EVERY_S, Memory(caches)),
         Chore("expiry", EXPIRE_EVERY_S, caches.store.expire),
     ]

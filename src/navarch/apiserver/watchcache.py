@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 RING_MAX: Final = 20_000
 RING_MIN: Final = 100
 RING_AGE_S: Final = 75.0
-# Of all changes in the ring; a few stay whatever their size.
-RING_BYTES: Final = 128 << 20
+# Of what nobody but the ring holds, which is what was replaced; a few changes stay whatever their size.
+RING_BYTES: Final = 32 << 20
+# Changes in which what was made for watchers is kept, too, which all that are up to date are sent.
+WARM_BYTES: Final = 1 << 20
 
 _NO_LABELS: Mapping[str, str] = {}
 _NO_FIELDS: Mapping[str, str] = {}
@@ -99,6 +102,9 @@ class WatchCache:
         self._keys = SortedKeys()
         self._ring: deque[Change] = deque()
         self._ring_bytes = 0
+        # The newest of the ring.
+        self._warm: deque[Change] = deque()
+        self._warm_bytes = 0
         # Changes with a greater revision than this are all in the ring.
         self.oldest = 0
         self.last_change = 0
@@ -120,13 +126,12 @@ class WatchCache:
         for watcher in self.watchers():
             watcher.close()
         self._watchers.clear()
-        self._ring.clear()
-        self._ring_bytes = 0
+        self._forget_changes()
         self._hints.clear()
         before = self._entries
         self.undecodable.clear()
         self.mixed = False
-        read = ((entry.key, self._readable(entry.key, entry.value, entry.mod_revision)) for entry in entries)
+        read = ((entry.key, self._readable(entry.key, entry.value, entry.mod_revision, None)) for entry in entries)
         self._entries = {key: cached for key, cached in read if cached is not None}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
@@ -138,10 +143,7 @@ class WatchCache:
 
     def begin(self, revision: int) -> None:
         """Nobody has seen anything before this revision: no watch and no list goes back further."""
-        for change in self._ring:
-            change.release()
-        self._ring.clear()
-        self._ring_bytes = 0
+        self._forget_changes()
         self.oldest, self.last_change = max(self.oldest, revision), max(self.last_change, revision)
 
     def expect(self, key: str, value: bytes, obj: Obj) -> None:
@@ -202,7 +204,7 @@ class WatchCache:
                 cached.data, cached.kept = data, None
         # What is being written was looked at with the old fields.
         self._hints = dict.fromkeys(self._hints, (b"", _NO_LABELS, _NO_FIELDS))
-        self._ring.clear()
+        self._forget_changes()
         self.oldest = max(self.oldest, self.last_change)
         for watcher in self.watchers():
             watcher.close()
@@ -212,8 +214,7 @@ class WatchCache:
             return _NO_FIELDS
         return self._selected(obj)
 
-    def _cached(self, key: str, value: bytes, revision: int) -> Cached:
-        namespace, name = key[len(self.codec.prefix) :].split("/", 1)
+    def _cached(self, key: str, value: bytes, revision: int, old: Cached | None) -> Cached:
         if not value.startswith(self.codec.head):
             value = canonical(value)
             self.mixed = self.mixed or not value.startswith(self.codec.head)
@@ -222,17 +223,30 @@ class WatchCache:
         if self.closed:
             self._settle()
         if hint is not None and hint[0] is value:
-            return Cached(key, namespace, name, revision, data, hint[1], hint[2])
-        obj = decode(value)
-        if self.settle is not None and self.settle(obj):
-            data = self.codec.stamp(exact(encode_json(obj)), revision)
-        labels = obj["metadata"].get("labels") or _NO_LABELS
-        return Cached(key, namespace, name, revision, data, labels, self.fields_of(obj))
+            _, labels, fields = hint
+        else:
+            obj = decode(value)
+            if self.settle is not None and self.settle(obj):
+                data = self.codec.stamp(exact(encode_json(obj)), revision)
+            labels, fields = obj["metadata"].get("labels") or _NO_LABELS, self.fields_of(obj)
+        if old is None:
+            namespace, name = key[len(self.codec.prefix) :].split("/", 1)
+            return Cached(key, sys.intern(namespace), name, revision, data, labels, fields)
+        # What an object is called and how it is found is held once for all its versions.
+        return Cached(
+            old.key,
+            old.namespace,
+            old.name,
+            revision,
+            data,
+            old.labels if old.labels == labels else labels,
+            old.fields if old.fields == fields else fields,
+        )
 
-    def _readable(self, key: str, value: bytes, revision: int) -> Cached | None:
+    def _readable(self, key: str, value: bytes, revision: int, old: Cached | None) -> Cached | None:
         """None for a value that cannot be decoded: what it was is in the log, and that it is so in `undecodable`."""
         try:
-            return self._cached(key, value, revision)
+            return self._cached(key, value, revision, old)
         except Exception as error:
             self.undecodable[key] = f"{type(error).__name__}: {error}"
             log.exception("the stored value of %s (revision %d) cannot be decoded", key, revision)
@@ -245,7 +259,7 @@ class WatchCache:
         old = self._entries.get(key)
         if self.undecodable:
             self.undecodable.pop(key, None)
-        new = None if event.value is None else self._readable(key, event.value, event.revision)
+        new = None if event.value is None else self._readable(key, event.value, event.revision, old)
         if new is None:
             if old is None:
                 return
@@ -257,7 +271,11 @@ class WatchCache:
                 self._keys.add(key)
         change = Change(self.codec, key, event.revision, old, new, now)
         self._ring.append(change)
-        self._ring_bytes += change.size
+        self._ring_bytes += change.held
+        self._warm.append(change)
+        self._warm_bytes += change.size
+        if self._warm_bytes > WARM_BYTES:
+            self._cool(WARM_BYTES)
         self.last_change = event.revision
         self.events_total += 1
         self._dispatch(change)
@@ -265,6 +283,25 @@ class WatchCache:
             listener(change)
         if len(self._ring) > RING_MIN:
             self.trim(now)
+
+    def _cool(self, limit: int) -> None:
+        warm = self._warm
+        while warm and self._warm_bytes > limit:
+            cooled = warm.popleft()
+            cooled.cool()
+            self._warm_bytes -= cooled.size
+
+    def _forget_changes(self) -> None:
+        self._cool(0)
+        for change in self._ring:
+            change.release()
+        self._ring.clear()
+        self._ring_bytes = 0
+
+    def rest(self, now: float) -> None:
+        """Hold no more than somebody may ask for: what is done now and then, whether there are changes or not."""
+        self.trim(now)
+        self._cool(0)
 
     def trim(self, now: float) -> None:
         """Drop changes that are too old or too many."""
@@ -274,7 +311,7 @@ class WatchCache:
         ):
             dropped = ring.popleft()
             dropped.release()
-            self._ring_bytes -= dropped.size
+            self._ring_bytes -= dropped.held
             self.oldest = dropped.revision
 
     # Watching
@@ -351,7 +388,7 @@ class WatchCache:
 
     def from_store(self, entries: Iterable[Entry]) -> list[Cached]:
         """Entries read from the store's history, in the form that this cache keeps."""
-        return [self._cached(entry.key, entry.value, entry.mod_revision) for entry in entries]
+        return [self._cached(entry.key, entry.value, entry.mod_revision, None) for entry in entries]
 
 
 def in_scope(change: Change, scope: tuple[str, str]) -> bool:
