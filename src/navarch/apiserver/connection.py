@@ -122,7 +122,7 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     if headers is None or headers.length > MAX_BODY:
         return None
     pairs = query_of(query.decode()) if query else ()
-    request = Request(method.decode(), path.decode(), pairs, headers.values, impersonates=headers.impersonates)
+    request = Request(method.decode(), path.decode(), pairs, headers.values, b"", "", False, headers.impersonates)
     route = parse(request.path)
     if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:
         return None

@@ -37,6 +37,10 @@ class Shape(NamedTuple):
 
 
 _NO_SHAPE: Final = Shape(False, False, "", False, False)
+_NAMED: Final = Shape(False, True, "", False, False)
+_NAMED_INSIDE: Final = Shape(True, True, "", False, False)
+# What follows these, or no resource at all, need not be a name.
+_SOMETHING_ELSE: Final = frozenset({"", "namespaces", "watch"})
 
 
 class Route(NamedTuple):
@@ -61,6 +65,31 @@ class Route(NamedTuple):
 @memo(_ROUTES_KEPT)
 def parse(path: str) -> Route:
     """Never fails; a path that is no resource's gives a Route without `plural`."""
+    # Most new paths are an object's in a collection that is known: only the name is new.
+    collection, _, name = path.rpartition("/")
+    if name and "%" not in name:
+        known = _of_collection(collection)
+        shape = known.shape
+        if not (known.plural in _SOMETHING_ELSE or known.name or known.odd or shape.watching or collection[-1] == "/"):
+            return Route(
+                path,
+                known.group,
+                known.version,
+                known.namespace,
+                known.plural,
+                name,
+                "",
+                "",
+                _NAMED_INSIDE if shape.inside else _NAMED,
+                False,
+                known.key,
+                known.label,
+            )
+    return taken_apart(path)
+
+
+def taken_apart(path: str) -> Route:
+    """The same, whatever is known of other paths."""
     parts = [unquote(part) if "%" in part else part for part in path.split("/")]
     if len(parts) > 3 and parts[1] == "api":
         group, version, rest = "", parts[2], parts[3:]
@@ -100,6 +129,9 @@ def parse(path: str) -> Route:
         (group, version, plural),
         (group, version, plural, subresource),
     )
+
+
+_of_collection = memo(512)(taken_apart)
 
 
 def _is_segment(part: str) -> bool:

@@ -64,20 +64,25 @@ class Objects:
     # Reads
 
     async def get(self, call: Call) -> Response:
-        kind = call.kind
+        kind, form = call.kind, call.form
+        if form is PLAIN:
+            # Which has no query.
+            cached = await self.reading.get(kind, call.route.namespace, call.route.name)
+            data = cached.data
+            if not data.startswith(kind.head):
+                data = await self.core.encodings.one(kind, cached)
+            return Response(200, data, warning_headers(call.warnings) if call.warnings else _NO_HEADERS)
         version = call.request.arg("resourceVersion") if call.request.query else ""
         cached = await self.reading.get(kind, call.namespace, call.route.name, version)
-        if call.form.protobuf:
-            part = await self.core.encodings.one(kind, cached, protobuf_forms.rendering_of(kind, call.form))
-            return Response(200, protobuf_forms.whole(kind, call.form, part), {}, PROTOBUF)
+        if form.protobuf:
+            part = await self.core.encodings.one(kind, cached, protobuf_forms.rendering_of(kind, form))
+            return Response(200, protobuf_forms.whole(kind, form, part), {}, PROTOBUF)
         data = cached.data
         if not data.startswith(kind.head):
             data = await self.core.encodings.one(kind, cached)
         if call.request.query and call.request.arg("watch"):
             # Nothing is watched by name; who waits for a line all the same gets one.
             data += b"\n"
-        if call.form is PLAIN:
-            return Response(200, data, warning_headers(call.warnings) if call.warnings else _NO_HEADERS)
         return await self.answer(call, data)
 
     async def list(self, call: Call) -> Response:
