@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import yaml
-
+from navarch.api import yaml_writer
 from navarch.api.meta import Obj
 from navarch.apiserver.auth.bootstrap import KUBEADM_CONFIG, KUBELET_CONFIG, PROXY_CONFIG
 from navarch.cluster.config import ClusterConfig
@@ -41,7 +40,7 @@ def _named(name: str, data: dict[str, str]) -> Obj:
 
 
 def _text(document: dict[str, Any]) -> str:
-    return str(yaml.safe_dump(document, sort_keys=True))
+    return yaml_writer.write(document)
 
 
 def _cluster(config: ClusterConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class SimulatedKubelet:
         self._pods = pods
         self._nodes = nodes
         self._clock = clock
-        self._runner: web.AppRunner | None = None
+        self._listener: socket.socket | None = None
         self._shown: tuple[ssl.SSLContext, ServingKeys] | None = None
 
     def look_at_certificate(self) -> None:
@@ -65,8 +66,36 @@ class SimulatedKubelet:
             with contextlib.suppress(OSError):
                 show(context, keys.certificate, keys.key)
 
-    async def start(self, keys: ServingKeys) -> int:
-        """Listen; the port."""
+    def listen(self, keys: ServingKeys) -> int:
+        """The port; who connects waits for `serve`.  Raises OSError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(keys.certificate, keys.key)
+        context.load_verify_locations(keys.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._shown = (context, keys)
+        self._listener = socket.create_server((_ADDRESS, 0))
+        self._listener.setblocking(False)
+        return int(self._listener.getsockname()[1])
+
+    async def serve(self) -> None:
+        """Until cancelled. What serves is loaded when somebody connects: it would be a twentieth of a cluster's start,
+        and of many clusters nobody ever asks."""
+        assert self._listener is not None
+        assert self._shown is not None
+        with self._listener as listener:
+            await _readable(listener)
+            from aiohttp import web
+
+            runner = web.AppRunner(self._application(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+            try:
+                await runner.setup()
+                await web.SockSite(runner, listener, ssl_context=self._shown[0]).start()
+                await asyncio.Event().wait()
+            finally:
+                await runner.cleanup()
+
+    def _application(self) -> web.Application:
         from aiohttp import web
 
         app = web.Application(middlewares=[web.middleware(_authorise)])
@@ -79,20 +108,7 @@ class SimulatedKubelet:
             route(verb, "/attach/{namespace}/{pod}/{container}", self._attach)
             route(verb, "/portForward/{namespace}/{pod}", self._port_forward)
         route("POST", "/run/{namespace}/{pod}/{container}", self._run)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
-        await self._runner.setup()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(keys.certificate, keys.key)
-        context.load_verify_locations(keys.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-        self._shown = (context, keys)
-        await web.TCPSite(self._runner, _ADDRESS, 0, ssl_context=context).start()
-        return int(self._runner.addresses[0][1])
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        return app
 
     # Answers.
 
@@ -185,6 +201,17 @@ class SimulatedKubelet:
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         pod = self._pod(request)
         raise _refusal(f"{_what(pod)}, so nothing listens on its ports")
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Until somebody waits to be accepted."""
+    loop = asyncio.get_running_loop()
+    come = asyncio.Event()
+    loop.add_reader(listener.fileno(), come.set)
+    try:
+        await come.wait()
+    finally:
+        loop.remove_reader(listener.fileno())
 
 
 async def _healthz(request: web.Request) -> web.Response:

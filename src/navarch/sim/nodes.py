@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
@@ -101,11 +100,10 @@ class SimulatedNodes:
 
     async def run(self) -> None:
         """Register the nodes, then run their pods and renew their leases until cancelled."""
-        async with AsyncExitStack() as stack:
+        async with asyncio.TaskGroup() as tasks:
             if self._serving is not None:
-                stack.push_async_callback(self._kubelet.stop)
-                self._kubelet_at = (HOST, await self._kubelet.start(self._serving))
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+                self._kubelet_at = (HOST, self._kubelet.listen(self._serving))
+                tasks.create_task(self._kubelet.serve(), name="simulated nodes' kubelet")
             if self._owns_informers:
                 tasks.create_task(self._informers.run(), name="simulated nodes' informers")
             if self._recorder is not None:
