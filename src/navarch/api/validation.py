@@ -59,9 +59,12 @@ def range_problem(low: int, high: int) -> str:
 
 @memo(8192)
 def dns_label_problems(value: str) -> Problems:
-    """RFC 1123 label: container names, namespaces, port names in EndpointSlices."""
+    """RFC 1123 label: container names, namespaces, port names in EndpointSlices. Of dots, which a name elsewhere may
+    have, it is said that they are one too many."""
     problems = [max_length_problem(63)] if len(value) > 63 else []
-    if not _match_label(value):
+    if not _match_label(value) and _match_subdomain(value):
+        problems.append("must not contain dots")
+    elif not _match_label(value):
         text = (
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must "
             "start and end with an alphanumeric character"
@@ -240,19 +243,10 @@ def port_number_problems(value: int) -> Problems:
     return () if 1 <= value <= 65535 else (range_problem(1, 65535),)
 
 
-@memo(2048)
-def namespace_name_problems(value: str) -> Problems:
-    """A label, of which dots are told apart, and alone."""
-    if "." in value:
-        return ("must not contain dots",)
-    return dns_label_problems(value)
-
-
 NAME_RULES: Final[Mapping[str, Callable[[str], Problems]]] = {
     "subdomain": dns_subdomain_problems,
     "subdomain in bytes": dns_subdomain_bytes_problems,
     "label": dns_label_problems,
-    "namespace": namespace_name_problems,
     "path": path_segment_problems,
 }
 

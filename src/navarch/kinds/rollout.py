@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Final
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj, get_path
 from navarch.api.selectors import label_selector_of
-from navarch.api.validation import dns_label_problems, validate_label_selector, validate_non_negative
+from navarch.api.validation import validate_label_selector, validate_non_negative
 from navarch.kinds.base import Strategy
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
-from navarch.kinds.core.pod_warnings import pod_warnings
+from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.numbers import saturated
 
 
@@ -35,12 +35,8 @@ class WorkloadStrategy(Strategy):
         prepare_template(get_path(obj, at) or {}, get_path(old, at))
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        name = obj["metadata"].get("name") or ""
-        if old is None and name and (problems := dns_label_problems(name)):
-            yield (
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "
-                f"a DNS label is recommended: [{' '.join(problems)}]"
-            )
+        if old is None:
+            yield from name_warnings(obj)
         template = get_path(obj, self.template_path)
         if template and (old is None or get_path(old, self.template_path) != template):
             yield from pod_warnings(template, self.template_path)

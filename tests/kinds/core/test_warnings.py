@@ -94,6 +94,22 @@ def warnings(kind: str, obj: Obj, old: Obj | None = None) -> list[str]:
             ],
         ),
         (
+            "Pod",
+            {"metadata": {"name": "web.1"}},
+            [
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; "
+                "a DNS label is recommended: [must not contain dots]"
+            ],
+        ),
+        (
+            "ReplicationController",
+            {"metadata": {"name": "web.1"}},
+            [
+                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; "
+                "a DNS label is recommended: [must not contain dots]"
+            ],
+        ),
+        (
             "ServiceAccount",
             {"metadata": {"annotations": {ENFORCE: "true"}}},
             [
@@ -105,6 +121,12 @@ def warnings(kind: str, obj: Obj, old: Obj | None = None) -> list[str]:
 )
 def test_what_is_on_its_way_out_is_warned_of(kind: str, obj: Obj, said: list[str]) -> None:
     assert warnings(kind, obj) == said
+
+
+def test_a_write_to_a_pod_that_exists_is_not_warned_of() -> None:
+    pod = {"metadata": {"name": "web.1"}}
+
+    assert warnings("Pod", pod, pod) == []
 
 
 def test_an_annotation_that_an_account_had_is_not_warned_of_again() -> None:

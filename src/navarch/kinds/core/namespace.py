@@ -33,7 +33,7 @@ class NamespaceStrategy(Strategy):
     columns = (NAME, Column("Status", ".status.phase", description="The status of the namespace"), AGE)
     selectable = ("status.phase",)
     counts_deletion = False
-    name_rule = "namespace"
+    name_rule = "label"
     subresources: ClassVar[Mapping[str, Subresource]] = {"finalize": Finalize()}
 
     def defaults(self, obj: Obj) -> None:

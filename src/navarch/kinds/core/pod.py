@@ -25,7 +25,7 @@ from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_status import complete_pod_status, validate_pod_status_update
 from navarch.kinds.core.pod_subresources import resized, validate_ephemeral_update, validate_resize
 from navarch.kinds.core.pod_update import validate_pod_update
-from navarch.kinds.core.pod_warnings import annotation_warnings
+from navarch.kinds.core.pod_warnings import annotation_warnings, app_armor_warnings, name_warnings
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.kinds.strategies import strategy
 
@@ -201,9 +201,15 @@ class PodStrategy(Strategy):
 
     def early_warnings(self, obj: Obj) -> Iterator[str]:
         annotations = obj["metadata"].get("annotations")
-        return annotation_warnings(annotations, obj["spec"]) if annotations else iter(())
+        return app_armor_warnings(annotations, obj["spec"]) if annotations else iter(())
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        # Who writes to a pod that exists is a program that reads no warnings.
+        if old is not None:
+            return
+        yield from name_warnings(obj, "the Pod's hostname")
+        if annotations := obj["metadata"].get("annotations"):
+            yield from annotation_warnings(annotations, obj["spec"])
         yield from _SOUND.warnings(obj["spec"])
 
     def delete_grace_s(self, obj: Obj, requested_s: int | None) -> int:

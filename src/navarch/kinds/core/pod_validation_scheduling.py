@@ -194,21 +194,8 @@ def validate_spread(constraints: Iterable[Obj], path: str) -> Iterator[FieldErro
             policy = constraint.get(field)
             if policy is not None and policy not in ("Honor", "Ignore"):
                 yield not_supported(f"{at}.{field}", policy, ("Honor", "Ignore"))
-        yield from _validate_spread_keys(constraint, f"{at}.matchLabelKeys")
+        yield from _validate_label_keys(constraint, at)
         yield from validate_label_selector(constraint.get("labelSelector"), f"{at}.labelSelector")
-
-
-def _validate_spread_keys(constraint: Obj, path: str) -> Iterator[FieldError]:
-    keys, selector = constraint.get("matchLabelKeys") or (), constraint.get("labelSelector")
-    if not keys:
-        return
-    if selector is None:
-        yield forbidden_field(path, _NO_SELECTOR)
-    for number, key in enumerate(keys):
-        yield from validate_qualified_name(key, f"{path}[{number}]")
-    for key in _said_twice(selector or {}, keys):
-        at = f"{path}[{list(keys).index(key)}]"
-        yield invalid_value(at, key, "exists in both matchLabelKeys and labelSelector")
 
 
 def _said_twice(selector: Obj, keys: Container[str]) -> Iterator[str]:

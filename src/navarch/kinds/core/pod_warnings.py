@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from navarch.api.meta import Obj
+from navarch.api.validation import dns_label_problems
 from navarch.kinds.core.node_warnings import DEPRECATED_NODE_LABELS, node_term_warnings
 from navarch.kinds.core.pod_annotations import APP_ARMOR
 from navarch.kinds.core.pod_validation_security import containers_with_paths
@@ -28,6 +29,15 @@ _SECCOMP_CONTAINER: Final = "container.seccomp.security.alpha.kubernetes.io/"
 _BYTES: Final = ("memory", "ephemeral-storage")
 
 
+def name_warnings(obj: Obj, where: str = "Pod names and hostnames") -> Iterator[str]:
+    """Of a new object after whose name its pods are called: a name with dots makes odd names of hosts."""
+    if problems := dns_label_problems(obj["metadata"].get("name") or ""):
+        yield (
+            f"metadata.name: this is used in {where}, which can result in surprising behavior; "
+            f"a DNS label is recommended: [{' '.join(problems)}]"
+        )
+
+
 def pod_warnings(holder: Obj, path: str = "") -> Iterator[str]:
     """What a careful reader would say about a pod (whose path is empty) or a template: its annotations and its spec."""
     spec = holder.get("spec") or {}
@@ -35,6 +45,7 @@ def pod_warnings(holder: Obj, path: str = "") -> Iterator[str]:
     prefix = f"{path}." if path else ""
     if annotations:
         yield from annotation_warnings(annotations, spec, prefix)
+        yield from app_armor_warnings(annotations, spec, prefix)
     yield from pod_spec_warnings(spec, f"{prefix}spec")
 
 
@@ -85,6 +96,13 @@ def annotation_warnings(annotations: Mapping[str, str], spec: Obj, prefix: str =
         own, name = container.get("securityContext") or {}, container.get("name") or ""
         if _SECCOMP_CONTAINER + name in annotations and own.get("seccompProfile") is None:
             yield f"{at}[{_SECCOMP_CONTAINER}{name}]: {dead}"
+
+
+def app_armor_warnings(annotations: Mapping[str, str], spec: Obj, prefix: str = "") -> Iterator[str]:
+    """About profiles that only an annotation names; of pods these are said even if the pod is then refused."""
+    context, at = spec.get("securityContext") or {}, f"{prefix}metadata.annotations"
+    for container, _ in containers_with_paths(spec, ""):
+        own, name = container.get("securityContext") or {}, container.get("name") or ""
         armed = context.get("appArmorProfile") is not None or own.get("appArmorProfile") is not None
         if APP_ARMOR + name in annotations and not armed:
             yield f'{at}[{APP_ARMOR}{name}]: deprecated since v1.30; use the "appArmorProfile" field instead'

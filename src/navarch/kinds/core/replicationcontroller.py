@@ -13,7 +13,7 @@ from navarch.kinds.columns import pod_template_columns
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
-from navarch.kinds.core.pod_warnings import pod_warnings
+from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions, validate_replica_status
 from navarch.kinds.strategies import strategy
 
@@ -103,7 +103,10 @@ class ReplicationControllerStrategy(Strategy):
         return validate_replica_status(obj)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        if template := (obj.get("spec") or {}).get("template"):
+        if old is None:
+            yield from name_warnings(obj)
+        template = obj["spec"].get("template")
+        if template and (old is None or obj["spec"] != old["spec"]):
             yield from pod_warnings(template, "spec.template")
 
     def default_propagation(self) -> str:
