@@ -2,6 +2,9 @@
 
 No error is known to be harmless, and none may end what keeps a cluster running: a bug in one path costs that path a
 while, never the process. What runs beside others belongs to a task group whose tasks are made here.
+
+Nor is every `CancelledError` an order to stop: a call whose connection was closed raises one, too, and what waits
+has not been cancelled (`unless_cancelled`).
 """
 
 from __future__ import annotations
@@ -9,14 +12,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from navarch.api.errors import StatusError
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY_S: Final = 1.0
 LAST_DELAY_S: Final = 60.0
+
+
+class AbandonedError(Exception):
+    """What was waited for was cancelled by somebody else."""
+
+
+async def unless_cancelled(work: Awaitable[T]) -> T:
+    """What comes of it. Raises AbandonedError where it was cancelled and the task that waits for it was not."""
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        waiting = asyncio.current_task()
+        if waiting is None or waiting.cancelling():
+            raise
+        raise AbandonedError("what was waited for was cancelled") from error
 
 
 class Failures:
@@ -58,7 +78,7 @@ async def until_done(name: str, run: Callable[[], Awaitable[None]], failures: Fa
     while True:
         began_s = loop.time()
         try:
-            await run()
+            await unless_cancelled(run())
             return
         except Exception as error:
             failures.note(name, error)
@@ -74,7 +94,7 @@ async def supervised(name: str, run: Callable[[], Awaitable[None]], failures: Fa
     while True:
         began_s = loop.time()
         try:
-            await run()
+            await unless_cancelled(run())
         except Exception as error:
             failures.note(name, error)
         if loop.time() - began_s > LAST_DELAY_S:

@@ -12,7 +12,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
@@ -31,19 +30,23 @@ class Allocation:
 
     def __init__(self, pod: Obj, file: Path) -> None:
         self._file = file
-        kept = self._read()
-        if kept and "given" not in kept:
-            # As it was written before resizes had to be allocated.
-            kept = {"given": kept, "allocated": {name: entry["resources"] for name, entry in kept.items()}}
-        self._given: dict[str, Obj] = kept.get("given") or {}
-        self._allocated: dict[str, Obj] = kept.get("allocated") or _stated(pod)
+        given, allocated = self._read()
+        self._given: dict[str, Obj] = given
+        self._allocated: dict[str, Obj] = allocated or _stated(pod)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[dict[str, Obj], dict[str, Obj]]:
+        """What is in the file; nothing where that is not what is written there."""
         try:
-            read = json.loads(self._file.read_text())
-        except (OSError, ValueError):
-            return {}
-        return read if isinstance(read, dict) else {}
+            kept = json.loads(self._file.read_text())
+            if "given" not in kept:
+                # As it was written before resizes had to be allocated.
+                kept = {"given": kept, "allocated": {name: entry["resources"] for name, entry in kept.items()}}
+            given = {
+                name: {"id": one["id"], "resources": dict(one["resources"])} for name, one in kept["given"].items()
+            }
+            return given, {name: dict(amounts) for name, amounts in kept["allocated"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}, {}
 
     def _keep(self) -> None:
         # On a full disk the pod runs all the same; only this kubelet's successor will not know.

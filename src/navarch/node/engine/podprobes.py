@@ -36,6 +36,7 @@ class PodProbes:
             parts.random,
             verdict=lambda kind, ok, _: self._verdict(container, container_id, kind, ok),
             told=lambda reason, message: state.event("Warning", reason, message, name),
+            failures=parts.failures,
             counted=lambda kind, ok: self._count(name, kind, ok),
         )
         self._running[name] = probes

@@ -43,6 +43,7 @@ _TOLD: Final = frozenset(
         "startTime",
     )
 )
+_LONGEST_MESSAGE: Final = 1000
 _OF_STORAGE: Final = frozenset(("managedFields", "resourceVersion"))
 
 
@@ -133,6 +134,10 @@ class PodState:
         path = podspec.field_path(self.pod, container) if container else ""
         self.parts.recorder.event(self.pod, kind, reason, message, field_path=path)
 
+    def troubled(self, words: str) -> None:
+        """Tell people that the pod could not be looked after, and why; it will be tried again."""
+        self.event("Warning", "FailedSync", f"error syncing pod: {words}"[:_LONGEST_MESSAGE])
+
     def spawn(self, task: asyncio.Task[None]) -> None:
         """Keep a task that runs beside the turns; it is cancelled with the worker, and wakes it when it ends."""
         self.tasks.add(task)
@@ -141,6 +146,7 @@ class PodState:
             self.tasks.discard(ended)
             if not ended.cancelled() and (error := ended.exception()) is not None:
                 self.parts.failures.note(ended.get_name(), error)
+                self.troubled(f"{ended.get_name()}: {type(error).__name__}: {error}")
             self.wake()
 
         task.add_done_callback(done)

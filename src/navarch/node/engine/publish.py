@@ -15,6 +15,7 @@ from navarch.api.errors import StatusError
 from navarch.api.meta import is_deleting, revision_of
 from navarch.client.base import PatchKind
 from navarch.client.resources import PODS
+from navarch.client.supervision import unless_cancelled
 from navarch.node import podspec
 from navarch.node.engine.podstate import PodState
 from navarch.node.engine.status import StatusInputs, pod_status, status_patch
@@ -46,7 +47,7 @@ class Publisher:
             await self._dirty.wait()
             self._dirty.clear()
             try:
-                await self._publish()
+                await unless_cancelled(self._publish())
             except (StatusError, OSError) as error:
                 if isinstance(error, StatusError) and error.code in (404, 409, 410):
                     # Gone, or another pod of that name: the informer will tell. A conflict is computed anew.
@@ -57,10 +58,13 @@ class Publisher:
                             self._worker.object_gone()
                         continue
                 else:
-                    log.debug("status of %s: %s", podspec.quoted(self._worker.pod), error)
+                    # Once per interruption: there are as many pods that try again as the node has.
+                    level = logging.WARNING if retry_s == _FIRST_RETRY_S else logging.DEBUG
+                    log.log(level, "status of %s: %s", podspec.quoted(self._worker.pod), error)
                 retry_s = await self._again_after(retry_s)
             except Exception as error:
                 self._worker.parts.failures.note(f"status of {podspec.quoted(self._worker.pod)}", error)
+                self._worker.troubled(f"status: {type(error).__name__}: {error}")
                 retry_s = await self._again_after(retry_s)
             else:
                 retry_s = _FIRST_RETRY_S

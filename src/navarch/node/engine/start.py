@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.client.supervision import unless_cancelled
 from navarch.node import oserrors, podspec
 from navarch.node.backoff import go_duration
 from navarch.node.devices.manager import AllocationRefused
@@ -279,9 +280,10 @@ class Starter:
     async def _hook(self, container: Obj, container_id: str, hook: Obj) -> Outcome:
         worker, parts = self._worker, self._worker.parts
         try:
-            return await run_hook(
+            call = run_hook(
                 parts.runtime, parts.caller, worker.pod, container, hook, container_id, worker.pod_ip(), worker.event
             )
+            return await unless_cancelled(call)
         except Exception as error:
             # Whatever it is, the hook has not done its work; left running it would hold back the whole pod.
             parts.failures.note(f"postStart of {container['name']} in {podspec.quoted(worker.pod)}", error)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from navarch.api.meta import Obj
-from navarch.client.supervision import Delay
+from navarch.client.supervision import Delay, unless_cancelled
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import Kill
@@ -78,7 +78,7 @@ class Stopper:
     async def _stop_or_wait(self, name: str, deadline_s: float) -> None:
         """What cannot be stopped now is tried again by a later turn, which this one's end brings about: not at once."""
         try:
-            await self._stop_pod(deadline_s)
+            await unless_cancelled(self._stop_pod(deadline_s))
         except Exception as error:
             problems = leaves(error)
             for problem in problems:
@@ -109,7 +109,9 @@ class Stopper:
         async with asyncio.TaskGroup() as tasks:
             for turn in reversed(turns):
                 earlier = tuple(stopped)
-                stopped += [tasks.create_task(self._stop(instance, deadline_s, earlier)) for instance in turn]
+                for instance in turn:
+                    work = unless_cancelled(self._stop(instance, deadline_s, earlier))
+                    stopped.append(tasks.create_task(work, name=f"stop {instance.name}"))
         await self._stop_sandboxes()
 
     async def _stop(
@@ -167,9 +169,10 @@ class Stopper:
         parts = worker.parts
         try:
             async with asyncio.timeout(grace_s):
-                outcome = await run_hook(
+                call = run_hook(
                     parts.runtime, parts.caller, worker.pod, container, hook, instance.id, worker.pod_ip(), worker.event
                 )
+                outcome = await unless_cancelled(call)
         except TimeoutError:
             return
         except Exception as error:

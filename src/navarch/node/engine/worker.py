@@ -21,7 +21,7 @@ from typing import Final
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
-from navarch.client.supervision import Delay, supervised
+from navarch.client.supervision import Delay, supervised, unless_cancelled
 from navarch.node import oserrors, podspec
 from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError, has_claims
@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 
 _RETRY: Final = timedelta(seconds=10)
 _SHORT_RETRY: Final = timedelta(seconds=1)
-_LONGEST_MESSAGE: Final = 1000
 
 
 class PodWorker(PodState):
@@ -150,18 +149,17 @@ class PodWorker(PodState):
 
     async def _guarded_turn(self) -> None:
         try:
-            await self._turn()
-        except (ConnectionError, StatusError) as error:
-            log.debug("%s: %s", podspec.quoted(self.pod), error)
-            self.wake_after(_SHORT_RETRY)
-        except (RuntimeFailure, OSError) as error:
-            log.warning("%s: %s", podspec.quoted(self.pod), error)
-            self.wake_after(_RETRY)
+            await unless_cancelled(self._turn())
+        except (RuntimeFailure, OSError, StatusError) as error:
+            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            log.warning("pod %s: %s", podspec.quoted(self.pod), words)
+            self.troubled(words)
+            # The runtime and the API server wake nobody when they answer again.
+            self.wake_after(min(timedelta(seconds=self._delay.failed()), _RETRY))
         except Exception as error:
             # A fault of ours, or of an object that nobody thought of. The next turn may see another one.
             self.parts.failures.note(f"pod {podspec.quoted(self.pod)}", error)
-            words = f"error syncing pod: {type(error).__name__}: {error}"
-            self.event("Warning", "FailedSync", words[:_LONGEST_MESSAGE])
+            self.troubled(f"{type(error).__name__}: {error}")
             self.wake_after(timedelta(seconds=self._delay.failed()))
         else:
             self._delay.succeeded()

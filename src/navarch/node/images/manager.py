@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
+from navarch.client.supervision import unless_cancelled
 from navarch.node.backoff import Backoff
 from navarch.node.config import ImagesConfig
 from navarch.node.images.providers import CredentialProviders
@@ -221,7 +222,7 @@ class ImageManager:
             try:
                 if not self._rate.allows(began):
                     raise RuntimeFailure("pull QPS exceeded")
-                secret = await self._pull_with(image, await self._credentials(pod, image))
+                secret = await unless_cancelled(self._pull_with(image, await self._credentials(pod, image)))
             except Exception as error:
                 # What it is does not matter to the pod: it waits, and the next attempt may fare better.
                 if not isinstance(error, RuntimeFailure | OSError | StatusError):

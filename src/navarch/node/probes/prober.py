@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from navarch.api.meta import Obj
 from navarch.api.protobuf_messages import message_class
+from navarch.client.supervision import Failures, unless_cancelled, until_done
 from navarch.node.probes.handlers import HTTPCaller, Outcome, http_request, port_number, tcp_connect
 from navarch.node.runtime.base import Runtime, RuntimeFailure, TimedOut
 from navarch.world import Clock
@@ -50,25 +52,28 @@ class Prober:
     async def attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome | None:
         """One attempt, bounded by the probe's timeout; None where nothing was learnt of the container, as when
         the runtime is away. Never raises but for cancellation."""
-        timeout_s = float(_number(probe, "timeoutSeconds", 1))
         try:
-            if probe.get("exec"):
-                return await self._exec(probe["exec"].get("command") or [], container_id, timeout_s)
-            if probe.get("httpGet"):
-                url, headers = http_request(container, probe["httpGet"], pod_ip, f"kube-probe/{self._caller.version}")
-                return await self._caller.get(url, headers, timeout_s)
-            if probe.get("tcpSocket"):
-                host = probe["tcpSocket"].get("host") or pod_ip
-                return await tcp_connect(host, port_number(container, probe["tcpSocket"]["port"]), timeout_s)
-            if probe.get("grpc"):
-                action = probe["grpc"]
-                return await grpc_health(pod_ip, int(action["port"]), action.get("service") or "", timeout_s)
+            return await unless_cancelled(self._attempt(container, probe, container_id, pod_ip))
         except ValueError as error:
             return Outcome(False, str(error))
         except Exception as error:
             # A fault of ours says nothing of the container: the attempt counts for nothing, as in Kubernetes.
             log.error("probe of %s: %s: %s", container.get("name"), type(error).__name__, error, exc_info=error)
             return None
+
+    async def _attempt(self, container: Obj, probe: Obj, container_id: str, pod_ip: str) -> Outcome | None:
+        timeout_s = float(_number(probe, "timeoutSeconds", 1))
+        if probe.get("exec"):
+            return await self._exec(probe["exec"].get("command") or [], container_id, timeout_s)
+        if probe.get("httpGet"):
+            url, headers = http_request(container, probe["httpGet"], pod_ip, f"kube-probe/{self._caller.version}")
+            return await self._caller.get(url, headers, timeout_s)
+        if probe.get("tcpSocket"):
+            host = probe["tcpSocket"].get("host") or pod_ip
+            return await tcp_connect(host, port_number(container, probe["tcpSocket"]["port"]), timeout_s)
+        if probe.get("grpc"):
+            action = probe["grpc"]
+            return await grpc_health(pod_ip, int(action["port"]), action.get("service") or "", timeout_s)
         return Outcome(False, "missing probe handler")
 
     async def _exec(self, command: list[str], container_id: str, timeout_s: float) -> Outcome | None:
@@ -128,8 +133,10 @@ class ContainerProbes:
         *,
         verdict: Verdict,
         told: Told,
+        failures: Failures,
         counted: Callable[[str, bool], None] = lambda kind, ok: None,
     ) -> None:
+        self._failures = failures
         self._counted = counted
         self._prober = prober
         self._container = container
@@ -154,7 +161,8 @@ class ContainerProbes:
             probe = self._container.get(kind)
             if probe:
                 name = f"{kind} {self._container['name']}"
-                self._tasks.append(asyncio.create_task(self._run(kind, probe, adopted), name=name))
+                running = until_done(name, partial(self._run, kind, probe, adopted), self._failures)
+                self._tasks.append(asyncio.create_task(running, name=name))
 
     def stop(self, *, keep_readiness: bool = False) -> None:
         """Cancel the tasks."""
