@@ -395,6 +395,37 @@ async def test_an_event_is_converted_once_for_all_watchers(converted: tuple[Api,
     assert converter.calls == [1]
 
 
+async def test_fields_are_selected_as_the_version_asked_for_has_them(converted: tuple[Api, Renaming]) -> None:
+    api, _ = converted
+    query = "fieldSelector=spec.count=2,spec.color=red"
+    await api.ok("POST", WIDGETS_V2, widget("a", size=2, color="red"))
+    watch = await api.send("GET", f"{WIDGETS_V1}?watch=1&{query}")
+    for name, size, color in (("b", 1, "red"), ("c", 2, "red"), ("d", 2, "blue"), ("e", 2, "red")):
+        await api.ok("POST", WIDGETS_V2, widget(name, size=size, color=color))
+
+    found = await api.ok("GET", f"{WIDGETS_V1}?{query}")
+    chunk = await api.ok("GET", f"{WIDGETS_V1}?{query}&limit=2")
+    rest = await api.ok("GET", f"{WIDGETS_V1}?{query}&limit=2&continue={chunk['metadata']['continue']}")
+    await api.patch(f"{WIDGETS_V2}/b", {"spec": {"size": 2}})
+    await api.patch(f"{WIDGETS_V2}/c", {"spec": {"color": "blue"}})
+    await api.patch(f"{WIDGETS_V1}/e", {"metadata": {"labels": {"a": "b"}}})
+    await api.ok("DELETE", f"{WIDGETS_V1}?fieldSelector=spec.count=2,metadata.name=e")
+
+    seen = await events(watch, 7)
+    assert [item["metadata"]["name"] for item in found["items"]] == ["a", "c", "e"]
+    assert [item["metadata"]["name"] for item in (*chunk["items"], *rest["items"])] == ["a", "c", "e"]
+    assert {each["object"]["apiVersion"] for each in seen} == {"example.com/v1"}
+    assert [(each["type"], each["object"]["metadata"]["name"]) for each in seen] == [
+        ("ADDED", "a"),
+        ("ADDED", "c"),
+        ("ADDED", "e"),
+        ("ADDED", "b"),
+        ("DELETED", "c"),
+        ("MODIFIED", "e"),
+        ("DELETED", "e"),
+    ]
+
+
 async def test_a_converter_that_fails_fails_the_request_and_no_other(converted: tuple[Api, Renaming]) -> None:
     api, converter = converted
     await api.ok("POST", WIDGETS_V2, widget("a", size=3))

@@ -79,15 +79,16 @@ def widgets(
     *, stored: str = "v2", converter: Converter | None = None, names: Sequence[str] = ("v2", "v1"), **options: Any
 ) -> list[Kind]:
     """The kinds of Widget. Without a converter all versions have the same schema."""
+    amounts = {name: "count" if name == "v1" and converter is not None else "size" for name in names}
     versions = [
         CustomVersion(
             name,
-            widget_schema("count" if name == "v1" and converter is not None else "size"),
+            widget_schema(amounts[name]),
             stored=name == stored,
             has_status=True,
             scale=ScaleSubresource("spec.size", "status.ready", "status.selector"),
             columns=COLUMNS,
-            selectable=("spec.color",),
+            selectable=("spec.color", f"spec.{amounts[name]}"),
             **options,
         )
         for name in names

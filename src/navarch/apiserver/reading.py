@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from navarch.api.errors import StatusError, bad_request, expired, internal, not_found, unexplained
+from navarch.apiserver import converted
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.continuing import NOW, ContinueExpired, decode_token, encode_token
+from navarch.apiserver.encodings import Encodings
 from navarch.apiserver.list_options import EVERYTHING, EXACT, ListOptions, list_options_of, wrong_version
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.selecting import Selection, selection_of
@@ -39,9 +41,10 @@ class Listed:
 class Reading:
     """Reads of any stored resource."""
 
-    def __init__(self, caches: Caches, work: LongWork) -> None:
+    def __init__(self, caches: Caches, work: LongWork, encodings: Encodings) -> None:
         self._caches = caches
         self._work = work
+        self._encodings = encodings
 
     async def get(self, kind: ServedKind, namespace: str, name: str, version: str = "") -> Cached:
         """Raises StatusError 404, 500 (for a version that is none), 504."""
@@ -83,9 +86,9 @@ class Reading:
             await self._caches.wait(revision)
             if options.match == EXACT or (limit and not options.match and revision):
                 items = await self._items_at(kind, selection, revision, "", expired(_LIST_TOO_OLD))
-                return await self._chunk(items, selection, revision, limit)
+                return await self._chunk(kind, items, selection, revision, limit)
             revision = self._caches.revision
-        return await self._chunk(_scoped(kind.cache, selection, ""), selection, revision, limit)
+        return await self._chunk(kind, _scoped(kind.cache, selection, ""), selection, revision, limit)
 
     async def _continue(self, kind: ServedKind, selection: Selection, options: ListOptions, limit: int) -> Listed:
         revision, start = decode_token(options.token)
@@ -98,7 +101,7 @@ class Reading:
         else:
             await self._caches.wait(revision)
             items = await self._items_at(kind, selection, revision, after, ContinueExpired(start))
-        return await self._chunk(items, selection, revision, limit)
+        return await self._chunk(kind, items, selection, revision, limit)
 
     async def _items_at(
         self, kind: ServedKind, selection: Selection, revision: int, after: str, too_old: StatusError
@@ -115,12 +118,20 @@ class Reading:
             items = cache.from_store(page.entries)
         return items
 
-    async def _chunk(self, items: list[Cached], selection: Selection, revision: int, limit: int) -> Listed:
+    async def _chunk(
+        self, kind: ServedKind, items: list[Cached], selection: Selection, revision: int, limit: int
+    ) -> Listed:
         """What is wanted of the objects in the scope, up to `limit`; as in Kubernetes there is more to come as long as
         objects are left to be looked at."""
         if not limit:
-            return Listed(await selection.of(items, self._work), revision)
-        shown, seen = await selection.first(items, limit, self._work)
+            found = await selection.of(items, self._work)
+            if selection.shown is not None:
+                found = await converted.wanted_of(self._encodings, kind, selection, found)
+            return Listed(found, revision)
+        if selection.shown is not None:
+            shown, seen = await converted.first_of(self._encodings, kind, selection, items, limit)
+        else:
+            shown, seen = await selection.first(items, limit, self._work)
         if seen == len(items):
             return Listed(shown, revision)
         last = shown[-1]

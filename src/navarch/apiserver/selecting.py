@@ -2,6 +2,9 @@
 
 In: `ListOptions`, the kind, and what the path names.  Out: a `Selection`, which tells whether it wants an object. Which
 fields can be selected, and what is said of others, is the kind's to say (`Strategy.selector_fields`).
+
+Objects are looked at as they are stored. Where the kind's version is made of that by a converter, which may have moved
+what a field selector names, these terms are left for `converted`, which asks the objects as they are shown.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from navarch.api.selectors import (
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.list_options import ListOptions
 from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.served import ServedKind
 from navarch.kinds.base import Kind
 
 _NAME = "metadata.name"
+_NAMESPACE = "metadata.namespace"
 # Objects that are compared with selectors in one go: some tenths of a millisecond.
 _AT_ONCE = 500
 # More are not worth an entry each.
@@ -42,6 +47,8 @@ class Selection:
     single: bool = False
     # Labels that nothing wanted is without, each with the values that it may have.
     labels: tuple[tuple[str, frozenset[str]], ...] = ()
+    # What else must hold, of the object in the version that was asked for.
+    shown: FieldSelector | None = None
 
     async def of(self, items: list[Cached], work: LongWork) -> list[Cached]:
         """Those that are wanted; of a long list in steps."""
@@ -87,12 +94,12 @@ class Selection:
         return self.wanted is not None
 
 
-def selection_of(options: ListOptions, kind: Kind, namespace: str, name: str = "") -> Selection:
+def selection_of(options: ListOptions, kind: ServedKind, namespace: str, name: str = "") -> Selection:
     """`name` is that of the path, if it has one.  Raises StatusError 400 for a malformed selector, and for a field that
     cannot be selected."""
     if not kind.resource.namespaced:
         namespace = ""
-    scope = ("metadata.namespace", namespace) if namespace else ("", "")
+    scope = (_NAMESPACE, namespace) if namespace else ("", "")
     if not options.labels and not options.fields and not name:
         return Selection(namespace, None, scope)
     labels = parse_label_selector(options.labels) if options.labels else None
@@ -108,6 +115,7 @@ def selection_of(options: ListOptions, kind: Kind, namespace: str, name: str = "
         labels = None
     if labels is None and fields is None:
         return Selection(namespace, None, scope)
+    fields, shown = _parted(fields, kind)
     exact = {term.field: term.value for term in fields.terms if term.equal} if fields is not None else {}
     name = exact.get(_NAME, "")
     narrowest = next((path for path in (_NAME, *kind.strategy.selectable) if exact.get(path)), "")
@@ -122,7 +130,16 @@ def selection_of(options: ListOptions, kind: Kind, namespace: str, name: str = "
         return fields is None or bool(fields.matches(cached.field))
 
     single = bool(name) and (bool(namespace) or not kind.resource.namespaced)
-    return Selection(namespace, wanted, scope, name, single, _demanded(labels))
+    return Selection(namespace, wanted, scope, name, single, _demanded(labels), shown)
+
+
+def _parted(fields: FieldSelector | None, kind: ServedKind) -> tuple[FieldSelector | None, FieldSelector | None]:
+    """What can be asked of an object as it is stored, and what of the kind's version of it alone."""
+    if fields is None or kind.converter is None or (kind.is_storage and not kind.cache.mixed):
+        return fields, None
+    shown = tuple(term for term in fields.terms if term.field not in (_NAME, _NAMESPACE))
+    stored = tuple(term for term in fields.terms if term.field in (_NAME, _NAMESPACE))
+    return (FieldSelector(stored) if stored else None), (FieldSelector(shown) if shown else None)
 
 
 def _demanded(labels: LabelSelector | None) -> tuple[tuple[str, frozenset[str]], ...]:

@@ -14,6 +14,7 @@ from typing import Protocol
 import orjson
 
 from navarch.api.errors import StatusError, forbidden_field, invalid, unexplained
+from navarch.apiserver import converted
 from navarch.apiserver.caches import too_old
 from navarch.apiserver.changes import ADDED, BOOKMARK, Cached, Notice, bookmark_metadata, watch_line
 from navarch.apiserver.core import Core
@@ -26,7 +27,6 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import WatchCache
 from navarch.apiserver.watchers import Watcher
 from navarch.client.transport import Request
-from navarch.kinds.base import Kind
 
 _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
@@ -48,7 +48,7 @@ class WatchOptions:
     timeout_s: float
 
 
-def watch_options_of(request: Request, kind: Kind, namespace: str, name: str, core: Core) -> WatchOptions:
+def watch_options_of(request: Request, kind: ServedKind, namespace: str, name: str, core: Core) -> WatchOptions:
     """Raises StatusError 400, 422, 500 (for a version that is none)."""
     options = list_options_of(request.query) if request.query else EVERYTHING
     if not core.features.on("WatchList") and any(key == "sendInitialEvents" for key, _ in request.query):
@@ -85,11 +85,13 @@ class Watching:
         since = caches.revision if options.initial or not options.since else options.since
         items = cache.items(options.selection.namespace) if options.initial else []
         initial = await options.selection.of(items, core.work)
+        if options.selection.shown is not None:
+            initial = await converted.wanted_of(core.encodings, kind, options.selection, initial)
         return self._stream(kind, cache, options, initial, since, lines)
 
     async def _stream(
         self,
-        kind: Kind,
+        kind: ServedKind,
         cache: WatchCache,
         options: WatchOptions,
         initial: list[Cached],
@@ -115,6 +117,10 @@ class Watching:
                 yield lines.bookmark(since, initial_end=True)
             while True:
                 notices = await watcher.take()
+                if notices and wanted.shown is not None:
+                    notices = await converted.notices_of(core.encodings, kind, wanted, notices)
+                    if not notices:
+                        continue
                 if notices:
                     core.metrics.sent_events(resource.group, resource.version, resource.kind, len(notices))
                     yield await lines.of_notices(notices)

@@ -56,7 +56,7 @@ class Objects:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.reading = Reading(core.caches, core.work)
+        self.reading = Reading(core.caches, core.work, core.encodings)
         self.writing = Writing(core)
         self.deleting = Deleting(core, self.writing)
         self.watching = Watching(core)
