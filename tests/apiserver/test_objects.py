@@ -196,6 +196,18 @@ async def test_status_and_spec_are_written_apart(api: Api) -> None:
     assert updated["metadata"]["generation"] == 1
 
 
+async def test_a_csi_driver_counts_its_changes_alone(api: Api) -> None:
+    drivers = "/apis/storage.k8s.io/v1/csidrivers"
+    made = await api.ok("POST", drivers, {"metadata": {"name": "a.example.com"}, "spec": {}})
+    assert "generation" not in made["metadata"]
+
+    changed = await api.ok(
+        "PUT", f"{drivers}/a.example.com", {**made, "spec": {**made["spec"], "storageCapacity": True}}
+    )
+
+    assert changed["metadata"]["generation"] == 1
+
+
 async def test_scale_reads_and_writes_the_replicas(api: Api) -> None:
     await api.ok("POST", DEPLOYMENTS, deployment("web", replicas=2))
 

@@ -63,7 +63,7 @@ def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random, stated
             del metadata[name]
     metadata["uid"] = new_uid(source)
     metadata["creationTimestamp"] = now
-    if generation := 1 if kind.strategy.has_generation else stated.generation:
+    if generation := (kind.strategy.first_generation if kind.strategy.has_generation else 0) or stated.generation:
         metadata["generation"] = generation
 
 

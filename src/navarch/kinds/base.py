@@ -127,9 +127,11 @@ class Strategy:
     name_rule: ClassVar[str] = "subdomain"
     # A new object's finalizers must have a domain (`example.com/name`), but for Kubernetes' own.
     finalizers_have_domains: ClassVar[bool] = True
-    # Kinds that keep `metadata.generation`: it is set to 1 on create and bumped when anything outside metadata and
+    # Kinds that keep `metadata.generation`: it is set on create and bumped when anything outside metadata and
     # status changes.
     has_generation: ClassVar[bool] = False
+    # What it is set to; 0 where only changes are counted (CSIDriver).
+    first_generation: ClassVar[int] = 1
     # … and when annotations change.
     generation_counts_annotations: ClassVar[bool] = False
     # PUT of an object that does not exist creates it (Lease, Endpoints, Event … in Kubernetes).

@@ -34,6 +34,7 @@ from navarch.kinds.admissionregistration.policies import (
     validate_param_kind,
 )
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.strategies import strategy
 
 GROUP: Final = "admissionregistration.k8s.io"
@@ -116,12 +117,14 @@ class ValidatingAdmissionPolicyStrategy(Strategy):
             seen.add(key)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        checking = (obj.get("status") or {}).get("typeChecking") or {}
+        status = obj.get("status") or {}
+        checking = status.get("typeChecking") or {}
         for index, warning in enumerate(checking.get("expressionWarnings") or ()):
             path = f"status.typeChecking.expressionWarnings[{index}]"
             for name in ("warning", "fieldRef"):
                 if not (warning.get(name) or "").strip():
                     yield required(f"{path}.{name}")
+        yield from validate_conditions(status.get("conditions") or (), "status.conditions")
 
 
 def _validate_validation(

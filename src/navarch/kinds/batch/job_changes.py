@@ -108,6 +108,8 @@ def validate_job_status(obj: Obj, old: Obj) -> Iterator[FieldError]:
     yield from _validate_ending(now, before)
     yield from _validate_finished(now, before)
     yield from _validate_indexes(obj.get("spec") or {}, now, before)
+    yield from _validate_pods(now, before)
+    yield from _validate_success(obj.get("spec") or {}, now)
     yield from _validate_course(obj.get("spec") or {}, now, before)
 
 
@@ -173,12 +175,6 @@ def _validate_finished(now: _Status, before: _Status) -> Iterator[FieldError]:
             shown = internal(uncounted, "UncountedTerminatedPods")
             detail = "uncountedTerminatedPods needs to be empty for finished job"
             yield invalid_value("status.uncountedTerminatedPods", shown, detail)
-    ready, active = now.count("ready"), now.count("active")
-    if (ready, active) != (before.count("ready"), before.count("active")) and ready > active:
-        yield invalid_value("status.ready", ready, "cannot set more ready pods than active")
-    terminating = now.count("terminating")
-    if now.finished and (ended or terminating != before.count("terminating")) and terminating > 0:
-        yield invalid_value("status.terminating", terminating, "terminating>0 is invalid for finished job")
 
 
 def _validate_indexes(spec: Obj, now: _Status, before: _Status) -> Iterator[FieldError]:
@@ -206,6 +202,28 @@ def _validate_indexes(spec: Obj, now: _Status, before: _Status) -> Iterator[Fiel
             yield invalid_value("status.failedIndexes", failed, detail)
 
 
+def _validate_pods(now: _Status, before: _Status) -> Iterator[FieldError]:
+    """Of the pods that there are: none ends any more once the Job is done, and none is ready that is not active."""
+    terminating, ended = now.count("terminating"), now.finished != before.finished
+    if now.finished and (ended or terminating != before.count("terminating")) and terminating > 0:
+        yield invalid_value("status.terminating", terminating, "terminating>0 is invalid for finished job")
+    ready, active = now.count("ready"), now.count("active")
+    changed = (ready, active) != (before.count("ready"), before.count("active"))
+    if changed and now.fields.get("ready") is not None and ready > active:
+        yield invalid_value("status.ready", ready, "cannot set more ready pods than active")
+
+
+def _validate_success(spec: Obj, now: _Status) -> Iterator[FieldError]:
+    """A Job whose criteria are met does not fail, and one with a policy is complete by nothing else."""
+    met = "SuccessCriteriaMet" in now.true
+    for other, shown in (("Failed", "Failed=true"), ("FailureTarget", "FailureTarget=true")):
+        if met and other in now.true:
+            yield invalid_whole("status.conditions", f"cannot set SuccessCriteriaMet=True and {shown} conditions")
+    if spec.get("successPolicy") is not None and not met and "Complete" in now.true:
+        detail = "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True"
+        yield invalid_whole("status.conditions", detail)
+
+
 def _validate_course(spec: Obj, now: _Status, before: _Status) -> Iterator[FieldError]:
     """What only goes one way."""
     for name in ("Failed", "Complete", "FailureTarget"):
@@ -226,3 +244,9 @@ def _validate_course(spec: Obj, now: _Status, before: _Status) -> Iterator[Field
             yield required("status.startTime", "startTime cannot be removed for unsuspended job")
         else:
             yield invalid_value("status.startTime", start, "startTime cannot be modified for unsuspended job")
+    met, was_met = ("SuccessCriteriaMet" in status.true for status in (now, before))
+    if was_met and not met:
+        yield invalid_whole("status.conditions", "cannot disable the SuccessCriteriaMet=True condition")
+    if "Complete" in before.true and met and not was_met:
+        detail = "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions"
+        yield invalid_whole("status.conditions", detail)

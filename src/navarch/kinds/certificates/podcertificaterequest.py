@@ -19,7 +19,7 @@ from navarch.api.time import parse_time
 from navarch.api.validation import dns_subdomain_problems, validate_annotations, validate_immutable
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.certificates import pem
-from navarch.kinds.resource.names import condition_problems
+from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.signer_names import validate_signer_name
 from navarch.kinds.strategies import strategy
 
@@ -231,7 +231,7 @@ def _condition_problems(conditions: list[Obj]) -> Iterator[FieldError]:
             yield invalid_value(f"{at}.type", kind, detail)
         if condition.get("status") != "True":
             yield not_supported(f"{at}.status", condition.get("status") or "", ["True"])
-    yield from condition_problems(conditions, "status.conditions")
+    yield from validate_conditions(conditions, "status.conditions")
 
 
 def _issued_problems(status: Obj, spec: Obj) -> Iterator[FieldError]:

@@ -8,8 +8,8 @@ from typing import Final
 from navarch.api.errors import FieldError, too_many
 from navarch.api.meta import Obj
 from navarch.kinds.base import SETTABLE_METADATA, Strategy
+from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.resource.names import (
-    condition_problems,
     driver_problems,
     label_problems,
     pool_problems,
@@ -44,6 +44,6 @@ class DeviceTaintRuleStrategy(Strategy):
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         conditions = (obj.get("status") or {}).get("conditions") or ()
-        yield from condition_problems(conditions, "status.conditions")
+        yield from validate_conditions(conditions, "status.conditions")
         if len(conditions) > _MOST_CONDITIONS:
             yield too_many("status.conditions", len(conditions), _MOST_CONDITIONS)

@@ -1,4 +1,4 @@
-"""What the kinds of resource.k8s.io share: rules for names, bounded lists, opaque parameters, conditions.
+"""What the kinds of resource.k8s.io share: rules for names, bounded lists, opaque parameters.
 
 In: a value and its path.  Out: what is wrong with it, in Kubernetes' words.
 """
@@ -28,8 +28,6 @@ _POOL_LENGTH: Final = 253
 _ID_LENGTH: Final = 32
 _KEY_LENGTH: Final = _DRIVER_LENGTH + 1 + _ID_LENGTH
 _UID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_STATUSES: Final = ("True", "False", "Unknown")
-_REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 
 
 def driver_problems(name: str, path: str) -> Iterator[FieldError]:
@@ -220,40 +218,3 @@ def _shortened(text: str, length: int) -> str:
         return text
     rest = length - 3
     return f"{text[: (rest + 1) // 2]}...{text[len(text) - rest // 2 :]}"
-
-
-def condition_problems(conditions: Sequence[Obj] | None, path: str) -> Iterator[FieldError]:
-    """Of `metav1.Condition`s."""
-    seen: set[str] = set()
-    for index, condition in enumerate(conditions or ()):
-        at, kind = f"{path}[{index}]", condition.get("type") or ""
-        yield from _condition(condition, at)
-        if kind in seen:
-            yield duplicate(f"{at}.type", kind)
-        seen.add(kind)
-
-
-def _condition(condition: Obj, path: str) -> Iterator[FieldError]:
-    kind, status, reason = (condition.get(name) or "" for name in ("type", "status", "reason"))
-    yield from validate_qualified_name(kind, f"{path}.type")
-    if status not in _STATUSES:
-        yield _unsupported(f"{path}.status", status, ("False", "True", "Unknown"))
-    if condition.get("observedGeneration", 0) < 0:
-        at = f"{path}.observedGeneration"
-        yield invalid_value(at, condition["observedGeneration"], "must be greater than or equal to zero")
-    if not condition.get("lastTransitionTime"):
-        yield required(f"{path}.lastTransitionTime", "must be set")
-    if len(condition.get("message") or "") > 32 * 1024:
-        yield too_long(f"{path}.message", 32 * 1024)
-    if not reason:
-        yield required(f"{path}.reason", "must be set")
-    elif not _REASON.fullmatch(reason):
-        detail = (
-            "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric "
-            "characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  "
-            "or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is "
-            "'[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')"
-        )
-        yield invalid_value(f"{path}.reason", reason, detail)
-    if len(reason) > 1024:
-        yield too_long(f"{path}.reason", 1024)

@@ -20,10 +20,10 @@ from navarch.api.errors import (
 from navarch.api.meta import Obj, is_deleting
 from navarch.api.validation import validate_immutable, validate_qualified_name
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.core.pod_validation_scheduling import validate_node_selector
 from navarch.kinds.resource.names import (
     Check,
-    condition_problems,
     driver_problems,
     each,
     each_once,
@@ -200,7 +200,7 @@ def _device_check(allocation: Any) -> Check:
         conditions = device.get("conditions") or ()
         if len(conditions) > _MOST_CONDITIONS:
             yield too_many(f"{path}.conditions", len(conditions), _MOST_CONDITIONS)
-        yield from condition_problems(conditions, f"{path}.conditions")
+        yield from validate_conditions(conditions, f"{path}.conditions")
         if device.get("data") is not None:
             yield from parameters_problems(device["data"], f"{path}.data", _LONGEST_DATA)
         if device.get("networkData") is not None:

@@ -9,7 +9,8 @@ from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_immutable
 from navarch.kinds.base import SETTABLE_METADATA, Strategy
-from navarch.kinds.resource.names import condition_problems, driver_problems, each, node_name_problems, pool_problems
+from navarch.kinds.conditions import validate_conditions
+from navarch.kinds.resource.names import driver_problems, each, node_name_problems, pool_problems
 from navarch.kinds.strategies import strategy
 
 _MOST: Final = 1000
@@ -57,7 +58,7 @@ class ResourcePoolStatusRequestStrategy(Strategy):
             yield from validate_immutable(status, before, "status")
             return
         yield from each(status.get("pools"), -1, _pool_status_problems, "status.pools")
-        yield from condition_problems(status.get("conditions"), "status.conditions")
+        yield from validate_conditions(status.get("conditions") or (), "status.conditions")
 
 
 def _pool_status_problems(pool: Obj, path: str) -> Iterator[FieldError]:

@@ -37,6 +37,8 @@ def _audiences_cell(obj: Obj, now: datetime) -> str:
 
 @strategy("storage.k8s.io", "CSIDriver")
 class CSIDriverStrategy(Strategy):
+    has_generation = True
+    first_generation = 0
     allow_unconditional_update = False
     returns_deleted = True
     columns = (

@@ -9,7 +9,7 @@ from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.validation import dns_label_1035_problems, dns_subdomain_problems, validate_immutable
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
-from navarch.kinds.resource.names import condition_problems
+from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.strategies import strategy
 from navarch.numbers import integer_or
 
@@ -44,7 +44,7 @@ class StorageVersionMigrationStrategy(Strategy):
         if integer_or(version, -1) < 0:
             detail = "resource version is empty" if not version else "resource version is not well formed: " + version
             yield invalid_value("status.resourceVersion", version, detail)
-        yield from condition_problems(status.get("conditions"), "status.conditions")
+        yield from validate_conditions(status.get("conditions") or (), "status.conditions")
         if known and version != known:
             yield invalid_value("status.resourceVersion", version, "field is immutable")
         yield from _conditions_together(status.get("conditions") or [], before.get("conditions") or [])
