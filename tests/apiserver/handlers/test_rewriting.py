@@ -125,6 +125,7 @@ async def test_a_pods_page_is_shown_under_the_proxys_path(api: Api, monkeypatch:
         shown, moved, bare = await ask("/a/b"), await ask("/old"), await ask("")
         assert await body_of(shown) == f'<a href="{PODS}/p/proxy/next">next</a>'.encode()
         assert not [name for name in shown.headers if name.lower().startswith("access-control")]
+        assert "date" not in {name.lower() for name in shown.headers}, "the connection adds one"
         assert (moved.status, moved.headers["Location"]) == (301, f"{PODS}/p/proxy/new/")
         assert (bare.status, bare.headers["Location"]) == (301, f"{PODS}/p/proxy/")
         await body_of(moved)

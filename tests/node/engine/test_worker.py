@@ -397,6 +397,21 @@ async def test_a_pod_that_must_be_confined_waits_where_nothing_confines(
     assert "reason" not in simulated.shown("confined")["status"]
 
 
+async def test_a_host_name_that_is_too_long_for_the_kernel_is_told(simulated: Simulated) -> None:
+    name = "n" * 60
+    await simulated.pod(name, subdomain="t", setHostnameAsFQDN=True)
+
+    await simulated.until(lambda: "FailedCreatePodSandBox" in simulated.reasons(name))
+
+    told = [event["message"] for event in simulated.api.events() if event["reason"] == "FailedCreatePodSandBox"]
+    full = f"{name}.t.default.svc.cluster.local"
+    words = f"FQDN {full} is too long (64 characters is the max, {len(full)} characters requested)"
+    assert told == [
+        f"Failed to create pod sandbox: failed to construct FQDN from pod hostname and cluster domain, {words}"
+    ]
+    assert simulated.shown(name)["status"]["phase"] == "Pending"
+
+
 async def test_a_runtime_class_that_is_gone_is_told(simulated: Simulated) -> None:
     classes = simulated.api.admin
     body = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "odd"}, "handler": "odd"}

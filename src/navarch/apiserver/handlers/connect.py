@@ -258,6 +258,8 @@ class Connect:
             raise await _failure(answer)
         passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
         passed.pop("Content-Type", None)
+        # The connection writes its own.
+        passed.pop("Date", None)
         shown = content_type or answer.headers.get("Content-Type", "application/octet-stream")
         if proxied is None:
             return Response(answer.status, chunks_of(answer), passed, shown)

@@ -15,10 +15,14 @@ from navarch.node.runtime.base import (
     IDRange,
     PortMapping,
     Resources,
+    RuntimeFailure,
     SandboxConfig,
 )
 from navarch.node.spec.dns import Resolver
 from navarch.node.spec.security import sandbox_security
+
+# What the kernel has room for.
+_LONGEST_HOSTNAME = 64
 
 
 def pod_labels(pod: Obj) -> dict[str, str]:
@@ -63,12 +67,20 @@ def sandbox_config(
 
 
 def _hostname(pod: Obj, cluster_domain: str) -> str:
-    """Empty where the pod is on the host's network, and so has the host's name."""
+    """Empty where the pod is on the host's network, and so has the host's name.  Raises RuntimeFailure where it does not
+    fit: the runtime would only say that the kernel refused it."""
     if podspec.host_network(pod):
         return ""
     name, domain = podspec.hostname(pod), podspec.host_domain(pod, cluster_domain)
-    fully_qualified = pod["spec"].get("setHostnameAsFQDN") and domain
-    return f"{name}.{domain}" if fully_qualified else name
+    if not (pod["spec"].get("setHostnameAsFQDN") and domain):
+        return name
+    full = f"{name}.{domain}"
+    if len(full) > _LONGEST_HOSTNAME:
+        raise RuntimeFailure(
+            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({_LONGEST_HOSTNAME} characters is the max, {len(full)} characters requested)"
+        )
+    return full
 
 
 def _port_mappings(pod: Obj) -> tuple[PortMapping, ...]:
