@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import limits_of, pod_limits, pod_requests, qos_class, requests_of
+from navarch.kinds.core.pod_state import is_sidecar
+from navarch.kinds.core.resource_lists import combined, limits_of, pod_limits, pod_requests, qos_class, requests_of
 from navarch.node.config import CgroupsConfig
 from navarch.node.runtime.base import Resources
 
@@ -55,10 +56,33 @@ def oom_score_adj(pod: Obj, container: Obj, memory_capacity: int) -> int:
         return _GUARANTEED_OOM_SCORE
     if qos == "BestEffort":
         return _BEST_EFFORT_OOM_SCORE
-    requested = whole(requests_of(container).get("memory", 0))
-    score = 1000 - 1000 * requested // max(memory_capacity, 1)
+    requested = _memory_requested(container)
+    if container["name"] in {one["name"] for one in pod["spec"].get("initContainers") or () if is_sidecar(one)}:
+        # It does not go before the containers that it is there for.
+        requested = max(requested, min(_memory_requested(one) for one in pod["spec"]["containers"]))
+    score = 1000 - 1000 * (requested + _memory_left_each(pod["spec"])) // max(memory_capacity, 1)
     lowest = 1000 + _GUARANTEED_OOM_SCORE
     return min(max(score, lowest), _BEST_EFFORT_OOM_SCORE - 1)
+
+
+def _memory_requested(container: Obj) -> int:
+    return whole(requests_of(container).get("memory", 0))
+
+
+def _memory_left_each(spec: Obj) -> int:
+    """What a pod requests as a whole and its containers do not, in equal parts."""
+    stated = whole(requests_of(spec).get("memory", 0))
+    if not stated:
+        return 0
+    wanted = combined(spec, lambda container: {"memory": _memory_requested(container)}, {}, {})
+    return (stated - wanted["memory"]) // (len(spec["containers"]) + len(spec.get("initContainers") or ()))
+
+
+def _bounds(pod: Obj, container: Obj) -> tuple[Any, Any, Any]:
+    """The CPU that a container requests, and its limits of CPU and memory: the whole pod's where it has none."""
+    whole_pod, own = limits_of(pod["spec"]), limits_of(container)
+    cpu, memory = (own[name] if whole(own.get(name, 0)) else whole_pod.get(name, 0) for name in ("cpu", "memory"))
+    return requests_of(container).get("cpu", cpu), cpu, memory
 
 
 def container_resources(
@@ -71,17 +95,19 @@ def container_resources(
     swap_capacity: int = 0,
 ) -> Resources:
     """What a container gets; `unified` where the node has cgroup v2."""
-    requests, limits = requests_of(container), limits_of(container)
+    cpu_request, cpu_limit, memory_limit = _bounds(pod, container)
     period_us = settings.cpu_period_us
-    quota = cpu_quota(milli_cpu(limits.get("cpu", 0)), period_us) if settings.cpu_quota else 0
+    quota = cpu_quota(milli_cpu(cpu_limit), period_us) if settings.cpu_quota else 0
     return Resources(
-        cpu_shares=cpu_shares(milli_cpu(requests.get("cpu", 0))),
+        cpu_shares=cpu_shares(milli_cpu(cpu_request)),
         cpu_period_us=period_us if quota else 0,
         cpu_quota_us=quota,
-        memory_limit_bytes=whole(limits.get("memory", 0)),
+        memory_limit_bytes=whole(memory_limit),
         oom_score_adj=oom_score_adj(pod, container, memory_capacity),
         hugepage_limits={
-            _page_size(name): whole(amount) for name, amount in limits.items() if name.startswith("hugepages-")
+            _page_size(name): whole(amount)
+            for name, amount in limits_of(container).items()
+            if name.startswith("hugepages-")
         },
         unified=_unified(pod, container, settings, memory_capacity, swap_capacity) if unified else {},
     )

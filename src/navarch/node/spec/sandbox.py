@@ -67,8 +67,8 @@ def sandbox_config(
 
 
 def _hostname(pod: Obj, cluster_domain: str) -> str:
-    """Empty where the pod is on the host's network, and so has the host's name.  Raises RuntimeFailure where it does not
-    fit: the runtime would only say that the kernel refused it."""
+    """Empty where the pod is on the host's network, and so has the host's name.  Raises RuntimeFailure where it does
+    not fit: the runtime would only say that the kernel refused it."""
     if podspec.host_network(pod):
         return ""
     name, domain = podspec.hostname(pod), podspec.host_domain(pod, cluster_domain)
