@@ -138,6 +138,12 @@ async def test_a_policy_may_ask_for_a_restart_also_of_what_ends_well(simulated: 
     await simulated.until(lambda: not resize_conditions(simulated, "restarted"))
     assert (await given(simulated, "restarted")).memory_limit_bytes == 20 << 20
 
+    for restarts, memory in ((2, "10Mi"), (3, "20Mi")):
+        await resized(simulated, "restarted", c=amounts("20m", memory))
+        await simulated.until(lambda restarts=restarts: shown(simulated, "restarted")["restartCount"] == restarts)
+        await simulated.until(lambda: not resize_conditions(simulated, "restarted"))
+    assert "BackOff" not in simulated.reasons("restarted"), "it was stopped, and has not failed"
+
 
 async def test_memory_that_is_in_use_is_not_taken_away(simulated: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
     await simulated.pod("greedy", {"name": "c", "resources": amounts("10m", "100Mi")})

@@ -78,6 +78,10 @@ class Resizer:
         return found
 
     @property
+    def under_way(self) -> bool:
+        return self._progress is not None
+
+    @property
     def waits_for_room(self) -> bool:
         return self._pending is not None and self._pending.reason != INFEASIBLE
 

@@ -69,7 +69,9 @@ class Starter:
             with contextlib.suppress(NotFound):
                 await worker.parts.runtime.remove_container(latest.id)
             latest = None
-        if latest is not None and latest.exited and self._backing_off(container, latest, state):
+        # What was stopped to get other resources has not failed, and does not wait.
+        failed = latest is not None and latest.exited and not (state.resized and state.container_id == latest.id)
+        if latest is not None and failed and self._backing_off(container, latest, state):
             return ""
         attempt = self._attempt(name, latest)
         image = await self._image(container, attempt, state)
@@ -83,7 +85,7 @@ class Starter:
             words = oserrors.told(error) if isinstance(error, OSError) else str(error)
             self._fail(container, state, "CreateContainerConfigError", words, f"Error: {words}")
             return ""
-        if latest is not None and latest.exited:
+        if latest is not None and failed:
             now = worker.parts.clock.now()
             worker.parts.backoff.attempted(self._key(container), latest.finished_at, now)
         return await self._create(container, config, state)

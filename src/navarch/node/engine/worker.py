@@ -277,7 +277,7 @@ class PodWorker(PodState):
         self.observed = await self.parts.observer.with_containers(self.observed, started)
         await self._take_in()
         plan = make_plan(self.pod, self.observed, self.memory)
-        if plan.create_sandbox or plan.start or plan.kill or plan.end:
+        if plan.create_sandbox or plan.start or plan.kill or plan.end or self._resizer.under_way:
             self.wake()
 
     async def _wired(self) -> None:
