@@ -382,3 +382,16 @@ def test_a_node_says_what_it_has_not_said_yet() -> None:
     strategy("Node").complete(node)
     assert node["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 0}}
     assert set(node["status"]["nodeInfo"].values()) == {""}
+
+
+def test_a_source_in_another_namespace_is_none_unless_the_claim_has_it() -> None:
+    claims = strategy("PersistentVolumeClaim")
+    source = {"apiGroup": "a.io", "kind": "Copy", "name": "x", "namespace": "else"}
+    new: Any = {"metadata": {}, "spec": {"dataSourceRef": dict(source)}}
+    kept: Any = {"metadata": {}, "spec": {"dataSourceRef": dict(source)}}
+
+    claims.prepare_create(new)
+    claims.prepare_update(kept, {"metadata": {}, "spec": {"dataSourceRef": dict(source)}})
+
+    assert new["spec"] == {}
+    assert kept["spec"] == {"dataSourceRef": source}

@@ -76,7 +76,7 @@ class PersistentVolumeClaimStrategy(Strategy):
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
-        prepare_claim_spec(obj["spec"], created=False)
+        prepare_claim_spec(obj["spec"], old["spec"])
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         yield from validate_claim_spec(obj["spec"], "spec")

@@ -47,11 +47,15 @@ def _uses_stop_signals(spec: Obj | None) -> bool:
     )
 
 
-def prepare_claim_spec(spec: Obj, *, created: bool = True) -> None:
+def prepare_claim_spec(spec: Obj, old: Obj | None = None) -> None:
     """`dataSource` and `dataSourceRef` mirror each other where both can express the source; what no volume can come
-    from is taken out of the older of the two."""
+    from is taken out of the older of the two, and a source in another namespace is none as long as that is not
+    switched on. What is stored (`old`) may stay."""
+    was = old or {}
+    if (spec.get("dataSourceRef") or {}).get("namespace") and was.get("dataSourceRef") is None:
+        del spec["dataSourceRef"]
     source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if created and source is not None:
+    if source is not None and was.get("dataSource") is None and was.get("dataSourceRef") is None:
         what = (source.get("apiGroup") or "", source.get("kind") or "")
         if reference is None and what not in (_CLAIMS, _SNAPSHOTS):
             del spec["dataSource"]
