@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -284,6 +285,21 @@ async def test_a_damaged_row_is_named_and_the_rest_can_be_kept(database: Path) -
     await store.close()
     assert report.lost == ["/a/17"]
     assert kept == [f"/a/{i:02}" for i in range(40) if i != 17]
+
+
+async def test_a_value_that_is_missing_is_named(database: Path) -> None:
+    store = await opened(database)
+    for i in range(3):
+        await store.commit([Put(f"/a/{i}", b"value")])
+    await store.close()
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM log WHERE key = '/a/1'")
+
+    store = await opened(database)
+    with pytest.raises(StoreUnavailable, match=r"the value of /a/1 \(revision 2\) is damaged: it is missing"):
+        await store.range("/")
+    assert await store.get("/a/2") is not None
+    await store.close()
 
 
 def damage_value(database: Path, content: bytes) -> None:

@@ -141,6 +141,7 @@ def _strategy(node: SchemaNodeLike | None) -> str:
 
 
 _NOTHING: Final = object()
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 def _taken_over(value: Any) -> Any:
@@ -148,8 +149,16 @@ def _taken_over(value: Any) -> Any:
     if isinstance(value, dict):
         if _PATCH in value:
             return _NOTHING
-        kept = {name: _taken_over(item) for name, item in value.items() if item is not None}
-        return {name: item for name, item in kept.items() if item is not _NOTHING}
+        kept: Obj = {}
+        for name, item in value.items():
+            if item is None:
+                continue
+            if item.__class__ in _CONTAINERS:
+                item = _taken_over(item)
+                if item is _NOTHING:
+                    continue
+            kept[name] = item
+        return kept
     if isinstance(value, list):
         return [item for item in map(_taken_over, value) if item is not _NOTHING]
     return value

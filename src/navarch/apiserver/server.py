@@ -371,7 +371,8 @@ class ApiServer:
                 level.leave(running)
         # Put together once: what a handler gives may be shared by many answers.
         if trail is None:
-            response.headers = {**response.headers, **flow.headers, AUDIT_ID: self._audit_id(request)}
+            named = request.headers.get("audit-id") or next(self._audit_ids)
+            response.headers = {**response.headers, **flow.headers, AUDIT_ID: named}
         elif flow.headers:
             response.headers = {**response.headers, **flow.headers}
         return response

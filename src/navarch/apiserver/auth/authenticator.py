@@ -68,7 +68,9 @@ class ClusterAuthenticator:
         """Raises StatusError 401."""
         refused = False
         if peer_cert:
-            certified = self._certified(peer_cert)
+            # Of most requests the certificate is known.
+            certified = self._certificates.get(peer_cert) if isinstance(peer_cert, bytes) else None
+            certified = certified or self._certified(peer_cert)
             refused = certified is None or not certified.not_before <= self._clock.now() <= certified.not_after
             if certified is not None and not refused:
                 user = self._of_certificate(request, peer_cert, certified.user)
