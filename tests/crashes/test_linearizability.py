@@ -148,7 +148,7 @@ def _honest(chance: random.Random, operations: int, clients: int, lost: float) -
     return history
 
 
-# Against every order there is
+# Against every order there is. The answer to a deletion has no revision.
 
 _OPERATIONS = st.lists(
     st.builds(
@@ -159,7 +159,7 @@ _OPERATIONS = st.lists(
             invoked=invoked,
             returned=invoked + takes,
             outcome=outcome if kind is not Kind.GET else (DONE if seen else MISSING),
-            revision=revision if kind is not Kind.GET or seen else 0,
+            revision=0 if kind is Kind.DELETE or (kind is Kind.GET and not seen) else revision,
             seen=seen if kind is Kind.GET else "",
         ),
         st.sampled_from(list(Kind)),
