@@ -187,6 +187,63 @@ async def test_big_bodies_take_no_quadratic_time(api: Api, body_of: Any) -> None
     assert await async_grows_with_size(send, 100_000, never_much_s=3)
 
 
+MANY_FINALIZERS = config_map("big") | {"metadata": {"name": "big", "finalizers": [f"a.b/{n}" for n in range(12_000)]}}
+MANY_VARIABLES = {"containers": [{"name": "c", "image": "i", "env": [{"name": f"e{n}"} for n in range(12_000)]}]}
+
+
+def of_first_container(**change: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "c", **{name.replace("_", "/"): each for name, each in change.items()}}]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "patch_of"),
+    [
+        (CONFIG_MAPS, lambda size: {"metadata": {"finalizers": [f"a.b/{n}" for n in reversed(range(size))]}}),
+        (
+            CONFIG_MAPS,
+            lambda size: {"metadata": {"$deleteFromPrimitiveList/finalizers": [f"a.c/{n}" for n in range(size)]}},
+        ),
+        (
+            CONFIG_MAPS,
+            lambda size: {
+                "data": {"$retainKeys": [f"k{n}" for n in range(size)], **{f"k{n}": "" for n in range(size)}}
+            },
+        ),
+        (
+            PODS,
+            lambda size: of_first_container(env=[{"name": f"x{n}", "$patch": "delete"} for n in range(size)]),
+        ),
+        (
+            PODS,
+            lambda size: of_first_container(**{"$setElementOrder_env": [{"name": f"e{n}"} for n in range(size)]}),
+        ),
+    ],
+    ids=["finalizers", "items that go", "keys that stay", "entries that go", "order"],
+)
+async def test_big_patches_take_no_quadratic_time(api: Api, path: str, patch_of: Any) -> None:
+    await api.ok("POST", CONFIG_MAPS, MANY_FINALIZERS)
+    await api.ok("POST", PODS, {**pod("big"), "spec": MANY_VARIABLES})
+
+    async def send(size: int) -> None:
+        patch = orjson.dumps(patch_of(size))
+        response = await api.send("PATCH", f"{path}/big?dryRun=All", patch, content_type=STRATEGIC)
+        assert response.status in (200, 422)
+
+    assert await async_grows_with_size(send, 12_000, never_much_s=1.5)
+
+
+async def test_thousands_of_field_owners_take_no_quadratic_time(api: Api) -> None:
+    async def send(size: int) -> None:
+        entry = {"operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "time": "2026-01-01T00:00:00Z"}
+        made = config_map("big", k="v")
+        made["metadata"]["managedFields"] = [
+            {**entry, "manager": f"m{n}", "fieldsV1": {"f:data": {f"f:x{n}": {}}}} for n in range(size)
+        ]
+        await api.ok("POST", f"{CONFIG_MAPS}?dryRun=All&fieldManager=me", made)
+
+    assert await async_grows_with_size(send, 10_000, never_much_s=1.5)
+
+
 async def test_a_pod_with_ten_thousand_of_everything(api: Api) -> None:
     def of_many(count: int) -> dict[str, Any]:
         made = pod("p")

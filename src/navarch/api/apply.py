@@ -485,15 +485,20 @@ def _cap(managers: _Managers) -> _Managers:
         return managers
     updaters.sort(key=lambda manager: (managers[manager].time, manager))
     capped = dict(managers)
+    ancient: dict[_Manager, list[_Owned]] = {}
+    left = len(updaters)
     for manager in _oldest(updaters):
-        owned = capped.pop(manager)
         bucket = _manager(_ANCIENT, "Update", manager.api_version, "")
-        held = capped.get(bucket)
-        both = fields.union(held.fields, owned.fields) if held is not None else owned.fields
-        time = max(held.time, owned.time) if held is not None else owned.time
-        capped[bucket] = _Owned(both, manager.api_version, time)
-        if sum(1 for other in capped if other.operation == "Update") <= _MAX_UPDATE_MANAGERS:
+        if bucket not in ancient:
+            left += bucket not in capped
+            ancient[bucket] = [capped.pop(bucket)] if bucket in capped else []
+        ancient[bucket].append(capped.pop(manager))
+        left -= 1
+        if left <= _MAX_UPDATE_MANAGERS:
             break
+    for bucket, owned in ancient.items():
+        together = fields.union_of([each.fields for each in owned])
+        capped[bucket] = _Owned(together, owned[-1].api_version, max(each.time for each in owned))
     return capped
 
 

@@ -418,6 +418,13 @@ def union(left: FieldSet, right: FieldSet) -> FieldSet:
     return out
 
 
+def union_of(sets: list[FieldSet]) -> FieldSet:
+    """All of them, joined in pairs: one after another, each step would copy what all before it had."""
+    while len(sets) > 1:
+        sets = [union(sets[at], sets[at + 1]) if at + 1 < len(sets) else sets[at] for at in range(0, len(sets), 2)]
+    return sets[0] if sets else {}
+
+
 def difference(left: FieldSet, right: FieldSet) -> FieldSet:
     """The members of `left` that are not members of `right`."""
     if not right or not left:

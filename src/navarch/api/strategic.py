@@ -171,10 +171,11 @@ def _retain_keys(original: Obj, patch: Obj) -> None:
     retained = patch.pop(_RETAIN)
     if not isinstance(retained, list):
         raise bad_request("invalid patch format of retainKeys")
+    names = {name for name in retained if isinstance(name, str)}
     for name, value in patch.items():
-        if value is not None and not name.startswith((_DELETE_PRIMITIVES, _SET_ORDER)) and name not in retained:
+        if value is not None and not name.startswith((_DELETE_PRIMITIVES, _SET_ORDER)) and name not in names:
             raise bad_request("invalid patch format of retainKeys")
-    for name in [name for name in original if name not in retained]:
+    for name in [name for name in original if name not in names]:
         del original[name]
 
 
@@ -193,7 +194,8 @@ def _delete_primitives(original: Obj, directive: str, gone: Any, node: SchemaNod
         original[name] = gone
     elif held or gone:
         _same_type(held, gone)
-        original[name] = [item for item in held if not any(_same(item, other) for other in gone)]
+        without = set(_identities(gone, ""))
+        original[name] = [item for name, item in zip(_identities(held, ""), held, strict=True) if name not in without]
 
 
 def _merge_ordered(original: Obj, patch: Obj, directive: str, node: SchemaNodeLike | None) -> None:
@@ -274,9 +276,11 @@ def _partitionable(merged: list[Any], order: list[Any], key: str) -> None:
     """Raises StatusError 500 where items cannot be told apart by the list's key."""
     if not key:
         return
-    for item in merged:
+    for item in merged[:1]:
         _key_of(item, key)
         _maps_only(order)
+    for item in merged[1:]:
+        _key_of(item, key)
 
 
 def _maps_only(items: Sequence[Any]) -> None:
@@ -360,6 +364,7 @@ def _identity(value: Any) -> Any:
 def _apply_item_directives(original: list[Any], patch: list[Any], key: str) -> tuple[list[Any], list[Any]]:
     """Carry out `$patch` directives of list items; what is left of the list, and the plain items still to be merged."""
     plain: list[Any] = []
+    gone: set[Any] = set()
     replace = False
     for item in patch:
         if _PATCH not in item:
@@ -367,15 +372,18 @@ def _apply_item_directives(original: list[Any], patch: list[Any], key: str) -> t
             continue
         directive = item[_PATCH]
         if directive == "delete":
-            gone = _key_of(item, key)
-            original = [other for other in original if not (key in other and _same(other[key], gone))]
+            gone.add(_identity(_key_of(item, key)))
         elif directive == "replace":
             replace = True
         elif directive == "merge":
             raise unexplained("merging lists cannot yet be specified in the patch")
         else:
             raise _bad_directive(directive, item)
-    return (plain, []) if replace else (original, plain)
+    if replace:
+        return plain, []
+    if gone:
+        original = [item for item in original if key not in item or _identity(item[key]) not in gone]
+    return original, plain
 
 
 def _bad_directive(directive: Any, where: Obj) -> StatusError:

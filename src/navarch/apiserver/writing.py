@@ -282,8 +282,8 @@ class Writing:
         yield from wrong
         yield from wrong
         finalizers = obj["metadata"].get("finalizers")
-        had = old["metadata"].get("finalizers") or ()
-        if strategy.finalizers_have_domains and finalizers and not all(each in had for each in finalizers):
+        had = frozenset(old["metadata"].get("finalizers") or ())
+        if strategy.finalizers_have_domains and finalizers and not had.issuperset(finalizers):
             for _ in range(2):
                 yield from validate_new_finalizers(obj)
         yield from through.validate(strategy, obj, old)
