@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from difflib import unified_diff
+from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, immutable
@@ -26,6 +27,8 @@ from navarch.api.meta import Obj
 
 _UNSET: Final[Mapping[str, Any]] = {'""': "", "0": 0, "false": False, "?": None}
 _CONTEXT_LINES: Final = 3
+# The best diff takes quadratic time: so many lines that differ are a second of it.
+_MANY_LINES: Final = 1000
 
 
 @cache
@@ -127,8 +130,57 @@ def immutable_internal(new: Any, old: Any, path: str, name: str) -> Iterator[Fie
 def difference(old: Any, new: Any, name: str) -> str:
     """What differs between two structures, as the lines of a unified diff of their internal form."""
     before, after = (_lines(internal(value, name)) for value in (old, new))
-    lines = list(unified_diff(before, after, n=_CONTEXT_LINES, lineterm=""))
-    return "".join(f"{line}\n" for line in lines[2:])
+    out: list[str] = []
+    for hunk in _Changes(None, before, after).get_grouped_opcodes(_CONTEXT_LINES):
+        (_, old_from, _, new_from, _), (_, _, old_to, _, new_to) = hunk[0], hunk[-1]
+        out.append(f"@@ -{_span(old_from, old_to)} +{_span(new_from, new_to)} @@")
+        for tag, i, i_end, j, j_end in hunk:
+            if tag == "equal":
+                out += [f" {line}" for line in before[i:i_end]]
+            else:
+                out += [f"-{line}" for line in before[i:i_end]]
+                out += [f"+{line}" for line in after[j:j_end]]
+    return "".join(f"{line}\n" for line in out)
+
+
+def _span(start: int, end: int) -> str:
+    """Lines as a unified diff counts them."""
+    if end - start == 1:
+        return str(start + 1)
+    return f"{start + (end > start)},{end - start}"
+
+
+class _Changes(SequenceMatcher[str]):
+    """The best diff; of many lines one in linear time: line by line, or all between what begins and ends alike."""
+
+    def __init__(self, isjunk: None, a: list[str], b: list[str]) -> None:
+        self._old, self._new = a, b
+        short = min(len(a), len(b))
+        self._head = next((at for at in range(short) if a[at] != b[at]), short)
+        rest = short - self._head
+        self._tail = next((at for at in range(rest) if a[-1 - at] != b[-1 - at]), rest)
+        self._many = len(a) + len(b) - 2 * (self._head + self._tail) > _MANY_LINES
+        super().__init__(isjunk, *([], []) if self._many else (a, b))
+
+    def get_opcodes(self) -> Any:
+        if not self._many:
+            return super().get_opcodes()
+        old, new = self._old, self._new
+        if len(old) != len(new):
+            ends = len(old) - self._tail, len(new) - self._tail
+            codes = [
+                ("equal", 0, self._head, 0, self._head),
+                ("replace", self._head, ends[0], self._head, ends[1]),
+                ("equal", ends[0], len(old), ends[1], len(new)),
+            ]
+            return [code for code in codes if code[1] < code[2] or code[3] < code[4]]
+        at = 0
+        codes = []
+        for same, run in groupby(a == b for a, b in zip(old, new, strict=True)):
+            end = at + sum(1 for _ in run)
+            codes.append(("equal" if same else "replace", at, end, at, end))
+            at = end
+        return codes
 
 
 def _lines(value: Any) -> list[str]:
