@@ -191,3 +191,19 @@ async def test_bodies_of_other_media_types_are_refused(api: Api, content_type: s
         assert answer["message"] == (
             f"the body of the request was in an unknown format - accepted media types include: {OFFERED}"
         )
+
+
+@pytest.mark.parametrize(
+    ("path", "body_of"),
+    [
+        ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {"nonResourceAttributes": {"path": "/"}}}),
+        ("/api/v1/namespaces/default/pods/a/eviction", {"metadata": {"name": "a"}}),
+    ],
+)
+async def test_what_is_only_posted_has_no_rows(api: Api, path: str, body_of: dict[str, Any]) -> None:
+    status, answer = await api("POST", path, body_of, accept=TABLE)
+    _, other = await api("POST", path, body_of, accept=f"{TABLE},application/json")
+
+    assert (status, answer["reason"], answer["message"]) == (406, "NotAcceptable", ACCEPTED + OFFERED)
+    assert other["kind"] in ("SelfSubjectAccessReview", "Status")
+    assert other.get("code") != 406

@@ -76,9 +76,9 @@ def is_plain(request: Request) -> bool:
     return accepted and not request.query and headers.get("user-agent", "")[:4] not in _PEOPLE_START
 
 
-def form_of(request: Request, *, messages: bool = True, produced: Sequence[str] = ()) -> Form:
+def form_of(request: Request, *, messages: bool = True, tables: bool = True, produced: Sequence[str] = ()) -> Form:
     """The first form in `Accept` that can be served; `messages` says whether what is asked for has protobuf messages,
-    or its metadata alone, `produced` see `check_route`.  Raises StatusError 406."""
+    or its metadata alone, `tables` whether it has rows, `produced` see `check_route`.  Raises StatusError 406."""
     if is_plain(request):
         return PLAIN
     accept, agent = request.headers.get("accept", ""), request.headers.get("user-agent", "")
@@ -87,6 +87,8 @@ def form_of(request: Request, *, messages: bool = True, produced: Sequence[str] 
     forms = _parse_accept(accept)
     if not messages:
         forms = tuple(form for form in forms if form.transform or not form.protobuf)
+    if not tables:
+        forms = tuple(form for form in forms if form.transform != TABLE)
     if not forms:
         raise not_acceptable(OFFERED)
     form = forms[0]

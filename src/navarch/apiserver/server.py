@@ -51,7 +51,16 @@ from navarch.apiserver.handlers.virtual import Virtual
 from navarch.apiserver.housekeeping import Chore, Housekeeping, chores_of
 from navarch.apiserver.impersonation import impersonated
 from navarch.apiserver.metrics import NOTHING_SERVED
-from navarch.apiserver.negotiation import OFFERED, PLAIN, STREAMED, form_of, is_plain, respond_error, without_body
+from navarch.apiserver.negotiation import (
+    OFFERED,
+    PLAIN,
+    STREAMED,
+    TABLE,
+    form_of,
+    is_plain,
+    respond_error,
+    without_body,
+)
 from navarch.apiserver.own_writes import ServerWriter
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
@@ -81,6 +90,7 @@ _DEFINITIONS = (
 # Subresources that answer in media types of their own.
 _OTHER_MEDIA = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _LONG_VERBS = frozenset({"watch", "connect"})
+_POSTED = frozenset({"POST"})
 
 Handler = Callable[[Call], Awaitable[Response]]
 
@@ -418,8 +428,10 @@ class ApiServer:
         form = PLAIN
         if not is_plain(request):
             form = form_of(request, produced=_produced(kind, route))
-            if form.protobuf and not kind.has_messages:
-                form = form_of(request, messages=False)
+            # What is only posted (a review, an eviction, a token) is no object that could be listed.
+            tables = form.transform != TABLE or kind.methods[route.shape] != _POSTED
+            if not tables or (form.protobuf and not kind.has_messages):
+                form = form_of(request, messages=kind.has_messages, tables=tables)
         call = Call(request, route, verb, kind, user, form)
         if deprecation := kind.deprecation or kind.strategy.deprecation:
             call.warnings.append(deprecation)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from navarch.client.resources import RUNTIME_CLASSES, STATEFUL_SETS
+from navarch.client.base import PatchKind
+from navarch.client.resources import NODES, RUNTIME_CLASSES, STATEFUL_SETS
 from navarch.client.supervision import Delay
 from navarch.node.engine import start, stop, worker
 from navarch.node.engine.worker import PodWorker
@@ -469,3 +470,23 @@ async def test_a_container_that_was_not_alive_is_restarted_also_if_it_ends_well(
     )
     monkeypatch.setattr(simulated.runtime, "stop_container", stop_container)
     assert simulated.phase("polite") == "Running"
+
+
+async def test_what_others_add_to_the_capacity_can_be_allocated_until_they_take_it_away(simulated: Simulated) -> None:
+    await simulated.restart(status_look_s=0.05)
+    client = simulated.api.client()
+
+    async def add(dongles: str | None) -> None:
+        change = {"status": {"capacity": {"example.com/dongle": dongles}}}
+        await client.patch(NODES, "n1", "", change, kind=PatchKind.MERGE, subresource="status")
+
+    def allocatable() -> Any:
+        return ((simulated.api.get("nodes", "", "n1") or {}).get("status") or {}).get("allocatable") or {}
+
+    await simulated.until(lambda: "cpu" in allocatable())
+    await add("4")
+    await simulated.until(lambda: allocatable().get("example.com/dongle") == "4")
+    await add(None)
+    await simulated.until(lambda: "example.com/dongle" not in allocatable())
+
+    assert "cpu" in allocatable()

@@ -366,14 +366,15 @@ class NodeReporter:
         machine = self._machine
         in_use = self.volumes_in_use()
         told = ((node or {}).get("status") or {}).get("volumesInUse") or []
+        capacity = _with_foreign(node, self.capacity())
         return {
             **({"volumesInUse": in_use} if in_use or told else {}),
             "addresses": [
                 *({"type": "InternalIP", "address": address} for address in self._addresses),
                 {"type": "Hostname", "address": self._config.node_name},
             ],
-            "capacity": _with_foreign(node, "capacity", self.capacity()),
-            "allocatable": _with_foreign(node, "allocatable", self.allocatable()),
+            "capacity": capacity,
+            "allocatable": _allocatable(node, capacity, self.allocatable()),
             "conditions": await self._conditions(node),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
             "images": await self._images(),
@@ -461,10 +462,16 @@ class NodeReporter:
         }
 
 
-def _with_foreign(node: Obj | None, field: str, own: Obj) -> Obj:
+def _with_foreign(node: Obj | None, own: Obj) -> Obj:
     """What the node has, with what others say that it has: extended resources are anybody's to add."""
-    stated = ((node or {}).get("status") or {}).get(field) or {}
+    stated = ((node or {}).get("status") or {}).get("capacity") or {}
     return {**stated, **own}
+
+
+def _allocatable(node: Obj | None, capacity: Obj, own: Obj) -> Obj:
+    """Nothing is reserved of what others have added; what they have taken away is no longer there (None)."""
+    stated = ((node or {}).get("status") or {}).get("allocatable") or {}
+    return {**{name: None for name in stated if name not in capacity}, **capacity, **own}
 
 
 def _essence(status: Obj) -> Any:
