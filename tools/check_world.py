@@ -1,7 +1,8 @@
 """Checks that time, chance and identifiers come from `navarch.world` alone, and threads in what sees the API only.
 
 Run by `check_layout.py`. What is named in `KEYS` makes keys, certificates or secrets, which have to be
-unpredictable and valid by the machine's own calendar whatever the world says.
+unpredictable and valid by the machine's own calendar whatever the world says. `loop.time()` is the world's already: in
+virtual time the loop is another one.
 """
 
 from __future__ import annotations
@@ -19,52 +20,103 @@ KEYS = {"cluster/pki.py", "store/encryption/kms.py", "store/encryption/providers
 # Where a thread of one's own is no business of the host's: these run in virtual time too.
 NO_THREADS = ("controllers/", "scheduler/", "sim/", "client/", "kinds/", "api/")
 
-MODULES = {"time", "random", "secrets"}
-NAMES = {
-    ("datetime", "now"),
-    ("datetime", "utcnow"),
-    ("datetime", "today"),
-    ("date", "today"),
-    ("uuid", "uuid1"),
-    ("uuid", "uuid4"),
-    ("os", "urandom"),
-    ("os", "getrandom"),
+# Modules and names with all that is below them.
+FORBIDDEN = {
+    "time",
+    "random",
+    "secrets",
+    "numpy.random",
+    "datetime.datetime.now",
+    "datetime.datetime.utcnow",
+    "datetime.datetime.today",
+    "datetime.date.today",
+    "os.urandom",
+    "os.getrandom",
+    "ssl.RAND_bytes",
+    "email.utils.formatdate",
+    "email.utils.localtime",
+    "email.utils.make_msgid",
+    *(f"uuid.uuid{version}" for version in (1, 4, 6, 7, 8)),
+    "uuid.getnode",
 }
 # The type of a stream, not a stream.
-TYPES = {("random", "Random")}
+TYPES = {"random.Random"}
 THREADS = {"to_thread", "run_in_executor"}
+THREAD_TYPES = {"threading.Thread", "threading.Timer", "concurrent.futures.ThreadPoolExecutor"}
+_IMPORTERS = {"__import__", "importlib.import_module"}
 
 
 def violations(tree: ast.AST, name: str) -> Iterator[tuple[int, str]]:
     """Line and text of everything in a module that must come from its world."""
-    modules = _modules(tree)
+    imported = _imported(tree)
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    # Of `a.b.c`, what is looked at is all of it.
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     may_thread = not name.startswith(NO_THREADS)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             for alias in node.names:
-                if node.module in MODULES or (node.module, alias.name) in NAMES:
+                if _is_forbidden(f"{node.module}.{alias.name}"):
                     yield node.lineno, f"from {node.module} import {alias.name}"
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
-            base = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
-            module = modules.get(base, base) if isinstance(node.value, ast.Name) else base
-            whole = (module, node.attr)
-            of_module = module in MODULES and base in modules and isinstance(node.value, ast.Name)
+        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in inner:
+            if not isinstance(node.ctx, ast.Load):
+                continue
+            whole = _dotted(node, imported)
             is_type = whole in TYPES and id(node) not in called
-            if (of_module and not is_type) or whole in NAMES:
-                yield node.lineno, f"{module}.{node.attr}"
-            elif node.attr in THREADS and not may_thread:
-                yield node.lineno, f"{module}.{node.attr}: `World.in_thread` calls what would block"
+            if whole is not None and _is_forbidden(whole) and not is_type:
+                yield node.lineno, whole
+            elif not may_thread and (_last(node, whole) in THREADS or whole in THREAD_TYPES):
+                yield node.lineno, f"{ast.unparse(node)}: `World.in_thread` calls what would block"
+        elif isinstance(node, ast.Call):
+            if (hidden := _hidden(node, imported)) and _is_forbidden(hidden):
+                yield node.lineno, hidden
 
 
-def _modules(tree: ast.AST) -> dict[str, str]:
-    """Modules by the name under which they were imported."""
+def _last(node: ast.Name | ast.Attribute, whole: str | None) -> str:
+    if whole is not None:
+        return whole.rpartition(".")[2]
+    return node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _is_forbidden(whole: str) -> bool:
+    """Whether it is something forbidden, or something of it."""
+    return any(whole == name or whole.startswith(f"{name}.") for name in FORBIDDEN)
+
+
+def _imported(tree: ast.AST) -> dict[str, str]:
+    """What names of a module mean, by their import, wherever in it that stands."""
     found: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                found[alias.asname or alias.name.split(".")[0]] = alias.name
+                top = alias.name.split(".")[0]
+                found[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
     return found
+
+
+def _dotted(node: ast.expr, imported: dict[str, str]) -> str | None:
+    """`datetime.datetime.now` for `d.now`, where `d` was imported as that; None for what was not imported."""
+    if isinstance(node, ast.Name):
+        return imported.get(node.id)
+    if isinstance(node, ast.Attribute) and (base := _dotted(node.value, imported)) is not None:
+        return f"{base}.{node.attr}"
+    return None
+
+
+def _hidden(call: ast.Call, imported: dict[str, str]) -> str | None:
+    """What a call asks for by a text: `getattr(datetime, "now")`, `import_module("random")`."""
+    texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+    if not texts:
+        return None
+    function = call.func.id if isinstance(call.func, ast.Name) else None
+    if function == "getattr" and (base := _dotted(call.args[0], imported)) is not None:
+        return f"{base}.{texts[0]}"
+    if function == "__import__" or _dotted(call.func, imported) in _IMPORTERS:
+        return texts[0]
+    return None
 
 
 def problems() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What docs/architecture.md says of the kinds that nothing acts on is true."""
+"""What docs/architecture.md says of the kinds that nothing acts on is true, and every module that it names is there."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def test_a_kind_that_no_part_names_is_listed_as_one_that_nothing_acts_on() -> No
 
 def test_what_is_listed_is_served() -> None:
     assert _listed() <= {kind.resource.kind for kind in builtin(config=EVERYTHING).kinds()}
+
+
+def test_every_module_that_is_named_is_there() -> None:
+    text = (_ROOT / "docs/architecture.md").read_text()
+    package = _ROOT / "src/navarch"
+    # Whole paths, of the package or of the repository, and the names of modules beside one that a paragraph names.
+    known = {path.name for path in package.rglob("*") if "__pycache__" not in path.parts}
+    named = re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.py|\.txt|\.proto|/))`", text)
+    paths = [name for name in named if "/" in name]
+
+    assert len(paths) > 200
+    gone = [path for path in paths if not any((place / path).exists() for place in (package, _ROOT))]
+    assert gone == []
+    assert [name for name in named if "/" not in name and name not in known] == []

@@ -11,12 +11,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from navarch.apiserver.connection import STALLED_S
 from navarch.apiserver.http2 import frames
 from navarch.apiserver.http2.allowance import Allowance
 from navarch.apiserver.http2.frames import Code, ConnectionFault, StreamFault
 from navarch.client.transport import Request
 
-STALLED_S: Final = 30.0
 # Bytes of bodies that go out before others have their turn.
 _AT_ONCE: Final = 256 << 10
 # What waits in the transport: the rest waits as objects, which all readers share.

@@ -108,7 +108,7 @@ class AttributesClassProtectionController(OptionalController, _Protection):
             self._gone(old)
 
     def _gone(self, user: Obj) -> None:
-        for name in _classes_of(user):
+        for name in sorted(_classes_of(user)):
             held = self._objects.get("", name)
             if held is not None and is_deleting(held):
                 self.enqueue(Key("", name))

@@ -153,16 +153,17 @@ def _combined(resources: Sequence[Sequence[Hint]], everywhere: int) -> list[Hint
     """What is left when one hint of each resource is followed, for all choices. It is preferred where all are, and all
     name the same nodes."""
     # What is left, whether it is preferred, and whether somebody has named nodes yet.
-    states = {(everywhere, True, False)}
+    states = {(everywhere, True, False): None}
     for hints in resources:
-        reached = set()
+        # In the order in which they were reached, which decides between equals.
+        reached: dict[tuple[int, bool, bool], None] = {}
         for left, preferred, named in states:
             for hint in hints:
                 if hint.nodes is None:
-                    reached.add((left, preferred and hint.preferred, named))
+                    reached[left, preferred and hint.preferred, named] = None
                     continue
                 same = not named or hint.nodes == left
-                reached.add((left & hint.nodes, preferred and hint.preferred and same, True))
+                reached[left & hint.nodes, preferred and hint.preferred and same, True] = None
         states = reached
     return [Hint(left, preferred) for left, preferred, _ in states if left]
 

@@ -81,7 +81,7 @@ class SimulatedRuntime:
         self._numbers = itertools.count(1)
         self._boxes: dict[str, _Box] = {}
         self._containers: dict[str, _Made] = {}
-        self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
+        self._listeners: list[asyncio.Queue[ContainerEvent]] = []
         self.operations = Operations()
 
     # Sandboxes.
@@ -265,12 +265,12 @@ class SimulatedRuntime:
 
     async def events(self) -> AsyncIterator[ContainerEvent]:
         queue: asyncio.Queue[ContainerEvent] = asyncio.Queue()
-        self._listeners.add(queue)
+        self._listeners.append(queue)
         try:
             while True:
                 yield await queue.get()
         finally:
-            self._listeners.discard(queue)
+            self._listeners.remove(queue)
 
     def _tell(self, container_id: str, kind: str) -> None:
         for queue in self._listeners:

@@ -102,7 +102,8 @@ class DeviceInventory:
     def reaches(self, node: Obj) -> list[Reach]:
         """What the node can use of each pool that has to do with it."""
         found = []
-        for id in self._by_node.get(name_of(node), set()) | self._anywhere:
+        # Which devices a claim gets follows from their order.
+        for id in sorted(self._by_node.get(name_of(node), set()) | self._anywhere):
             reach = self._pool(id).reach(node)
             if reach is not None:
                 found.append(reach)
