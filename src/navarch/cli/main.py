@@ -80,10 +80,6 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> Any:
     """Entry point; what people can do something about ends in a message, not in a traceback."""
-    from navarch.cluster.config import ConfigError
-    from navarch.cluster.kubeconfig import KubeconfigError
-    from navarch.cluster.lifecycle import StartError
-
     try:
         if sys.argv[1:2] == ["kubectl"]:
             # Past click, which would take `--` for its own.
@@ -96,10 +92,6 @@ def main() -> Any:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except ConfigError as error:
-        _fail(str(error), 2)
-    except (KubeconfigError, StartError) as error:
-        _fail(str(error), 1)
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; nothing may be written when Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,6 +99,22 @@ def main() -> Any:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        _fail(str(error), _status_of(error))
+
+
+def _status_of(error: Exception) -> int:
+    """Which exit status an expected failure means; raises what was not expected."""
+    # Not before there is an error: `--help` and `kubectl` need none of these.
+    from navarch.cluster.config import ConfigError
+    from navarch.cluster.kubeconfig import KubeconfigError
+    from navarch.cluster.lifecycle import StartError
+
+    if isinstance(error, ConfigError):
+        return 2
+    if isinstance(error, (KubeconfigError, StartError)):
+        return 1
+    raise error
 
 
 def _fail(message: str, status: int) -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from navarch.client.http import HTTPTransport
 
 
@@ -43,6 +41,9 @@ def load_kubeconfig(path: Path | str, context: str = "", *, connections: int = 3
 
 def load_target(path: Path | str, context: str = "") -> Target:
     """Raises ConfigError."""
+    # Components of a cluster are told by other means: their start is spared the parser.
+    import yaml
+
     path = Path(path)
     try:
         # The C loader reads a kubeconfig in a tenth of the time, which shows at the start of every component.

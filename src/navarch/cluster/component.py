@@ -96,9 +96,8 @@ async def _until_stopped(work: Coroutine[Any, Any, None], config: ClusterConfig)
 
 
 def tune_collector() -> None:
-    # What was imported lives for ever and need not be looked at again; JSON objects come in large numbers without
-    # cycles, so the young generation is let grow.
-    gc.collect()
+    # What was imported lives for ever and need not be looked at again, not even once: what of it is garbage is little
+    # beside the time. JSON objects come in large numbers without cycles, so the young generation is let grow.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
 

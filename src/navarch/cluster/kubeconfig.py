@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from navarch.cluster.config import ClusterConfig
 from navarch.world import MACHINE
 
@@ -37,6 +35,8 @@ def target_of(config: ClusterConfig) -> Path:
 
 def merge(config: ClusterConfig) -> Path:
     """Put the cluster's admin entries into the user's kubeconfig and make them the current context; the file's path."""
+    import yaml
+
     path = target_of(config)
     ours = yaml.safe_load(config.admin_kubeconfig.read_text())
     with _locked(path):
@@ -56,6 +56,8 @@ def refresh(config: ClusterConfig) -> None:
     path = target_of(config)
     if not path.exists():
         return
+    import yaml
+
     ours = yaml.safe_load(config.admin_kubeconfig.read_text())
     with _locked(path):
         document = _read(path)
@@ -143,6 +145,8 @@ def _unwritable(path: Path, error: OSError) -> KubeconfigError:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
     try:
         document = yaml.safe_load(path.read_text()) if path.exists() else None
     except (OSError, yaml.YAMLError) as error:
@@ -155,6 +159,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
+    import yaml
+
     # Through a symbolic link, as people keep their kubeconfig in a repository of dotfiles.
     target = path.resolve()
     partial = target.with_name(target.name + ".partial")

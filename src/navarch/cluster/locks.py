@@ -76,6 +76,11 @@ def release(run: Path, name: str, byte: int = LIVES) -> None:
         os.close(known[0])
 
 
+def forget() -> None:
+    """In a child by `fork`: it has none of its parent's locks, and is about to close their files."""
+    _held.clear()
+
+
 def holder(run: Path, name: str, byte: int = LIVES) -> int:
     """The pid of the process that holds the lock; 0 where none does, -1 for one that cannot be seen from here."""
     path = path_of(run, name)

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import socket
-import ssl
 import subprocess
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from navarch.cluster import config as settings
@@ -21,6 +19,9 @@ from navarch.cluster.state import HOPELESS, ClusterState, alive
 from navarch.kinds.core.kubelets import SIMULATED
 from navarch.numbers import integer_or
 from navarch.world import MACHINE
+
+if TYPE_CHECKING:
+    import ssl
 
 _LOOK_EVERY_S = 0.02
 _GIVE_UP_AFTER = 5
@@ -36,6 +37,10 @@ class Probe:
 
     def get(self, path: str, timeout_s: float = 5.0, method: str = "GET", body: str | None = None) -> tuple[int, bytes]:
         """Status and body.  Raises OSError where no answer came."""
+        # A command that has nothing to ask is spared them, and `up` loads them while the cluster starts.
+        import http.client
+        import ssl
+
         if self._tls is None:
             pki = self._config.pki
             # A node of a cluster elsewhere has nobody's certificate but its own.

@@ -22,6 +22,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from navarch.cluster import locks, logfiles, strays
 from navarch.cluster.config import ClusterConfig, ConfigError
@@ -31,6 +32,9 @@ from navarch.cluster.processes import ProcessSpec, specs
 from navarch.cluster.state import ClusterState, ComponentState, alive, start_ticks
 from navarch.store import failpoints
 from navarch.world import MACHINE
+
+if TYPE_CHECKING:
+    from navarch.cluster.forkserver import Forked, ForkServer
 
 log = logging.getLogger("navarch.supervisor")
 
@@ -48,6 +52,8 @@ _STRAYS_ROUNDS = 10
 _LETTING_GO_S = 5.0
 _LOOK_EVERY_S = 0.05
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+# Empty arguments, which nobody sees: room for the longer command lines of those that are forked from it.
+_ROOM = ("",) * 96
 LISTEN_FDS = "NAVARCH_LISTEN_FDS"
 
 
@@ -57,7 +63,7 @@ class _Process:
     def __init__(self, spec: ProcessSpec, state: ComponentState) -> None:
         self.spec = spec
         self.state = state
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: subprocess.Popen[bytes] | Forked | None = None
         self.pidfd = -1
         self.gate = -1
         self.began_s = 0.0
@@ -80,6 +86,7 @@ class Supervisor:
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False
+        self._forks: ForkServer | None = None
         self._listeners: list[socket.socket] = []
         self._port_is_free_at_s = 0.0
         self._kill_at_s = 0.0
@@ -119,11 +126,21 @@ class Supervisor:
         for process in adopted:
             self._adopt(process)
         fresh = [process for process in self.processes if process not in adopted]
+        self._prepare_forks([process.spec for process in fresh])
         try:
             if any(process.spec.listens for process in fresh):
                 self._listen()
             for process in fresh:
-                self._start(process)
+                if not process.spec.needs_keys:
+                    self._start(process)
+            if self._forks is not None:
+                # While what the others share is being loaded.
+                if any(process.gate >= 0 for process in fresh):
+                    self._let_in(fresh)
+                self._make_keys()
+            for process in fresh:
+                if process.spec.needs_keys:
+                    self._start(process)
         except OSError as error:
             if not adopted:
                 raise
@@ -132,16 +149,40 @@ class Supervisor:
             for process in fresh:
                 if process.child is None:
                     self._back_off(process)
-        self._save()
-        if failpoints.armed:
-            _RECORDED.visit()
-        for process in fresh:
-            if not process.spec.needs_keys:
-                self._open_gate(process)
-        if any(process.gate >= 0 for process in fresh):
+        forked = self._end_forks()
+        self._let_in(fresh)
+        if not forked and any(process.gate >= 0 for process in fresh):
             self._make_keys()
         for process in fresh:
             self._open_gate(process)
+
+    def _let_in(self, processes: list[_Process]) -> None:
+        """Write down who has been started, then let those live that do not wait for the keys."""
+        self._save()
+        if failpoints.armed:
+            _RECORDED.visit()
+        for process in processes:
+            if not process.spec.needs_keys:
+                self._open_gate(process)
+
+    def _prepare_forks(self, specs: list[ProcessSpec]) -> None:
+        """Where several processes are to be started that share much, load that once for all of them."""
+        if sum(spec.shares for spec in specs) < 2:
+            return
+        from navarch.cluster.forkserver import ForkError, ForkServer
+
+        try:
+            self._forks = ForkServer()
+        except (ForkError, OSError) as error:
+            log.warning("each process loads everything itself: %s", error)
+
+    def _end_forks(self) -> bool:
+        """Whether there were any."""
+        if self._forks is None:
+            return False
+        self._forks.close()
+        self._forks = None
+        return True
 
     def _end_strays(self) -> None:
         """End what is of this cluster and was not recorded: whoever it was started by has died over it, or has lost its
@@ -217,7 +258,7 @@ class Supervisor:
             self._adopt(process)
             return
         # Two arenas are enough for a loop and its few threads; each further one holds megabytes that are never used.
-        env = {**os.environ, **spec.env, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", GATE: "1"}
+        env = {**spec.env, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2", GATE: "1"}
         descriptors: list[int] = []
         if spec.listens:
             if not self._listeners:
@@ -227,12 +268,12 @@ class Supervisor:
         output = self._output_for(process)
         gate_read, process.gate = os.pipe2(os.O_CLOEXEC)
         try:
-            process.child = subprocess.Popen(
+            process.child = self._forked(spec, gate_read, output, env) or subprocess.Popen(
                 spec.argv,
                 stdin=gate_read,
                 stdout=output,
                 stderr=output,
-                env=env,
+                env={**os.environ, **env},
                 pass_fds=descriptors,
                 # A Ctrl-C in the terminal is the supervisor's to act on, in its order.
                 start_new_session=True,
@@ -247,6 +288,19 @@ class Supervisor:
             os.close(gate_read)
             if output >= 0:
                 os.close(output)
+
+    def _forked(self, spec: ProcessSpec, gate: int, output: int, env: dict[str, str]) -> Forked | None:
+        """The process, where it can be forked; None where it is to be started by `exec`."""
+        if self._forks is None or not spec.shares:
+            return None
+        from navarch.cluster.forkserver import ForkError
+
+        listening = [listener.fileno() for listener in self._listeners] if spec.listens else []
+        try:
+            return self._forks.fork(spec.argv, (gate, output), env, {LISTEN_FDS: listening} if listening else {})
+        except ForkError as error:
+            log.warning("%s loads everything itself: %s", spec.name, error)
+            return None
 
     def _record(self, process: _Process, pid: int) -> None:
         state = process.state
@@ -412,7 +466,7 @@ def spawn(config: ClusterConfig) -> subprocess.Popen[bytes]:
         output = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         return subprocess.Popen(
-            (sys.executable, "-m", "navarch.cluster.supervisor", str(config.root)),
+            (sys.executable, "-m", "navarch.cluster.supervisor", str(config.root), *_ROOM),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
