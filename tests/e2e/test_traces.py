@@ -59,7 +59,9 @@ class Footprint:
         """Which of it is still on the machine."""
         found = [f"mount {line}" for line in lines("/proc/self/mountinfo") if self._is_ours(line)]
         found += [f"table {line}" for line in output("nft", "list", "tables") if self._is_ours(line)]
-        found += [f"cgroup {place}" for place in Path("/sys/fs/cgroup").rglob("*") if self._is_ours(place.name)]
+        # `os.walk` goes on where the groups of other clusters vanish meanwhile.
+        groups = (f"{folder}/{name}" for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+        found += [f"cgroup {place}" for place in groups if self._is_ours(place.rpartition("/")[2])]
         found += [f"link {name}" for name in self.links if Path("/sys/class/net", name).exists()]
         found += [f"route {line}" for line in self.routes & set(output("ip", "route"))]
         found += [f"process {pid} {command(pid)}" for pid, ticks in self.processes if start_ticks(pid) == ticks]
