@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
 import json
 import logging
@@ -30,10 +31,12 @@ from navarch.cluster import locks
 
 log = logging.getLogger("navarch.forkserver")
 
+# By name, as `exec` would start it: it starts supervisors itself.
+ENTRY: Final = "navarch.cluster.component"
 # What the API server, the controllers and a node all load: these, and what they bring. Nothing that starts threads
 # (numpy does), and nothing that only one of them needs.
 SHARED: Final = (
-    "navarch.cluster.component",
+    ENTRY,
     "navarch.cluster.certificates",
     "navarch.cluster.flags.pflag",
     "navarch.client.informer",
@@ -164,8 +167,7 @@ def _serve(requests: socket.socket) -> int:
     _forget_parent(requests.fileno())
     # Better here than in each of those that are forked, where the kernel does not let it be done.
     _call_itself(Path("/proc/self/cmdline").read_bytes())
-    from navarch.cluster import component
-
+    component = importlib.import_module(ENTRY)
     for module in SHARED:
         component.load(module)
     with contextlib.suppress(ImportError):
@@ -208,7 +210,6 @@ def _forget_parent(keep: int) -> None:
 def _become(request: dict[str, Any], descriptors: list[int]) -> int:
     """Be the process that is asked for."""
     from navarch import heap
-    from navarch.cluster import component
 
     # A Ctrl-C in the terminal is the supervisor's to act on, in its order.
     os.setsid()
@@ -230,7 +231,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> int:
     logging.root.handlers.clear()
     heap.limit_arenas()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-    return component.main(sys.argv)
+    return int(importlib.import_module(ENTRY).main(sys.argv) or 0)
 
 
 def _call_itself(arguments: bytes) -> None:
