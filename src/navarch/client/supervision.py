@@ -28,13 +28,19 @@ class AbandonedError(Exception):
     """What was waited for was cancelled by somebody else."""
 
 
+def _is_cancelled() -> bool:
+    # Not in the frame of who waits: the error's traceback would keep the task, and the task the error, with all that
+    # their frames hold, until the cycles are collected.
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 async def unless_cancelled(work: Awaitable[T]) -> T:
     """What comes of it. Raises AbandonedError where it was cancelled and the task that waits for it was not."""
     try:
         return await work
     except asyncio.CancelledError as error:
-        waiting = asyncio.current_task()
-        if waiting is None or waiting.cancelling():
+        if _is_cancelled():
             raise
         raise AbandonedError("what was waited for was cancelled") from error
 
