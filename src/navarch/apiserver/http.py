@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _GZIP_FROM = 128 * 1024
 _STREAM_BUFFER = 64 << 10
+# What the kernel holds of a connection before it is sent: by itself it takes 4 MiB for each reader that does not read.
+_UNSENT_MAX = 256 << 10
 _SHUTDOWN_S = 3.0
 _quiet = log.getChild("connections")
 # What is no HTTP is answered with 400; a traceback for each would only fill the disk.
@@ -82,14 +84,21 @@ class HTTPFront:
         """Listen; returns the port (of use where 0 was asked for)."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._arrives, host, port, ssl=tls, backlog=1024, reuse_address=True)
-        self._listening.append(server)
+        self._listen_on(server)
         return int(server.sockets[0].getsockname()[1])
 
     async def serve(self, listeners: Iterable[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Take the connections of sockets that listen already."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
-            self._listening.append(await loop.create_server(self._arrives, sock=listener, ssl=tls, backlog=4096))
+            self._listen_on(await loop.create_server(self._arrives, sock=listener, ssl=tls, backlog=4096))
+
+    def _listen_on(self, server: asyncio.Server) -> None:
+        self._listening.append(server)
+        for listener in server.sockets:
+            # Connections have it from the socket that they come by.
+            with contextlib.suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
 
     async def stop(self) -> None:
         """Take no more connections, end the watches, let running requests finish for a moment."""
