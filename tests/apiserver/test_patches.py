@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from navarch.apiserver.patching import MERGE_PATCH, patched
 from tests.apiserver.conftest import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
 
 NOT = "json: cannot unmarshal"
@@ -231,3 +232,12 @@ async def test_annotations_of_a_deployment_are_another_generation_unless_its_sta
 
     assert by_itself["metadata"]["annotations"] == {"a": "1", "b": "2"}
     assert (by_status["metadata"]["generation"], by_itself["metadata"]["generation"]) == (1, 2)
+
+
+def test_what_a_patch_touches_is_looked_at_in_the_objects_order() -> None:
+    fields = [f"field{number}" for number in range(20)]
+    old = dict.fromkeys(fields, "old")
+
+    _, touched = patched(old, {**dict.fromkeys(reversed(fields), "new"), "another": "new"}, MERGE_PATCH, None)
+
+    assert list(touched) == [*fields, "another"]

@@ -14,7 +14,7 @@ from navarch.apiserver import watchcache
 from navarch.apiserver.changes import MODIFIED, Cached
 from navarch.apiserver.codec import Codec
 from navarch.apiserver.watchcache import SortedKeys, WatchCache
-from navarch.apiserver.watchers import Watcher
+from navarch.apiserver.watchers import EVERYTHING, Backlogs, Watcher
 from navarch.kinds.base import Strategy
 from navarch.kinds.resources import CONFIG_MAPS
 from navarch.store.base import Event
@@ -258,3 +258,17 @@ def test_versions_of_an_object_share_what_they_are_found_by() -> None:
     assert first.key is second.key is third.key
     assert first.labels is second.labels
     assert third.labels == {"light": "off"}
+
+
+def test_of_watchers_that_are_equally_slow_those_that_came_first_are_cut_off() -> None:
+    backlogs = Backlogs(limit=31)
+    watchers = [Watcher(EVERYTHING, None, 0) for _ in range(32)]
+    for watcher in watchers:
+        watcher.join(backlogs)
+
+    for revision, watcher in enumerate(watchers, 1):
+        watcher.bookmark(revision)
+
+    count = sum(watcher.closed for watcher in watchers)
+    assert 0 < count < 32
+    assert [watcher.closed for watcher in watchers] == [True] * count + [False] * (32 - count)

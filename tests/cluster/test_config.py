@@ -11,7 +11,7 @@ import pytest
 
 from navarch.cluster import config as settings
 from navarch.cluster import ranges
-from navarch.cluster.config import ClusterConfig, ConfigError, disabled_parts
+from navarch.cluster.config import ClusterConfig, ConfigError, disabled_parts, further_names
 from navarch.cluster.planning import plan
 from navarch.cluster.run_node import agent_config
 
@@ -85,6 +85,11 @@ def test_parts_are_left_out_by_name_and_unknown_names_are_refused() -> None:
     assert ClusterConfig("x", "/x").has("load-balancer")
     with pytest.raises(ConfigError, match="--disable 'balancer': there is"):
         disabled_parts(["balancer"])
+
+
+def test_of_several_names_that_cannot_be_the_first_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"--tls-san 'a\.\.': neither"):
+        further_names([f"{letter}.." for letter in "zyxwvutsrqponmlkjihgfedcba"])
 
 
 def test_clusters_with_folders_elsewhere_keep_what_is_theirs_until_they_are_gone(

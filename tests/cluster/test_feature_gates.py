@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from navarch.api.features import ACTING, gates_of
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.server import ApiServer
 from navarch.cluster import pki
@@ -85,3 +87,17 @@ def test_a_gate_that_there_is_not_keeps_the_server_from_starting(tmp_path: Path)
 
     with pytest.raises(ConfigError, match='invalid argument "Magic=true" for "--feature-gates" flag: unrecognized'):
         make_server(config, store=MemoryStore())
+
+
+def test_gates_that_change_nothing_are_told_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gates = gates_of(ClusterConfig("gates", str(tmp_path)).kubernetes_version)
+    idle = sorted(name for name, gate in gates.items() if not gate.locked and name not in ACTING)
+    stated = ",".join(f"{name}={gates[name].on}" for name in reversed(idle))
+    config = ClusterConfig("gates", str(tmp_path / "data"), apiserver_flags={"feature-gates": stated})
+    pki.ensure(config)
+
+    with caplog.at_level(logging.INFO, "navarch.cluster.assembly"):
+        make_server(config, store=MemoryStore())
+
+    assert len(idle) > 20
+    assert [record.args for record in caplog.records if "changes nothing" in record.msg] == [(name,) for name in idle]

@@ -129,7 +129,8 @@ class Encodings:
         head, key = kind.head, _key(kind, None)
         found: list[bytes] = []
         missing: list[Cached] = []
-        waiting: set[asyncio.Task[None]] = set()
+        # In this order, which says whose error is told where several fail.
+        waiting: dict[asyncio.Task[None], None] = {}
         for cached in items:
             if cached.data.startswith(head):
                 continue
@@ -137,11 +138,11 @@ class Encodings:
             if known is None:
                 missing.append(cached)
             elif not isinstance(known, bytes):
-                waiting.add(known)
+                waiting[known] = None
         if missing and kind.converter is None:
             await self._work.do(self._convert_here(kind, missing, key))
         elif missing:
-            waiting.add(self._convert_there(kind, missing, key))
+            waiting[self._convert_there(kind, missing, key)] = None
         for task in waiting:
             # Somebody else may be waiting for it, too: it is not ended with who gives up.
             await asyncio.shield(task)

@@ -32,7 +32,7 @@ def patched(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) ->
         # Compared as JSON, where unlike in Python true is not 1.
         differing = [n for n, v in obj.items() if n not in old or orjson.dumps(v) != orjson.dumps(old[n])]
         return obj, differing
-    part = _apply({name: old[name] for name in names if name in old}, patch, media_type, compiled)
+    part = _apply({name: value for name, value in old.items() if name in names}, patch, media_type, compiled)
     obj = {name: part.get(name, value) for name, value in old.items() if name not in names or name in part}
     obj.update(part)
     if "metadata" not in names and "metadata" in obj:

@@ -89,13 +89,14 @@ class Backlogs:
         self.waiting = 0
         self.cut = 0
         self.pace = Pace()
-        self._watchers: set[Watcher] = set()
+        # In the order in which they came, which decides among those that are equally slow.
+        self._watchers: dict[Watcher, None] = {}
 
     def add(self, watcher: Watcher) -> None:
-        self._watchers.add(watcher)
+        self._watchers[watcher] = None
 
     def discard(self, watcher: Watcher) -> None:
-        self._watchers.discard(watcher)
+        self._watchers.pop(watcher, None)
 
     def cut_slowest(self) -> None:
         for watcher in sorted(self._watchers, key=Watcher.backlog, reverse=True):

@@ -309,7 +309,7 @@ def _features(settings: ServerSettings) -> Features:
     except FeatureError as error:
         stated = ",".join(settings.feature_gates)
         raise ConfigError(f'invalid argument "{stated}" for "--feature-gates" flag: {error}') from None
-    for name in features.changed.keys() - ACTING:
+    for name in sorted(features.changed.keys() - ACTING):
         log.info("the feature gate %s changes nothing here", name)
     return features
 

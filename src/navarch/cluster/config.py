@@ -51,7 +51,7 @@ def further_names(texts: Iterable[str]) -> str:
     from navarch.api.validation import dns_subdomain_problems
 
     named = {name.strip().lower() for text in texts for name in text.split(",")} - {""}
-    for name in named:
+    for name in sorted(named):
         if not is_address(name) and dns_subdomain_problems(name.removeprefix("*.")):
             raise ConfigError(f"--tls-san {name!r}: neither a name, such as k8s.example.com, nor an address")
     return ",".join(sorted(str(ip_address(name)) if is_address(name) else name for name in named))

@@ -206,7 +206,7 @@ class ResourceClaimController(_ClaimController):
             self._pod_gone(pod)
 
     def _pod_gone(self, pod: Obj) -> None:
-        for claim in self._users.get(uid_of(pod), ()):
+        for claim in sorted(self._users.get(uid_of(pod), ())):
             self.enqueue(claim)
 
     async def reconcile(self, key: Key) -> Requeue | None:

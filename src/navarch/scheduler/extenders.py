@@ -93,7 +93,7 @@ class Extenders(Plugin):
     async def prepare(self, pod: PodInfo, nodes: NodeTable, enough: int) -> None:
         said = pod.extenders = _Said()
         left = {nodes.name(position): nodes.node(position) for position in range(len(nodes))}
-        asked = set(left)
+        asked = list(left)
         minding = [extender for extender in self._extenders if extender.minds(pod)]
         for extender in minding:
             if not left or not extender.config.filter_verb:
@@ -105,8 +105,9 @@ class Extenders(Plugin):
                     raise Failure(str(error)) from None
                 log.info("extender %s is left out: %s", extender.config.url, error)
         said.good = set(left)
-        for name in asked - said.good:
-            said.refused.setdefault(name, "")
+        for name in asked:
+            if name not in said.good:
+                said.refused.setdefault(name, "")
         if len(left) > 1:
             scorers = [extender for extender in minding if extender.config.prioritize_verb]
             for scores in await asyncio.gather(*(extender.prioritize(pod, left) for extender in scorers)):

@@ -153,7 +153,7 @@ class Aggregator:
             self._wake(cached.namespace, cached.labels.get(SERVICE_LABEL, ""))
 
     def _wake(self, namespace: str, service: str) -> None:
-        for name in self._by_service.get((namespace, service), ()):
+        for name in sorted(self._by_service.get((namespace, service), ())):
             self._loops[name][2].set()
 
     def _take(self, name: str, obj: Obj) -> None:

@@ -84,7 +84,7 @@ class DeviceClaims:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             staying = self._running()
-            for uid in {uid for claim in self._claims.values() for uid in claim.pods} - staying:
+            for uid in sorted({uid for claim in self._claims.values() for uid in claim.pods} - staying):
                 try:
                     await self.unprepare(uid)
                 except DeviceError as error:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,7 +123,7 @@ class IngressController:
         await asyncio.gather(self._services.synced(), self._slices.synced())
         routes = rules.read(ours)
         problems = list(routes.problems)
-        await self._follow_secrets({entry.secret for entry in routes.tls})
+        await self._follow_secrets(dict.fromkeys(entry.secret for entry in routes.tls))
         found = self._backends(routes, problems)
         shown = self._certificates(routes, problems)
         try:
@@ -170,11 +170,11 @@ class IngressController:
 
     # Certificates.
 
-    async def _follow_secrets(self, wanted: set[Key]) -> None:
+    async def _follow_secrets(self, wanted: Collection[Key]) -> None:
         """Each by its name: no other Secret is anything to this controller, nor may it see it."""
-        for key in self._secrets.keys() - wanted:
+        for key in [key for key in self._secrets if key not in wanted]:
             self._secrets.pop(key)[1].cancel()
-        for key in wanted - self._secrets.keys():
+        for key in [key for key in wanted if key not in self._secrets]:
             informer = Informer(
                 self._client, SECRETS, namespace=key.namespace, fields=f"metadata.name={key.name}", world=self._world
             )

@@ -274,7 +274,7 @@ class PolicyState:
             change(f"peers{family}-{identity}", address)
 
     def _port_members(self, pod: Pod, names: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        for name, protocol, number in pod.ports:
+        for name, protocol, number in sorted(pod.ports):
             if (protocol, name) in names:
                 for address, family in self._addresses(pod):
                     yield text.ports_set(family, Port(protocol, name=name)), f"{address} . {protocol} . {number}"

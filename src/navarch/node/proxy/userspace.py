@@ -59,7 +59,7 @@ class LocalRoutes:
             there = self._present(ip)
             for text in sorted(set(map(_network, wanted)) - there):
                 self._change(ip, "replace", text, loopback)
-            for text in there - set(map(_network, wanted)):
+            for text in sorted(there - set(map(_network, wanted))):
                 try:
                     self._change(ip, "del", text, loopback)
                 except NetlinkError as error:

@@ -144,7 +144,7 @@ def plan(mode: Mode, own: Peer, others: Iterable[Peer], cluster: Iterable[str], 
             _tunnel(own, peer, rest, sources, routes, ends)
     # Others may see us behind a router where we see them next to us, so that we listen, once there is anybody.
     tunnels = {family_of(each): each for each in reversed(own.addresses)} if tunnelled else {}
-    for end in ends:
+    for end in sorted(ends):
         tunnels.setdefault(end.tunnel, "")
     pods = frozenset(own.ranges) if any(route.for_pods for route in routes) else frozenset()
     return Plan(frozenset(routes), frozenset(ends), tunnels, frozenset(nodes), pods)

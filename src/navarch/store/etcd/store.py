@@ -70,7 +70,7 @@ class EtcdStore:
         self._asks = False
         self._cluster = 0
         self._newest = 0
-        self._watches: set[Watch] = set()
+        self._watches: dict[Watch, None] = {}
         self._writing: set[asyncio.Task[int]] = set()
         self._asking: asyncio.Task[int] | None = None
         self._next: asyncio.Task[int] | None = None
@@ -328,7 +328,7 @@ class EtcdStore:
 
     async def watch(self, prefix: str, since: int) -> AsyncIterator[Event | Progress]:
         watch = Watch(self._client, self._root, prefix, since, lambda: self._asks)
-        self._watches.add(watch)
+        self._watches[watch] = None
         watch.want(self._newest)
         try:
             async with aclosing(watch.run()) as stream:
@@ -337,7 +337,7 @@ class EtcdStore:
         except Compacted as error:
             raise error if error.oldest else Compacted(await self._oldest(since)) from None
         finally:
-            self._watches.discard(watch)
+            self._watches.pop(watch, None)
 
     # Housekeeping
 
