@@ -9,3 +9,8 @@ def told(error: OSError) -> str:
         return str(error)
     why = error.strerror[:1].lower() + error.strerror[1:]
     return f"{error.filename}: {why}" if error.filename else why
+
+
+def words(error: Exception) -> str:
+    """The same of any error: those of other kinds say it themselves."""
+    return told(error) if isinstance(error, OSError) else str(error)

@@ -16,6 +16,7 @@ from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
+from navarch.node.engine.attempts import attempt
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
@@ -26,7 +27,7 @@ from navarch.node.resources import cgroups
 from navarch.node.resources.amounts import whole
 from navarch.node.resources.signals import Places, memory_left, observe
 from navarch.node.resources.usage import ContainerUse, PodUse, Use
-from navarch.node.runtime.base import POD_UID, ContainerStats, RuntimeFailure
+from navarch.node.runtime.base import POD_UID, ContainerStats
 from navarch.node.thresholds import MEMORY, Threshold
 
 log = logging.getLogger(__name__)
@@ -58,16 +59,11 @@ class Evictor:
     async def run(self) -> None:
         """Watch for ever."""
         while True:
-            try:
-                gone = await self.look()
-                if gone is not None:
-                    await self._until_gone(gone)
-                    continue
-            except (RuntimeFailure, OSError) as error:
-                log.warning("eviction: %s", error)
-            except Exception as error:
-                self._parts.failures.note("eviction", error)
-            await self._pause()
+            gone = await attempt("eviction", self.look(), self._parts.failures)
+            if gone is None:
+                await self._pause()
+            else:
+                await self._until_gone(gone)
 
     async def _pause(self) -> None:
         """Until the next look; less if memory goes meanwhile."""

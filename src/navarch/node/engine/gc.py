@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node.engine.attempts import attempt
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
@@ -53,24 +54,18 @@ class Sweeper:
         while True:
             rarely = turn % _SANDBOXES_EVERY == 0
             if rarely:
-                await self._step(self.adopt_orphans)
+                await self._step(self.adopt_orphans())
             if turn:
-                await self._step(self.remove_stale_volumes)
+                await self._step(self.remove_stale_volumes())
                 if rarely:
-                    await self._step(self.remove_stale_directories)
+                    await self._step(self.remove_stale_directories())
                 if turn % _IMAGES_EVERY == 0:
-                    await self._step(self.free_images)
+                    await self._step(self.free_images())
             turn += 1
             await asyncio.sleep(_PERIOD_S)
 
-    async def _step(self, step: Callable[[], Awaitable[None]]) -> None:
-        """One that fails must not keep the others from their work."""
-        try:
-            await step()
-        except (RuntimeFailure, OSError) as error:
-            log.warning("sweeping: %s", error)
-        except Exception as error:
-            self._parts.failures.note("sweeper", error)
+    async def _step(self, step: Awaitable[None]) -> None:
+        await attempt("sweeping", step, self._parts.failures)
 
     async def adopt_orphans(self) -> None:
         """Stop and remove sandboxes whose pod neither the API server nor a worker knows."""

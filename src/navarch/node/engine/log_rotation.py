@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from pathlib import Path
 
+from navarch.node.engine.attempts import attempt
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
-from navarch.node.runtime.base import RuntimeFailure
 from navarch.node.runtime.rotated_logs import make_way, size_of
-
-log = logging.getLogger(__name__)
 
 
 class LogRotator:
@@ -44,12 +41,8 @@ class LogRotator:
     async def _work(self, waiting: list[ObservedContainer]) -> None:
         while waiting:
             container = waiting.pop()
-            try:
-                await self._look_at(container.id, Path(container.status.log_path))
-            except (RuntimeFailure, OSError) as error:
-                log.warning("rotating %s: %s", container.status.log_path, error)
-            except Exception as error:
-                self._parts.failures.note("log rotation", error)
+            path = container.status.log_path
+            await attempt(f"rotating {path}", self._look_at(container.id, Path(path)), self._parts.failures)
 
     async def _look_at(self, container_id: str, path: Path) -> None:
         config, in_thread = self._parts.config, self._parts.world.in_thread

@@ -82,7 +82,7 @@ class Starter:
         except ConnectionError:
             raise
         except (ConfigError, OSError) as error:
-            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            words = oserrors.words(error)
             self._fail(container, state, "CreateContainerConfigError", words, f"Error: {words}")
             return ""
         if latest is not None and failed:

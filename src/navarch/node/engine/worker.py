@@ -151,7 +151,7 @@ class PodWorker(PodState):
         try:
             await unless_cancelled(self._turn())
         except (RuntimeFailure, OSError, StatusError) as error:
-            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            words = oserrors.words(error)
             log.warning("pod %s: %s", podspec.quoted(self.pod), words)
             self.troubled(words)
             # The runtime and the API server wake nobody when they answer again.
@@ -326,7 +326,7 @@ class PodWorker(PodState):
         except ConnectionError:
             raise
         except (RuntimeFailure, OSError) as error:
-            words = oserrors.told(error) if isinstance(error, OSError) else str(error)
+            words = oserrors.words(error)
             self.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {words}")
             if "failed to reserve sandbox name" in str(error):
                 # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.

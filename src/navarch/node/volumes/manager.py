@@ -253,7 +253,7 @@ def _told(error: Exception, volume: Obj) -> VolumeError:
     operation, name = "MountVolume.SetUp", ""
     if isinstance(error, VolumeError):
         operation, name = error.operation, error.volume
-    why = oserrors.told(error) if isinstance(error, OSError) else str(error)
+    why = oserrors.words(error)
     return VolumeError(f'{operation} failed for volume "{name or volume["name"]}" : {why}')
 
 
