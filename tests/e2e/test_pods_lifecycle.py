@@ -217,6 +217,8 @@ BATCH.pod(
     **HOST,
     container={
         **GRPC,
+        # Python takes its time to load gRPC where everybody wants the processor.
+        "startupProbe": {"grpc": {"port": 5000}, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"grpc": {"port": 5000, "service": "ok"}, **PATIENT},
         "readinessProbe": {"grpc": {"port": 5000}, "periodSeconds": 1},
     },
