@@ -241,3 +241,22 @@ def test_what_a_patch_touches_is_looked_at_in_the_objects_order() -> None:
     _, touched = patched(old, {**dict.fromkeys(reversed(fields), "new"), "another": "new"}, MERGE_PATCH, None)
 
     assert list(touched) == [*fields, "another"]
+
+
+async def test_an_update_that_does_not_say_who_owns_what_leaves_it_as_it_is(api: Api) -> None:
+    made = await api.ok("POST", f"{DEPLOYMENTS}?fieldManager=maker", deployment("web"))
+    await api.ok("PUT", f"{DEPLOYMENTS}/web/status?fieldManager=reporter", {**made, "status": {"replicas": 1}})
+    there = await api.ok("GET", f"{DEPLOYMENTS}/web")
+    silent = {**there, "metadata": {key: value for key, value in there["metadata"].items() if key != "managedFields"}}
+
+    same = await api.ok("PUT", f"{DEPLOYMENTS}/web?fieldManager=scaler", silent)
+    told = await api.ok("PUT", f"{DEPLOYMENTS}/web/status?fieldManager=reporter", silent)
+    larger = {**silent, "spec": {**there["spec"], "replicas": 3}}
+    scaled = await api.ok("PUT", f"{DEPLOYMENTS}/web?fieldManager=scaler", larger)
+
+    assert same == told == there
+    assert owners(there) == [("maker", "Update", ""), ("reporter", "Update", "status")]
+    assert sorted(owners(scaled)) == [*owners(there), ("scaler", "Update", "")]
+    spent = {**scaled, "metadata": silent["metadata"] | {"resourceVersion": scaled["metadata"]["resourceVersion"]}}
+    after = await api.ok("PUT", f"{DEPLOYMENTS}/web/status?fieldManager=reporter", {**spent, "status": {"replicas": 3}})
+    assert sorted(owners(after)) == sorted(owners(scaled))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from navarch.controllers.daemonset.placement import node_of
 from navarch.controllers.manager import ControllerManager
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld, SystemClock
+from tests.untouched import informers_untouched
 
 _ADMIN = User("admin", groups=("system:masters",))
 
@@ -247,3 +248,9 @@ def node(name: str, **spec: Any) -> Obj:
 async def cluster() -> AsyncIterator[Cluster]:
     async with running() as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    with informers_untouched():
+        yield

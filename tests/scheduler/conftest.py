@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from navarch.client import resources
 from navarch.client.informer import Informers
 from navarch.scheduler import Scheduler, SchedulerConfig
 from navarch.world import RealWorld
+from tests.untouched import informers_untouched
 
 
 class World:
@@ -203,3 +204,9 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    with informers_untouched():
+        yield

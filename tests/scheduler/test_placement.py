@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from typing import Any
 
@@ -375,3 +376,20 @@ async def test_a_pod_deleted_while_it_is_bound_leaves_its_room_to_others(world: 
 
     async with world.scheduling():
         await world.until(lambda: world.where("second") == "a")
+
+
+async def test_of_a_placed_pod_only_the_newest_version_is_held(world: World) -> None:
+    world.node("a")
+    world.pod("web", cpu="100m")
+    # What a node has allocated is another look at the pod than the one with which it was placed.
+    allocated = {"name": "c", "allocatedResources": {"cpu": "100m"}}
+
+    async with world.scheduling() as scheduler:
+        await world.until(lambda: world.where("web"))
+        world.change_pod("web", status={"phase": "Running", "containerStatuses": [allocated]})
+        await world.settle()
+        gc.collect()
+        held = [each for each in gc.get_objects() if type(each) is PodInfo and each.uid == "uid-web"]
+
+        assert [info.obj["status"]["phase"] for info in held] == ["Running"]
+        assert scheduler is not None

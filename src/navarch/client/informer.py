@@ -14,6 +14,8 @@ from contextlib import aclosing
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, key_of, revision_of
 from navarch.client.base import Client, WatchEvent
+from navarch.client.resources import PODS
+from navarch.client.sharing import AlikePods, without_managed_fields
 from navarch.client.supervision import Failures
 from navarch.world import RealWorld, World
 
@@ -231,7 +233,8 @@ class Informer:
 
 
 class Informers:
-    """Shared informers by resource and selection; those asked for after `run` has begun are started at once."""
+    """Shared informers by resource and selection; those asked for after `run` has begun are started at once. What they
+    hold is without managedFields, and pods of one template share what is equal (`client/sharing.py`)."""
 
     def __init__(self, client: Client, world: World | None = None) -> None:
         self.client = client
@@ -244,7 +247,14 @@ class Informers:
         informer = self._informers.get(identity)
         if informer is None:
             informer = Informer(
-                self.client, resource, namespace=namespace, labels=labels, fields=fields, world=self._world
+                self.client,
+                resource,
+                namespace=namespace,
+                labels=labels,
+                fields=fields,
+                # Of nothing else are there so many that are so much alike.
+                transform=AlikePods() if resource == PODS else without_managed_fields,
+                world=self._world,
             )
             self._informers[identity] = informer
             if self._tasks is not None:

@@ -19,6 +19,7 @@ from navarch.api.meta import Key, Obj, Resource, controller_of, key_of, revision
 from navarch.client.base import Client
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informer, Informers
+from navarch.client.sharing import without_managed_fields
 from navarch.client.supervision import Failures, until_done
 from navarch.client.workqueue import WorkQueue
 from navarch.world import Clock, World
@@ -169,7 +170,7 @@ class Controller:
 
     async def write(self, resource: Resource, obj: Obj, *, subresource: str = "") -> Obj:
         """Update `obj`, guarded by its resourceVersion, and remember the outcome until the informer shows it."""
-        written = await self.client.update(resource, obj, subresource=subresource)
+        written = without_managed_fields(await self.client.update(resource, obj, subresource=subresource))
         self._written[resource.plural, key_of(written)] = written
         if len(self._written) > _REMEMBERED_WRITES:
             self._written.popitem(last=False)

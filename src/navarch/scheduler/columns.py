@@ -58,10 +58,12 @@ class Log(Generic[T]):
 
 
 class PodChange(NamedTuple):
-    """A pod came to (`sign` 1) or left (-1) a row."""
+    """A pod came to (`sign` 1) or left (-1) a row. The log outlives the pods, so it holds of them what is counted."""
 
     row: int
-    pod: PodInfo
+    traits: Traits
+    priority: int
+    deleting: bool
     sign: int
 
 
@@ -256,7 +258,7 @@ class NodeColumns:
                 del self.claims[used]
         if traits.has_terms:
             self._count_terms(row, traits, sign)
-        self.pod_log.append(PodChange(row, pod, sign))
+        self.pod_log.append(PodChange(row, traits, pod.priority, pod.deleting, sign))
 
     def _count_ports(self, row: int, ports: Iterable[HostPort], sign: int) -> None:
         for port in ports:

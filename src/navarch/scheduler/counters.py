@@ -12,7 +12,7 @@ import numpy as np
 
 from navarch.scheduler.columns import IntArray, NodeColumns, PodChange
 from navarch.scheduler.environment import Environment
-from navarch.scheduler.podinfo import PodInfo, Traits
+from navarch.scheduler.podinfo import Traits
 from navarch.scheduler.terms import PodSelector
 
 _LIMIT = 512
@@ -36,20 +36,20 @@ class _Counter:
         self._matching.clear()
         for row, pods in enumerate(columns.pods):
             for pod in pods.values():
-                if self._counts(pod, environment):
+                if self._counts(pod.traits, pod.deleting, environment):
                     self.counts[row] += 1
 
     def follow(self, changes: list[PodChange], environment: Environment) -> None:
-        for row, pod, sign in changes:
-            if self._counts(pod, environment):
+        for row, traits, _, deleting, sign in changes:
+            if self._counts(traits, deleting, environment):
                 self.counts[row] += sign
 
-    def _counts(self, pod: PodInfo, environment: Environment) -> bool:
-        if pod.deleting and not self.deleting:
+    def _counts(self, traits: Traits, deleting: bool, environment: Environment) -> bool:
+        if deleting and not self.deleting:
             return False
-        matching = self._matching.get(pod.traits.serial)
+        matching = self._matching.get(traits.serial)
         if matching is None:
-            matching = self._matching[pod.traits.serial] = matches_all(self.selectors, pod.traits, environment)
+            matching = self._matching[traits.serial] = matches_all(self.selectors, traits, environment)
         return matching
 
 

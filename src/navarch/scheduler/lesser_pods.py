@@ -43,8 +43,8 @@ class LesserPods:
         if changes is None:
             self._fill()
         else:
-            for row, pod, sign in changes:
-                self._add(row, pod.priority, pod.traits, sign)
+            for change in changes:
+                self._add(change.row, change.priority, change.traits, change.sign)
         self._position = end
 
     def _fill(self) -> None:
