@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, is_deleting
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedPod
 from navarch.node.engine.parts import Parts
@@ -66,6 +66,8 @@ class PodState:
         # Probes so far, by container, type and result.
         self.probe_counts: dict[tuple[str, str, str], int] = {}
         self.failure: tuple[str, str] = ("", "")
+        # What a pod that is ended by the node has, instead of its own grace period.
+        self.longest_grace_s: int | None = None
         # The node has not taken the pod at all.
         self.refused = False
         self.conditions: list[Obj] = []
@@ -88,6 +90,11 @@ class PodState:
         if self.observed.any_running or self.observed.sandbox_ready:
             return True
         return not (self.ending or self.failure[0] or podspec.is_finished(self.pod))
+
+    @property
+    def is_to_end(self) -> bool:
+        """Whether it goes, or has failed or ended, whatever of it still runs."""
+        return self.gone or is_deleting(self.pod) or bool(self.failure[0]) or podspec.is_finished(self.pod)
 
     def take(self, pod: Obj) -> None:
         """The object is this now."""
@@ -128,6 +135,19 @@ class PodState:
         """The object is gone from its source: stop, and write nothing."""
         self.gone = True
         self.wake()
+
+    def fail(self, reason: str, message: str, conditions: Sequence[Obj] = (), *, grace_s: int | None = None) -> None:
+        """End the pod as Failed: it is evicted, or its time is over. With `grace_s` it has no longer than that."""
+        if not self.failure[0]:
+            self.failure = (reason, message)
+            self.conditions = list(conditions)
+            self.longest_grace_s = grace_s
+            self.wake()
+
+    def refuse(self, reason: str, message: str) -> None:
+        """End the pod as Failed before anything of it began."""
+        self.refused = True
+        self.fail(reason, message)
 
     def event(self, kind: str, reason: str, message: str, container: str = "") -> None:
         """An event about the pod, or about one of its containers."""
