@@ -1,5 +1,4 @@
-"""`Kubelet`: the node's pods, each with its worker; the runtime's events on their way to them; what is left over
-cleaned up.
+"""`Kubelet`: the node's pods, each with its worker, and all that works for them put together and kept running.
 
 In: pods from their sources (the API server, manifests), and the runtime's events. Out: containers, and statuses.
 Everything that is needed to go on after a restart is in these sources and in the runtime.
@@ -11,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -27,7 +27,6 @@ from navarch.client.supervision import Failures, supervised
 from navarch.node import podspec
 from navarch.node.backoff import Backoff
 from navarch.node.config import KubeletConfig
-from navarch.node.devices.manager import DeviceManager
 from navarch.node.devices.pod_resources import PodResources
 from navarch.node.dra.claims import DeviceClaims
 from navarch.node.dra.drivers import DeviceDrivers
@@ -35,11 +34,13 @@ from navarch.node.engine.admission import Host, Refusal, no_room, refusal
 from navarch.node.engine.eviction import Evictor
 from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.log_rotation import LogRotator
+from navarch.node.engine.managers import Managers
 from navarch.node.engine.mirrors import Mirrors
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.observed import Observer
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.engine.runtime_events import RECONNECT_S, RuntimeEvents
 from navarch.node.engine.shutdown import NOT_NOW, Announcer, NodeShutdown
 from navarch.node.engine.sources import APIPods, PodSource, slim
 from navarch.node.engine.static_pods import StaticPods
@@ -53,17 +54,11 @@ from navarch.node.plugins.registry import PluginRegistry
 from navarch.node.probes.handlers import HTTPCaller
 from navarch.node.probes.prober import Prober
 from navarch.node.references import APISource
-from navarch.node.resources import cpusets
 from navarch.node.resources.amounts import has_unified_cgroups, memory_capacity, swap_capacity
 from navarch.node.resources.capacity import Provider
-from navarch.node.resources.cpu_manager import CPUManager
 from navarch.node.resources.manager import ResourceManager
-from navarch.node.resources.memory_manager import MemoryManager
-from navarch.node.resources.numa import machine_of
-from navarch.node.resources.topology_manager import NotAdmitted, TopologyManager
 from navarch.node.resources.usage import DiskUsage
-from navarch.node.runtime.base import Resources, Runtime, RuntimeFailure
-from navarch.node.runtime.cri import settled_exit
+from navarch.node.runtime.base import Runtime, RuntimeFailure
 from navarch.node.server.app import KubeletServer
 from navarch.node.spec.container import NodeFacts
 from navarch.node.user_namespaces import UserNamespaces
@@ -77,7 +72,6 @@ from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.05
 
 
@@ -100,14 +94,13 @@ class Kubelet:
         self.config = config
         self.runtime = runtime
         world = world or RealWorld()
-        random = world.random("kubelet", config.node_name)
+        source = world.random("kubelet", config.node_name)
         self.failures = Failures()
         self.pods = Pods(self.failures)
         self.services = Informer(client, SERVICES, transform=slim)
         self.recorder = EventRecorder(client, "kubelet", host=config.node_name, world=world)
         self._own_node = Informer(client, NODES, fields=f"metadata.name={config.node_name}", transform=slim)
         self._caller = HTTPCaller(config.kubernetes_version)
-        references = APISource(client, world)
         self._removals = Removals(client, self._own_node, config.data, world)
         self.drivers = Drivers(client, config.node_name, config.data)
         self.device_drivers = DeviceDrivers(client, config.node_name, config.data)
@@ -118,38 +111,46 @@ class Kubelet:
             world,
             self.failures,
         )
-        machine = machine_of()
-        self.cpus = CPUManager(config, machine)
-        self.memory = MemoryManager(config, machine)
-        self.devices = DeviceManager(config.device_plugins, world, self.failures)
-        self.devices.ledger.nodes = machine.nodes
-        # Devices come first, as in Kubernetes: whose error is told where several are short.
-        self._topology = TopologyManager(config.managers, machine, [self.devices, self.cpus, self.memory])
-        growing = Growing(client, self.recorder, config.node_name)
-        certificates = PodCertificates(client, self.recorder, world, config.node_name)
-        volumes = VolumeManager(config, references, world, self.drivers, growing, certificates)
-        self.node = NodeReporter(config, client, runtime, world, random, self.recorder, [*devices, self.devices])
-        self.devices.on_change, self.devices.on_health = self.node.look_again, self._devices_changed
-        self._own_node.add_handler(
-            self.node.seen, lambda _old, new: self.node.seen(new), lambda _node: self.node.deleted()
-        )
+        self.managers = Managers(config, world, self.failures)
+        providers = [*devices, self.managers.devices]
+        self.node = NodeReporter(config, client, runtime, world, source, self.recorder, providers)
         # A pod has its addresses; its containers are started when this returns.
         self.on_wired: Callable[[Obj, Sequence[str]], Awaitable[None]] = _nothing_to_do
-        self.parts = Parts(
+        self.parts = self._shared_parts(client, world, source)
+        self._mirrors = Mirrors(client, config.node_name, self.failures)
+        self._api_pods: PodSource = APIPods(client, config.node_name, self._mirrors)
+        self._static_pods = StaticPods(self._mirrors, self._start_static)
+        self._static_sources = static_sources(config, world)
+        self.events = RuntimeEvents(runtime, self.pods, self.failures)
+        self.logs = LogRotator(self.parts, self.pods)
+        self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
+        self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
+        self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
+        self.server = KubeletServer(self.parts, self.pods)
+        self.pod_resources = self._pod_resources()
+        self._knows_all = False
+        self._listen()
+
+    def _shared_parts(self, client: Client, world: World, source: random.Random) -> Parts:
+        """What all pods' workers are handed."""
+        config, references = self.config, APISource(client, world)
+        growing = Growing(client, self.recorder, config.node_name)
+        certificates = PodCertificates(client, self.recorder, world, config.node_name)
+        return Parts(
             config=config,
             client=client,
-            runtime=runtime,
-            observer=Observer(runtime),
-            images=image_manager(config, runtime, references, world),
-            volumes=volumes,
+            runtime=self.runtime,
+            observer=Observer(self.runtime),
+            images=image_manager(config, self.runtime, references, world),
+            volumes=VolumeManager(config, references, world, self.drivers, growing, certificates),
             resources=ResourceManager(config, world, self._holders),
             device_claims=DeviceClaims(client, self.device_drivers, config.data, world, self._uids),
             source=references,
-            prober=Prober(runtime, self._caller),
+            prober=Prober(self.runtime, self._caller),
             caller=self._caller,
             recorder=self.recorder,
             world=world,
-            random=random,
+            random=source,
             backoff=Backoff(maximum=timedelta(seconds=config.crash_back_off_s)),
             users=UserNamespaces(config),
             node=NodeFacts(memory_capacity(), has_unified_cgroups(), swap_capacity()),
@@ -162,39 +163,36 @@ class Kubelet:
             wired=lambda pod, addresses: self.on_wired(pod, addresses),
             failures=self.failures,
             disks=DiskUsage(world),
-            devices=self.devices,
-            cpus=self.cpus,
-            memory=self.memory,
+            devices=self.managers.devices,
+            cpus=self.managers.cpus,
+            memory=self.managers.memory,
         )
-        claims = self.parts.device_claims
-        self.device_drivers.health.changed = lambda driver: self._devices_changed(claims.users_of(driver))
-        if volumes.csi is not None:
-            self.node.volumes_in_use = volumes.csi.in_use
-            volumes.csi.in_use_changed = self.node.look_again
-            volumes.csi.is_reported = self.node.says_in_use
-        mirrors = Mirrors(client, config.node_name, self.failures)
-        self._mirrors = mirrors
-        self._api_pods: PodSource = APIPods(client, config.node_name, mirrors)
-        self._static_pods = StaticPods(mirrors, self._start_static)
-        self._static_sources = static_sources(config, world)
-        self.pods.on_end = self._ended_for_good
-        self.logs = LogRotator(self.parts, self.pods)
-        self.sweeper = Sweeper(self.parts, self.pods, self.node, self._uids)
-        self.evictor = Evictor(self.parts, self.pods, self.node, self.sweeper)
-        self.shutdown = NodeShutdown(config.shutdown_periods, self.pods, _logind, self._shutdown_changed)
-        self.server = KubeletServer(self.parts, self.pods)
-        self.pod_resources = PodResources(
-            config.pod_resources_socket,
+
+    def _pod_resources(self) -> PodResources:
+        managers = self.managers
+        return PodResources(
+            self.config.pod_resources_socket,
             self._holders,
-            self.devices,
-            cpus=self.cpus.exclusive,
-            allocatable_cpus=self.cpus.allocatable,
-            memory=self.memory.shown,
-            allocatable_memory=self.memory.shown_allocatable,
-            claims=claims.used_by,
+            managers.devices,
+            cpus=managers.cpus.exclusive,
+            allocatable_cpus=managers.cpus.allocatable,
+            memory=managers.memory.shown,
+            allocatable_memory=managers.memory.shown_allocatable,
+            claims=self.parts.device_claims.used_by,
         )
-        self._knows_all = False
-        self._cpus_changed = asyncio.Event()
+
+    def _listen(self) -> None:
+        """Have the parts tell each other what has changed."""
+        node, devices, claims = self.node, self.managers.devices, self.parts.device_claims
+        self._own_node.add_handler(node.seen, lambda _old, new: node.seen(new), lambda _node: node.deleted())
+        devices.on_change, devices.on_health = node.look_again, self._devices_changed
+        self.device_drivers.health.changed = lambda driver: self._devices_changed(claims.users_of(driver))
+        csi = self.parts.volumes.csi
+        if csi is not None:
+            node.volumes_in_use = csi.in_use
+            csi.in_use_changed = node.look_again
+            csi.is_reported = node.says_in_use
+        self.pods.on_end = self._ended_for_good
 
     def _uids(self) -> set[str]:
         """Of all pods that the node is to have."""
@@ -202,17 +200,7 @@ class Kubelet:
 
     async def run(self) -> None:
         """Run the node's pods until cancelled."""
-        for place in (self.config.pods, self.config.logs):
-            place.mkdir(parents=True, exist_ok=True)
-            # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
-            place.chmod(0o750)
-        if self.config.runtime_socket.exists():
-            why = await self.parts.world.in_thread(share, self.config.data)
-            if why:
-                log.info("mounts below %s are not propagated: %s", self.config.data, why)
-        # Where it is to be a file that comes later, it comes into a folder that is there.
-        with contextlib.suppress(OSError):
-            self.config.manifests.mkdir(mode=0o700, exist_ok=True)
+        await self._make_folders()
         try:
             if self.config.serving.enabled:
                 await self.server.start()
@@ -226,10 +214,10 @@ class Kubelet:
                 keep("services", self.services.run)
                 keep("own node", self._own_node.run)
                 keep("node status", self.node.run)
-                keep("runtime events", self._follow_runtime)
-                if self.cpus.on:
-                    keep("CPUs", self._move_containers)
-                keep("device plugins", self.devices.plugins.run)
+                keep("runtime events", self.events.run)
+                if self.managers.cpus.on:
+                    keep("CPUs", partial(self.managers.move_containers, self.runtime, self.pods))
+                keep("device plugins", self.managers.devices.plugins.run)
                 keep("pod resources", self.pod_resources.run)
                 await self._enforce()
                 await self._when_runtime_answers()
@@ -261,6 +249,20 @@ class Kubelet:
             await self.parts.images.close()
             await self._caller.close()
 
+    async def _make_folders(self) -> None:
+        """The pods' own, their logs', and that of manifests."""
+        for place in (self.config.pods, self.config.logs):
+            place.mkdir(parents=True, exist_ok=True)
+            # Below are the files of secrets and tokens, and what pods say: nothing for the machine's other users.
+            place.chmod(0o750)
+        if self.config.runtime_socket.exists():
+            why = await self.parts.world.in_thread(share, self.config.data)
+            if why:
+                log.info("mounts below %s are not propagated: %s", self.config.data, why)
+        # Where it is to be a file that comes later, it comes into a folder that is there.
+        with contextlib.suppress(OSError):
+            self.config.manifests.mkdir(mode=0o700, exist_ok=True)
+
     async def _enforce(self) -> None:
         """Bound what pods, and what is reserved, may have of the machine."""
         try:
@@ -274,7 +276,7 @@ class Kubelet:
             with contextlib.suppress(ConnectionError, RuntimeFailure):
                 await self.runtime.version()
                 return
-            await asyncio.sleep(_RECONNECT_S)
+            await asyncio.sleep(RECONNECT_S)
 
     async def _registered(self) -> None:
         """Wait until the node is there: what it says of itself decides which pods it takes."""
@@ -331,34 +333,13 @@ class Kubelet:
         # Until all are known that the node has, none has given up its devices.
         holders = {uid_of(other) for other in host.pods}
         if not self._knows_all:
-            holders |= self.devices.holders() | self.cpus.holders() | self.memory.holders()
-        shared = self.cpus.shared()
-        try:
-            self._topology.admit(pod, holders)
+            holders |= self.managers.holders()
+        refused = self.managers.admit(pod, holders)
+        if refused is None:
             refused = refusal(pod, host, static=static)
             if refused is not None:
-                self._give_back(uid_of(pod))
-        except NotAdmitted as error:
-            refused = Refusal(error.reason, error.told)
-        if self.cpus.shared() != shared:
-            self._cpus_changed.set()
+                self.managers.give_back(uid_of(pod))
         return refused
-
-    def _give_back(self, uid: str) -> None:
-        for manager in (self.devices, self.cpus, self.memory):
-            manager.release(uid)
-
-    async def _move_containers(self) -> None:
-        """Have containers that share CPUs run where they may, each time that others get or give back theirs."""
-        while True:
-            await self._cpus_changed.wait()
-            self._cpus_changed.clear()
-            where = Resources(cpuset_cpus=cpusets.text_of(self.cpus.shared()))
-            for worker in self.pods:
-                for one in worker.observed.all():
-                    if one.running and not self.cpus.exclusive(worker.uid, one.name):
-                        with contextlib.suppress(RuntimeFailure, ConnectionError):
-                            await self.runtime.update_resources(one.id, where)
 
     def _devices_changed(self, uids: Collection[str]) -> None:
         for uid in uids:
@@ -371,10 +352,7 @@ class Kubelet:
         self.node.look_again()
 
     def _ended_for_good(self, worker: PodWorker) -> None:
-        shared = self.cpus.shared()
-        self._give_back(worker.uid)
-        if self.cpus.shared() != shared:
-            self._cpus_changed.set()
+        self.managers.give_back(worker.uid)
         self._static_pods.ended(worker)
         self._freed()
 
@@ -405,37 +383,6 @@ class Kubelet:
             self._holders(),
             self.config.unsafe_sysctls,
         )
-
-    # The runtime's events.
-
-    async def _follow_runtime(self) -> None:
-        """Wake the pods whose containers changed; after an interruption all of them."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                try:
-                    async for event in self.runtime.events():
-                        worker = self.pods.owner(event.container_id)
-                        if worker is None or event.kind in ("start", "delete"):
-                            continue
-                        tasks.create_task(self._ended(worker, event.container_id, oom=event.kind == "oom"))
-                except (ConnectionError, RuntimeFailure) as error:
-                    log.debug("runtime events: %s", error)
-                await asyncio.sleep(_RECONNECT_S)
-                for worker in self.pods:
-                    worker.wake()
-
-    async def _ended(self, worker: PodWorker, container_id: str, *, oom: bool) -> None:
-        try:
-            await settled_exit(self.runtime, container_id)
-            if oom:
-                # CRI may write down why a container ended after it wrote down that it did.
-                await asyncio.sleep(_RECONNECT_S)
-                worker.parts.observer.forget(container_id)
-        except ConnectionError:
-            pass
-        except Exception as error:
-            self.failures.note("runtime events", error)
-        worker.wake()
 
 
 def _logind() -> AbstractAsyncContextManager[Announcer]:

@@ -757,7 +757,7 @@ async def test_a_guaranteed_pod_has_a_cpu_for_itself_and_others_leave_it(node: N
     await node.ready("owns")
     pod = node.api.get("pods", "default", "owns")
     assert pod is not None
-    own = node.kubelet.cpus.cpuset(pod["metadata"]["uid"], "c")
+    own = node.kubelet.managers.cpus.cpuset(pod["metadata"]["uid"], "c")
     assert len(parse_cpus(own)) == 1
     assert first not in parse_cpus(own)
 
@@ -767,7 +767,7 @@ async def test_a_guaranteed_pod_has_a_cpu_for_itself_and_others_leave_it(node: N
 
     await node.until(lambda: seen("owns") == parse_cpus(own))
     # Its memory is that of one NUMA node.
-    mems = node.kubelet.memory.mems(pod["metadata"]["uid"], "c")
+    mems = node.kubelet.managers.memory.mems(pod["metadata"]["uid"], "c")
     assert len(parse_cpus(mems)) == 1
     await node.until(lambda: seen("owns", "Mems") == parse_cpus(mems))
     await node.until(lambda: seen("shares") == frozenset(machine_of().cpus) - parse_cpus(own))
