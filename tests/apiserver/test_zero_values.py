@@ -25,6 +25,16 @@ SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
         (f"{RBAC}/clusterroles", {}, {"rules": None}),
         (f"{RBAC}/namespaces/default/roles", {"rules": []}, {"rules": None}),
         (SLICES, {"addressType": "IPv4"}, {"endpoints": None, "ports": None}),
+        (
+            CSI_NODES,
+            {"spec": {"drivers": [{"name": "a.b", "nodeID": "n"}]}},
+            {"spec": {"drivers": [{"name": "a.b", "nodeID": "n", "topologyKeys": None}]}},
+        ),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/default/ingresses",
+            {"spec": {"defaultBackend": {"resource": {"kind": "A", "name": "a"}}}},
+            {"spec": {"defaultBackend": {"resource": {"apiGroup": None, "kind": "A", "name": "a"}}}},
+        ),
     ],
 )
 async def test_what_is_missing_is_null(api: Api, path: str, body: Any, stored: Any) -> None:
@@ -39,6 +49,30 @@ async def test_what_is_missing_is_null(api: Api, path: str, body: Any, stored: A
     assert status == 200
     assert {name: labelled[name] for name in stored} == stored
     assert labelled["metadata"].get("generation") == made["metadata"].get("generation")
+
+
+async def test_numbers_that_are_missing_are_zero(api: Api) -> None:
+    revisions = "/apis/apps/v1/namespaces/default/controllerrevisions"
+    made = await api.ok("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", {"metadata": {"name": "x"}})
+    assert made["value"] == 0
+    assert (await api.ok("POST", revisions, {"metadata": {"name": "x"}, "data": {}}))["revision"] == 0
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template, "ordinals": {}}
+    sets = "/apis/apps/v1/namespaces/default/statefulsets"
+    assert (await api.ok("POST", sets, {"metadata": {"name": "x"}, "spec": spec}))["spec"]["ordinals"] == {"start": 0}
+
+
+async def test_inside_of_what_is_there_a_missing_pointer_is_null(api: Api) -> None:
+    volume = {"capacity": {"storage": "1"}, "accessModes": ["ReadWriteOnce"]}
+    volume["azureFile"] = {"secretName": "s", "shareName": "x"}
+    made = await api.ok("POST", "/api/v1/persistentvolumes", {"metadata": {"name": "x"}, "spec": volume})
+    assert made["spec"]["azureFile"] == {"secretName": "s", "shareName": "x", "secretNamespace": None}
+    rule = {"verbs": ["get"], "apiGroups": [""], "resources": ["nodes"], "clusterScope": True}
+    who = [{"kind": "User", "user": {"name": "joe"}}]
+    spec = {"priorityLevelConfiguration": {"name": "exempt"}, "rules": [{"subjects": who, "resourceRules": [rule]}]}
+    schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    made = await api.ok("POST", schemas, {"metadata": {"name": "x"}, "spec": spec})
+    assert made["spec"]["rules"][0]["resourceRules"] == [{**rule, "namespaces": None}]
 
 
 async def test_nobody_owns_a_null_and_anybody_can_fill_it(api: Api) -> None:

@@ -145,6 +145,8 @@ class Strategy:
     # Lists, by dotted path, that are null where they have no items rather than left out: so Go writes a list without
     # `omitempty`, and clients of typed languages count on the field. Nobody owns such a null.
     nulls: ClassVar[Sequence[str]] = ()
+    # The same of what is inside of optional structs, which must be there for it; `*` stands for every item of a list.
+    nulls_within: ClassVar[Sequence[str]] = ()
     # Annotations that Kubernetes has as fields in memory, so that the metadata alone does not show them.
     fields_in_annotations: ClassVar[Sequence[str]] = ()
     # What its writer says and the strategy then takes back is the writer's all the same (see `Subresource`).
@@ -188,6 +190,8 @@ class Strategy:
                 at = at.setdefault(parent, {})
             if not at.get(last):
                 at[last] = None
+        for path in self.nulls_within:
+            _fill_null(obj, path.split("."))
 
     def prepare_create(self, obj: Obj) -> None:
         """Clear what a client may not set on create; by default `status`."""
@@ -308,6 +312,17 @@ class Strategy:
     def finalizers_on_create(self, obj: Obj) -> Sequence[str]:
         """Finalizers that the server itself puts on a new object."""
         return ()
+
+
+def _fill_null(at: Any, steps: Sequence[str]) -> None:
+    step, *further = steps
+    if step == "*":
+        for item in at:
+            _fill_null(item, further)
+    elif not further:
+        at.setdefault(step, None)
+    elif below := at.get(step):
+        _fill_null(below, further)
 
 
 @dataclass(frozen=True, slots=True)

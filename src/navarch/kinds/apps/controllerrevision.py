@@ -31,6 +31,9 @@ class ControllerRevisionStrategy(Strategy):
         AGE,
     )
 
+    def defaults(self, obj: Obj) -> None:
+        obj.setdefault("revision", 0)
+
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         if obj.get("data") is None:
             yield required("data", "data is mandatory")

@@ -68,6 +68,8 @@ class StatefulSetStrategy(WorkloadStrategy):
         retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
         retention.setdefault("whenDeleted", "Retain")
         retention.setdefault("whenScaled", "Retain")
+        if spec.get("ordinals") is not None:
+            spec["ordinals"].setdefault("start", 0)
         spec.setdefault("replicas", 1)
         spec.setdefault("revisionHistoryLimit", 10)
         default_pod_template(spec.setdefault("template", {}))

@@ -48,6 +48,7 @@ def _claim_cell(obj: Obj, now: datetime) -> str:
 @strategy("", "PersistentVolume")
 class PersistentVolumeStrategy(Strategy):
     returns_deleted = True
+    nulls_within = ("spec.azureFile.secretNamespace",)
     columns = (
         NAME,
         Column("Capacity", ".spec.capacity.storage", description="How much it holds"),

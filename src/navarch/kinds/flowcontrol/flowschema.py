@@ -39,6 +39,7 @@ class FlowSchemaStrategy(Strategy):
 
     has_generation = True
     status_keeps = SETTABLE_METADATA
+    nulls_within = ("spec.rules.*.resourceRules.*.namespaces",)
     columns = (
         NAME,
         Column("PriorityLevel", ".spec.priorityLevelConfiguration.name"),

@@ -38,6 +38,10 @@ def _hosts_cell(obj: Obj, now: datetime) -> str:
 @strategy("networking.k8s.io", "Ingress")
 class IngressStrategy(Strategy):
     has_generation = True
+    nulls_within = (
+        "spec.defaultBackend.resource.apiGroup",
+        "spec.rules.*.http.paths.*.backend.resource.apiGroup",
+    )
     columns = (
         NAME,
         Column("Class", columns.text("spec.ingressClassName"), description="The name of the IngressClass resource."),

@@ -28,6 +28,7 @@ class PriorityClassStrategy(Strategy):
     )
 
     def defaults(self, obj: Obj) -> None:
+        obj.setdefault("value", 0)
         obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
     def prepare_create(self, obj: Obj) -> None:

@@ -121,6 +121,7 @@ def _validate_tokens(requests: Sequence[Obj]) -> Iterator[FieldError]:
 class CSINodeStrategy(Strategy):
     allow_unconditional_update = False
     nulls = ("spec.drivers",)
+    nulls_within = ("spec.drivers.*.topologyKeys",)
     columns = (
         NAME,
         Column("Drivers", lambda obj, now: len(get_path(obj, "spec.drivers") or ()), type="integer"),
