@@ -3,7 +3,8 @@
 aiohttp's protocol takes a request apart and puts an answer together in general ways that cost several times what the
 answer itself does. A plain request, whose head comes in one piece, that has a body of stated length or none and that
 names a resource, is handled here; its answer is streamed if it is long, or a watch. Everything else (logs, upgrades,
-HTTP/1.0, chunked or compressed bodies, odd heads) goes to aiohttp untouched.
+HTTP/1.0, chunked or compressed bodies, odd heads) goes to aiohttp untouched, but for methods that its parser does not
+know: as in Kubernetes they are what the handlers refuse.
 
 Invariant: a byte goes one way only. What comes while a plain request is being answered waits; once aiohttp has been
 given something other than one whole request, it has the connection for good.
@@ -22,6 +23,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp.helpers import rfc822_formatted_time
 
+from navarch.api.errors import bad_request
 from navarch.api.memo import memo
 from navarch.apiserver import web
 from navarch.apiserver.bodies import Bodies
@@ -46,9 +48,16 @@ _BUFFER = 64 << 10
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
 _PIPELINE_MAX = 64 << 10
+# As many parameters as Go reads of a query.
+_PARAMETERS_MAX = 10_000
 _END = b"\r\n\r\n"
 _FIRST_LINE = re.compile(
     rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:@-]*)(?:\?([A-Za-z0-9._~/:@%+&=,!*()-]*))? HTTP/1\.1"
+)
+# What is no method of HTTP is one to us, as to Kubernetes: the parser would not let it come so far as to be refused.
+_OTHER_LINE = re.compile(
+    rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) )"
+    rb"([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}) (/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1"
 )
 _HEADER = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*")
 _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IGNORECASE)
@@ -62,6 +71,7 @@ class _Headers(NamedTuple):
     values: dict[str, str]
     length: int
     impersonates: bool
+    closes: bool
 
 
 @dataclass(slots=True)
@@ -90,12 +100,14 @@ def _headers_of(block: bytes) -> _Headers | None:
         values[name] = value
     if "host" not in values or not _NOT_PLAIN.isdisjoint(values):
         return None
-    if values.get("connection", "keep-alive").lower() != "keep-alive":
+    kept = values.get("connection", "keep-alive").lower()
+    if kept not in ("keep-alive", "close"):
         return None
     length = values.get("content-length", "0")
     if not is_digits(length) or len(length) >= 10:
         return None
-    return _Headers(values, int(length), any(name.startswith(PREFIX) for name in values))
+    impersonates = any(name.startswith(PREFIX) for name in values)
+    return _Headers(values, int(length), impersonates, kept == "close")
 
 
 def together(name: str, before: str, value: str) -> str:
@@ -106,6 +118,9 @@ def together(name: str, before: str, value: str) -> str:
 
 @memo(1024, 1024)
 def query_of(text: str) -> tuple[tuple[str, str], ...]:
+    """Raises StatusError 400."""
+    if text.count("&") >= _PARAMETERS_MAX:
+        raise bad_request("number of query parameters exceeded limit")
     return tuple(parse_qsl(text, keep_blank_values=True))
 
 
@@ -113,16 +128,21 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     """The request that a head stands for and the length of its body; None if it is not a plain one."""
     line, _, block = head.partition(b"\r\n")
     matched = _FIRST_LINE.fullmatch(line)
+    usual = matched is not None
+    matched = matched or _OTHER_LINE.fullmatch(line)
     if matched is None:
         return None
     method, path, query = matched.groups()
-    if b"/." in path or b"//" in path:
+    if usual and (b"/." in path or b"//" in path):
         return None
     headers = _headers_of(block)
-    if headers is None or headers.length > MAX_BODY:
+    if headers is None or headers.length > MAX_BODY or (usual and headers.closes):
         return None
     pairs = query_of(query.decode()) if query else ()
-    request = Request(method.decode(), path.decode(), pairs, headers.values, b"", "", False, headers.impersonates)
+    last, impersonates = headers.closes, headers.impersonates
+    request = Request(method.decode(), path.decode(), pairs, headers.values, b"", "", last, impersonates)
+    if not usual:
+        return request, headers.length
     route = parse(request.path)
     if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:
         return None
@@ -325,6 +345,7 @@ class Connection(web.RequestHandler):
 
     def _begin(self, request: Request) -> None:
         self.begins()
+        self._close = self._close or request.last
         request.remote = self.remote
         self._answering = self._loop.create_task(self._respond(request))
 
@@ -411,6 +432,9 @@ class Connection(web.RequestHandler):
         if self._streaming and self._answering is not None:
             self._answering.cancel()
         super().connection_lost(exc)
+        if self._general:
+            # Whatever it sent, also what was no request.
+            web.forget_urls()
 
     def _process_keepalive(self) -> None:
         if self._answering is not None or self._due is not None:

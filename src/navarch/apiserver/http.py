@@ -42,6 +42,7 @@ _quiet = log.getChild("connections")
 # What is no HTTP is answered with 400; a traceback for each would only fill the disk.
 _quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 _HEAD_MAX = 1 << 20
+_URL_KEPT = 8 << 10
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -173,9 +174,7 @@ async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:
     headers: dict[str, str] = {}
     for name, value in incoming.headers.items():
         lower = name.lower()
-        if not value.isascii():
-            # Bytes that are no UTF-8 arrive as surrogates, which no answer could repeat.
-            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        value = _in_unicode(value)
         headers[lower] = connection.together(lower, headers[lower], value) if lower in headers else value
     body = b""
     if incoming.body_exists:
@@ -186,9 +185,17 @@ async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:
         encoding = headers.pop("content-encoding", "identity").lower()
         if encoding != "identity":
             body = decompressed(body, encoding)
-    url = incoming.rel_url
-    query = list(url.query.items()) if url.raw_query_string else ()
-    return Request(incoming.method, url.raw_path, query, headers, body)
+    path, text = incoming.rel_url.raw_path, incoming.rel_url.raw_query_string
+    if len(path) + len(text) > _URL_KEPT:
+        web.forget_urls()
+    # Not as the URL reads it: what it made of its text would be kept with it.
+    query = connection.query_of(_in_unicode(text)) if text else ()
+    return Request(incoming.method, path, query, headers, body)
+
+
+def _in_unicode(text: str) -> str:
+    """Bytes that are no UTF-8 arrive as surrogates, which no answer could repeat."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 async def _read_body(incoming: web.BaseRequest, bodies: Bodies) -> bytes:

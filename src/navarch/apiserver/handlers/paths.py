@@ -59,10 +59,15 @@ class Paths:
 
     async def handle(self, request: Request, route: Route, user: User) -> Response:
         """Raises StatusError."""
+        response = await self._read(request, route, user)
+        if request.method not in ("GET", "HEAD"):
+            # Only now: what is not there is not found, whatever the method.
+            raise method_not_allowed()
+        return response
+
+    async def _read(self, request: Request, route: Route, user: User) -> Response:
         parts = route.path.strip("/").split("/")
         first = parts[0]
-        if request.method not in ("GET", "HEAD"):
-            raise method_not_allowed()
         if first in health.CHECKS:
             return await self.health.handle(first, "/".join(parts[1:]), request)
         accept, path = request.headers.get("accept", ""), route.path.rstrip("/")

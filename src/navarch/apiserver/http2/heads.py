@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from aiohttp.helpers import rfc822_formatted_time
 
+from navarch.api.errors import StatusError
 from navarch.apiserver.connection import query_of, together
 from navarch.apiserver.http2 import hpack
 from navarch.apiserver.http2.hpack import Field
@@ -87,7 +88,7 @@ class Heads:
 
 
 def head_of(fields: Sequence[Field]) -> Head:
-    """Raises Malformed."""
+    """Raises Malformed, TooLong."""
     pseudo: dict[str, str] = {}
     headers: dict[str, str] = {}
     for name, value, _ in fields:
@@ -131,7 +132,10 @@ def _target(pseudo: dict[str, str]) -> tuple[str, Sequence[tuple[str, str]]]:
     if matched is None:
         raise Malformed(":path is none")
     path, query = matched.groups()
-    return path, query_of(query) if query else ()
+    try:
+        return path, query_of(query) if query else ()
+    except StatusError:
+        raise TooLong from None
 
 
 def _together(name: str, before: str, value: str) -> str:
