@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+import orjson
 from common import Namespace, Result, parser, run, say, target_of
 from pods_crud import pod
 from wire import Connection, Target
@@ -26,6 +27,43 @@ _BATCH: Final = 64
 _CONNECTIONS: Final = 32
 _PATCH: Final = b'{"metadata":{"annotations":{"example.com/touched":"yes"}}}'
 _MERGE: Final = "application/merge-patch+json"
+_STRATEGIC: Final = "application/strategic-merge-patch+json"
+_CONDITIONS: Final = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+
+
+def _first_status(index: int) -> bytes:
+    """What a kubelet says of a pod that runs now."""
+    now, address = "2026-11-26T05:00:00Z", f"10.244.{index // 250}.{index % 250 + 1}"
+    return orjson.dumps(
+        {
+            "status": {
+                "$setElementOrder/conditions": [{"type": kind} for kind in _CONDITIONS],
+                "conditions": [
+                    {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+                    for kind in _CONDITIONS
+                ],
+                "containerStatuses": [
+                    {
+                        "name": "web",
+                        "image": "registry.example.com/team/web:1.2.3",
+                        "imageID": "registry.example.com/team/web@sha256:" + "ab" * 32,
+                        "containerID": f"containerd://{index:064x}",
+                        "ready": True,
+                        "started": True,
+                        "restartCount": 0,
+                        "state": {"running": {"startedAt": now}},
+                        "lastState": {},
+                    }
+                ],
+                "phase": "Running",
+                "startTime": now,
+                "hostIP": "10.0.0.7",
+                "hostIPs": [{"ip": "10.0.0.7"}],
+                "podIP": address,
+                "podIPs": [{"ip": address}],
+            }
+        }
+    )
 
 
 class Server:
@@ -58,6 +96,13 @@ class Server:
         names = [f"pod-{number}-{index}" for index in range(_BATCH)]
         await self.phase("create", [request("POST", path, pod(name, 0)) for name in names])
         await self.phase("get", [request("GET", f"{path}/{name}") for name in names * 2])
+        await self.phase(
+            "status",
+            [
+                request("PATCH", f"{path}/{name}/status", _first_status(index), _STRATEGIC)
+                for index, name in enumerate(names)
+            ],
+        )
         await self.phase("patch", [request("PATCH", f"{path}/{name}", _PATCH, _MERGE) for name in names])
         await self.phase("delete", [request("DELETE", f"{path}/{name}") for name in names])
 

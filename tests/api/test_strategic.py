@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from navarch.api import schema
 from navarch.api.errors import StatusError
 from navarch.api.patch import strategic_merge_patch
+from navarch.api.strategic import sharing_merge_patch
 
 POD = schema.load().compile("io.k8s.api.core.v1.Pod").root
 DEPLOYMENT = schema.load().compile("io.k8s.api.apps.v1.Deployment").root
@@ -142,6 +143,40 @@ def test_patching_twice_changes_nothing_more_and_inputs_stay(live_items: Any, pa
     assert strategic_merge_patch(once, patch, POD) == once
     assert (live, patch) == before
     assert set(names(once)) == {item["name"] for item in [*live_items, *patch_items]}
+
+
+@given(CONTAINERS.filter(bool), CONTAINERS, st.permutations("abcd"))
+def test_a_list_whose_order_names_every_item_is_in_that_order(live: Any, change: Any, order: Any) -> None:
+    change = sorted(change, key=lambda item: order.index(item["name"]))
+    patch = {"spec": {"containers": change, "$setElementOrder/containers": [{"name": name} for name in order]}}
+    before, after = ({item["name"]: item for item in items} for items in (live, change))
+
+    patched = strategic_merge_patch(pod(*live), patch, POD)
+
+    wanted = [{**before.get(name, {}), **after.get(name, {})} for name in order if name in before or name in after]
+    assert patched["spec"]["containers"] == wanted
+
+
+@given(CONTAINERS, CONTAINERS)
+def test_what_a_patch_leaves_as_it_is_may_be_shared(live_items: Any, patch_items: Any) -> None:
+    live, patch = pod(*live_items, hostPID=True), {"metadata": {"name": "web"}, "spec": {"containers": patch_items}}
+    before = copy.deepcopy((live, patch))
+
+    shared = sharing_merge_patch(live, patch, POD)
+
+    assert shared == strategic_merge_patch(live, patch, POD)
+    assert (live, patch) == before
+    assert shared["metadata"] is live["metadata"]
+    held = {item["name"]: item for item in live_items}
+    for item in shared["spec"]["containers"]:
+        if item == held.get(item["name"]):
+            assert item is held[item["name"]]
+
+
+def test_an_item_that_a_patch_gives_twice_is_one() -> None:
+    patch = {"spec": {"containers": [{"name": "b", "image": "x"}, {"name": "b", "tty": True}]}}
+    patched = strategic_merge_patch(pod({"name": "a"}), patch, POD)
+    assert patched["spec"]["containers"] == [{"name": "b", "image": "x", "tty": True}, {"name": "a"}]
 
 
 def _patch_between(old: Any, new: Any) -> Any:

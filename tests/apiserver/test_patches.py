@@ -260,3 +260,65 @@ async def test_an_update_that_does_not_say_who_owns_what_leaves_it_as_it_is(api:
     spent = {**scaled, "metadata": silent["metadata"] | {"resourceVersion": scaled["metadata"]["resourceVersion"]}}
     after = await api.ok("PUT", f"{DEPLOYMENTS}/web/status?fieldManager=reporter", {**spent, "status": {"replicas": 3}})
     assert sorted(owners(after)) == sorted(owners(scaled))
+
+
+def _first_status(uid: str) -> Any:
+    """As a kubelet says it."""
+    kinds, now = ("Initialized", "Ready", "PodScheduled"), "2026-01-02T03:04:05Z"
+    return {
+        "metadata": {"uid": uid},
+        "status": {
+            "$setElementOrder/conditions": [{"type": kind} for kind in kinds],
+            "conditions": [
+                {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": now} for kind in kinds
+            ],
+            "containerStatuses": [
+                {"name": "main", "image": "i", "imageID": "", "ready": True, "restartCount": 0, "lastState": {}}
+            ],
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "podIPs": [{"ip": "10.0.0.1"}],
+        },
+    }
+
+
+async def test_a_kubelet_owns_what_its_first_status_says_and_nothing_that_it_says_again(api: Api) -> None:
+    made = await api.ok("POST", PODS, pod("p"))
+    uid, path = made["metadata"]["uid"], f"{PODS}/p/status?fieldManager=kubelet"
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}
+    bound = {"status": {"conditions": [scheduled]}}
+    await api.patch(f"{PODS}/p/status?fieldManager=scheduler", bound, "strategic")
+
+    _, first = await api.patch(path, _first_status(uid), "strategic")
+    _, again = await api.patch(path, _first_status(uid), "strategic")
+
+    owned = {entry["manager"]: entry["fieldsV1"] for entry in first["metadata"]["managedFields"]}
+    of_condition = {".": {}, **{f"f:{name}": {} for name in ("lastProbeTime", "lastTransitionTime", "status", "type")}}
+    assert json.dumps(owned["kubelet"], sort_keys=True) == json.dumps(
+        {
+            "f:status": {
+                "f:conditions": {f'k:{{"type":"{kind}"}}': of_condition for kind in ("Initialized", "Ready")},
+                "f:containerStatuses": {},
+                "f:phase": {},
+                "f:podIP": {},
+                "f:podIPs": {".": {}, 'k:{"ip":"10.0.0.1"}': {".": {}, "f:ip": {}}},
+            }
+        },
+        sort_keys=True,
+    )
+    assert "f:status" in owned["scheduler"]
+    conditions = first["status"]["conditions"]
+    assert [condition["type"] for condition in conditions] == ["Initialized", "Ready", "PodScheduled"]
+    assert first["spec"] == made["spec"]
+    assert again == first
+
+
+async def test_a_status_patch_that_is_refused_leaves_the_pod_as_it_was(api: Api) -> None:
+    made = await api.ok("POST", PODS, pod("p"))
+    patch = _first_status(made["metadata"]["uid"])
+    patch["status"]["conditions"][1]["status"] = 1
+
+    status, answer = await api.patch(f"{PODS}/p/status", patch, "strategic")
+
+    assert (status, answer["reason"]) == (422, "Invalid")
+    assert await api.ok("GET", f"{PODS}/p") == made

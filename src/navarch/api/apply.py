@@ -102,6 +102,9 @@ def update_managed_fields(
         metadata.pop("managedFields", None)
         return
     metadata.pop("managedFields", None)
+    if (held := old["metadata"].get("managedFields")) is not None:
+        # Nobody's, and so no difference: most often none is left in the metadata, which then is not walked through.
+        metadata["managedFields"] = held
     if custom:
         managers = _reconciled(managers, node)
     changes = _compare(old, new, node)

@@ -12,12 +12,14 @@ modified and removed, is as in structured-merge-diff, by whose rules clients rea
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final
 
 import orjson
 
 from navarch.api.created_sets import CreatedSets
 from navarch.api.errors import Obj
+from navarch.api.memo import memo
 from navarch.api.strategic import SchemaNodeLike, child_node
 
 FieldSet = dict[str, Any]
@@ -26,6 +28,8 @@ LEAF: Final[FieldSet] = {}
 _DOT: Final = "."
 _MOST_NAMES: Final = 4096
 _LONGEST_NAME: Final = 256
+_MOST_KEYS: Final = 256
+_LONGEST_KEY: Final = 64
 
 
 class _Walker:
@@ -178,7 +182,17 @@ class _FieldsWalker(_Walker):
                 self._one(name, item, changes.removed, top=top)
 
     def _one(self, name: str, item: Any, out: FieldSet, *, top: bool) -> None:
-        (self.whole_top if top else self.whole)({name: item}, out)
+        """All of one new field."""
+        if top and name in self._present:
+            self.whole_top({name: item}, out)
+            return
+        key, inner = self._entries[name]
+        if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
+            out[key] = LEAF
+        else:
+            below = {_DOT: LEAF}
+            inner.whole(item, below)
+            out[key] = _normal(below)
 
 
 def _comparable(before: Any, item: Any) -> bool:
@@ -304,9 +318,12 @@ class _ListWalker(_Walker):
             changes.added[key] = LEAF
 
     def _grouped(self, items: list[Any]) -> dict[str, list[Any]]:
-        groups: dict[str, list[Any]] = {}
-        for index, item in enumerate(items):
-            groups.setdefault(self._key(item, index), []).append(item)
+        keys = list(map(self._key, items, count()))
+        groups = {key: [item] for key, item in zip(keys, items, strict=True)}
+        if len(groups) < len(items):
+            groups = {key: [] for key in groups}
+            for key, item in zip(keys, items, strict=True):
+                groups[key].append(item)
         return groups
 
 
@@ -345,9 +362,13 @@ def _make_key_function(node: SchemaNodeLike) -> Callable[[Any, int], str]:
     if len(names) == 1 and defaults[names[0]] is None:
         (name,) = names
         prefix = f'k:{{"{name}":'
+        # Of names: every pod has the same conditions.
+        key_of_text = memo(maxsize=_MOST_KEYS, longest=_LONGEST_KEY)(lambda text: f"{prefix}{_encode(text)}}}")
 
         def single(item: Any, index: int) -> str:
             value = item.get(name) if item.__class__ is dict else None
+            if value.__class__ is str:
+                return key_of_text(value)
             return f"{prefix}{_encode(value)}}}" if value is not None else f"i:{index}"
 
         return single

@@ -1,6 +1,7 @@
 """Strategic merge patch: a merge patch that knows from the schema which lists merge by key.
 
-In: an object, a decoded patch, and the object's schema node.  Out: the patched object, sharing nothing with the inputs.
+In: an object, a decoded patch, and the object's schema node.  Out: the patched object, sharing nothing with the inputs
+(or, on request, with the object what the patch leaves as it is). Neither input is changed.
 Lists whose schema says `patchStrategy: merge` merge item by item on `patchMergeKey` (or as sets where the items are
 scalars); all other lists are replaced.  Directives in the patch: `$patch: delete | replace`,
 `$deleteFromPrimitiveList/FIELD`, `$setElementOrder/FIELD`, `$retainKeys`.
@@ -16,6 +17,7 @@ Kubernetes takes most of what is wrong with such a patch for its own mistake: 50
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any, Final, Protocol
 
 import orjson
@@ -67,16 +69,20 @@ Identity = Callable[[Any], Any]
 
 def strategic_merge_patch(obj: Obj, patch: Any, node: SchemaNodeLike | None) -> Obj:
     """Apply a strategic merge patch to an object described by `node`.  Raises StatusError 400, 422, 500."""
+    merged: Obj = orjson.loads(orjson.dumps(sharing_merge_patch(obj, patch, node)))
+    return merged
+
+
+def sharing_merge_patch(obj: Obj, patch: Any, node: SchemaNodeLike | None) -> Obj:
+    """The same; what the patch leaves as it is is the object's own, up to the object itself."""
     if not isinstance(patch, dict):
         raise bad_request(f"json: cannot unmarshal {go_kind(patch)} into Go value of type map[string]interface {{}}")
-    fresh_obj, fresh_patch = orjson.loads(orjson.dumps([obj, patch]))
-    return _merge_map(fresh_obj, fresh_patch, node)
+    return _merge_map(obj, orjson.loads(orjson.dumps(patch)), node)
 
 
-def merge_in_place(obj: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
-    """The same for an object and a patch that nobody needs any more; directives that are carried out leave the
-    patch."""
-    return _merge_map(obj, patch, node)
+def consume(obj: Obj, patch: Obj, node: SchemaNodeLike | None) -> None:
+    """Apply a patch for what it leaves of itself: directives that are carried out leave it."""
+    _merge_map(obj, patch, node)
 
 
 def child_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
@@ -90,32 +96,41 @@ def child_node(node: SchemaNodeLike | None, name: str) -> SchemaNodeLike | None:
 
 
 def _merge_map(original: Obj, patch: Obj, node: SchemaNodeLike | None) -> Obj:
+    """`original` is not changed, and is the outcome where nothing changes; the patch's own parts are taken over."""
     directed = [name for name in patch if name[:1] == "$"]
+    out = original
     if directed:
         if _PATCH in patch:
             return _replaced_map(patch)
-        _retain_keys(original, patch)
+        out = dict(original)
+        _retain_keys(out, patch)
         for name in directed:
             if name.startswith(_SET_ORDER):
-                _merge_ordered(original, patch, name, node)
+                _merge_ordered(out, patch, name, node)
     for name, value in patch.items():
         if directed and name.startswith(_DELETE_PRIMITIVES):
-            _delete_primitives(original, name, value, node)
-        elif value is None:
-            original.pop(name, None)
-        elif name not in original or original[name].__class__ is not value.__class__:
-            taken = _taken_over(value)
-            if taken is _NOTHING:
-                original.pop(name, None)
-            else:
-                original[name] = taken
+            _delete_primitives(out, name, value, node)
+            continue
+        held = out.get(name, _NOTHING)
+        if value is None:
+            new: Any = _NOTHING
+        elif held.__class__ is not value.__class__:
+            new = _taken_over(value) if value.__class__ in _CONTAINERS else value
         elif value.__class__ is dict:
-            original[name] = _merge_or_replace(original[name], value, child_node(node, name))
+            new = _merge_or_replace(held, value, child_node(node, name))
         elif value.__class__ is list:
-            original[name] = _merge_lists(original[name], value, child_node(node, name))
+            new = _merge_lists(held, value, child_node(node, name))
         else:
-            original[name] = value
-    return original
+            new = held if value.__class__ is str and value == held else value
+        if new is held:
+            continue
+        if out is original:
+            out = dict(original)
+        if new is _NOTHING:
+            del out[name]
+        else:
+            out[name] = new
+    return out
 
 
 def _replaced_map(patch: Obj) -> Obj:
@@ -208,6 +223,12 @@ def _merge_ordered(original: Obj, patch: Obj, directive: str, node: SchemaNodeLi
     change = _list_of(patch[name]) if name in patch else None
     child = _list_node(node, name)
     key = child.patch_merge_key if child is not None else ""
+    if before and change and key and child is not None and _strategy(child) == "merge":
+        found = _merged_by_name(before, change, order, key, child.items)
+        if found is not None:
+            original[name] = found
+            del patch[name]
+            return
     _check_order(change or [], order, key)
     if before is not None:
         merged = list(before) if change is None else _merge_lists(list(before), change, child)
@@ -219,6 +240,30 @@ def _merge_ordered(original: Obj, patch: Obj, directive: str, node: SchemaNodeLi
     is_map = _same_type(before or [], change or []) is dict
     original[name] = _ordered(merged, order, before or [], key if is_map else "")
     patch.pop(name, None)
+
+
+def _merged_by_name(
+    before: list[Any], change: list[Any], order: list[Any], key: str, node: SchemaNodeLike | None
+) -> list[Any] | None:
+    """As most often: every item has a name of its own, which the order tells. None where it is not so, or where
+    something is wrong."""
+    try:
+        names, ranked = [item[key] for item in change], [item[key] for item in order]
+        items = {item[key]: item for item in before}
+    except (KeyError, TypeError):
+        return None
+    ranks = set(ranked)
+    if set(map(type, (*names, *ranked, *items))) != {str} or any(_PATCH in item for item in change):
+        return None
+    if len(items) != len(before) or len(ranks) != len(ranked) or not ranks.issuperset(items):
+        return None
+    left = iter(ranked)
+    if not all(name in left for name in names):
+        return None
+    for name, item in zip(names, change, strict=True):
+        held = items.get(name)
+        items[name] = item if held is None else _merge_map(held, item, node)
+    return [items[name] for name in ranked if name in items]
 
 
 def _list_of(value: Any) -> list[Any]:
@@ -331,7 +376,14 @@ def _merge_lists(original: list[Any], patch: list[Any], node: SchemaNodeLike | N
     order = []
     for name, change in zip(_identities(changes, key), changes, strict=True):
         place = places.get(name, -1)
-        if place >= 0:
+        if place >= len(server):
+            # Given twice: the first of them is the patch's own, and changes there, too, as in Kubernetes.
+            held = merged[place]
+            both = _merge_map(held, change, node.items)
+            if both is not held:
+                held.clear()
+                held.update(both)
+        elif place >= 0:
             merged[place] = _merge_map(merged[place], change, node.items)
         else:
             place = places[name] = len(merged)
@@ -339,7 +391,7 @@ def _merge_lists(original: list[Any], patch: list[Any], node: SchemaNodeLike | N
         order.append(place)
     if len(merged) == len(server) and order == sorted(order):
         # As most often: what is patched was there, and in this order.
-        return merged
+        return server if all(map(is_, merged, server)) else merged
     return _ordered(merged, changes, server, key)
 
 

@@ -17,7 +17,7 @@ from navarch.api.go_structs import go_json, message_of_definition, struct
 from navarch.api.go_text import escaped_json, go_text
 from navarch.api.schema import Compiled
 from navarch.api.schema_decode import DecodeError
-from navarch.api.strategic import merge_in_place
+from navarch.api.strategic import consume
 from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH
 
 
@@ -30,7 +30,7 @@ def shown(old: Obj, patch: Any, obj: Obj, media_type: str, compiled: Compiled | 
     """What the message repeats; `obj` is the outcome before it was decoded."""
     if media_type == STRATEGIC_PATCH:
         left = copy.deepcopy(patch)
-        merge_in_place(copy.deepcopy(old), left, compiled.root if compiled is not None else None)
+        consume(old, left, compiled.root if compiled is not None else None)
         return go_text(left)
     touched = _paths(patch) if media_type == JSON_PATCH else patch
     message = message_of_definition(compiled.name) if compiled is not None else ""

@@ -2,7 +2,9 @@
 
 In: the stored object, a patch and its media type.  Out: the object as it shall be, and the paths of fields that nobody
 knows. What the patch does not name is neither copied nor looked at: it was checked when it came, and the pipeline
-changes nothing of it in place.
+changes nothing of it in place. Of a write through `/status` that holds for all that a strategic patch leaves as it is
+(`sharing`): the pipeline changes nothing in place there but the object, its metadata and its status themselves, which
+are copies.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
 from navarch.api.patch import json_patch, merge_patch
 from navarch.api.schema import Compiled
-from navarch.api.strategic import strategic_merge_patch
+from navarch.api.strategic import sharing_merge_patch, strategic_merge_patch
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
 
-def patched(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) -> tuple[Obj, Iterable[str]]:
+def patched(
+    old: Obj, patch: Any, media_type: str, compiled: Compiled | None, *, sharing: bool = False
+) -> tuple[Obj, Iterable[str]]:
     """The object, and the names of its fields that may differ from the stored one's; `old` is not changed. Raises
     StatusError 400, 422, 500."""
     names = _touched(patch, media_type)
@@ -32,13 +36,18 @@ def patched(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) ->
         # Compared as JSON, where unlike in Python true is not 1.
         differing = [n for n, v in obj.items() if n not in old or orjson.dumps(v) != orjson.dumps(old[n])]
         return obj, differing
-    part = _apply({name: value for name, value in old.items() if name in names}, patch, media_type, compiled)
+    held = {name: value for name, value in old.items() if name in names}
+    if sharing and media_type == STRATEGIC_PATCH and compiled is not None:
+        part = sharing_merge_patch(held, patch, compiled.root)
+    else:
+        part = _apply(held, patch, media_type, compiled)
     obj = {name: part.get(name, value) for name, value in old.items() if name not in names or name in part}
     obj.update(part)
-    if "metadata" not in names and "metadata" in obj:
+    touched = [name for name, value in part.items() if name not in held or value is not held[name]]
+    if "metadata" not in touched and "metadata" in obj:
         # The server's own metadata is written into it.
         obj["metadata"] = dict(obj["metadata"])
-    return obj, list(part)
+    return obj, touched
 
 
 def _touched(patch: Any, media_type: str) -> frozenset[str] | None:

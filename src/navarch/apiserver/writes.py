@@ -92,5 +92,5 @@ how_of = lru_cache(256)(How)
 
 class Wanted(Protocol):
     def __call__(self, old: Obj) -> Obj:
-        """The object as it shall be, sharing nothing with `old`."""
+        """The object as it shall be; what it shares with `old` the pipeline does not change in place."""
         ...

@@ -197,7 +197,8 @@ class Writing:
 
         def shape() -> None:
             if not through.trusted:
-                strategy.defaults(obj)
+                if how.subresource != "status" or not strategy.defaults_specification_only:
+                    strategy.defaults(obj)
                 if strategy.stamps:
                     strategy.stamp(obj, now, old)
             self._keep(kind, obj, old, cached)

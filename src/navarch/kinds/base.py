@@ -151,6 +151,8 @@ class Strategy:
     fields_in_annotations: ClassVar[Sequence[str]] = ()
     # What its writer says and the strategy then takes back is the writer's all the same (see `Subresource`).
     owns_what_it_says: ClassVar[bool] = False
+    # Its `defaults` are of what a write to `/status` leaves as it is, and need not be looked for there.
+    defaults_specification_only: ClassVar[bool] = False
     # It writes times into objects as a default (`stamp`).
     stamps: ClassVar[bool] = False
     # What of the metadata a write to `/status` leaves as it is.

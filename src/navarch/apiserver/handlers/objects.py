@@ -250,7 +250,8 @@ class Objects:
 
     def _patched(self, call: Call, patch: Patch) -> Callable[[Obj], Obj]:
         def wanted(old: Obj) -> Obj:
-            obj, touched = patched(old, patch.body, patch.media_type, call.kind.compiled)
+            sharing = call.route.subresource == "status"
+            obj, touched = patched(old, patch.body, patch.media_type, call.kind.compiled, sharing=sharing)
             self._check_patched(call, old, patch, obj, touched)
             return obj
 

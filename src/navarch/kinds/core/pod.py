@@ -113,6 +113,7 @@ class PodStrategy(Strategy):
     )
     has_generation = True
     deletes_gracefully = True
+    defaults_specification_only = True
     status_keeps = ("ownerReferences",)
     subresources: ClassVar[Mapping[str, Subresource]] = {
         "binding": Binding(),
@@ -230,12 +231,11 @@ def _correct_grace(spec: Obj) -> None:
 
 def _agree(status: Obj, single: str, listed: str) -> None:
     """The single address and the first of the list are the same thing; a writer may give either."""
-    if status.get(single) and not status.get(listed):
-        status[listed] = [{"ip": status[single]}]
-    elif status.get(listed) and not status.get(single):
-        status[single] = status[listed][0].get("ip", "")
-    elif status.get(listed) and status[listed][0].get("ip") != status.get(single):
-        status[listed] = [{"ip": status[single]}]
+    one, several = status.get(single), status.get(listed)
+    if several and not one:
+        status[single] = several[0].get("ip", "")
+    elif one and not (several and several[0].get("ip") == one):
+        status[listed] = [{"ip": one}]
 
 
 def _merge_match_label_keys(pod: Obj) -> None:

@@ -5,7 +5,7 @@ In: the new Pod and the old one.  Out: field errors in Kubernetes' words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from navarch.api.addresses import is_one_of_each_family
@@ -13,6 +13,7 @@ from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable
 from navarch.api.meta import Obj
 from navarch.api.validation import (
     dns_subdomain_problems,
+    qualified_name_problems,
     validate_dns_subdomain,
     validate_ip,
     validate_qualified_name,
@@ -22,18 +23,21 @@ from navarch.kinds.internal import internal
 
 _SYSTEM_CONDITIONS: Final = ("PodScheduled", "Ready", "Initialized")
 _STATUSES: Final = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
+_ALL_STATUSES: Final = (*_STATUSES, "ephemeralContainerStatuses")
 _HEALTHS: Final = ("Healthy", "Unhealthy", "Unknown")
 
 
 def complete_pod_status(status: Obj) -> None:
     """What is there though nobody said so: times of conditions, and states of containers."""
     for condition in status.get("conditions") or ():
-        condition.setdefault("lastProbeTime", None)
-        condition.setdefault("lastTransitionTime", None)
-    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for name in ("lastProbeTime", "lastTransitionTime"):
+            if name not in condition:
+                condition[name] = None
+    for field in _ALL_STATUSES:
         for container in status.get(field) or ():
-            container.setdefault("state", {})
-            container.setdefault("lastState", {})
+            for name in ("state", "lastState"):
+                if name not in container:
+                    container[name] = {}
 
 
 def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
@@ -41,8 +45,10 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
     status, was = pod.get("status") or {}, old.get("status") or {}
     spec = pod.get("spec") or {}
     for index, condition in enumerate(status.get("conditions") or ()):
-        yield from _validate_generation(condition, f"status.conditions[{index}]")
-        if (kind := condition.get("type") or "") not in _SYSTEM_CONDITIONS:
+        if (condition.get("observedGeneration") or 0) < 0:
+            yield _negative_generation(condition, f"status.conditions[{index}]")
+        kind = condition.get("type") or ""
+        if kind not in _SYSTEM_CONDITIONS and qualified_name_problems(kind):
             yield from validate_qualified_name(kind, f"status.conditions[{index}].Type")
     nominated = status.get("nominatedNodeName") or ""
     if nominated and nominated != was.get("nominatedNodeName"):
@@ -50,34 +56,33 @@ def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
         if (old.get("spec") or {}).get("nodeName"):
             detail = "may not be set on pods that are already bound to a node"
             yield forbidden_field("status.nominatedNodeName", detail)
-    yield from _validate_generation(status, "status")
+    if (status.get("observedGeneration") or 0) < 0:
+        yield _negative_generation(status, "status")
     if was.get("qosClass") and status.get("qosClass") != was["qosClass"]:
         yield immutable("status.qosClass", status.get("qosClass"))
-    policy = spec.get("restartPolicy") or "Always"
-    for field, listed in _STATUSES.items():
-        by_name = {container["name"]: container for container in spec.get(listed) or ()}
-        yield from _validate_transitions(
-            status.get(field) or (), was.get(field) or (), policy, by_name, f"status.{field}"
-        )
-    field = "ephemeralContainerStatuses"
-    yield from _validate_transitions(status.get(field) or (), was.get(field) or (), "", {}, f"status.{field}")
-    yield from _validate_claims(status, spec)
+    # This is on the path of every kubelet's every write: what is not there is not asked about further.
+    for field in _ALL_STATUSES:
+        if before := was.get(field):
+            yield from _validate_transitions(status.get(field) or (), before, spec, field)
+    if claims := status.get("resourceClaimStatuses"):
+        yield from _validate_claims(claims, spec)
     yield from _validate_addresses(status, was)
     system = (spec.get("os") or {}).get("name") or "linux"
-    for field in (*_STATUSES, "ephemeralContainerStatuses"):
-        yield from _validate_users(status.get(field) or (), system, f"status.{field}")
+    for field in _ALL_STATUSES:
+        if containers := status.get(field):
+            yield from _validate_users(containers, system, f"status.{field}")
     for field, listed in _STATUSES.items():
-        yield from _validate_allocated(status.get(field) or (), spec.get(listed) or (), f"status.{field}")
+        if containers := status.get(field):
+            yield from _validate_allocated(containers, spec.get(listed) or (), f"status.{field}")
     for index, container in enumerate(status.get("ephemeralContainerStatuses") or ()):
         if container.get("allocatedResourcesStatus"):
             at = f"status.ephemeralContainerStatuses[{index}].allocatedResourcesStatus"
             yield forbidden_field(at, "must not be specified in container status")
 
 
-def _validate_generation(holder: Obj, path: str) -> Iterator[FieldError]:
-    generation = holder.get("observedGeneration") or 0
-    if generation < 0:
-        yield invalid_value(f"{path}.observedGeneration", generation, "must be a non-negative integer")
+def _negative_generation(holder: Obj, path: str) -> FieldError:
+    detail = "must be a non-negative integer"
+    return invalid_value(f"{path}.observedGeneration", holder["observedGeneration"], detail)
 
 
 def _validate_users(statuses: Iterable[Obj], system: str, path: str) -> Iterator[FieldError]:
@@ -130,9 +135,9 @@ def _unasked(name: str, resources: Obj) -> str:
     )
 
 
-def _validate_claims(status: Obj, spec: Obj) -> Iterator[FieldError]:
+def _validate_claims(entries: Iterable[Obj], spec: Obj) -> Iterator[FieldError]:
     known, seen = {claim.get("name") for claim in spec.get("resourceClaims") or ()}, set()
-    for index, entry in enumerate(status.get("resourceClaimStatuses") or ()):
+    for index, entry in enumerate(entries):
         here, name = f"status.resourceClaimStatuses[{index}]", entry.get("name") or ""
         at = f"{here}.name"
         if name not in known:
@@ -161,21 +166,23 @@ def _validate_addresses(status: Obj, was: Obj) -> Iterator[FieldError]:
             yield invalid_value(f"status.{listed}", shown, "may specify no more than one IP for each IP family")
 
 
-def _validate_transitions(
-    new: Iterable[Obj], old: Iterable[Obj], pod_policy: str, containers: Mapping[str, Obj], path: str
-) -> Iterator[FieldError]:
+def _validate_transitions(new: Iterable[Obj], old: Iterable[Obj], spec: Obj, field: str) -> Iterator[FieldError]:
     """A container that has ended for good stays ended."""
+    listed = _STATUSES.get(field)
+    # Ephemeral containers never run again.
+    policy = (spec.get("restartPolicy") or "Always") if listed else ""
+    containers = {container["name"]: container for container in spec.get(listed) or ()} if listed else {}
     states = {container.get("name"): container.get("state") or {} for container in new}
     for index, before in enumerate(old):
         name = str(before.get("name"))
         terminated, container = (before.get("state") or {}).get("terminated"), containers.get(name)
         if not terminated:
             continue
-        if container is not None and _may_restart(container, pod_policy, int(terminated.get("exitCode") or 0)):
+        if container is not None and _may_restart(container, policy, int(terminated.get("exitCode") or 0)):
             continue
         state = states.get(name)
         if state is not None and not state.get("terminated"):
-            yield forbidden_field(f"{path}[{index}].state", "may not be transitioned to non-terminated state")
+            yield forbidden_field(f"status.{field}[{index}].state", "may not be transitioned to non-terminated state")
 
 
 def _may_restart(container: Obj, pod_policy: str, exit_code: int) -> bool:
