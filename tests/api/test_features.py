@@ -17,6 +17,17 @@ def test_gates_are_those_of_the_version() -> None:
     assert gates_of("1.36").keys() >= ACTING
 
 
+def test_what_a_version_has_on_is_on() -> None:
+    assert gates_of("1.36")["DRADeviceTaints"] == Gate(BETA, on=True, locked=False)
+    assert gates_of("1.36")["NodeLogQuery"] == Gate(GA, on=True, locked=True)
+    assert gates_of("1.36")["MaxUnavailableStatefulSet"] == Gate(BETA, on=False, locked=False)
+    assert gates_of("1.37")["MaxUnavailableStatefulSet"].on
+    assert gates_of("1.36")["PodCertificateRequest"] == Gate(BETA, on=False, locked=False)
+    assert gates_of("1.37")["PodCertificateRequest"] == Gate(GA, on=True, locked=False)
+    assert gates_of("1.37")["HPAScaleToZero"].on
+    assert "HPAGeneration" not in gates_of("1.36")
+
+
 def test_what_is_said_counts_and_the_last_word_most() -> None:
     features = parse(["WatchList=false", "kube:HPAScaleToZero=true", "WatchList=True"], "1.36")
 

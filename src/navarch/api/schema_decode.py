@@ -149,11 +149,14 @@ def _anything(value: Any) -> Any:
     return value
 
 
+_RAW: Final = "io.k8s.apimachinery.pkg.runtime.RawExtension"
 _NAMED_SCALARS: Final[Mapping[str, Scalar]] = {
     _QUANTITY: _quantity,
     _INT_OR_STRING: _int_or_string,
     _META + "Time": _text_scalar(canonical_time),
     _META + "MicroTime": _text_scalar(canonical_micro_time),
+    # Any JSON, though its schema says that it is an object.
+    _RAW: _anything,
 }
 _FORMATS: Final[Mapping[tuple[str, str], Scalar]] = {
     ("integer", "int32"): _int32,

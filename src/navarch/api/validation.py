@@ -248,6 +248,7 @@ NAME_RULES: Final[Mapping[str, Callable[[str], Problems]]] = {
     "subdomain in bytes": dns_subdomain_bytes_problems,
     "label": dns_label_problems,
     "path": path_segment_problems,
+    "key": config_map_key_problems,
 }
 
 

@@ -123,7 +123,8 @@ class Strategy:
     deprecation: ClassVar[str] = ""
     # Field selectors beyond metadata.name and metadata.namespace: dotted paths.
     selectable: ClassVar[Sequence[str]] = ()
-    # Metadata names: "subdomain" (most), "label" (Service), "path" (RBAC: only / and % are forbidden).
+    # Metadata names: "subdomain" (most), "label" (Service), "path" (RBAC: only / and % are forbidden),
+    # "key" (LeaseCandidate: as a ConfigMap's keys).
     name_rule: ClassVar[str] = "subdomain"
     # A new object's finalizers must have a domain (`example.com/name`), but for Kubernetes' own.
     finalizers_have_domains: ClassVar[bool] = True

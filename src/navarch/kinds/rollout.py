@@ -38,8 +38,16 @@ class WorkloadStrategy(Strategy):
         if old is None:
             yield from name_warnings(obj)
         template = get_path(obj, self.template_path)
-        if template and (old is None or get_path(old, self.template_path) != template):
+        if template and (old is None or self.warns_again(obj, old)):
             yield from pod_warnings(template, self.template_path)
+
+    def warns_again(self, obj: Obj, old: Obj) -> bool:
+        """Whether a change is one after which the template is warned of: any that counts as a generation."""
+        return is_new_generation(obj, old)
+
+
+def is_new_generation(obj: Obj, old: Obj) -> bool:
+    return bool(obj["metadata"].get("generation") != old["metadata"].get("generation"))
 
 
 _match_percent: Final = re.compile(r"[0-9]+%").fullmatch

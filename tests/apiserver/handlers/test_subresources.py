@@ -41,6 +41,17 @@ async def test_a_binding_can_be_posted_by_itself(api: Api) -> None:
     assert (await api.ok("GET", f"{PODS}/a"))["spec"]["nodeName"] == "n1"
 
 
+async def test_a_binding_may_name_what_is_no_node_and_the_pod_is_unsound_from_then_on(api: Api) -> None:
+    await api.ok("POST", PODS, pod("a"))
+
+    await api.ok("POST", f"{PODS}/a/binding", binding("Bad_Name"))
+
+    status, answer = await api.patch(f"{PODS}/a", {"metadata": {"labels": {"a": "b"}}})
+    assert (status, [cause["field"] for cause in answer["details"]["causes"]]) == (422, ["spec.nodeName"])
+    assert (await api.patch(f"{PODS}/a/status", {"status": {"reason": "Lost"}}))[0] == 200
+    assert (await api("DELETE", f"{PODS}/a"))[0] == 200
+
+
 async def test_a_binding_for_another_incarnation_is_refused(api: Api) -> None:
     await api.ok("POST", PODS, pod("a"))
 

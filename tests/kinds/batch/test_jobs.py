@@ -12,6 +12,9 @@ from navarch.kinds.strategies import lookup
 from tests.kinds.writing import CONTAINER, created, refused, row, updated
 
 
+EXPLICIT = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+
+
 def job(**spec: Any) -> Any:
     return {"spec": {"template": {"spec": {"containers": [dict(CONTAINER)], "restartPolicy": "Never"}}, **spec}}
 
@@ -224,6 +227,7 @@ def test_cronjob_defaults() -> None:
             "use timeZone field instead",
         ),
         ({"timeZone": "Mars/Base"}, 'spec.timeZone: Invalid value: "Mars/Base": unknown time zone Mars/Base'),
+        ({"timeZone": "Local"}, f'spec.timeZone: Invalid value: "Local": {EXPLICIT}'),
         (
             {"concurrencyPolicy": "Maybe"},
             'spec.concurrencyPolicy: Unsupported value: "Maybe": supported values: "Allow", "Forbid", "Replace"',
@@ -256,3 +260,11 @@ def test_the_table_of_cronjobs() -> None:
     obj = {"metadata": {"name": "web", "creationTimestamp": "2026-01-01T00:00:00Z"}, **cronjob(suspend=False)}
     obj["status"] = {"active": [{}, {}], "lastScheduleTime": "2026-01-01T23:59:00Z"}
     assert row("batch", "CronJob", obj) == ["web", "*/5 * * * *", "<none>", "False", 2, "60s", "24h"]
+
+
+def test_a_zone_that_is_not_even_spelt_as_the_machines_is_unknown_too() -> None:
+    assert refused("batch", "CronJob", cronjob(timeZone="local")) == [
+        f'spec.timeZone: Invalid value: "local": {EXPLICIT}',
+        'spec.timeZone: Invalid value: "local": unknown time zone local',
+    ]
+    assert schedule_problem("TZ=Local * * * * *") == ""

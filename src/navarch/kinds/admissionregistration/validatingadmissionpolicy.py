@@ -12,6 +12,7 @@ from typing import Final
 
 from navarch.api.cel.types import BOOL
 from navarch.api.errors import FieldError, duplicate, invalid_value, not_supported, required
+from navarch.api.jsonpath import PathError, compile_path
 from navarch.api.meta import Obj
 from navarch.api.validation import validate_qualified_name
 from navarch.kinds.admissionregistration.expressions import (
@@ -121,10 +122,20 @@ class ValidatingAdmissionPolicyStrategy(Strategy):
         checking = status.get("typeChecking") or {}
         for index, warning in enumerate(checking.get("expressionWarnings") or ()):
             path = f"status.typeChecking.expressionWarnings[{index}]"
-            for name in ("warning", "fieldRef"):
-                if not (warning.get(name) or "").strip():
-                    yield required(f"{path}.{name}")
+            if not warning.get("warning"):
+                yield required(f"{path}.warning")
+            yield from _validate_field_reference((warning.get("fieldRef") or "").strip(), f"{path}.fieldRef")
         yield from validate_conditions(status.get("conditions") or (), "status.conditions")
+
+
+def _validate_field_reference(reference: str, path: str) -> Iterator[FieldError]:
+    if not reference:
+        yield required(path)
+        return
+    try:
+        compile_path(f"{{{reference}}}")
+    except PathError as error:
+        yield invalid_value(path, reference, f"invalid JSONPath: {error}")
 
 
 def _validate_validation(

@@ -57,6 +57,9 @@ class DaemonSetStrategy(WorkloadStrategy):
     )
     fields_in_annotations = (GENERATION,)
 
+    def warns_again(self, obj: Obj, old: Obj) -> bool:
+        return bool(obj["spec"].get("template") != old["spec"].get("template"))
+
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         update = spec.setdefault("updateStrategy", {})

@@ -12,6 +12,7 @@ from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
+from navarch.kinds.core.storage_warnings import claim_warnings
 from navarch.kinds.counts import complete_conditions, validate_collisions, validate_counts, validate_status_counts
 from navarch.kinds.internal import internal
 from navarch.kinds.rollout import (
@@ -34,6 +35,9 @@ _MUTABLE = (
 )
 _PARTS = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
 _STATUS_COUNTS = ("replicas", *_PARTS, "observedGeneration", "collisionCount")
+_ALL_REVISIONS = (
+    "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+)
 _UPDATE_REFUSED = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
@@ -54,6 +58,16 @@ class StatefulSetStrategy(WorkloadStrategy):
         AGE,
         *columns.pod_template_columns("spec.template.spec"),
     )
+
+    def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
+        yield from super().warnings(obj, old)
+        spec = obj["spec"]
+        for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+            at = f"spec.volumeClaimTemplates[{index}]"
+            # Of a change Kubernetes names the field as its Go structure does.
+            yield from claim_warnings(claim.get("spec") or {}, at if old is None else f"{at}.Spec")
+        if spec.get("revisionHistoryLimit", 0) < 0:
+            yield _ALL_REVISIONS
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

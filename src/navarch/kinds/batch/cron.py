@@ -44,8 +44,9 @@ _FIELDS: Final = (
 
 @lru_cache(maxsize=64)
 def zone_problem(name: str) -> str:
-    if name.lower() == "local":
-        return "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
+    """Why no zone has the name; empty if one has. `Local`, spelt so, is the machine's."""
+    if name == "Local":
+        return ""
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):

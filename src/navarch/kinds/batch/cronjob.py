@@ -9,15 +9,17 @@ from navarch.api.meta import Obj, get_path
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.batch.cron import schedule_problem, zone_problem
-from navarch.kinds.batch.job import default_job_parts
+from navarch.kinds.batch.job import default_job_parts, job_spec_warnings
 from navarch.kinds.batch.job_validation import validate_job_spec
 from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_warnings import name_warnings
 from navarch.kinds.counts import validate_counts
-from navarch.kinds.rollout import WorkloadStrategy
+from navarch.kinds.rollout import WorkloadStrategy, is_new_generation
 from navarch.kinds.strategies import strategy
 
 # A Job's name is the CronJob's with a dash and ten digits behind it, and must be at most 63 long.
 _MAX_NAME = 63 - 11
+_EXPLICIT_ZONE = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
 _ZONE_IN_SCHEDULE = (
     "CRON_TZ or TZ used in spec.schedule is not officially supported, see "
     "https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
@@ -78,7 +80,10 @@ class CronJobStrategy(WorkloadStrategy):
             yield invalid_value("metadata.name", name, f"must be no more than {_MAX_NAME} characters")
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield from super().warnings(obj, old)
+        if old is None:
+            yield from name_warnings(obj)
+        if old is None or is_new_generation(obj, old):
+            yield from job_spec_warnings(obj["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec")
         if "TZ" in (obj["spec"].get("schedule") or ""):
             yield _ZONE_IN_SCHEDULE
 
@@ -106,5 +111,8 @@ def _validate_zone(zone: str | None) -> Iterator[FieldError]:
         return
     if not zone:
         yield invalid_value("spec.timeZone", zone, "timeZone must be nil or non-empty string")
-    elif problem := zone_problem(zone):
+        return
+    if zone.lower() == "local":
+        yield invalid_value("spec.timeZone", zone, _EXPLICIT_ZONE)
+    if problem := zone_problem(zone):
         yield invalid_value("spec.timeZone", zone, problem)

@@ -15,8 +15,9 @@ from navarch.kinds.batch.job_changes import validate_job_status, validate_job_up
 from navarch.kinds.batch.job_validation import validate_generated_selector, validate_job_spec, validate_pod_names
 from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions
-from navarch.kinds.rollout import WorkloadStrategy
+from navarch.kinds.rollout import WorkloadStrategy, is_new_generation
 from navarch.kinds.strategies import strategy
 
 _MAX_INT32: Final = 2**31 - 1
@@ -78,6 +79,18 @@ def _duration_cell(obj: Obj, now: datetime) -> str:
     return human_duration(end - parse_time(status["startTime"]))
 
 
+def job_spec_warnings(spec: Obj, path: str) -> Iterator[str]:
+    """Of a Job's spec, or of a CronJob's template of one."""
+    completions, parallelism = spec.get("completions") or 0, spec.get("parallelism") or 0
+    if spec.get("completionMode") == "Indexed" and completions > 100_000 and parallelism > 10_000:
+        yield (
+            f"{path}.completions: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism "
+            "higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of "
+            "indexes fail"
+        )
+    yield from pod_warnings(spec.get("template") or {}, f"{path}.template")
+
+
 @strategy("batch", "Job")
 class JobStrategy(WorkloadStrategy):
     has_generation = True
@@ -127,15 +140,10 @@ class JobStrategy(WorkloadStrategy):
         return validate_job_status(obj, old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield from super().warnings(obj, old)
-        spec = obj.get("spec") or {}
-        completions, parallelism = spec.get("completions") or 0, spec.get("parallelism") or 0
-        if spec.get("completionMode") == "Indexed" and completions > 100_000 and parallelism > 10_000:
-            yield (
-                "spec.completions: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism "
-                "higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of "
-                "indexes fail"
-            )
+        if old is None:
+            yield from name_warnings(obj)
+        if old is None or is_new_generation(obj, old):
+            yield from job_spec_warnings(obj.get("spec") or {}, "spec")
 
     def delete_warnings(self) -> Iterator[str]:
         yield (

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from navarch.api.errors import FieldError, forbidden_field
 from navarch.api.meta import Obj, Resource
+from navarch.api.validation import validate_dns_subdomain
 from navarch.kinds.base import Strategy, Subresource
 from navarch.kinds.core.pod_annotations import (
+    take_annotated_profiles,
     validate_annotation_changes,
     validate_pod_annotations,
     validate_profiles_agree,
@@ -25,7 +27,7 @@ from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_status import complete_pod_status, validate_pod_status_update
 from navarch.kinds.core.pod_subresources import resized, validate_ephemeral_update, validate_resize
 from navarch.kinds.core.pod_update import validate_pod_update
-from navarch.kinds.core.pod_warnings import annotation_warnings, app_armor_warnings, name_warnings
+from navarch.kinds.core.pod_warnings import annotation_warnings, name_warnings, taken_profile_warnings
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.kinds.strategies import strategy
 
@@ -157,6 +159,7 @@ class PodStrategy(Strategy):
     def prepare_create(self, obj: Obj) -> None:
         spec = obj["spec"]
         prepare_pod_spec(spec)
+        take_annotated_profiles(obj)
         _correct_grace(spec)
         status: Obj = {"phase": "Pending", "qosClass": qos_class(spec)}
         if spec.get("schedulingGates"):
@@ -184,6 +187,9 @@ class PodStrategy(Strategy):
             yield from validate_pod_annotations(annotations, spec, "metadata.annotations")
         if changed:
             yield from _SOUND.validate(obj)
+        elif node := spec.get("nodeName"):
+            # The one field that a spec has from somebody who is not asked whether it is sound: a Binding.
+            yield from validate_dns_subdomain(node, "spec.nodeName")
         if old is not None:
             yield from validate_annotation_changes(obj, old)
             if changed:
@@ -202,7 +208,7 @@ class PodStrategy(Strategy):
 
     def early_warnings(self, obj: Obj) -> Iterator[str]:
         annotations = obj["metadata"].get("annotations")
-        return app_armor_warnings(annotations, obj["spec"]) if annotations else iter(())
+        return taken_profile_warnings(annotations, obj["spec"]) if annotations else iter(())
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         # Who writes to a pod that exists is a program that reads no warnings.

@@ -12,6 +12,7 @@ from typing import Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value
 from navarch.api.meta import Obj
+from navarch.kinds.core.pod_validation_security import validate_app_armor
 from navarch.kinds.core.volume_sources import validate_relative_path
 
 MIRROR: Final = "kubernetes.io/config.mirror"
@@ -51,6 +52,41 @@ def _validate_seccomp(profile: str, path: str) -> Iterator[FieldError]:
         yield from validate_relative_path(profile.removeprefix("localhost/"), path)
     elif profile not in ("runtime/default", "docker/default", "unconfined"):
         yield invalid_value(path, profile, "must be a valid seccomp profile")
+
+
+def app_armor_profile(annotation: str) -> Obj | None:
+    """What the field would say instead; None where an annotation says nothing that it could."""
+    if annotation == "unconfined":
+        return {"type": "Unconfined"}
+    if annotation == "runtime/default":
+        return {"type": "RuntimeDefault"}
+    name = annotation.removeprefix("localhost/")
+    if name == annotation or next(validate_app_armor({"type": "Localhost", "localhostProfile": name}, ""), None):
+        return None
+    return {"type": "Localhost", "localhostProfile": name}
+
+
+def annotated_profiles(annotations: Mapping[str, str], spec: Obj) -> Iterator[tuple[str, Obj, Obj | None]]:
+    """Of containers that have no AppArmor profile but an annotation for one: its key, the container, and the profile
+    that it means, None for none. Not those where it means the pod's."""
+    whole = (spec.get("securityContext") or {}).get("appArmorProfile")
+    for field in _LISTS:
+        for container in spec.get(field) or ():
+            key = APP_ARMOR + (container.get("name") or "")
+            if key in annotations and (container.get("securityContext") or {}).get("appArmorProfile") is None:
+                profile = app_armor_profile(annotations[key])
+                if profile is None or profile != whole:
+                    yield key, container, profile
+
+
+def take_annotated_profiles(pod: Obj) -> None:
+    """AppArmor profiles that a new pod's annotations name become its containers' own."""
+    annotations, spec = pod["metadata"].get("annotations"), pod["spec"]
+    if not annotations or (spec.get("os") or {}).get("name") == "windows":
+        return
+    for _, container, profile in annotated_profiles(annotations, spec):
+        if profile is not None:
+            container["securityContext"] = {**(container.get("securityContext") or {}), "appArmorProfile": profile}
 
 
 def validate_annotation_changes(pod: Obj, old: Obj) -> Iterator[FieldError]:

@@ -62,7 +62,7 @@ def validate_pod_security_context(spec: Obj, path: str) -> Iterator[FieldError]:
         yield from validate_enum(context["fsGroupChangePolicy"], f"{at}.fsGroupChangePolicy", _GROUP_POLICIES)
     yield from _validate_seccomp(get("seccompProfile"), f"{at}.seccompProfile")
     yield from validate_windows_options(get("windowsOptions"), f"{at}.windowsOptions")
-    yield from _validate_app_armor(get("appArmorProfile"), f"{at}.appArmorProfile")
+    yield from validate_app_armor(get("appArmorProfile"), f"{at}.appArmorProfile")
     if get("supplementalGroupsPolicy") is not None:
         yield from validate_enum(
             context["supplementalGroupsPolicy"], f"{at}.supplementalGroupsPolicy", ("Merge", "Strict")
@@ -128,7 +128,7 @@ def _validate_seccomp(profile: Obj | None, path: str) -> Iterator[FieldError]:
         yield from validate_relative_path(local, at)
 
 
-def _validate_app_armor(profile: Obj | None, path: str) -> Iterator[FieldError]:
+def validate_app_armor(profile: Obj | None, path: str) -> Iterator[FieldError]:
     if profile is None:
         return
     kind, local, at = profile.get("type") or "", profile.get("localhostProfile"), f"{path}.localhostProfile"
@@ -168,4 +168,4 @@ def validate_container_security_context(context: Obj, path: str, spec: Obj) -> I
                 detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
                 yield invalid_value(path, internal(context, "SecurityContext"), detail)
     yield from validate_windows_options(get("windowsOptions"), f"{path}.windowsOptions")
-    yield from _validate_app_armor(get("appArmorProfile"), f"{path}.appArmorProfile")
+    yield from validate_app_armor(get("appArmorProfile"), f"{path}.appArmorProfile")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from navarch.api.meta import Obj
 from navarch.api.validation import dns_label_problems
 from navarch.kinds.core.node_warnings import DEPRECATED_NODE_LABELS, node_term_warnings
-from navarch.kinds.core.pod_annotations import APP_ARMOR
+from navarch.kinds.core.pod_annotations import APP_ARMOR, annotated_profiles
 from navarch.kinds.core.pod_validation_security import containers_with_paths
 from navarch.kinds.core.storage_warnings import claim_warnings, fraction_warning
 from navarch.kinds.core.volume_paths import overlapping_paths
@@ -26,6 +26,7 @@ _DEPRECATED_ANNOTATIONS: Final = {
 _DEAD_ANNOTATIONS_SINCE: Final = {"scheduler.alpha.kubernetes.io/critical-pod": "v1.16+"}
 _SECCOMP_POD: Final = "seccomp.security.alpha.kubernetes.io/pod"
 _SECCOMP_CONTAINER: Final = "container.seccomp.security.alpha.kubernetes.io/"
+_USE_THE_FIELD: Final = 'deprecated since v1.30; use the "appArmorProfile" field instead'
 _BYTES: Final = ("memory", "ephemeral-storage")
 
 
@@ -45,7 +46,7 @@ def pod_warnings(holder: Obj, path: str = "") -> Iterator[str]:
     prefix = f"{path}." if path else ""
     if annotations:
         yield from annotation_warnings(annotations, spec, prefix)
-        yield from app_armor_warnings(annotations, spec, prefix)
+        yield from _app_armor_warnings(annotations, spec, prefix)
     yield from pod_spec_warnings(spec, f"{prefix}spec")
 
 
@@ -98,14 +99,21 @@ def annotation_warnings(annotations: Mapping[str, str], spec: Obj, prefix: str =
             yield f"{at}[{_SECCOMP_CONTAINER}{name}]: {dead}"
 
 
-def app_armor_warnings(annotations: Mapping[str, str], spec: Obj, prefix: str = "") -> Iterator[str]:
-    """About profiles that only an annotation names; of pods these are said even if the pod is then refused."""
+def taken_profile_warnings(annotations: Mapping[str, str], spec: Obj) -> Iterator[str]:
+    """About profiles that a new pod has by an annotation, or would have; said even if it is then refused."""
+    if (spec.get("os") or {}).get("name") != "windows":
+        for key, _, _ in annotated_profiles(annotations, spec):
+            yield f"metadata.annotations[{key}]: {_USE_THE_FIELD}"
+
+
+def _app_armor_warnings(annotations: Mapping[str, str], spec: Obj, prefix: str) -> Iterator[str]:
+    """The same of a template."""
     context, at = spec.get("securityContext") or {}, f"{prefix}metadata.annotations"
     for container, _ in containers_with_paths(spec, ""):
         own, name = container.get("securityContext") or {}, container.get("name") or ""
         armed = context.get("appArmorProfile") is not None or own.get("appArmorProfile") is not None
         if APP_ARMOR + name in annotations and not armed:
-            yield f'{at}[{APP_ARMOR}{name}]: deprecated since v1.30; use the "appArmorProfile" field instead'
+            yield f"{at}[{APP_ARMOR}{name}]: {_USE_THE_FIELD}"
 
 
 def _node_affinity_warnings(affinity: Obj, path: str) -> Iterator[str]:

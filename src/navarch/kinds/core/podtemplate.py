@@ -14,6 +14,7 @@ from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_warnings
+from navarch.kinds.rollout import is_new_generation
 from navarch.kinds.strategies import strategy
 
 
@@ -50,4 +51,5 @@ class PodTemplateStrategy(Strategy):
         yield from validate_pod_template_spec(obj.get("template"), "template")
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
-        yield from pod_warnings(obj.get("template") or {}, "template")
+        if old is None or is_new_generation(obj, old):
+            yield from pod_warnings(obj.get("template") or {}, "template")

@@ -15,6 +15,7 @@ from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions, validate_replica_status
+from navarch.kinds.rollout import is_new_generation
 from navarch.kinds.strategies import strategy
 
 
@@ -105,9 +106,9 @@ class ReplicationControllerStrategy(Strategy):
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         if old is None:
             yield from name_warnings(obj)
-        template = obj["spec"].get("template")
-        if template and (old is None or obj["spec"] != old["spec"]):
-            yield from pod_warnings(template, "spec.template")
+        if old is None or is_new_generation(obj, old):
+            # Of a change Kubernetes looks at the template that was.
+            yield from pod_warnings((old or obj)["spec"].get("template") or {}, "spec.template")
 
     def default_propagation(self) -> str:
         return "Orphan"
