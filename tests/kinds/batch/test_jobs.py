@@ -11,7 +11,6 @@ from navarch.kinds.batch.cron import schedule_problem
 from navarch.kinds.strategies import lookup
 from tests.kinds.writing import CONTAINER, created, refused, row, updated
 
-
 EXPLICIT = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
 
 
