@@ -140,6 +140,10 @@ def generated_name(base: str, source: random.Random) -> str:
     return base[: 63 - 5] + "".join(source.choices(_SUFFIX_ALPHABET, k=5))
 
 
+def is_new_generation(obj: Obj, old: Obj) -> bool:
+    return bool(obj["metadata"].get("generation") != old["metadata"].get("generation"))
+
+
 def get_path(obj: Any, path: str, default: Any = None) -> Any:
     """The value at a dotted path of fields (`spec.nodeName`), or `default` where any step is missing."""
     for step in path.split("."):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
-from navarch.api.meta import Obj, get_path
+from navarch.api.meta import Obj, get_path, is_new_generation
 from navarch.api.selectors import label_selector_of
 from navarch.api.validation import validate_label_selector, validate_non_negative
 from navarch.kinds.base import Strategy
@@ -44,10 +44,6 @@ class WorkloadStrategy(Strategy):
     def warns_again(self, obj: Obj, old: Obj) -> bool:
         """Whether a change is one after which the template is warned of: any that counts as a generation."""
         return is_new_generation(obj, old)
-
-
-def is_new_generation(obj: Obj, old: Obj) -> bool:
-    return bool(obj["metadata"].get("generation") != old["metadata"].get("generation"))
 
 
 _match_percent: Final = re.compile(r"[0-9]+%").fullmatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from navarch.api.errors import FieldError, invalid_value, not_supported, required
-from navarch.api.meta import Obj, get_path
+from navarch.api.meta import Obj, get_path, is_new_generation
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.batch.cron import schedule_problem, zone_problem
@@ -14,7 +14,7 @@ from navarch.kinds.batch.job_validation import validate_job_spec
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_warnings import name_warnings
 from navarch.kinds.counts import validate_counts
-from navarch.kinds.rollout import WorkloadStrategy, is_new_generation
+from navarch.kinds.rollout import WorkloadStrategy
 from navarch.kinds.strategies import strategy
 
 # A Job's name is the CronJob's with a dash and ten digits behind it, and must be at most 63 long.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from navarch.api.errors import FieldError
-from navarch.api.meta import Obj, Resource
+from navarch.api.meta import Obj, Resource, is_new_generation
 from navarch.api.time import human_duration, parse_time
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
@@ -17,7 +17,7 @@ from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions
-from navarch.kinds.rollout import WorkloadStrategy, is_new_generation
+from navarch.kinds.rollout import WorkloadStrategy
 from navarch.kinds.strategies import strategy
 
 _MAX_INT32: Final = 2**31 - 1

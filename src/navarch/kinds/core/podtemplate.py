@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from navarch.api.errors import FieldError
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, is_new_generation
 from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.columns import container_images, container_names
 from navarch.kinds.columns import labels as format_labels
@@ -14,7 +14,6 @@ from navarch.kinds.core.pod_defaults import default_pod_template
 from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_warnings
-from navarch.kinds.rollout import is_new_generation
 from navarch.kinds.strategies import strategy
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, is_new_generation
 from navarch.api.validation import validate_non_negative
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import pod_template_columns
@@ -15,7 +15,6 @@ from navarch.kinds.core.pod_prepare import prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions, validate_replica_status
-from navarch.kinds.rollout import is_new_generation
 from navarch.kinds.strategies import strategy
 
 
