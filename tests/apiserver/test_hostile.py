@@ -50,6 +50,8 @@ async def api_with_a(api: Api) -> Api:
         (b"{} {}", "invalid character '{' after top-level value"),
         (b'{"a":NaN}', "invalid character 'N' looking for beginning of value"),
         (b"[]", "cannot unmarshal array"),
+        (b"\xef\xbb\xbf{}", "invalid character 'ï' looking for beginning of value"),
+        ('{"a": 1}'.encode("utf-16-le"), "invalid character '\\x00' looking for beginning of object key string"),
         (b"[" * 100_000, "exceeded max depth"),
         (b'{"a":' * 100_000, "exceeded max depth"),
         (b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", "exceeded max depth"),

@@ -115,7 +115,8 @@ def _parse_json_as_go(body: bytes) -> Any:
 def _parse_odd_json(body: bytes, sent: bytes, said: str) -> Any:
     if len(body) <= _ODD_MAX:
         try:
-            return json.loads(body, parse_int=_integer, parse_constant=_no_constant)
+            # As text: of bytes it would take a mark of their order, and UTF-16.
+            return json.loads(body.decode(), parse_int=_integer, parse_constant=_no_constant)
         except RecursionError:
             raise too_deep() from None
         except ValueError:
