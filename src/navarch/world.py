@@ -77,7 +77,8 @@ class Streams:
         stream = self._made.get((component, name))
         if stream is None:
             seed = None if self._seed is None else "\0".join((str(self._seed), self._salt, component, name))
-            stream = self._made[component, name] = Random(seed)
+            # Asked for by several threads at once, it is one all the same.
+            stream = self._made.setdefault((component, name), Random(seed))
         return stream
 
     def salted(self, salt: str) -> Streams:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import orjson
 import pytest
 
 from navarch.api import yaml_reader
 from navarch.api.meta import Obj
-from navarch.apiserver import answers, codec, deleting, encodings, negotiation, renderings, writing
+from navarch.apiserver import answers, codec, deleting, encodings, negotiation, renderings, writes, writing
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.longwork import SHORT, LongWork
@@ -21,7 +23,8 @@ from navarch.apiserver.reading import Selection
 from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put
 from navarch.world import RealWorld
-from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
+from tests.apiserver.admission.cluster import RUNNING, Cluster
+from tests.apiserver.conftest import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
 from tests.growth import collector_at_rest
 
 pytestmark = pytest.mark.alone
@@ -281,6 +284,9 @@ async def test_others_are_served_while_something_big_is_read_or_deleted(port: in
 
 
 MERGE = "application/merge-patch+json"
+# In a version that is not the stored one.
+SCALERS = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+SCALED = {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}
 ON_BIG = {
     "as a table": ("GET", f"{CONFIG_MAPS}/big", b"", "", TABLE),
     "metadata only": ("GET", f"{CONFIG_MAPS}/big", b"", "", PARTIAL),
@@ -289,12 +295,23 @@ ON_BIG = {
     "patched": ("PATCH", f"{CONFIG_MAPS}/big", b'{"metadata":{"labels":{"a":"b"}}}', MERGE, ""),
     "patched with nothing": ("PATCH", f"{CONFIG_MAPS}/big", b"{}", MERGE, ""),
     "deleted": ("DELETE", f"{CONFIG_MAPS}/big", b"", "", ""),
+    "listed, indented": ("GET", f"{CONFIG_MAPS}?pretty=1", b"", "", ""),
+    "listed as YAML": ("GET", CONFIG_MAPS, b"", "", "application/yaml"),
+    "of another version": ("GET", f"{SCALERS}/big", b"", "", ""),
+    "of another version, listed": ("GET", SCALERS, b"", "", ""),
+    "of another version, patched": ("PATCH", f"{SCALERS}/big", b'{"metadata":{"labels":{"a":"b"}}}', MERGE, ""),
+    "scaled": ("PATCH", f"{DEPLOYMENTS}/big/scale", b'{"spec":{"replicas":2}}', MERGE, ""),
 }
 
 
 @pytest.mark.parametrize("what", ON_BIG)
 async def test_something_big_is_decoded_beside_the_loop(api: Api, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    await api.ok("POST", CONFIG_MAPS, config_map("big", **{f"k{n}": "" for n in range(5000)}))
+    many = {f"k{n}": "" for n in range(5000)}
+    await api.ok("POST", CONFIG_MAPS, config_map("big", **many))
+    await api.ok("POST", SCALERS, {"metadata": {"name": "big", "labels": many}, "spec": SCALED})
+    big = deployment("big")
+    big["metadata"]["labels"] = many
+    await api.ok("POST", DEPLOYMENTS, big)
     loops, elsewhere = 0, 0
     here, decode = threading.get_ident(), codec.decode
 
@@ -304,7 +321,7 @@ async def test_something_big_is_decoded_beside_the_loop(api: Api, monkeypatch: p
             loops, elsewhere = (loops + 1, elsewhere) if threading.get_ident() == here else (loops, elsewhere + 1)
         return decode(data)
 
-    for module in (answers, codec, deleting, encodings, negotiation, renderings, writing):
+    for module in (answers, codec, deleting, encodings, negotiation, renderings, writes, writing):
         monkeypatch.setattr(module, "decode", noting, raising=False)
     method, path, body, content_type, accept = ON_BIG[what]
 
@@ -313,3 +330,99 @@ async def test_something_big_is_decoded_beside_the_loop(api: Api, monkeypatch: p
     assert response.status == 200
     assert loops == 0
     assert elsewhere > 0
+
+
+APPLY = "application/apply-patch+yaml"
+QUOTAS = "/api/v1/namespaces/default/resourcequotas"
+
+
+class Turns:
+    """How many calls the longest turn of the loop made, of Python's functions and of C's."""
+
+    def __init__(self) -> None:
+        self.longest = 0
+        self._calls = 0
+
+    @contextmanager
+    def counted(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        run = asyncio.Handle._run  # type: ignore[attr-defined]
+
+        def one(handle: asyncio.Handle) -> None:
+            self._calls = 0
+            run(handle)
+            self.longest = max(self.longest, self._calls)
+
+        def count(_frame: object, event: str, _said: object) -> None:
+            self._calls += event in ("call", "c_call")
+
+        with monkeypatch.context() as patches:
+            patches.setattr(asyncio.Handle, "_run", one)
+            # Of this thread alone, which is the loop's.
+            sys.setprofile(count)
+            try:
+                yield
+            finally:
+                sys.setprofile(None)
+
+
+@pytest.fixture
+async def admitting() -> AsyncIterator[Api]:
+    """A server with the default admission plugins, and a quota that they count by."""
+    cluster = Cluster()
+    api = Api((await cluster.start()).server)
+    await api.ok("POST", QUOTAS, {"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "1M"}}})
+    yield api
+    RUNNING.remove(cluster)
+    await cluster.server.stop()
+
+
+def containers(name: str, count: int) -> Obj:
+    made = pod(name)
+    made["spec"]["containers"] = [
+        {"name": f"c{n}", "image": "i", "resources": {"requests": {"cpu": "1"}}} for n in range(count)
+    ]
+    return made
+
+
+def keys(name: str, count: int) -> Obj:
+    return config_map(name, **{f"k{n}": "" for n in range(count)})
+
+
+def scaler(name: str, count: int) -> Obj:
+    labels = {f"k{n}": "" for n in range(count)}
+    return {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "spec": SCALED} | {
+        "metadata": {"name": name, "labels": labels}
+    }
+
+
+WRITES: dict[str, tuple[str, str, Any, str]] = {
+    "containers created": ("POST", PODS, containers, "application/json"),
+    "containers applied": ("PATCH", PODS, containers, APPLY),
+    "keys created": ("POST", CONFIG_MAPS, keys, "application/json"),
+    "keys applied": ("PATCH", CONFIG_MAPS, keys, APPLY),
+    "labels of another version created": ("POST", SCALERS, scaler, "application/json"),
+    "labels of another version applied": ("PATCH", SCALERS, scaler, APPLY),
+}
+MANY = 5000
+
+
+@pytest.mark.parametrize("what", WRITES)
+async def test_no_turn_of_the_loop_goes_through_all_of_something_big(
+    admitting: Api, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    method, collection, of_many, content_type = WRITES[what]
+
+    async def write(name: str, count: int) -> None:
+        path = f"{collection}/{name}?fieldManager=m" if method == "PATCH" else collection
+        await admitting.ok(method, path, of_many(name, count), content_type=content_type)
+        # And once more, as a change of what is there.
+        label = {"metadata": {"labels": {"a": name}}}
+        await admitting.ok("PATCH", f"{collection}/{name}", label, content_type=MERGE)
+
+    # What is made at the first use is made.
+    await write("small", 3)
+    turns = Turns()
+    with turns.counted(monkeypatch):
+        await write("big", MANY)
+
+    assert turns.longest < MANY

@@ -21,6 +21,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import NOBODY, Attributes, Interested
 from navarch.apiserver.audit.policy import METADATA, REQUEST
 from navarch.apiserver.audit.trail import annotate
+from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
 
@@ -157,9 +158,11 @@ def admission(
     subresource: str = "",
     obj: Obj | None = None,
     old: Obj | None = None,
+    size: int = 0,
+    work: LongWork | None = None,
 ) -> Admission:
     """The only place where attributes are made. `old` is what is stored (None for CREATE and CONNECT), and never
-    changed; options are those of the request, None for CONNECT."""
+    changed; options are those of the request, None for CONNECT. The object has about `size` bytes."""
     interested = chain.interested(kind, operation, subresource)
     if interested is NOBODY:
         return NOT_ADMITTED
@@ -176,5 +179,7 @@ def admission(
         origin.options,
         origin.warnings,
         requested=origin.requested,
+        size=size,
+        work=work,
     )
     return Admission(interested, attributes)

@@ -6,7 +6,7 @@ Nothing here holds more than one part as an object; who asks for less meanwhile 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import orjson
 
@@ -14,7 +14,7 @@ from navarch.api import yaml_writer
 from navarch.api.meta import Obj
 from navarch.apiserver import protobuf_forms
 from navarch.apiserver.codec import decode
-from navarch.apiserver.longwork import LongWork
+from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.negotiation import JSON, PROTOBUF, Form
 from navarch.apiserver.pieces import Parts, Pieces, in_slices
 from navarch.client.transport import Response
@@ -27,12 +27,12 @@ async def in_parts(
     texts: list[str] = []
     start = end = ""
     if form.media_type != JSON:
-        steps = _yaml_list(head, name, parts, texts)
+        stages = _yaml_list(work, head, name, parts, texts)
     else:
-        steps = _indented(parts.all, texts)
+        stages = _indented_list(work, parts, texts)
         start = orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2].decode() + f',\n  "{name}": ['
         end = "\n  ]\n}\n" if parts.count else "]\n}\n"
-    written = Pieces(in_slices(work, steps, texts, start, end))
+    written = Pieces(in_slices(work, stages, texts, start, end))
     return Response(200, written if parts.long else await written.joined(), headers, form.media_type)
 
 
@@ -49,21 +49,55 @@ async def in_form(work: LongWork, form: Form, response: Response) -> Response:
     return Response(response.status, "".join(texts).encode(), response.headers, form.media_type)
 
 
-def _indented(parts: Iterable[bytes], texts: list[str]) -> Iterator[None]:
-    before = "\n    "
-    for part in parts:
-        # In JSON a line break is never part of a text.
-        texts.append(before + orjson.dumps(decode(part), option=orjson.OPT_INDENT_2).decode().replace("\n", "\n    "))
-        before = ",\n    "
-        yield
+async def _indented_list(work: LongWork, parts: Parts, texts: list[str]) -> AsyncGenerator[Iterator[None], None]:
+    rest, big, before = iter(parts.all), [b""], "\n    "
+
+    def small() -> Iterator[None]:
+        nonlocal before
+        for part in _until_big(rest, big):
+            texts.append(before + _indented(part))
+            before = ",\n    "
+            yield
+
+    while big:
+        big.clear()
+        yield small()
+        for part in big:
+            texts.append(before + await work.apart(len(part), _indented, part))
+            before = ",\n    "
 
 
-def _yaml_list(head: Obj, name: str, parts: Parts, texts: list[str]) -> Iterator[None]:
-    for key in sorted([*head, name]):
-        if key != name:
-            yield from yaml_writer.steps({key: head[key]}, texts)
-            continue
-        texts.append(f"{name}:\n" if parts.count else f"{name}: []\n")
-        for part in parts.all:
+def _indented(part: bytes) -> str:
+    # In JSON a line break is never part of a text.
+    return orjson.dumps(decode(part), option=orjson.OPT_INDENT_2).decode().replace("\n", "\n    ")
+
+
+async def _yaml_list(
+    work: LongWork, head: Obj, name: str, parts: Parts, texts: list[str]
+) -> AsyncGenerator[Iterator[None], None]:
+    rest, big = iter(parts.all), [b""]
+
+    def small() -> Iterator[None]:
+        for part in _until_big(rest, big):
             yield from yaml_writer.steps(decode(part), texts, "  ", "- ")
             yield
+
+    for key in sorted([*head, name]):
+        if key != name:
+            yield yaml_writer.steps({key: head[key]}, texts)
+            continue
+        texts.append(f"{name}:\n" if parts.count else f"{name}: []\n")
+        while big:
+            big.clear()
+            yield small()
+            for part in big:
+                yield yaml_writer.steps(await work.apart(len(part), decode, part), texts, "  ", "- ")
+
+
+def _until_big(parts: Iterator[bytes], big: list[bytes]) -> Iterator[bytes]:
+    """Parts up to the next about which something takes long: that comes into `big`, and nothing where there is none."""
+    for part in parts:
+        if len(part) > SHORT:
+            big.append(part)
+            return
+        yield part

@@ -19,6 +19,9 @@ from navarch.api.meta import Obj, Resource
 _STAMP = b'"resourceVersion":"%d",'
 _HEAD = re.compile(rb'\{"apiVersion":"([^"\\]*)","kind":"[^"\\]*","metadata":\{')
 
+# Copying more than this takes longer than looking at it without.
+_LARGE = 64 << 10
+
 _STAMPED = re.compile(_HEAD.pattern + rb'"resourceVersion":"([0-9]+)"')
 
 
@@ -55,17 +58,25 @@ class Codec:
     def stamp(self, value: bytes, revision: int) -> bytes:
         """Canonical bytes with the revision spliced in."""
         offset = self.offset(value)
-        return value[:offset] + _STAMP % revision + value[offset:]
+        return _spliced(value, offset, _STAMP % revision, offset)
 
     def unstamp(self, data: bytes, revision: int) -> bytes:
         """The canonical bytes behind stamped ones."""
         offset = self.offset(data)
-        return data[:offset] + data[offset + len(_STAMP % revision) :]
+        return _spliced(data, offset, b"", offset + len(_STAMP % revision))
 
     def restamp(self, data: bytes, old_revision: int, revision: int) -> bytes:
         """Stamped bytes with another revision."""
         offset = self.offset(data)
-        return data[:offset] + _STAMP % revision + data[offset + len(_STAMP % old_revision) :]
+        return _spliced(data, offset, _STAMP % revision, offset + len(_STAMP % old_revision))
+
+
+def _spliced(data: bytes, end: int, between: bytes, start: int) -> bytes:
+    """The bytes up to `end`, others, and those from `start` on."""
+    if len(data) > _LARGE:
+        # Copied once, not twice.
+        return b"".join((memoryview(data)[:end], between, memoryview(data)[start:]))
+    return data[:end] + between + data[start:]
 
 
 def head_of(resource: Resource) -> bytes:

@@ -141,24 +141,29 @@ def _no_constant(text: str) -> Any:
 def parse_yaml(body: bytes) -> yaml_reader.Document:
     """Raises ValueError."""
     document = yaml_reader.Document()
-    for _ in _yaml_steps(body, document):
-        pass
+    if not _read_json(body, document):
+        for _ in _yaml_steps(body, document):
+            pass
     return document
 
 
 def _yaml_steps(body: bytes, into: yaml_reader.Document) -> Iterator[None]:
-    if body[:1] == b"{":
-        # JSON is YAML, and what most clients send under that name.
-        with contextlib.suppress(orjson.JSONDecodeError):
-            into.value = orjson.loads(body)
-            _check_depth(into.value)
-            return
     try:
         yield from yaml_reader.steps(body, into)
     except ValueError as error:
         raise ValueError(f"error converting YAML to JSON: {error}") from None
     if b"*" in body:
         _check_depth(into.value)
+
+
+def _read_json(body: bytes, into: yaml_reader.Document) -> bool:
+    """JSON is YAML, and what most clients send under that name: whether this is.  Raises ValueError."""
+    if body[:1] == b"{":
+        with contextlib.suppress(orjson.JSONDecodeError):
+            into.value = orjson.loads(body)
+            _check_depth(into.value)
+            return True
+    return False
 
 
 async def as_json(request: Request, work: LongWork) -> Request:
@@ -174,13 +179,14 @@ async def as_json(request: Request, work: LongWork) -> Request:
     try:
         if len(request.body) <= _SHORT_YAML:
             document = parse_yaml(request.body)
-        else:
+        elif not await work.apart(len(request.body), _read_json, request.body, document):
             await work.do(_yaml_steps(request.body, document))
     except ValueError as error:
         wrong = str(error)
         return ReadRequest(request.method, request.path, request.query, request.headers, request.body, wrong=wrong)
     headers = request.headers if media_type == APPLY_YAML else {**request.headers, "content-type": JSON}
-    body = orjson.dumps(document.value)
+    value, size = document.value, len(request.body)
+    body = as_bytes(value) if size <= _SHORT_YAML else await work.apart(size, as_bytes, value)
     began, duplicates = request.body[:_SHOWN_BYTES], document.duplicates
     return ReadRequest(request.method, request.path, request.query, headers, body, began=began, duplicates=duplicates)
 

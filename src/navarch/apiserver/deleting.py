@@ -249,7 +249,15 @@ class Deleting:
         admitted = NOT_ADMITTED
         if admit:
             admitted = admission(
-                self._core.admission, origin, kind, DELETE, namespace=cached.namespace, name=cached.name, old=obj
+                self._core.admission,
+                origin,
+                kind,
+                DELETE,
+                namespace=cached.namespace,
+                name=cached.name,
+                old=obj,
+                size=len(cached.data),
+                work=self._core.work,
             )
         async with admitted:
             await admitted.mutate(None)

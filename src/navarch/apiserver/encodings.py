@@ -108,20 +108,19 @@ class Encodings:
             return data
         return await self.one(kind, Cached("", "", "", 0, data, {}, {}))
 
-    async def stored(self, kind: ServedKind, obj: Obj) -> Obj:
-        """An object of the kind in the version in which it is stored."""
+    async def stored(self, kind: ServedKind, obj: Obj, size: int = 0) -> Obj:
+        """An object of the kind, of about `size` bytes, in the version in which it is stored."""
         if kind.is_storage:
             return obj
+        own = await self._work.apart(size, _own_copy, kind, obj)
         storage = kind.storage_kind
-        data = orjson.dumps({**obj, "apiVersion": kind.resource.api_version, "kind": kind.resource.kind})
         if (converter := kind.converter) is not None:
-            found = list(await converter.convert([decode(data)], storage.resource.api_version))
+            found = list(await converter.convert([own], storage.resource.api_version))
             return _checked(found, [obj], storage)[0]
-        converted = decode(data)
         if kind.to_storage is not None:
-            converted = kind.to_storage(converted)
-        converted["apiVersion"] = storage.resource.api_version
-        return converted
+            own = await self._work.apart(size, kind.to_storage, own)
+        own["apiVersion"] = storage.resource.api_version
+        return own
 
     # Versions
 
@@ -140,7 +139,7 @@ class Encodings:
             elif not isinstance(known, bytes):
                 waiting[known] = None
         if missing and kind.converter is None:
-            await self._work.do(self._convert_here(kind, missing, key))
+            await self._convert_here(kind, missing, key)
         elif missing:
             waiting[self._convert_there(kind, missing, key)] = None
         for task in waiting:
@@ -155,10 +154,20 @@ class Encodings:
                 found.append(known if isinstance(known, bytes) else await self._once_more(kind, cached))
         return found
 
-    def _convert_here(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> Iterator[None]:
-        for cached in items:
-            self._keep(cached, key, convert(kind, cached.data))
-            yield
+    async def _convert_here(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> None:
+        big: list[Cached] = []
+
+        def steps() -> Iterator[None]:
+            for cached in items:
+                if len(cached.data) > SHORT:
+                    big.append(cached)
+                else:
+                    self._keep(cached, key, convert(kind, cached.data))
+                yield
+
+        await self._work.do(steps())
+        for cached in big:
+            self._keep(cached, key, await self._work.apart(len(cached.data), convert, kind, cached.data))
 
     def _convert_there(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> asyncio.Task[None]:
         task = asyncio.create_task(self._ask(kind, items, key), name=f"convert-{kind.resource.group_resource}")
@@ -171,7 +180,7 @@ class Encodings:
 
     async def _ask(self, kind: ServedKind, items: Sequence[Cached], key: _Key) -> None:
         try:
-            made = await _ask_converter(kind, [cached.data for cached in items])
+            made = await self._converted_there(kind, [cached.data for cached in items])
         except BaseException:
             for cached in items:
                 if cached.kept is not None:
@@ -182,8 +191,18 @@ class Encodings:
 
     async def _once_more(self, kind: ServedKind, cached: Cached) -> bytes:
         if kind.converter is None:
-            return convert(kind, cached.data)
-        return (await _ask_converter(kind, [cached.data]))[0]
+            return await self._work.apart(len(cached.data), convert, kind, cached.data)
+        return (await self._converted_there(kind, [cached.data]))[0]
+
+    async def _converted_there(self, kind: ServedKind, datas: Sequence[bytes]) -> list[bytes]:
+        converter = kind.converter
+        assert converter is not None
+        apart, size = self._work.apart, sum(map(len, datas))
+        before = await apart(size, _decoded, datas)
+        # The converter's own copies: what it returns is checked against what it was given.
+        given = await apart(size, _decoded, datas)
+        found = list(await converter.convert(given, kind.resource.api_version))
+        return await apart(size, _checked_and_ordered, found, before, kind)
 
     # Renderings
 
@@ -302,12 +321,15 @@ def _ordered(kind: ServedKind, obj: Obj) -> bytes:
     return orjson.dumps({**head, **rest})
 
 
-async def _ask_converter(kind: ServedKind, datas: Sequence[bytes]) -> list[bytes]:
-    converter = kind.converter
-    assert converter is not None
-    before = [decode(data) for data in datas]
-    # The converter's own copies: what it returns is checked against what it was given.
-    found = list(await converter.convert([decode(data) for data in datas], kind.resource.api_version))
+def _own_copy(kind: ServedKind, obj: Obj) -> Obj:
+    return decode(orjson.dumps({**obj, "apiVersion": kind.resource.api_version, "kind": kind.resource.kind}))
+
+
+def _decoded(datas: Sequence[bytes]) -> list[Obj]:
+    return [decode(data) for data in datas]
+
+
+def _checked_and_ordered(found: Sequence[Obj], before: Sequence[Obj], kind: ServedKind) -> list[bytes]:
     return [_ordered(kind, obj) for obj in _checked(found, before, kind)]
 
 

@@ -112,17 +112,19 @@ async def in_turns(work: LongWork, pieces: Iterator[bytes]) -> AsyncGenerator[by
 
 
 async def in_slices(
-    work: LongWork, steps: Iterator[None], texts: list[str], start: str = "", end: str = ""
+    work: LongWork, stages: AsyncIterator[Iterator[None]], texts: list[str], start: str = "", end: str = ""
 ) -> AsyncGenerator[bytes, None]:
-    """What steps write into `texts`, as it is written."""
-    ended = False
-    while not ended:
-        ended = await work.slice(steps)
-        piece = start + "".join(texts) + (end if ended else "")
-        texts.clear()
-        start = ""
-        if piece:
-            yield piece.encode()
+    """What one stage's steps after another's write into `texts`, as it is written."""
+    texts.insert(0, start)
+    async for steps in stages:
+        ended = False
+        while not ended:
+            ended = await work.slice(steps)
+            if not ended or sum(map(len, texts)) > PIECE:
+                yield "".join(texts).encode()
+                texts.clear()
+    if piece := "".join(texts) + end:
+        yield piece.encode()
 
 
 def cut(data: bytes) -> Iterator[bytes]:

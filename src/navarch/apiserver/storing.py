@@ -6,6 +6,8 @@ when the caches have it; or Conflict, where somebody was quicker. What is stored
 
 from __future__ import annotations
 
+from operator import ne
+
 from navarch.api.errors import timeout as timed_out
 from navarch.api.errors import unavailable
 from navarch.api.meta import Obj
@@ -55,16 +57,20 @@ class Storing:
         size = origin.size + (len(cached.data) if cached is not None else 0)
         kind.strategy.complete(obj)
         for _ in range(_HOLDING_ATTEMPTS):
-            stored = obj if kind.is_storage else await encodings.stored(kind, obj)
+            stored = obj if kind.is_storage else await encodings.stored(kind, obj, size)
             if stored is not obj and (schemas := kind.storage_kind.own_schemas) is not None:
                 # What the stored version does not know is not stored.
-                schemas.structural.settle(stored)
+                await self._core.work.apart(size, schemas.structural.settle, stored)
             value = codec.encode(stored) if size <= SHORT else await self._core.work.apart(size, codec.encode, stored)
             metadata = obj["metadata"]
             key = codec.key(metadata.get("namespace") or "", metadata["name"])
-            if cached is not None and await self._is_stored(codec, value, cached, old is not None and obj != old):
-                how.admitted.landed(obj)
-                return Written(await encodings.one(kind, cached), cached.revision)
+            if cached is not None:
+                differs = old is not None
+                if differs:
+                    differs = obj != old if size <= SHORT else await self._core.work.apart(size, ne, obj, old)
+                if await self._is_stored(codec, value, cached, differs):
+                    how.admitted.landed(obj)
+                    return Written(await encodings.one(kind, cached), cached.revision)
             if origin.dry_run:
                 if expected == 0 and cache.by_key(key) is not None:
                     raise Conflict(None, key)

@@ -39,6 +39,7 @@ from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.companions import NOTHING
 from navarch.apiserver.core import Core
+from navarch.apiserver.longwork import SHORT
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.storing import Storing
 from navarch.apiserver.writes import MAIN, Commit, How, Origin, Wanted, Written
@@ -71,11 +72,11 @@ class Writing:
             strategy.stamp(obj, now, None)
         await apart(size, self._manage, kind, None, obj, origin, "", now)
         name = metadata.get("name") or ""
-        async with self._admission(origin, kind, CREATE, namespace, name, obj=obj) as admitted:
+        async with self._admission(origin, kind, CREATE, namespace, name, obj=obj, size=size) as admitted:
             if admitted.mutates:
-                await self._mutate(kind, admitted, obj, shared=False)
-            base = self._prepare_new(kind, obj, origin, namespace, now, stated)
-            origin.warnings.extend(strategy.early_warnings(obj))
+                await self._mutate(kind, admitted, obj, size, shared=False)
+            prepared = (kind, obj, origin, namespace, now, stated)
+            base = self._prepare_new(*prepared) if size <= SHORT else await apart(size, self._prepare_new, *prepared)
             holding = self.storing.take(kind, obj, None)
             await core.work.attempt(
                 size, lambda: self._refuse_invalid(kind, obj, self._create_errors(kind, obj, origin))
@@ -108,6 +109,7 @@ class Writing:
         if entries := metadata.pop("managedFields", None):
             # Last, as an update leaves them, so that one that changes nothing gives the same bytes.
             metadata["managedFields"] = entries
+        origin.warnings.extend(strategy.early_warnings(obj))
         return base
 
     def _create_errors(self, kind: ServedKind, obj: Obj, origin: Origin) -> Iterable[FieldError]:
@@ -195,16 +197,21 @@ class Writing:
         apart, size = self._core.work.apart, origin.size + len(cached.data)
         now = self._core.now_text() if how.manage or strategy.stamps else ""
 
+        def prepare() -> None:
+            self._keep(kind, obj, old, cached)
+            through.prepare(strategy, obj, old)
+
         def shape() -> None:
             if not through.trusted:
                 if how.subresource != "status" or not strategy.defaults_specification_only:
                     strategy.defaults(obj)
                 if strategy.stamps:
                     strategy.stamp(obj, now, old)
-            self._keep(kind, obj, old, cached)
-            if not owns:
+            if owns:
+                self._keep(kind, obj, old, cached)
+            else:
                 # Before the owners of fields are recorded: what a write may not change is not its manager's either.
-                through.prepare(strategy, obj, old)
+                prepare()
             if how.manage:
                 self._manage(kind, old, obj, origin, how.subresource, now)
 
@@ -218,10 +225,9 @@ class Writing:
 
         await apart(size, shape)
         async with self._admit_update(kind, obj, old, cached, origin, how) as admitted:
-            changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, how)
+            changed = admitted.mutates and await self._mutate_update(kind, admitted, obj, old, size, how)
             if changed or owns:
-                self._keep(kind, obj, old, cached)
-                through.prepare(strategy, obj, old)
+                await apart(size, prepare)
             holding = NOTHING if through.trusted else self.storing.take(kind, obj, old)
             if not through.trusted:
                 await self._core.work.attempt(size, check)
@@ -247,14 +253,18 @@ class Writing:
             how.subresource,
             obj if view is None else None,
             old if view is None else view.of(old),
+            origin.size + len(cached.data),
         )
 
-    async def _mutate_update(self, kind: ServedKind, admitted: Admission, obj: Obj, old: Obj, how: How) -> bool:
+    async def _mutate_update(
+        self, kind: ServedKind, admitted: Admission, obj: Obj, old: Obj, size: int, how: How
+    ) -> bool:
         """Whether admission changed anything that needs a second look."""
         view = how.view
-        admitted.guard(old if view is None else view.of(old))
+        if not admitted.leaves_whole:
+            await self._core.work.apart(size, admitted.guard, old if view is None else view.of(old))
         if view is None:
-            return await self._mutate(kind, admitted, obj, shared=True)
+            return await self._mutate(kind, admitted, obj, size, shared=True)
         shown = view.of(obj)
         before = orjson.dumps(shown)
         await admitted.mutate(shown)
@@ -301,6 +311,7 @@ class Writing:
         subresource: str = "",
         obj: Obj | None = None,
         old: Obj | None = None,
+        size: int = 0,
     ) -> Admission:
         return admission(
             self._core.admission,
@@ -312,20 +323,27 @@ class Writing:
             subresource=subresource,
             obj=obj,
             old=old,
+            size=size,
+            work=self._core.work,
         )
 
-    async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, *, shared: bool) -> bool:
-        """Let admission change the object, with defaults for what it added; whether it needs a second look then. What
-        plugins get is a copy: the object shares what it does not change with the stored one."""
+    async def _mutate(self, kind: ServedKind, admitted: Admission, obj: Obj, size: int, *, shared: bool) -> bool:
+        """Let admission change the object, of about `size` bytes, with defaults for what it added; whether it needs a
+        second look then. What plugins get is a copy: the object shares what it does not change with the stored one."""
         if admitted.leaves_whole:
             # No second look, and of what may be shared only that is copied in which fields are replaced.
             if shared and type(spec := obj.get("spec")) is dict:
                 obj["spec"] = dict(spec)
             await admitted.mutate(obj)
             return False
-        before = orjson.dumps(obj)
-        mutated = await admitted.mutate(decode(before) if shared else obj)
-        if mutated is None or orjson.dumps(mutated) == before:
+        apart = self._core.work.apart
+        before = await apart(size, orjson.dumps, obj)
+        mutated = await admitted.mutate(await apart(size, decode, before) if shared else obj)
+        return mutated is not None and await apart(size, self._take_mutated, kind, obj, before, mutated)
+
+    def _take_mutated(self, kind: ServedKind, obj: Obj, before: bytes, mutated: Obj) -> bool:
+        """Whether admission made something else of the object, which was `before`; it is in `obj` then."""
+        if orjson.dumps(mutated) == before:
             return False
         if mutated is not obj:
             obj.clear()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from navarch.api.errors import StatusError, forbidden
 from navarch.api.meta import Obj, Resource
+from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Reader(Protocol):
@@ -60,11 +64,21 @@ class Attributes:
     again: bool = False
     # What plugins have to say of a write in the audit log.
     annotations: dict[str, str] = field(default_factory=dict)
+    # About how many bytes the object has, and who calls what goes through all of a big one.
+    size: int = 0
+    work: LongWork | None = None
 
     @property
     def asked(self) -> Kind:
         """The kind as the request names it."""
         return self.requested or self.kind
+
+    async def apart(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what goes through all of the object, its containers for example: away from the event loop if it is
+        big."""
+        if self.work is None or self.size <= SHORT:
+            return function(*args, **kwargs)
+        return await self.work.apart(self.size, function, *args, **kwargs)
 
     def refused(self, why: str) -> StatusError:
         """403 in the words that every plugin uses: `pods "web" is forbidden: …`."""

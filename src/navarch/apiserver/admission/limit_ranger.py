@@ -48,7 +48,7 @@ class LimitRanger(Plugin):
                 limits.update(item.get("default") or {})
                 requests.update(item.get("defaultRequest") or {})
         if limits or requests:
-            _fill(attributes.obj, limits, requests)
+            await attributes.apart(_fill, attributes.obj, limits, requests)
 
     async def validate(self, attributes: Attributes) -> None:
         obj = attributes.obj
@@ -58,7 +58,9 @@ class LimitRanger(Plugin):
         if not items:
             return
         check = _pod_problems if attributes.kind.resource.plural == "pods" else _claim_problems
-        problems = list(dict.fromkeys(problem for item in items for problem in check(item, obj)))
+        problems = await attributes.apart(
+            lambda: list(dict.fromkeys(problem for item in items for problem in check(item, obj)))
+        )
         if problems:
             raise attributes.refused(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
 

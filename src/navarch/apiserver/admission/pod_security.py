@@ -55,9 +55,9 @@ class PodSecurity(Plugin):
         elif resource.plural == "pods":
             # What an update of the pod itself can change says nothing of its security.
             if attributes.operation == "CREATE" or attributes.subresource:
-                self._check_pod(attributes, obj)
+                await self._check_pod(attributes, obj)
         else:
-            self._check_template(attributes, obj, _TEMPLATES[resource.group, resource.plural])
+            await self._check_template(attributes, obj, _TEMPLATES[resource.group, resource.plural])
 
     def _policy(self, attributes: Attributes) -> dict[str, tuple[str, str]]:
         """Level and version by mode, for the modes that ask for something."""
@@ -73,30 +73,30 @@ class PodSecurity(Plugin):
         silent = {mode: wanted for mode, wanted in defaults.items() if _PREFIX + mode not in labels}
         return {**silent, **_policy_of(namespace)}
 
-    def _check_pod(self, attributes: Attributes, pod: Obj) -> None:
+    async def _check_pod(self, attributes: Attributes, pod: Obj) -> None:
         if pod["spec"].get("runtimeClassName") in self._config.runtime_classes:
             return
         policy = self._policy(attributes)
         if "enforce" in policy:
             level, version = policy["enforce"]
-            found = violations(level, pod)
+            found = await attributes.apart(violations, level, pod)
             if found:
                 raise attributes.refused(f'violates PodSecurity "{level}:{version}": {", ".join(found)}')
         if "warn" in policy and policy["warn"] != policy.get("enforce"):
-            self._warn(attributes, pod, policy["warn"])
+            await self._warn(attributes, pod, policy["warn"])
 
-    def _check_template(self, attributes: Attributes, obj: Obj, path: tuple[str, ...]) -> None:
+    async def _check_template(self, attributes: Attributes, obj: Obj, path: tuple[str, ...]) -> None:
         policy = self._policy(attributes)
         if "warn" not in policy:
             return
         template: Obj = obj
         for step in path:
             template = template.get(step) or {}
-        self._warn(attributes, template, policy["warn"])
+        await self._warn(attributes, template, policy["warn"])
 
-    def _warn(self, attributes: Attributes, pod: Obj, wanted: tuple[str, str]) -> None:
+    async def _warn(self, attributes: Attributes, pod: Obj, wanted: tuple[str, str]) -> None:
         level, version = wanted
-        found = violations(level, pod)
+        found = await attributes.apart(violations, level, pod)
         if found:
             attributes.warnings.append(f'would violate PodSecurity "{level}:{version}": {", ".join(found)}')
 

@@ -76,8 +76,7 @@ class ResourceQuota(Plugin):
         if not quotas:
             return
         resource = attributes.kind.resource
-        before = usage_of(resource, attributes.old) if attributes.old is not None else {}
-        grown = _minus(usage_of(resource, obj), before, only_growth=True)
+        grown = await attributes.apart(_growth, resource, attributes.old, obj)
         if not grown:
             return
         charged: dict[str, Amounts] = {}
@@ -107,13 +106,12 @@ class ResourceQuota(Plugin):
             return
         if not self._quotas(namespace):
             return
-        was = usage_of(resource, attributes.old)
-        left: Amounts = {} if attributes.operation == "DELETE" or _finished(stored) else usage_of(resource, stored)
-        freed = _minus(was, left, only_growth=True)
+        left = None if attributes.operation == "DELETE" or _finished(stored) else stored
+        freed = await attributes.apart(_growth, resource, left, attributes.old)
         if freed:
             async with self._lock(namespace):
                 for quota in self._quotas(namespace):
-                    if covers(quota, resource, attributes.old):
+                    if await attributes.apart(covers, quota, resource, attributes.old):
                         await self._add(quota, {name: -amount for name, amount in freed.items()})
 
     async def rolled_back(self, attributes: Attributes) -> None:
@@ -137,9 +135,10 @@ class ResourceQuota(Plugin):
         self, attributes: Attributes, resource: Resource, obj: Obj, grown: Amounts, charged: dict[str, Amounts]
     ) -> None:
         """Check against every quota that covers the object, then raise them all. `charged` tells what was raised."""
-        covering = [quota for quota in self._quotas(attributes.namespace) if covers(quota, resource, obj)]
+        quotas = self._quotas(attributes.namespace)
+        covering = [quota for quota in quotas if await attributes.apart(covers, quota, resource, obj)]
         for quota in covering:
-            self._check(attributes, resource, obj, quota, grown)
+            await attributes.apart(self._check, attributes, resource, obj, quota, grown)
         if attributes.dry_run:
             return
         for quota in covering:
@@ -168,7 +167,7 @@ class ResourceQuota(Plugin):
                 if again is None:
                     return
                 quota = again
-                self._check(attributes, resource, obj, quota, grown)
+                await attributes.apart(self._check, attributes, resource, obj, quota, grown)
             else:
                 charged[name_of(quota)] = mine
                 return
@@ -309,6 +308,11 @@ def _hard(quota: Obj) -> Mapping[str, Any]:
     """The limits that hold: those of the spec, for nobody has to copy them first."""
     hard: Mapping[str, Any] = (quota.get("spec") or {}).get("hard") or {}
     return hard
+
+
+def _growth(resource: Resource, before: Obj | None, after: Obj) -> Amounts:
+    """What the second takes up more than the first."""
+    return _minus(usage_of(resource, after), usage_of(resource, before) if before is not None else {}, only_growth=True)
 
 
 def _minus(more: Mapping[str, Fraction], less: Mapping[str, Fraction], *, only_growth: bool) -> Amounts:

@@ -63,7 +63,7 @@ class ServiceAccount(Plugin):
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         account = await self._account(attributes, name)
         if _automounts(account, spec):
-            self._mount_token(spec)
+            await attributes.apart(self._mount_token, spec)
         if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
             spec["imagePullSecrets"] = [dict(secret) for secret in account["imagePullSecrets"]]
 

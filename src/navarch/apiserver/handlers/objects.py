@@ -127,9 +127,9 @@ class Objects:
         include = included(call.request.arg("includeObject")) if call.request.query else INCLUDE_METADATA
         return rendering_of(call.kind, call.form, include, self.core.now())
 
-    def _from_stored(self, kind: ServedKind, data: bytes) -> bytes:
-        """What the pipeline wrote as the kind's own version."""
-        return data if data.startswith(kind.head) else convert(kind, data)
+    async def _from_stored(self, kind: ServedKind, data: bytes) -> bytes:
+        """What the pipeline wrote, as the kind's own version."""
+        return data if data.startswith(kind.head) else await self.core.work.apart(len(data), convert, kind, data)
 
     def _to_stored(self, kind: ServedKind, obj: Obj) -> Obj:
         if kind.to_storage is None:
@@ -151,26 +151,28 @@ class Objects:
         """The write pipeline's `modify` for a call, whose `wanted` sees the object in the version that it asked for."""
         kind = call.kind
         stored = kind.pipeline_kind
+        origin = origin or call.origin()
 
         def stored_wanted(old: Obj) -> Obj:
             if kind is not stored:
-                old = decode(self._from_stored(kind, orjson.dumps(old)))
+                old = decode(convert(kind, orjson.dumps(old)))
             return self._to_stored(kind, wanted(old))
 
         async def stored_missing() -> Obj:
             assert missing is not None
-            return self._to_stored(kind, await missing())
+            return await self.core.work.apart(origin.size, self._to_stored, kind, await missing())
 
         written = await self.writing.modify(
             stored,
             call.namespace,
             call.route.name,
             stored_wanted,
-            origin or call.origin(),
+            origin,
             how=how_of(call.route.subresource, manage, patch=patch),
             missing=None if missing is None else stored_missing,
         )
-        written.data = self._from_stored(kind, written.data)
+        if not written.data.startswith(kind.head):
+            written.data = await self._from_stored(kind, written.data)
         return written
 
     async def answer(self, call: Call, data: bytes, status: int = 200) -> Response:
@@ -202,8 +204,11 @@ class Objects:
         origin = call.origin()
         obj = await decoding.decode_body(core, kind, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
-        written = await self.writing.create(kind.pipeline_kind, self._to_stored(kind, obj), origin)
-        return await self.answer(call, self._from_stored(kind, written.data), 201)
+        if kind.to_storage is not None:
+            obj = await core.work.apart(origin.size, self._to_stored, kind, obj)
+        written = await self.writing.create(kind.pipeline_kind, obj, origin)
+        data = written.data
+        return await self.answer(call, data if data.startswith(kind.head) else await self._from_stored(kind, data), 201)
 
     async def update(self, call: Call) -> Response:
         kind, core, name = call.kind, self.core, call.route.name
@@ -226,7 +231,7 @@ class Objects:
 
         async def missing() -> Obj:
             await self._authorize_create(call)
-            new = stated()
+            new = await core.work.apart(origin.size, stated)
             for name in ("resourceVersion", "uid"):
                 new["metadata"].pop(name, None)
             return new
@@ -274,7 +279,7 @@ class Objects:
         await core.work.apart(len(call.request.body), applying.read)
 
         async def created() -> Obj:
-            new = applying.applied(None)
+            new = await core.work.apart(origin.size, applying.applied, None)
             if uid := new["metadata"].get("uid"):
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise conflict(kind.resource.plural, kind.resource.group, call.route.name, why)
@@ -310,7 +315,7 @@ class Objects:
         if deleted.gone and not call.kind.strategy.returns_deleted:
             return respond_obj(call.form, success(call.kind, deleted), status, headers)
         data = await self.core.work.apart(deleted.size, orjson.dumps, deleted.obj)
-        return await self.answer(call, self._from_stored(call.kind, data), status)
+        return await self.answer(call, await self._from_stored(call.kind, data), status)
 
     async def _delete_options(self, call: Call) -> DeleteOptions:
         body = call.request.body

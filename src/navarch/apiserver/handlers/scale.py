@@ -166,7 +166,8 @@ class Scaling:
             call.origin(),
             how=How("scale", manage=False, patch=patch, view=_ScaleView(call.kind)),
         )
-        return self._answer(call, scale_of(call.kind, written.obj()))
+        obj = await self._core.work.apart(len(written.data), written.obj)
+        return self._answer(call, scale_of(call.kind, obj))
 
     def _answer(self, call: Call, scale: Obj) -> Response:
         if call.form.transform and not call.form.protobuf:
