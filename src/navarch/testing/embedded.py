@@ -185,11 +185,13 @@ class EmbeddedCluster:
     async def _ready(self) -> None:
         """Until every node is Ready and the default namespace is usable, or a component has failed."""
         waiting = asyncio.ensure_future(self._nodes_ready())
-        done, _ = await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        everything = [waiting, *self._tasks]
+        done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
         if waiting not in done:
             waiting.cancel()
-        for task in done:
-            task.result()
+        for task in everything:
+            if task in done:
+                task.result()
 
     async def _nodes_ready(self) -> None:
         ready: set[str] = set()

@@ -145,8 +145,8 @@ class VolumeManager:
         ]
         if attempts:
             done, _ = await asyncio.wait(attempts, timeout=_PATIENCE_S)
-            for attempt in done:
-                if not attempt.cancelled():
+            for attempt in attempts:
+                if attempt in done and not attempt.cancelled():
                     attempt.result()
         errors = [error for volume in volumes if (error := _error_of(volume, known[volume["name"]])) is not None]
         if not errors:
