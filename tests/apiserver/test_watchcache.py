@@ -191,6 +191,19 @@ def test_what_nobody_but_recent_changes_holds_is_bounded(monkeypatch: pytest.Mon
     assert cache.oldest == kept[0].revision - 1
 
 
+def test_a_few_big_changes_are_as_bounded_as_many_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchcache, "RING_BYTES", 200_000)
+    cache = WatchCache(CODEC, Strategy())
+    for revision in range(1, watchcache.RING_MIN):
+        cache.apply(Event(CODEC.key("a", "x"), big("x", "on"), revision, 1), 0.0)
+    assert watchcache.RING_LEAST < len(cache.changes_since(cache.oldest)) <= 20
+
+    monkeypatch.setattr(watchcache, "RING_BYTES", 1)
+    cache.rest(0.0)
+
+    assert len(cache.changes_since(cache.oldest)) == watchcache.RING_LEAST
+
+
 def test_objects_that_are_there_anyway_do_not_count_as_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchcache, "RING_BYTES", 2_000_000)
     cache = WatchCache(CODEC, Strategy())

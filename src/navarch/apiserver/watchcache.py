@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 RING_MAX: Final = 20_000
 RING_MIN: Final = 100
+# However big they are: who watches has this much to catch up with.
+RING_LEAST: Final = 8
 RING_AGE_S: Final = 75.0
-# Of what nobody but the ring holds, which is what was replaced; a few changes stay whatever their size.
+# Of what nobody but the ring holds, which is what was replaced.
 RING_BYTES: Final = 32 << 20
 # Changes in which what was made for watchers is kept, too, which all that are up to date are sent.
 WARM_BYTES: Final = 1 << 20
@@ -281,7 +283,7 @@ class WatchCache:
         self._dispatch(change)
         for listener in self.listeners:
             listener(change)
-        if len(self._ring) > RING_MIN:
+        if len(self._ring) > RING_MIN or self._ring_bytes > RING_BYTES:
             self.trim(now)
 
     def _cool(self, limit: int) -> None:
@@ -306,8 +308,10 @@ class WatchCache:
     def trim(self, now: float) -> None:
         """Drop changes that are too old or too many."""
         ring = self._ring
-        while len(ring) > RING_MAX or (
-            len(ring) > RING_MIN and (ring[0].time < now - RING_AGE_S or self._ring_bytes > RING_BYTES)
+        while (
+            len(ring) > RING_MAX
+            or (len(ring) > RING_MIN and ring[0].time < now - RING_AGE_S)
+            or (len(ring) > RING_LEAST and self._ring_bytes > RING_BYTES)
         ):
             dropped = ring.popleft()
             dropped.release()
