@@ -183,16 +183,7 @@ class _FieldsWalker(_Walker):
 
     def _one(self, name: str, item: Any, out: FieldSet, *, top: bool) -> None:
         """All of one new field."""
-        if top and name in self._present:
-            self.whole_top({name: item}, out)
-            return
-        key, inner = self._entries[name]
-        if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
-            out[key] = LEAF
-        else:
-            below = {_DOT: LEAF}
-            inner.whole(item, below)
-            out[key] = _normal(below)
+        (self.whole_top if top else self.whole)({name: item}, out)
 
 
 def _comparable(before: Any, item: Any) -> bool:
