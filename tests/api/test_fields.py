@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.api import fields, schema
+from navarch.api import field_sets, fields, schema
 from navarch.api.field_paths import paths
 
 POD = schema.load().compile("io.k8s.api.core.v1.Pod").root
@@ -128,11 +128,11 @@ def members(owned: Any) -> set[str]:
 
 @given(SETS, SETS)
 def test_union_difference_and_intersection_are_those_of_the_members(left: Any, right: Any) -> None:
-    assert members(fields.union(left, right)) == members(left) | members(right)
-    assert members(fields.difference(left, right)) == members(left) - members(right)
-    assert members(fields.intersection(left, right)) == members(left) & members(right)
+    assert members(field_sets.union(left, right)) == members(left) | members(right)
+    assert members(field_sets.difference(left, right)) == members(left) - members(right)
+    assert members(field_sets.intersection(left, right)) == members(left) & members(right)
     if members(left) & members(right):
-        assert fields.overlaps(left, right)
+        assert field_sets.overlaps(left, right)
 
 
 def test_what_became_one_value_in_the_schema_is_owned_as_one() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from navarch.api import validation
-from navarch.api.validation import validate_object_meta, validate_object_meta_update
+from navarch.api.metadata_validation import validate_object_meta, validate_object_meta_update
 
 
 def problems(metadata: dict[str, Any], *, namespaced: bool = True, name_rule: str = "subdomain") -> list[str]:

@@ -12,22 +12,32 @@ Invariant: a field that an applier states is in its set; a field that a write ch
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection
+from typing import Final
 
 import orjson
 
-from navarch.api import fields, typed
+from navarch.api import field_sets, fields, typed
 from navarch.api.errors import Obj, StatusError, bad_request, unexplained
 from navarch.api.field_paths import paths
-from navarch.api.fields import FieldSet
+from navarch.api.field_sets import FieldSet
+from navarch.api.managers import (
+    Manager,
+    Managers,
+    Owned,
+    capped,
+    decode,
+    encode,
+    identified,
+    identifier,
+    readable,
+    write,
+)
 from navarch.api.merge import merged, pruned
 from navarch.api.patch import copy_json
 from navarch.api.strategic import SchemaNodeLike
 
-_MAX_UPDATE_MANAGERS: Final = 10
 _MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
-_ANCIENT: Final = "ancient-changes"
 _BEFORE_APPLY: Final = "before-first-apply"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -43,36 +53,6 @@ _UNOWNED_METADATA: Final = (
     "f:managedFields",
     "f:resourceVersion",
 )
-
-
-class _Manager(NamedTuple):
-    """Identifies an entry of managedFields; appliers are the same whichever version they speak."""
-
-    name: str
-    operation: str
-    api_version: str
-    subresource: str
-
-    def __str__(self) -> str:
-        text = json.dumps(self.name, ensure_ascii=False)
-        if self.subresource:
-            text += f' with subresource "{self.subresource}"'
-        return f"{text} using {self.api_version}" if self.operation == "Update" else text
-
-
-class _Owned(NamedTuple):
-    """What a manager owns, in which version it said so, and when."""
-
-    fields: FieldSet
-    api_version: str
-    time: str
-
-
-_Managers = dict[_Manager, _Owned]
-
-
-def _manager(name: str, operation: str, api_version: str, subresource: str) -> _Manager:
-    return _Manager(name, operation, "" if operation == "Apply" else api_version, subresource)
 
 
 def update_managed_fields(
@@ -94,8 +74,8 @@ def update_managed_fields(
         owned = _strip(fields.created_set(new, node))
         metadata.pop("managedFields", None)
         if owned:
-            entry = _manager(manager, operation, api_version, subresource)
-            metadata["managedFields"] = [_encode(entry, _Owned(owned, api_version, now))]
+            entry = identified(manager, operation, api_version, subresource)
+            metadata["managedFields"] = [encode(entry, Owned(owned, api_version, now))]
         return
     managers, tracked = _managers_of_update(old, new, subresource)
     if not tracked:
@@ -108,8 +88,8 @@ def update_managed_fields(
     if custom:
         managers = _reconciled(managers, node)
     changes = _compare(old, new, node)
-    me = _manager(manager, operation, api_version, subresource)
-    _write(metadata, _cap(_take_over(managers, changes, me, now)))
+    me = identified(manager, operation, api_version, subresource)
+    write(metadata, capped(_take_over(managers, changes, me, now)))
 
 
 def keep_times(obj: Obj, old: Obj) -> None:
@@ -131,26 +111,7 @@ def keep_times(obj: Obj, old: Obj) -> None:
         metadata["managedFields"] = held
 
 
-def readable(entries: Any) -> bool:
-    """Whether managedFields are what they should be; none are."""
-    if not entries:
-        return True
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return False
-    words = ("manager", "operation", "apiVersion", "subresource", "time")
-    if not all(isinstance(entry.get(word, ""), str) for entry in entries for word in words):
-        return False
-    return len(_decode(entries)) == len(entries) and all(_is_tree(entry["fieldsV1"]) for entry in entries)
-
-
-def _is_tree(owned: Any) -> bool:
-    """Whether a set of fields is one: objects all the way down."""
-    return isinstance(owned, dict) and all(
-        (key == "." or key[1:2] == ":") and _is_tree(below) for key, below in owned.items()
-    )
-
-
-def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[_Managers, bool]:
+def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[Managers, bool]:
     """The managers before an update, and whether the object's fields are tracked at all.
 
     A client may write managedFields itself, and `[{}]` forgets them; one that sends none (it does not know them) or
@@ -162,27 +123,27 @@ def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[_Managers
         if len(given) == 1 and not given[0]:
             return {}, False
         if readable(given):
-            return _decode(given), True
-    managers = _decode(before or [])
+            return decode(given), True
+    managers = decode(before or [])
     return managers, bool(managers)
 
 
-def _take_over(managers: _Managers, changes: fields.Changes, me: _Manager, now: str) -> _Managers:
+def _take_over(managers: Managers, changes: fields.Changes, me: Manager, now: str) -> Managers:
     """The managers after `me` made `changes`: what was changed is its own, what is gone is nobody's."""
-    gained = fields.union(changes.modified, changes.added)
+    gained = field_sets.union(changes.modified, changes.added)
     if not gained and not changes.removed:
         return managers
-    lost = fields.union(gained, changes.removed)
-    after: _Managers = {}
+    lost = field_sets.union(gained, changes.removed)
+    after: Managers = {}
     for manager, owned in managers.items():
         kept = owned.fields
-        if fields.overlaps(kept, lost):
-            kept = fields.difference(kept, lost)
+        if field_sets.overlaps(kept, lost):
+            kept = field_sets.difference(kept, lost)
         if kept:
             after[manager] = owned if kept is owned.fields else owned._replace(fields=kept)
     if gained:
-        mine = after[me].fields if me in after else fields.LEAF
-        after[me] = _Owned(fields.union(mine, gained), me.api_version, now)
+        mine = after[me].fields if me in after else field_sets.LEAF
+        after[me] = Owned(field_sets.union(mine, gained), me.api_version, now)
     return after
 
 
@@ -215,7 +176,7 @@ def apply(
         raise bad_request("metadata.managedFields must be nil")
     if said := typed.problems(config, node):
         raise unexplained(f"failed to create typed patch object ({describe(config)}): {said}")
-    me = _manager(manager, "Apply", api_version, subresource)
+    me = identified(manager, "Apply", api_version, subresource)
     excluded = _excluded(ignored)
     if custom and live is not None:
         live = _with_reconciled(live, node)
@@ -226,7 +187,7 @@ def apply(
         if manager == "kubectl" and live is not None:
             # Objects that `kubectl apply` made client-side carry what it applied; kubectl may take that over.
             allowed = _fields_last_applied(live, node)
-            found = {who: rest for who, owned in found.items() if (rest := fields.difference(owned, allowed))}
+            found = {who: rest for who, owned in found.items() if (rest := field_sets.difference(owned, allowed))}
             if not found:
                 return _apply(live, config, node, me, api_version, excluded, force=True, now=now)
         raise _conflict_error(found) from None
@@ -263,7 +224,7 @@ def _excluded(ignored: Collection[str]) -> FieldSet:
     return out
 
 
-def _reconciled(managers: _Managers, node: SchemaNodeLike | None) -> _Managers:
+def _reconciled(managers: Managers, node: SchemaNodeLike | None) -> Managers:
     """The managers after changes of the schema."""
     return {
         manager: owned if (now := fields.reconciled(owned.fields, node)) is owned.fields else owned._replace(fields=now)
@@ -273,17 +234,17 @@ def _reconciled(managers: _Managers, node: SchemaNodeLike | None) -> _Managers:
 
 def _with_reconciled(live: Obj, node: SchemaNodeLike | None) -> Obj:
     entries = live["metadata"].get("managedFields") or []
-    managers = _decode(entries)
+    managers = decode(entries)
     after = _reconciled(managers, node)
     if all(after[manager] is owned for manager, owned in managers.items()):
         return live
     metadata = dict(live["metadata"])
-    _write(metadata, after)
+    write(metadata, after)
     return {**live, "metadata": metadata}
 
 
 class _Conflicts(Exception):
-    def __init__(self, found: dict[_Manager, FieldSet]) -> None:
+    def __init__(self, found: dict[Manager, FieldSet]) -> None:
         super().__init__("conflicts")
         self.found = found
 
@@ -292,50 +253,50 @@ def _apply(
     live: Obj | None,
     config: Obj,
     node: SchemaNodeLike | None,
-    me: _Manager,
+    me: Manager,
     api_version: str,
     excluded: FieldSet,
     *,
     force: bool,
     now: str,
 ) -> Obj:
-    managers = _decode((live or {}).get("metadata", {}).get("managedFields") or [])
+    managers = decode((live or {}).get("metadata", {}).get("managedFields") or [])
     if live is not None and not managers:
         # Nobody's ownership was recorded so far: whoever wrote the object before owns it as one.
-        everything = _strip(fields.recursive_difference(fields.created_set(live, node), excluded))
-        before = _manager(_BEFORE_APPLY, "Update", api_version, "")
-        managers = {before: _Owned(everything, api_version, now)} if everything else {}
+        everything = _strip(field_sets.recursive_difference(fields.created_set(live, node), excluded))
+        before = identified(_BEFORE_APPLY, "Update", api_version, "")
+        managers = {before: Owned(everything, api_version, now)} if everything else {}
     base: Obj = _unmanaged(live) if live is not None else _empty(config)
     said = _filtered(fields.owned_set(config, node), excluded)
     stated = _strip({**said, "f:metadata": dict(said["f:metadata"])} if "f:metadata" in said else dict(said))
     last = managers.get(me)
     wanted = merged(base, config, node)
-    if last is not None and fields.difference(last.fields, said):
+    if last is not None and field_sets.difference(last.fields, said):
         owned: FieldSet = said
         for manager, others in managers.items():
             if manager != me:
-                owned = fields.union(owned, others.fields)
+                owned = field_sets.union(owned, others.fields)
         wanted = pruned(wanted, last.fields, owned, node)
     changes = _compare(base, wanted, node)
-    changed = _filtered(fields.union(changes.modified, changes.added), excluded)
+    changed = _filtered(field_sets.union(changes.modified, changes.added), excluded)
     found = _conflicting(managers, changed, me)
     if found and not force:
         raise _Conflicts(found)
     unchanged = live is not None and not (changes.added or changes.modified or changes.removed) and base == wanted
-    lost = fields.union(changed, _filtered(changes.removed, excluded))
+    lost = field_sets.union(changed, _filtered(changes.removed, excluded))
     after = {
         manager: owned._replace(fields=kept)
         for manager, owned in managers.items()
-        if manager != me and (kept := fields.difference(owned.fields, lost))
+        if manager != me and (kept := field_sets.difference(owned.fields, lost))
     }
     if stated:
         # Who states what is there already changes nothing but who owns it: no time is kept of that.
         time = (last.time if last is not None else "") if unchanged else now
-        after[me] = _Owned(stated, api_version, time)
+        after[me] = Owned(stated, api_version, time)
     out: Obj = copy_json(base if unchanged else wanted)
     if not out.get("metadata"):
         out["metadata"] = {}
-    _write(out["metadata"], after)
+    write(out["metadata"], after)
     _refresh_last_applied(out, config, me)
     return out
 
@@ -351,33 +312,22 @@ def _empty(config: Obj) -> Obj:
 
 
 def _filtered(changed: FieldSet, excluded: FieldSet) -> FieldSet:
-    return fields.recursive_difference(changed, excluded) if excluded else changed
+    return field_sets.recursive_difference(changed, excluded) if excluded else changed
 
 
-def _conflicting(managers: _Managers, changed: FieldSet, me: _Manager) -> dict[_Manager, FieldSet]:
+def _conflicting(managers: Managers, changed: FieldSet, me: Manager) -> dict[Manager, FieldSet]:
     """What each other manager owns of the fields that are about to change."""
     if not changed:
         return {}
     return {
         manager: shared
         for manager, owned in managers.items()
-        if manager != me and (shared := fields.intersection(owned.fields, changed))
+        if manager != me and (shared := field_sets.intersection(owned.fields, changed))
     }
 
 
-def _identifier(manager: _Manager) -> bytes:
-    """The text by which Kubernetes tells managers apart, and sorts them."""
-    named = (
-        ("manager", manager.name),
-        ("operation", manager.operation),
-        ("apiVersion", manager.api_version),
-        ("subresource", manager.subresource),
-    )
-    return orjson.dumps({key: value for key, value in named if value})
-
-
-def _conflict_error(found: dict[_Manager, FieldSet]) -> StatusError:
-    listed = [(str(who), list(paths(found[who]))) for who in sorted(found, key=_identifier)]
+def _conflict_error(found: dict[Manager, FieldSet]) -> StatusError:
+    listed = [(str(who), list(paths(found[who]))) for who in sorted(found, key=identifier)]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, where in listed
@@ -396,17 +346,17 @@ def _fields_last_applied(live: Obj, node: SchemaNodeLike | None) -> FieldSet:
     try:
         applied = json.loads((live["metadata"].get("annotations") or {})[LAST_APPLIED])
     except (KeyError, ValueError):
-        return fields.LEAF
+        return field_sets.LEAF
     if not isinstance(applied, dict):
-        return fields.LEAF
+        return field_sets.LEAF
     if typed.problems(applied, node):
-        return fields.LEAF
+        return field_sets.LEAF
     changes = fields.compare(applied, live, node)
-    changed = fields.union(fields.union(changes.added, changes.modified), changes.removed)
-    return fields.difference(fields.owned_set(applied, node), changed)
+    changed = field_sets.union(field_sets.union(changes.added, changes.modified), changes.removed)
+    return field_sets.difference(fields.owned_set(applied, node), changed)
 
 
-def _refresh_last_applied(obj: Obj, config: Obj, me: _Manager) -> None:
+def _refresh_last_applied(obj: Obj, config: Obj, me: Manager) -> None:
     """Keep client-side apply's record in step, where there is one, so that going back to it stays possible."""
     annotations = obj["metadata"].get("annotations")
     if me.name != "kubectl" or not annotations or LAST_APPLIED not in annotations:
@@ -440,70 +390,3 @@ def _strip(owned: FieldSet) -> FieldSet:
         if not metadata:
             del owned["f:metadata"]
     return owned
-
-
-def _decode(entries: list[Obj]) -> _Managers:
-    """The managers that the entries tell of; ones that cannot be read are left out."""
-    managers: _Managers = {}
-    for entry in entries:
-        owned, operation = entry.get("fieldsV1"), entry.get("operation")
-        if operation not in ("Apply", "Update") or not isinstance(owned, dict):
-            continue
-        api_version = entry.get("apiVersion", "")
-        manager = _manager(entry.get("manager", ""), operation, api_version, entry.get("subresource", ""))
-        managers[manager] = _Owned(owned, api_version, entry.get("time", ""))
-    return managers
-
-
-def _encode(manager: _Manager, owned: _Owned) -> Obj:
-    entry: Obj = {
-        "manager": manager.name,
-        "operation": manager.operation,
-        "apiVersion": owned.api_version,
-        "time": owned.time,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": owned.fields,
-    }
-    if not owned.time:
-        del entry["time"]
-    if manager.subresource:
-        entry["subresource"] = manager.subresource
-    return entry
-
-
-def _write(metadata: Obj, managers: _Managers) -> None:
-    """Appliers first, then updaters, each in order of time."""
-    entries = [_encode(manager, owned) for manager, owned in managers.items()]
-    entries.sort(key=fields.entry_order)
-    if entries:
-        metadata["managedFields"] = entries
-    else:
-        metadata.pop("managedFields", None)
-
-
-def _cap(managers: _Managers) -> _Managers:
-    """At most ten updaters are kept apart; the oldest above that become one per version, `ancient-changes`."""
-    updaters = [manager for manager in managers if manager.operation == "Update"]
-    if len(updaters) <= _MAX_UPDATE_MANAGERS:
-        return managers
-    updaters.sort(key=lambda manager: (managers[manager].time, manager))
-    capped = dict(managers)
-    ancient: dict[_Manager, list[_Owned]] = {}
-    left = len(updaters)
-    for manager in _oldest(updaters):
-        bucket = _manager(_ANCIENT, "Update", manager.api_version, "")
-        if bucket not in ancient:
-            left += bucket not in capped
-            ancient[bucket] = [capped.pop(bucket)] if bucket in capped else []
-        ancient[bucket].append(capped.pop(manager))
-        left -= 1
-        if left <= _MAX_UPDATE_MANAGERS:
-            break
-    for bucket, owned in ancient.items():
-        together = fields.union_of([each.fields for each in owned])
-        capped[bucket] = _Owned(together, owned[-1].api_version, max(each.time for each in owned))
-    return capped
-
-
-def _oldest(updaters: list[_Manager]) -> Iterator[_Manager]:
-    return (manager for manager in updaters if manager.name != _ANCIENT)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from navarch.api.fields import LEAF, FieldSet, is_member
+from navarch.api.field_sets import LEAF, FieldSet, is_member
 
 _DOT = "."
 

@@ -1,12 +1,11 @@
-"""Sets of fields, in the form of `FieldsV1`, and what of an object belongs to one.
+"""The fields of objects: which ones a configuration states, a creator owns, a change concerns.
 
-In: objects with their schema node.  Out: field sets, which are plain nested dictionaries ready to be stored in
-`metadata.managedFields[].fieldsV1`: `f:NAME` a field, `k:{…}` an item of a list with keys, `v:…` an item of a set.
-A child that is empty is a member; one with a `.` is a member that has members below it; one without is only on the way.
+In: objects with their schema node.  Out: field sets (`field_sets.py`), ready to be stored in
+`metadata.managedFields[].fieldsV1`.
 
-The schema is compiled, per node and lazily, into small walkers, because a set is computed on every write.  Sets may
-share parts with each other, so none is ever changed once it is made. What is a member, and what counts as added,
-modified and removed, is as in structured-merge-diff, by whose rules clients read managed fields.
+The schema is compiled, per node and lazily, into small walkers, because a set is computed on every write. What is a
+member, and what counts as added, modified and removed, is as in structured-merge-diff, by whose rules clients read
+managed fields.
 """
 
 from __future__ import annotations
@@ -19,13 +18,10 @@ import orjson
 
 from navarch.api.created_sets import CreatedSets
 from navarch.api.errors import Obj
+from navarch.api.field_sets import DOT, LEAF, FieldSet, normal
 from navarch.api.memo import memo
 from navarch.api.strategic import SchemaNodeLike, child_node
 
-FieldSet = dict[str, Any]
-
-LEAF: Final[FieldSet] = {}
-_DOT: Final = "."
 _MOST_NAMES: Final = 4096
 _LONGEST_NAME: Final = 256
 _MOST_KEYS: Final = 256
@@ -60,11 +56,11 @@ class Changes:
 
     def enter(self, key: str, inner: Changes) -> None:
         if inner.added:
-            self.added[key] = _normal(inner.added)
+            self.added[key] = normal(inner.added)
         if inner.removed:
-            self.removed[key] = _normal(inner.removed)
+            self.removed[key] = normal(inner.removed)
         if inner.modified:
-            self.modified[key] = _normal(inner.modified)
+            self.modified[key] = normal(inner.modified)
 
 
 class _Entries(dict[str, tuple[str, _Walker | None]]):
@@ -108,10 +104,10 @@ class _FieldsWalker(_Walker):
             if inner is None or (item.__class__ is not dict and item.__class__ is not list):
                 out[key] = LEAF
             elif item:
-                below: FieldSet = {} if name in named else {_DOT: LEAF}
+                below: FieldSet = {} if name in named else {DOT: LEAF}
                 inner.owned(item, below)
                 if below:
-                    out[key] = _normal(below)
+                    out[key] = normal(below)
             elif item.__class__ is dict or name not in named:
                 out[key] = LEAF
 
@@ -122,9 +118,9 @@ class _FieldsWalker(_Walker):
             if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
                 out[key] = LEAF
             else:
-                below = {_DOT: LEAF}
+                below = {DOT: LEAF}
                 inner.whole(item, below)
-                out[key] = _normal(below)
+                out[key] = normal(below)
 
     def whole_top(self, value: Obj, out: FieldSet) -> None:
         """As `whole`, on the path where Kubernetes' types hold structs by value."""
@@ -135,9 +131,9 @@ class _FieldsWalker(_Walker):
                 if inner is None or not item or (item.__class__ is not dict and item.__class__ is not list):
                     out[key] = LEAF
                 else:
-                    below = {_DOT: LEAF}
+                    below = {DOT: LEAF}
                     inner.whole(item, below)
-                    out[key] = _normal(below)
+                    out[key] = normal(below)
             elif not item:
                 if item.__class__ is list:
                     # A list that is empty where there was none.
@@ -211,7 +207,7 @@ class _UntypedWalker(_FieldsWalker):
         if value.__class__ is dict:
             super().owned(value, out)
         else:
-            out[_DOT] = LEAF
+            out[DOT] = LEAF
 
     def whole(self, value: Any, out: FieldSet) -> None:
         if value.__class__ is dict:
@@ -237,9 +233,9 @@ class _ListWalker(_Walker):
             if key in out or inner is None or item.__class__ is not dict:
                 out[key] = LEAF
             else:
-                below: FieldSet = {_DOT: LEAF}
+                below: FieldSet = {DOT: LEAF}
                 inner.owned(item, below)
-                out[key] = _normal(below)
+                out[key] = normal(below)
 
     def whole(self, value: Any, out: FieldSet) -> None:
         key_of, inner = self._key, self._inner
@@ -248,17 +244,17 @@ class _ListWalker(_Walker):
             if key in out or inner is None or item.__class__ is not dict:
                 out[key] = LEAF
             else:
-                below: FieldSet = {_DOT: LEAF}
+                below: FieldSet = {DOT: LEAF}
                 inner.whole(item, below)
-                out[key] = _normal(below)
+                out[key] = normal(below)
 
     def _item(self, item: Any) -> FieldSet:
         """All of one new item."""
         if self._inner is None or item.__class__ is not dict:
             return LEAF
-        below: FieldSet = {_DOT: LEAF}
+        below: FieldSet = {DOT: LEAF}
         self._inner.whole(item, below)
-        return _normal(below)
+        return normal(below)
 
     def compare(self, old: Any, new: Any, changes: Changes, *, top: bool) -> None:
         if self._inner is not None and len(old) == len(new) and self._is_aligned(old, new):
@@ -416,64 +412,12 @@ def compare(old: Obj, new: Obj, node: SchemaNodeLike | None) -> Changes:
     return changes
 
 
-def union(left: FieldSet, right: FieldSet) -> FieldSet:
-    if not right or left is right:
-        return left
-    if not left:
-        return right
-    out = dict(left)
-    for key, child in right.items():
-        if key == _DOT or key not in left:
-            out[key] = child
-        elif left[key] is not child:
-            out[key] = _join(is_member(left[key]) or is_member(child), union(_below(left[key]), _below(child)))
-    return out
-
-
-def union_of(sets: list[FieldSet]) -> FieldSet:
-    """All of them, joined in pairs: one after another, each step would copy what all before it had."""
-    while len(sets) > 1:
-        sets = [union(sets[at], sets[at + 1]) if at + 1 < len(sets) else sets[at] for at in range(0, len(sets), 2)]
-    return sets[0] if sets else {}
-
-
-def difference(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The members of `left` that are not members of `right`."""
-    if not right or not left:
-        return left
-    out: FieldSet = {}
-    for key, child in left.items():
-        other = right.get(key)
-        if key == _DOT or other is None:
-            out[key] = child
-            continue
-        member = is_member(child) and not is_member(other)
-        below = difference(_below(child), _below(other))
-        if member or below:
-            out[key] = _join(member, below)
-    return out
-
-
-def recursive_difference(left: FieldSet, right: FieldSet) -> FieldSet:
-    """The members of `left` that are not members of `right`, nor below one."""
-    out: FieldSet = {}
-    for key, child in left.items():
-        other = right.get(key)
-        if key == _DOT or other is None:
-            out[key] = child
-        elif not is_member(other):
-            below = recursive_difference(_below(child), other)
-            if below or is_member(child):
-                out[key] = _join(is_member(child), below)
-    return out
-
-
 def reconciled(owned: FieldSet, node: SchemaNodeLike | None) -> FieldSet:
     """The set after a change of the schema (a custom kind's may change at any time): of what is owned as one now, no
     members are owned any more, but the whole. The very same set where nothing is to change."""
     out: FieldSet | None = None
     for key, child in owned.items():
-        if not child or key == _DOT:
+        if not child or key == DOT:
             continue
         below = child_of(node, key)
         if below is None or below.scalar == "any":
@@ -492,53 +436,3 @@ def child_of(node: SchemaNodeLike | None, key: str) -> SchemaNodeLike | None:
         return child_node(node, key[2:])
     found: SchemaNodeLike | None = node.items if node is not None and node.kind == "array" else None
     return found
-
-
-def overlaps(left: FieldSet, right: FieldSet) -> bool:
-    """Whether `difference` could take anything away: a cheap answer for the many sets that a change does not touch."""
-    return any(
-        key in left
-        and key != _DOT
-        and (not right[key] or not left[key] or _DOT in left[key] or overlaps(left[key], right[key]))
-        for key in right
-    )
-
-
-def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
-    if not left or not right:
-        return LEAF
-    out: FieldSet = {}
-    for key, child in left.items():
-        other = right.get(key)
-        if key == _DOT or other is None:
-            continue
-        member = is_member(child) and is_member(other)
-        below = intersection(_below(child), _below(other))
-        if member or below:
-            out[key] = _join(member, below)
-    return out
-
-
-def is_member(child: FieldSet) -> bool:
-    """Whether a child of a set is a member itself, not only on the way to members."""
-    return not child or _DOT in child
-
-
-def _normal(child: FieldSet) -> FieldSet:
-    """A member without members below it is written as an empty child."""
-    return LEAF if len(child) == 1 and _DOT in child else child
-
-
-def _below(child: FieldSet) -> FieldSet:
-    return {key: inner for key, inner in child.items() if key != _DOT} if _DOT in child else child
-
-
-def _join(member: bool, below: FieldSet) -> FieldSet:
-    return {_DOT: LEAF, **below} if member and below else below
-
-
-def entry_order(entry: Obj) -> tuple[str, str, str, str, str]:
-    """How the entries of managedFields are sorted: appliers first, then updaters, each by time."""
-    get = entry.get
-    operation, time, manager = get("operation") or "", get("time") or "", get("manager") or ""
-    return operation, time, manager, get("apiVersion") or "", get("subresource") or ""

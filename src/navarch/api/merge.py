@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from navarch.api import fields
+from navarch.api import field_sets, fields
 from navarch.api.errors import Obj
-from navarch.api.fields import FieldSet, child_of, is_member, item_key_function
+from navarch.api.field_sets import FieldSet, is_member
+from navarch.api.fields import child_of, item_key_function
 from navarch.api.strategic import SchemaNodeLike, child_node
 
 _ABSENT: Final = object()
@@ -107,10 +108,10 @@ def pruned(merged: Obj, last: FieldSet, owned: FieldSet, node: SchemaNodeLike | 
     last = _with_named(last, node)
     everything = _with_named(fields.owned_set(merged, node), node)
     without = removed(merged, last, node) or {}
-    kept = fields.union(_with_named(fields.owned_set(without, node), node), _with_named(owned, node))
-    with_owned = removed(merged, fields.difference(everything, kept), node) or {}
+    kept = field_sets.union(_with_named(fields.owned_set(without, node), node), _with_named(owned, node))
+    with_owned = removed(merged, field_sets.difference(everything, kept), node) or {}
     left = _with_named(fields.owned_set(with_owned, node), node)
-    gone = fields.intersection(fields.difference(everything, left), last)
+    gone = field_sets.intersection(field_sets.difference(everything, left), last)
     return removed(merged, gone, node) or {}
 
 
@@ -123,7 +124,7 @@ def _with_named(owned: FieldSet, node: SchemaNodeLike | None) -> FieldSet:
             continue
         named = key.startswith("f:") and node is not None and key[2:] in node.fields
         below = _with_named(child, child_of(node, key))
-        out[key] = {".": fields.LEAF, **below} if named and "." not in below else below
+        out[key] = {".": field_sets.LEAF, **below} if named and "." not in below else below
     return out
 
 

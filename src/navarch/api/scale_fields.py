@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from navarch.api import fields
+from navarch.api import field_sets
 from navarch.api.errors import Obj
-from navarch.api.fields import FieldSet
+from navarch.api.field_sets import FieldSet
+from navarch.api.managers import entry_order
 
 _SCALE_VERSION: Final = "autoscaling/v1"
 _REPLICAS: Final = "spec.replicas"
@@ -41,7 +42,7 @@ def of_object(entries: list[Obj], scale: list[Obj], api_version: str, paths: Map
             continue
         if not path or not _has(entry["fieldsV1"], path) or left.pop(_identity(entry), None) is not None:
             out.append(entry)
-        elif rest := fields.difference(entry["fieldsV1"], _set_of(path)):
+        elif rest := field_sets.difference(entry["fieldsV1"], _set_of(path)):
             out.append({**entry, "fieldsV1": rest})
     owned = _set_of(paths.get(api_version) or _REPLICAS)
     for entry in left.values():
@@ -49,7 +50,7 @@ def of_object(entries: list[Obj], scale: list[Obj], api_version: str, paths: Map
             added = _entry(entry, api_version, owned)
             added.pop("time", None)
             out.append(added)
-    return sorted(out, key=fields.entry_order)
+    return sorted(out, key=entry_order)
 
 
 def _distinct(entries: list[Obj]) -> list[Obj]:
@@ -68,7 +69,7 @@ def _entry(entry: Obj, api_version: str, owned: FieldSet) -> Obj:
 
 
 def _set_of(path: str) -> FieldSet:
-    owned: FieldSet = fields.LEAF
+    owned: FieldSet = field_sets.LEAF
     for step in reversed(path.split(".")):
         owned = {f"f:{step}": owned}
     return owned
@@ -80,4 +81,4 @@ def _has(owned: FieldSet, path: str) -> bool:
         at = at.get(f"f:{step}")
         if at is None:
             return False
-    return fields.is_member(at)
+    return field_sets.is_member(at)

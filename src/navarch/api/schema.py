@@ -17,7 +17,8 @@ import orjson
 
 from navarch.api.errors import Obj
 from navarch.api.go_structs import present
-from navarch.api.schema_decode import DecodeError, Decoders, decode_failure
+from navarch.api.scalar_decoders import DecodeError, decode_failure
+from navarch.api.schema_decode import Decoders
 from navarch.api.version import DEFAULT_VERSION
 
 _FOLDER: Final = Path(__file__).parent / "_schemas"

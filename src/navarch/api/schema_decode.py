@@ -14,22 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from navarch.api import quantity
-from navarch.api.errors import Obj, StatusError, bad_request
+from navarch.api.errors import Obj
 from navarch.api.go_structs import unset
-from navarch.api.schema_scalars import ScalarError, canonical_micro_time, canonical_time, check_base64
+from navarch.api.scalar_decoders import (
+    FORMATS,
+    NAMED_SCALARS,
+    QUANTITY,
+    DecodeError,
+    Scalar,
+    anything,
+    resource_amount,
+)
 from navarch.api.zeroes import unsaid_when_zero
 
 # Checks a value in place; returns the paths of unknown fields below it, None for none.
 Decoder = Callable[[Any], "list[str] | None"]
-# Checks a value and returns what to store for it.
-Scalar = Callable[[Any], Any]
 
-_INT32: Final = 2**31
-_INT64: Final = 2**63
-_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
-_QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _EXTENSIONS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 _JSON_SCHEMA: Final = _EXTENSIONS + "JSONSchemaProps"
 _SCHEMA_OR_ARRAY: Final = _JSON_SCHEMA + "OrArray"
@@ -46,129 +46,6 @@ _ZERO: Final[Mapping[str, Callable[[], Any]]] = {
 }
 
 
-class DecodeError(Exception):
-    """`value` cannot become Go's `go_type`; `message` replaces the usual wording where set."""
-
-    def __init__(self, value: Any, go_type: str, message: str = "") -> None:
-        super().__init__(message)
-        self.value = value
-        self.go_type = go_type
-        self.message = message
-        self.struct = ""
-        self.steps: list[str] = []
-
-    def at(self, struct: str, step: str) -> DecodeError:
-        """The error seen from one struct further out."""
-        if not self.struct:
-            self.struct = struct
-        self.steps.append(step)
-        return self
-
-    def __str__(self) -> str:
-        if self.message:
-            return self.message
-        where = "value"
-        if self.struct:
-            where = f"struct field {self.struct}.{'.'.join(reversed(self.steps))}"
-        return f"json: cannot unmarshal {_json_kind(self.value, self.go_type)} into Go {where} of type {self.go_type}"
-
-
-def _json_kind(value: Any, go_type: str) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, (int, float)):
-        return f"number {value!r}" if go_type.startswith(("int", "float")) else "number"
-    return _JSON_KINDS.get(type(value), "null")
-
-
-def decode_failure(error: DecodeError, version: str, kind: str) -> StatusError:
-    """The 400 that a client reads."""
-    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}')
-
-
-def _int32(value: Any) -> Any:
-    if type(value) is not int or not -_INT32 <= value < _INT32:
-        raise DecodeError(value, "int32")
-    return value
-
-
-def _int64(value: Any) -> Any:
-    if type(value) is not int or not -_INT64 <= value < _INT64:
-        raise DecodeError(value, "int64")
-    return value
-
-
-def _double(value: Any) -> Any:
-    if type(value) is not int and type(value) is not float:
-        raise DecodeError(value, "float64")
-    return value
-
-
-def _int_or_string(value: Any) -> Any:
-    if type(value) is not str and (type(value) is not int or not -_INT32 <= value < _INT32):
-        kind = _json_kind(value, "int32")
-        raise DecodeError(value, "int32", f"json: cannot unmarshal {kind} into Go value of type int32")
-    return value
-
-
-def _quantity(value: Any) -> Any:
-    if type(value) is not str and type(value) is not int and type(value) is not float:
-        raise DecodeError(value, "", quantity.WRONG_FORMAT)
-    try:
-        return quantity.canonical(value)
-    except ValueError as error:
-        raise DecodeError(value, "", str(error)) from None
-
-
-def _resource_amount(value: Any) -> Any:
-    """A quantity in a list of resources."""
-    if type(value) is not str and type(value) is not int and type(value) is not float:
-        raise DecodeError(value, "", quantity.WRONG_FORMAT)
-    try:
-        return quantity.canonical_resource(value)
-    except ValueError as error:
-        raise DecodeError(value, "", str(error)) from None
-
-
-def _text_scalar(convert: Callable[[str], str]) -> Scalar:
-    """A scalar that is a JSON string with a format of its own."""
-
-    def check(value: Any) -> Any:
-        if type(value) is not str:
-            kind = _json_kind(value, "string")
-            raise DecodeError(value, "string", f"json: cannot unmarshal {kind} into Go value of type string")
-        try:
-            return convert(value)
-        except ScalarError as error:
-            raise DecodeError(value, "", str(error)) from None
-
-    return check
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-_RAW: Final = "io.k8s.apimachinery.pkg.runtime.RawExtension"
-_NAMED_SCALARS: Final[Mapping[str, Scalar]] = {
-    _QUANTITY: _quantity,
-    _INT_OR_STRING: _int_or_string,
-    _META + "Time": _text_scalar(canonical_time),
-    _META + "MicroTime": _text_scalar(canonical_micro_time),
-    # Any JSON, though its schema says that it is an object.
-    _RAW: _anything,
-}
-_FORMATS: Final[Mapping[tuple[str, str], Scalar]] = {
-    ("integer", "int32"): _int32,
-    ("integer", "int64"): _int64,
-    ("integer", ""): _int64,
-    ("number", "double"): _double,
-    ("number", "float"): _double,
-    ("number", ""): _double,
-    ("string", "byte"): _text_scalar(check_base64),
-    ("string", "date-time"): _text_scalar(canonical_time),
-}
-_JSON_KINDS: Final[Mapping[type, str]] = {str: "string", list: "array", dict: "object"}
 _PLAIN: Final[Mapping[str, type]] = {"string": str, "boolean": bool}
 _GO_PLAIN: Final = {str: "string", bool: "bool", dict: "map[string]interface {}"}
 
@@ -224,7 +101,7 @@ class Decoders:
 
     def _plain(self, schema: Obj) -> type | None:
         """The exact Python type that suffices for the schema, None where more is to be checked."""
-        if schema.get("$ref") in _NAMED_SCALARS:
+        if schema.get("$ref") in NAMED_SCALARS:
             return None
         target = self._resolve(schema)
         kind = target.get("type", "")
@@ -233,15 +110,15 @@ class Decoders:
         return None if "format" in target else _PLAIN.get(kind)
 
     def _scalar(self, schema: Obj) -> Scalar | None:
-        named = _NAMED_SCALARS.get(schema.get("$ref", ""))
+        named = NAMED_SCALARS.get(schema.get("$ref", ""))
         if named is not None:
             return named
         target = self._resolve(schema)
         if schema.get("$ref") in _SCHEMA_ORS:
             return None
         if "type" not in target:
-            return _anything
-        return _FORMATS.get((target["type"], target.get("format", "")))
+            return anything
+        return FORMATS.get((target["type"], target.get("format", "")))
 
     def _schema_or(self, ref: str) -> Decoder:
         """What decodes a schema in a schema, or what may be in its place; of unknown fields there Kubernetes says
@@ -293,10 +170,10 @@ class Decoders:
         return _nested_list(self._nested(item), go_item, zero)
 
     def _map_of(self, values: Obj) -> Decoder:
-        go_type = "v1.ResourceList" if values.get("$ref") == _QUANTITY else f"map[string]{self.go_type(values)}"
+        go_type = "v1.ResourceList" if values.get("$ref") == QUANTITY else f"map[string]{self.go_type(values)}"
         zero = _ZERO.get(self._resolve(values).get("type", ""), lambda: "0")
-        if values.get("$ref") == _QUANTITY:
-            return _scalar_map(_resource_amount, go_type, zero)
+        if values.get("$ref") == QUANTITY:
+            return _scalar_map(resource_amount, go_type, zero)
         if (plain := self._plain(values)) is not None:
             return _plain_map(plain, go_type, zero)
         if (scalar := self._scalar(values)) is not None:

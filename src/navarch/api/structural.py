@@ -19,11 +19,13 @@ import orjson
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
+from navarch.api.scalar_decoders import DecodeError, decode_failure
 from navarch.api.schema import Compiled, SchemaNode, SchemaSet
-from navarch.api.schema_decode import DecodeError, Decoder, decode_failure
+from navarch.api.schema_decode import Decoder
 from navarch.api.structural_invariants import Metadata, Walk, embedded, uniqueness
 from navarch.api.structural_pruning import EMBEDDED, PRESERVE, RULES, Filler, Pruner, fields_of, has_rules
-from navarch.api.structural_values import UNKNOWN, Found, Values
+from navarch.api.structural_scalars import Found
+from navarch.api.structural_values import UNKNOWN, Values
 
 if TYPE_CHECKING:
     from navarch.api.structural_rules import SchemaRules

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 from navarch.api.errors import FieldError, duplicate, invalid_value, required
 from navarch.api.meta import Obj
-from navarch.api.schema_decode import DecodeError, Decoder
+from navarch.api.metadata_validation import validate_object_meta
+from navarch.api.scalar_decoders import DecodeError
+from navarch.api.schema_decode import Decoder
 from navarch.api.structural_pruning import EMBEDDED
-from navarch.api.validation import dns_label_1035_problems, validate_object_meta
+from navarch.api.validation import dns_label_1035_problems
 
 _LIST_TYPE: Final = "x-kubernetes-list-type"
 

@@ -12,16 +12,24 @@ are compared by these, other lists as a whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from navarch.api.errors import FieldError, required, too_long
-from navarch.api.formats import is_recognized, test_of
+from navarch.api.errors import FieldError, required
 from navarch.api.meta import Obj
-from navarch.api.patience import TooLongError, waited_for
-from navarch.api.patterns import search_of
+from navarch.api.structural_scalars import (
+    Found,
+    composite,
+    enum_rule,
+    expect,
+    format_of,
+    invalid,
+    number_rules,
+    text_rules,
+    type_error,
+    types_of,
+)
 
-Found = list[FieldError]
 # Value, path, what is found, the value as it was: returns how many checks the value has passed.
 Check = Callable[[Any, str, Found, Any], int]
 
@@ -30,34 +38,6 @@ UNKNOWN: Final = object()
 
 _TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 _GO_FORMATS: Final = {int: "int64", float: "float64"}
-_INT32: Final = 1 << 31
-_INT64: Final = 1 << 63
-_NO_PATH: Final = "<nil>"
-
-
-def _composite(text: str) -> FieldError:
-    """An error that Kubernetes tells without a path of its own."""
-    return FieldError("FieldValueInvalid", _NO_PATH, text, "")
-
-
-def _invalid(path: str, value: Any, text: str) -> FieldError:
-    return FieldError("FieldValueInvalid", path.removeprefix(".") or _NO_PATH, text, value)
-
-
-def _type_error(path: str, wanted: str, shown: str) -> FieldError:
-    text = f"{path} in body must be of type {wanted}: {json.dumps(shown, ensure_ascii=False)}"
-    return FieldError("FieldValueTypeInvalid", path.removeprefix(".") or _NO_PATH, text, shown)
-
-
-def go_number(value: float) -> str:
-    """A number as Go's `%v` shows it."""
-    if type(value) is int:
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    text = repr(float(value))
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa.removesuffix('.0')}e{exponent[0]}{exponent[1:].zfill(2)}" if e else text
 
 
 class Values:
@@ -73,7 +53,7 @@ class Values:
 
     def _first(self, value: Any, path: str, found: Found, old: Any) -> int:
         schema = self._schema
-        _expect(sum([len(schema.get(name) or ()) for name in ("enum", "properties", "required")]))
+        expect(sum([len(schema.get(name) or ()) for name in ("enum", "properties", "required")]))
         self.check = _compile(schema)
         return self.check(value, path, found, old)
 
@@ -90,17 +70,17 @@ class Values:
 def _compile(schema: Obj) -> Check:
     type_check = _type_check(schema)
     logic = _logic(schema)
-    text = _text_rules(schema)
-    number = _number_rules(schema)
-    enum = _enum(schema)
+    text = text_rules(schema)
+    number = number_rules(schema)
+    enum = enum_rule(schema)
     array = _array_check(schema)
     object_ = _object_check(schema)
-    nullable, types = bool(schema.get("nullable")), _types_of(schema)
+    nullable, types = bool(schema.get("nullable")), types_of(schema)
 
     def check(value: Any, path: str, found: Found, old: Any) -> int:
         if value is None:
             if types and not nullable:
-                found.append(_type_error(path, ",".join(types), "null"))
+                found.append(type_error(path, ",".join(types), "null"))
             if enum is not None:
                 enum(value, path, found)
             return 0
@@ -134,26 +114,13 @@ def _compile(schema: Obj) -> Check:
 # Types
 
 
-def _types_of(schema: Obj) -> tuple[str, ...]:
-    if schema.get("x-kubernetes-int-or-string"):
-        return ("integer", "string")
-    type_ = schema.get("type")
-    return (type_,) if type_ else ()
-
-
-def _format_of(schema: Obj) -> str:
-    """The format, where it means anything for the type."""
-    types, name = _types_of(schema), schema.get("format") or ""
-    return name if name and is_recognized(name, types[0] if len(types) == 1 else "") else ""
-
-
 _INT64_MAX: Final = 2**63 - 1
 # Up to here every whole number is a fraction of its own.
 _EXACT: Final = 2**53 - 1
 
 
 def _type_check(schema: Obj) -> Callable[[Any, str, Found], int] | None:
-    types, form = _types_of(schema), _format_of(schema)
+    types, form = types_of(schema), format_of(schema)
     if not types and not form:
         return None
     wanted = ",".join(types)
@@ -174,10 +141,10 @@ def _type_check(schema: Obj) -> Callable[[Any, str, Found], int] | None:
                 # What the format says comes later, and of texts alone.
                 return 1
         elif form and not fits:
-            found.append(_type_error(path, form, _GO_FORMATS.get(kind, "")))
+            found.append(type_error(path, form, _GO_FORMATS.get(kind, "")))
             return 0
         if not fits:
-            found.append(_type_error(path, wanted, shown))
+            found.append(type_error(path, wanted, shown))
             return 0
         return 1
 
@@ -213,7 +180,7 @@ def _any_of(parts: Sequence[Values]) -> Check:
                 return passed
             if passed > passed_most:
                 best, passed_most = wrong, passed
-        found.append(_composite(f'"{path}" must validate at least one schema (anyOf)'))
+        found.append(composite(f'"{path}" must validate at least one schema (anyOf)'))
         found.extend(best or ())
         return max(passed_most, 0)
 
@@ -234,7 +201,7 @@ def _one_of(parts: Sequence[Values]) -> Check:
         if valid == 1:
             return first
         why = f"Found {valid} valid alternatives" if valid else "Found none valid"
-        found.append(_composite(f'"{path}" must validate one and only one schema (oneOf). {why}'))
+        found.append(composite(f'"{path}" must validate one and only one schema (oneOf). {why}'))
         found.extend(best or ())
         return max(passed_most, 0) if best else 0
 
@@ -250,7 +217,7 @@ def _all_of(parts: Sequence[Values]) -> Check:
             valid += len(found) == before
         if valid != len(parts):
             none = "" if valid else ". None validated"
-            found.append(_composite(f'"{path}" must validate all the schemas (allOf){none}'))
+            found.append(composite(f'"{path}" must validate all the schemas (allOf){none}'))
         return passed
 
     return check
@@ -261,173 +228,10 @@ def _not(part: Values) -> Check:
         wrong: Found = []
         part.check(value, path, wrong, old)
         if not wrong:
-            found.append(_composite(f'"{path}" must not validate the schema (not)'))
+            found.append(composite(f'"{path}" must not validate the schema (not)'))
         return 0
 
     return check
-
-
-# Scalars
-
-_Rule = Callable[[Any, str, Found], None]
-
-
-def _text_rules(schema: Obj) -> tuple[_Rule, ...]:
-    rules: list[_Rule] = []
-    longest, shortest = schema.get("maxLength"), schema.get("minLength")
-    bounds: list[_Rule] = [_length(longest, shortest)] if longest is not None or shortest is not None else []
-    if pattern := schema.get("pattern"):
-        bounds.append(_pattern(pattern))
-    if bounds:
-        rules.append(_first_of(bounds))
-    form = _format_of(schema)
-    if form and (test := test_of(form)) is not None:
-
-        def in_format(value: Any, path: str, found: Found) -> None:
-            if not test(value):
-                found.append(_type_error(path, form, value))
-
-        rules.append(in_format)
-    return tuple(rules)
-
-
-def _first_of(rules: list[_Rule]) -> _Rule:
-    """Of what is wrong with a text, the first is told."""
-    if len(rules) == 1:
-        return rules[0]
-
-    def check(value: Any, path: str, found: Found) -> None:
-        before = len(found)
-        for rule in rules:
-            rule(value, path, found)
-            if len(found) > before:
-                return
-
-    return check
-
-
-def _length(longest: int | None, shortest: int | None) -> _Rule:
-    def check(value: Any, path: str, found: Found) -> None:
-        if longest is not None and len(value) > longest:
-            found.append(too_long(path.removeprefix("."), int(longest)))
-        elif shortest is not None and len(value) < shortest:
-            found.append(_invalid(path, value, f"{path} in body should be at least {shortest} chars long"))
-
-    return check
-
-
-def _pattern(pattern: str) -> _Rule:
-    try:
-        search = search_of(pattern)
-    except ValueError as error:
-        # Stored before patterns were looked at: nothing matches it.
-        shown = f"{pattern}, but pattern is invalid: {error}"
-
-        def refuse(value: Any, path: str, found: Found) -> None:
-            found.append(_invalid(path, value, f"{path} in body should match '{shown}'"))
-
-        return refuse
-
-    def check(value: Any, path: str, found: Found) -> None:
-        if not search(value):
-            found.append(_invalid(path, value, f"{path} in body should match '{pattern}'"))
-
-    return check
-
-
-def _number_rules(schema: Obj) -> _Rule | None:
-    rules = [*_multiple(schema), *_bound(schema, "minimum"), *_bound(schema, "maximum")]
-    types, form = _types_of(schema), _format_of(schema)
-    whole = types == ("integer",)
-    if not rules and not whole:
-        return None
-    suffix = f"with format {form}" if form else "(default format)"
-    limit = _INT32 if form == "int32" else _INT64
-
-    def check(value: Any, path: str, found: Found) -> None:
-        if whole and (not -limit <= value < limit or (type(value) is float and not value.is_integer())):
-            found.append(_composite(f"Checked value must be of type integer {suffix} in {path}"))
-        for rule in rules:
-            rule(value, path, found)
-
-    return check
-
-
-def _multiple(schema: Obj) -> Iterator[_Rule]:
-    factor = schema.get("multipleOf")
-    if factor is None:
-        return
-    whole = float(factor).is_integer() and factor != 0
-
-    def check(value: Any, path: str, found: Found) -> None:
-        if type(value) is int and whole:
-            fits = value % int(factor) == 0
-        else:
-            ratio = value / factor if factor >= 1 else value * (1 / factor) if factor else 0.5
-            fits = abs(ratio - round(ratio)) < 1e-9
-        if not fits:
-            found.append(_invalid(path, value, f"{path} in body should be a multiple of {go_number(factor)}"))
-
-    yield check
-
-
-def _bound(schema: Obj, name: str) -> Iterator[_Rule]:
-    bound = schema.get(name)
-    if bound is None:
-        return
-    least = name == "minimum"
-    exclusive = bool(schema.get("exclusiveMinimum" if least else "exclusiveMaximum"))
-    relation = f"{'greater' if least else 'less'} than{'' if exclusive else ' or equal to'}"
-
-    def check(value: Any, path: str, found: Found) -> None:
-        # Kubernetes compares whole numbers with what is whole of the bound.
-        limit = int(bound) if type(value) is int else bound
-        beyond = value < limit if least else value > limit
-        if beyond or (exclusive and value == limit):
-            found.append(_invalid(path, value, f"{path} in body should be {relation} {go_number(limit)}"))
-
-    yield check
-
-
-def _enum(schema: Obj) -> _Rule | None:
-    allowed = schema.get("enum")
-    if not allowed:
-        return None
-    texts = frozenset(value for value in allowed if isinstance(value, str))
-    numbers = frozenset((type(value) is bool, value) for value in allowed if isinstance(value, (bool, int, float)))
-    others = [value for value in allowed if not isinstance(value, (str, bool, int, float))]
-    details: list[str] = []
-
-    def check(value: Any, path: str, found: Found) -> None:
-        if type(value) is str:
-            if value in texts:
-                return
-        elif isinstance(value, (bool, int, float)):
-            if (type(value) is bool, value) in numbers:
-                return
-        elif value in others:
-            return
-        _expect(len(allowed))
-        if not details:
-            details.append(_supported(allowed))
-        found.append(FieldError("FieldValueNotSupported", path.removeprefix(".") or _NO_PATH, details[0], value))
-
-    return check
-
-
-def _supported(allowed: Sequence[Any]) -> str:
-    shown = (value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in allowed)
-    return "supported values: " + ", ".join(json.dumps(text, ensure_ascii=False) for text in shown)
-
-
-# To compile so much, or to tell what is wrong with it, takes milliseconds.
-_MUCH: Final = 1000
-
-
-def _expect(count: int) -> None:
-    """Say how much there is to be done.  Raises TooLongError where others wait for it."""
-    if count > _MUCH and waited_for():
-        raise TooLongError
 
 
 # Lists and objects
@@ -454,7 +258,7 @@ def _array_check(schema: Obj) -> Check | None:
                 passed += _judge(items, item, f"{path}[{index}]", found, was)
         size = len(value)
         if fewest is not None and size < fewest:
-            found.append(_invalid(path, size, f"{path} in body should have at least {fewest} items"))
+            found.append(invalid(path, size, f"{path} in body should have at least {fewest} items"))
         if most is not None and size > most:
             found.append(too_many(path, size, most))
         return passed
@@ -494,7 +298,7 @@ def _object_check(schema: Obj) -> Check | None:
     def check(value: Any, path: str, found: Found, old: Any) -> int:
         size, passed = len(value), 0
         if fewest is not None and size < fewest:
-            found.append(_invalid(path, size, f"{path} in body should have at least {fewest} properties"))
+            found.append(invalid(path, size, f"{path} in body should have at least {fewest} properties"))
             return 0
         if most is not None and size > most:
             found.append(too_many(path, size, most))
@@ -506,9 +310,9 @@ def _object_check(schema: Obj) -> Check | None:
                 below = f"{path}.{name}" if path or place is others else name
                 passed += _judge(place, inner, below, found, old.get(name, UNKNOWN) if known else UNKNOWN)
             elif closed:
-                found.append(_invalid(path, name, f"{path}.{name} in body is a forbidden property"))
+                found.append(invalid(path, name, f"{path}.{name} in body is a forbidden property"))
         if not needed.keys() <= value.keys():
-            _expect(len(needed))
+            expect(len(needed))
             found += [required(f"{path}.{name}".removeprefix(".")) for name in needed if name not in value]
         return passed
 

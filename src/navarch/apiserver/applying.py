@@ -14,7 +14,7 @@ from navarch.api import apply as managed
 from navarch.api.errors import StatusError, bad_request, unexplained
 from navarch.api.go_text import go_kind
 from navarch.api.meta import Obj
-from navarch.api.schema_decode import DecodeError
+from navarch.api.scalar_decoders import DecodeError
 from navarch.apiserver import decoding
 from navarch.apiserver.call import Call
 from navarch.apiserver.patch_errors import converter_text

@@ -15,8 +15,8 @@ import orjson
 from navarch.api.errors import Obj, StatusError, invalid, invalid_value
 from navarch.api.go_structs import go_json, message_of_definition, struct
 from navarch.api.go_text import escaped_json, go_text
+from navarch.api.scalar_decoders import DecodeError
 from navarch.api.schema import Compiled
-from navarch.api.schema_decode import DecodeError
 from navarch.api.strategic import consume
 from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH
 

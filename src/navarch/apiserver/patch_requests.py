@@ -16,8 +16,8 @@ from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import StatusError, bad_request
 from navarch.api.go_text import go_kind, go_package
 from navarch.api.meta import Obj, Resource
+from navarch.api.scalar_decoders import DecodeError
 from navarch.api.schema import Compiled, SchemaSet
-from navarch.api.schema_decode import DecodeError
 from navarch.apiserver import decoding
 from navarch.apiserver.call import Call
 from navarch.apiserver.patch_errors import converter_text, patch_refused, shown

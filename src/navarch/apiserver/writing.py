@@ -30,9 +30,10 @@ from navarch.api.errors import (
     not_found,
 )
 from navarch.api.errors import timeout as timed_out
+from navarch.api.managers import readable
 from navarch.api.meta import Obj, generated_name
+from navarch.api.metadata_validation import validate_new_finalizers, validate_object_meta, validate_object_meta_update
 from navarch.api.structural import fits
-from navarch.api.validation import validate_new_finalizers, validate_object_meta, validate_object_meta_update
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import CREATE, NOT_ADMITTED, UPDATE, Admission, admission
 from navarch.apiserver.changes import Cached
@@ -352,7 +353,7 @@ class Writing:
         if not isinstance(metadata, dict):
             raise internal("admission left an object without metadata")
         entries = metadata.get("managedFields")
-        if entries and orjson.dumps(entries) not in before and not managed.readable(entries):
+        if entries and orjson.dumps(entries) not in before and not readable(entries):
             # Who owns what is not lost because a plugin could not write it down.
             metadata["managedFields"] = decode(before)["metadata"].get("managedFields") or []
         if (compiled := kind.compiled) is not None:

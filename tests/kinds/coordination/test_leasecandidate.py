@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from navarch.api.validation import name_problems
+from navarch.api.metadata_validation import name_problems
 from navarch.kinds.strategies import lookup
 from tests.kinds.writing import refused, updated
 

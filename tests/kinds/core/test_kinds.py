@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from navarch.api.meta import get_path
-from navarch.api.validation import validate_object_meta
+from navarch.api.metadata_validation import validate_object_meta
 from navarch.kinds.base import Strategy
 from navarch.kinds.registry import builtin
 

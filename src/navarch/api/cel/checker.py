@@ -14,6 +14,7 @@ from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Nod
 from navarch.api.cel.declarations import Function
 from navarch.api.cel.errors import CelError, CompileError, Issue
 from navarch.api.cel.regex import wrong_pattern
+from navarch.api.cel.times import parse_duration, parse_timestamp
 from navarch.api.cel.types import (
     BOOL,
     DYN,
@@ -34,7 +35,6 @@ from navarch.api.cel.types import (
     substitute,
     type_of,
 )
-from navarch.api.cel.values import parse_duration, parse_timestamp
 
 _TYPE_NAMES: Final[Mapping[str, Type]] = {
     **PRIMITIVES,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from navarch.api.cel import ast
 from navarch.api.cel.checker import Checker
+from navarch.api.cel.closures import COST, Closure
 from navarch.api.cel.costs import PER_CALL_LIMIT
 from navarch.api.cel.declarations import Function, merged
 from navarch.api.cel.errors import CelError, CostExceeded
@@ -28,7 +29,7 @@ from navarch.api.cel.functions import (
     strings,
 )
 from navarch.api.cel.parser import parse
-from navarch.api.cel.planner import COST, Closure, Planner
+from navarch.api.cel.planner import Planner
 from navarch.api.cel.sizes import Range
 from navarch.api.cel.types import Type, object_type
 from navarch.api.cel.values import NO_OVERLOAD

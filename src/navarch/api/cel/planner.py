@@ -14,9 +14,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
+from navarch.api.cel.closures import (
+    COST,
+    Closure,
+    Frame,
+    called,
+    charged,
+    checked_key,
+    converted_field_of,
+    dispatched,
+    either,
+    field_of,
+    is_some,
+    optional_field_of,
+    path_of,
+    presence_of,
+    trusted,
+)
 from navarch.api.cel.costs import LIST, MAP, NAME, STRUCT, by_size
 from navarch.api.cel.declarations import Function
-from navarch.api.cel.errors import CelError, CostExceeded
+from navarch.api.cel.errors import CelError
 from navarch.api.cel.folds import fold_closure
 from navarch.api.cel.functions.arithmetic import OPERATORS
 from navarch.api.cel.types import ObjectType, is_loose, is_optional
@@ -28,15 +45,9 @@ from navarch.api.cel.values import (
     Message,
     Optional,
     TypeValue,
-    shown,
     some,
-    type_name,
 )
 
-Frame = list[Any]
-Closure = Callable[[Frame], Any]
-COST: Final = 0
-LIMIT: Final = 1
 FIRST: Final = 2
 
 # What a closure gives, and what that costs in any case.
@@ -94,15 +105,15 @@ class Planner:
                 key, convert = field.property, field.convert
         operand, cost = self.plan(node.operand)
         if node.test:
-            return _presence(operand, key), cost
+            return presence_of(operand, key), cost
         if node.optional or is_optional(node.operand.type):
-            return _optional_field(operand, key, convert), cost + NAME
+            return optional_field_of(operand, key, convert), cost + NAME
         if convert is not None:
-            return _converted_field(operand, key, convert), cost + NAME
+            return converted_field_of(operand, key, convert), cost + NAME
         chain = self._chain(node)
         if chain is not None:
             return chain, cost + NAME
-        return _field(operand, key), cost + NAME
+        return field_of(operand, key), cost + NAME
 
     def _chain(self, node: Select) -> Closure | None:
         """`variable.a.b` without a closure per dot."""
@@ -121,7 +132,7 @@ class Planner:
             at = at.operand
         if not isinstance(at, Ident) or at.resolved not in self._slots:
             return None
-        return _path(self._slots[at.resolved], tuple(reversed(keys)))
+        return path_of(self._slots[at.resolved], tuple(reversed(keys)))
 
     # Calls
 
@@ -140,8 +151,8 @@ class Planner:
         call = self._implementation(node, function, nodes)
         sized = by_size(node.function, node.overloads)
         if sized is None:
-            return _called(call, args), cost + 1
-        return _charged(call, args, sized), cost
+            return called(call, args), cost + 1
+        return charged(call, args, sized), cost
 
     def _deep(self, node: Node, plan: Plan, function: str) -> Plan:
         """Objects whose equality is not that of their JSON are made comparable before they are compared."""
@@ -158,17 +169,17 @@ class Planner:
             return function.overloads[0].implementation
         chosen = [each for each in function.overloads if each.id in node.overloads]
         if len(chosen) == 1 and not any(is_loose(each.type) or each.type.kind == "param" for each in nodes):
-            return _trusted(chosen[0].implementation)
+            return trusted(chosen[0].implementation)
         member = node.target is not None
         candidates = [
             each for each in function.overloads if each.member == member and len(each.parameters) == len(nodes)
         ]
-        return _dispatched(function.name, candidates)
+        return dispatched(function.name, candidates)
 
     def _logical(self, node: Call, *, decisive: bool) -> Plan:
         left, cost = self.plan(node.args[0])
         right, right_cost = self.plan(node.args[1])
-        return _either(left, right, right_cost, decisive=decisive), cost
+        return either(left, right, right_cost, decisive=decisive), cost
 
     def _conditional(self, node: Call) -> Plan:
         condition, cost = self.plan(node.args[0])
@@ -206,7 +217,7 @@ class Planner:
                 value = item(frame)
                 if index not in optional:
                     made.append(value)
-                elif _is_some(value):
+                elif is_some(value):
                     made.append(value.value)
             return Made(made)
 
@@ -225,10 +236,10 @@ class Planner:
         def make(frame: Frame) -> Any:
             made: list[tuple[Any, Any]] = []
             for key, value, optional in entries:
-                name, held = _key(key(frame)), value(frame)
+                name, held = checked_key(key(frame)), value(frame)
                 if not optional:
                     made.append((name, held))
-                elif _is_some(held):
+                elif is_some(held):
                     made.append((name, held.value))
             return MadeMap(made)
 
@@ -250,7 +261,7 @@ class Planner:
                 held = value(frame)
                 if not optional:
                     made.append((key, held))
-                elif _is_some(held):
+                elif is_some(held):
                     made.append((key, held.value))
             return Message(name, made)
 
@@ -300,213 +311,3 @@ class Planner:
             return value if flat else some(value)
 
         return mapped, cost + 3
-
-
-# Fields
-
-
-def _no_key(key: Any) -> CelError:
-    return CelError(f"no such key: {shown(key)}")
-
-
-def _slow_field(value: Any, key: str) -> Any:
-    """A field of what is no JSON object: an optional one, or lazily computed variables."""
-    if isinstance(value, Optional):
-        return optional_field(value, key)
-    lookup = getattr(value, "field_value", None)
-    if lookup is None:
-        raise CelError(NO_OVERLOAD)
-    return lookup(key)
-
-
-def _field(operand: Closure, key: str) -> Closure:
-    def read(frame: Frame) -> Any:
-        value = operand(frame)
-        try:
-            return value[key]
-        except KeyError:
-            raise _no_key(key) from None
-        except TypeError:
-            return _slow_field(value, key)
-
-    return read
-
-
-def _path(slot: int, keys: tuple[str, ...]) -> Closure:
-    first = keys[0]
-    rest = keys[1:]
-    if not rest:
-
-        def read(frame: Frame) -> Any:
-            try:
-                return frame[slot][first]
-            except KeyError:
-                raise _no_key(first) from None
-            except TypeError:
-                return _slow_field(frame[slot], first)
-
-        return read
-
-    def read_on(frame: Frame) -> Any:
-        value = frame[slot]
-        try:
-            value = value[first]
-            for key in rest:
-                value = value[key]
-        except (KeyError, TypeError):
-            return _walk(frame[slot], keys)
-        return value
-
-    return read_on
-
-
-def _walk(value: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        try:
-            value = value[key]
-        except KeyError:
-            raise _no_key(key) from None
-        except TypeError:
-            value = _slow_field(value, key)
-    return value
-
-
-def _converted_field(operand: Closure, key: str, convert: Callable[[Any], Any]) -> Closure:
-    read = _field(operand, key)
-    return lambda frame: convert(read(frame))
-
-
-def _presence(operand: Closure, key: str) -> Closure:
-    def test(frame: Frame) -> bool:
-        value = operand(frame)
-        if isinstance(value, dict):
-            return key in value
-        if isinstance(value, Optional):
-            return value.present and optional_field(value, key).present
-        lookup = getattr(value, "has_field", None)
-        if lookup is None:
-            raise CelError(NO_OVERLOAD)
-        return bool(lookup(key))
-
-    return test
-
-
-def optional_field(value: Any, key: str) -> Optional:
-    if isinstance(value, Optional):
-        if not value.present:
-            return NONE
-        value = value.value
-    if isinstance(value, dict):
-        held = value.get(key, NONE)
-        return held if isinstance(held, Optional) else some(held)
-    raise CelError(NO_OVERLOAD)
-
-
-def _optional_field(operand: Closure, key: str, convert: Callable[[Any], Any] | None) -> Closure:
-    def read(frame: Frame) -> Any:
-        held = optional_field(operand(frame), key)
-        return some(convert(held.value)) if convert is not None and held.present else held
-
-    return read
-
-
-def _is_some(value: Any) -> bool:
-    if not isinstance(value, Optional):
-        raise CelError(f"cannot initialize optional entry from non-optional value {shown(value)}")
-    return value.present
-
-
-def _key(value: Any) -> Any:
-    if isinstance(value, (str, int)):
-        return value
-    raise CelError(f"unsupported key type: {type_name(value)}")
-
-
-# Calls
-
-
-def _either(left: Closure, right: Closure, right_cost: int, *, decisive: bool) -> Closure:
-    """`&&` (False decides) and `||` (True does): an error of one side matters only if the other does not decide."""
-    other = not decisive
-
-    def decide(frame: Frame) -> Any:
-        failed: CelError | None = None
-        try:
-            first = left(frame)
-            if first is decisive:
-                return decisive
-        except CostExceeded:
-            raise
-        except CelError as error:
-            failed, first = error, other
-        frame[COST] += right_cost
-        try:
-            second = right(frame)
-        except CostExceeded:
-            raise
-        except CelError:
-            if failed is not None:
-                raise failed from None
-            raise
-        if second is decisive:
-            return decisive
-        if failed is not None:
-            raise failed
-        if first is other and second is other:
-            return other
-        raise CelError(NO_OVERLOAD)
-
-    return decide
-
-
-def _called(call: Callable[..., Any], args: list[Closure]) -> Closure:
-    if len(args) == 2:
-        first, second = args
-        return lambda frame: call(first(frame), second(frame))
-    if len(args) == 1:
-        (only,) = args
-        return lambda frame: call(only(frame))
-    return lambda frame: call(*[each(frame) for each in args])
-
-
-def _charged(call: Callable[..., Any], args: list[Closure], sized: Callable[[Sequence[Any]], int]) -> Closure:
-    def charge(frame: Frame) -> Any:
-        values = [each(frame) for each in args]
-        try:
-            cost = frame[COST] = frame[COST] + sized(values)
-        except (TypeError, AttributeError):
-            raise CelError(NO_OVERLOAD) from None
-        if cost > frame[LIMIT]:
-            raise CostExceeded
-        return call(*values)
-
-    return charge
-
-
-def _trusted(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """The types were checked; JSON that does not keep to its schema is an error all the same."""
-
-    def call(*args: Any) -> Any:
-        try:
-            return implementation(*args)
-        except (TypeError, AttributeError):
-            raise CelError(NO_OVERLOAD) from None
-
-    return call
-
-
-_STANDARD: Final = frozenset({"size", "contains", "startsWith", "endsWith", "matches"})
-
-
-def _dispatched(name: str, candidates: Sequence[Any]) -> Callable[..., Any]:
-    """The overload is chosen when it is called, by the values."""
-
-    def call(*args: Any) -> Any:
-        for each in candidates:
-            if all(accepts(value) for accepts, value in zip(each.accepts, args, strict=True)):
-                return each.implementation(*args)
-        if name in _STANDARD:
-            raise CelError(NO_OVERLOAD)
-        raise CelError(f"no such overload: {name}({', '.join(type_name(value) for value in args)})")
-
-    return call

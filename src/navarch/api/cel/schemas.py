@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from navarch.api.cel.errors import CelError
 from navarch.api.cel.names import escaped
+from navarch.api.cel.times import parse_duration, parse_timestamp
 from navarch.api.cel.types import (
     BOOL,
     BYTES,
@@ -30,7 +31,7 @@ from navarch.api.cel.types import (
     map_of,
     object_type,
 )
-from navarch.api.cel.values import NO_OVERLOAD, MapList, SetList, Timestamp, parse_duration, parse_timestamp
+from navarch.api.cel.values import NO_OVERLOAD, MapList, SetList, Timestamp
 from navarch.api.meta import Obj
 
 REQUEST_LIMIT: Final = 3 * 1024 * 1024

@@ -8,7 +8,6 @@ Invariant: what JSON holds is used as it is, never copied.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final
@@ -18,9 +17,9 @@ import orjson
 from navarch.api.cel.errors import CelError, CostExceeded
 
 NO_OVERLOAD: Final = "no such overload"
-_INT_LIMIT: Final = 2**63
-_NANO: Final = 10**9
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+INT_LIMIT: Final = 2**63
+NANO: Final = 10**9
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # The first second of year 1 and the last of year 9999.
 _EARLIEST, _LATEST = -62135596800, 253402300799
 
@@ -33,7 +32,7 @@ class Duration:
     __slots__ = ("nanos",)
 
     def __init__(self, nanos: int) -> None:
-        if not -_INT_LIMIT <= nanos < _INT_LIMIT:
+        if not -INT_LIMIT <= nanos < INT_LIMIT:
             raise CelError("duration overflow")
         self.nanos = nanos
 
@@ -53,7 +52,7 @@ class Timestamp:
     __slots__ = ("nanos",)
 
     def __init__(self, nanos: int) -> None:
-        if not _EARLIEST <= nanos // _NANO <= _LATEST:
+        if not _EARLIEST <= nanos // NANO <= _LATEST:
             raise CelError("timestamp overflow")
         self.nanos = nanos
 
@@ -65,11 +64,11 @@ class Timestamp:
 
     def moment(self) -> datetime:
         """To the microsecond."""
-        return _EPOCH + timedelta(microseconds=self.nanos // 1000)
+        return EPOCH + timedelta(microseconds=self.nanos // 1000)
 
     def __str__(self) -> str:
-        seconds, nanos = divmod(self.nanos, _NANO)
-        text = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+        seconds, nanos = divmod(self.nanos, NANO)
+        text = (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
         return f"{text}{f'.{nanos:09d}'.rstrip('0') if nanos else ''}Z"
 
 
@@ -385,7 +384,7 @@ def shown(value: Any) -> str:
 
 
 def checked_int(value: int) -> int:
-    if not -_INT_LIMIT <= value < _INT_LIMIT:
+    if not -INT_LIMIT <= value < INT_LIMIT:
         raise CelError("integer overflow")
     return value
 
@@ -420,85 +419,8 @@ def go_float(value: float) -> str:
 
 def _decimal(nanos: int) -> str:
     sign = "-" if nanos < 0 else ""
-    whole, rest = divmod(abs(nanos), _NANO)
+    whole, rest = divmod(abs(nanos), NANO)
     return f"{sign}{whole}{f'.{rest:09d}'.rstrip('0') if rest else ''}"
-
-
-# Times
-
-_UNITS: Final = {
-    "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": _NANO, "m": 60 * _NANO, "h": 3600 * _NANO
-}  # fmt: skip
-_DURATION: Final = re.compile(r"(?:([0-9]*)(?:\.([0-9]*))?)(ns|us|µs|μs|ms|s|m|h)")
-_TIME: Final = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.,]([0-9]+))?(Z|[+-][0-9]{2}:[0-9]{2})"
-)
-
-
-def parse_duration(text: str) -> Duration:
-    """Raises CelError."""
-    wrong = CelError(f"time: invalid duration {quoted(text)}")
-    body = text[1:] if text[:1] in ("+", "-") else text
-    if body == "0":
-        return Duration(0)
-    nanos, at = 0, 0
-    while at < len(body):
-        match = _DURATION.match(body, at)
-        if match is None or not (match.group(1) or match.group(2)):
-            raise wrong
-        whole, fraction, unit = match.groups()
-        nanos += int(whole or "0") * _UNITS[unit]
-        if fraction:
-            nanos += int(fraction) * _UNITS[unit] // 10 ** len(fraction)
-        at = match.end()
-    if at == 0 or nanos >= _INT_LIMIT:
-        raise wrong
-    return Duration(-nanos if text[:1] == "-" else nanos)
-
-
-def parse_timestamp(text: str) -> Timestamp:
-    """RFC 3339.  Raises CelError."""
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise CelError(_time_error(text))
-    *parts, fraction, zone = match.groups()
-    try:
-        moment = datetime(*(int(each) for each in parts), tzinfo=UTC)  # type: ignore[arg-type, misc]
-    except ValueError:
-        raise CelError(f"parsing time {quoted(text)}: {_out_of_range(parts)} out of range") from None
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if zone != "Z":
-        offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
-        seconds -= offset if zone[0] == "+" else -offset
-    return Timestamp(seconds * _NANO + int((fraction or "0")[:9].ljust(9, "0")))
-
-
-def _out_of_range(parts: list[str]) -> str:
-    month, day, hour, minute = (int(each) for each in parts[1:5])
-    if not 1 <= month <= 12:
-        return "month"
-    if not 1 <= day <= 31:
-        return "day"
-    return "hour" if hour > 23 else "minute" if minute > 59 else "second" if int(parts[5]) > 59 else "day"
-
-
-_PIECES: Final = (("2006", r"[0-9]{4}"), ("-", "-"), ("01", "[0-9]{2}"), ("-", "-"), ("02", "[0-9]{2}"), ("T", "T"),
-                  ("15", "[0-9]{2}"), (":", ":"), ("04", "[0-9]{2}"), (":", ":"), ("05", "[0-9]{2}"))  # fmt: skip
-
-
-def _time_error(text: str) -> str:
-    rest, start = text, f'parsing time {quoted(text)} as "2006-01-02T15:04:05Z07:00": '
-    for layout, pattern in _PIECES:
-        match = re.match(pattern, rest)
-        if match is None:
-            return f"{start}cannot parse {quoted(rest)} as {quoted(layout)}"
-        rest = rest[match.end() :]
-    fraction = re.match(r"[.,][0-9]+", rest)
-    rest = rest[fraction.end() :] if fraction else rest
-    zone = re.match(r"Z|[+-][0-9]{2}:[0-9]{2}", rest)
-    if zone is None:
-        return f"{start}cannot parse {quoted(rest)} as {quoted('Z07:00')}"
-    return f"parsing time {quoted(text)}: extra text: {quoted(rest[zone.end() :])}"
 
 
 _QUOTES: Final = {

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from navarch.api.errors import FieldError, invalid_value
 from navarch.api.meta import Obj
-from navarch.api.validation import STANDARD_FINALIZERS, qualified_name_problems
+from navarch.api.metadata_validation import STANDARD_FINALIZERS
+from navarch.api.validation import qualified_name_problems
 from navarch.kinds.base import AGE, NAME, Column, Strategy, Subresource
 from navarch.kinds.strategies import strategy
 

@@ -11,10 +11,10 @@ from typing import Final
 
 from navarch.api.errors import FieldError, field_not_found, invalid_value, not_supported, required
 from navarch.api.meta import Obj
+from navarch.api.metadata_validation import name_problems
 from navarch.api.validation import (
     config_map_key_problems,
     env_var_name_problems,
-    name_problems,
     validate_dns_label,
     validate_dns_subdomain,
     validate_qualified_name,

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj, Resource, get_path
-from navarch.api.validation import qualified_name_problems, validate_object_meta
+from navarch.api.metadata_validation import validate_object_meta
+from navarch.api.validation import qualified_name_problems
 from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.columns import age_of
 from navarch.kinds.strategies import strategy

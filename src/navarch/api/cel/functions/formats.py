@@ -11,7 +11,8 @@ from typing import ClassVar, Final
 from navarch.api.cel.declarations import declared
 from navarch.api.cel.errors import CelError
 from navarch.api.cel.functions.network import uri_problem
-from navarch.api.cel.values import NONE, Opaque, Optional, parse_timestamp, some
+from navarch.api.cel.times import parse_timestamp
+from navarch.api.cel.values import NONE, Opaque, Optional, some
 from navarch.api.validation import (
     dns_label_1035_problems,
     dns_label_problems,

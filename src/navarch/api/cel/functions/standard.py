@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from navarch.api.cel.declarations import declared
 from navarch.api.cel.errors import CelError
 from navarch.api.cel.regex import found_in
+from navarch.api.cel.times import parse_duration, parse_timestamp
 from navarch.api.cel.values import (
     Duration,
     Timestamp,
@@ -19,8 +20,6 @@ from navarch.api.cel.values import (
     checked_int,
     checked_uint,
     go_float,
-    parse_duration,
-    parse_timestamp,
     quoted,
     type_name,
 )
