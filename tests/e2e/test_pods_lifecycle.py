@@ -76,6 +76,20 @@ BATCH.pod(
     FOREVER,
     initContainers=[shell("helper", "sleep 1; exit 1", restartPolicy="Always")],
 )
+BATCH.pod(
+    "starts-over",
+    "if [ -e /shared/asked ]; then cat /shared/log; exec sleep 1000; else touch /shared/asked; exit 42; fi",
+    **SHARED,
+    container={
+        **MOUNT,
+        "restartPolicy": "Never",
+        "restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}],
+    },
+    initContainers=[
+        shell("first", "echo first >> /shared/log", **MOUNT),
+        shell("side", FOREVER, restartPolicy="Always"),
+    ],
+)
 
 
 def test_init_containers_run_in_order_before_the_others(batch: Batch) -> None:
@@ -112,6 +126,18 @@ def test_a_sidecar_runs_beside_the_others_and_ends_after_them(batch: Batch) -> N
     assert pod["status"]["phase"] == "Succeeded"
     assert batch.said("sidecar") == "helper\nplain\n"
     assert batch.said("sidecar", "helper") == "helper\nplain\nmain\n"
+
+
+def test_a_container_may_have_all_of_its_pod_start_over(batch: Batch) -> None:
+    def started_over(pod: dict[str, Any]) -> bool:
+        counts = [container_status(pod, name)["restartCount"] for name in ("first", "side", "main")]
+        return counts == [1, 1, 1] and is_ready(pod)
+
+    pod = batch.until("starts-over", started_over)
+
+    assert batch.kubectl("logs", "starts-over", "-c", "main") == "first\nfirst\n"
+    assert container_status(pod, "side")["lastState"]["terminated"]["reason"] == "RestartingAllContainers"
+    assert condition(pod, "AllContainersRestarting") == "False"
 
 
 def test_a_sidecar_that_ends_is_restarted(batch: Batch) -> None:

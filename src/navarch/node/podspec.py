@@ -11,6 +11,8 @@ from navarch.api.meta import Obj, annotations_of
 from navarch.kinds.core.pod_state import is_finished as is_finished
 from navarch.kinds.core.pod_state import is_sidecar as is_sidecar
 from navarch.kinds.core.pod_state import phase_of as phase_of
+from navarch.kinds.core.pod_state import restart_rule as restart_rule
+from navarch.kinds.core.pod_state import restarts_whole as restarts_whole
 
 _SYSTEM_CRITICAL: Final = 2_000_000_000
 CONFIG_SOURCE: Final = "kubernetes.io/config.source"
@@ -53,11 +55,8 @@ def restart_policy(pod: Obj) -> str:
 
 def should_restart(pod: Obj, container: Obj, exit_code: int) -> bool:
     """Whether a container that ended with `exit_code` is started again: its own policy and rules before the pod's."""
-    for rule in container.get("restartPolicyRules") or []:
-        codes = rule.get("exitCodes") or {}
-        listed = exit_code in (codes.get("values") or [])
-        if rule.get("action") == "Restart" and listed == (codes.get("operator") == "In"):
-            return True
+    if restart_rule(container, exit_code):
+        return True
     policy = container.get("restartPolicy") or restart_policy(pod)
     if policy == "Always":
         return True

@@ -18,7 +18,7 @@ from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.informer import Informers
 from navarch.client.supervision import Failures, supervised
-from navarch.node.engine.status import node_status_patch
+from navarch.node.engine.status_patch import node_status_patch
 from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
 from navarch.sim.kubelet import HOST, ServingKeys, SimulatedKubelet

@@ -9,7 +9,8 @@ import pytest
 
 from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.engine.plan import ContainerMemory, make_plan
-from navarch.node.engine.status import StatusInputs, pod_status, status_patch
+from navarch.node.engine.status import StatusInputs, pod_status
+from navarch.node.engine.status_patch import status_patch
 from navarch.node.podspec import container_hash
 from navarch.node.runtime.base import HASH, RESTART_COUNT, ContainerStatus, Sandbox, State
 from tests.node.objects import NOW, Obj, pod

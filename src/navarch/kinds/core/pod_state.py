@@ -46,3 +46,26 @@ def is_ready(obj: Obj) -> bool:
 def is_sidecar(container: Obj) -> bool:
     """Of an init container: restartable, it runs on beside the main ones."""
     return container.get("restartPolicy") == "Always"
+
+
+WHOLE: Final = "RestartAllContainers"
+"""The action of a restart rule that starts all of the pod over."""
+
+
+def restart_rule(container: Obj, exit_code: int) -> str:
+    """The action of the first of a container's restart rules that its exit code matches; empty where none does."""
+    for rule in container.get("restartPolicyRules") or ():
+        codes = rule.get("exitCodes") or {}
+        if (exit_code in (codes.get("values") or ())) == (codes.get("operator") == "In"):
+            return str(rule.get("action") or "")
+    return ""
+
+
+def restarts_whole(spec: Obj) -> bool:
+    """Whether a container of the pod may end in a way that starts all of the pod over."""
+    return any(
+        rule.get("action") == WHOLE
+        for field in ("initContainers", "containers")
+        for container in spec.get(field) or ()
+        for rule in container.get("restartPolicyRules") or ()
+    )

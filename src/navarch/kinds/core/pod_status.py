@@ -18,12 +18,14 @@ from navarch.api.validation import (
     validate_ip,
     validate_qualified_name,
 )
+from navarch.kinds.core.pod_state import restart_rule, restarts_whole
 from navarch.kinds.core.pod_validation_security import validate_id
 from navarch.kinds.internal import internal
 
 _SYSTEM_CONDITIONS: Final = ("PodScheduled", "Ready", "Initialized")
 _STATUSES: Final = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
 _ALL_STATUSES: Final = (*_STATUSES, "ephemeralContainerStatuses")
+_TIMES: Final = ("startedAt", "finishedAt")
 _HEALTHS: Final = ("Healthy", "Unhealthy", "Unknown")
 
 
@@ -38,6 +40,9 @@ def complete_pod_status(status: Obj) -> None:
             for name in ("state", "lastState"):
                 if name not in container:
                     container[name] = {}
+                elif (ended := (container[name] or {}).get("terminated")) and not ended.keys() >= set(_TIMES):
+                    # One that was lost has none.
+                    container[name] = {**container[name], "terminated": {**dict.fromkeys(_TIMES), **ended}}
 
 
 def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
@@ -169,6 +174,9 @@ def _validate_addresses(status: Obj, was: Obj) -> Iterator[FieldError]:
 def _validate_transitions(new: Iterable[Obj], old: Iterable[Obj], spec: Obj, field: str) -> Iterator[FieldError]:
     """A container that has ended for good stays ended."""
     listed = _STATUSES.get(field)
+    if listed and restarts_whole(spec):
+        # Whatever ended runs again when the pod starts over.
+        return
     # Ephemeral containers never run again.
     policy = (spec.get("restartPolicy") or "Always") if listed else ""
     containers = {container["name"]: container for container in spec.get(listed) or ()} if listed else {}
@@ -187,9 +195,7 @@ def _validate_transitions(new: Iterable[Obj], old: Iterable[Obj], spec: Obj, fie
 
 def _may_restart(container: Obj, pod_policy: str, exit_code: int) -> bool:
     """Whether a container that ended so may run again: its own rules and policy (a sidecar's too) before the pod's."""
-    for rule in container.get("restartPolicyRules") or ():
-        codes = rule.get("exitCodes") or {}
-        if (exit_code in (codes.get("values") or ())) == (codes.get("operator") == "In"):
-            return True
+    if restart_rule(container, exit_code):
+        return True
     policy = container.get("restartPolicy") or pod_policy
     return bool(policy == "Always" or (policy == "OnFailure" and exit_code))

@@ -38,7 +38,7 @@ _NOT_IN_EPHEMERAL: Final = (
     *("ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules"),
     *("livenessProbe", "readinessProbe", "startupProbe", "lifecycle"),
 )
-_RULE_ACTIONS: Final = ("Restart",)
+_RULE_ACTIONS: Final = ("Restart", "RestartAllContainers")
 _MAX_RULES: Final = 20
 _MAX_EXIT_CODES: Final = 255
 
@@ -114,11 +114,7 @@ def _validate_init_containers(pod: _Pod, names: set[str], path: str) -> Iterator
     for index, container in enumerate(pod.spec["initContainers"]):
         at = f"{path}.initContainers[{index}]"
         yield from _validate_common(container, pod, at)
-        if is_sidecar(container):
-            if container.get("restartPolicyRules"):
-                detail = "restartPolicyRules are not allowed for init containers with restart policy Always"
-                yield forbidden_field(f"{at}.restartPolicyRules", detail)
-        elif container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
+        if container.get("restartPolicy") is not None or container.get("restartPolicyRules"):
             yield from _validate_restart_policy(container, at)
         yield from _unique_name(container, names, at)
         # One after another they run: their ports are no concern of each other.

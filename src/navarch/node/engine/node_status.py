@@ -28,7 +28,7 @@ from navarch.client.resources import LEASES, NODES
 from navarch.kinds.core.kubelets import ATTACHES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
-from navarch.node.engine.status import node_status_patch
+from navarch.node.engine.status_patch import node_status_patch
 from navarch.node.resources.amounts import memory_capacity
 from navarch.node.resources.capacity import Capacity, Provider, providers_of
 from navarch.node.resources.pressure import Pressure

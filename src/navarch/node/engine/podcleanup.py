@@ -38,14 +38,15 @@ class PodCleanup:
         for name, instances in observed.containers.items():
             for old in instances[2:]:
                 if not old.running:
-                    await self._remove_instance(old)
+                    await self.remove_instance(old)
                     log.debug("removed an old instance of %s in %s", name, podspec.quoted(self._worker.pod))
         for old_sandbox in observed.sandboxes[1:]:
             if not any(container.sandbox_id == old_sandbox.id for container in observed.all()):
                 with contextlib.suppress(NotFound):
                     await self._remove_sandbox(old_sandbox.id)
 
-    async def _remove_instance(self, old: ObservedContainer) -> None:
+    async def remove_instance(self, old: ObservedContainer) -> None:
+        """Remove a container that has ended, with its log."""
         worker, parts = self._worker, self._worker.parts
         with contextlib.suppress(NotFound):
             await parts.runtime.remove_container(old.id)

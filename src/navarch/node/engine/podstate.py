@@ -63,6 +63,8 @@ class PodState:
         self.observed = ObservedPod()
         self.memory: dict[str, ContainerMemory] = {}
         self.messages: dict[str, str] = {}
+        # How often containers were restarted that went when the pod last started over.
+        self.started_over: dict[str, int] = {}
         # Probes so far, by container, type and result.
         self.probe_counts: dict[tuple[str, str, str], int] = {}
         self.failure: tuple[str, str] = ("", "")

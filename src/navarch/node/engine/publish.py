@@ -18,7 +18,8 @@ from navarch.client.resources import PODS
 from navarch.client.supervision import unless_cancelled
 from navarch.node import podspec
 from navarch.node.engine.podstate import PodState
-from navarch.node.engine.status import StatusInputs, pod_status, status_patch
+from navarch.node.engine.status import StatusInputs, pod_status
+from navarch.node.engine.status_patch import status_patch
 
 log = logging.getLogger(__name__)
 

@@ -94,11 +94,14 @@ class Starter:
         """The restart count of the instance to make: one more than the last, also when the runtime has forgotten it."""
         if latest is not None:
             return latest.restart_count + 1
+        if name in self._worker.started_over:
+            return self._worker.started_over[name]
         status = self._worker.pod.get("status") or {}
         for field in ("containerStatuses", "initContainerStatuses"):
             for told in status.get(field) or []:
-                if told["name"] == name and told.get("containerID"):
-                    return int(told.get("restartCount") or 0) + 1
+                if told["name"] == name:
+                    # One that is told of without an instance has been counted when the pod started over.
+                    return int(told.get("restartCount") or 0) + bool(told.get("containerID"))
         return 0
 
     def _key(self, container: Obj) -> str:

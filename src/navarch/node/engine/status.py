@@ -5,23 +5,22 @@ what the kubelet remembers. Pure, so that the same inputs give the same status a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from navarch.api.meta import Obj, is_deleting
 from navarch.api.time import format_time
 from navarch.kinds.core.resource_lists import qos_class
 from navarch.node import podspec
+from navarch.node.engine import restarting
 from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
 from navarch.node.engine.plan import ContainerMemory, restarts
+from navarch.node.engine.status_patch import PASSING
 from navarch.node.runtime.base import User
 
-# Conditions that are there only while they are true.
-_PASSING: Final = ("PodResizePending", "PodResizeInProgress")
 # What others write, which stays.
 _KEPT: Final = ("nominatedNodeName", "resourceClaimStatuses", "resize")
-_OWNED: Final = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "PodScheduled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class StatusInputs:
     # Reason and message of a pod that cannot begin yet.
     blocked: tuple[str, str] = ("", "")
     conditions: Sequence[Obj] = ()
+    # How often containers were restarted that are no more, as the pod started over.
+    started_over: Mapping[str, int] = field(default_factory=dict)
     # What a container has of resources now.
     given: Callable[[Obj], Obj] = lambda container: container.get("resources") or {}
     # The devices that a container has, and how they are.
@@ -118,12 +119,6 @@ def _pod_ips(inputs: StatusInputs, old: Obj) -> list[str]:
     return in_order(inputs.observed.ips, inputs.host_ips) or [entry["ip"] for entry in old.get("podIPs") or []]
 
 
-def node_status_patch(status: Obj) -> Obj:
-    """A node's status as a strategic merge patch. Addresses are merged by their types, of which a node with two IP
-    families has one twice; so they are replaced."""
-    return {**status, "addresses": [*status["addresses"], {"$patch": "replace"}]}
-
-
 def in_order(ips: Sequence[str], host_ips: Sequence[str]) -> list[str]:
     """A pod's addresses, whatever the order of its networks: first that of the IP family that its node has first."""
     if len(ips) < 2 or not host_ips:
@@ -136,8 +131,8 @@ def in_order(ips: Sequence[str], host_ips: Sequence[str]) -> list[str]:
 
 def _old_status(inputs: StatusInputs, name: str) -> Obj:
     old = inputs.pod.get("status") or {}
-    for field in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
-        for status in old.get(field) or []:
+    for listed in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for status in old.get(listed) or []:
             if status["name"] == name:
                 return status  # type: ignore[no-any-return]
     return {}
@@ -228,7 +223,10 @@ def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old:
         status["state"] = {"waiting": {"reason": "Blocked"}}
         return
     status["state"] = {"waiting": _waiting(memory, "PodInitializing" if has_init else "ContainerCreating")}
-    if old.get("lastState"):
+    if status["name"] in inputs.started_over:
+        status["restartCount"] = inputs.started_over[status["name"]]
+        status["lastState"] = {"terminated": dict(restarting.REMOVED)}
+    elif old.get("lastState"):
         status["lastState"] = old["lastState"]
     elif (old.get("state") or {}).get("terminated"):
         status["lastState"] = old["state"]
@@ -295,6 +293,8 @@ def _previous(inputs: StatusInputs, name: str, instance: ObservedContainer, old:
         if earlier.id != instance.id and earlier.exited:
             return _terminated(inputs, earlier)
     if instance.restart_count:
+        if inputs.started_over.get(name) == instance.restart_count:
+            return dict(restarting.REMOVED)
         for state in ((old.get("state") or {}), (old.get("lastState") or {})):
             ended: Obj | None = state.get("terminated")
             if ended and ended.get("containerID") != f"{inputs.runtime}://{instance.id}":
@@ -321,6 +321,8 @@ def _phase(inputs: StatusInputs, init: Sequence[Obj], regular: Sequence[Obj]) ->
         ended = status["state"].get("terminated") or {}
         if ended and ended["exitCode"] != 0 and not _retried_init(pod, container, int(ended["exitCode"])):
             return "Failed"
+    if _starts_over(inputs):
+        return "Running" if old == "Running" or _past_initialisation(inputs) else "Pending"
     waiting = running = failed = succeeded = 0
     for status in regular:
         state = status["state"]
@@ -331,6 +333,9 @@ def _phase(inputs: StatusInputs, init: Sequence[Obj], regular: Sequence[Obj]) ->
             failed, succeeded = _count(state["terminated"], failed, succeeded)
         elif last and int(status["restartCount"] or 0) >= 0 and status.get("containerID"):
             failed, succeeded = _count(last, failed, succeeded)
+        elif last and last.get("reason") == restarting.RESTARTING and not inputs.ending:
+            # It ran, and will again.
+            running += 1
         else:
             waiting += 1
     return _phase_of_counts(inputs, waiting, running, failed, succeeded)
@@ -387,12 +392,14 @@ def _conditions(inputs: StatusInputs, phase: str, init: Sequence[Obj], regular: 
         ("ContainersReady", containers_ready),
         ("PodScheduled", _true(True)),
     ]
+    if podspec.restarts_whole(pod["spec"]):
+        found.append((restarting.CONDITION, restarting.condition(phase, under_way=_starts_over(inputs))))
     old = {condition["type"]: condition for condition in (pod.get("status") or {}).get("conditions") or []}
     now, generation = format_time(inputs.now), pod["metadata"].get("generation")
     result = [_dated(kind, status, old.get(kind), now, generation) for kind, status in found]
     result += [_dated(c["type"], c, old.get(c["type"]), now, generation) for c in inputs.conditions]
     own = {condition["type"] for condition in result}
-    return result + [condition for kind, condition in old.items() if kind not in own and kind not in _PASSING]
+    return result + [condition for kind, condition in old.items() if kind not in own and kind not in PASSING]
 
 
 def _true(value: bool) -> Obj:
@@ -413,7 +420,7 @@ def _dated(kind: str, status: Obj, old: Obj | None, now: str, generation: int | 
 def _initialised(inputs: StatusInputs, phase: str, init: Sequence[Obj], sidecars: Iterable[str]) -> Obj:
     if phase == "Succeeded":
         return {"status": "True", "reason": "PodCompleted"}
-    past = any(inputs.observed.current(c["name"]) is not None for c in podspec.containers(inputs.pod))
+    past = _past_initialisation(inputs)
     incomplete = [
         status["name"] for status in init if not (status["started"] if status["name"] in sidecars else status["ready"])
     ]
@@ -425,6 +432,19 @@ def _initialised(inputs: StatusInputs, phase: str, init: Sequence[Obj], sidecars
         "reason": "ContainersNotInitialized",
         "message": f"containers with incomplete status: [{names}]",
     }
+
+
+def _past_initialisation(inputs: StatusInputs) -> bool:
+    """Whether a regular container was made, in this sandbox or before the pod started over."""
+    return any(
+        inputs.observed.current(c["name"]) is not None or c["name"] in inputs.started_over
+        for c in podspec.containers(inputs.pod)
+    )
+
+
+def _starts_over(inputs: StatusInputs) -> bool:
+    """Whether all of the pod is about to be started again."""
+    return not inputs.ending and bool(restarting.who_asks(inputs.pod, inputs.observed))
 
 
 def _containers_ready(phase: str, statuses: Sequence[Obj]) -> Obj:
@@ -457,48 +477,3 @@ def _ready(pod: Obj, phase: str, containers_ready: Obj, extra: Sequence[Obj]) ->
     if complaints:
         return {"status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(complaints)}
     return {"status": "True"}
-
-
-# Writing.
-
-
-def status_patch(old: Mapping[str, Any], new: Obj) -> Obj:
-    """The strategic merge patch that turns `old` into `new`: what changed, null for what went.
-
-    Conditions merge by type, so that those which others own are never touched."""
-    patch: Obj = {}
-    for key, value in new.items():
-        if key == "conditions":
-            changed = _changed_conditions(old.get(key) or [], value)
-            if changed:
-                patch[key] = changed
-        elif key in ("podIPs", "hostIPs"):
-            if old.get(key) != value:
-                gone = [entry for entry in old.get(key) or [] if entry not in value]
-                patch[key] = [*value, *({"$patch": "delete", "ip": entry["ip"]} for entry in gone)]
-        elif old.get(key) != value:
-            patch[key] = value
-    for key in old:
-        if key not in new:
-            patch[key] = None
-    return patch
-
-
-def _changed_conditions(old: Sequence[Obj], new: Sequence[Obj]) -> list[Obj]:
-    before = {condition["type"]: condition for condition in old}
-    changed = []
-    for condition in new:
-        was = before.get(condition["type"])
-        if was is not None and _without_nulls(was) == _without_nulls(condition):
-            continue
-        if was is not None and condition["type"] not in _OWNED and was == condition:
-            continue
-        gone = {key: None for key in was or {} if key not in condition}
-        changed.append({**condition, **gone})
-    kept = {condition["type"] for condition in new}
-    changed += [{"type": kind, "$patch": "delete"} for kind in _PASSING if kind in before and kind not in kept]
-    return changed
-
-
-def _without_nulls(value: Obj) -> Obj:
-    return {key: item for key, item in value.items() if item is not None}

@@ -35,6 +35,7 @@ from navarch.node.engine.podstate import PodState
 from navarch.node.engine.podvolumes import PodVolumes
 from navarch.node.engine.publish import Publisher
 from navarch.node.engine.resize import Resizer
+from navarch.node.engine.restart_whole import WholeRestart
 from navarch.node.engine.start import Starter
 from navarch.node.engine.status import StatusInputs
 from navarch.node.engine.stop import Stopper
@@ -65,6 +66,7 @@ class PodWorker(PodState):
         self._devices = PodDevices(self)
         self._sandbox = PodSandbox(self, self._volumes, self._devices, self._stopper, self.publisher.changed)
         self._cleanup = PodCleanup(self, self._devices)
+        self._whole = WholeRestart(self, self._probes, self._cleanup)
         self._delay = Delay()
 
     # News.
@@ -217,7 +219,7 @@ class PodWorker(PodState):
     # A pod that is to run.
 
     async def _keep(self) -> None:
-        if self._is_blocked():
+        if self._is_blocked() or self._whole.is_under_way():
             return
         await self._resizer.apply()
         plan = make_plan(self.pod, self.observed, self.memory)
@@ -298,6 +300,7 @@ class PodWorker(PodState):
             observed=self.observed,
             memory=self.memory,
             messages=self.messages,
+            started_over=self.started_over,
             host_ips=self.parts.host_ips(),
             now=self.parts.clock.now(),
             ending=self.ending,
