@@ -28,3 +28,14 @@ class SteppedClock:
 
     def now(self) -> datetime:
         return SystemClock().now() + self.ahead
+
+
+class HalfPastClock:
+    """Stands in the middle of the minute in which it was made, put forward by `ahead`: no minute begins by itself."""
+
+    def __init__(self) -> None:
+        self._made = SystemClock().now().replace(second=30, microsecond=0)
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return self._made + self.ahead

@@ -11,18 +11,18 @@ import pytest
 from navarch.api.meta import Obj, annotations_of, controller_of, name_of
 from navarch.api.time import parse_time
 from navarch.client.resources import CRON_JOBS, JOBS, PODS
-from tests.clocks import SteppedClock
+from tests.clocks import HalfPastClock
 from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import job
 
 
 @pytest.fixture
-def clock() -> SteppedClock:
-    return SteppedClock()
+def clock() -> HalfPastClock:
+    return HalfPastClock()
 
 
 @pytest.fixture
-async def cluster(clock: SteppedClock) -> AsyncIterator[Cluster]:
+async def cluster(clock: HalfPastClock) -> AsyncIterator[Cluster]:
     async with running(clock=clock) as made:
         made.kubelet.outcomes.update({"ok": 0, "bad": 1})
         yield made
@@ -41,14 +41,14 @@ def cron_job(image: str = "ok", **spec: Any) -> Obj:
     }
 
 
-async def next_minute(cluster: Cluster, clock: SteppedClock, **poke: Any) -> None:
+async def next_minute(cluster: Cluster, clock: HalfPastClock, **poke: Any) -> None:
     """Put the clock into the next minute and have the CronJob looked at."""
     clock.ahead += timedelta(minutes=1)
     note = {"metadata": {"annotations": {"looked-at": str(clock.ahead)}}}
     await cluster.patch(CRON_JOBS, "tick", {**note, **poke})
 
 
-async def test_a_job_is_made_each_minute_and_named_after_it(cluster: Cluster, clock: SteppedClock) -> None:
+async def test_a_job_is_made_each_minute_and_named_after_it(cluster: Cluster, clock: HalfPastClock) -> None:
     await cluster.create(CRON_JOBS, cron_job())
     await next_minute(cluster, clock)
 
@@ -70,7 +70,7 @@ async def test_a_job_is_made_each_minute_and_named_after_it(cluster: Cluster, cl
     assert "UnexpectedJob" not in events
 
 
-async def test_finished_jobs_beyond_the_limits_go(cluster: Cluster, clock: SteppedClock) -> None:
+async def test_finished_jobs_beyond_the_limits_go(cluster: Cluster, clock: HalfPastClock) -> None:
     await cluster.create(CRON_JOBS, cron_job(successfulJobsHistoryLimit=1, failedJobsHistoryLimit=0))
     for image in ("ok", "ok", "bad"):
         template = {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": image}]}}}}}
@@ -87,7 +87,7 @@ async def test_finished_jobs_beyond_the_limits_go(cluster: Cluster, clock: Stepp
     assert "Complete" in conditions
 
 
-async def test_forbid_skips_a_time_while_a_job_runs(cluster: Cluster, clock: SteppedClock) -> None:
+async def test_forbid_skips_a_time_while_a_job_runs(cluster: Cluster, clock: HalfPastClock) -> None:
     await cluster.create(CRON_JOBS, cron_job(image="runs", concurrencyPolicy="Forbid"))
     await next_minute(cluster, clock)
     (first,) = await cluster.until_count(JOBS, 1)
@@ -100,7 +100,7 @@ async def test_forbid_skips_a_time_while_a_job_runs(cluster: Cluster, clock: Ste
     assert [name_of(each) for each in await cluster.list(JOBS)] == [name_of(first)]
 
 
-async def test_replace_ends_the_job_that_runs(cluster: Cluster, clock: SteppedClock) -> None:
+async def test_replace_ends_the_job_that_runs(cluster: Cluster, clock: HalfPastClock) -> None:
     await cluster.create(CRON_JOBS, cron_job(image="runs", concurrencyPolicy="Replace"))
     await next_minute(cluster, clock)
     (first,) = await cluster.until_count(JOBS, 1)
@@ -120,7 +120,7 @@ async def test_replace_ends_the_job_that_runs(cluster: Cluster, clock: SteppedCl
     await cluster.until(only_the_second_counts)
 
 
-async def test_allow_runs_jobs_side_by_side(cluster: Cluster, clock: SteppedClock) -> None:
+async def test_allow_runs_jobs_side_by_side(cluster: Cluster, clock: HalfPastClock) -> None:
     await cluster.create(CRON_JOBS, cron_job(image="runs"))
     for count in (1, 2):
         await next_minute(cluster, clock)
@@ -133,7 +133,7 @@ async def test_allow_runs_jobs_side_by_side(cluster: Cluster, clock: SteppedCloc
 
 
 async def test_a_suspended_one_starts_nothing_and_catches_up_with_the_latest_only(
-    cluster: Cluster, clock: SteppedClock
+    cluster: Cluster, clock: HalfPastClock
 ) -> None:
     await cluster.create(CRON_JOBS, cron_job(suspend=True))
     for _ in range(3):
@@ -158,7 +158,7 @@ async def test_a_day_that_no_year_has_is_told(cluster: Cluster) -> None:
 
 
 async def test_the_time_that_a_job_is_for_is_written_in_the_cron_jobs_zone(
-    cluster: Cluster, clock: SteppedClock
+    cluster: Cluster, clock: HalfPastClock
 ) -> None:
     await cluster.create(CRON_JOBS, cron_job(timeZone="Asia/Kolkata"))
     await next_minute(cluster, clock)
