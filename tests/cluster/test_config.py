@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -90,40 +89,6 @@ def test_parts_are_left_out_by_name_and_unknown_names_are_refused() -> None:
 def test_of_several_names_that_cannot_be_the_first_is_told() -> None:
     with pytest.raises(ConfigError, match=r"--tls-san 'a\.\.': neither"):
         further_names([f"{letter}.." for letter in "zyxwvutsrqponmlkjihgfedcba"])
-
-
-def test_clusters_with_folders_elsewhere_keep_what_is_theirs_until_they_are_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "_planning_file", lambda: tmp_path / "planning")
-    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "one"))
-    first, _ = plan("a", None, {})
-    first.save()
-    settings.note(first)
-    monkeypatch.setenv("NAVARCH_HOME", str(tmp_path / "two"))
-
-    second, _ = plan("b", None, {})
-
-    assert second.index != first.index
-    assert second.port != first.port
-    # It was stopped long ago, and may be started again.
-    os.utime(first.root / "cluster.json", (0, 0))
-    assert settings.neighbours() == [first]
-    (first.root / "cluster.json").unlink()
-    assert settings.neighbours() == []
-
-
-def test_where_all_networks_are_claimed_those_of_clusters_that_are_down_are_given_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings, "_routed_networks", list)
-    every = [ClusterConfig(f"c{index}", str(tmp_path / f"c{index}"), index=index) for index in range(100)]
-    for cluster in every:
-        cluster.save()
-    for down in (every[7], every[50]):
-        os.utime(down.root / "cluster.json", (0, 0))
-
-    assert settings.free_index(every) == 7
 
 
 DUAL = {"pod_cidr": "10.42.0.0/16,fd00:42::/48", "service_cidr": "10.43.0.0/16, fd00:43::/112"}

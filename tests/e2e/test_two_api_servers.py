@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from navarch.cluster.config import free_port
+from navarch.cluster.neighbours import free_port
 
 from ..store.etcd_server import MISSING, Etcd, etcd_binary
 from .conftest import Cluster

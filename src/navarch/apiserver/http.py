@@ -23,6 +23,7 @@ from navarch.apiserver.arriving import Arriving
 from navarch.apiserver.bodies import Bodies, decompressed, too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.http2 import connection as http2
+from navarch.apiserver.http2.answering import Serving
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns
 from navarch.apiserver.routes import parse, verb_of
@@ -69,7 +70,7 @@ class HTTPFront:
             max_line_size=_HEAD_MAX,
             max_field_size=_HEAD_MAX,
         )
-        self._http2 = http2.Serving(self._answer, self._web.bodies)
+        self._http2 = Serving(self._answer, self._web.bodies)
         if goaway_chance > 0:
             dice = server.core.world.random("apiserver", "goaway")
             self._http2.parts = lambda: dice.random() < goaway_chance

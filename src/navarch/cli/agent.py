@@ -28,7 +28,8 @@ from navarch.cli.options import (
 from navarch.cli.steps import phases, say, step
 from navarch.cluster import config as settings
 from navarch.cluster import joining, lifecycle
-from navarch.cluster.config import ClusterConfig, ConfigError, flags_of, planning
+from navarch.cluster.config import ClusterConfig, ConfigError, flags_of
+from navarch.cluster.neighbours import free_index, free_port, neighbours, planning
 from navarch.cluster.planning import choose_runtime
 from navarch.cluster.readiness import wait_joined
 from navarch.cluster.state import ClusterState
@@ -130,15 +131,15 @@ def _settle(stated: dict[str, Any]) -> ClusterConfig:
     if not server or not token:
         raise ConfigError("--server and --token are needed to join; `navarch token create` on the server prints both")
     invitation = joining.Invitation.of(str(server), str(token), str(stated.get("ca_hash") or ""))
-    others = settings.neighbours()
+    others = neighbours()
     config = existing or ClusterConfig(
         name,
         str(folder),
-        index=settings.free_index(others),
+        index=free_index(others),
         role="agent",
         runtime="containerd",
         node_name=settings.host_name(),
-        kubelet_port=settings.free_port(10250, {other.kubelet_port for other in others}),
+        kubelet_port=free_port(10250, {other.kubelet_port for other in others}),
     )
     config = replace(config, **_node_settings(stated, config))
     for warning in check_proxy(config):

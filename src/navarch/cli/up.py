@@ -48,8 +48,8 @@ from navarch.cluster.config import (
     disabled_parts,
     flags_of,
     further_names,
-    planning,
 )
+from navarch.cluster.neighbours import planning
 from navarch.cluster.planning import KUBELET_FILES, choose_runtime, plan, with_another_port
 from navarch.cluster.readiness import wait_ready
 from navarch.cluster.state import ClusterState

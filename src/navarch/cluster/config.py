@@ -4,22 +4,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import socket
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
-from navarch.cluster import locks, ranges
-from navarch.world import MACHINE
+from navarch.cluster import ranges
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
@@ -28,9 +25,6 @@ LOAD_BALANCER: Final = "load-balancer"
 INGRESS: Final = "ingress"
 EMBEDDED: Final = (INGRESS, LOAD_BALANCER)
 _PLAIN: dict[str, type] = {"str": str, "int": int}
-_STARTING_S = 120.0
-# How many ranges there are for clusters of one machine.
-_INDEXES = 100
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -372,107 +366,6 @@ def known_clusters() -> list[ClusterConfig]:
     return found
 
 
-@contextlib.contextmanager
-def planning() -> Iterator[None]:
-    """Hold this while a new cluster's ports and networks are chosen and written down: of two `up` at the same moment
-    the second sees what the first has taken."""
-    try:
-        descriptor = os.open(_planning_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        # Somebody else's file of that name: better a rare clash than no cluster.
-        yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _planning_file() -> Path:
-    # Not for the processes of a cluster, which never need it: it brings every compression there is.
-    import tempfile
-
-    return Path(tempfile.gettempdir(), f"navarch-{os.geteuid()}.lock")
-
-
-def neighbours() -> list[ClusterConfig]:
-    """The clusters of this machine, wherever their folders are: those under `base_dir`, and those that were brought up
-    by this user with folders elsewhere, whether they are up now or may be again."""
-    found = {cluster.root.resolve(): cluster for cluster in known_clusters()}
-    for root in _noted():
-        with contextlib.suppress(ConfigError):
-            found.setdefault(root, ClusterConfig.load(root))
-    return list(found.values())
-
-
-def note(config: ClusterConfig) -> None:
-    """Have others see the cluster that plan theirs next, whatever their `base_dir`."""
-    roots = dict.fromkeys([*_noted(), config.root.resolve()])
-    with contextlib.suppress(OSError):
-        descriptor = os.open(_planning_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.truncate(0)
-            file.writelines(f"{root}\n" for root in roots)
-
-
-def _noted() -> list[Path]:
-    """Their folders, as far as there are still clusters in them."""
-    try:
-        descriptor = os.open(_planning_file(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, errors="replace") as file:
-            # In /tmp it may be somebody else's, who could send us anywhere.
-            ours = os.fstat(file.fileno()).st_uid == os.geteuid()
-            lines = file.read().splitlines() if ours else []
-    except OSError:
-        return []
-    return [Path(line) for line in lines if line and (Path(line) / "cluster.json").exists()]
-
-
-def _is_up(cluster: ClusterConfig) -> bool:
-    """Whether it runs, or was written down a moment ago and will."""
-    try:
-        age_s = MACHINE.now().timestamp() - (cluster.root / "cluster.json").stat().st_mtime
-    except OSError:
-        return False
-    return age_s < _STARTING_S or locks.holder(cluster.run, locks.SUPERVISOR) != 0
-
-
-def free_index(clusters: list[ClusterConfig]) -> int:
-    """The first index that no cluster has and whose networks this machine does not already reach in another way (by a
-    cluster of another data folder, a VPN)."""
-    taken = {cluster.index for cluster in clusters}
-    routed = _routed_networks()
-
-    def is_free(index: int) -> bool:
-        networks = networks_of(index)
-        mine = [ip_network(networks[name]) for name in ("pod_cidr", "service_cidr", "node_cidr")]
-        return index not in taken and not any(one.overlaps(other) for one in mine for other in routed)
-
-    free = next((index for index in range(_INDEXES) if is_free(index)), None)
-    if free is None:
-        # Those that are down have the weakest claim.
-        up = {cluster.index for cluster in clusters if _is_up(cluster)}
-        free = next((index for index in range(_INDEXES) if index not in up), None)
-    return free if free is not None else next(index for index in range(len(taken) + 1) if index not in taken)
-
-
-def _routed_networks() -> list[IPv4Network]:
-    """Where the machine has routes to, the default route aside; none where the system does not tell."""
-    try:
-        lines = Path("/proc/net/route").read_text().splitlines()[1:]
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        words = line.split()
-        # Addresses are in the byte order of the machine.
-        address, mask = (int.from_bytes(int(words[at], 16).to_bytes(4, sys.byteorder), "big") for at in (1, 7))
-        if mask:
-            found.append(IPv4Network((address, mask.bit_count()), strict=False))
-    return found
-
-
 def networks_of(index: int) -> dict[str, str]:
     """Pod and service ranges that no other cluster of this machine has: 10.42/10.43, then 10.44/10.45 and so on; and
     the range of its nodes on this machine."""
@@ -484,21 +377,6 @@ def networks_of(index: int) -> dict[str, str]:
         "service_cidr": services,
         "cluster_dns": str(ip_network(services)[10]),
     }
-
-
-def free_port(preferred: int, taken: set[int]) -> int:
-    """`preferred`, or the next port up that nobody listens on and no other cluster has."""
-    for port in range(preferred, min(preferred + 1000, 65536)):
-        if port in taken:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return port
-    raise ConfigError(f"no free port from {preferred} up")
 
 
 def host_address(towards: str = "", family: int = 4) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from navarch.cluster import config as settings
 from navarch.cluster import locks, strays, workers
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.neighbours import note
 from navarch.cluster.state import ClusterState, ComponentState, started_at
 from navarch.cluster.supervisor import spawn
 from navarch.world import MACHINE
@@ -49,7 +50,7 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     try:
         config.save()
         settings.remember(config)
-        settings.note(config)
+        note(config)
         workers.retire_surplus(config)
         return spawn(config)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from navarch.cluster import config as settings
 from navarch.cluster import ranges
 from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.neighbours import free_index, free_port, neighbours
 from navarch.cluster.state import ClusterState
 
 _MANY_NODES = 200
@@ -123,15 +124,15 @@ def _same_etcd(one: str, other: str) -> bool:
 
 
 def _fresh(name: str, folder: Any, changes: dict[str, Any]) -> ClusterConfig:
-    others = settings.neighbours()
-    index = settings.free_index(others)
+    others = neighbours()
+    index = free_index(others)
     values: dict[str, Any] = {"runtime": "simulated", **settings.networks_of(index), **changes}
     taken = {cluster.port for cluster in others}
     if "port" not in changes:
-        values["port"] = settings.free_port(settings.DEFAULT_PORT, taken)
+        values["port"] = free_port(settings.DEFAULT_PORT, taken)
     if values["runtime"] == "containerd":
         values.setdefault("node_name", settings.host_name())
-        values["kubelet_port"] = settings.free_port(10250, {cluster.kubelet_port for cluster in others})
+        values["kubelet_port"] = free_port(10250, {cluster.kubelet_port for cluster in others})
     elif "nodes" not in changes:
         values["nodes"] = 1
     if values["runtime"] == "simulated" and "pod_cidr" not in changes and values["nodes"] > _MANY_NODES:
@@ -189,4 +190,4 @@ def _wide_network(nodes: int) -> dict[str, Any]:
 
 def with_another_port(config: ClusterConfig) -> ClusterConfig:
     """For a new cluster whose port, free a moment ago, went to another program."""
-    return replace(config, port=settings.free_port(config.port + 1, {other.port for other in settings.neighbours()}))
+    return replace(config, port=free_port(config.port + 1, {other.port for other in neighbours()}))

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from navarch.store import failpoints, sqlite_file
 from navarch.store.base import (
@@ -46,7 +46,8 @@ from navarch.store.expiry import Deadlines
 from navarch.store.feed import Feed
 from navarch.store.lock import FileLock
 from navarch.store.outcome import Outcome, settle
-from navarch.store.sqlite_file import Loaded, Standing, first_position
+from navarch.store.sqlite_batch import Batch, Refused, Waiting
+from navarch.store.sqlite_file import Loaded, Standing
 from navarch.store.sqlite_open import open_database, record_path
 from navarch.world import Clock, SystemClock
 
@@ -70,32 +71,6 @@ _LATE_MAX = _BATCH_MAX + 2 * MAX_OPS
 _ROW = "(" + ",".join("?" * sqlite_file.COLUMNS) + ")"
 
 
-class _Waiting(NamedTuple):
-    ops: Sequence[Put | Delete]
-    done: asyncio.Future[int]
-
-
-class _Refused(NamedTuple):
-    """A commit whose precondition on `key` does not hold."""
-
-    key: str
-    done: asyncio.Future[int]
-
-
-class _Batch:
-    """What one statement writes, what it makes of the index (None: the key goes), and who waits for it."""
-
-    __slots__ = ("acknowledged", "events", "expiring", "index", "refused", "rows")
-
-    def __init__(self) -> None:
-        self.rows: list[Any] = []
-        self.events: list[Event] = []
-        self.index: dict[str, Standing | None] = {}
-        self.expiring: list[tuple[str, int, float]] = []
-        self.acknowledged: list[tuple[asyncio.Future[int], int]] = []
-        self.refused: list[_Refused] = []
-
-
 class SQLiteStore:
     """`path` is the database file, made if missing; a lock file beside it keeps a second process out. `record` is where
     is noted how far it has come: best kept where it is not lost together with the database. Without `sync` a crash of
@@ -116,7 +91,7 @@ class SQLiteStore:
         self._revision = 0
         self._last_used_revision = 0
         self._compacted = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._busy = False
         self._needs_reload = False
         self._closing = False
@@ -199,7 +174,7 @@ class SQLiteStore:
         if self._closing:
             raise StoreUnavailable("the store is closed")
         done: Outcome[int] = Outcome(loop=self._loop)
-        self._waiting.append(_Waiting(ops, done))
+        self._waiting.append(Waiting(ops, done))
         if not self._busy:
             self._take_turn()
             # One turn of the loop lets every writer that is ready now join the first batch.
@@ -225,54 +200,22 @@ class SQLiteStore:
         else:
             self._finish_batch(batch)
 
-    def _form_batch(self) -> _Batch:
+    def _form_batch(self) -> Batch:
         size = len(self._waiting)
         if size > _BATCH_STEP:
             size = min(size - size % _BATCH_STEP, _BATCH_MAX)
-        batch = _Batch()
+        batch = Batch(self._index)
         while self._waiting and len(batch.events) < size:
             waiting = self._waiting.popleft()
-            refused = self._refused(waiting.ops, batch)
+            refused = batch.refusal_of(waiting.ops)
             if refused is None:
-                self._add(batch, waiting)
+                self._last_used_revision += 1
+                batch.add(waiting, self._last_used_revision, self._clock)
             else:
-                batch.refused.append(_Refused(refused, waiting.done))
+                batch.refused.append(Refused(refused, waiting.done))
         return batch
 
-    def _standing(self, key: str, batch: _Batch) -> Standing | None:
-        """Where the key stands once the batch is written as it is now."""
-        return batch.index[key] if key in batch.index else self._index.get(key)
-
-    def _refused(self, ops: Sequence[Put | Delete], batch: _Batch) -> str | None:
-        """The first key whose precondition does not hold."""
-        for op in ops:
-            known = self._standing(op.key, batch)
-            if op.expected is not None and op.expected != (known.mod if known else 0):
-                return op.key
-            if known is None and isinstance(op, Delete):
-                return op.key
-        return None
-
-    def _add(self, batch: _Batch, waiting: _Waiting) -> None:
-        revision = self._last_used_revision = self._last_used_revision + 1
-        position = first_position(revision)
-        for op in waiting.ops:
-            key = op.key
-            known = self._standing(key, batch)
-            create = known.create if known else revision
-            value = expires = None
-            if isinstance(op, Put):
-                value = op.value
-                if op.ttl_s is not None:
-                    expires = self._clock.now().timestamp() + op.ttl_s
-                    batch.expiring.append((key, revision, expires))
-            batch.index[key] = None if value is None else Standing(create, position)
-            batch.rows += (position, key, value, create, known.position if known else 0, expires)
-            batch.events.append(Event(key, value, revision, 0 if value is None else create))
-            position += 1
-        batch.acknowledged.append((waiting.done, revision))
-
-    def _finish_batch(self, batch: _Batch) -> None:
+    def _finish_batch(self, batch: Batch) -> None:
         """Durable (or empty): tell the index, the watchers, the writers; start the next batch."""
         index = self._index
         for key, standing in batch.index.items():
@@ -317,7 +260,7 @@ class SQLiteStore:
 
         syncing.add_done_callback(synced)
 
-    def _refuse(self, refused: _Refused) -> None:
+    def _refuse(self, refused: Refused) -> None:
         """A failed precondition is answered with what the key holds, which only the file knows."""
         key, done = refused
         if key not in self._index:
@@ -334,7 +277,7 @@ class SQLiteStore:
 
         read.add_done_callback(answer)
 
-    def _fail_batch(self, batch: _Batch, error: BaseException) -> None:
+    def _fail_batch(self, batch: Batch, error: BaseException) -> None:
         self._needs_reload = True
         self._refused_bytes = sum(len(event.value) for event in batch.events if event.value)
         self._refusing = str(error)
@@ -366,7 +309,7 @@ class SQLiteStore:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         statement = f"INSERT INTO log VALUES {_ROW}" + f",{_ROW}" * (len(batch.events) - 1)
         try:
             if failpoints.armed:

@@ -83,11 +83,11 @@ async def play(pieces: list[bytes], cut: int, some: Some) -> Wire:
         for part in (piece[:cut], piece[cut:]):
             wire.server.data_received(part)
             assert len(wire.server._streams) <= 4
-            assert wire.server._running <= 4
+            assert wire.server._answers.running <= 4
     await turns()
     wire.drop()
     for _ in range(500):
-        if not wire.server._running and not wire.serving.connections:
+        if not wire.server._answers.running and not wire.serving.connections:
             break
         await asyncio.sleep(0.001)
     assert some.open == 0
@@ -104,10 +104,10 @@ def test_any_frames(pieces: list[bytes], cut: int) -> None:
     finally:
         logging.getLogger("asyncio").disabled = False
 
-    assert wire.server._running == 0
+    assert wire.server._answers.running == 0
     assert not wire.server._streams
-    assert not wire.server._waiting
-    assert wire.server._unread == 0
+    assert not wire.server._answers._waiting
+    assert wire.server._answers._unread == 0
     assert wire.serving.bodies.total == 0
     assert not wire.serving.connections
 

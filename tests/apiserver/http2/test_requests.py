@@ -13,7 +13,7 @@ import pytest
 from navarch.apiserver import connection as http1
 from navarch.apiserver.auth.base import EveryoneIsAdmin
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.http2 import connection, frames, sending
+from navarch.apiserver.http2 import answering, frames, sending
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request, Response
@@ -305,7 +305,7 @@ async def test_a_connection_that_is_not_read_is_cut_off() -> None:
 
 
 async def test_answers_that_nobody_reads_hold_up_further_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_UNREAD_MAX", 2_500_000)
+    monkeypatch.setattr(answering, "_UNREAD_MAX", 2_500_000)
     asked: list[str] = []
 
     async def counted(request: Request, certificate: bytes | None) -> Response:

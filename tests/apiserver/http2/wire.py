@@ -15,6 +15,7 @@ import orjson
 
 from navarch.apiserver.bodies import Bodies
 from navarch.apiserver.http2 import connection, frames, hpack
+from navarch.apiserver.http2.answering import Serving
 from navarch.client.transport import Request, Response
 
 WHOLE_S = 20.0
@@ -69,7 +70,7 @@ class Wire:
     """A connection of the server, and its bytes."""
 
     def __init__(self, answer: connection.http1.Answer = nothing, **options: Any) -> None:
-        self.serving = connection.Serving(answer, Bodies(), **options)
+        self.serving = Serving(answer, Bodies(), **options)
         self.pipe = Pipe()
         self.server = connection.Connection(self.serving, asyncio.get_running_loop())
         self.pipe.protocol = self.server

@@ -1,11 +1,9 @@
 """One HTTP/2 connection: each stream a request, answered by what answers HTTP/1.1's.
 
 In: frames, from `receiving`.  Out: requests to the same `Answer` as over HTTP/1.1, so that all that a request passes
-through is the same; what it answers goes out through `sending`. A stream is a task. What is only read, or is being
-streamed, is cancelled when its client does not want it any more; a write that has begun goes on.
+through is the same; they are answered by `answering`.
 
-Invariant: at most `streams` requests run for one connection, those included whose client has reset them; of bodies that
-are coming there is no more than `Bodies` allows all clients together.
+Invariant: of bodies that are coming there is no more than `Bodies` allows all clients together.
 
 A connection ends gently, by a GOAWAY that closes nothing (`leave`), when the server stops, where a client does not say
 who it is (HTTP/2 is cheap to abuse: such a client gets what it would get without keep-alive), and now and then by
@@ -15,52 +13,31 @@ chance, so that clients spread over servers; at once, where its client breaks th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import Final, cast
 
 from navarch.api.errors import StatusError, too_large
 from navarch.apiserver import connection as http1
-from navarch.apiserver.bodies import Bodies, readable, too_late, too_much
+from navarch.apiserver.bodies import too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.http2 import frames, hpack
+from navarch.apiserver.http2 import frames
 from navarch.apiserver.http2.allowance import Allowance
+from navarch.apiserver.http2.answering import Answers, Serving
 from navarch.apiserver.http2.frames import Code, ConnectionFault, Setting, StreamFault
-from navarch.apiserver.http2.heads import CONTINUE, HEAD_MAX, Head, Heads, Malformed, TooLong, answer_block
+from navarch.apiserver.http2.heads import CONTINUE, HEAD_MAX, Head, Heads, Malformed, TooLong
 from navarch.apiserver.http2.hpack import CompressionError, FarTooLong
 from navarch.apiserver.http2.receiving import FRAME_LIMIT, Receiver
-from navarch.apiserver.http2.sending import Gone, Sender, Stream, wake
+from navarch.apiserver.http2.sending import Sender, Stream, wake
 from navarch.apiserver.negotiation import respond_error
-from navarch.apiserver.pieces import Pieces
-from navarch.apiserver.tunnel import Tunnel
 from navarch.client.transport import Request, Response
 from navarch.tls import peer_certificate
 
-# Streams at a time of one connection, unless a flag says otherwise.
-STREAMS: Final = 100
 # Bytes that a client may send without having been told to go on: as in Kubernetes.
 _ROOM: Final = 256 << 10
-# Answers' bytes that one connection has not read yet: beyond, its further requests wait.
-_UNREAD_MAX: Final = 64 << 20
 # Streams that we have ended, whose last frames may be on their way.
 _ENDED_MAX: Final = 512
 _SMALL: Final = 64
 _LEAVE_S: Final = 1.0
 _LAST_WORDS: Final = b"goodbye."
-_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-
-@dataclass(slots=True)
-class Serving:
-    """What the HTTP/2 connections of a server share."""
-
-    answer: http1.Answer
-    bodies: Bodies
-    streams: int = STREAMS
-    # Whether a request is the last of its connection, by chance.
-    parts: Callable[[], bool] | None = None
-    connections: set[Connection] = field(default_factory=set)
 
 
 class Connection(asyncio.Protocol):
@@ -78,11 +55,6 @@ class Connection(asyncio.Protocol):
         self._window = 0
         # Streams ended by us, oldest first, whose frames are passed over.
         self._ended: dict[int, None] = {}
-        # Requests that run, also those that nobody waits for any more; and those that wait for others to end.
-        self._running = 0
-        self._waiting: deque[Stream] = deque()
-        self._unread = 0
-        self._settings_told = False
         self._leaving = False
         # The last stream that is served, once that is settled.
         self._final: int | None = None
@@ -91,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._progress = -1
         self._transport: asyncio.Transport
         self._out: Sender
-        self._peer: bytes | None = None
+        self._answers: Answers
         self._remote = ""
         self._timer: asyncio.TimerHandle | None = None
         self._leave_timer: asyncio.TimerHandle | None = None
@@ -102,7 +74,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._out = Sender(self._transport, self._loop, self._allowance)
-        self._peer = peer_certificate(transport)
+        self._answers = Answers(self, self._serving, self._out, self._loop, peer_certificate(transport))
         name = transport.get_extra_info("peername")
         self._remote = str(name[0]) if isinstance(name, tuple) else ""
         self._serving.connections.add(self)
@@ -160,7 +132,7 @@ class Connection(asyncio.Protocol):
             self._progress = self._receiver.progress
         else:
             self._progress = -1
-        if not self._streams and not self._running and now - self._idle_s >= http1.IDLE_S:
+        if not self._streams and not self._answers.running and now - self._idle_s >= http1.IDLE_S:
             self.leave()
 
     # Frames
@@ -204,13 +176,13 @@ class Connection(asyncio.Protocol):
             raise StreamFault(number, Code.PROTOCOL_ERROR, "the body is shorter than its stated length")
         stream = self._made(number, head, end)
         if end:
-            self._whole(stream)
+            self._answers.whole(stream)
         elif head.length > MAX_BODY:
             self._refuse(stream, too_large(MAX_BODY))
         else:
             stream.began_s = self._loop.time()
             if "expect" in head.headers and head.headers["expect"].lower() == "100-continue":
-                self._out.block(stream, self._first(CONTINUE), end=False)
+                self._out.block(stream, self._answers.first(CONTINUE), end=False)
 
     def _made(self, number: int, head: Head, end: bool) -> Stream:
         request = Request(head.method, head.path, head.query, head.headers, b"", self._remote)
@@ -286,7 +258,7 @@ class Connection(asyncio.Protocol):
             stream.request.body, stream.body = bytes(stream.body), None
         if stream.length >= 0 and stream.length != len(stream.request.body):
             raise StreamFault(stream.id, Code.PROTOCOL_ERROR, "the body is shorter than its stated length")
-        self._whole(stream)
+        self._answers.whole(stream)
 
     def window_update(self, stream: int, more: int) -> None:
         self.idle_frame()
@@ -350,93 +322,6 @@ class Connection(asyncio.Protocol):
 
     # Streams
 
-    def _whole(self, stream: Stream) -> None:
-        """A request is there."""
-        stream.began_s = 0.0
-        if self._may_begin():
-            self._begin(stream)
-        else:
-            self._waiting.append(stream)
-
-    def _may_begin(self) -> bool:
-        return self._running < self._serving.streams and self._unread < _UNREAD_MAX
-
-    def _begin(self, stream: Stream) -> None:
-        self._running += 1
-        stream.task = self._loop.create_task(self._respond(stream))
-
-    async def _respond(self, stream: Stream) -> None:
-        stream.begun = True
-        request = stream.request
-        try:
-            try:
-                if "content-encoding" in request.headers:
-                    request = readable(request)
-                response = await self._serving.answer(request, self._peer)
-            except StatusError as error:
-                response = respond_error(error, request)
-            stream.sending = True
-            await self._send(stream, request, response)
-        except (Gone, TimeoutError):
-            self._give_up(stream, Code.CANCEL)
-        except BaseException:
-            self._give_up(stream, Code.INTERNAL_ERROR)
-            raise
-        finally:
-            self._done(stream)
-
-    async def _send(self, stream: Stream, request: Request, response: Response) -> None:
-        """Raises Gone, TimeoutError."""
-        body, parts = response.body, self._serving.parts
-        last = request.last or response.status == 401 or (parts is not None and parts())
-        if not isinstance(body, bytes):
-            if last:
-                self.leave()
-            await self._stream(stream, request, response, body)
-        elif isinstance(response, Tunnel):
-            # Only HTTP/1.1 can ask for one; nobody does so here.
-            if response.writer is not None:
-                response.writer.close()
-            self._give_up(stream, Code.HTTP_1_1_REQUIRED)
-        elif stream.open_out:
-            # To a HEAD it says the length that the body would have.
-            length = None if request.method == "HEAD" or response.status in (204, 304) else len(body)
-            block = self._first(answer_block(response, length))
-            if not body:
-                self._out.block(stream, block, end=True)
-            elif not self._out.at_once(stream, block, body):
-                self._out.block(stream, block, end=False)
-                self._unread += len(body)
-                try:
-                    await self._out.body(stream, body, end=True)
-                finally:
-                    self._unread -= len(body)
-            stream.open_out = False
-        if last:
-            self.leave()
-
-    async def _stream(self, stream: Stream, request: Request, response: Response, chunks: AsyncIterator[bytes]) -> None:
-        length = chunks.length if isinstance(chunks, Pieces) else None
-        self._unread += length or 0
-        try:
-            if not stream.open_out:
-                raise Gone
-            self._out.block(stream, self._first(answer_block(response, length)), end=False)
-            async for chunk in chunks:
-                if chunk:
-                    await self._out.body(stream, chunk, end=False)
-            await self._out.body(stream, b"", end=True)
-            stream.open_out = False
-        finally:
-            self._unread -= length or 0
-            await chunks.aclose()  # type: ignore[attr-defined]
-
-    def _first(self, block: bytes) -> bytes:
-        if self._settings_told:
-            return block
-        self._settings_told = True
-        return hpack.NOTHING_REMEMBERED + block
-
     def _refuse(self, stream: Stream, error: StatusError) -> None:
         """Answer before the request is whole; what else comes of it is passed over."""
         self._serving.bodies.remove(stream)
@@ -444,28 +329,18 @@ class Connection(asyncio.Protocol):
         self._answer_with(stream, respond_error(error, stream.request))
 
     def _answer_with(self, stream: Stream, response: Response) -> None:
-        assert isinstance(response.body, bytes)
-        block = self._first(answer_block(response, len(response.body)))
-        if not self._out.at_once(stream, block, response.body):
-            # Without the words, which there is no room for.
-            self._out.block(stream, answer_block(response, 0), end=True)
-        stream.open_out = False
+        self._answers.at_once(stream, response)
         self._close(stream)
 
-    def _give_up(self, stream: Stream, code: Code) -> None:
+    def give_up(self, stream: Stream, code: Code) -> None:
         if stream.open_out and stream.id in self._streams:
             self._out.write(frames.rst_stream(stream.id, code))
             self._remember(stream.id)
             self._end(stream)
 
-    def _done(self, stream: Stream) -> None:
-        """A request is answered, or given up."""
-        self._running -= 1
-        stream.task = None
+    def answered(self, stream: Stream) -> None:
         if stream.id in self._streams:
             self._close(stream)
-        while self._waiting and self._may_begin():
-            self._begin(self._waiting.popleft())
 
     def _close(self, stream: Stream) -> None:
         """The answer is sent."""
@@ -483,28 +358,12 @@ class Connection(asyncio.Protocol):
             stream.body = None
         if stream.open_out:
             stream.open_out = False
-            self._abandon(stream)
+            self._answers.abandon(stream)
         if not self._streams and self._final is not None:
             self._finish()
 
-    def _abandon(self, stream: Stream) -> None:
-        """Stop the work for a request, unless it is a write."""
-        task = stream.task
-        if task is None:
-            if stream in self._waiting:
-                self._waiting.remove(stream)
-        elif task is asyncio.current_task(self._loop):
-            return
-        elif stream.sending or stream.request.method not in _WRITES:
-            task.cancel()
-            if not stream.begun:
-                # None of it will run.
-                self._done(stream)
-        else:
-            wake(stream)
-
     def _abandon_all(self) -> None:
-        self._waiting.clear()
+        self._answers.forget_waiting()
         for stream in list(self._streams.values()):
             self._end(stream)
 
