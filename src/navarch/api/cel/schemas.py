@@ -102,7 +102,7 @@ class Declarations:
 
     def _make(self, schema: Obj, *, root: bool) -> Declared | None:
         if schema.get(_INT_OR_STRING):
-            return Declared(DYN, REQUEST_LIMIT - 2, 1)
+            return Declared(DYN, _most_bytes(schema), 1)
         if root:
             schema = _with_metadata(schema)
         kind = schema.get("type")
@@ -166,9 +166,23 @@ _METADATA: Final[Obj] = {
 }
 
 
+def _says_metadata(properties: Obj) -> bool:
+    """Whether a schema types everything that expressions may always read of an object: then it is taken as it is."""
+    metadata = properties.get("metadata") or {}
+    named = metadata.get("properties") or {}
+    return (
+        metadata.get("type") == "object"
+        and all((properties.get(name) or {}).get("type") == "string" for name in ("kind", "apiVersion"))
+        and all((named.get(name) or {}).get("type") == "string" for name in ("name", "generateName"))
+    )
+
+
 def _with_metadata(schema: Obj) -> Obj:
+    stated = schema.get("properties") or {}
+    if _says_metadata(stated):
+        return schema
     properties = {
-        **(schema.get("properties") or {}),
+        **stated,
         "kind": {"type": "string"},
         "apiVersion": {"type": "string"},
         "metadata": _METADATA,
@@ -206,11 +220,18 @@ def _deep(converts: Mapping[str, Convert]) -> Convert:
     return convert
 
 
+# The greatest and the least number of bytes of each in JSON, its quotation marks among them.
 _FORMATS: Final = {
-    "duration": (DURATION, 32, 4),
+    "duration": (DURATION, 32, 3),
     "date": (TIMESTAMP, 12, 12),
-    "date-time": (TIMESTAMP, 42, 22),
+    "date-time": (TIMESTAMP, 32, 21),
 }
+
+
+def _most_bytes(schema: Obj) -> int:
+    longest = schema.get("maxLength")
+    # In characters, each of which may be four bytes.
+    return max(int(longest), 0) * 4 if longest is not None else REQUEST_LIMIT - 2
 
 
 def _string(schema: Obj) -> Declared:
@@ -222,13 +243,10 @@ def _string(schema: Obj) -> Declared:
     if form == "byte":
         most = max(int(longest), 0) if longest is not None else REQUEST_LIMIT - 2
         return Declared(BYTES, most, 2, _bytes)
-    if longest is not None:
-        # In characters, each of which may be four bytes.
-        return Declared(STRING, max(int(longest), 0) * 4, 2)
     words = [each for each in schema.get("enum") or () if isinstance(each, str)]
-    if schema.get("enum"):
+    if schema.get("enum") and longest is None:
         return Declared(STRING, max((len(each.encode()) for each in words), default=0), 2)
-    return Declared(STRING, REQUEST_LIMIT - 2, 2)
+    return Declared(STRING, _most_bytes(schema), 2)
 
 
 # Values whose CEL value is not their JSON value. Each leaves alone what it has converted already.
