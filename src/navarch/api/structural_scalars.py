@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from navarch.api.errors import FieldError, too_long
 from navarch.api.formats import is_recognized, test_of
+from navarch.api.go_text import go_float
 from navarch.api.meta import Obj
 from navarch.api.patience import TooLongError, waited_for
 from navarch.api.patterns import search_of
@@ -19,6 +20,7 @@ from navarch.api.patterns import search_of
 Found = list[FieldError]
 _INT32: Final = 1 << 31
 _INT64: Final = 1 << 63
+_FLOAT32_MAX: Final = 3.4028235677973366e38
 NO_PATH: Final = "<nil>"
 
 
@@ -34,17 +36,6 @@ def invalid(path: str, value: Any, text: str) -> FieldError:
 def type_error(path: str, wanted: str, shown: str) -> FieldError:
     text = f"{path} in body must be of type {wanted}: {json.dumps(shown, ensure_ascii=False)}"
     return FieldError("FieldValueTypeInvalid", path.removeprefix(".") or NO_PATH, text, shown)
-
-
-def go_number(value: float) -> str:
-    """A number as Go's `%v` shows it."""
-    if type(value) is int:
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    text = repr(float(value))
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa.removesuffix('.0')}e{exponent[0]}{exponent[1:].zfill(2)}" if e else text
 
 
 def types_of(schema: Obj) -> tuple[str, ...]:
@@ -128,42 +119,69 @@ def _pattern(pattern: str) -> Rule:
 
 def number_rules(schema: Obj) -> Rule | None:
     rules = [*_multiple(schema), *_bound(schema, "minimum"), *_bound(schema, "maximum")]
-    types, form = types_of(schema), format_of(schema)
-    whole = types == ("integer",)
-    if not rules and not whole:
+    is_beyond = _beyond(schema)
+    if not rules and is_beyond is None:
         return None
-    suffix = f"with format {form}" if form else "(default format)"
-    limit = _INT32 if form == "int32" else _INT64
+    problem = f"Checked value must be of {_number_kind(schema)}" if is_beyond is not None else ""
 
     def check(value: Any, path: str, found: Found) -> None:
-        if whole and (not -limit <= value < limit or (type(value) is float and not value.is_integer())):
-            found.append(composite(f"Checked value must be of type integer {suffix} in {path}"))
+        if is_beyond is not None and is_beyond(value):
+            found.append(composite(f"{problem} in {path}"))
         for rule in rules:
             rule(value, path, found)
 
     return check
 
 
+def _number_kind(schema: Obj) -> str:
+    form = format_of(schema)
+    return f"type {types_of(schema)[0]} {f'with format {form}' if form else '(default format)'}"
+
+
+def _beyond(schema: Obj) -> Callable[[float], bool] | None:
+    """Whether a number is none of the schema's type and format; None where every one is."""
+    types, form = types_of(schema), format_of(schema)
+    if types == ("integer",):
+        limit = _INT32 if form == "int32" else _INT64
+        return lambda value: not -limit <= value < limit or (type(value) is float and not value.is_integer())
+    if types == ("number",) and form == "float":
+        return lambda value: abs(value) > _FLOAT32_MAX
+    return None
+
+
+def _stated(schema: Obj, name: str, called: str) -> tuple[float | None, str]:
+    """A number that a schema states, and what Kubernetes says with every value where it is none of the schema's type
+    and format."""
+    number: float | None = schema.get(name)
+    is_beyond = _beyond(schema)
+    if number is None or is_beyond is None or not is_beyond(number):
+        return number, ""
+    return number, f"{called} value must be of {_number_kind(schema)}"
+
+
 def _multiple(schema: Obj) -> Iterator[Rule]:
-    factor = schema.get("multipleOf")
+    factor, problem = _stated(schema, "multipleOf", "MultipleOf")
     if factor is None:
         return
     whole = float(factor).is_integer() and factor != 0
 
     def check(value: Any, path: str, found: Found) -> None:
+        if problem:
+            found.append(composite(f"{problem} in {path}"))
         if type(value) is int and whole:
-            fits = value % int(factor) == 0
+            shown, fits = str(int(factor)), value % int(factor) == 0
         else:
+            shown = go_float(float(factor))
             ratio = value / factor if factor >= 1 else value * (1 / factor) if factor else 0.5
             fits = abs(ratio - round(ratio)) < 1e-9
         if not fits:
-            found.append(invalid(path, value, f"{path} in body should be a multiple of {go_number(factor)}"))
+            found.append(invalid(path, value, f"{path} in body should be a multiple of {shown}"))
 
     yield check
 
 
 def _bound(schema: Obj, name: str) -> Iterator[Rule]:
-    bound = schema.get(name)
+    bound, problem = _stated(schema, name, f"{name.capitalize()} boundary")
     if bound is None:
         return
     least = name == "minimum"
@@ -171,11 +189,15 @@ def _bound(schema: Obj, name: str) -> Iterator[Rule]:
     relation = f"{'greater' if least else 'less'} than{'' if exclusive else ' or equal to'}"
 
     def check(value: Any, path: str, found: Found) -> None:
-        # Kubernetes compares whole numbers with what is whole of the bound.
-        limit = int(bound) if type(value) is int else bound
+        if problem:
+            found.append(composite(f"{problem} in {path}"))
+        # Kubernetes compares whole numbers with what is whole of the bound, where that is a number of their kind.
+        whole = type(value) is int and not problem
+        limit = int(bound) if whole else float(bound)
         beyond = value < limit if least else value > limit
         if beyond or (exclusive and value == limit):
-            found.append(invalid(path, value, f"{path} in body should be {relation} {go_number(limit)}"))
+            shown = str(limit) if whole else go_float(limit)
+            found.append(invalid(path, value, f"{path} in body should be {relation} {shown}"))
 
     yield check
 
