@@ -3,8 +3,10 @@ becomes of processes when it fails or dies between any two of its steps."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,10 @@ import pytest
 
 from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig
-from navarch.cluster.state import ClusterState, alive, is_alive, start_ticks
+from navarch.cluster.state import HOPELESS, ClusterState, alive, is_alive, start_ticks
 from navarch.cluster.strays import Stray
 from navarch.cluster.supervisor import Supervisor
+from navarch.cluster.watchdog import watch_supervisor
 
 _BODY = """
 import signal, sys, time
@@ -39,6 +42,7 @@ root, names, steady_s, body = sys.argv[1:5]
 argv = lambda name: (sys.executable, "-c", body, root, name)
 supervisor.specs = lambda config: [ProcessSpec(name, argv(name)) for name in names.split(",")]
 supervisor._STEADY_S = float(steady_s)
+supervisor._LOOK_AFTER_FOLDER_S = 0.1
 sys.exit(supervisor.main(sys.argv))
 """
 
@@ -47,7 +51,7 @@ class Supervised:
     """A supervisor over sleeping processes, in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = ClusterConfig("test", str(folder), port=0)
+        self.config = ClusterConfig("test", str(folder), port=0, kubeconfig=str(folder / "kubeconfig"))
         self.config.save()
         self.started: list[subprocess.Popen[bytes]] = []
 
@@ -67,7 +71,8 @@ class Supervised:
     def living(self, state: ClusterState | None = None) -> list[int]:
         """Those that have passed their gates."""
         state = state or self.state()
-        return [one.pid for name, one in state.components.items() if locks.holder(self.config.run, name) == one.pid]
+        known = [(name, one.pid) for name, one in state.components.items() if one.pid]
+        return [pid for name, pid in known if locks.holder(self.config.run, name) == pid]
 
     def on_machine(self) -> list[int]:
         """Every process that a supervisor of this world has started, whatever is written down."""
@@ -229,6 +234,38 @@ def test_what_could_not_be_written_is_written_later(supervised: Supervised) -> N
 
     supervised.until((supervised.config.run / "state.json").exists, "the state is written")
     assert supervised.state().supervisor_pid == process.pid
+
+
+def test_a_cluster_whose_folder_is_deleted_ends(supervised: Supervised) -> None:
+    process = supervised.start()
+
+    shutil.rmtree(supervised.config.root)
+
+    assert process.wait(timeout=20) == HOPELESS
+    assert supervised.on_machine() == []
+    assert not supervised.config.root.exists(), "nor does it come back"
+
+
+async def test_a_process_whose_supervisor_and_folder_are_gone_leaves(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async with asyncio.timeout(20):
+        await watch_supervisor(ClusterConfig("gone", str(tmp_path / "gone")), left.set)
+
+    assert left.is_set()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_settings_that_are_lost_alone_are_written_anew(supervised: Supervised) -> None:
+    supervised.config.pki.mkdir()
+    process = supervised.start()
+
+    (supervised.config.root / "cluster.json").unlink()
+
+    supervised.until((supervised.config.root / "cluster.json").exists, "the settings are written")
+    assert ClusterConfig.load(supervised.config.root) == supervised.config
+    assert process.poll() is None
+    assert len(supervised.on_machine()) == 2
 
 
 def test_a_lost_record_loses_no_process(supervised: Supervised) -> None:

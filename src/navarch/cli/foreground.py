@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 from navarch.cli.steps import say
-from navarch.cluster import kubeconfig, lifecycle
+from navarch.cluster import kubeconfig, lifecycle, vanished
 from navarch.cluster.config import ClusterConfig, flags_of
 from navarch.cluster.state import ClusterState
 from navarch.world import MACHINE
@@ -63,6 +63,9 @@ def stay(process: subprocess.Popen[bytes], config: ClusterConfig) -> int:
         say("The supervisor died; another one has taken over.")
     # As `down` does: a context whose server is gone is in the way.
     kubeconfig.remove(config)
+    if vanished.is_gone(config):
+        say(f"{config.root} is gone, and with it the cluster. Its processes were ended.")
+        return 1
     again = "agent" if config.is_agent else "up"
     say(f"Stopped. Its data stay in {config.root}; `navarch {again}{flags_of(config)}` starts it again.")
     if config.runtime == "containerd":
@@ -87,7 +90,7 @@ def _successor(config: ClusterConfig, pid: int) -> int:
     give_up_s = MACHINE.monotonic() + _SUCCESSOR_S
     while MACHINE.monotonic() < give_up_s:
         state = ClusterState.load(config.run)
-        if state.stopping:
+        if state.stopping or vanished.is_gone(config):
             return 0
         if state.supervisor_alive and state.supervisor_pid != pid:
             return state.supervisor_pid

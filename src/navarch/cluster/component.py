@@ -84,7 +84,7 @@ async def _until_stopped(work: Coroutine[Any, Any, None], config: ClusterConfig)
 
     loop = asyncio.get_running_loop()
     main = asyncio.ensure_future(work)
-    watchdog = asyncio.ensure_future(watch_supervisor(config))
+    watchdog = asyncio.ensure_future(watch_supervisor(config, main.cancel))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, main.cancel)
     try:

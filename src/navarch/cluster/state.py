@@ -46,8 +46,8 @@ class ClusterState:
     components: dict[str, ComponentState] = field(default_factory=dict)
 
     def save(self, run: Path) -> None:
-        """Raises OSError; the file is then as it was."""
-        run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Raises OSError; the file is then as it was, and a cluster that was deleted does not come back."""
+        run.mkdir(exist_ok=True, mode=0o700)
         partial = run / "state.json.partial"
         partial.write_text(json.dumps(asdict(self)))
         partial.replace(run / "state.json")

@@ -24,12 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from navarch.cluster import locks, logfiles, strays
+from navarch.cluster import locks, logfiles, strays, vanished
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.gate import GATE
 from navarch.cluster.listening import listen
 from navarch.cluster.processes import ProcessSpec, specs
-from navarch.cluster.state import ClusterState, ComponentState, alive, start_ticks
+from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, start_ticks
 from navarch.store import failpoints
 from navarch.world import MACHINE
 
@@ -51,6 +51,8 @@ _STRAYS_ROUNDS = 10
 # A child between its fork and its program cannot be told from others, and holds what its parent held.
 _LETTING_GO_S = 5.0
 _LOOK_EVERY_S = 0.05
+# How often it is looked whether the cluster is still there.
+_LOOK_AFTER_FOLDER_S = 2.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 # Empty arguments, which nobody sees: room for the longer command lines of those that are forked from it.
 _ROOM = ("",) * 96
@@ -86,6 +88,8 @@ class Supervisor:
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False
+        self._gone = False
+        self._look_at_s = 0.0
         self._forks: ForkServer | None = None
         self._listeners: list[socket.socket] = []
         self._port_is_free_at_s = 0.0
@@ -93,7 +97,7 @@ class Supervisor:
         self._save_at_s = 0.0
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT has stopped everything."""
+        """Until SIGTERM or SIGINT has stopped everything, or the cluster is gone."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
@@ -104,6 +108,7 @@ class Supervisor:
         while not (self.stopping and all(process.pidfd < 0 for process in self.processes)):
             for key, _ in self.selector.select(self._next_timer_s()):
                 key.data()
+            self._look_after_folder()
             self._restart_due()
             self._kill_late()
             if self._save_at_s and MACHINE.monotonic() >= self._save_at_s:
@@ -114,7 +119,9 @@ class Supervisor:
             if process.output is not None:
                 process.output.close()
         log.info("stopped")
-        return 0
+        if self._gone:
+            vanished.clean_up(self.config)
+        return HOPELESS if self._gone else 0
 
     # Beginning
 
@@ -397,13 +404,12 @@ class Supervisor:
                 self._save()
                 self._open_gate(process)
 
-    def _next_timer_s(self) -> float | None:
+    def _next_timer_s(self) -> float:
         due = [process.restart_at_s for process in self.processes if process.restart_at_s]
-        if self.stopping:
-            due.append(self._kill_at_s)
+        due.append(self._kill_at_s if self.stopping else self._look_at_s)
         if self._save_at_s:
             due.append(self._save_at_s)
-        return max(0.0, min(due) - MACHINE.monotonic()) if due else None
+        return max(0.0, min(due) - MACHINE.monotonic())
 
     # Stopping
 
@@ -411,12 +417,27 @@ class Supervisor:
         numbers = set(os.read(wake_read, 512))
         if not numbers.isdisjoint(_STOPS) and not self.stopping:
             log.info("stopping")
-            self.stopping = True
-            self.state.stopping = True
-            for process in self.processes:
-                process.restart_at_s = 0.0
-            self._stop_next()
-            self._save()
+            self._stop()
+
+    def _look_after_folder(self) -> None:
+        """Without its folder no process could be started again."""
+        if self.stopping or MACHINE.monotonic() < self._look_at_s:
+            return
+        self._look_at_s = MACHINE.monotonic() + _LOOK_AFTER_FOLDER_S
+        if vanished.is_gone(self.config):
+            log.error("%s is gone, and with it the cluster: ending its processes", self.config.root)
+            self._gone = True
+            self._stop()
+        else:
+            vanished.keep_settings(self.config)
+
+    def _stop(self) -> None:
+        self.stopping = True
+        self.state.stopping = True
+        for process in self.processes:
+            process.restart_at_s = 0.0
+        self._stop_next()
+        self._save()
 
     def _stop_next(self) -> None:
         """Stop in the reverse of the starting order, one after the other: the API server outlives its clients."""

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 
+from navarch.cluster import vanished
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.state import ClusterState
 from navarch.cluster.supervisor import spawn
@@ -18,14 +20,19 @@ _SETTLE_S = 0.5
 _RETRY_S = 2.0
 
 
-async def watch_supervisor(config: ClusterConfig) -> None:
-    """Until cancelled. A supervisor that stops the cluster says so in the state before it ends."""
+async def watch_supervisor(config: ClusterConfig, leave: Callable[[], object]) -> None:
+    """Until cancelled. A supervisor that stops the cluster says so in the state before it ends. `leave` is called where
+    none could start any more, because the cluster's folder is gone."""
     while True:
         state = ClusterState.load(config.run)
         if state.supervisor_alive:
             await _ended(state.supervisor_pid)
             state = ClusterState.load(config.run)
         if state.stopping:
+            return
+        if vanished.is_gone(config):
+            log.error("%s is gone, and the supervisor is too: ending", config.root)
+            leave()
             return
         if not state.supervisor_alive:
             # All components notice at the same moment; the lock lets one supervisor live, a little patience spares
