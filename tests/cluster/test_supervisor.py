@@ -268,6 +268,20 @@ def test_settings_that_are_lost_alone_are_written_anew(supervised: Supervised) -
     assert len(supervised.on_machine()) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "{", '{"components": 5}', '{"components": {"one": null}}',
+     '{"components": {"one": {"pid": 1.5}}}', '{"components": {"one": {"pid": "x"}}}',
+     '{"components": {}, "supervisor_pid": "1"}'],
+)  # fmt: skip
+def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+
+    state = ClusterState.load(tmp_path)
+
+    assert (state.living, state.supervisor_alive) == ({}, False)
+
+
 def test_a_lost_record_loses_no_process(supervised: Supervised) -> None:
     supervised.start().kill()
     before = supervised.living()

@@ -95,12 +95,17 @@ class ClusterState:
 
 
 _NOTHING = ComponentState()
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
 def _known(kind: Any, entry: dict[str, Any]) -> dict[str, Any]:
-    """Without what another version wrote."""
-    names = {one.name for one in fields(kind)}
-    return {key: value for key, value in entry.items() if key in names}
+    """Without what another version wrote.  Raises TypeError where a value is none of its field."""
+    types = {one.name: _TYPES.get(str(one.type), ()) for one in fields(kind)}
+    known = {key: value for key, value in entry.items() if key in types}
+    for key, value in known.items():
+        if type(value) not in types[key]:
+            raise TypeError(f"{key} is {value!r}")
+    return known
 
 
 def start_ticks(pid: int) -> int:
