@@ -460,6 +460,8 @@ class Supervisor:
 
     def _save(self) -> None:
         """Write down what is. Where that cannot be (a full disk), the locks tell, and it is tried again."""
+        if self._gone:
+            return
         try:
             self.state.save(self.config.run)
             self._save_at_s = 0.0
