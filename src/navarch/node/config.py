@@ -111,6 +111,8 @@ class ServingConfig:
 
     enabled: bool = True
     debugging: bool = True
+    # The machine's own logs are shown.
+    system_logs: bool = True
     anonymous: bool = False
     tokens: bool = True
     token_ttl_s: float = 120.0

@@ -198,3 +198,97 @@ async def test_what_the_runtime_refuses_is_told_and_tried_again(
         "ResizeCompleted",
     ]
     assert (await given(simulated, "stubborn")).cpu_shares == 20
+
+
+async def test_a_pod_is_resized_as_a_whole_and_its_containers_with_it(simulated: Simulated) -> None:
+    always = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]
+    first = [{"name": "early", "image": "web:1", "resources": amounts("10m", "10Mi")}]
+    await simulated.pod(
+        "whole",
+        {"name": "bound"},
+        {"name": "own", "resources": amounts("10m", "10Mi")},
+        {"name": "restarted", "resizePolicy": always},
+        resources=amounts("100m", "100Mi"),
+        initContainers=[{**one, "restartPolicy": "Always"} for one in first],
+    )
+    await simulated.running("whole")
+    status = simulated.shown("whole")["status"]
+    assert (status["resources"], status["allocatedResources"]) == (
+        amounts("100m", "100Mi"), {"cpu": "100m", "memory": "100Mi"},
+    )  # fmt: skip
+
+    await simulated.api.patch_pod("whole", {"spec": {"resources": amounts("200m", "300Mi")}}, "resize")
+
+    await simulated.until(lambda: "ResizeCompleted" in simulated.reasons("whole"))
+    await simulated.until(lambda: not resize_conditions(simulated, "whole"))
+    status = simulated.shown("whole")["status"]
+    assert (status["resources"], status["allocatedResources"]) == (
+        amounts("200m", "300Mi"), {"cpu": "200m", "memory": "300Mi"},
+    )  # fmt: skip
+    bounds = {}
+    for made in simulated.runtime._containers.values():
+        if made.status.state.name == "RUNNING":
+            bounds[made.status.name] = (made.resources.cpu_quota_us, made.resources.memory_limit_bytes >> 20)
+    assert bounds == {"bound": (20_000, 300), "own": (1_000, 10), "restarted": (20_000, 300), "early": (1_000, 10)}
+    counts = {one["name"]: one["restartCount"] for one in status["containerStatuses"]}
+    assert counts == {"bound": 0, "own": 0, "restarted": 1}
+    started = next(one["message"] for one in simulated.api.events() if one["reason"] == "ResizeStarted")
+    assert '"resources":{"limits":{"cpu":"200m","memory":"300Mi"}' in started
+
+
+async def test_a_pod_is_not_left_less_memory_than_its_containers_use_together(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await simulated.pod("whole", {"name": "a"}, {"name": "b"}, resources=amounts("10m", "100Mi"))
+    await simulated.running("whole")
+    stats = simulated.runtime.stats
+
+    async def measured() -> list[ContainerStats]:
+        return [replace(one, memory_used_bytes=30 << 20) for one in await stats()]
+
+    monkeypatch.setattr(simulated.runtime, "stats", measured)
+
+    await simulated.api.patch_pod("whole", {"spec": {"resources": amounts("10m", "50Mi")}}, "resize")
+
+    words = "attempting to set pod memory limit (52428800) below current usage (62914560)"
+    await simulated.until(
+        lambda: (
+            resize_conditions(simulated, "whole").get("PodResizeInProgress")
+            == ("Error", f"cannot decrease memory limits: {words}")
+        )
+    )
+    status = simulated.shown("whole")["status"]
+    assert status["resources"] == amounts("10m", "100Mi")
+    assert status["allocatedResources"] == {"cpu": "10m", "memory": "50Mi"}
+
+
+async def test_a_kubelet_goes_on_with_the_resize_of_a_whole_pod(simulated: Simulated) -> None:
+    await simulated.pod("whole", {"name": "a"}, resources=amounts("10m", "100Mi"))
+    await simulated.running("whole")
+    await simulated.api.patch_pod("whole", {"spec": {"resources": amounts(NOT_AT_ALL, "100Mi")}}, "resize")
+    await simulated.until(lambda: "PodResizePending" in resize_conditions(simulated, "whole"))
+
+    await simulated.restart()
+    await simulated.api.patch_pod("whole", {"spec": {"resources": amounts("20m", "200Mi")}}, "resize")
+
+    await simulated.until(lambda: "ResizeCompleted" in simulated.reasons("whole"))
+    await simulated.until(lambda: simulated.shown("whole")["status"]["resources"] == amounts("20m", "200Mi"))
+    assert (await given(simulated, "whole")).memory_limit_bytes == 200 << 20
+
+
+async def test_an_init_container_is_resized_while_it_runs(simulated: Simulated) -> None:
+    first = [{"name": "early", "image": "web:1", "resources": amounts("10m", "10Mi")}]
+    await simulated.pod("slow", {"name": "c", "resources": amounts("10m", "10Mi")}, initContainers=first)
+    await simulated.until(lambda: "Started" in simulated.reasons("slow"))
+
+    listed = [{"name": "early", "resources": amounts("20m", "20Mi")}]
+    await simulated.api.patch_pod("slow", {"spec": {"initContainers": listed}}, "resize")
+
+    await simulated.until(lambda: "ResizeCompleted" in simulated.reasons("slow"))
+    assert (await given(simulated, "slow")).memory_limit_bytes == 20 << 20
+
+    def told() -> Any:
+        return simulated.shown("slow")["status"]["initContainerStatuses"][0]
+
+    await simulated.until(lambda: told()["resources"] == amounts("20m", "20Mi"))
+    assert told()["allocatedResources"] == {"cpu": "20m", "memory": "20Mi"}

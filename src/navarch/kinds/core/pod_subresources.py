@@ -12,6 +12,7 @@ from typing import Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value
 from navarch.api.meta import Obj
+from navarch.kinds.core.pod_state import is_sidecar
 from navarch.kinds.core.pod_update import put_back
 from navarch.kinds.core.pod_validation import validate_pod_spec
 from navarch.kinds.core.resource_lists import qos_class
@@ -82,15 +83,17 @@ def validate_resize(pod: Obj, old: Obj) -> Iterator[FieldError]:
         return
     for field in reversed(_LISTS):
         for index, (before, after) in enumerate(zip(was.get(field) or (), spec.get(field) or (), strict=True)):
-            if field == "containers" or before.get("restartPolicy") == "Always":
-                at = f"spec.{field}[{index}].resources"
-                yield from _validate_removed(before.get("resources") or {}, after.get("resources") or {}, at)
-    munged = dict(spec)
-    put_back(munged, was, "resources")
+            at = f"spec.{field}[{index}].resources"
+            yield from _validate_removed(before.get("resources") or {}, after.get("resources") or {}, at)
+    yield from _validate_removed(was.get("resources") or {}, spec.get("resources") or {}, "spec.resources")
+    munged = {name: value for name, value in spec.items() if name != "resources"}
+    resources = _unresized_amounts(was, spec)
+    if resources or "resources" in was:
+        munged["resources"] = resources
     for field in _LISTS:
         if was.get(field):
             munged[field] = [_unresized(b, a) for b, a in zip(was[field], spec[field], strict=True)]
-            yield from _validate_rest(munged[field], was[field], spec[field], field)
+            yield from _validate_rest(munged[field], was[field], field)
     if all(munged.get(field) == was.get(field) for field in _LISTS) and munged != was:
         yield forbidden_field(
             "spec", f"only cpu and memory resources are mutable\n{difference(was, munged, 'PodSpec')}"
@@ -117,22 +120,31 @@ def _validate_order(spec: Obj, was: Obj) -> Iterator[FieldError]:
                 yield forbidden_field(f"spec.{field}[{index}].name", detail)
 
 
-def _validate_rest(munged: list[Obj], was: list[Obj], asked: list[Obj], field: str) -> Iterator[FieldError]:
-    """Nothing but amounts changed, and those of init containers only if they run along with the others."""
-    for rest, before, after in zip(munged, was, asked, strict=True):
-        if field == "containers":
-            if rest != before:
-                yield forbidden_field("spec", "only cpu and memory resources are mutable")
-        elif before.get("restartPolicy") == "Always":
-            if rest != before:
-                yield forbidden_field("spec", "only cpu and memory resources for sidecar containers are mutable")
-        elif after != before:
-            yield forbidden_field("spec", "resources for non-sidecar init containers are immutable")
+def _validate_rest(munged: list[Obj], was: list[Obj], field: str) -> Iterator[FieldError]:
+    """Nothing but amounts changed."""
+    for rest, before in zip(munged, was, strict=True):
+        if rest == before:
+            continue
+        sidecars = " for sidecar containers" if field == "initContainers" and is_sidecar(before) else ""
+        yield forbidden_field("spec", f"only cpu and memory resources{sidecars} are mutable")
 
 
 def _unresized(before: Obj, after: Obj) -> Obj:
     """The new container with the old amounts of what can be resized."""
     container = dict(after)
+    resources = _unresized_amounts(before, after)
+    if resources or "resources" in before:
+        container["resources"] = resources
+    else:
+        container.pop("resources", None)
+    if not before.get("resizePolicy"):
+        # One that had none gets what it was given in effect.
+        put_back(container, before, "resizePolicy")
+    return container
+
+
+def _unresized_amounts(before: Obj, after: Obj) -> Obj:
+    """The new resources of a container, or of a pod's spec, with the old amounts of what can be resized."""
     new, old = after.get("resources") or {}, before.get("resources") or {}
     resources = dict(new)
     for kind in ("limits", "requests"):
@@ -142,14 +154,7 @@ def _unresized(before: Obj, after: Obj) -> Obj:
             put_back(resources, old, kind)
         else:
             resources[kind] = amounts
-    if resources or "resources" in before:
-        container["resources"] = resources
-    else:
-        container.pop("resources", None)
-    if not before.get("resizePolicy"):
-        # One that had none gets what it was given in effect.
-        put_back(container, before, "resizePolicy")
-    return container
+    return resources
 
 
 def _validate_removed(old: Mapping[str, Obj], new: Mapping[str, Obj], path: str) -> Iterator[FieldError]:

@@ -103,7 +103,8 @@ def pod_amounts(spec: Obj, field: str = "requests", *, overhead: bool = True) ->
 def pod_requests(pod: Obj, *, defaults: Mapping[str, int] | None = None) -> dict[str, int]:
     """What a pod needs of its node, in whole units. `defaults` stand in for what a container does not request."""
     spec = pod["spec"]
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    status = pod.get("status") or {}
+    statuses = (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
     allocated = {s["name"]: s["allocatedResources"] for s in statuses if "allocatedResources" in s}
 
     def of(container: Obj) -> dict[str, int]:
@@ -115,7 +116,10 @@ def pod_requests(pod: Obj, *, defaults: Mapping[str, int] | None = None) -> dict
             wanted.setdefault(name, least)
         return wanted
 
-    return combined(spec, of, units(requests_of(spec)), units(spec.get("overhead")))
+    whole = units(requests_of(spec))
+    if whole and "allocatedResources" in status:
+        max_lists(whole, units(status["allocatedResources"]))
+    return combined(spec, of, whole, units(spec.get("overhead")))
 
 
 def pod_limits(pod: Obj, resource: str) -> int:

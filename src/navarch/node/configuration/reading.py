@@ -156,6 +156,7 @@ def _serving(full: Obj) -> ServingConfig:
     return ServingConfig(
         enabled=full["enableServer"],
         debugging=full["enableDebuggingHandlers"],
+        system_logs=full["enableSystemLogHandler"],
         anonymous=who["anonymous"]["enabled"],
         tokens=who["webhook"]["enabled"],
         token_ttl_s=durations.parse_s(who["webhook"]["cacheTTL"]),

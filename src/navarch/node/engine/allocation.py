@@ -1,9 +1,9 @@
-"""`Allocation`: the amounts of CPU and memory that a pod's containers may have, and those that they were given.
+"""`Allocation`: the amounts of CPU and memory that a pod and its containers may have, and those that they were given.
 
-A pod that comes to the node is allocated what its specification states. A resize changes the specification; what it
-asks for is allocated once the node has room for it, and until then the pod is run as if nothing had changed. What each
-running container was last given (made with, or updated to) is kept beside it. Both are in a file of the pod's, so that
-a restarted kubelet goes on with them.
+A pod that comes to the node is allocated what its specification states, of its containers and of itself as a whole. A
+resize changes the specification; what it asks for is allocated once the node has room for it, and until then the pod is
+run as if nothing had changed. What each running container was last given (made with, or updated to), and the pod as a
+whole, is kept beside it. All of it is in a file of the pod's, so that a restarted kubelet goes on with it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
@@ -19,9 +20,17 @@ from navarch.node import podspec
 _LISTS = ("initContainers", "containers")
 
 
+class Given(NamedTuple):
+    """What a container runs with: the resources that were stated of it, and those of its pod as a whole, which bound it
+    where it has no limits of its own."""
+
+    own: Obj
+    whole: Obj
+
+
 def resizable(pod: Obj) -> Iterator[Obj]:
     """The containers whose amounts may change while they run."""
-    yield from (container for container in podspec.init_containers(pod) if podspec.is_sidecar(container))
+    yield from podspec.init_containers(pod)
     yield from podspec.containers(pod)
 
 
@@ -30,23 +39,32 @@ class Allocation:
 
     def __init__(self, pod: Obj, file: Path) -> None:
         self._file = file
-        given, allocated = self._read()
-        self._given: dict[str, Obj] = given
-        self._allocated: dict[str, Obj] = allocated or _stated(pod)
+        kept = self._read()
+        self._given: dict[str, Obj] = kept.get("given") or {}
+        self._allocated: dict[str, Obj] = kept.get("allocated") or _stated(pod)
+        whole, given_whole = kept.get("whole"), kept.get("givenWhole")
+        self._whole: Obj = whole_of(pod) if whole is None else whole
+        self._given_whole: Obj = self._whole if given_whole is None else given_whole
 
-    def _read(self) -> tuple[dict[str, Obj], dict[str, Obj]]:
+    def _read(self) -> Obj:
         """What is in the file; nothing where that is not what is written there."""
         try:
             kept = json.loads(self._file.read_text())
             if "given" not in kept:
                 # As it was written before resizes had to be allocated.
                 kept = {"given": kept, "allocated": {name: entry["resources"] for name, entry in kept.items()}}
+            whole = {name: dict(kept[name]) for name in ("whole", "givenWhole") if name in kept}
             given = {
-                name: {"id": one["id"], "resources": dict(one["resources"])} for name, one in kept["given"].items()
+                name: {**one, "id": one["id"], "resources": dict(one["resources"])}
+                for name, one in kept["given"].items()
             }
-            return given, {name: dict(amounts) for name, amounts in kept["allocated"].items()}
+            return {
+                "given": given,
+                "allocated": {name: dict(each) for name, each in kept["allocated"].items()},
+                **whole,
+            }
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}, {}
+            return {}
 
     def _keep(self) -> None:
         # On a full disk the pod runs all the same; only this kubelet's successor will not know.
@@ -57,7 +75,13 @@ class Allocation:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: half a file would be no allocation.
         fresh = self._file.with_name(f"{self._file.name}.new")
-        fresh.write_text(json.dumps({"allocated": self._allocated, "given": self._given}))
+        state = {
+            "allocated": self._allocated,
+            "given": self._given,
+            "whole": self._whole,
+            "givenWhole": self._given_whole,
+        }
+        fresh.write_text(json.dumps(state))
         fresh.replace(self._file)
 
     def applied(self, pod: Obj) -> Obj:
@@ -68,7 +92,7 @@ class Allocation:
         for field in _LISTS:
             if spec.get(field):
                 spec[field] = [self._with_amounts(container) for container in spec[field]]
-        return {**pod, "spec": spec}
+        return with_whole({**pod, "spec": spec}, self._whole)
 
     def _with_amounts(self, container: Obj) -> Obj:
         amounts = self._allocated.get(container["name"])
@@ -76,23 +100,52 @@ class Allocation:
 
     def differs(self, pod: Obj) -> bool:
         """Whether the pod states other amounts than it is allocated."""
+        if whole_of(pod) != self._whole:
+            return True
         stated = _stated(pod)
         return any(stated[name] != amounts for name, amounts in self._allocated.items() if name in stated)
 
     def allocate(self, pod: Obj) -> None:
         """The pod may have what it states."""
-        self._allocated = _stated(pod)
+        self._allocated, self._whole = _stated(pod), whole_of(pod)
         self._keep()
 
     def give(self, container: Obj, container_id: str) -> None:
-        """A container runs with the amounts of its specification from now on."""
-        self._given[container["name"]] = {"id": container_id, "resources": container.get("resources") or {}}
+        """A container runs with the amounts of its specification, and of its pod's, from now on."""
+        self._given[container["name"]] = {
+            "id": container_id,
+            "resources": container.get("resources") or {},
+            "whole": self._whole,
+        }
         self._keep()
 
-    def given(self, name: str, container_id: str) -> Obj | None:
+    def given(self, name: str, container_id: str) -> Given | None:
         """The amounts that this instance of a container runs with; None where that is not known."""
         entry = self._given.get(name)
-        return entry["resources"] if entry is not None and entry["id"] == container_id else None
+        if entry is None or entry["id"] != container_id:
+            return None
+        return Given(entry["resources"], entry.get("whole", self._given_whole))
+
+    def give_whole(self) -> None:
+        """The pod as a whole has from now on what it is allocated."""
+        if self._given_whole != self._whole:
+            self._given_whole = self._whole
+            self._keep()
+
+    @property
+    def given_whole(self) -> Obj:
+        """What the pod as a whole has now."""
+        return self._given_whole
+
+
+def whole_of(pod: Obj) -> Obj:
+    """The amounts that are stated of a pod as a whole."""
+    return pod["spec"].get("resources") or {}
+
+
+def with_whole(pod: Obj, whole: Obj) -> Obj:
+    """The pod with other amounts as a whole."""
+    return {**pod, "spec": {**pod["spec"], "resources": whole}} if whole or "resources" in pod["spec"] else pod
 
 
 def _stated(pod: Obj) -> dict[str, Obj]:

@@ -39,6 +39,13 @@ log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE: Final = "kube-node-lease"
 _RETRY_S: Final = 1.0
+# What pods may need of their node that only some nodes have, by the names of its gates.
+_DECLARED: Final = (
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+)
 _RUNTIME_AWAY: Final = timedelta(seconds=30)
 
 
@@ -391,6 +398,7 @@ class NodeReporter:
                 "architecture": machine.architecture,
             },
             **await self._features(),
+            "declaredFeatures": [name for name in _DECLARED if self._config.features.on(name)],
         }
 
     async def _features(self) -> Obj:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # What the kubelet itself writes into a pod's status.
 _TOLD: Final = frozenset(
     (
+        "allocatedResources",
         "conditions",
         "containerStatuses",
         "ephemeralContainerStatuses",
@@ -40,6 +41,7 @@ _TOLD: Final = frozenset(
         "podIPs",
         "qosClass",
         "reason",
+        "resources",
         "startTime",
     )
 )

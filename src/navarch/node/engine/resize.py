@@ -16,15 +16,15 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import limits_of
 from navarch.node.engine.admission import INFEASIBLE, Refusal
-from navarch.node.engine.allocation import Allocation, resizable
+from navarch.node.engine.allocation import Allocation, Given, resizable, whole_of, with_whole
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.podstate import PodState
 from navarch.node.resources.amounts import container_resources, pod_totals, whole
 from navarch.node.runtime.base import NotFound, RuntimeFailure
 
 _ERROR: Final = "Error"
+_RESIZED: Final = ("cpu", "memory")
 _RETRY: Final = timedelta(seconds=10)
 # Whoever takes room from the node says so when it goes; this is for what nobody says.
 _LOOK_AGAIN: Final = timedelta(minutes=3)
@@ -40,7 +40,8 @@ class _Change(NamedTuple):
 
     container: Obj
     instance: ObservedContainer
-    before: Obj
+    before: Given
+    now: Given
 
 
 class Resizer:
@@ -65,7 +66,11 @@ class Resizer:
         """The amounts that a container has now, for its status."""
         latest = self._worker.observed.latest(container["name"])
         given = self._allocation.given(container["name"], latest.id) if latest is not None and latest.running else None
-        return given if given is not None else container.get("resources") or {}
+        return given.own if given is not None else container.get("resources") or {}
+
+    def given_whole(self) -> Obj:
+        """The amounts that the pod as a whole has now, for its status."""
+        return self._allocation.given_whole
 
     def conditions(self) -> list[Obj]:
         """What the pod's status says of a resize."""
@@ -109,12 +114,13 @@ class Resizer:
         """Give every running container what it is allocated."""
         self.allocate()
         changes = list(self._changes())
-        if changes and self._progress is None:
+        differs = bool(changes) or self._allocation.given_whole != whole_of(self._worker.pod)
+        if differs and self._progress is None:
             # Begun by an earlier kubelet.
             self._progress = _Progress()
         if self._progress is None:
             return
-        if changes:
+        if differs:
             try:
                 await self._give(changes)
             except RuntimeFailure as error:
@@ -124,13 +130,15 @@ class Resizer:
             self._completed()
 
     def _changes(self) -> Iterator[_Change]:
+        whole = whole_of(self._worker.pod)
         for container in resizable(self._worker.pod):
             instance = self._worker.observed.current(container["name"])
             if instance is None or not instance.running:
                 continue
             before = self._allocation.given(container["name"], instance.id)
-            if before is not None and before != (container.get("resources") or {}):
-                yield _Change(container, instance, before)
+            now = Given(container.get("resources") or {}, whole)
+            if before is not None and (before.own != now.own or _bounds(before) != _bounds(now)):
+                yield _Change(container, instance, before, now)
 
     def _unsettled(self) -> Iterator[bool]:
         """Whether a container still has other amounts, or has been stopped and will come back with its new ones."""
@@ -144,9 +152,10 @@ class Resizer:
     async def _give(self, changes: Sequence[_Change]) -> None:
         worker = self._worker
         in_place = [change for change in changes if not _needs_restart(change)]
-        await self._refuse_what_is_in_use(in_place)
-        before = {change.container["name"]: change.before for change in changes}
-        if _memory_limit(_as_before(worker.pod, before)) <= _memory_limit(worker.pod):
+        before = {change.container["name"]: change.before.own for change in changes}
+        as_before = with_whole(_as_before(worker.pod, before), self._allocation.given_whole)
+        await self._refuse_what_is_in_use(in_place, as_before)
+        if _memory_limit(as_before) <= _memory_limit(worker.pod):
             # The pod's own limits make room first, and follow last: in between the sum of its containers must fit.
             await worker.parts.resources.publish(worker.pod)
         for change in changes:
@@ -157,21 +166,29 @@ class Resizer:
         for change in in_place:
             await self._update(change)
         await worker.parts.resources.publish(worker.pod)
+        self._allocation.give_whole()
 
-    async def _refuse_what_is_in_use(self, changes: Sequence[_Change]) -> None:
-        """Raises RuntimeFailure where a container uses more memory than it would be left: the kernel would kill it."""
-        lower = {change.instance.id: change.container for change in changes if _takes_memory(change)}
-        if not lower:
+    async def _refuse_what_is_in_use(self, changes: Sequence[_Change], as_before: Obj) -> None:
+        """Raises RuntimeFailure where more memory is in use than would be left: the kernel would kill for it."""
+        pod = self._worker.pod
+        lower = {change.instance.id: change for change in changes if _takes_memory(change)}
+        pod_limit = math.inf
+        if whole_of(pod) and _memory_limit(pod) < _memory_limit(as_before):
+            pod_limit = _memory_limit(pod)
+        if not lower and pod_limit == math.inf:
             return
-        problems = []
+        ids, used, problems = {one.id for one in self._worker.observed.all() if one.running}, 0, []
         for stats in await self._worker.parts.runtime.stats():
-            container = lower.get(stats.id)
-            limit = whole(limits_of(container)["memory"]) if container is not None else 0
-            if container is not None and stats.memory_used_bytes >= limit:
+            used += stats.memory_used_bytes if stats.id in ids else 0
+            change = lower.get(stats.id)
+            limit = _memory_of(change.now) if change is not None else math.inf
+            if change is not None and stats.memory_used_bytes >= limit:
                 problems.append(
-                    f'attempting to set container "{container["name"]}" memory limit ({limit}) '
+                    f'attempting to set container "{change.container["name"]}" memory limit ({limit}) '
                     f"below current usage ({stats.memory_used_bytes})"
                 )
+        if used >= pod_limit:
+            problems.insert(0, f"attempting to set pod memory limit ({pod_limit}) below current usage ({used})")
         if problems:
             listed = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
             raise RuntimeFailure(f"cannot decrease memory limits: {listed}")
@@ -226,6 +243,8 @@ def _summary(what: str, pod: Obj, error: str = "") -> str:
         if listed:
             told[field] = [{"name": one["name"], "resources": _in_order(one.get("resources") or {})} for one in listed]
     told["generation"] = pod["metadata"].get("generation", 0)
+    if whole_of(pod):
+        told["resources"] = _in_order(whole_of(pod))
     if error:
         told["error"] = error
     return f"Pod resize {what}: {json.dumps(told, separators=(',', ':'))}"
@@ -252,19 +271,28 @@ def _memory_limit(pod: Obj) -> float:
 
 
 def _takes_memory(change: _Change) -> bool:
-    now, before = limits_of(change.container).get("memory"), (change.before.get("limits") or {}).get("memory")
-    return now is not None and (before is None or whole(now) < whole(before))
+    return _memory_of(change.now) < _memory_of(change.before)
+
+
+def _memory_of(given: Given) -> float:
+    return whole(_amounts(given, "memory")[1] or 0) or math.inf
 
 
 def _needs_restart(change: _Change) -> bool:
     stated = change.container.get("resizePolicy") or []
     policies = {policy["resourceName"]: policy["restartPolicy"] for policy in stated}
-    now = change.container.get("resources") or {}
     return any(
-        policies.get(name) == "RestartContainer" and _amounts(change.before, name) != _amounts(now, name)
-        for name in ("cpu", "memory")
+        policies.get(name) == "RestartContainer" and _amounts(change.before, name) != _amounts(change.now, name)
+        for name in _RESIZED
     )
 
 
-def _amounts(resources: Obj, name: str) -> tuple[Any, Any]:
-    return (resources.get("requests") or {}).get(name), (resources.get("limits") or {}).get(name)
+def _bounds(given: Given) -> list[tuple[Any, Any]]:
+    return [_amounts(given, name) for name in _RESIZED]
+
+
+def _amounts(given: Given, name: str) -> tuple[Any, Any]:
+    """A container's request and limit; the limit is its pod's where it has none of its own."""
+    own = (given.own.get("limits") or {}).get(name)
+    limit = own if own is not None else (given.whole.get("limits") or {}).get(name)
+    return (given.own.get("requests") or {}).get(name), limit

@@ -45,6 +45,8 @@ class StatusInputs:
     started_over: Mapping[str, int] = field(default_factory=dict)
     # What a container has of resources now.
     given: Callable[[Obj], Obj] = lambda container: container.get("resources") or {}
+    # What the pod as a whole has of them; None where that is what it states.
+    given_whole: Callable[[], Obj] | None = None
     # The devices that a container has, and how they are.
     devices: Callable[[Obj], Sequence[Obj]] = lambda container: ()
     # Before the ids of its containers.
@@ -80,6 +82,10 @@ def pod_status(inputs: StatusInputs) -> Obj:
         result["initContainerStatuses"] = init
     if ephemeral:
         result["ephemeralContainerStatuses"] = ephemeral
+    if stated := pod["spec"].get("resources"):
+        result["resources"] = stated if inputs.given_whole is None else inputs.given_whole()
+        if stated.get("requests"):
+            result["allocatedResources"] = stated["requests"]
     ips = _pod_ips(inputs, old)
     if ips:
         result["podIP"] = ips[0]

@@ -309,5 +309,6 @@ class PodWorker(PodState):
             blocked=self.blocked,
             conditions=[*self.conditions, *self._resizer.conditions()],
             given=self._resizer.given,
+            given_whole=self._resizer.given_whole,
             devices=self._devices.statuses,
         )

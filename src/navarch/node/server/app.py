@@ -23,7 +23,7 @@ from navarch.node.engine.pods import Pods
 from navarch.node.engine.worker import PodWorker
 from navarch.node.runtime.base import RuntimeFailure, Streams
 from navarch.node.runtime.logs import LogOptions, is_true, options_of, read_log
-from navarch.node.server import streaming, tls
+from navarch.node.server import streaming, system_logs, tls
 from navarch.node.server.auth import Guard
 from navarch.node.server.counting import Counting
 from navarch.node.server.stats import Statistics
@@ -69,6 +69,7 @@ class KubeletServer:
         app = web.Application(middlewares=[self._authorise], client_max_size=1 << 20)
         self._add_readings(app)
         app.router.add_route("GET", "/configz", self._configz)
+        self._add_system_logs(app)
         if config.serving.debugging:
             self._add_streams(app)
         else:
@@ -99,6 +100,13 @@ class KubeletServer:
             ("/metrics/probes", self._probe_metrics),
         ):
             app.router.add_route("GET", path, answer)
+
+    def _add_system_logs(self, app: web.Application) -> None:
+        shown = self._parts.config.serving.debugging and self._parts.config.serving.system_logs
+        answer = system_logs.system_logs(self._parts.world) if shown else system_logs.disabled
+        for path in ("/logs", "/logs/{path:.*}"):
+            app.router.add_route("GET", path, answer)
+            app.router.add_route("HEAD", path, answer)
 
     def _add_streams(self, app: web.Application) -> None:
         """What leads into containers, or shows what they say."""
