@@ -207,3 +207,16 @@ async def test_what_is_only_posted_has_no_rows(api: Api, path: str, body_of: dic
     assert (status, answer["reason"], answer["message"]) == (406, "NotAcceptable", ACCEPTED + OFFERED)
     assert other["kind"] in ("SelfSubjectAccessReview", "Status")
     assert other.get("code") != 406
+
+
+async def test_a_table_of_flow_schemas_has_them_as_requests_are_matched(api: Api) -> None:
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    for name, precedence in (("a", 900), ("c", 50), ("b", 50)):
+        spec = {"priorityLevelConfiguration": {"name": "workload-low"}, "matchingPrecedence": precedence}
+        await api.ok("POST", path, {"metadata": {"name": name}, "spec": spec})
+
+    table = await api.ok("GET", path, accept=TABLE)
+    plain = await api.ok("GET", path)
+
+    assert [row["cells"][0] for row in table["rows"]] == ["b", "c", "a"]
+    assert [item["metadata"]["name"] for item in plain["items"]] == ["a", "b", "c"]

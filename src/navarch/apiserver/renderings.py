@@ -16,6 +16,7 @@ from navarch.api.errors import bad_request
 from navarch.api.go_text import go_package
 from navarch.api.meta import Obj
 from navarch.api.table import INCLUDE_METADATA, INCLUDE_NONE, INCLUDE_OBJECT, Column, column_definitions, row_function
+from navarch.apiserver.changes import Cached
 from navarch.apiserver.codec import decode
 from navarch.apiserver.encodings import Rendering
 from navarch.apiserver.longwork import LongWork
@@ -84,6 +85,14 @@ def check_form(kind: ServedKind, form: Form, *, listed: bool) -> None:
     else:
         go_type = f"*{go_package(group)}.{name}"
     raise no_such_form(form, go_type)
+
+
+def in_row_order(kind: ServedKind, form: Form, items: list[Cached]) -> list[Cached]:
+    """What is listed, as the rows of a Table are."""
+    order = kind.strategy.row_order
+    if order is None or form.transform != TABLE:
+        return items
+    return sorted(items, key=lambda cached: order(decode(cached.data)))
 
 
 def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True) -> tuple[Obj, str]:

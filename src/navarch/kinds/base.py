@@ -148,6 +148,8 @@ class Strategy:
     nulls: ClassVar[Sequence[str]] = ()
     # The same of what is inside of optional structs, which must be there for it; `*` stands for every item of a list.
     nulls_within: ClassVar[Sequence[str]] = ()
+    # By what a Table's rows are in order, where that is not the name's.
+    row_order: ClassVar[Callable[[Obj], Any] | None] = None
     # Annotations that Kubernetes has as fields in memory, so that the metadata alone does not show them.
     fields_in_annotations: ClassVar[Sequence[str]] = ()
     # What its writer says and the strategy then takes back is the writer's all the same (see `Subresource`).

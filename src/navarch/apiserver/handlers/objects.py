@@ -32,6 +32,7 @@ from navarch.apiserver.renderings import (
     check_form,
     enclosed,
     heading,
+    in_row_order,
     included,
     list_body,
     list_of_blocks,
@@ -93,6 +94,7 @@ class Objects:
         encodings, work = self.core.encodings, self.core.work
         if form.transform:
             check_form(kind, form, listed=True)
+            items = in_row_order(kind, form, items)
         rendering = self._rendering(call)
         headers = warning_headers(call.warnings) if call.warnings else _NO_HEADERS
         head, name = heading(kind, form, list_metadata(listed))

@@ -12,7 +12,7 @@ from typing import Final
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
 from navarch.kinds import columns
-from navarch.kinds.autoscaling.conversion import ANNOTATIONS
+from navarch.kinds.autoscaling.conversion import ANNOTATIONS, to_v2
 from navarch.kinds.autoscaling.rules import SOURCES, validate_autoscaler
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.counts import validate_counts
@@ -28,12 +28,10 @@ def _reference_cell(obj: Obj, now: datetime) -> str:
 
 
 def _targets_cell(obj: Obj, now: datetime) -> str:
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
     if obj.get("apiVersion") == "autoscaling/v1":
-        wanted, is_now = spec.get("targetCPUUtilizationPercentage"), status.get("currentCPUUtilizationPercentage")
-        if wanted is None:
-            return "<none>"
-        return f"cpu: {'<unknown>' if is_now is None else f'{is_now}%'}/{wanted}%"
+        # What version 1 has no fields for is shown all the same.
+        obj = to_v2(obj)
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
     metrics = spec.get("metrics") or []
     current = status.get("currentMetrics") or []
     if not metrics:
@@ -50,16 +48,26 @@ def _metric(metric: Obj, current: Obj) -> str:
     if field is None:
         return "<unknown type>"
     wanted = (metric.get(field) or {}).get("target") or {}
-    is_now = (current.get(field) or {}).get("current") or {}
-    if wanted.get("averageUtilization") is not None:
-        used = is_now.get("averageUtilization")
-        text = f"{'<unknown>' if used is None else f'{used}%'}/{wanted['averageUtilization']}%"
-    elif wanted.get("averageValue") is not None:
-        suffix = " (avg)" if field in ("external", "object") else ""
-        text = f"{is_now.get('averageValue', '<unknown>')}/{wanted['averageValue']}{suffix}"
-    else:
-        text = f"{is_now.get('value', '<unknown>')}/{wanted.get('value', '<auto>')}"
-    return f"{metric[field].get('name', '')}: {text}" if field in ("resource", "containerResource") else text
+    stated = current.get(field)
+    is_now = (stated or {}).get("current") or {}
+    # What somebody states without the value in question is Go's pointer to nothing.
+    missing = "<unknown>" if stated is None else "<nil>"
+    average = wanted.get("averageValue")
+    if field in ("resource", "containerResource"):
+        name = (metric.get(field) or {}).get("name", "")
+        if average is not None:
+            return f"{name}: {is_now.get('averageValue', missing)}/{average}"
+        used, target = is_now.get("averageUtilization"), wanted.get("averageUtilization")
+        return f"{name}: {_percent(used, '<unknown>')}/{_percent(target, '<auto>')}"
+    if field == "pods":
+        return f"{is_now.get('averageValue', missing)}/{'<nil>' if average is None else average}"
+    if average is not None:
+        return f"{is_now.get('averageValue', '<unknown>')}/{average} (avg)"
+    return f"{is_now.get('value', missing)}/{wanted.get('value', '<nil>')}"
+
+
+def _percent(value: int | None, missing: str) -> str:
+    return missing if value is None else f"{value}%"
 
 
 @strategy("autoscaling", "HorizontalPodAutoscaler")

@@ -40,13 +40,14 @@ def storage_phase(obj: Obj, now: datetime) -> str:
 
 
 def _class_cell(obj: Obj, now: datetime) -> str:
-    # The annotation of earlier days comes first.
-    beta = (obj["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
-    return str(beta or obj["spec"].get("storageClassName") or "")
+    # The annotation of earlier days comes first, even where it is empty.
+    annotations = obj["metadata"].get("annotations") or {}
+    return str(annotations.get("volume.beta.kubernetes.io/storage-class", obj["spec"].get("storageClassName") or ""))
 
 
 def _attributes_class_cell(obj: Obj, now: datetime) -> str:
-    return str(obj["spec"].get("volumeAttributesClassName") or UNSET)
+    name = obj["spec"].get("volumeAttributesClassName")
+    return UNSET if name is None else str(name)
 
 
 def _volume_mode_cell(obj: Obj, now: datetime) -> str:

@@ -38,7 +38,7 @@ def _endpoints_cell(obj: Obj, now: datetime) -> str:
         total += len(addresses) * len(ports)
         for port in ports:
             shown += [_host_port(address.get("ip", ""), port.get("port", 0)) for address in addresses]
-    if not shown:
+    if not obj.get("subsets"):
         return NONE
     text = ",".join(shown[:_SHOWN])
     return f"{text} + {total - _SHOWN} more..." if total > _SHOWN else text

@@ -46,8 +46,9 @@ class NamespaceStrategy(Strategy):
 
     def prepare_create(self, obj: Obj) -> None:
         metadata = obj["metadata"]
-        # A generated name is known only now.
-        metadata["labels"] = {**(metadata.get("labels") or {}), NAME_LABEL: metadata["name"]}
+        # A generated name is known only now; who lacks both is refused for that.
+        if metadata.get("name"):
+            metadata["labels"] = {**(metadata.get("labels") or {}), NAME_LABEL: metadata["name"]}
         obj["status"] = {"phase": "Active"}
         finalizers = obj["spec"].setdefault("finalizers", [])
         if "kubernetes" not in finalizers:

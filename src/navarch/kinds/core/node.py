@@ -25,11 +25,10 @@ _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
 def _status_cell(node: Obj, now: datetime) -> str:
-    words = [
-        "Ready" if condition.get("status") == "True" else "NotReady"
-        for condition in (node.get("status") or {}).get("conditions") or ()
-        if condition.get("type") == "Ready"
-    ] or ["Unknown"]
+    words = ["Unknown"]
+    for condition in (node.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "Ready":
+            words = ["Ready" if condition.get("status") == "True" else "NotReady"]
     if (node.get("spec") or {}).get("unschedulable"):
         words.append("SchedulingDisabled")
     return ",".join(words)

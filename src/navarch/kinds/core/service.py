@@ -15,6 +15,7 @@ from navarch.api.errors import FieldError, invalid, invalid_value
 from navarch.api.meta import Obj
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import labels as format_labels
+from navarch.kinds.columns import load_balancer
 from navarch.kinds.core.cells import NONE
 from navarch.kinds.core.service_validation import (
     validate_service,
@@ -44,6 +45,9 @@ def needs_health_check_port(spec: Obj) -> bool:
     return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
 
 
+_balanced: Final = load_balancer()
+
+
 def _external_cell(service: Obj, now: datetime) -> str:
     spec = service["spec"]
     kind = spec.get("type")
@@ -52,9 +56,7 @@ def _external_cell(service: Obj, now: datetime) -> str:
     own = spec.get("externalIPs") or []
     if kind != "LoadBalancer":
         return ",".join(own) or NONE
-    ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    given = [entry.get("ip") or entry.get("hostname") or "" for entry in ingress]
-    return ",".join([*filter(None, given), *own]) or "<pending>"
+    return ",".join([*filter(None, [_balanced(service, now)]), *own]) or "<pending>"
 
 
 def _ports_cell(service: Obj, now: datetime) -> str:

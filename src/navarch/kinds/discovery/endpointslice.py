@@ -40,7 +40,7 @@ _TYPES: Final = ("FQDN", "IPv4", "IPv6")
 
 
 def _ports_cell(obj: Obj, now: datetime) -> str:
-    return columns.some(str(port.get("port") or port.get("name") or "*") for port in obj.get("ports") or ())
+    return columns.some(str(port.get("port", port.get("name", "*"))) for port in obj.get("ports") or ())
 
 
 def _endpoints_cell(obj: Obj, now: datetime) -> str:

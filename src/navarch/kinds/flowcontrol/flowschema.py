@@ -33,6 +33,11 @@ def _missing_level(obj: Obj) -> str:
     return "?"
 
 
+def _by_precedence(obj: Obj) -> tuple[int, str]:
+    """As requests are matched."""
+    return (obj.get("spec") or {}).get("matchingPrecedence", 0), obj["metadata"]["name"]
+
+
 @strategy(_GROUP, "FlowSchema")
 class FlowSchemaStrategy(Strategy):
     """Generation, defaults and checks of a flow schema."""
@@ -40,6 +45,7 @@ class FlowSchemaStrategy(Strategy):
     has_generation = True
     status_keeps = SETTABLE_METADATA
     nulls_within = ("spec.rules.*.resourceRules.*.namespaces",)
+    row_order = staticmethod(_by_precedence)
     columns = (
         NAME,
         Column("PriorityLevel", ".spec.priorityLevelConfiguration.name"),

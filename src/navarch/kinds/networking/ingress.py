@@ -31,8 +31,13 @@ _ENDINGS: Final = ("/..", "/.")
 
 
 def _hosts_cell(obj: Obj, now: datetime) -> str:
-    hosts = [rule["host"] for rule in get_path(obj, "spec.rules") or () if rule.get("host")]
-    return columns.some(hosts, none="*")
+    """The first three hosts, and how many rules there are beyond three where some follow the third host."""
+    rules = get_path(obj, "spec.rules") or ()
+    hosts = [(number, rule["host"]) for number, rule in enumerate(rules, start=1) if rule.get("host")]
+    shown = ",".join(host for _, host in hosts[: columns.LIST_LIMIT]) or "*"
+    if len(hosts) >= columns.LIST_LIMIT and hosts[columns.LIST_LIMIT - 1][0] < len(rules):
+        return f"{shown} + {len(rules) - columns.LIST_LIMIT} more..."
+    return shown
 
 
 @strategy("networking.k8s.io", "Ingress")

@@ -7,7 +7,8 @@ from typing import Final
 
 from navarch.api.errors import FieldError, too_many
 from navarch.api.meta import Obj
-from navarch.kinds.base import SETTABLE_METADATA, Strategy
+from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.columns import since
 from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.resource.names import (
     driver_problems,
@@ -26,6 +27,14 @@ class DeviceTaintRuleStrategy(Strategy):
     has_generation = True
     returns_deleted = True
     stamps = True
+    columns = (
+        NAME,
+        Column("Key", ".spec.taint.key"),
+        Column("Value", ".spec.taint.value"),
+        Column("Effect", ".spec.taint.effect"),
+        Column("TimeAdded", since("spec.taint.timeAdded", "")),
+        AGE,
+    )
     status_keeps = SETTABLE_METADATA
 
     def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
