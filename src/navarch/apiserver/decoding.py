@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -20,14 +20,13 @@ from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import bad_request, invalid, invalid_value, unsupported_media_type
 from navarch.api.go_text import go_kind, go_package
 from navarch.api.json_errors import why_no_json
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled
 from navarch.apiserver.core import Core
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.served import ServedKind
 from navarch.client.transport import Request
-from navarch.kinds.base import Kind
 
 MAX_BODY = 3 * 1024 * 1024
 JSON = "application/json"
@@ -257,6 +256,42 @@ def field_validation_of(request: Request) -> str:
     return (request.arg("fieldValidation") if request.query else "") or "Warn"
 
 
+class Stating(Protocol):
+    """Of what a body is an object: a served kind, or the kind of a subresource."""
+
+    @property
+    def resource(self) -> Resource: ...
+    @property
+    def own_schemas(self) -> object | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subkind:
+    """The kind of what is posted to a subresource (Eviction, Binding, TokenRequest); `also` names other versions of it
+    that say the same."""
+
+    resource: Resource
+    definition: str
+    also: tuple[str, ...] = ()
+    own_schemas: None = None
+
+
+def decode_posted(core: Core, kind: Subkind, request: Request, namespace: str, warnings: list[str]) -> Obj:
+    """The object that is posted to a subresource, of the kind that belongs there, in the namespace of the path.
+    Raises StatusError 400, 415."""
+    obj = parse_body(request, kind.resource.kind)
+    doubled = _doubled(request, obj)
+    if obj.get("apiVersion") in kind.also:
+        obj["apiVersion"] = kind.resource.api_version
+    _check_registered(obj, kind)
+    check_type(obj, kind)
+    unknown = check_fields(core.schemas.compile(kind.definition), obj)
+    if (unknown or doubled) and (problems := _problems(request, kind, unknown, doubled)):
+        report_problems(kind, request, problems, warnings)
+    check_namespace(obj, kind, namespace)
+    return obj
+
+
 async def decode_body(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:
     """`decode_object`, away from the event loop if the body is long."""
     size = len(request.body) + (0 if kind.own_schemas is None else kind.own_schemas.adds)
@@ -279,7 +314,7 @@ def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list
     return obj
 
 
-def report_problems(kind: Kind, request: Request, problems: Sequence[str], warnings: list[str]) -> None:
+def report_problems(kind: Stating, request: Request, problems: Sequence[str], warnings: list[str]) -> None:
     """What strict decoding found, as `fieldValidation` wants it.  Raises StatusError 400, 422."""
     resource, validation = kind.resource, field_validation_of(request)
     if validation == "Strict":
@@ -294,7 +329,7 @@ def report_problems(kind: Kind, request: Request, problems: Sequence[str], warni
             warnings.extend(line.strip() for line in lines)
 
 
-def _check_registered(obj: Obj, kind: Kind) -> None:
+def _check_registered(obj: Obj, kind: Stating) -> None:
     """What a body says that it is must be something at all.  Raises StatusError 400."""
     resource = kind.resource
     version, stated = obj.get("apiVersion") or resource.api_version, obj.get("kind") or resource.kind
@@ -308,7 +343,7 @@ def _check_registered(obj: Obj, kind: Kind) -> None:
     )
 
 
-def _check_stated(request: Request, obj: Obj, kind: Kind) -> None:
+def _check_stated(request: Request, obj: Obj, kind: Stating) -> None:
     """An object of a custom kind says itself what it is.  Raises StatusError 400."""
     resource = kind.resource
     if not obj.get("kind"):
@@ -323,7 +358,7 @@ def _check_stated(request: Request, obj: Obj, kind: Kind) -> None:
         )
 
 
-def check_type(obj: Obj, kind: Kind) -> None:
+def check_type(obj: Obj, kind: Stating) -> None:
     """apiVersion and kind, if stated, must be those of the path; they are filled in where missing."""
     resource = kind.resource
     api_version, stated = obj.get("apiVersion"), obj.get("kind")
@@ -379,7 +414,7 @@ def _doubled(request: Request, obj: Obj) -> bool:
     return has_duplicates(request.body, obj)
 
 
-def _problems(request: Request, kind: Kind, unknown: Sequence[str], doubled: bool) -> list[str]:
+def _problems(request: Request, kind: Stating, unknown: Sequence[str], doubled: bool) -> list[str]:
     """What strict decoding says, in Kubernetes' order."""
     texts = [f'unknown field "{path}"' for path in unknown][:_MOST_PROBLEMS]
     if isinstance(request, ReadRequest):
@@ -406,7 +441,7 @@ def check_name(obj: Obj, name: str) -> None:
         raise bad_request(f"the name of the object ({stated}) does not match the name on the URL ({name})")
 
 
-def check_namespace(obj: Obj, kind: Kind, namespace: str) -> None:
+def check_namespace(obj: Obj, kind: Stating, namespace: str) -> None:
     """Fill in the namespace of the path, or refuse another one."""
     metadata = obj["metadata"]
     if not kind.resource.namespaced:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from navarch.api.errors import StatusError, conflict, unexplained
-from navarch.api.meta import Obj, new_uid
+from navarch.api.meta import Obj, Resource, new_uid
 from navarch.api.time import format_time, parse_time
 from navarch.apiserver.list_options import why_no_revision
 from navarch.kinds.base import Kind
@@ -69,17 +69,24 @@ def fill_on_create(obj: Obj, kind: Kind, now: str, source: random.Random, stated
 
 def check_uid(obj: Obj, old: Obj, kind: Kind) -> None:
     """Who replaces an object may say which one he means by its uid.  Raises StatusError 409."""
-    stated, uid = obj["metadata"].get("uid"), old["metadata"].get("uid", "")
-    if stated and stated != uid:
-        resource = kind.resource
-        was = old["metadata"]
+    if (stated := obj["metadata"].get("uid")) and stated != old["metadata"].get("uid", ""):
+        check_identity({"uid": stated}, old, kind.resource)
+
+
+def check_identity(stated: Obj, old: Obj, resource: Resource) -> None:
+    """The uid and the version that the object must still have, where they are stated.  Raises StatusError 409."""
+    was = old["metadata"]
+    for name, shown in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        wanted, found = stated.get(name), was.get(name, "")
+        if not wanted or wanted == found:
+            continue
         key = "/".join(part for part in ("/registry", resource.plural, was.get("namespace"), was["name"]) if part)
         # In the words in which Kubernetes passes on what its store says.
         why = (
             f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
-            f"Precondition failed: UID in precondition: {stated}, UID in object meta: {uid}"
+            f"Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {found}"
         )
-        raise conflict(resource.plural, resource.group, old["metadata"]["name"], why)
+        raise conflict(resource.plural, resource.group, was["name"], why)
 
 
 def keep_on_update(obj: Obj, old: Obj) -> None:

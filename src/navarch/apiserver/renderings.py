@@ -89,10 +89,10 @@ def check_form(kind: ServedKind, form: Form, *, listed: bool) -> None:
 
 def in_row_order(kind: ServedKind, form: Form, items: list[Cached]) -> list[Cached]:
     """What is listed, as the rows of a Table are."""
-    order = kind.strategy.row_order
-    if order is None or form.transform != TABLE:
+    strategy = kind.strategy
+    if not strategy.orders_rows or form.transform != TABLE:
         return items
-    return sorted(items, key=lambda cached: order(decode(cached.data)))
+    return sorted(items, key=lambda cached: strategy.row_order(decode(cached.data)))
 
 
 def heading(kind: ServedKind, form: Form, metadata: Obj, *, columns: bool = True) -> tuple[Obj, str]:

@@ -148,8 +148,8 @@ class Strategy:
     nulls: ClassVar[Sequence[str]] = ()
     # The same of what is inside of optional structs, which must be there for it; `*` stands for every item of a list.
     nulls_within: ClassVar[Sequence[str]] = ()
-    # By what a Table's rows are in order, where that is not the name's.
-    row_order: ClassVar[Callable[[Obj], Any] | None] = None
+    # A Table's rows are in an order of their own (`row_order`).
+    orders_rows: ClassVar[bool] = False
     # Annotations that Kubernetes has as fields in memory, so that the metadata alone does not show them.
     fields_in_annotations: ClassVar[Sequence[str]] = ()
     # What its writer says and the strategy then takes back is the writer's all the same (see `Subresource`).
@@ -174,6 +174,10 @@ class Strategy:
         kept = {name: value for name, value in annotations.items() if name not in self.fields_in_annotations}
         others = {name: value for name, value in metadata.items() if name != "annotations"}
         return {**others, "annotations": kept} if kept else others
+
+    def row_order(self, obj: Obj) -> tuple[int, str]:
+        """By what the rows of a Table are in order, for kinds that say `orders_rows`."""
+        return 0, str(obj["metadata"]["name"])
 
     def row_conditions(self, obj: Obj) -> list[Obj] | None:
         """By what a client may mark the object's row in a table."""

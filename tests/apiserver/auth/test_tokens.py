@@ -102,19 +102,32 @@ async def test_a_token_with_a_changed_byte_is_refused(world: World) -> None:
         await world.tokens.check(f"{head}.{body}.{signature[:-8]}AAAAAAAA")
 
 
-async def test_a_lifetime_below_ten_minutes_is_refused_with_the_field(world: World) -> None:
-    with pytest.raises(
-        StatusError, match=r"spec.expirationSeconds: Invalid value: 10: may not specify a duration less"
-    ):
-        await world.token(expirationSeconds=10)
-
-
 async def test_an_injected_token_works_beyond_its_stated_hour(world: World) -> None:
-    status = await world.tokens.issue(ACCOUNT, {"expirationSeconds": 3607})
+    pod = {"kind": "Pod", "apiVersion": "v1", "name": "web"}
+    status = await world.tokens.issue(ACCOUNT, {"expirationSeconds": 3607, "boundObjectRef": pod})
+    alone = await world.tokens.issue(ACCOUNT, {"expirationSeconds": 3607})
     world.clock.time += timedelta(hours=5)
 
     assert status["expirationTimestamp"] == "2030-01-01T01:00:07Z"
     assert (await world.tokens.check(status["token"]))[0].uid == "sa-1"
+    # One that is no pod's was asked for by somebody who knows when it ends.
+    with pytest.raises(StatusError):
+        await world.tokens.check(alone["token"])
+
+
+async def test_a_token_of_a_pod_names_the_node_that_is_gone(world: World) -> None:
+    world.reader.objects.append(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "x", "namespace": "dev", "uid": "1"},
+            "spec": {"serviceAccountName": "robot", "nodeName": "gone"},
+        }
+    )
+
+    user, _ = await world.tokens.check(await world.token(boundObjectRef={"kind": "Pod", "name": "x"}))
+
+    assert user.extra["authentication.kubernetes.io/node-name"] == ("gone",)
+    assert "authentication.kubernetes.io/node-uid" not in user.extra
 
 
 async def test_binding_to_a_pod_of_another_account_is_refused(world: World) -> None:

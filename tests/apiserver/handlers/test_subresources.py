@@ -13,8 +13,9 @@ from tests.apiserver.conftest import DEPLOYMENTS, PODS, Api, deployment, pod
 BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 
 
-def binding(node: str) -> dict[str, object]:
-    return {"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": node}}
+def binding(node: str, pod_name: str = "a", **metadata: object) -> dict[str, object]:
+    target = {"kind": "Node", "name": node}
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod_name, **metadata}, "target": target}
 
 
 async def test_a_pod_is_bound_once(api: Api) -> None:
@@ -35,8 +36,7 @@ async def test_a_pod_is_bound_once(api: Api) -> None:
 async def test_a_binding_can_be_posted_by_itself(api: Api) -> None:
     await api.ok("POST", PODS, pod("a"))
 
-    body = {**binding("n1"), "metadata": {"name": "a"}}
-    await api.ok("POST", "/api/v1/namespaces/default/bindings", body)
+    await api.ok("POST", "/api/v1/namespaces/default/bindings", binding("n1"))
 
     assert (await api.ok("GET", f"{PODS}/a"))["spec"]["nodeName"] == "n1"
 
@@ -55,9 +55,57 @@ async def test_a_binding_may_name_what_is_no_node_and_the_pod_is_unsound_from_th
 async def test_a_binding_for_another_incarnation_is_refused(api: Api) -> None:
     await api.ok("POST", PODS, pod("a"))
 
-    status, _ = await api("POST", f"{PODS}/a/binding", {**binding("n1"), "metadata": {"uid": "gone"}})
+    status, answer = await api("POST", f"{PODS}/a/binding", binding("n1", uid="gone"))
 
+    assert (status, answer["details"]) == (409, {"name": "a", "kind": "pods"})
+    assert "Key: /registry/pods/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition" in answer["message"]
+    status, answer = await api("POST", f"{PODS}/a/binding", binding("n1", resourceVersion="1"))
     assert status == 409
+    assert "ResourceVersion in precondition: 1, ResourceVersion in object meta: " in answer["message"]
+    # Below the pod alone can it be said which one of its name is meant.
+    await api.ok("POST", "/api/v1/namespaces/default/bindings", binding("n1", uid="gone"))
+
+
+@pytest.mark.parametrize("posted", ["binding", "eviction"])
+async def test_what_is_posted_below_a_pod_is_of_its_kind_and_names_the_pod(api: Api, posted: str) -> None:
+    await api.ok("POST", PODS, pod("a"))
+    kind, version = ("Binding", "v1") if posted == "binding" else ("Eviction", "policy/v1")
+    target = {"target": {"name": "n"}} if posted == "binding" else {}
+    right = {"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, **target}
+
+    async def refused(body: object, query: str = "") -> tuple[int, str]:
+        status, answer = await api("POST", f"{PODS}/a/{posted}{query}", body)
+        return status, answer["message"]
+
+    wrong_name = (400, f"name in URL does not match name in {kind} object")
+    assert await refused({**right, "metadata": {"name": "b"}}) == wrong_name
+    assert await refused({**right, "metadata": {}}) == wrong_name
+    elsewhere = {"name": "a", "namespace": "other"}
+    why = "the namespace of the provided object does not match the namespace sent on the request"
+    assert await refused({**right, "metadata": elsewhere}) == (400, why)
+    status, message = await refused({**right, "kind": "Nope"})
+    assert (status, message.partition(" in scheme")[0]) == (
+        400,
+        f'Nope in version "{version.split("/")[-1]}" cannot be handled as a {kind}: no kind "Nope" is registered for '
+        f'version "{version}"',
+    )
+    status, message = await refused({**right, "apiVersion": "apps/v1", "kind": "Deployment"})
+    assert (status, message) == (
+        400,
+        f"the API version in the data (apps/v1) does not match the expected API version ({version})",
+    )
+    status, message = await refused({**right, "nope": 1}, "?fieldValidation=Strict")
+    assert (status, message.partition(" as a ")[2]) == (400, f'{kind}: strict decoding error: unknown field "nope"')
+
+
+async def test_an_eviction_of_the_elder_version_says_the_same(api: Api) -> None:
+    await api.ok("POST", PODS, pod("a"))
+
+    await api.ok(
+        "POST", f"{PODS}/a/eviction", {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}}
+    )
+
+    assert (await api("GET", f"{PODS}/a"))[0] == 404
 
 
 async def running(api: Api, name: str) -> None:
@@ -99,7 +147,7 @@ async def test_eviction_spends_the_disruption_budget(api: Api) -> None:
 async def test_a_pod_without_budget_is_evicted(api: Api) -> None:
     await api.ok("POST", PODS, pod("a"))
 
-    assert (await api("POST", f"{PODS}/a/eviction", {}))[0] == 201
+    assert (await api("POST", f"{PODS}/a/eviction", {"metadata": {"name": "a"}}))[0] == 201
     assert (await api("GET", f"{PODS}/a"))[0] == 404
 
 
@@ -132,6 +180,60 @@ async def test_streams_need_a_pod_with_a_node_and_a_container(api: Api) -> None:
     status, answer = await api("GET", f"{PODS}/b/log?container=z")
     assert (status, answer["message"]) == (400, "container z is not valid for pod b")
     assert (await api("GET", f"{PODS}/missing/log"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "refused"),
+    [
+        ("tailLines=x", 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ("limitBytes=", 'strconv.ParseInt: parsing "": invalid syntax'),
+        ("sinceTime=x", 'parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006"'),
+        ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        (
+            "sinceSeconds=1&sinceTime=2020-01-01T00:00:00Z",
+            ": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+        ("stream=Stdout", "stream: Forbidden: may not be specified"),
+    ],
+)
+async def test_what_is_asked_of_a_log_must_make_sense(api: Api, query: str, refused: str) -> None:
+    status, answer = await api("GET", f"{PODS}/missing/log?{query}")
+
+    invalid = "Invalid value: " in refused or "Forbidden" in refused
+    assert status == (422 if invalid else 400)
+    assert answer["message"] == (f'PodLogOptions "missing" is invalid: {refused}' if invalid else refused)
+
+
+async def test_all_containers_are_to_choose_from(api: Api) -> None:
+    spec = {
+        "initContainers": [{"name": "first", "image": "i"}],
+        "containers": [{"name": "x", "image": "i"}, {"name": "y", "image": "i"}],
+    }
+    metadata = {"name": "a", "annotations": {"kubectl.kubernetes.io/default-container": "x"}}
+    await api.ok("POST", PODS, {"metadata": metadata, "spec": spec})
+
+    _, answer = await api("GET", f"{PODS}/a/log")
+
+    assert answer["message"] == "a container name must be specified for pod a, choose one of: [first x y]"
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("a", "address not allowed"),
+        ("ftp:a:80", 'invalid pod request "ftp:a:80"'),
+        ("http:a:80:1", 'invalid pod request "http:a:80:1"'),
+        (":80", 'invalid pod request ":80"'),
+    ],
+)
+async def test_what_cannot_be_proxied(api: Api, name: str, refused: str) -> None:
+    await api.ok("POST", PODS, pod("a"))
+
+    status, answer = await api("GET", f"{PODS}/{name}/proxy/")
+
+    assert (status, answer["message"]) == (400, refused)
 
 
 class OnlyRead(EveryoneIsAdmin):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from navarch.api.errors import unauthorized
 from navarch.api.meta import Obj
@@ -79,7 +79,16 @@ class Authorizer(Protocol):
         ...
 
 
+# The lifetime of a token that is asked for without one.
+TOKEN_LIFETIME_S: Final = 3600
+
+
 class TokenIssuer(Protocol):
+    @property
+    def api_audiences(self) -> tuple[str, ...]:
+        """Whom a token is for that is asked for without saying so: the API server."""
+        ...
+
     async def issue(self, service_account: Obj, request_spec: Obj) -> Obj:
         """The `status` of a TokenRequest (`token`, `expirationTimestamp`).  Raises StatusError."""
         ...

@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from navarch.api.errors import StatusError, bad_request, invalid, not_found, unauthorized
-from navarch.api.errors import invalid_value as invalid_field
+from navarch.api.errors import bad_request, conflict, not_found, unauthorized
 from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
 from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Reader
+from navarch.apiserver.auth.base import TOKEN_LIFETIME_S
 from navarch.apiserver.auth.legacy_tokens import LastUse, is_invalidated
 from navarch.apiserver.auth.signing_keys import Signer, Verifier, load_signer, load_verifiers
 from navarch.apiserver.user import User
@@ -33,9 +33,6 @@ _SECRETS = Resource("", "v1", "secrets", "Secret", True)
 _BINDABLE = {"Pod": _PODS, "Node": _NODES, "Secret": _SECRETS}
 
 _LEGACY_ISSUER = "kubernetes/serviceaccount"
-_SHORTEST_S = 600
-_LONGEST_S = 1 << 32
-_DEFAULT_S = 3600
 # Injected tokens are asked for with this lifetime; clients that never re-read the file still work for a year, with a
 # warning time in the token, as Kubernetes' --service-account-extend-token-expiration does.
 _INJECTED_S = 3607
@@ -82,20 +79,14 @@ class ServiceAccountTokens:
         return self._loaded
 
     async def issue(self, service_account: Obj, request_spec: Obj) -> Obj:
-        """The `status` of a TokenRequest.  Raises StatusError for a bad lifetime or something it cannot be bound to."""
+        """The `status` of a TokenRequest.  Raises StatusError for something that the token cannot be bound to."""
         audiences = request_spec.get("audiences") or list(self.api_audiences)
-        lifetime_s = int(request_spec.get("expirationSeconds") or _DEFAULT_S)
-        if lifetime_s < _SHORTEST_S:
-            why = "may not specify a duration less than 10 minutes"
-            raise invalid("TokenRequest", "authentication.k8s.io", "", [_lifetime(lifetime_s, why)])
-        if lifetime_s > _LONGEST_S:
-            why = "may not specify a duration larger than 2^32 seconds"
-            raise invalid("TokenRequest", "authentication.k8s.io", "", [_lifetime(lifetime_s, why)])
+        lifetime_s = int(request_spec.get("expirationSeconds") or TOKEN_LIFETIME_S)
         now = self._world.now()
         expires = now + timedelta(seconds=lifetime_s)
         bound = self._bound(service_account, request_spec.get("boundObjectRef"))
         warn_after: datetime | None = None
-        if lifetime_s == _INJECTED_S and tuple(audiences) == self.api_audiences:
+        if lifetime_s == _INJECTED_S and "pod" in bound and set(audiences).issubset(self.api_audiences):
             warn_after, expires = expires, now + timedelta(seconds=_EXTENDED_S)
         token = self._sign(service_account, audiences, now, expires, bound, warn_after)
         return {"token": token, "expirationTimestamp": format_time(warn_after or expires)}
@@ -158,18 +149,14 @@ class ServiceAccountTokens:
         if not reference:
             return {}
         kind, name = reference.get("kind", ""), reference.get("name", "")
-        resource = _BINDABLE.get(kind)
+        group, _, version = reference.get("apiVersion", "").rpartition("/")
+        resource = None if group else _BINDABLE.get(kind)
         if resource is None:
-            raise bad_request(f"cannot bind token for serviceaccount to object of type {kind!r}")
+            raise bad_request(f"cannot bind token to object of type {group}/{version}, Kind={kind}")
         namespace = service_account["metadata"]["namespace"] if resource.namespaced else ""
         target = self._reader.get(resource, namespace, name)
         if target is None:
             raise not_found(resource.plural, resource.group, name)
-        uid = reference.get("uid")
-        if uid and uid != uid_of(target):
-            why = f"the UID in the bound object reference ({uid}) does not match the UID in record. "
-            why += f"The object might have been deleted and then recreated ({uid_of(target)})"
-            raise StatusError(409, "Conflict", f'Operation cannot be fulfilled on {resource.plural} "{name}": {why}')
         bound = {kind.lower(): {"name": name, "uid": uid_of(target)}}
         if kind == "Pod":
             if (target.get("spec") or {}).get("serviceAccountName") != service_account["metadata"]["name"]:
@@ -177,9 +164,14 @@ class ServiceAccountTokens:
                     f'cannot bind token for serviceaccount "{service_account["metadata"]["name"]}" to pod running '
                     f"with different serviceaccount name."
                 )
-            node = self._reader.get(_NODES, "", target["spec"].get("nodeName") or "")
-            if node is not None:
-                bound["node"] = {"name": node["metadata"]["name"], "uid": uid_of(node)}
+            if node_name := target["spec"].get("nodeName"):
+                node = self._reader.get(_NODES, "", node_name)
+                bound["node"] = {"name": node_name, **({} if node is None else {"uid": uid_of(node)})}
+        uid = reference.get("uid")
+        if uid and uid != uid_of(target):
+            why = f"the UID in the bound object reference ({uid}) does not match the UID in record. "
+            why += "The object might have been deleted and then recreated"
+            raise conflict(kind, "", name, why)
         return bound
 
     def _sign(
@@ -276,10 +268,6 @@ class ServiceAccountTokens:
             raise unauthorized()
 
 
-def _lifetime(value: int, why: str) -> Any:
-    return invalid_field("spec.expirationSeconds", value, why)
-
-
 def _audiences(claims: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
     stated = claims.get("aud")
     if stated is None:
@@ -321,5 +309,6 @@ def _user(claims: dict[str, Any]) -> User:
     for word in ("node", "pod"):
         if word in private:
             extra[f"authentication.kubernetes.io/{word}-name"] = (private[word]["name"],)
-            extra[f"authentication.kubernetes.io/{word}-uid"] = (private[word]["uid"],)
+            if uid := private[word].get("uid"):
+                extra[f"authentication.kubernetes.io/{word}-uid"] = (uid,)
     return service_account_user(account["namespace"], account["name"], account["uid"], extra)

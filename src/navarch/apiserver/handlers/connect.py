@@ -20,7 +20,7 @@ from navarch.apiserver.admitting import CONNECT, admission
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.call import Call
 from navarch.apiserver.core import Core
-from navarch.apiserver.handlers.connect_options import kubelet_request, options_of
+from navarch.apiserver.handlers.connect_options import check_log_options, kubelet_request, options_of
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.handlers.rewriting import LONGEST_PAGE, Proxied
 from navarch.apiserver.handlers.targets import (
@@ -29,6 +29,7 @@ from navarch.apiserver.handlers.targets import (
     node_target,
     pod_target,
     refuse_simulated,
+    scheme_name_port,
     service_target,
 )
 from navarch.apiserver.impersonation import NAMING
@@ -38,7 +39,6 @@ from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES, PODS
-from navarch.numbers import integer_or
 
 _HOP_BY_HOP = frozenset(
     {
@@ -65,7 +65,7 @@ _LOG_OPTIONS = (
     "limitBytes",
     "stream",
 )
-_LOG_NUMBERS = ("sinceSeconds", "tailLines", "limitBytes")
+_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 _CORS = frozenset(
     {
         "access-control-allow-credentials",
@@ -97,15 +97,12 @@ class Connect:
     # Pods at their kubelet
 
     async def pod_log(self, call: Call) -> Response:
+        check_log_options(call, streams=self._core.features.on("PodLogsQuerySplitStreams"))
         pod = await self._pod(call)
-        container = _container(pod, call.request.arg("container"), call.route.name, ephemeral=True)
+        container = _container(pod, call.request.arg("container"), call.route.name)
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             return Response(200, b"", {}, "text/plain")
-        for option in _LOG_NUMBERS:
-            text = call.request.arg(option)
-            if text and integer_or(text, -1) < 0:
-                raise bad_request(f"{option}: Invalid value: {text[:64]!r}: must be greater than or equal to 0")
         query = [(name, value) for name, value in call.request.query if name in _LOG_OPTIONS]
         target = await self._kubelet(str(node))
         path = f"/containerLogs/{call.namespace}/{call.route.name}/{container}"
@@ -119,13 +116,13 @@ class Connect:
     async def _stream(self, call: Call, options: Obj) -> Response:
         pod = await self._pod(call)
         name, subresource = call.route.name, call.route.subresource
+        container = ""
+        if subresource != "portforward":
+            container = _container(pod, options.get("container") or "", name)
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             raise bad_request(f"pod {name} does not have a host assigned")
         target = await self._kubelet(str(node))
-        container = ""
-        if subresource != "portforward":
-            container = _container(pod, options.get("container") or "", name, ephemeral=True)
         path, query = kubelet_request(subresource, call.namespace, name, container, options)
         return await self._forward(call, target, path, query)
 
@@ -181,7 +178,7 @@ class Connect:
         return await self._admitted(call, self._to_node)
 
     async def _to_pod(self, call: Call, options: Obj) -> Response:
-        name = call.route.name.split(":")[-2 if call.route.name.count(":") else 0]
+        _, name, _ = scheme_name_port(call.route.name, "pod")
         await self._core.caches.sync()
         cached = self._core.caches.of(PODS).get(call.namespace, name)
         if cached is None:
@@ -196,7 +193,7 @@ class Connect:
         return await self._proxied(call, target)
 
     async def _to_node(self, call: Call, options: Obj) -> Response:
-        name = call.route.name.split(":")[0 if call.route.name.count(":") < 2 else 1]
+        _, name, _ = scheme_name_port(call.route.name, "node")
         node = (await self._objects.reading.get(self._core.kind_of(NODES), "", name)).obj()
         target = node_target(node, call.route.name, self._core.kubelet_tls)
         # Simulated nodes share their address.
@@ -297,24 +294,16 @@ class Connect:
         return self._session
 
 
-def _container(pod: Obj, stated: str, name: str, *, ephemeral: bool) -> str:
-    """The container meant.  Raises StatusError 400."""
+def _container(pod: Obj, stated: str, name: str) -> str:
+    """The container meant; a default that an annotation names is the client's to know.  Raises StatusError 400."""
     spec = pod.get("spec") or {}
-    names = [container["name"] for container in spec.get("containers") or ()]
-    inits = [container["name"] for container in spec.get("initContainers") or ()]
-    others = [container["name"] for container in spec.get("ephemeralContainers") or ()] if ephemeral else []
+    names = [str(container["name"]) for field in _CONTAINERS for container in spec.get(field) or ()]
     if not stated:
-        if len(names) == 1:
-            return str(names[0])
-        default = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
-        if default in names:
-            return str(default)
-        listed = " ".join(names)
-        message = f"a container name must be specified for pod {name}, choose one of: [{listed}]"
-        if inits:
-            message += f" or one of the init containers: [{' '.join(inits)}]"
-        raise bad_request(message)
-    if stated not in names and stated not in inits and stated not in others:
+        plain = spec.get("containers") or []
+        if len(plain) == 1:
+            return str(plain[0]["name"])
+        raise bad_request(f"a container name must be specified for pod {name}, choose one of: [{' '.join(names)}]")
+    if stated not in names:
         raise bad_request(f"container {stated} is not valid for pod {name}")
     return stated
 

@@ -14,13 +14,14 @@ from navarch.api.errors import (
     StatusError,
     bad_request,
     conflict,
+    forbidden,
     not_found,
     not_supported,
     required,
     too_many_requests,
     unexplained,
 )
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, Resource
 from navarch.api.selectors import label_selector_of
 from navarch.apiserver import decoding
 from navarch.apiserver.admitting import CREATE, admission
@@ -29,14 +30,21 @@ from navarch.apiserver.core import Core
 from navarch.apiserver.deleting import DeleteOptions, options_from
 from navarch.apiserver.handlers.objects import Objects
 from navarch.apiserver.negotiation import respond_obj
+from navarch.apiserver.objectmeta import check_identity
 from navarch.apiserver.writes import How, Origin
 from navarch.client.transport import Response
 from navarch.kinds.core.pod_state import is_active, is_ready, phase_of
-from navarch.kinds.resources import POD_DISRUPTION_BUDGETS, PODS
+from navarch.kinds.resources import BINDINGS, POD_DISRUPTION_BUDGETS, PODS
 
 _DISRUPTED_MAX = 2000
 _BUDGET_ATTEMPTS = 8
 _HEALTHY_ENOUGH = "AlwaysAllow"
+# The word in Kubernetes' refusals.
+_BUDGET = "poddisruptionbudget"
+_BINDING = decoding.Subkind(BINDINGS, "io.k8s.api.core.v1.Binding")
+_EVICTION = decoding.Subkind(
+    Resource("policy", "v1", "evictions", "Eviction", True), "io.k8s.api.policy.v1.Eviction", ("policy/v1beta1",)
+)
 
 
 def success(code: int = 201) -> Obj:
@@ -48,26 +56,15 @@ class PodActions:
         self._core = core
         self._objects = objects
 
-    def _read(self, call: Call, kind_name: str, definition: str) -> Obj:
-        """The body, whose types are those of its kind.  Raises StatusError 400."""
-        body = decoding.parse_body(call.request, kind_name)
-        self._core.schemas.compile(definition).decode(body)
-        return body
-
     # Binding
 
     async def bind(self, call: Call) -> Response:
         """`POST …/pods/<name>/binding`, or `POST …/bindings` with the pod's name inside."""
-        binding = self._read(call, "Binding", "io.k8s.api.core.v1.Binding")
-        if binding.get("kind") not in (None, "", "Binding"):
-            raise bad_request(f"{binding['kind']} cannot be handled as a Binding")
-        metadata = binding.get("metadata") or {}
-        name = call.route.name or metadata.get("name") or ""
-        if metadata.get("name") and metadata["name"] != name:
-            raise bad_request("name in URL does not match name in Binding object")
-        stated = metadata.get("namespace")
-        if stated and stated != call.namespace:
-            raise bad_request("namespace in URL does not match namespace in Binding object")
+        binding = decoding.decode_posted(self._core, _BINDING, call.request, call.namespace, call.warnings)
+        name = call.route.name or binding["metadata"].get("name") or ""
+        if not call.route.name:
+            # Which pod of that name is meant can be said below the pod alone.
+            binding["metadata"].pop("uid", None)
         pods = self._core.kind_of(PODS)
         origin = call.origin()
         origin.manager = ""
@@ -82,6 +79,8 @@ class PodActions:
             obj=binding,
         ) as admitted:
             binding = await admitted.mutate(binding) or binding
+            if name != (binding["metadata"].get("name") or ""):
+                raise bad_request("name in URL does not match name in Binding object")
             target = binding.get("target") or {}
             self._check_target(name, target)
             await admitted.validate(binding)
@@ -114,12 +113,8 @@ class PodActions:
 
     async def evict(self, call: Call) -> Response:
         """`POST …/pods/<name>/eviction`.  Raises StatusError 429 where a budget forbids it."""
-        eviction = self._read(call, "Eviction", "io.k8s.api.policy.v1.Eviction")
-        metadata = eviction.get("metadata") or {}
-        name = call.route.name
-        if metadata.get("name") and metadata["name"] != name:
-            raise bad_request(f"name in URL does not match name in Eviction object: {name} != {metadata['name']}")
-        core = self._core
+        core, name = self._core, call.route.name
+        eviction = decoding.decode_posted(core, _EVICTION, call.request, call.namespace, call.warnings)
         options = options_from(eviction.get("deleteOptions") or {})
         origin = replace(call.origin(), manager="", dry_run=options.dry_run or call.dry_run)
         async with admission(
@@ -133,6 +128,8 @@ class PodActions:
             obj=eviction,
         ) as admitted:
             eviction = await admitted.mutate(eviction) or eviction
+            if name != (eviction["metadata"].get("name") or ""):
+                raise bad_request("name in URL does not match name in Eviction object")
             options = options_from(eviction.get("deleteOptions") or {})
             await admitted.validate(eviction)
             await self._evict(call, options, origin)
@@ -248,10 +245,8 @@ def _bound(old: Obj, binding: Obj, node: str, now: str) -> Obj:
     """The pod with its node; `old` belongs to the caller of `modify` and is copied where it changes."""
     metadata = old["metadata"]
     name = metadata["name"]
-    stated = binding.get("metadata") or {}
-    if stated.get("uid") and stated["uid"] != metadata["uid"]:
-        why = f"Precondition failed: UID in precondition: {stated['uid']}, UID in object meta: {metadata['uid']}"
-        raise conflict("pods", "", name, why)
+    stated = binding["metadata"]
+    check_identity(stated, old, PODS)
     if metadata.get("deletionTimestamp"):
         raise conflict("pods/binding", "", name, f"pod {name} is being deleted, cannot be assigned to a host")
     spec = old.get("spec") or {}
@@ -296,10 +291,11 @@ def _check_budget(budget: Obj) -> None:
         message = f"The disruption budget {name} is still being processed by the server."
         raise too_many_requests(refused, 10, [{"reason": "DisruptionBudget", "message": message}])
     allowed = status.get("disruptionsAllowed") or 0
-    if allowed < 0 or len(status.get("disruptedPods") or {}) > _DISRUPTED_MAX:
-        raise StatusError(
-            403, "Forbidden", f'poddisruptionbudgets.policy "{name}" is forbidden: pdb disruptions allowed is negative'
-        )
+    if allowed < 0:
+        raise forbidden(_BUDGET, "policy", name, "pdb disruptions allowed is negative")
+    if len(status.get("disruptedPods") or {}) > _DISRUPTED_MAX:
+        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
+        raise forbidden(_BUDGET, "policy", name, why)
     if allowed == 0:
         message = (
             f"The disruption budget {name} needs {status.get('desiredHealthy') or 0} healthy pods and has "

@@ -57,7 +57,7 @@ def kubelet_of(node: Obj, tls: ssl.SSLContext | None) -> Target:
 
 def node_target(node: Obj, text: str, tls: ssl.SSLContext | None) -> Target:
     """The node's kubelet, or what else listens there at the port that is asked for.  Raises StatusError 400, 503."""
-    scheme, _, port = _split(text, "node")
+    scheme, _, port = scheme_name_port(text, "node")
     kubelet = kubelet_of(node, tls)
     if port in ("", str(kubelet.port)):
         return kubelet
@@ -106,14 +106,12 @@ def refuse_simulated(caches: Caches, node_name: str, pod_name: str) -> None:
         raise unavailable(f'pod "{pod_name}" runs on the simulated node "{node_name}" and has no containers')
 
 
-def _split(text: str, what: str) -> tuple[str, str, str]:
+def scheme_name_port(text: str, what: str) -> tuple[str, str, str]:
     """`[scheme:]name[:port]` to its parts.  Raises StatusError 400."""
     parts = text.split(":")
-    if len(parts) == 1:
-        return "", parts[0], ""
-    if len(parts) == 2:
-        return "", parts[0], parts[1]
-    if len(parts) == 3 and parts[0] in ("", "http", "https"):
+    if len(parts) < 3:
+        parts = ["", *parts, ""][:3]
+    if len(parts) == 3 and parts[0] in ("", "http", "https") and parts[1]:
         return parts[0], parts[1], parts[2]
     raise bad_request(f'invalid {what} request "{text}"')
 
@@ -127,10 +125,10 @@ def _number(port: str) -> int:
 
 def pod_target(pod: Obj, text: str) -> Target:
     """Raises StatusError 400, 503."""
-    scheme, name, port = _split(text, "pod")
+    scheme, name, port = scheme_name_port(text, "pod")
     address = (pod.get("status") or {}).get("podIP")
     if not address:
-        raise unavailable(f'address not allowed: pod "{name}" has no address yet')
+        raise bad_request("address not allowed")
     containers = (pod.get("spec") or {}).get("containers") or ()
     if not port:
         port = next((str(p["containerPort"]) for c in containers for p in c.get("ports") or ()), "80")
@@ -145,7 +143,7 @@ def pod_target(pod: Obj, text: str) -> Target:
 def service_target(caches: Caches, namespace: str, text: str, dice: random.Random) -> Target:
     """A ready endpoint of the service, any of them, which is a pod of its namespace: whoever may write endpoints must
     not have this server talk to others in its stead.  Raises StatusError 404, 503."""
-    scheme, name, port = _split(text, "service")
+    scheme, name, port = scheme_name_port(text, "service")
     service = caches.of(SERVICES).get(namespace, name)
     if service is None:
         raise not_found("services", "", name)

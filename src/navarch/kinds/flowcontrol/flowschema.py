@@ -33,11 +33,6 @@ def _missing_level(obj: Obj) -> str:
     return "?"
 
 
-def _by_precedence(obj: Obj) -> tuple[int, str]:
-    """As requests are matched."""
-    return (obj.get("spec") or {}).get("matchingPrecedence", 0), obj["metadata"]["name"]
-
-
 @strategy(_GROUP, "FlowSchema")
 class FlowSchemaStrategy(Strategy):
     """Generation, defaults and checks of a flow schema."""
@@ -45,7 +40,7 @@ class FlowSchemaStrategy(Strategy):
     has_generation = True
     status_keeps = SETTABLE_METADATA
     nulls_within = ("spec.rules.*.resourceRules.*.namespaces",)
-    row_order = staticmethod(_by_precedence)
+    orders_rows = True
     columns = (
         NAME,
         Column("PriorityLevel", ".spec.priorityLevelConfiguration.name"),
@@ -54,6 +49,10 @@ class FlowSchemaStrategy(Strategy):
         AGE,
         Column("MissingPL", lambda obj, now: _missing_level(obj)),
     )
+
+    def row_order(self, obj: Obj) -> tuple[int, str]:
+        """As requests are matched."""
+        return int((obj.get("spec") or {}).get("matchingPrecedence") or 0), str(obj["metadata"]["name"])
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
