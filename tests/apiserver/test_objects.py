@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from tests.apiserver.conftest import CONFIG_MAPS, DEPLOYMENTS, PODS, Api, config_map, deployment, pod
 
@@ -63,6 +66,35 @@ async def test_another_kind_than_the_paths_is_refused(api: Api) -> None:
     assert answer["message"].startswith(
         'ConfigMap in version "v2" cannot be handled as a ConfigMap: no kind "ConfigMap" is registered for version "v2"'
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "stated", "message"),
+    [
+        (
+            CONFIG_MAPS,
+            ("apps/v1", "Deployment"),
+            'Deployment in version "v1" cannot be handled as a ConfigMap: converting (v1.Deployment) to '
+            "(core.ConfigMap): unknown conversion",
+        ),
+        (
+            "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers",
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            "the API version in the data (autoscaling/v2) does not match the expected API version (autoscaling/v1)",
+        ),
+        (
+            "/api/v1/namespaces/default/events",
+            ("events.k8s.io/v1", "Event"),
+            "the API version in the data (events.k8s.io/v1) does not match the expected API version (v1)",
+        ),
+    ],
+)
+async def test_an_object_of_another_kind_that_there_is(api: Api, path: str, stated: Any, message: str) -> None:
+    version, kind = stated
+
+    status, answer = await api("POST", path, {"apiVersion": version, "kind": kind, "metadata": {"name": "a"}})
+
+    assert (status, answer["message"]) == (400, message)
 
 
 async def test_unknown_fields_warn_by_default_and_fail_when_strict(api: Api) -> None:

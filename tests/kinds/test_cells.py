@@ -12,9 +12,6 @@ _METRIC = {
     "type": "Resource",
     "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}},
 }
-    "type": "Resource",
-    "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}},
-}
 _PODS = {"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "5"}}}
 _QUEUE = {
     "type": "External",

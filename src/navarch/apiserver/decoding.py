@@ -17,7 +17,7 @@ import orjson
 
 from navarch.api import protobuf, yaml_reader
 from navarch.api.duplicates import has_duplicates, strict_problems
-from navarch.api.errors import bad_request, invalid, invalid_value, unsupported_media_type
+from navarch.api.errors import StatusError, bad_request, invalid, invalid_value, unsupported_media_type
 from navarch.api.go_text import go_kind, go_package
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj, Resource
@@ -34,6 +34,7 @@ YAML = "application/yaml"
 APPLY = "application/apply-patch"
 APPLY_YAML = f"{APPLY}+yaml"
 APPLY_CBOR = "application/apply-patch+cbor"
+_GROUPS_OF_EVENTS = {"", "events.k8s.io"}
 _JSON_TYPES = frozenset({"", JSON})
 # Where Kubernetes' list of built-in kinds is.
 SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
@@ -370,6 +371,8 @@ def check_type(obj: Obj, kind: Stating) -> None:
             "apiVersion and kind must be strings"
         )
     if api_version and api_version != resource.api_version:
+        if kind.own_schemas is None and not _is_same_type(api_version, stated, resource):
+            raise _unknown_conversion(api_version, stated or resource.kind, resource)
         raise bad_request(
             f"the API version in the data ({api_version}) does not match "
             f"the expected API version ({resource.api_version})"
@@ -380,11 +383,7 @@ def check_type(obj: Obj, kind: Stating) -> None:
         error = invalid_value("kind", stated, f"must be {resource.kind}")
         raise invalid(stated, resource.group, str(name or ""), [error])
     if stated and stated != resource.kind:
-        version = resource.version
-        raise bad_request(
-            f'{stated} in version "{version}" cannot be handled as a {resource.kind}: '
-            f"converting ({version}.{stated}) to ({go_package(resource.group)}.{resource.kind}): unknown conversion"
-        )
+        raise _unknown_conversion(resource.version, stated, resource)
     obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
     metadata = obj.get("metadata")
     if metadata is None:
@@ -394,6 +393,21 @@ def check_type(obj: Obj, kind: Stating) -> None:
             f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
             f"unmarshal {go_kind(metadata)} into Go struct field {resource.kind}.metadata of type v1.ObjectMeta"
         )
+
+
+def _is_same_type(api_version: str, stated: str | None, resource: Resource) -> bool:
+    """Whether it is one type in Kubernetes' memory, whose versions differ."""
+    group = api_version.rpartition("/")[0]
+    same_group = group == resource.group or {group, resource.group} == _GROUPS_OF_EVENTS
+    return same_group and stated in (None, "", resource.kind)
+
+
+def _unknown_conversion(api_version: str, stated: str, resource: Resource) -> StatusError:
+    version = api_version.rpartition("/")[2]
+    return bad_request(
+        f'{stated} in version "{version}" cannot be handled as a {resource.kind}: '
+        f"converting ({version}.{stated}) to ({go_package(resource.group)}.{resource.kind}): unknown conversion"
+    )
 
 
 def check_fields(compiled: Compiled | None, obj: Obj) -> list[str]:

@@ -102,7 +102,8 @@ async def test_the_answer_says_what_was_not_said(api: Api, uid: str) -> None:
         (
             {"apiVersion": "v1", "kind": "ServiceAccount"},
             400,
-            "the API version in the data (v1) does not match the expected API version (authentication.k8s.io/v1)",
+            'ServiceAccount in version "v1" cannot be handled as a TokenRequest: converting (v1.ServiceAccount) to '
+            "(authentication.TokenRequest): unknown conversion",
             None,
         ),
     ],

@@ -92,7 +92,8 @@ async def test_what_is_posted_below_a_pod_is_of_its_kind_and_names_the_pod(api: 
     status, message = await refused({**right, "apiVersion": "apps/v1", "kind": "Deployment"})
     assert (status, message) == (
         400,
-        f"the API version in the data (apps/v1) does not match the expected API version ({version})",
+        f'Deployment in version "v1" cannot be handled as a {kind}: converting (v1.Deployment) to '
+        f"({'core' if kind == 'Binding' else 'policy'}.{kind}): unknown conversion",
     )
     status, message = await refused({**right, "nope": 1}, "?fieldValidation=Strict")
     assert (status, message.partition(" as a ")[2]) == (400, f'{kind}: strict decoding error: unknown field "nope"')
