@@ -322,3 +322,34 @@ async def test_a_status_patch_that_is_refused_leaves_the_pod_as_it_was(api: Api)
 
     assert (status, answer["reason"]) == (422, "Invalid")
     assert await api.ok("GET", f"{PODS}/p") == made
+
+
+async def test_pods_of_a_template_that_report_alike_are_each_told_and_owned_as_the_first(api: Api) -> None:
+    told = []
+    for number in range(1, 6):
+        name, address, container = f"p-{number}", f"10.244.0.{number}", f"containerd://{number:064x}"
+        await api.ok("POST", PODS, pod(name, "node-1"))
+        at = f"2026-11-26T05:00:{number:02d}Z"
+        state = {"running": {"startedAt": at}}
+        status = {
+            "phase": "Running",
+            "startTime": at,
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],
+            "containerStatuses": [
+                {"name": "c", "image": "i", "imageID": "i", "containerID": container, "lastState": {}, "state": state}
+            ],
+            "podIP": address,
+        }
+        answered, reported = await api.patch(f"{PODS}/{name}/status", {"status": status}, "strategic")
+        assert answered == 200
+        wrong = {"status": {"podIP": "300.0.0.1"}}
+        assert (await api.patch(f"{PODS}/{name}/status", wrong, "strategic"))[0] == 422
+        text = json.dumps([reported["status"], reported["metadata"]["managedFields"]])
+        written = reported["metadata"]["managedFields"][-1]["time"]
+        for own, first in ((at, "AT"), (written, "WRITTEN"), (address, "ADDRESS"), (container, "CONTAINER")):
+            text = text.replace(own, first)
+        told.append(text.replace(reported["metadata"]["managedFields"][0]["time"], "WRITTEN"))
+        assert await api.ok("GET", f"{PODS}/{name}") == reported
+
+    assert set(told) == {told[0]}
+    assert 'k:{\\\\\\"ip\\\\\\":\\\\\\"ADDRESS\\\\\\"}' in json.dumps(told[0])

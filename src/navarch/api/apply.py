@@ -35,6 +35,7 @@ from navarch.api.managers import (
 )
 from navarch.api.merge import merged, pruned
 from navarch.api.patch import copy_json
+from navarch.api.status_outcomes import Outcome, Ownership
 from navarch.api.strategic import SchemaNodeLike
 
 _MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
@@ -66,9 +67,11 @@ def update_managed_fields(
     subresource: str = "",
     now: str,
     custom: bool = False,
+    outcome: Outcome | None = None,
 ) -> None:
     """Record in `new.metadata.managedFields` that `manager` wrote `new` where `old` was (None: it is created); `custom`
-    says that the kind is one whose schema changes."""
+    says that the kind is one whose schema changes, `outcome` of a built-in kind that nothing but the status differs,
+    and how that came about."""
     metadata = new["metadata"]
     if old is None:
         owned = _strip(fields.created_set(new, node))
@@ -87,9 +90,12 @@ def update_managed_fields(
         metadata["managedFields"] = held
     if custom:
         managers = _reconciled(managers, node)
-    changes = _compare(old, new, node)
     me = identified(manager, operation, api_version, subresource)
-    write(metadata, capped(_take_over(managers, changes, me, now)))
+    if outcome is not None:
+        after = _take_over_status(outcome, old, new, node, managers, me, now)
+    else:
+        after = _take_over(managers, _compare(old, new, node), me, now)
+    write(metadata, capped(after))
 
 
 def keep_times(obj: Obj, old: Obj) -> None:
@@ -126,6 +132,28 @@ def _managers_of_update(old: Obj, new: Obj, subresource: str) -> tuple[Managers,
             return decode(given), True
     managers = decode(before or [])
     return managers, bool(managers)
+
+
+def _take_over_status(
+    outcome: Outcome, old: Obj, new: Obj, node: SchemaNodeLike | None, managers: Managers, me: Manager, now: str
+) -> Managers:
+    """As `_take_over` of all that differs, where perhaps somebody remembers that."""
+
+    def take_over(was: Obj, becomes: Obj, entries: list[Obj]) -> Ownership:
+        before, changes = decode(entries), _compare(was, becomes, node)
+        gains = bool(changes.added or changes.modified)
+        return [
+            (who, None if owned is before.get(who) else owned.fields, gains and who == me)
+            for who, owned in _take_over(before, changes, me, now).items()
+        ]
+
+    after: Managers = {}
+    for who, owned, gains in outcome.owners(old, new, me, take_over):
+        if owned is None:
+            after[who] = managers[who]
+        else:
+            after[who] = Owned(owned, me.api_version, now) if gains else managers[who]._replace(fields=owned)
+    return after
 
 
 def _take_over(managers: Managers, changes: fields.Changes, me: Manager, now: str) -> Managers:

@@ -10,6 +10,7 @@ are copies.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,11 +19,13 @@ from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
 from navarch.api.patch import json_patch, merge_patch
 from navarch.api.schema import Compiled
+from navarch.api.status_outcomes import Outcome, StatusOutcomes
 from navarch.api.strategic import sharing_merge_patch, strategic_merge_patch
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+_OF_A_STATUS = frozenset({"metadata", "status"})
 
 
 def patched(
@@ -48,6 +51,38 @@ def patched(
         # The server's own metadata is written into it.
         obj["metadata"] = dict(obj["metadata"])
     return obj, touched
+
+
+def remembered(
+    outcomes: StatusOutcomes, old: Obj, patch: Any, media_type: str, compiled: Compiled
+) -> tuple[Obj, Outcome] | None:
+    """The object as a patch through `/status` and `decode_touched` make it, with what else is known of it, where the
+    same was made of one like it; `old` is not changed. None where it is to be worked out."""
+    if media_type == JSON_PATCH or not isinstance(patch, dict) or not patch.keys() <= _OF_A_STATUS:
+        return None
+    was, change = old.get("status"), patch.get("status")
+    if not isinstance(was, dict) or not isinstance(change, dict):
+        return None
+    metadata = old["metadata"]
+    if "metadata" in patch and patch["metadata"] != {"uid": metadata.get("uid")}:
+        return None
+    outcome = outcomes.find(f"{compiled.name} {media_type}", was, change, partial(_becomes, media_type, compiled))
+    if outcome is None:
+        return None
+    obj = {**old, "metadata": dict(metadata), "status": outcome.status}
+    compiled.default(obj)
+    return obj, outcome
+
+
+def _becomes(media_type: str, compiled: Compiled, was: Obj, change: Obj) -> Obj | None:
+    """What a patch makes of a status; None for one that nobody would remember.  Raises DecodeError, StatusError."""
+    held, patch = {"status": was}, {"status": change}
+    if media_type == STRATEGIC_PATCH:
+        part = sharing_merge_patch(held, patch, compiled.root)
+    else:
+        part = merge_patch(held, patch)
+    unknown = compiled.checked(part)
+    return None if unknown else part.get("status")
 
 
 def _touched(patch: Any, media_type: str) -> frozenset[str] | None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from navarch.api.meta import Obj
+from navarch.api.status_outcomes import Outcome
 from navarch.apiserver.admitting import NOT_ADMITTED, Admission
 from navarch.apiserver.codec import decode
 from navarch.apiserver.companions import NOTHING, Holding
@@ -30,6 +31,8 @@ class Origin:
     # The kind that the request names, where functions convert it to another version that is written: what is wrong is
     # said, and what is owned is kept, in that version's words.
     requested: ServedKind | None = None
+    # Of a write through `/status` that is like others, what is known of those.
+    outcome: Outcome | None = None
 
     def requester(self) -> Requester:
         user = self.user

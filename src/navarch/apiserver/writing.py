@@ -397,6 +397,7 @@ class Writing:
             subresource=subresource,
             now=now,
             custom=kind.own_schemas is not None,
+            outcome=origin.outcome,
         )
         obj.update(apart)
         if apart and obj.get("status", apart) is None:

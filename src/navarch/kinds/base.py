@@ -229,6 +229,10 @@ class Strategy:
             if name not in ("status", "metadata", "apiVersion", "kind"):
                 obj[name] = value
 
+    # Whether `prepare_status` and `complete` make of a status what depends on nothing but it and what it was before, in
+    # whose times and addresses they do not look.
+    status_alone: ClassVar[bool] = False
+
     # Whether the metadata is looked at first, as nearly all kinds' own validation does in Kubernetes, or only where the
     # kind has nothing to say against an object.
     metadata_first: ClassVar[bool] = True

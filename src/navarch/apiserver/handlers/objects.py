@@ -13,6 +13,7 @@ import orjson
 
 from navarch.api.errors import StatusError, bad_request, conflict, ending, unroutable_media_type, unsupported_media_type
 from navarch.api.meta import Obj
+from navarch.api.status_outcomes import StatusOutcomes
 from navarch.api.table import INCLUDE_METADATA
 from navarch.apiserver import answers, decoding, protobuf_forms
 from navarch.apiserver.applying import Applying
@@ -26,7 +27,7 @@ from navarch.apiserver.deleting import DeleteOptions, Deleting, delete_options_o
 from navarch.apiserver.encodings import Rendering, convert, is_long
 from navarch.apiserver.negotiation import JSON, PLAIN, PROTOBUF, TABLE, respond, respond_obj, stream_form_of
 from navarch.apiserver.patch_requests import Patch, check_patched, read_patch
-from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched
+from navarch.apiserver.patching import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, patched, remembered
 from navarch.apiserver.reading import Listed, Reading, list_metadata
 from navarch.apiserver.renderings import (
     check_form,
@@ -61,6 +62,7 @@ class Objects:
         self.writing = Writing(core)
         self.deleting = Deleting(core, self.writing)
         self.watching = Watching(core)
+        self._outcomes = StatusOutcomes()
 
     # Reads
 
@@ -252,12 +254,20 @@ class Objects:
             written = await self._apply(call, origin)
         else:
             patch = await self.core.work.apart(len(call.request.body), read_patch, call, media_type)
-            written = await self.modify(call, self._patched(call, patch), origin=origin, patch=True)
+            written = await self.modify(call, self._patched(call, patch, origin), origin=origin, patch=True)
         return await self.answer(call, written.data, 201 if written.created else 200)
 
-    def _patched(self, call: Call, patch: Patch) -> Callable[[Obj], Obj]:
+    def _patched(self, call: Call, patch: Patch, origin: Origin) -> Callable[[Obj], Obj]:
+        kind, sharing = call.kind, call.route.subresource == "status"
+        alike = sharing and kind.strategy.status_alone and kind.to_storage is None and not patch.problems
+
         def wanted(old: Obj) -> Obj:
-            sharing = call.route.subresource == "status"
+            if alike and (compiled := kind.compiled) is not None:
+                found = remembered(self._outcomes, old, patch.body, patch.media_type, compiled)
+                if found is not None:
+                    obj, origin.outcome = found
+                    return obj
+                origin.outcome = None
             obj, touched = patched(old, patch.body, patch.media_type, call.kind.compiled, sharing=sharing)
             self._check_patched(call, old, patch, obj, touched)
             return obj

@@ -117,6 +117,7 @@ class PodStrategy(Strategy):
     deletes_gracefully = True
     defaults_specification_only = True
     status_keeps = ("ownerReferences",)
+    status_alone = True
     subresources: ClassVar[Mapping[str, Subresource]] = {
         "binding": Binding(),
         "ephemeralcontainers": EphemeralContainers(),
