@@ -114,13 +114,15 @@ async def test_a_restart_with_the_same_seed_gives_new_uids(tmp_path: Path) -> No
         "from email.utils import formatdate",
         "import ssl\nx = ssl.RAND_bytes(3)",
         "import asyncio\nx = asyncio.to_thread(f)",
+        "import asyncio\nx = asyncio.get_running_loop().run_in_executor(None, f)",
         "from asyncio import to_thread\nx = to_thread(f)",
         "import threading\nx = threading.Thread(target=f)",
         "from concurrent.futures import ThreadPoolExecutor as P\nx = P(1)",
     ],
 )
 def test_the_check_finds_what_goes_past_the_world(line: str, check_world: ModuleType) -> None:
-    assert list(check_world.violations(ast.parse(line), "scheduler/x.py"))
+    for name in ("scheduler/x.py", "apiserver/x.py", "node/engine/x.py"):
+        assert list(check_world.violations(ast.parse(line), name)), name
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,12 @@ def test_the_check_finds_what_goes_past_the_world(line: str, check_world: Module
 )
 def test_the_check_lets_the_rest_be(line: str, check_world: ModuleType) -> None:
     assert not list(check_world.violations(ast.parse(line), "scheduler/x.py"))
+
+
+def test_who_has_threads_of_his_own_has_them_still(check_world: ModuleType) -> None:
+    for name, why in check_world.OWN_THREADS.items():
+        text = (check_world.SOURCE / name).read_text()
+        assert "Thread" in text, f"{name} has none any more: {why}"
 
 
 def test_nothing_goes_past_the_world(check_world: ModuleType) -> None:

@@ -15,8 +15,9 @@ import pytest
 from navarch.node.cni import CniConfig
 from navarch.node.host_ports import elements_script, host_ports_of
 from navarch.node.names import HostNames
-from navarch.node.network import PodNetwork, Ranges, in_thread
+from navarch.node.network import PodNetwork, Ranges
 from navarch.node.proxy.nftables import apply_script, listed
+from navarch.world import MACHINE
 from tests.node.proxy.netlab import NetLab
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft")
@@ -61,12 +62,12 @@ def test_a_pod_range_outside_of_the_clusters_is_refused() -> None:
 @needs_root
 async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: Path) -> None:
     network = PodNetwork(HostNames("t-net", "n1"), tmp_path, addresses=("10.42.0.1",))
-    before = await in_thread(_state)
+    before = await MACHINE.in_thread(_state)
 
     for _ in range(2):
         await network.setup(Ranges(("10.42.3.0/24",), ("10.42.0.0/16",), ("10.43.0.0/16",)))
 
-    links, addresses, routes = await in_thread(_state)
+    links, addresses, routes = await MACHINE.in_thread(_state)
     assert network.bridge in links
     assert {("10.42.3.1", 24), ("10.42.0.1", 32)} <= set(addresses)
     assert "10.43.0.0" in routes
@@ -74,10 +75,10 @@ async def test_set_up_twice_then_removed_without_a_trace(lab: NetLab, tmp_path: 
     with socket.socket() as probe:
         probe.bind(("10.42.3.1", 0))
 
-    await in_thread(network.cleanup, ["10.42.0.0/16"])
-    assert await in_thread(_state) == before
+    await MACHINE.in_thread(network.cleanup, ["10.42.0.0/16"])
+    assert await MACHINE.in_thread(_state) == before
     assert not [entry for entry in await listed("tables") if "table" in entry]
-    await in_thread(network.cleanup, ["10.42.0.0/16"])
+    await MACHINE.in_thread(network.cleanup, ["10.42.0.0/16"])
 
 
 @pytest.mark.containers
@@ -88,9 +89,9 @@ async def test_the_pods_gateway_is_the_first_address(lab: NetLab, tmp_path: Path
         for own in ("10.42.0.0/24", "10.42.1.0/24"):
             await network.setup(Ranges((own,), ("10.42.0.0/16",)))
 
-        assert await in_thread(_addresses, network.bridge) == ["10.42.1.1/24", "10.42.0.1/32"]
+        assert await MACHINE.in_thread(_addresses, network.bridge) == ["10.42.1.1/24", "10.42.0.1/32"]
     finally:
-        await in_thread(network.cleanup, ["10.42.0.0/16"])
+        await MACHINE.in_thread(network.cleanup, ["10.42.0.0/16"])
 
 
 def pod(name: str, ip: str, port: int, *, created: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Final
 from navarch import heap
 from navarch.apiserver.caches import Caches
 from navarch.client.supervision import Delay
+from navarch.world import World
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +95,18 @@ class Compaction:
 class Memory:
     """What recent changes, watchers and long answers took goes back to the system soon after they are gone."""
 
-    def __init__(self, caches: Caches) -> None:
+    def __init__(self, caches: Caches, world: World) -> None:
         self._caches = caches
+        self._world = world
 
     async def __call__(self) -> None:
         self._caches.rest()
-        await asyncio.to_thread(heap.trim)
+        await self._world.in_thread(heap.trim)
 
 
-def chores_of(caches: Caches) -> list[Chore]:
+def chores_of(caches: Caches, world: World) -> list[Chore]:
     return [
         Chore("compaction", CROWDED_EVERY_S, Compaction(caches, COMPACT_EVERY_S)),
-        Chore("memory", TRIM_EVERY_S, Memory(caches)),
+        Chore("memory", TRIM_EVERY_S, Memory(caches, world)),
         Chore("expiry", EXPIRE_EVERY_S, caches.store.expire),
     ]

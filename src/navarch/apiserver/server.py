@@ -210,7 +210,7 @@ class ApiServer:
             await self._definitions.begin()
         await self.core.caches.start()
         self.core.world.incarnate(self.core.caches.revision)
-        chores = [*chores_of(self.core.caches), *self.chores]
+        chores = [*chores_of(self.core.caches, self.core.world), *self.chores]
         if self._repair is not None:
             # Before the first service: what is stored may be older than the keys that hold its addresses.
             await self._repair()

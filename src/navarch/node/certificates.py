@@ -187,7 +187,7 @@ async def obtain(client: Client, spec: CertificateSpec, pair: KeyPair) -> None:
     made = await client.create(CERTIFICATE_SIGNING_REQUESTS, wanted)
     async with asyncio.timeout(_ANSWER_S):
         certificate = await _answer(client, made["metadata"]["name"])
-    await asyncio.to_thread(pair.write, certificate, _pem(key))
+    await MACHINE.in_thread(pair.write, certificate, _pem(key))
 
 
 async def _answer(client: Client, name: str) -> bytes:

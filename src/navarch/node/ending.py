@@ -40,6 +40,7 @@ from navarch.node.runtime.base import (
     State,
 )
 from navarch.node.runtime.cri import CRIRuntime
+from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ async def end_pods(paths: ContainerdPaths, grace_s: float, version: str) -> None
     try:
         async with asyncio.timeout(grace_s + _LIMIT_S):
             # Written anew: an older version may have left it.
-            await asyncio.to_thread(ContainerdConfig.of_this_machine(paths).write)
+            await MACHINE.in_thread(ContainerdConfig.of_this_machine(paths).write)
             async with started(paths, paths.run / "ending.log"):
                 await end_pods_of(paths.socket, grace_s, version)
     except (OSError, TimeoutError, RuntimeFailure) as error:

@@ -140,7 +140,7 @@ class Kubelet:
             config=config,
             client=client,
             runtime=self.runtime,
-            observer=Observer(self.runtime),
+            observer=Observer(self.runtime, world),
             images=image_manager(config, self.runtime, references, world),
             volumes=VolumeManager(config, references, world, self.drivers, growing, certificates),
             resources=ResourceManager(config, world, self._holders),

@@ -8,14 +8,13 @@ finds its own things alone.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import logging
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -28,6 +27,7 @@ from navarch.node.names import HostNames
 from navarch.node.proxy.nftables import NFT_LIMIT_S, apply_script
 from navarch.node.routing.kernel import MAIN_TABLE, PROTOCOL, Kernel, but_for
 from navarch.node.routing.plan import OVERHEAD, PORT, Mode, family_of, network_number
+from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +98,16 @@ class PodNetwork:
 
     async def setup(self, ranges: Ranges) -> None:
         """Make or repair everything, then write the CNI configuration. Safe to repeat while pods run."""
-        self._bridged = await asyncio.to_thread(_bridge_filtering)
+        self._bridged = await MACHINE.in_thread(_bridge_filtering)
         _write_sysctl("net/ipv4/ip_forward", "1")
         if of_family(ranges.own, 6):
             forward_ipv6()
-        self.link_mtu = await in_thread(self._make_device, ranges)
+        # The calls block, and bring an event loop of their own.
+        self.link_mtu = await MACHINE.in_thread(self._make_device, ranges)
         # Node ports on localhost leave by the bridge with a loopback source.
         _write_sysctl(f"net/ipv4/conf/{self.bridge}/route_localnet", "1")
         await apply_script(self.rules(ranges))
-        await asyncio.to_thread(self._forget_old_leases)
+        await MACHINE.in_thread(self._forget_old_leases)
         self.write_cni_config(ranges)
 
     def write_cni_config(self, ranges: Ranges) -> Path:
@@ -224,11 +225,6 @@ class PodNetwork:
                         ip.link("del", index=link["index"])
                 with but_for(errno.ENODEV):
                     ip.link("del", index=index)
-
-
-async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Run what uses pyroute2's blocking calls: they bring an event loop of their own, so not in ours."""
-    return await asyncio.to_thread(function, *arguments)
 
 
 def _link_mtu(ip: Any, node_ip: str, bridge: str) -> int:

@@ -281,7 +281,7 @@ class Aggregator:
             if (index := await self._document(remote, "/openapi/v3")) is not None:
                 openapi = foreign.openapi_address(index, remote)
             if (document := await self._document(remote, "/openapi/v2")) is not None:
-                swagger = await asyncio.to_thread(foreign.swagger_of, document, remote)
+                swagger = await self._core.world.in_thread(foreign.swagger_of, document, remote)
         return ForeignVersion(remote, known.resources if resources is None else resources, True, openapi, swagger)
 
     async def _document(self, remote: Remote, path: str, accept: str = "application/json") -> Obj | None:
@@ -290,7 +290,7 @@ class Aggregator:
         status, headers, data = await self._proxy.fetch(remote, path, accept=accept, tag=self._tags.get(key, ""))
         if status != 200:
             return None
-        found = await asyncio.to_thread(_object, data)
+        found = await self._core.world.in_thread(_object, data)
         self._tags[key] = headers.get("ETag", "")
         return found
 

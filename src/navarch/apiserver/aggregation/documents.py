@@ -6,7 +6,6 @@ OpenAPI of version 3, which has a document per version, is passed on from its se
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,6 +24,7 @@ from navarch.apiserver.routes import Route
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
 from navarch.heap import give_back
+from navarch.world import World
 
 _SWAGGER_PROTOBUF: Final = "application/com.github.proto-openapi.spec.v2"
 _JSON: Final = "application/json"
@@ -39,8 +39,9 @@ class Own(Protocol):
 class MergedDocuments:
     """One server's; asked only while there is something to merge."""
 
-    def __init__(self, own: Own) -> None:
+    def __init__(self, own: Own, world: World) -> None:
         self._own = own
+        self._world = world
         self._foreign = foreign.NOTHING
         self._made: dict[tuple[str, str], tuple[bytes, str]] = {}
 
@@ -109,13 +110,13 @@ class MergedDocuments:
         key = (form, _tag_of(own))
         made = self._made.get(key)
         if made is None:
-            made = await asyncio.to_thread(_made, merge, own.body)
+            made = await self._world.in_thread(_made, merge, own.body)
             self._made = {**{old: kept for old, kept in self._made.items() if old[0] != form}, key: made}
         packed, tag = made
         headers = {"ETag": tag, "Vary": "Accept"}
         if request.headers.get("if-none-match", "") == tag:
             return Response(304, b"", headers, own.content_type)
-        return Response(200, await asyncio.to_thread(igzip.decompress, packed), headers, own.content_type)
+        return Response(200, await self._world.in_thread(igzip.decompress, packed), headers, own.content_type)
 
 
 def _made(merge: Callable[[bytes], bytes], own: bytes) -> tuple[bytes, str]:

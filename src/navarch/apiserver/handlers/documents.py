@@ -26,6 +26,7 @@ from navarch.client.transport import Request, Response
 from navarch.heap import give_back
 from navarch.kinds import discovery_docs as discovery
 from navarch.kinds import openapi, openapi_roots
+from navarch.world import World
 
 _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2"
 
@@ -41,21 +42,21 @@ class Documents:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._current = DocumentsOf(core.served, core.now)
+        self._current = DocumentsOf(core.served, core.world)
 
     async def handle(self, request: Request, route: Route) -> Response:
         """Raises StatusError 404, 406."""
         if self._current.served is not self._core.served:
-            self._current = DocumentsOf(self._core.served, self._core.now)
+            self._current = DocumentsOf(self._core.served, self._core.world)
         return await self._current.handle(request, route)
 
 
 class DocumentsOf:
     """Every document of one snapshot, by what it was made for."""
 
-    def __init__(self, served: Served, now: Callable[[], datetime]) -> None:
+    def __init__(self, served: Served, world: World) -> None:
         self.served = served
-        self._now = now
+        self._world = world
         self._made: dict[tuple[str, ...], tuple[bytes, str]] = {}
         # OpenAPI documents, compressed: megabytes that a client reads once and then knows by their ETag.
         self._packed: dict[tuple[str, ...], tuple[bytes, str]] = {}
@@ -153,7 +154,7 @@ class DocumentsOf:
             return document
 
         made = await self._build(("openapi", "v3", relative), make, known, f'"{digest}"')
-        kept = {"Cache-Control": "public, immutable", "Expires": _in_a_year(self._now())} if asked else {}
+        kept = {"Cache-Control": "public, immutable", "Expires": _in_a_year(self._world.now())} if asked else {}
         return _with_etag(request, made, more=kept)
 
     async def _build(
@@ -167,12 +168,12 @@ class DocumentsOf:
         if packed is None:
             making = self._making.get(key)
             if making is None:
-                making = self._making[key] = asyncio.create_task(asyncio.to_thread(_made, make, known_as))
+                making = self._making[key] = asyncio.create_task(self._world.in_thread(_made, make, known_as))
                 making.add_done_callback(lambda _: self._making.pop(key, None))
             packed = self._packed[key] = await asyncio.shield(making)
         if packed[1] == tag:
             return b"", tag
-        return await asyncio.to_thread(igzip.decompress, packed[0]), packed[1]
+        return await self._world.in_thread(igzip.decompress, packed[0]), packed[1]
 
 
 def _made(make: Callable[[], bytes], known_as: str) -> tuple[bytes, str]:

@@ -55,7 +55,7 @@ class Paths:
         self.priority_levels: Callable[[], str] | None = None
         self.health = Health(core)
         self.documents = Documents(core)
-        self._merged = MergedDocuments(self.documents)
+        self._merged = MergedDocuments(self.documents, core.world)
 
     async def handle(self, request: Request, route: Route, user: User) -> Response:
         """Raises StatusError."""

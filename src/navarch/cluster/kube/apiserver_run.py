@@ -96,7 +96,7 @@ def _name_of(factory: Any) -> str:
 
 async def _store(settings: KubeApiServer, world: World) -> Store:
     """The etcd of the command line, or the database of the one that `navarch envtest` puts in its place."""
-    database = await asyncio.to_thread(_database_of, settings.etcd[0])
+    database = await world.in_thread(_database_of, settings.etcd[0])
     if database is not None:
         from navarch.store.sqlite import SQLiteStore
 

@@ -3,7 +3,6 @@ restarted kubelet finds everything again."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from navarch.node.runtime.base import (
     State,
 )
 from navarch.node.runtime.oom import KILLED, was_killed_for_memory
+from navarch.world import World
 
 
 def moment(nanoseconds: int) -> datetime:
@@ -110,8 +110,9 @@ class ObservedPod:
 class Observer:
     """Reads pods from the runtime, asking for a container's details only when its state changed."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, world: World) -> None:
         self._runtime = runtime
+        self._world = world
         self._known: dict[str, ContainerStatus] = {}
         # Sandboxes with their addresses, by pod; these stay as long as a sandbox is ready.
         self._boxes: dict[str, dict[str, Sandbox]] = {}
@@ -176,7 +177,7 @@ class Observer:
             self._known.pop(container_id, None)
             return None
         if status.state is State.EXITED and status.exit_code == KILLED and status.reason == "Error":
-            if await asyncio.to_thread(was_killed_for_memory, container_id):
+            if await self._world.in_thread(was_killed_for_memory, container_id):
                 status = replace(status, reason="OOMKilled")
         self._known[container_id] = status
         return status

@@ -60,7 +60,7 @@ class HAProxy:
     async def apply(self, rendered: Rendered) -> None:
         """Serve this from now on.  Raises ProxyError, OSError; what was served before is served on then."""
         binary = find_binary()
-        await asyncio.to_thread(self._write, rendered)
+        await MACHINE.in_thread(self._write, rendered)
         await self._check(binary)
         # What it said of earlier configurations is of no use any more, and would add up.
         (self._folder / _LOG).write_bytes(b"")

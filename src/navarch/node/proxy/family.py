@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -10,6 +9,7 @@ from navarch.api.meta import Key, Obj
 from navarch.node.proxy.base import Endpoint, PortName, Proxier, ServicePort
 from navarch.node.proxy.conntrack import Frontends, forget_stale, pack_address
 from navarch.node.proxy.services import Place, choose, endpoints_of, service_ports
+from navarch.world import MACHINE
 
 _UDP: Final = 17
 
@@ -88,7 +88,7 @@ class Family:
             {port: right for port, right in ports.items() if _lost(before.by_node_port.get(port), right)},
         )
         if stale.by_address or stale.by_node_port:
-            await asyncio.to_thread(forget_stale, {_UDP: stale}, self.number)
+            await MACHINE.in_thread(forget_stale, {_UDP: stale}, self.number)
 
 
 def _lost(before: set[tuple[bytes, int]] | None, now: set[tuple[bytes, int]]) -> bool:

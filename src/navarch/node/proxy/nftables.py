@@ -8,7 +8,6 @@ a start adopts what an earlier run has left.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -23,6 +22,7 @@ from navarch.node.proxy.netlink import Netlink
 from navarch.node.proxy.ports import PortRules, Target, port_rules, seats_of
 from navarch.node.proxy.rules import Shared, base_rules, prepared, structure_of
 from navarch.node.proxy.services import choose
+from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class NftablesProxier:
             return
         if self._netlink is None:
             self._netlink = Netlink()
-        await asyncio.to_thread(apply_elements, self._netlink, self.table, update.elements)
+        await MACHINE.in_thread(apply_elements, self._netlink, self.table, update.elements)
 
     async def intact(self) -> bool:
         """Whether our table is still there (`nft flush ruleset` by somebody else removes it)."""

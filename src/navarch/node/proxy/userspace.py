@@ -143,7 +143,7 @@ class UserspaceProxier:
     async def intact(self) -> bool:
         """Whether every frontend could be opened and the addresses are still there."""
         wanted = {frontend for frontend, rule in self._wanted().items() if rule is not None}
-        there = await asyncio.to_thread(self._routes.present)
+        there = await MACHINE.in_thread(self._routes.present)
         return wanted == set(self._relays) and set(map(_network, self._virtual())) <= there
 
     async def cleanup(self) -> None:
@@ -155,7 +155,7 @@ class UserspaceProxier:
         self._relays.clear()
         self._rules.clear()
         self._held = None
-        await asyncio.to_thread(self._routes.put, ())
+        await MACHINE.in_thread(self._routes.put, ())
 
     # What should be.
 
@@ -212,7 +212,7 @@ class UserspaceProxier:
                 del self._pickers[frontend]
         virtual = self._virtual()
         if virtual != self._held:
-            await asyncio.to_thread(self._routes.put, virtual)
+            await MACHINE.in_thread(self._routes.put, virtual)
             self._held = virtual
         for frontend, rule in wanted.items():
             if rule is None:

@@ -23,6 +23,7 @@ from navarch.node.proxy.nftables import apply_script
 from navarch.node.routing.events import KernelEvents
 from navarch.node.routing.kernel import Kernel
 from navarch.node.routing.plan import Hop, Mode, Peer, Plan, family_of, peer_of, plan
+from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class PodRoutes:
         others = [peer for peer in peers if peer.name != config.node_name]
         addresses = {address for peer in others for address in peer.addresses}
         if unknown := sorted(addresses - self._hops.keys()):
-            self._hops |= await asyncio.to_thread(self._kernel.hops, unknown)
+            self._hops |= await MACHINE.in_thread(self._kernel.hops, unknown)
         self._hops = {address: hop for address, hop in self._hops.items() if address in addresses}
         own = next((peer for peer in peers if peer.name == config.node_name), Peer(config.node_name))
         own = Peer(own.name, config.own, own.addresses)
@@ -94,7 +95,7 @@ class PodRoutes:
         if wanted != before:
             # What is a node's is known before there is a way to it, so that no connection begins masqueraded.
             await self._write_nodes(wanted.nodes, anew=before is None)
-            await asyncio.to_thread(self._kernel.write, wanted, before, config.node_name)
+            await MACHINE.in_thread(self._kernel.write, wanted, before, config.node_name)
         self._written = wanted
 
     async def _write_nodes(self, nodes: frozenset[str], *, anew: bool) -> None:
