@@ -144,6 +144,17 @@ async def test_discovery_and_openapi_say_so(served: Api, server: ApiServer) -> N
     assert "com.example" not in (await served.send("GET", "/openapi/v2")).body.decode()  # type: ignore[union-attr]
 
 
+async def test_parameters_of_lists_are_described_in_the_words_that_clients_look_for(served: Api) -> None:
+    operations = (await served.ok("GET", "/openapi/v2"))["paths"]["/api/v1/namespaces/{namespace}/pods"]
+    parameters = (*operations.get("parameters", ()), *operations["get"]["parameters"])
+    described = {each["name"]: each["description"] for each in parameters if each["in"] == "query"}
+
+    # kubectl's own command tests read these.
+    assert "list of returned objects" in described["fieldSelector"]
+    assert "list of returned objects" in described["labelSelector"]
+    assert "Watch for changes to the described resources" in described["watch"]
+
+
 async def test_the_hashes_of_documents_follow_what_is_served(served: Api, server: ApiServer) -> None:
     async def hashes() -> dict[str, str]:
         paths = (await served.ok("GET", "/openapi/v3"))["paths"]

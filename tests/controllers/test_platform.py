@@ -243,6 +243,20 @@ async def test_a_quota_counts_what_is_there_and_what_goes(cluster: Cluster) -> N
     await cluster.until(counted)
 
 
+async def test_the_limits_in_a_quotas_status_that_somebody_overwrote_are_put_right(cluster: Cluster) -> None:
+    hard = {"pods": "10", "configmaps": "20"}
+    await cluster.create(RESOURCE_QUOTAS, named("v1", "ResourceQuota", "limits", "default", spec={"hard": hard}))
+    await cluster.until_status(RESOURCE_QUOTAS, "limits", hard=hard)
+
+    # Twice: the first time it may be found by a recount that was due anyway.
+    for pods in ("11", "12"):
+        wrong = {"status": {"hard": {"pods": pods}}}
+        patched = await cluster.client.patch(RESOURCE_QUOTAS, "limits", "default", wrong, subresource="status")
+
+        assert patched["status"]["hard"]["pods"] == pods
+        await cluster.until_status(RESOURCE_QUOTAS, "limits", hard=hard)
+
+
 async def test_a_claim_is_bound_to_the_smallest_volume_that_fits(cluster: Cluster) -> None:
     for name, size in (("big", "10Gi"), ("fits", "2Gi"), ("small", "500Mi")):
         spec = {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": f"/x/{name}"},

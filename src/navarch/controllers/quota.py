@@ -53,6 +53,10 @@ class ResourceQuotaController(Controller):
     def _quota_updated(self, old: Obj, quota: Obj) -> None:
         if old.get("spec") != quota.get("spec"):
             self.enqueue(key_of(quota))
+        elif _hard(old) != _hard(quota):
+            # Admission raises `used` alone: limits in the status that change without the specification are somebody
+            # else's, and wrong.
+            self.enqueue(key_of(quota), _DRIFT_S)
 
     def _pod_updated(self, old: Obj, pod: Obj) -> None:
         if is_finished(pod) and not is_finished(old):
@@ -128,6 +132,10 @@ class ResourceQuotaController(Controller):
 
 def _used(quota: Obj) -> Obj:
     return (quota.get("status") or {}).get("used") or {}
+
+
+def _hard(quota: Obj) -> Obj:
+    return (quota.get("status") or {}).get("hard") or {}
 
 
 def _plain(name: str) -> Resource:

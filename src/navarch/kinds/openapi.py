@@ -69,8 +69,8 @@ _WRITE: Final = (_DRY_RUN, _FIELD_MANAGER, _FIELD_VALIDATION)
 _LIST: Final = (
     Parameter("allowWatchBookmarks", "The watch may send BOOKMARK events.", "boolean"),
     Parameter("continue", "The token of the previous chunk's metadata.continue: where to go on."),
-    Parameter("fieldSelector", "Restricts the objects by their fields."),
-    Parameter("labelSelector", "Restricts the objects by their labels."),
+    Parameter("fieldSelector", "Restricts the list of returned objects by their fields."),
+    Parameter("labelSelector", "Restricts the list of returned objects by their labels."),
     Parameter("limit", "The most objects to return; the rest is behind metadata.continue.", "integer"),
     Parameter("resourceVersion", "At which version to read; see resourceVersionMatch."),
     Parameter("resourceVersionMatch", "How resourceVersion applies to a list: Exact or NotOlderThan."),

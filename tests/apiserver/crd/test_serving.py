@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import orjson
+import pytest
 
 from navarch.api.meta import Obj
 from navarch.api.schema import SchemaNode
+from navarch.apiserver.crd import finalizing
 from navarch.apiserver.server import ApiServer
 from navarch.store.base import Put, Store
 from navarch.store.memory import MemoryStore
@@ -366,6 +368,21 @@ async def test_objects_go_with_their_definition_and_nothing_is_left_for_the_next
 
     await established(api, definition())
     assert (await api.ok("GET", GADGETS))["items"] == []
+
+
+async def test_who_deletes_a_definition_and_then_its_object_finds_the_object(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than the test may take: the definition goes because its last object went.
+    monkeypatch.setattr(finalizing, "COURTESY_S", 600.0)
+    await established(api, definition())
+    await api.ok("POST", GADGETS, gadget(size=1))
+
+    await api.ok("DELETE", f"{CRDS}/{NAME}")
+    await has_condition(api, "Terminating", "True")
+    await api.ok("DELETE", f"{GADGETS}/a")
+
+    await answers(api, "GET", f"{CRDS}/{NAME}", 404)
 
 
 async def test_an_object_with_a_finalizer_keeps_its_definition(api: Api) -> None:

@@ -2,7 +2,9 @@
 
 In: a definition whose deletion has begun.  Out: the condition `Terminating`, which says how far it is, and in the end
 the definition without the server's finalizer. Objects are deleted as anybody would delete them, admission included; one
-whose finalizers stay keeps the definition.
+whose finalizers stay keeps the definition. Who deletes a manifest with a definition and objects of it sends one
+deletion after the other, and takes an object that is gone already for an error: so there is a moment before the first
+is deleted.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 100
 # How long somebody's finalizers may keep an object before the definition says so.
 PATIENCE_S: Final = 60.0
+# How long the objects are left to whoever deletes them beside their definition. Kubernetes, which writes a status and
+# lists the objects first, is slower than a client's next request without meaning to be.
+COURTESY_S: Final = 0.25
 
 _DELETING: Final = Condition(
     "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress"
@@ -94,6 +99,8 @@ class Finalizing:
         await self._let_go(name)
 
     async def _delete_all(self, name: str, kind: ServedKind) -> None:
+        await self._core.caches.sync()
+        await self._emptied(kind.cache, COURTESY_S)
         while True:
             await self._core.caches.sync()
             items = kind.cache.items()
@@ -104,7 +111,7 @@ class Finalizing:
                     for cached in items[start : start + _AT_ONCE]:
                         group.create_task(self._delete(kind, cached.namespace, cached.name))
             told = {(cached.namespace, cached.name) for cached in items}
-            if not await self._emptied(kind.cache, told):
+            if not await self._emptied(kind.cache, self.patience_s, told):
                 why = "could not confirm zero CustomResources remaining: timed out waiting for the condition"
                 await self._say(name, Condition("Terminating", "True", "InstanceDeletionCheck", why))
 
@@ -115,20 +122,21 @@ class Finalizing:
             if error.code != 404:
                 raise
 
-    async def _emptied(self, cache: WatchCache, told: set[tuple[str, str]]) -> bool:
+    async def _emptied(self, cache: WatchCache, within_s: float, told: set[tuple[str, str]] | None = None) -> bool:
         """Whether the last object goes within some time, or another than was told to has come: somebody may apply
         what is not there yet."""
         changed = asyncio.Event()
 
         def heard(change: Change) -> None:
-            if not len(cache) or change.old is None:
+            if not len(cache) or (told is not None and change.old is None):
                 changed.set()
 
         cache.listeners.append(heard)
         try:
-            if not len(cache) or any((cached.namespace, cached.name) not in told for cached in cache.items()):
+            others = told is not None and any((each.namespace, each.name) not in told for each in cache.items())
+            if not len(cache) or others:
                 return True
-            async with asyncio.timeout(self.patience_s):
+            async with asyncio.timeout(within_s):
                 await changed.wait()
             return True
         except TimeoutError:
