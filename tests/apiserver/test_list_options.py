@@ -163,13 +163,14 @@ async def test_nobody_watches_how_a_cluster_came_about(server: ApiServer, api: A
 
 
 def test_a_token_leads_back_to_where_it_was_made() -> None:
-    assert decode_token(encode_token(7, "default/web")) == (7, "default/web")
+    assert decode_token(encode_token(7, "default/web"), namespaced=True) == (7, "default/web")
+    assert decode_token(encode_token(7, "/node-1"), namespaced=False) == (7, "/node-1")
 
 
 @pytest.mark.parametrize("start", ["../secrets/x", "a//b", "a/./b"])
 def test_a_token_leads_nowhere_else(start: str) -> None:
     with pytest.raises(StatusError) as refused:
-        decode_token(encode_token(7, start))
+        decode_token(encode_token(7, start), namespaced=True)
 
     assert refused.value.code == 400
 

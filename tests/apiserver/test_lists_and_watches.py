@@ -14,6 +14,7 @@ from navarch.client.transport import Response
 from navarch.kinds.resources import CONFIG_MAPS as _CONFIG_MAPS
 from tests.apiserver.conftest import CONFIG_MAPS, PODS, Api, config_map, pod
 
+NODES = "/api/v1/nodes"
 Stream = AsyncIterator[bytes]
 
 
@@ -57,6 +58,29 @@ async def test_a_list_in_chunks_is_one_consistent_list(api: Api) -> None:
     assert names(second) + names(third) == ["c", "d", "e"]
     assert third["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
     assert "continue" not in third["metadata"]
+
+
+async def test_lists_of_objects_without_namespace_go_on_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        await api.ok("POST", NODES, {"metadata": {"name": name}})
+    first = await api.ok("GET", f"{NODES}?limit=1")
+    rest = f"{NODES}?limit=1&continue={first['metadata']['continue']}"
+    second = await api.ok("GET", rest)
+    third = await api.ok("GET", f"{NODES}?limit=1&continue={second['metadata']['continue']}")
+
+    assert [names(chunk) for chunk in (first, second, third)] == [["a"], ["b"], ["c"]]
+    assert "continue" not in third["metadata"]
+
+    monkeypatch.setattr(watchcache, "RING_MIN", 0)
+    monkeypatch.setattr(watchcache, "RING_MAX", 1)
+    await api.ok("POST", NODES, {"metadata": {"name": "bb"}})
+    await api.ok("POST", NODES, {"metadata": {"name": "d"}})
+    assert names(await api.ok("GET", rest)) == ["b"]
+
+    await api.server.store.compact(await api.server.store.revision())
+    _, expired = await api("GET", rest)
+    gone_on = await api.ok("GET", f"{NODES}?continue={expired['metadata']['continue']}")
+    assert names(gone_on) == ["b", "bb", "c", "d"]
 
 
 async def test_an_expired_chunk_can_be_continued_inconsistently(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Tokens with which a list that was cut at `limit` goes on: Kubernetes' own form, checked with Kubernetes' words.
 
 In: a revision and the key of the last object shown, below its resource's prefix.  Out: a token; and back. A revision of
--1 goes on with what there is now: what a client is offered when the list that it was reading is gone.
+-1 goes on with what there is now: what a client is offered when the list that it was reading is gone. A token has no
+slash at its beginning, whatever the key: that of an object without namespace begins with one.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ class ContinueExpired(StatusError):
 
 def encode_token(revision: int, start: str) -> str:
     """`start` is the key of the last object that was shown."""
-    token = orjson.dumps({"v": _VERSION, "rv": revision, "start": start + "\u0000"})
+    token = orjson.dumps({"v": _VERSION, "rv": revision, "start": start.removeprefix("/") + "\u0000"})
     return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
 
-def decode_token(token: str) -> tuple[int, str]:
+def decode_token(token: str, *, namespaced: bool) -> tuple[int, str]:
     """Revision, and the key behind which the list goes on.  Raises StatusError 400."""
     value = _parsed(_bytes_of(token))
     version, revision, start = value.get("v") or "", value.get("rv") or 0, value.get("start") or ""
@@ -64,7 +65,7 @@ def decode_token(token: str) -> tuple[int, str]:
     key = start if start.startswith("/") else "/" + start
     if posixpath.normpath(key) != key:
         raise _invalid(f"{_INVALID}: {start}")
-    return revision, key[1:].rstrip("\0")
+    return revision, (key[1:] if namespaced else key).rstrip("\0")
 
 
 def _bytes_of(token: str) -> bytes:

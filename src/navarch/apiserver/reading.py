@@ -91,7 +91,7 @@ class Reading:
         return await self._chunk(kind, _scoped(kind.cache, selection, ""), selection, revision, limit)
 
     async def _continue(self, kind: ServedKind, selection: Selection, options: ListOptions, limit: int) -> Listed:
-        revision, start = decode_token(options.token)
+        revision, start = decode_token(options.token, namespaced=kind.resource.namespaced)
         if options.version and options.version != "0":
             raise bad_request("specifying resource version is not allowed when using continue")
         after = kind.cache.codec.prefix + start
