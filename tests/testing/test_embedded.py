@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +129,14 @@ async def test_nodes_are_of_the_version_that_is_served() -> None:
                 await asyncio.sleep(0.05)
 
     assert found[0]["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.33.")
+
+
+def test_runs_that_begin_at_once_share_the_keys_that_are_kept(tmp_path: Path) -> None:
+    async def authority() -> bytes:
+        async with EmbeddedCluster(controllers=False, keys=tmp_path / "keys") as cluster:
+            return (cluster.config.pki / "ca.crt").read_bytes()
+
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: asyncio.run(authority()), range(16)))
+
+    assert set(made) == {(tmp_path / "keys" / "ca.crt").read_bytes()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
+from navarch import filelock
 from navarch.node.names import HostNames, bridge_of, uplinks_table_of
 
 _SPACES: Final = Path("/run/netns")
@@ -56,7 +56,7 @@ class Place:
     def ensure(self) -> None:
         """Make what is missing.  Raises OSError."""
         self.lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _held(self.lock):
+        with filelock.held(self.lock):
             self._ensure_bridge()
             self._ensure_space()
 
@@ -175,16 +175,6 @@ def remove_bridge(cluster: str) -> None:
         table = f"{ip} {uplinks_table_of(cluster)}"
         with contextlib.suppress(OSError):
             _nft([f"add table {table}", f"delete table {table}"])
-
-
-@contextlib.contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from navarch import filelock
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.http import HTTPFront
@@ -39,6 +40,8 @@ from navarch.tls import tls_context
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
 
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 _IDENTITIES = {
@@ -148,11 +151,15 @@ class EmbeddedCluster:
             error.add_note(message)
 
     def _bring_keys(self) -> None:
-        """Those of an earlier run where there are any; what is missing is made, and kept for the next run."""
-        if self._keys is not None and self._keys.is_dir():
-            shutil.copytree(self._keys, self.config.pki, dirs_exist_ok=True)
-        pki.ensure(self.config)
-        if self._keys is not None:
+        """Those of an earlier run where there are any; what is missing is made, and kept for the next run. Runs that
+        begin at the same time have the same, as tests have that are run side by side."""
+        if self._keys is None:
+            pki.ensure(self.config)
+            return
+        self._keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with filelock.held(self._keys / _LOCK):
+            shutil.copytree(self._keys, self.config.pki, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_LOCK))
+            pki.ensure(self.config)
             shutil.copytree(self.config.pki, self._keys, dirs_exist_ok=True)
 
     def _start_components(self) -> None:
