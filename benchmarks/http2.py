@@ -24,12 +24,12 @@ from short_way import PODS, Server, ask_all, pod
 from wire import Connection, Target
 
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.http2 import frames
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
 from navarch.client.transport import Request
 from navarch.cluster import pki
 from navarch.cluster.config import ClusterConfig
+from navarch.http2 import frames
 from navarch.store.memory import MemoryStore
 from navarch.tls import tls_context
 

@@ -19,7 +19,6 @@ from aiohttp.http import HttpProcessingError
 
 from navarch.api.errors import StatusError, too_large
 from navarch.apiserver import connection, web
-from navarch.apiserver.arriving import Arriving
 from navarch.apiserver.bodies import Bodies, decompressed, too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.http2 import connection as http2
@@ -30,6 +29,7 @@ from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.tunnel import Tunnel, join
 from navarch.client.transport import Request, Response
+from navarch.http2.arriving import Arriving
 from navarch.tls import peer_certificate
 
 log = logging.getLogger(__name__)

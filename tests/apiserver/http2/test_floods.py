@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from navarch.apiserver.http2 import frames, heads, hpack
-from navarch.apiserver.http2.frames import Code
+from navarch.apiserver.http2 import heads
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames, hpack
+from navarch.http2.frames import Code
 from tests.apiserver.http2.test_malformed import ASKED, BEGUN, BLOCK, OPEN, frame, head
 from tests.apiserver.http2.wire import GET, Wire
 

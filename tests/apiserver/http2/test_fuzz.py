@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from navarch.apiserver.http2 import frames, hpack
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames, hpack
 from tests.apiserver.http2.wire import Wire, turns
 
 STREAMS = st.sampled_from([0, 1, 3, 5, 7, 9, 2, 77, (1 << 31) - 1])

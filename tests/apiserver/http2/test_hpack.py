@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from navarch.apiserver.http2 import hpack, huffman
+from navarch.http2 import hpack, huffman
 
 NAMES = st.sampled_from([":path", ":authority", "accept", "user-agent", "authorization", "x-a", "x-b", "cookie"])
 VALUES = st.one_of(

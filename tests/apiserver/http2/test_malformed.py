@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from navarch.apiserver.http2 import frames, hpack
-from navarch.apiserver.http2.frames import Code, Setting
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames, hpack
+from navarch.http2.frames import Code, Setting
 from tests.apiserver.http2.wire import GET, Wire
 
 BEGUN = frames.PREFACE + frames.settings({})

@@ -13,10 +13,11 @@ import pytest
 from navarch.apiserver import connection as http1
 from navarch.apiserver.auth.base import EveryoneIsAdmin
 from navarch.apiserver.http import HTTPFront
-from navarch.apiserver.http2 import answering, frames, sending
+from navarch.apiserver.http2 import answering, sending
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames
 from tests.apiserver.conftest import CONFIG_MAPS, Api, config_map
 from tests.apiserver.http2.wire import GET, Client, Wire, eventually, turns
 

@@ -14,9 +14,10 @@ import h2.settings
 import orjson
 
 from navarch.apiserver.bodies import Bodies
-from navarch.apiserver.http2 import connection, frames, hpack
+from navarch.apiserver.http2 import connection
 from navarch.apiserver.http2.answering import Serving
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames, hpack
 
 WHOLE_S = 20.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from navarch.apiserver.http2.frames import Code, ConnectionFault
+from navarch.http2.frames import Code, ConnectionFault
 
 _MOST: Final = 2000.0
 _PER_S: Final = 100.0

@@ -18,14 +18,14 @@ from typing import Final, Protocol
 from navarch.api.errors import StatusError
 from navarch.apiserver.bodies import Bodies, readable
 from navarch.apiserver.connection import Answer
-from navarch.apiserver.http2 import hpack
-from navarch.apiserver.http2.frames import Code
 from navarch.apiserver.http2.heads import answer_block
 from navarch.apiserver.http2.sending import Gone, Sender, Stream, wake
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.tunnel import Tunnel
 from navarch.client.transport import Request, Response
+from navarch.http2 import hpack
+from navarch.http2.frames import Code
 
 # Streams at a time of one connection, unless a flag says otherwise.
 STREAMS: Final = 100

@@ -19,16 +19,16 @@ from navarch.api.errors import StatusError, too_large
 from navarch.apiserver import connection as http1
 from navarch.apiserver.bodies import too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.http2 import frames
 from navarch.apiserver.http2.allowance import Allowance
 from navarch.apiserver.http2.answering import Answers, Serving
-from navarch.apiserver.http2.frames import Code, ConnectionFault, Setting, StreamFault
 from navarch.apiserver.http2.heads import CONTINUE, HEAD_MAX, Head, Heads, Malformed, TooLong
-from navarch.apiserver.http2.hpack import CompressionError, FarTooLong
-from navarch.apiserver.http2.receiving import FRAME_LIMIT, Receiver
 from navarch.apiserver.http2.sending import Sender, Stream, wake
 from navarch.apiserver.negotiation import respond_error
 from navarch.client.transport import Request, Response
+from navarch.http2 import frames
+from navarch.http2.frames import Code, ConnectionFault, Setting, StreamFault
+from navarch.http2.hpack import CompressionError, FarTooLong
+from navarch.http2.receiving import FRAME_LIMIT, Receiver
 from navarch.tls import peer_certificate
 
 # Bytes that a client may send without having been told to go on: as in Kubernetes.
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
         if known is not None:
             self._out.room(known, more)
 
-    def reset(self, stream: int) -> None:
+    def reset(self, stream: int, code: int) -> None:
         self._check_begun(stream)
         self.idle_frame()
         known = self._streams.get(stream)
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
         if data == _LAST_WORDS and self._leaving:
             self._settle_last()
 
-    def goes_away(self) -> None:
+    def goes_away(self, last: int, code: int) -> None:
         """The client asks for nothing more."""
         self.idle_frame()
         self.leave()

@@ -16,13 +16,14 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.errors import StatusError
 from navarch.apiserver.connection import query_of, together
-from navarch.apiserver.http2 import hpack
-from navarch.apiserver.http2.hpack import Field
 from navarch.client.transport import Response
+from navarch.http2 import hpack
+from navarch.http2.hpack import Field
+from navarch.http2.receiving import BLOCK_MAX
 from navarch.numbers import is_digits
 
-# Of a request's fields together, as Kubernetes has it, and how many they may be.
-HEAD_MAX: Final = 1 << 20
+# Of a request's fields together, and how many they may be.
+HEAD_MAX: Final = BLOCK_MAX
 _FIELDS_MAX: Final = 1000
 _KNOWN_MAX: Final = 64
 _KNOWN_SIZE: Final = 2048

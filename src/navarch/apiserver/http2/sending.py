@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from navarch.apiserver.connection import STALLED_S
-from navarch.apiserver.http2 import frames
 from navarch.apiserver.http2.allowance import Allowance
-from navarch.apiserver.http2.frames import Code, ConnectionFault, StreamFault
 from navarch.client.transport import Request
+from navarch.http2 import frames
+from navarch.http2.frames import Code, ConnectionFault, StreamFault
 
 # Bytes of bodies that go out before others have their turn.
 _AT_ONCE: Final = 256 << 10

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from navarch.api.memo import memo
-from navarch.apiserver.http2 import huffman
+from navarch.http2 import huffman
 
 # Name, value and size.
 Field = tuple[str, str, int]

@@ -1,9 +1,9 @@
-"""Bytes of a client to frames: their sizes, their order, and header blocks put together.
+"""Bytes of a connection to frames: their sizes, their order, and header blocks put together.
 
 In: what came, in any pieces.  Out: one call of the `Receiver`'s owner per whole frame or header block, whose form is
 right; what it means is the owner's.
 
-Invariant: what is kept is less than one frame of `FRAME_LIMIT` bytes and one header block of `_BLOCK_MAX` bytes; a byte
+Invariant: what is kept is less than one frame of `FRAME_LIMIT` bytes and one header block of `BLOCK_MAX` bytes; a byte
 is looked at once, however small the pieces are.
 """
 
@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from navarch.apiserver.http2 import frames
-from navarch.apiserver.http2.frames import Code, ConnectionFault, StreamFault
-from navarch.apiserver.http2.heads import HEAD_MAX
+from navarch.http2 import frames
+from navarch.http2.frames import Code, ConnectionFault, StreamFault
 
 # As Kubernetes says it in its settings: most requests are one DATA frame.
 FRAME_LIMIT: Final = 256 << 10
-_BLOCK_MAX: Final = HEAD_MAX
+# Of a header block: as Kubernetes has it.
+BLOCK_MAX: Final = 1 << 20
 # A client that cuts a block smaller than frames may be, does so on purpose.
-_CONTINUATIONS_MAX: Final = 2 * _BLOCK_MAX // frames.FRAME
+_CONTINUATIONS_MAX: Final = 2 * BLOCK_MAX // frames.FRAME
 _PRIORITY_SIZE: Final = 5
 _HAS_STREAM: Final = frozenset({
     frames.DATA, frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.PUSH_PROMISE, frames.CONTINUATION,
@@ -39,7 +39,7 @@ class Owner(Protocol):
 
     def window_update(self, stream: int, more: int) -> None: ...
 
-    def reset(self, stream: int) -> None: ...
+    def reset(self, stream: int, code: int) -> None: ...
 
     def settings(self, values: list[tuple[int, int]]) -> None: ...
 
@@ -51,7 +51,7 @@ class Owner(Protocol):
 
     def pong(self, data: bytes) -> None: ...
 
-    def goes_away(self) -> None: ...
+    def goes_away(self, last: int, code: int) -> None: ...
 
     def idle_frame(self) -> None:
         """A frame that asks for nothing."""
@@ -61,24 +61,24 @@ class Owner(Protocol):
 
 
 class Receiver:
-    """One connection's."""
+    """One connection's end; with `preface` that of the server, whose client begins with one."""
 
     __slots__ = ("_block", "_block_end", "_block_parts", "_block_stream", "_need", "_owner", "_partial", "_settled",
                  "progress")  # fmt: skip
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, *, preface: bool = True) -> None:
         self._owner = owner
         # What came of a frame that is not whole yet, and how much of it there must be to go on.
         self._partial = bytearray()
-        self._need = len(frames.PREFACE)
+        self._need = len(frames.PREFACE) if preface else frames.HEAD_SIZE
         self._settled = False
         # The header block that CONTINUATIONs go on with.
         self._block = bytearray()
         self._block_stream = 0
         self._block_end = False
         self._block_parts = 0
-        # Frames and header blocks that were whole.
-        self.progress = 0
+        # Frames and header blocks that were whole, and the preface.
+        self.progress = 0 if preface else 1
 
     @property
     def waits(self) -> bool:
@@ -166,16 +166,16 @@ class Receiver:
         elif kind == frames.PING:
             (owner.pong if flags & frames.ACK else owner.ping)(payload)
         elif kind == frames.RST_STREAM:
-            owner.reset(stream)
+            owner.reset(stream, int.from_bytes(payload, "big"))
         elif kind == frames.PRIORITY:
             _check_priority(stream, payload)
             owner.idle_frame()
         elif kind == frames.GOAWAY:
             if len(payload) < 8:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a GOAWAY is cut short")
-            owner.goes_away()
+            owner.goes_away(int.from_bytes(payload[:4], "big") & frames.STREAM_MAX, int.from_bytes(payload[4:8], "big"))
         elif kind == frames.PUSH_PROMISE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "clients promise nothing")
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "nobody may promise anything")
         else:
             owner.idle_frame()
 
@@ -210,7 +210,7 @@ class Receiver:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "there is no header block to be continued")
         self._block += payload
         self._block_parts += 1
-        if len(self._block) > _BLOCK_MAX or self._block_parts > _CONTINUATIONS_MAX:
+        if len(self._block) > BLOCK_MAX or self._block_parts > _CONTINUATIONS_MAX:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a header block is too long")
         if flags & frames.END_HEADERS:
             self.progress += 1
