@@ -4,8 +4,10 @@ the same store; it changes with the definition, and goes with it."""
 from __future__ import annotations
 
 import gc
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import orjson
 import pytest
@@ -14,6 +16,8 @@ from navarch.api.meta import Obj
 from navarch.api.schema import SchemaNode
 from navarch.apiserver.crd import finalizing
 from navarch.apiserver.server import ApiServer
+from navarch.cluster import pki
+from navarch.cluster.config import ClusterConfig
 from navarch.store.base import Put, Store
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
@@ -319,6 +323,38 @@ async def test_a_name_that_another_has_is_not_accepted_until_it_is_free(api: Api
     await api.ok("DELETE", f"{CRDS}/{NAME}")
     await has_condition(api, "Established", "True", "godets.example.com")
     await api.ok("GET", "/apis/example.com/v1/godets")
+
+
+def converted(bundle: str) -> Obj:
+    crd = definition()
+    service = {"name": "converter", "namespace": "default"}
+    client = {"service": service, "caBundle": bundle}
+    crd["spec"]["conversion"] = {
+        "strategy": "Webhook",
+        "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": client},
+    }
+    return crd
+
+
+async def test_what_awaits_the_certificates_of_its_webhook_is_not_served_until_it_has_them(
+    api: Api, tmp_path: Path
+) -> None:
+    await api.ok("POST", CRDS, converted("Cg=="))
+    crd = await has_condition(api, "NamesAccepted", "True")
+    assert conditions(crd)["Established"] == ("False", "InvalidCABundle")
+    status, _ = await api("GET", "/apis/example.com/v1")
+    assert status == 404
+
+    config = ClusterConfig("test", str(tmp_path))
+    pki.ensure(config)
+    bundle = b64encode((config.pki / "ca.crt").read_bytes()).decode()
+    await api.ok("PUT", f"{CRDS}/{NAME}", {**crd, "spec": converted(bundle)["spec"]})
+
+    await has_condition(api, "Established", "True")
+    await api.ok("POST", GADGETS, gadget(size=1))
+    status, refused = await api.patch(f"{CRDS}/{NAME}", {"spec": converted("Cg==")["spec"]})
+    assert status == 422
+    assert "unable to parse bytes as PEM block" in refused["message"]
 
 
 async def test_a_name_of_kubernetes_own_needs_an_approval(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from navarch.kinds.core.pod import PodStrategy
 from navarch.kinds.core.pod_columns import summarize
 from navarch.kinds.core.pod_defaults import default_pod, default_pod_spec, pull_policy_of
 from navarch.kinds.core.pod_validation import validate_pod_spec, validate_pod_template_spec
-from navarch.kinds.core.resource_lists import qos_class, request_quantities
+from navarch.kinds.core.resource_lists import containers_quantities, pod_amounts, qos_class
 
 Obj = dict[str, Any]
 STRATEGY = PodStrategy()
@@ -376,7 +377,8 @@ class TestResources:
             ],
             overhead={"cpu": "50m"},
         )["spec"]
-        assert request_quantities(spec)["cpu"] == "2050m"
+        assert pod_amounts(spec)["cpu"] == Fraction("2.05")
+        assert containers_quantities(spec, "requests") == {"cpu": "2"}
 
 
 def status_of(**status: Any) -> Obj:
@@ -476,3 +478,34 @@ class TestColumns:
         (cell,) = [column.value for column in STRATEGY.columns if column.name == "Restarts"]
         assert callable(cell)
         assert cell(made, NOW) == "3 (5m ago)"
+
+
+def whole_pod(resources: Any, *, overhead: Any = None, **container: Any) -> Any:
+    """What is stated for a whole pod once it has its defaults."""
+    of_its_own = {"overhead": overhead} if overhead else {}
+    made = pod(
+        resources=resources, containers=[{"name": "web", "image": "nginx", "resources": container}], **of_its_own
+    )
+    return made["spec"]["resources"]
+
+
+def test_a_pod_with_a_limit_of_its_own_asks_for_what_its_containers_ask_for() -> None:
+    asked = {"cpu": "1", "memory": "64Mi", "example.com/x": "1"}
+
+    assert whole_pod({"limits": {"cpu": "2"}}, requests=asked, limits={"example.com/x": "1"}) == {
+        "limits": {"cpu": "2"},
+        "requests": {"cpu": "1", "memory": "64Mi"},
+    }
+    assert whole_pod({"limits": {"cpu": "2"}}, requests={"cpu": "1"}, overhead={"cpu": "250m"})["requests"] == {
+        "cpu": "1"
+    }
+    assert whole_pod({"limits": {"cpu": "2"}}) == {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}
+
+
+def test_huge_pages_of_containers_are_the_whole_pods() -> None:
+    pages = {"cpu": "1", "hugepages-2Mi": "4Mi"}
+
+    assert whole_pod({"limits": {"cpu": "2"}}, limits=pages, requests=pages) == {
+        "limits": {"cpu": "2", "hugepages-2Mi": "4Mi"},
+        "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"},
+    }

@@ -7,8 +7,6 @@ what all versions say alike to the definition itself before it looks, and shows 
 
 from __future__ import annotations
 
-import ssl
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +17,7 @@ from navarch.api.structural_paths import field_path
 from navarch.api.structural_values import too_many
 from navarch.api.validation import dns_label_1035_problems, dns_subdomain_problems
 from navarch.kinds.apiextensions.approval import approval_of, is_protected
+from navarch.kinds.apiextensions.ca_bundle import bundle_problem, conversion_bundle
 from navarch.kinds.apiextensions.conditions import is_true
 from navarch.kinds.apiextensions.go_form import shown_versions
 from navarch.kinds.apiextensions.schema_validation import (
@@ -117,7 +116,7 @@ def _rules_for(crd: Obj, old: Obj, check_rules: RuleCheck) -> Rules:
     structural = all(not unsupported(schema) and not structural_errors(schema, "") for schema in schemas)
     conversion = spec.get("conversion") or {}
     review = (conversion.get("webhook") or {}).get("conversionReviewVersions") or ()
-    bundle = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("caBundle") or ""
+    bundle = conversion_bundle(old)
     return Rules(
         SchemaRules(
             structural=structural,
@@ -129,7 +128,7 @@ def _rules_for(crd: Obj, old: Obj, check_rules: RuleCheck) -> Rules:
         needs_schema=len(schemas) == len(spec.get("versions") or ()),
         recognized_review=not review or any(version in _REVIEW_VERSIONS for version in review),
         fixed_names=established,
-        any_ca=not established or bool(bundle and _bundle_problem(bundle)),
+        any_ca=not established or bool(bundle and bundle_problem(bundle)),
         many_fields=_with_many_fields(crd, old),
         check_rules=check_rules,
     )
@@ -437,16 +436,8 @@ def _review_errors(versions: Sequence[str], path: str, rules: Rules) -> Iterator
 def _client_errors(client: Obj, path: str, rules: Rules) -> Iterator[FieldError]:
     yield from validate_client_config(client, path)
     bundle = client.get("caBundle") or ""
-    if bundle and not rules.any_ca and (problem := _bundle_problem(bundle)):
+    if bundle and not rules.any_ca and (problem := bundle_problem(bundle)):
         yield invalid_value(f"{path}.caBundle", bundle, f"unable to load root certificates: {problem}")
-
-
-def _bundle_problem(bundle: str) -> str:
-    try:
-        ssl.create_default_context(cadata=b64decode(bundle).decode("ascii"))
-    except (ValueError, ssl.SSLError):
-        return "unable to parse bytes as PEM block"
-    return ""
 
 
 # The status, and what belongs to the community

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from navarch.api.meta import Obj
+from navarch.kinds.apiextensions.ca_bundle import bundle_problem, conversion_bundle
 from navarch.kinds.apiextensions.conditions import Condition, is_true
 
 
@@ -70,6 +71,10 @@ def _problem(wanted: str, has: str, taken: set[str]) -> str:
 
 def established(crd: Obj, names: Condition) -> Condition:
     """The condition `Established`: once true it stays, whatever happens to the names."""
-    if is_true(crd, "Established") or names.status == "True":
-        return Condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
-    return Condition("Established", "False", "NotAccepted", "not all names are accepted")
+    if not is_true(crd, "Established"):
+        if names.status != "True":
+            return Condition("Established", "False", "NotAccepted", "not all names are accepted")
+        bundle = conversion_bundle(crd)
+        if bundle and bundle_problem(bundle):
+            return Condition("Established", "False", "InvalidCABundle", "The conversion webhook CABundle is invalid")
+    return Condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from navarch.api.meta import Obj
-from navarch.kinds.core.resource_lists import pod_level_resource, request_quantities
+from navarch.kinds.core.resource_lists import containers_quantities, is_hugepage, pod_level_resource
 
 DEFAULT_SCHEDULER: Final = "default-scheduler"
 DEFAULT_GRACE_S: Final = 30
@@ -150,19 +150,27 @@ def _requests_from_limits(resources: Obj) -> None:
 
 
 def _default_pod_resources(spec: Obj) -> None:
-    """Pod-level requests: the sum of what containers ask for where every one does, else the pod-level limit."""
+    """What is not stated for the whole pod, where something is: huge pages are limited to what its containers may use;
+    with a limit, its requests are what its containers ask for, else its limits."""
     resources = spec["resources"]
+    if not resources.get("limits") and not resources.get("requests"):
+        return
+    stated = resources.get("requests") or {}
+    for name, limit in containers_quantities(spec, "limits").items():
+        if is_hugepage(name) and name not in stated:
+            resources.setdefault("limits", {}).setdefault(name, limit)
     limits = resources.get("limits")
     if not limits:
         return
-    requests = resources.setdefault("requests", {})
-    asked = request_quantities({**spec, "resources": {}})
+    requests = {**stated}
+    for name, asked in containers_quantities(spec, "requests").items():
+        if pod_level_resource(name) and not is_hugepage(name):
+            requests.setdefault(name, asked)
     for name, limit in limits.items():
-        if name in requests or not pod_level_resource(name):
-            continue
-        requests[name] = asked.get(name, limit)
-    if not requests:
-        del resources["requests"]
+        if pod_level_resource(name):
+            requests.setdefault(name, limit)
+    if requests:
+        resources["requests"] = requests
 
 
 def _default_host_ports(spec: Obj) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
 from navarch.api.meta import Obj
 from navarch.api.validation import Problems, qualified_name_problems, validate_dns_label
-from navarch.kinds.core.resource_lists import amount_of, format_amount, pod_amounts, pod_level_resource
+from navarch.kinds.core.resource_lists import amount_of, format_amount, is_hugepage, pod_amounts, pod_level_resource
 
 _STANDARD_CONTAINER: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 _STANDARD: Final = _STANDARD_CONTAINER | {
@@ -38,10 +38,6 @@ _STANDARD: Final = _STANDARD_CONTAINER | {
 NOT_NEGATIVE: Final = "must be greater than or equal to 0"
 NOT_INTEGER: Final = "must be an integer"
 QUANTITY_FORM: Final = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-
-
-def is_hugepage(name: str) -> bool:
-    return name.startswith("hugepages-")
 
 
 def is_standard_resource(name: str) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from navarch.api.meta import Obj, Resource
 from navarch.kinds.core.pod_state import is_finished
-from navarch.kinds.core.pod_validation_resources import is_hugepage, is_native_resource
-from navarch.kinds.core.resource_lists import amount_of, pod_amounts, qos_class
+from navarch.kinds.core.pod_validation_resources import is_native_resource
+from navarch.kinds.core.resource_lists import amount_of, is_hugepage, pod_amounts, qos_class
 from navarch.kinds.core.service import needs_node_ports
 
 Amounts = dict[str, Fraction]

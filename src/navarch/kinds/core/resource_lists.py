@@ -57,7 +57,11 @@ def max_lists(total: dict[str, N], other: Mapping[str, N]) -> None:
 
 def pod_level_resource(name: str) -> bool:
     """Resources that `spec.resources` of a pod may state for the pod as a whole."""
-    return name in ("cpu", "memory") or name.startswith("hugepages-")
+    return name in ("cpu", "memory") or is_hugepage(name)
+
+
+def is_hugepage(name: str) -> bool:
+    return name.startswith("hugepages-")
 
 
 def combined(
@@ -144,14 +148,15 @@ def limits_of(container: Obj) -> Mapping[str, Any]:
     return (container.get("resources") or {}).get("limits") or {}
 
 
-def request_quantities(spec: Obj) -> dict[str, str]:
-    """What a pod asks for in all, as canonical quantities."""
-    return {name: format_amount(amount, _unit_of(spec, name)) for name, amount in pod_amounts(spec).items()}
+def containers_quantities(spec: Obj, field: str) -> dict[str, str]:
+    """What a pod's containers need by themselves, their `requests` or their `limits`, as canonical quantities."""
+    alone = pod_amounts({**spec, "resources": {}}, field, overhead=False)
+    return {name: format_amount(amount, _unit_of(spec, name, field)) for name, amount in alone.items()}
 
 
-def _unit_of(spec: Obj, name: str) -> str:
+def _unit_of(spec: Obj, name: str, field: str) -> str:
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
-        value = ((container.get("resources") or {}).get("requests") or {}).get(name)
+        value = ((container.get("resources") or {}).get(field) or {}).get(name)
         if value is not None:
             return str(value)
     return ""
