@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+import yaml
 
 from navarch.api.meta import Obj
 from navarch.cli.kubectl import find_kubectl
@@ -100,6 +101,10 @@ async def test_without_annotations_the_answer_is_that_there_are_no_containers(se
     assert f"{reason}, so it has no log; the pod's annotation sim.navarch.dev/logs gives it lines" in logs.errors
     assert f"{reason}, so nothing can run in it" in command.errors
     assert f"{reason}, so nothing listens on its ports" in forward.errors
+    for each in (command, forward):
+        # Older clients read it as YAML, and a mapping as a Status, of which they show the message alone.
+        said = each.errors.rpartition("unable to upgrade connection: ")[2]
+        assert isinstance(yaml.safe_load(said), str)
 
 
 async def test_a_command_prints_what_the_annotation_says(served: Served) -> None:

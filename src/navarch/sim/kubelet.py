@@ -284,11 +284,12 @@ def _must_run(pod: Obj, name: str) -> None:
 
 
 def _what(pod: Obj, container: str = "") -> str:
-    """`container "web" of pod "default/web-1" is simulated on node "node-1" and does not exist`."""
+    """Without a colon and a blank: clients look at a refused upgrade for a Status in YAML first, and would find one
+    that says nothing."""
     metadata, node = pod["metadata"], pod["spec"].get("nodeName")
     which = f'pod "{metadata["namespace"]}/{metadata["name"]}"'
     where = f'runs on the simulated node "{node}" and has no containers'
-    return f"{which} {where}" if not container else f'container "{container}": {which} {where}'
+    return f"{which} {where}" if not container else f'container "{container}" does not exist, because {which} {where}'
 
 
 def _hint(annotation: str, does: str) -> str:

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navarch.node.server.streaming import EXEC_PROTOCOLS, BadMessage, _Channels, _receive, web_socket
+from navarch.node.server.streaming import EXEC_PROTOCOLS, BadMessage, _Channels, _receive, refusal, web_socket
 
 
 def _parse(protocol: str, kind: WSMsgType, data: str | bytes) -> tuple[int, bytes] | None:
@@ -40,6 +41,22 @@ def test_whatever_a_client_sends_is_a_message_or_a_bad_one(protocol: str, data: 
         return
     assert (parsed is None) == (not data)
     assert parsed is None or 0 <= parsed[0] < 256
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to exec in container: failed to load task: no running task found: not found",
+        'rpc error: code = NotFound desc = an error occurred when try to find container "c": not found',
+        "unable to upgrade connection: 500 Internal Server Error",
+    ],
+)
+def test_a_refusal_is_no_status_in_yaml(text: str) -> None:
+    """kubectl would show the message of the Status that it takes it for, which has none."""
+    said = yaml.safe_load(refusal(RuntimeError(text)))
+
+    assert isinstance(said, str)
+    assert said.split()[-1] == text.split()[-1]
 
 
 @given(channel=st.integers(0, 9), data=st.binary())

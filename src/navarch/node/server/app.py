@@ -328,7 +328,7 @@ class KubeletServer:
         try:
             address = await url
         except RuntimeFailure as error:
-            raise web.HTTPInternalServerError(text=str(error)) from error
+            raise web.HTTPInternalServerError(text=streaming.refusal(error)) from error
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
             protocols = _offered(request) or ["v4.channel.k8s.io"]
             return await streaming.bridge_upgrade(request, address, protocols)
@@ -349,7 +349,7 @@ class KubeletServer:
         try:
             url = await self._parts.runtime.port_forward_url(sandbox.id, ports)
         except RuntimeFailure as error:
-            raise web.HTTPInternalServerError(text=str(error)) from error
+            raise web.HTTPInternalServerError(text=streaming.refusal(error)) from error
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
             return await streaming.bridge_upgrade(request, url, ["portforward.k8s.io"])
         socket = streaming.web_socket(streaming.FORWARD_PROTOCOLS)

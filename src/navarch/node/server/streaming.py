@@ -315,13 +315,19 @@ async def bridge_ports(socket: web.WebSocketResponse, url: str, ports: Sequence[
             await socket.close()
 
 
+def refusal(error: Exception) -> str:
+    """What is said to a client whose upgrade is refused. It looks for a Status in YAML first, and would take `a: b` for
+    one that says nothing."""
+    return str(error).replace(": ", ", ")
+
+
 async def bridge_upgrade(request: web.Request, url: str, protocols: Sequence[str]) -> web.StreamResponse:
     """A client that speaks SPDY itself (Kubernetes' API server): its connection and the runtime's, joined byte for
     byte."""
     try:
         reader, writer = await spdy.upgrade(url, protocols)
     except spdy.SPDYError as error:
-        return web.Response(status=500, text=str(error))
+        return web.Response(status=500, text=refusal(error))
     transport = request.transport
     assert transport is not None
     head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
