@@ -266,6 +266,23 @@ async def test_loss_is_not_accepted_under_a_running_server(database: Path) -> No
     assert holder(database) is None
 
 
+async def test_loss_is_accepted_where_the_database_is_whatever_leads_there(database: Path, tmp_path: Path) -> None:
+    place = tmp_path / "another disk"
+    place.mkdir()
+    database.symlink_to(place / "real.db")
+    store = await opened(database)
+    await store.commit([Put("/kept", b"1")])
+    await store.close()
+
+    report = accept_loss(database, record_of(database))
+
+    assert (report.kept, Path(report.aside).parent) == (1, place)
+    assert database.is_symlink()
+    store = await opened(database)
+    assert (await store.range("/")).entries[0].value == b"1"
+    await store.close()
+
+
 async def test_a_damaged_row_is_named_and_the_rest_can_be_kept(database: Path) -> None:
     store = await opened(database)
     for i in range(40):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from navarch.store.base import Compacted, Delete, Entry, Put, StoreUnavailable
+from navarch.store.lock import holder
 from navarch.store.sqlite import SQLiteStore
 
 _WRITER = """
@@ -123,6 +124,25 @@ async def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="in use"):
         await SQLiteStore(tmp_path / "state.db").open()
     await store.close()
+
+
+async def test_who_comes_by_a_link_is_kept_out_too(tmp_path: Path) -> None:
+    first = SQLiteStore(tmp_path / "state.db")
+    await first.open()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "state.db"
+    link.symlink_to(tmp_path / "state.db")
+
+    with pytest.raises(StoreUnavailable, match="in use by process"):
+        await SQLiteStore(link).open()
+
+    assert holder(link) == os.getpid()
+    await first.close()
+    second = SQLiteStore(link)
+    await second.open()
+    await second.commit([Put("/a", b"1")])
+    assert holder(tmp_path / "state.db") == os.getpid()
+    await second.close()
 
 
 async def test_close_finishes_what_was_handed_in(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ _PAUSE_S: Final = 0.02
 
 
 def lock_path(database: Path) -> Path:
-    return database.with_name(database.name + ".lock")
+    """Beside the file itself, however it is called: who comes by a symbolic link opens the same database."""
+    found = database.resolve()
+    return found.with_name(found.name + ".lock")
 
 
 class FileLock:

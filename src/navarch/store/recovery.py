@@ -55,6 +55,7 @@ def put_back(copy: Path, database: Path, record_file: Path) -> Report:
 
 
 def _go_on(database: Path, record_file: Path, source: Path) -> Report:
+    database, source = database.resolve(), source.resolve()
     lock = FileLock(database)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock.take()

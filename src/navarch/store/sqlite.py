@@ -81,7 +81,8 @@ class SQLiteStore:
     def __init__(
         self, path: str | Path, *, record: str | Path = "", clock: Clock | None = None, sync: bool = True
     ) -> None:
-        self._path = Path(path)
+        # SQLite keeps its companions beside the file itself, and so do we.
+        self._path = Path(path).resolve()
         self._record_path = Path(record) if record else record_path(self._path)
         self._sync = sync
         self._clock = clock or SystemClock()
