@@ -19,6 +19,9 @@ from navarch.kinds.resources import CONFIG_MAPS
 from navarch.store.base import Delete, Event, Page, Progress, Put
 from navarch.store.memory import MemoryStore
 
+from .conftest import CONFIG_MAPS as CONFIG_MAPS_PATH
+from .conftest import Api
+
 KEY = "/registry/core/configmaps/default/{}"
 VALUE = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x","namespace":"default"}}'
 
@@ -209,6 +212,34 @@ async def test_an_undecodable_value_found_at_the_start_is_named_and_the_others_a
     assert bad.status == 500
     assert KEY.format("bad") in str(bad.body)
     assert KEY.format("bad") in caplog.text
+
+
+async def test_an_undecodable_object_is_not_absent_to_who_changes_it_and_can_be_taken_away() -> None:
+    store = MemoryStore()
+    await store.commit([Put(KEY.format("bad"), b"{")])
+    server = ApiServer(store)
+    await server.start()
+    api = Api(server)
+    await api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
+    path = f"{CONFIG_MAPS_PATH}/bad"
+    whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad"}}
+
+    for method, where, body in (
+        ("GET", path, None),
+        ("PUT", path, whole),
+        ("PATCH", path, {"data": {"a": "b"}}),
+        ("PATCH", f"{path}?fieldManager=me&force=true", whole),
+        ("DELETE", path, None),
+    ):
+        type_ = "application/apply-patch+yaml" if "force" in where else "application/merge-patch+json"
+        status, answer = await api(method, where, body, content_type=type_ if method == "PATCH" else "application/json")
+        assert (status, answer["reason"]) == (500, "InternalError"), (method, where)
+        assert KEY.format("bad") in answer["message"]
+    assert (await api("POST", CONFIG_MAPS_PATH, whole))[0] == 409
+    await api.ok("DELETE", f"{path}?ignoreStoreReadErrorWithClusterBreakingPotential=true")
+    assert (await api("GET", path))[0] == 404
+    await api.ok("POST", CONFIG_MAPS_PATH, whole)
+    await server.stop()
 
 
 async def test_an_object_that_becomes_undecodable_is_gone_until_it_is_written_again() -> None:

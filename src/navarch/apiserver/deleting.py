@@ -214,7 +214,7 @@ class Deleting:
                 key = cache.codec.key(namespace, name)
                 if options.unreadable and key in cache.undecodable:
                     return await self._delete_unreadable(kind, key, namespace, name, origin)
-                raise not_found(resource.plural, resource.group, name)
+                raise kind.absent(namespace, name)
             obj = await core.encodings.obj(kind, cached)
             objectmeta.check_preconditions(obj, kind, options.uid, options.revision)
             try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from navarch.api.errors import StatusError, bad_request, expired, internal, not_found, unexplained
+from navarch.api.errors import StatusError, bad_request, expired, unexplained
 from navarch.apiserver import converted
 from navarch.apiserver.caches import Caches
 from navarch.apiserver.changes import Cached
@@ -61,10 +61,7 @@ class Reading:
         cache = kind.cache
         cached = cache.get(namespace if resource.namespaced else "", name)
         if cached is None:
-            key = cache.codec.key(namespace if resource.namespaced else "", name)
-            if broken := cache.undecodable.get(key):
-                raise internal(f"the stored value of {key} cannot be decoded: {broken}")
-            raise not_found(resource.plural, resource.group, name)
+            raise kind.absent(namespace if resource.namespaced else "", name)
         return cached
 
     async def items(self, request: Request, kind: ServedKind, namespace: str) -> Listed:

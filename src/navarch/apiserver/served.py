@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from navarch.api import protobuf
-from navarch.api.errors import PathNotFound, StatusError, unknown_path
+from navarch.api.errors import PathNotFound, StatusError, internal, not_found, unknown_path
 from navarch.api.go_structs import present
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled, SchemaSet
@@ -96,6 +96,12 @@ class ServedKind(Kind):
                 return None
             compiled = self._lazy.compiled = self.schemas.compile(self.definition)
             return compiled
+
+    def absent(self, namespace: str, name: str) -> StatusError:
+        """Why there is no such object to read or to change: 404, or 500 where there is one that cannot be decoded."""
+        if why := self.cache.why_unreadable(namespace, name):
+            return internal(why)
+        return not_found(self.resource.plural, self.resource.group, name)
 
     def first_status(self) -> Obj | None:
         """The status of a new object that nobody has reported on: empty but for its required numbers, which are zero

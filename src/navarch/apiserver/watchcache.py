@@ -121,6 +121,12 @@ class WatchCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def why_unreadable(self, namespace: str, name: str) -> str:
+        """What is wrong with the stored value of an object that `get` does not find; empty where there is none."""
+        key = self.codec.key(namespace, name)
+        why = self.undecodable.get(key)
+        return f"the stored value of {key} cannot be decoded: {why}" if why else ""
+
     # Filling
 
     def load(self, entries: Iterable[Entry], revision: int) -> None:

@@ -27,7 +27,6 @@ from navarch.api.errors import (
     conflict,
     internal,
     invalid,
-    not_found,
 )
 from navarch.api.errors import timeout as timed_out
 from navarch.api.managers import readable
@@ -161,8 +160,8 @@ class Writing:
         for _ in range(_MODIFY_ATTEMPTS):
             cached = cache.get(namespace, name)
             if cached is None:
-                if missing is None:
-                    raise not_found(resource.plural, resource.group, name)
+                if missing is None or cache.why_unreadable(namespace, name):
+                    raise kind.absent(namespace, name)
                 try:
                     return await self.create(kind, await missing(), origin.creating())
                 except StatusError as error:
