@@ -11,7 +11,8 @@ PYTHON  ?= python3
 VENV    := .venv
 BIN     := $(VENV)/bin
 MINUTES ?= 5
-FAST    := -m "not e2e and not containers"
+FAST    := -m "not e2e and not containers and not namespaces"
+BESIDE  := -m "not e2e and not containers and not namespaces and not alone"
 
 # Tests start hundreds of Python processes; compiling the same modules in each would take longer than the tests.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +30,7 @@ demo: install
 
 # First what may run side by side, then what drives clusters or measures time.
 test: install lint
-	@$(BIN)/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
+	@$(BIN)/python -m pytest -q -n auto $(BESIDE)
 	@$(BIN)/python tools/cluster_tests.py
 
 test-fast: install
@@ -38,7 +39,7 @@ test-fast: install
 # The newest of everything that pyproject.toml allows, and every test.
 test-newest: install
 	@$(PYTHON) tools/install.py --resolution highest .venvs/newest
-	@.venvs/newest/bin/python -m pytest -q -n auto -m "not e2e and not containers and not alone"
+	@.venvs/newest/bin/python -m pytest -q -n auto $(BESIDE)
 	@.venvs/newest/bin/python tools/cluster_tests.py
 
 # The oldest of what pyproject.toml names: are the lower bounds true?

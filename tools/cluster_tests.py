@@ -1,8 +1,10 @@
-"""Runs the tests that drive clusters: simulated nodes beside real containers, then what must be alone.
+"""Runs the tests that drive clusters: simulated nodes (and networks without any) beside real containers, then what must
+be alone.
 
 Such tests wait more than they compute, so that two lanes on two cores take two thirds of the time of one. Clusters in
 two lanes would take each other's ports; so the lane of simulated nodes, which need nothing but loopback, has a network
-namespace of its own. That needs root and `unshare`; without them everything runs one after the other.
+namespace of its own, in which tests can make further ones. That needs root and `unshare`; without them everything runs
+one after the other.
 
     python tools/cluster_tests.py [arguments for pytest]
 """
@@ -17,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import IO, Final
 
-SIMULATED: Final = "e2e and not containers and not alone"
+SIMULATED: Final = "(e2e or namespaces) and not containers and not alone"
 CONTAINERS: Final = "containers and not alone"
 ALONE: Final = "alone"
 _INSIDE: Final = "--in-own-network"
@@ -42,7 +44,7 @@ def pytest(marks: str, arguments: Sequence[str]) -> list[str]:
 
 def ordered(arguments: Sequence[str]) -> list[int]:
     """Everything in one lane; the exit codes."""
-    return [subprocess.run(pytest("e2e or containers or alone", arguments), check=False).returncode]
+    return [subprocess.run(pytest("e2e or containers or namespaces or alone", arguments), check=False).returncode]
 
 
 def side_by_side(arguments: Sequence[str], report: IO[bytes]) -> list[int]:

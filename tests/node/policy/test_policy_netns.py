@@ -20,7 +20,7 @@ from navarch.testing.embedded import EmbeddedCluster
 from tests.node.routing.hosts import Hosts
 
 pytestmark = [
-    pytest.mark.containers,
+    pytest.mark.namespaces,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
 ]
 

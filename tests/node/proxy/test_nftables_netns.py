@@ -18,7 +18,7 @@ from tests.node.proxy.objects import endpoint, endpoint_slice, service
 from tests.node.proxy.proxied import BOTH, POD_A, POD_B, VIP, WEB, Proxied, make_lab
 
 pytestmark = [
-    pytest.mark.containers,
+    pytest.mark.namespaces,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
 ]
 

@@ -25,7 +25,7 @@ from tests.node.proxy.netlab import NetLab
 from tests.node.proxy.objects import endpoint, endpoint_slice, service
 from tests.node.proxy.proxied import BOTH, POD_A, POD_B, VIP, WEB, Proxied, make_lab
 
-pytestmark = [pytest.mark.containers, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [pytest.mark.namespaces, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 MODES: dict[str, tuple[str, Callable[[ProxierConfig], Proxier]]] = {
     "nftables": ("nft", NftablesProxier),

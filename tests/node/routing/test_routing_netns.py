@@ -18,7 +18,7 @@ from tests.node.routing.hosts import Hosts
 from tests.node.routing.site import Site, node
 
 pytestmark = [
-    pytest.mark.containers,
+    pytest.mark.namespaces,
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
 ]
 
