@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
@@ -20,6 +21,8 @@ async def serve() -> AsyncIterator[Serve]:
 
     async def start(statuses: dict[str, int]) -> int:
         async def check(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            if request[2:] == b"slow":
+                await asyncio.Event().wait()
             status = statuses.get(request[2:].decode())
             if status is None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
@@ -52,8 +55,15 @@ async def test_an_unknown_service_and_one_without_health_fail(serve: Serve) -> N
     without = await grpc_health("127.0.0.1", await serve({}), "", 2)
 
     assert (unknown.ok, without.ok) == (False, False)
-    assert "unknown service" in unknown.output
-    assert "does not implement the grpc health protocol" in without.output
+    assert unknown.output == "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service"
+    words = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
+    assert without.output.startswith(words)
+
+
+async def test_a_service_that_says_nothing_is_given_up(serve: Serve) -> None:
+    failed = await grpc_health("127.0.0.1", await serve({"": 1}), "slow", 1)
+
+    assert (failed.ok, failed.output) == (False, "timeout: health rpc did not complete within 1s")
 
 
 async def test_nobody_there_is_told_within_the_timeout() -> None:

@@ -131,6 +131,24 @@ async def test_policy_local_keeps_the_clients_address_and_uses_only_this_nodes_e
     assert await world.answering("node", "192.168.9.1", 30080, times=30) == {"a", "b"}
 
 
+async def test_to_policy_local_pods_of_other_nodes_come_from_outside(lab: NetLab, mode: str) -> None:
+    if mode == "userspace":
+        pytest.skip("what is relayed comes back to the relay from wherever it went")
+    # Threads are in the network in which they were made.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(8))
+    world = Proxied(lab, MODES[mode][1], pods_at="v-a")
+    local = service(
+        type="NodePort", externalTrafficPolicy="Local", ports=[{"name": "http", "port": 80, "nodePort": 30080}]
+    )
+    try:
+        await world.put(local, endpoint_slice(endpoint(POD_A), endpoint(POD_B, node="elsewhere")))
+
+        assert {await world.ask("b", "10.42.2.1", 30080) for _ in range(20)} == {("a", POD_B)}
+        assert await world.answering("a", "10.42.1.1", 30080, times=30) == {"a", "b"}
+    finally:
+        await world.proxier.cleanup()
+
+
 async def test_policy_local_without_an_endpoint_here_drops_what_comes_from_outside(world: Proxied) -> None:
     local = service(
         type="NodePort", externalTrafficPolicy="Local", ports=[{"name": "http", "port": 80, "nodePort": 30080}]

@@ -88,23 +88,36 @@ class Prober:
         return Outcome(result.exit_code == 0, result.output[:10240].decode(errors="replace"))
 
 
+def _why_no_answer(error: grpc.aio.AioRpcError, timeout_s: float) -> str:
+    """In the kubelet's words, with the code as Go spells it."""
+    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+        words = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+        return f"{words}: {error.details()}"
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"timeout: health rpc did not complete within {timeout_s:g}s"
+    name = error.code().name
+    code = "Canceled" if name == "CANCELLED" else "".join(word.capitalize() for word in name.split("_"))
+    return f"error: health rpc probe failed: rpc error: code = {code} desc = {error.details()}"
+
+
 async def grpc_health(host: str, port: int, service: str, timeout_s: float) -> Outcome:
     """The standard health service (`grpc.health.v1.Health/Check`) says SERVING."""
     request = message_class("grpc/health.HealthCheckRequest")(service=service or None).SerializeToString()
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     async with grpc.aio.insecure_channel(address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
         try:
-            answer: bytes = await check(request, timeout=timeout_s, wait_for_ready=True)
+            async with asyncio.timeout(timeout_s):
+                await channel.channel_ready()
+        except TimeoutError:
+            words = f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
+            return Outcome(False, f"{words}: context deadline exceeded")
+        try:
+            answer: bytes = await check(request, timeout=max(until_s - loop.time(), 0))
         except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                return Outcome(
-                    False, "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
-                )
-            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                words = f'timeout: failed to connect service "{address}" within {timeout_s:g}s'
-                return Outcome(False, f"{words}: context deadline exceeded")
-            return Outcome(False, f"error: health rpc probe failed: {error.details()}")
+            return Outcome(False, _why_no_answer(error, timeout_s))
     try:
         status = message_class("grpc/health.HealthCheckResponse").FromString(answer).status
     except DecodeError as error:

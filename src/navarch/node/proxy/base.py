@@ -66,7 +66,8 @@ class Endpoint:
 class ProxierConfig:
     """What every backend is told. `name` is nobody else's on this machine; `pod_cidr` and `service_cidr` are the whole
     cluster's, of the one IP family, and empty ones switch off what depends on them. Node ports answer at the addresses
-    within `node_port_addresses`, or at all of the node, those of loopback only with `localhost_node_ports`."""
+    within `node_port_addresses`, or at all of the node, those of loopback only with `localhost_node_ports`. Behind the
+    device `pods_at` are this node's own pods; without it every pod of the cluster counts as one of them."""
 
     name: str
     pod_cidr: str = ""
@@ -76,6 +77,7 @@ class ProxierConfig:
     localhost_node_ports: bool = True
     masquerade_all: bool = False
     masquerade_bit: int = 14
+    pods_at: str = ""
 
     @property
     def ip(self) -> str:

@@ -167,11 +167,13 @@ class _PortChains:
         if not port.external_local:
             rules = [self._mark, f"-j {anywhere}"]
         else:
-            # External policy Local is for clients outside the cluster: pods and the node may go to any endpoint.
+            # External policy Local is for clients outside: this node's pods and the node may go to any endpoint.
+            # Answers to pods of other nodes, whose addresses are kept, come back this way only from endpoints here.
             rules = []
             if choice.cluster:
                 if config.pod_cidr:
-                    rules.append(f"-s {config.pod_cidr} -j {anywhere}")
+                    at = f"-i {config.pods_at} " if config.pods_at else ""
+                    rules.append(f"{at}-s {config.pod_cidr} -j {anywhere}")
                 local = "-m addrtype --src-type LOCAL"
                 rules += [f"{local} {self._mark}", f"{local} -j {anywhere}"]
             if choice.local:

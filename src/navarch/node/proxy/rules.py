@@ -261,15 +261,21 @@ def _way(table: ProxierConfig) -> dict[str, list[str]]:
         ],
     }
     for suffix, key in (("ips", at_address), ("nodeports", at_node)):
-        # External policy Local is for clients outside the cluster: pods and the node itself may go to any endpoint.
+        # External policy Local is for clients outside: this node's pods and the node itself may go to any endpoint.
+        # Answers to pods of other nodes, whose addresses are kept, come back this way only from endpoints here.
         chains[f"anywhere-{suffix}-check"] = [f"{key} vmap @anywhere-{suffix}"]
         chains[f"local-{suffix}-check"] = [
-            *([f"{table.ip} saddr {table.pod_cidr} goto anywhere-{suffix}-check"] if table.pod_cidr else []),
+            *([f"{_from_own_pods(table)} goto anywhere-{suffix}-check"] if table.pod_cidr else []),
             f"fib saddr type local {marking(table)}",
             f"fib saddr type local goto anywhere-{suffix}-check",
             f"{key} vmap @local-{suffix}",
         ]
     return chains
+
+
+def _from_own_pods(table: ProxierConfig) -> str:
+    whose = f"{table.ip} saddr {table.pod_cidr}"
+    return f'iifname "{table.pods_at}" {whose}' if table.pods_at else whose
 
 
 def _refusals(table: ProxierConfig) -> dict[str, list[str]]:

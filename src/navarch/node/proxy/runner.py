@@ -78,6 +78,7 @@ class ProxyConfig:
                     settings.localhost_node_ports,
                     settings.masquerade_all,
                     settings.masquerade_bit,
+                    self.names.bridge,
                 )
             )
         return found
