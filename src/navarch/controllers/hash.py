@@ -11,28 +11,11 @@ from typing import Any
 
 import orjson
 
+from navarch.api.fnv import fnv1, fnv1a
 from navarch.api.go_dump import dump
 from navarch.api.go_text import escaped_json
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_OFFSET = 2166136261
-_PRIME = 16777619
-
-
-def fnv1a(data: bytes) -> int:
-    """32-bit FNV-1a."""
-    value = _OFFSET
-    for byte in data:
-        value = ((value ^ byte) * _PRIME) & 0xFFFFFFFF
-    return value
-
-
-def fnv1(data: bytes) -> int:
-    """32-bit FNV-1."""
-    value = _OFFSET
-    for byte in data:
-        value = (value * _PRIME & 0xFFFFFFFF) ^ byte
-    return value
 
 
 def safe_encode(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from navarch.node.config import KubeletConfig, ManagersConfig, ReservedConfig
-from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, WholeCoresOnly
+from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, WholeCoresOnly, checksum
 from navarch.node.resources.numa import CPU, Machine
 from navarch.node.resources.topology_manager import TopologyManager
 
@@ -95,6 +96,29 @@ def test_a_restart_keeps_who_has_what_and_gone_pods_give_back(tmp_path: Path) ->
     assert again.admit("a", "2") == {1, 5}
     assert again.cpus.release("a")
     assert again.cpus.cpuset("b", "c") == "0-7"
+
+
+@pytest.mark.parametrize(
+    ("default", "entries", "expected"),
+    [
+        ("", {}, 1353318690),
+        ("4-6", {}, 354655845),
+        ("1-3", {"pod": {"container1": "4-6", "container2": "1-3"}}, 3610638499),
+    ],
+)
+def test_the_checksum_is_kubernetes(default: str, entries: dict[str, Any], expected: int) -> None:
+    assert checksum({"policyName": "none", "defaultCpuSet": default, "entries": entries}) == expected
+
+
+def test_what_is_written_has_its_checksum_and_is_not_believed_with_another(tmp_path: Path) -> None:
+    Node(tmp_path).admit("a", "2")
+    (file,) = tmp_path.rglob("cpu_manager_state")
+    state = json.loads(file.read_text())
+    assert state["checksum"] == checksum(state)
+
+    file.write_text(json.dumps({**state, "checksum": 1}))
+
+    assert Node(tmp_path).cpus.exclusive("a", "c") == frozenset()
 
 
 def test_whole_nodes_and_sockets_come_first(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ names. Who has which CPU is kept in `cpu_manager_state`. With the policy `none` 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
+from navarch.api.fnv import fnv1a
 from navarch.api.meta import Obj, uid_of
 from navarch.kinds.core.resource_lists import qos_class, requests_of
 from navarch.node import podspec
@@ -234,19 +235,39 @@ class CPUManager:
         for (uid, container), cpus in self._given.items():
             entries.setdefault(uid, {})[container] = cpusets.text_of(cpus)
         state = {"policyName": STATIC, "defaultCpuSet": cpusets.text_of(self.shared()), "entries": entries}
+        if not entries:
+            del state["entries"]
         try:
-            checkpoints.write(self._file, state)
+            checkpoints.write(self._file, {**state, "checksum": checksum(state)})
         except OSError as error:
             log.error("who has which CPU could not be written down: %s", error)
 
     def _read(self) -> dict[tuple[str, str], frozenset[int]]:
         try:
             state = checkpoints.read(self._file)
+            if state.get("checksum") not in (None, 0, checksum(state)):
+                log.error("%s is damaged: what it says of CPUs is not believed", self._file)
+                return {}
             found = {
                 (uid, name): cpusets.parse(text)
-                for uid, containers in state["entries"].items()
+                for uid, containers in (state.get("entries") or {}).items()
                 for name, text in containers.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
         return {key: cpus for key, cpus in found.items() if cpus <= frozenset(self._machine.cpus)}
+
+
+def checksum(state: Mapping[str, Any]) -> int:
+    """As Kubernetes counts it, over what Go prints of the state: tools that read the file look at it."""
+    entries = state.get("entries") or {}
+    listed = " ".join(
+        f"{uid}:map[{' '.join(f'{name}:{cpus}' for name, cpus in sorted(entries[uid].items()))}]"
+        for uid in sorted(entries)
+    )
+    printed = (
+        f"(*state.CPUManagerCheckpoint){{PolicyName:(string){state['policyName']} "
+        f"DefaultCPUSet:(string){state['defaultCpuSet']} Entries:(map[string]map[string]string)map[{listed}] "
+        "Checksum:(checksum.Checksum)0}"
+    )
+    return fnv1a(printed.encode())
