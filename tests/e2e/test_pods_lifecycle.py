@@ -136,7 +136,7 @@ def test_a_container_may_have_all_of_its_pod_start_over(batch: Batch) -> None:
     # It starts twice, beside many others that start.
     pod = batch.until("starts-over", started_over, 90)
 
-    assert batch.kubectl("logs", "starts-over", "-c", "main") == "first\nfirst\n"
+    batch.cluster.wait_until(lambda: batch.kubectl("logs", "starts-over", "-c", "main") == "first\nfirst\n")
     assert container_status(pod, "side")["lastState"]["terminated"]["reason"] == "RestartingAllContainers"
     assert condition(pod, "AllContainersRestarting") == "False"
 
