@@ -30,6 +30,16 @@ _COMPARED: Final = frozenset(
     f"{word}_{each}" for word in ("less", "less_equals", "greater", "greater_equals") for each in ("string", "bytes")
 ) | {"equals", "not_equals"}
 
+# What Kubernetes' own objects cost where one is compared with another of its type; `!=` is not priced so.
+_EQUAL_AT_ONCE: Final = frozenset((
+    "net.IP", "net.CIDR", "kubernetes.Quantity", "kubernetes.Semver", "kubernetes.authorization.Authorizer",
+    "kubernetes.authorization.PathCheck", "kubernetes.authorization.GroupCheck",
+    "kubernetes.authorization.ResourceCheck", "kubernetes.authorization.Decision",
+))  # fmt: skip
+# By the greatest size of a format; a URL's is that of its text.
+_EQUAL_BY_SIZE: Final = {"kubernetes.NamedFormat": 64, "kubernetes.URL": 0}
+_NAME_PATTERN: Final = 128
+
 
 def price(function: str, overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price:
     if function in _NOMINAL:
@@ -39,6 +49,11 @@ def price(function: str, overload: str, target: Known | None, args: Sequence[Kno
         found = priced(overload, target, args, size_at)
         if found is not None:
             return found
+    if overload == "equals" and args[0].type == args[1].type and args[0].type.name in _EQUAL_AT_ONCE:
+        return ONE, None
+    if overload == "equals" and args[0].type == args[1].type and args[0].type.name in _EQUAL_BY_SIZE:
+        most = _EQUAL_BY_SIZE[args[0].type.name] or _size_or_one(args[1])
+        return Range(1, most).scaled(_TRAVERSAL), None
     if overload in _COMPARED:
         most = min(args[0].size.high, args[1].size.high)
         return Range(1 if most > 0 else 0, most).scaled(_TRAVERSAL), None
@@ -51,6 +66,10 @@ def price(function: str, overload: str, target: Known | None, args: Sequence[Kno
         size = args[0].size
         return size.scaled(_TRAVERSAL), Range(size.low // 4, size.high)
     return ONE, None
+
+
+def _size_or_one(known: Known) -> int:
+    return known.size.high if known.size != UNKNOWN else 1
 
 
 def _check(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
@@ -175,7 +194,12 @@ def _format(overload: str, target: Known | None, args: Sequence[Known], size_at:
 
 
 def _validate(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
-    return _pattern(args[0].size, Range(1, 1000)), Range(0, 10)
+    return args[0].size.scaled(_TRAVERSAL).scaled(_NAME_PATTERN * _PATTERN), None
+
+
+def _parsed(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    """What is as long as the text that it is made of."""
+    return args[0].size.scaled(_TRAVERSAL), args[0].size
 
 
 def _sets(factor: int) -> _Priced:
@@ -188,7 +212,8 @@ def _sets(factor: int) -> _Priced:
 _FUNCTIONS: Final[dict[str, _Priced]] = {
     "check": _check,
     **dict.fromkeys(("isSorted", "sum", "max", "min", "indexOf", "lastIndexOf"), _over_list),
-    "url": _of_argument(),
+    "url": _parsed,
+    "jsonpatch.escapeKey": _parsed,
     **dict.fromkeys(("lowerAscii", "upperAscii", "substring", "trim"), _of_target),
     "replace": _replace,
     "split": _split,
