@@ -28,6 +28,7 @@ from navarch.api.memo import memo
 from navarch.apiserver import web
 from navarch.apiserver.bodies import Bodies
 from navarch.apiserver.decoding import MAX_BODY
+from navarch.apiserver.headers import Headers
 from navarch.apiserver.impersonation import BETWEEN, NAMING, PREFIX
 from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
@@ -167,8 +168,11 @@ def _head_of(response: Response, length: int | None) -> bytes:
     )
     if response.status == 401:
         head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
-    if response.headers:
-        head += _lines_of(response.headers)
+    headers = response.headers
+    if isinstance(headers, Headers):
+        head += headers.lines
+    elif headers:
+        head += _lines_of(headers)
     return head.encode("utf-8", "surrogateescape") + b"\r\n"
 
 

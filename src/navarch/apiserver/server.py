@@ -381,8 +381,11 @@ class ApiServer:
                 level.leave(running)
         # Put together once: what a handler gives may be shared by many answers.
         if trail is None:
-            named = request.headers.get("audit-id") or next(self._audit_ids)
-            response.headers = {**response.headers, **flow.headers, AUDIT_ID: named}
+            named = request.headers.get("audit-id")
+            if named or response.headers:
+                response.headers = {**response.headers, **flow.headers, AUDIT_ID: named or next(self._audit_ids)}
+            else:
+                response.headers = flow.usual.completed(AUDIT_ID, next(self._audit_ids))
         elif flow.headers:
             response.headers = {**response.headers, **flow.headers}
         return response

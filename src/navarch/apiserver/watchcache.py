@@ -143,7 +143,7 @@ class WatchCache:
         self._entries = {key: cached for key, cached in read if cached is not None}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
-        for key in {**before, **self._entries}:
+        for key in {**before, **self._entries} if self.listeners else ():
             old, new = before.get(key), self._entries.get(key)
             if (old.revision if old else 0) != (new.revision if new else 0):
                 for listener in self.listeners:

@@ -28,6 +28,7 @@ from navarch.apiserver.flowcontrol.seats import (
     current_limits,
     limits_of,
 )
+from navarch.apiserver.headers import Headers
 from navarch.apiserver.metrics import ServedLabel
 from navarch.apiserver.user import User
 from navarch.apiserver.watchcache import WatchCache
@@ -55,13 +56,15 @@ class Flow:
     """Requests of one flow: the level that they run at (`Level.begin` and `wait`, with `counts`; `leave` at the end),
     and what their answers say of it."""
 
-    __slots__ = ("counts", "headers", "level", "name", "schema")
+    __slots__ = ("counts", "headers", "level", "name", "schema", "usual")
 
     def __init__(self, schema: Schema, level: Level, distinguisher: str, counts: Counts) -> None:
         self.schema = schema
         self.level = level
         uids = {SCHEMA_HEADER: schema.uid, LEVEL_HEADER: level.config.uid}
         self.headers: Mapping[str, str] = {name: uid for name, uid in uids.items() if uid}
+        # The same, for answers that say no more.
+        self.usual = Headers(self.headers)
         self.name = f"{schema.name}/{distinguisher}"
         self.counts = counts
 
