@@ -101,15 +101,15 @@ class Outcome:
             return take_over(old, new, entries)
         marks = bytes([_NO_TEXT if text is None else places.setdefault(text, len(places)) for text in parts[1::2]])
         key, remembered = (b"\0".join(parts[::2]), marks, me), self._known.owners
-        if key not in remembered:
-            if len(remembered) >= _MOST_OWNERS:
-                remembered.clear()
-            found = take_over(old, new, entries)
-            remembered[key] = self._learnt(found, old, new, data, take_over)
-            return found
-        known = remembered[key]
+        known = remembered.get(key)
         if known is None:
-            return take_over(old, new, entries)
+            found = take_over(old, new, entries)
+            if key not in remembered:
+                # Nothing is relied on to be there still: big objects are looked at in a thread, beside the event loop.
+                if len(remembered) >= _MOST_OWNERS:
+                    remembered.clear()
+                remembered[key] = self._learnt(found, old, new, data, take_over)
+            return found
         texts = [text.decode() for text in places]
         return [(who, None if tree is None else _filled(tree, texts), gains) for who, tree, gains in known]
 
