@@ -169,4 +169,4 @@ def test_components_load_what_they_share_and_nothing_that_is_heavy_and_seldom_ne
     seldom = {"yaml", "grpc", "google.protobuf", "aiohttp.web", "click", "dns", "h2"}
     assert not seldom & (apiserver | controllers)
     assert not {"numpy", "navarch.scheduler", "navarch.controllers"} & apiserver
-    assert not {"cryptography.x509", "navarch.apiserver", "sqlite3"} & controllers
+    assert not {"cryptography.x509", "navarch.apiserver", "sqlite3", "aiohttp"} & controllers

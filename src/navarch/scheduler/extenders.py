@@ -16,9 +16,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import numpy as np
 import orjson
 
@@ -30,6 +29,9 @@ from navarch.scheduler.environment import Environment
 from navarch.scheduler.framework import Failure, Plugin, Refusal, Scope, Victims
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +175,10 @@ class Extender:
     """One extender, and the connections to it."""
 
     def __init__(self, config: ExtenderConfig) -> None:
+        # Here, where there is one: few schedulers have any, and it is a tenth of what their process would load.
+        import aiohttp
+
+        self._client = aiohttp
         self.config = config
         self._session: aiohttp.ClientSession | None = None
 
@@ -262,8 +268,8 @@ class Extender:
         the empty name."""
         url = f"{self.config.url.rstrip('/')}/{verb}"
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=self.config.timeout_s)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            timeout = self._client.ClientTimeout(total=self.config.timeout_s)
+            self._session = self._client.ClientSession(timeout=timeout)
         try:
             headers = {"Content-Type": "application/json"}
             async with self._session.post(
@@ -276,7 +282,7 @@ class Extender:
                 if response.status != 200:
                     raise ExtenderError(f"failed {verb} with extender at URL {url}, code {response.status}")
                 answer = orjson.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (self._client.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ExtenderError(f'Post "{url}": {str(error) or "context deadline exceeded"}') from None
         if isinstance(answer, list):
             return {"": answer}
