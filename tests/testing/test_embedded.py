@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,20 @@ async def test_it_serves_programs_that_need_a_port() -> None:
             assert (await client.list(PODS)).items == []
         finally:
             await client.close()
+
+
+def test_one_without_a_port_loads_no_http_client_or_server() -> None:
+    script = """
+import asyncio, sys
+from navarch.testing.embedded import EmbeddedCluster
+async def main():
+    async with EmbeddedCluster(nodes=1):
+        print("aiohttp" in sys.modules)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True, timeout=120)
+
+    assert done.stdout == "False\n"
 
 
 class Broken(Exception):

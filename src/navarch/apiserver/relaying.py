@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from navarch.apiserver.webhooks.client import joined, os_words
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The body as it comes; the connection is given back when nobody reads on."""
+    # Whoever asks nobody else, as most clusters in a test, does without it, a tenth of what they would load.
+    import aiohttp
+
     try:
         async for chunk in answer.content.iter_any():
             yield chunk
@@ -23,6 +28,8 @@ async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 def why_unreachable(error: BaseException, address: str, port: int) -> str:
     """Why another server did not answer, in Kubernetes' words."""
+    import aiohttp
+
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"tls: failed to verify certificate: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -15,11 +15,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from navarch import filelock
 from navarch.api.version import DEFAULT_VERSION
 from navarch.apiserver.bootstrap import bootstrap
-from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import User
 from navarch.client.base import Client
@@ -38,6 +38,9 @@ from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
 from navarch.tls import tls_context
 from navarch.world import RealWorld, World
+
+if TYPE_CHECKING:
+    from navarch.apiserver.http import HTTPFront
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +117,9 @@ class EmbeddedCluster:
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> Path:
         """Listen on HTTPS as well; the path of a kubeconfig for it."""
         if self._front is None:
+            # Most clusters of tests are without, and save a tenth of what they would load.
+            from navarch.apiserver.http import HTTPFront
+
             folder = self.config.pki
             tls = tls_context(folder / "apiserver.crt", folder / "apiserver.key", folder / "ca.crt")
             self._front = HTTPFront(self.server)

@@ -12,10 +12,9 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
-import aiohttp
 from yarl import URL
 
 from navarch.api.errors import StatusError
@@ -28,6 +27,9 @@ from navarch.apiserver.user import User
 from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined
 from navarch.apiserver.webhooks.services import NowhereError, Services
 from navarch.client.transport import Request, Response
+
+if TYPE_CHECKING:
+    import aiohttp
 
 LONGEST_DOCUMENT: Final = 32 << 20
 _CONNECT_S: Final = 10.0
@@ -72,6 +74,8 @@ class Proxy:
 
     async def forward(self, request: Request, user: User, remote: Remote) -> Response:
         """What the other server answers; plain text where there is none."""
+        import aiohttp
+
         try:
             address, port = await self._address(remote)
             tls = self._tls(remote.bundle, insecure=remote.insecure)
@@ -116,6 +120,8 @@ class Proxy:
         verify: bool = True,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """A document of the other server, asked for as this server itself.  Raises UnreachableError."""
+        import aiohttp
+
         address, port = "", 0
         try:
             async with asyncio.timeout(timeout_s):
@@ -180,6 +186,8 @@ class Proxy:
         return context
 
     def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import aiohttp
 from yarl import URL
 
 from navarch.api.errors import StatusError, bad_request, forbidden, not_found, unavailable
@@ -39,6 +39,9 @@ from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
 from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES, PODS
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _HOP_BY_HOP = frozenset(
     {
@@ -223,6 +226,8 @@ class Connect:
         proxied: Proxied | None = None,
         more: Mapping[str, str] = _NOTHING,
     ) -> Response:
+        import aiohttp
+
         request = call.request
         url = path + ("?" + urlencode(list(query)) if query else "")
         if "upgrade" in request.headers.get("connection", "").lower():
@@ -288,6 +293,8 @@ class Connect:
         return body if page is None else page
 
     def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=15)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)

@@ -13,9 +13,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
-
-import aiohttp
+from typing import TYPE_CHECKING, Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj
@@ -27,6 +25,9 @@ from navarch.apiserver.usage.points import RESOLUTION_NS, NodePoints, Scrape
 from navarch.client.supervision import Failures, supervised
 from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,8 @@ class Collector:
 
     async def _fetch(self, target: Target) -> str:
         """Raises ScrapeError."""
+        import aiohttp
+
         try:
             async with self._open().get(
                 f"{target.base_url}/metrics/resource",
@@ -182,6 +185,8 @@ class Collector:
         return data.decode(errors="replace")
 
     def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
         if self._session is None or self._session.closed:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_S)
             self._session = aiohttp.ClientSession(connector=connector)
