@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from navarch.store import failpoints
-from navarch.store.base import Entry, Event, Page, StoreUnavailable
+from navarch.store.base import Entry, Event, Lost, Page, StoreUnavailable
 
 _COMPACT_BEFORE = failpoints.Point("sqlite.compact.before")
 _COMPACT_AFTER = failpoints.Point("sqlite.compact.after")
@@ -316,8 +316,8 @@ def _entry_at(connection: sqlite3.Connection, position: int) -> Entry:
 def _damaged(connection: sqlite3.Connection, position: int, why: str) -> StoreUnavailable:
     """The database cannot give a value back: whose."""
     row = connection.execute("SELECT key FROM current WHERE position = ?", (position,)).fetchone()
-    key = row[0] if row else "a past value"
-    return StoreUnavailable(f"the value of {key} (revision {position >> _PLACE_BITS}) is damaged: {why}")
+    known = f"(revision {position >> _PLACE_BITS}) is damaged: {why}"
+    return Lost(f"the value of {row[0]} {known}") if row else StoreUnavailable(f"a past value {known}")
 
 
 def _positions_at(connection: sqlite3.Connection, revision: int, low: str, high: str, after: str) -> list[int]:
