@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from navarch.api.errors import StatusError
+from navarch.apiserver import bootstrap
 from navarch.apiserver.user import User
 from navarch.client.base import Client
 from navarch.client.config import load_kubeconfig
-from navarch.client.resources import DEPLOYMENTS, NODES, PODS
+from navarch.client.resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, SERVICES
 from navarch.scheduler.scheduler import Scheduler
 from navarch.testing.embedded import ComponentFailed, EmbeddedCluster
 
@@ -48,6 +49,24 @@ async def test_a_deployments_pods_become_ready(navarch_cluster: EmbeddedCluster)
             if event.object.get("status", {}).get("readyReplicas") == 3:
                 break
     assert len((await client.list(PODS, "default", labels="app=web")).items) == 3
+
+
+async def test_what_no_cluster_can_be_without_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "KEEP_EVERY_S", 0.05)
+    async with EmbeddedCluster(nodes=0) as cluster:
+        client = cluster.client
+        for resource, name, namespace in ((NAMESPACES, "kube-node-lease", ""), (SERVICES, "kubernetes", "default")):
+            first = await client.get(resource, name, namespace)
+            await client.delete(resource, name, namespace)
+
+            async with asyncio.timeout(20):
+                async for event in client.watch(resource, namespace):
+                    anew = event.object
+                    if anew["metadata"].get("name") == name and anew["metadata"]["uid"] != first["metadata"]["uid"]:
+                        break
+
+            assert anew["metadata"]["labels"] == first["metadata"]["labels"]
+            assert anew["spec"].get("clusterIP") == first["spec"].get("clusterIP")
 
 
 async def test_another_user_may_do_nothing(navarch_cluster: EmbeddedCluster) -> None:

@@ -1,9 +1,9 @@
 """What a cluster has before anybody asks for it: namespaces, default roles, priority classes, the `kubernetes` service.
 
 Created at the first start, all at once so that the store commits them together; at later starts what is missing comes
-back. Another API server may be at it at the same time: what it was quicker to write is looked at again. Objects that
-people changed are left alone, but default roles get back the rules that they lack, as in Kubernetes (annotation
-`rbac.authorization.kubernetes.io/autoupdate`).
+back, and what no cluster can be without does within seconds of its deletion. Another API server may be at it at the
+same time: what it was quicker to write is looked at again. Objects that people changed are left alone, but default
+roles get back the rules that they lack, as in Kubernetes (annotation `rbac.authorization.kubernetes.io/autoupdate`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
+from typing import Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
@@ -21,6 +23,7 @@ from navarch.apiserver.auth import bootstrap as rbac
 from navarch.apiserver.auth.legacy_tokens import TRACKING
 from navarch.apiserver.auth.proxy_headers import ProxyHeaders
 from navarch.apiserver.auth.roles import AUTOUPDATE
+from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.presence import Place
 from navarch.apiserver.server import ApiServer
 from navarch.kinds import resources
@@ -31,6 +34,8 @@ _CLUSTER_CRITICAL = (
     "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."
 )
 _ATTEMPTS = 10
+# How often is looked whether something is gone that no cluster can be without.
+KEEP_EVERY_S: Final = 10.0
 # What the range is that the server itself was told; the controller says since when.
 _READY_RANGE: Obj = {
     "metadata": {"name": "kubernetes"},
@@ -77,6 +82,7 @@ async def bootstrap(server: ApiServer, config: BootstrapConfig) -> None:
                 raise
             await server.core.caches.sync()
     await server.keep_flow_control()
+    server.keep(Chore("what a cluster cannot be without", KEEP_EVERY_S, partial(_keep, server, config)))
     if new:
         await server.core.caches.begin()
     if not ip_address(config.advertise_address).is_loopback:
@@ -92,10 +98,21 @@ def _is_race(error: BaseException) -> bool:
     return isinstance(error, StatusError) and (error.code == 409 or "is already allocated" in error.message)
 
 
+async def _keep(server: ApiServer, config: BootstrapConfig) -> None:
+    """Make anew what somebody deleted: without its namespace no node's Lease is renewed, without the service no pod
+    finds the API server. Another server may be quicker."""
+    try:
+        await server.writer.create_all(_missing(server, _namespaces()))
+        await server.writer.create_all(_missing(server, [*_network(config), *_client_ca(config)]))
+    except* StatusError as errors:
+        if not _are_races(errors):
+            raise
+
+
 async def _bring_up(server: ApiServer, config: BootstrapConfig) -> None:
     reader, writer = server.reader, server.writer
     # Namespaces first: nothing can be created in one that is not there.
-    await writer.create_all(_missing(server, ((resources.NAMESPACES, _named(name)) for name in _NAMESPACES)))
+    await writer.create_all(_missing(server, _namespaces()))
     by_kind = {
         "ClusterRole": resources.CLUSTER_ROLES,
         "ClusterRoleBinding": resources.CLUSTER_ROLE_BINDINGS,
@@ -176,6 +193,10 @@ def _told_anew(resource: Resource, default: Obj, reader: Reader) -> tuple[Resour
 
 def _named(name: str, namespace: str = "") -> Obj:
     return {"metadata": {"name": name, **({"namespace": namespace} if namespace else {})}}
+
+
+def _namespaces() -> Iterable[tuple[Resource, Obj]]:
+    return ((resources.NAMESPACES, _named(name)) for name in _NAMESPACES)
 
 
 def _priority_classes() -> Iterable[tuple[Resource, Obj]]:
