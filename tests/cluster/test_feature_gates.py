@@ -65,7 +65,8 @@ async def labels_of_a_bound_pod(api: Api) -> Any:
     await api.ok("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
     await api.ok("POST", PODS, pod("p", app="web"))
     await api.ok("POST", PODS, pod("placed", "n", **{ZONE: "own"}))
-    await api.ok("POST", f"{PODS}/p/binding", {"target": {"kind": "Node", "name": "n"}})
+    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}
+    await api.ok("POST", f"{PODS}/p/binding", binding)
     return [(await api.ok("GET", f"{PODS}/{name}"))["metadata"]["labels"] for name in ("p", "placed")]
 
 
