@@ -1,5 +1,6 @@
 """Checks the rules that no linter knows: sizes of files, a docstring for each module, tests where they belong, and that
-time, chance and identifiers come from one place (`check_world.py`), numbers in text from another (`check_numbers.py`).
+time, chance and identifiers come from one place (`check_world.py`), numbers in text from another (`check_numbers.py`),
+and that every test asserts something (`check_tests.py`).
 
 Exits with 1 and a line per violation.
 """
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import check_numbers
+import check_tests
 import check_world
 
 MAX_LINES = 600
@@ -35,6 +37,7 @@ def main() -> int:
     problems += [f"tests/{name}: mirrors no package of src/navarch" for name in folders if name not in known]
     problems += check_world.problems()
     problems += check_numbers.problems()
+    problems += check_tests.problems()
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

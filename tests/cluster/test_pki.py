@@ -29,7 +29,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ClusterConfig:
 
 def test_every_identity_verifies_against_the_ca_with_its_names(config: ClusterConfig) -> None:
     ca = x509.load_pem_x509_certificate((config.pki / "ca.crt").read_bytes())
-    for identity in pki.identities(config):
+    identities = list(pki.identities(config))
+    assert {"admin", "kubelet", "scheduler"} <= {identity.component for identity in identities}
+    for identity in identities:
         certificate = x509.load_pem_x509_certificate((config.pki / f"{identity.component}.crt").read_bytes())
         certificate.verify_directly_issued_by(ca)
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

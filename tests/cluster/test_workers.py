@@ -85,7 +85,9 @@ def test_a_containerd_is_told_from_the_others_by_its_configuration() -> None:
 def test_their_keys_are_made_with_the_clusters(config: ClusterConfig) -> None:
     pki.ensure(config)
 
-    for name in workers.names(config):
+    names = list(workers.names(config))
+    assert names
+    for name in names:
         own = workers.config_of(config, name)
         client = KeyPair(own.pki, "kubelet").read()
         serving = KeyPair(own.pki, "kubelet-serving").read()

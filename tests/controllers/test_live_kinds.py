@@ -37,11 +37,22 @@ def owned(name: str, owner: Obj) -> Obj:
     return config_map(name, owner)
 
 
+async def collector_has_looked(cluster: Cluster) -> None:
+    """At all that was there before: it has collected something whose owner never was."""
+    nobody: Obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "nobody", "uid": "none"}}
+    await cluster.create(CONFIG_MAPS, owned("lost", nobody))
+
+    async def gone() -> bool:
+        return await cluster.client.find(CONFIG_MAPS, "lost", "default") is None
+
+    await cluster.until(gone)
+
+
 async def test_what_an_object_of_a_new_kind_owned_goes_with_it(cluster: Cluster) -> None:
     await cluster.server.serve(*widgets())
     owner = await make(cluster, widget("a", size=1))
     await cluster.create(CONFIG_MAPS, owned("child", owner))
-    await asyncio.sleep(0.5)
+    await collector_has_looked(cluster)
     assert await cluster.get(CONFIG_MAPS, "child")
 
     await cluster.client.delete(WIDGETS, "a", "default")
@@ -63,10 +74,11 @@ async def test_a_kind_that_goes_takes_nothing_with_it_and_can_come_back(cluster:
     await cluster.server.serve(*widgets())
     owner = await make(cluster, widget("a", size=1))
     await cluster.create(CONFIG_MAPS, owned("child", owner))
-    await asyncio.sleep(0.5)
+    await collector_has_looked(cluster)
     await cluster.server.withdraw("example.com", "widgets", stored="keep")
     # Long enough for the collector to notice, and to look for the owner.
     await asyncio.sleep(1.0)
+    await collector_has_looked(cluster)
     assert await cluster.get(CONFIG_MAPS, "child")
 
     await cluster.server.serve(*widgets())

@@ -77,9 +77,10 @@ def test_python_does_what_the_text_says(block: Block) -> None:
     """The block's tests are called with the fixtures that they name; a block without tests runs as it is."""
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(block.text, block.name, "exec"), names)
-    for name, function in list(names.items()):
-        if name.startswith("test_"):
-            asyncio.run(_call(function))
+    tests = [function for name, function in names.items() if name.startswith("test_")]
+    assert tests or "run(" in block.text, "nothing in it is run"
+    for function in tests:
+        asyncio.run(_call(function))
 
 
 async def _call(function: Any) -> None:

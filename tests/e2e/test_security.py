@@ -133,14 +133,18 @@ def test_a_request_that_can_be_read_in_two_ways_is_refused(containers: Cluster, 
         socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
         tls.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
+        cut = False
         try:
             connection.sendall(b"POST /version HTTP/1.1\r\nHost: a\r\n" + head)
         except OSError:
-            # Refused before it was all sent.
-            return
-        answer = connection.recv(4096)
+            # Refused before it was all sent; what was said of it may be lost then.
+            cut = True
+        try:
+            answer = connection.recv(4096)
+        except OSError:
+            answer = b""
 
-    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b" 400 " in answer.partition(b"\r\n")[0] or (cut and not answer)
 
 
 def test_secrets_are_in_no_log_and_no_event(containers: Cluster) -> None:

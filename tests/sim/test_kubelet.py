@@ -134,7 +134,10 @@ async def test_what_is_proxied_to_a_pod_stays_here_too(served: Served) -> None:
 
 
 async def test_a_test_of_a_chart_ends(served: Served) -> None:
-    await served.pod("web-test", {"helm.sh/hook": "test"}, phase="Succeeded", restartPolicy="Never")
+    pod = await served.pod("web-test", {"helm.sh/hook": "test"}, phase="Succeeded", restartPolicy="Never")
+
+    ended = [status["state"]["terminated"]["exitCode"] for status in pod["status"]["containerStatuses"]]
+    assert ended == [0, 0]
 
 
 async def test_only_the_api_server_is_answered(served: Served) -> None:

@@ -157,7 +157,10 @@ async def test_pods_stand_still_on_a_failed_node_until_it_recovers(client: Clien
     await _until(lambda: client.get(resources.NODES, "node-1"))
     nodes.fail("node-1")
     await client.create(resources.PODS, _pod("a"))
-    await asyncio.sleep(0.1)
+    # Made later, and on a node that is well: by then "a" would have been started, too.
+    for name in ("b", "c"):
+        await client.create(resources.PODS, _pod(name, "node-2"))
+        await _until(lambda name=name: _phase(client, name, "Running"))
     assert (await client.get(resources.PODS, "a", "default"))["status"]["phase"] == "Pending"
     down = [{"type": "Ready", "status": "Unknown"}]
     patch = {"status": {"conditions": down}}

@@ -386,9 +386,10 @@ async def test_policies_are_never_for_policies(client: Client) -> None:
     everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}
     await policy(client, rules=[everything], validations=[{"expression": "false"}])
 
+    await refusal(client, config_map())
     await client.request("DELETE", f"/apis/{GROUP}/validatingadmissionpolicies/p")
 
-    await create(client, config_map(), "default")
+    assert (await create(client, config_map(), "default"))["metadata"]["name"] == "cm"
 
 
 async def test_deletions_and_subresources_can_be_refused(client: Client) -> None:
@@ -553,7 +554,7 @@ async def test_a_mutation_that_does_not_fit_refuses(client: Client, mutation: tu
 async def test_a_mutation_that_does_not_fit_is_left_out_where_errors_are_ignored(client: Client) -> None:
     await mutating(client, "m", ("JSONPatch", "[JSONPatch{op: 'remove', path: '/data/none'}]"), failurePolicy="Ignore")
 
-    await create(client, config_map(a="x"), "default")
+    assert (await create(client, config_map(a="x"), "default"))["data"] == {"a": "x"}
 
 
 async def test_what_mutations_make_gets_its_defaults_and_is_validated(client: Client) -> None:

@@ -58,7 +58,13 @@ def test_anything_is_read_or_refused(block: bytes) -> None:
     for _ in range(2):
         try:
             fields = decoder.decode(block)
-        except (hpack.CompressionError, hpack.FarTooLong):
+        except hpack.CompressionError as error:
+            why = str(error)
+            assert why
+            return
+        except hpack.FarTooLong:
+            # Of so few bytes only references to long entries can make so much.
+            assert len(block) > 1
             return
         assert sum(size for _, _, size in fields or ()) <= 10_000
 

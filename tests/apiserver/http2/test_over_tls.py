@@ -83,11 +83,14 @@ async def test_a_watch_over_tls(cluster: EmbeddedCluster) -> None:
         asking.stream("GET", CONFIG_MAPS, params={"watch": "true"}) as watch,
     ):
         await asking.post(CONFIG_MAPS, json=config_map("seen"))
+        seen = None
         async for line in watch.aiter_lines():
             event = orjson.loads(line)
             if event["object"]["metadata"]["name"] == "seen":
-                assert event["type"] == "ADDED"
+                seen = event["type"]
                 break
+
+    assert seen == "ADDED"
 
 
 async def test_the_server_stops_while_clients_are_connected(spoken: list[http2.Connection]) -> None:

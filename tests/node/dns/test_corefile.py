@@ -88,6 +88,8 @@ def test_what_is_no_corefile_is_refused(text: str) -> None:
 def test_any_text_is_read_or_refused(text: str, name: str) -> None:
     try:
         found = parse(text)
-    except ValueError:
+    except ValueError as error:
+        why = str(error)
+        assert why
         return
     assert isinstance(found.servers(name), tuple)

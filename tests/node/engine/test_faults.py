@@ -194,6 +194,7 @@ async def test_pods_run_whatever_is_in_the_files_of_their_amounts(simulated: Sim
 
     for number in range(len(texts)):
         await simulated.running(f"unlucky-{number}")
+    assert {simulated.shown(f"unlucky-{number}")["status"]["phase"] for number in range(len(texts))} == {"Running"}
 
 
 async def test_what_is_supervised_goes_on_after_a_cancellation_that_was_not_its_own(
