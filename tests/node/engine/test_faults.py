@@ -13,7 +13,7 @@ import pytest
 
 from navarch.api.errors import not_found
 from navarch.client.supervision import Delay, Failures, supervised
-from navarch.node.engine import podcleanup, podsandbox, publish, start, stop, worker
+from navarch.node.engine import publish, retries, start, stop
 from navarch.node.runtime.base import RuntimeFailure
 from tests.node.engine.conftest import Simulated
 
@@ -50,9 +50,8 @@ def break_down(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, pod: str,
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delay, "failed", lambda self: 0.02)
     monkeypatch.setattr(publish, "_FIRST_RETRY_S", 0.02)
-    for module in (worker, start, podsandbox, podcleanup):
-        monkeypatch.setattr(module, "_RETRY", timedelta(seconds=0.02))
-    monkeypatch.setattr(podsandbox, "_SHORT_RETRY", timedelta(seconds=0.02))
+    for name in ("AGAIN", "SOON"):
+        monkeypatch.setattr(retries, name, timedelta(seconds=0.02))
 
 
 def pod_of(collaborator: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from navarch.node.certificates import KeyPair
 from navarch.node.config import KubeletConfig
-from navarch.node.engine import podsandbox, start
+from navarch.node.engine import retries
 from navarch.node.user_namespaces import UserNamespaces
 from navarch.node.volumes.atomic import write_payload
 from navarch.node.volumes.base import Payload
@@ -61,8 +61,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_pod_says_that_its_logs_have_no_room_and_runs_when_they_have(
     simulated: Simulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(podsandbox, "_RETRY", timedelta(seconds=0.2))
-    monkeypatch.setattr(podsandbox, "_SHORT_RETRY", timedelta(seconds=0.2))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(seconds=0.2))
+    monkeypatch.setattr(retries, "SOON", timedelta(seconds=0.2))
     with small_disk(simulated.config.logs) as logs:
         fill(logs)
         await simulated.pod("late")
@@ -80,7 +80,7 @@ async def test_a_pod_says_that_its_logs_have_no_room_and_runs_when_they_have(
 async def test_a_container_says_that_there_is_no_room_for_its_files_and_runs_when_there_is(
     simulated: Simulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "_RETRY", timedelta(seconds=0.2))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(seconds=0.2))
     with small_disk(simulated.config.pods) as pods:
         fill(pods)
         await simulated.pod("late", automountServiceAccountToken=False)

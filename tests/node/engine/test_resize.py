@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from navarch.node.engine import resize
+from navarch.node.engine import retries
 from navarch.node.runtime.base import ContainerStats, Resources, RuntimeFailure
 from tests.node.engine.conftest import Simulated
 
@@ -154,7 +155,7 @@ async def test_memory_that_is_in_use_is_not_taken_away(simulated: Simulated, mon
         return [replace(one, memory_used_bytes=used[0]) for one in await stats()]
 
     monkeypatch.setattr(simulated.runtime, "stats", measured)
-    monkeypatch.setattr(resize, "_RETRY", resize.timedelta(milliseconds=50))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(milliseconds=50))
 
     await resized(simulated, "greedy", c=amounts("10m", "50Mi"))
 
@@ -187,7 +188,7 @@ async def test_what_the_runtime_refuses_is_told_and_tried_again(
         await update(container_id, resources)
 
     monkeypatch.setattr(simulated.runtime, "update_resources", refusing)
-    monkeypatch.setattr(resize, "_RETRY", resize.timedelta(milliseconds=50))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(milliseconds=50))
 
     await resized(simulated, "stubborn", c=amounts("20m", "10Mi"))
 

@@ -15,7 +15,7 @@ import pytest
 from navarch.client.base import PatchKind
 from navarch.client.resources import NODES, RUNTIME_CLASSES, STATEFUL_SETS
 from navarch.client.supervision import Delay
-from navarch.node.engine import start, stop, worker
+from navarch.node.engine import retries, start, stop, worker
 from navarch.node.engine.worker import PodWorker
 from navarch.node.probes.handlers import Outcome
 from navarch.node.resources.capacity import Amount
@@ -359,7 +359,7 @@ async def test_a_volume_that_hangs_keeps_neither_others_nor_the_end_of_its_pod_w
 
     monkeypatch.setattr(host_path, "check_host_path", check)
     monkeypatch.setattr(manager, "_PATIENCE_S", 0.2)
-    monkeypatch.setattr(worker, "_RETRY", timedelta(seconds=0.1))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(seconds=0.1))
     try:
         await simulated.pod("stuck", volumes=[{"name": "h", "hostPath": {"path": str(tmp_path)}}])
         await simulated.until(hangs.is_set)
@@ -379,7 +379,7 @@ async def test_a_pod_that_must_be_confined_waits_where_nothing_confines(
 ) -> None:
     enabled = [False]
     monkeypatch.setattr(worker, "apparmor_is_enabled", lambda: enabled[0])
-    monkeypatch.setattr(worker, "_RETRY", timedelta(milliseconds=50))
+    monkeypatch.setattr(retries, "AGAIN", timedelta(milliseconds=50))
     profile = {"appArmorProfile": {"type": "RuntimeDefault"}}
     await simulated.pod("confined", {"name": "c", "securityContext": profile})
     await simulated.pod("free", {"name": "c", "securityContext": {"appArmorProfile": {"type": "Unconfined"}}})

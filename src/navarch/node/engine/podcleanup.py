@@ -7,11 +7,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 from navarch.node import podspec
+from navarch.node.engine import retries
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.poddevices import PodDevices
 from navarch.node.engine.podstate import PodState
@@ -19,8 +18,6 @@ from navarch.node.runtime.base import NotFound
 from navarch.node.runtime.rotated_logs import remove_logs
 
 log = logging.getLogger(__name__)
-
-_RETRY: Final = timedelta(seconds=10)
 
 
 class PodCleanup:
@@ -69,7 +66,7 @@ class PodCleanup:
         self._let_go = await self._devices.give_back() and await parts.volumes.unpublish(worker.uid)
         await parts.resources.unpublish(worker.pod)
         if not self._let_go:
-            worker.wake_after(_RETRY)
+            worker.wake_after(retries.AGAIN)
         parts.freed()
 
     async def clean(self) -> None:
@@ -90,7 +87,7 @@ class PodCleanup:
         await parts.resources.unpublish(worker.pod)
         if not (await self._devices.give_back() and await parts.volumes.unpublish(worker.uid)):
             # As in Kubernetes, a pod is not gone while something of its volumes is here.
-            worker.wake_after(_RETRY)
+            worker.wake_after(retries.AGAIN)
             return
         self._forget()
         worker.cleaned = True

@@ -7,18 +7,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError, has_claims
+from navarch.node.engine import retries
 from navarch.node.engine.podstate import PodState
 
 log = logging.getLogger(__name__)
-
-_RETRY: Final = timedelta(seconds=3)
 
 
 class PodDevices:
@@ -57,7 +54,7 @@ class PodDevices:
         except DeviceError as error:
             words = f"Failed to prepare dynamic resources: prepare dynamic resources: {error}"
             worker.event("Warning", "FailedPrepareDynamicResources", words)
-            worker.wake_after(_RETRY)
+            worker.wake_after(3 * retries.SOON)
             return False
         return True
 

@@ -7,12 +7,11 @@ with. Where one cannot be made, an event says why, and a later turn tries again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 from navarch.client.resources import RUNTIME_CLASSES
 from navarch.node import oserrors, podspec
+from navarch.node.engine import retries
 from navarch.node.engine.plan import Plan
 from navarch.node.engine.poddevices import PodDevices
 from navarch.node.engine.podstate import PodState
@@ -23,9 +22,6 @@ from navarch.node.spec.dns import read_resolv_conf, resolver_of
 from navarch.node.spec.sandbox import sandbox_config
 from navarch.node.spec.security import has_user_namespace
 from navarch.node.user_namespaces import unsupported
-
-_RETRY: Final = timedelta(seconds=10)
-_SHORT_RETRY: Final = timedelta(seconds=1)
 
 
 class PodSandbox:
@@ -78,7 +74,7 @@ class PodSandbox:
         missing = await self._missing_network()
         if missing:
             worker.event("Warning", "NetworkNotReady", f"network is not ready: {missing}")
-            worker.wake_after(_SHORT_RETRY)
+            worker.wake_after(retries.SOON)
             return False
         return self._devices.prepare()
 
@@ -101,7 +97,7 @@ class PodSandbox:
             if "failed to reserve sandbox name" in str(error):
                 # containerd 1.6 keeps the name of a sandbox that it failed to make, and does not list that sandbox.
                 self._free_attempt = attempt + 1
-            worker.wake_after(_RETRY if plan.attempt else _SHORT_RETRY * 3)
+            worker.wake_after(retries.AGAIN if plan.attempt else 3 * retries.SOON)
             return ""
         parts.owned(sandbox_id, worker.uid)
         worker.sandbox_config = config

@@ -10,12 +10,11 @@ from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
+from navarch.node.engine import retries
 from navarch.node.engine.podstate import PodState
 from navarch.node.runtime.base import Image
 from navarch.node.volumes.base import VolumeError, VolumePending
 
-_RETRY: Final = timedelta(seconds=10)
-_SHORT_RETRY: Final = timedelta(seconds=1)
 _SLOW_SYNC: Final = 4
 _MOMENT_S: Final = 0.1
 
@@ -87,7 +86,7 @@ class PodVolumes:
             self._worker.volumes = outcome.result()
         except VolumePending:
             # Its end wakes the worker, unless it came before this was looked at.
-            self._worker.wake_after(_SHORT_RETRY)
+            self._worker.wake_after(retries.SOON)
             return False
         except VolumeError as error:
             if error is not self._told_of:
@@ -96,7 +95,7 @@ class PodVolumes:
                 self._worker.event("Warning", "FailedMount", str(error))
             if self._worker.volumes:
                 # What was set up before still serves; it is only not up to date.
-                self._refresh_at = self._worker.parts.clock.now() + _RETRY
+                self._refresh_at = self._worker.parts.clock.now() + retries.AGAIN
                 return True
             self._worker.wake_after(timedelta(seconds=error.retry_s))
             return False

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from navarch.api.meta import Obj
+from navarch.node.engine import retries
 from navarch.node.engine.admission import INFEASIBLE, Refusal
 from navarch.node.engine.allocation import Allocation, Given, resizable, whole_of, with_whole
 from navarch.node.engine.observed import ObservedContainer
@@ -25,7 +26,6 @@ from navarch.node.runtime.base import NotFound, RuntimeFailure
 
 _ERROR: Final = "Error"
 _RESIZED: Final = ("cpu", "memory")
-_RETRY: Final = timedelta(seconds=10)
 # Whoever takes room from the node says so when it goes; this is for what nobody says.
 _LOOK_AGAIN: Final = timedelta(minutes=3)
 
@@ -221,7 +221,7 @@ class Resizer:
         if now != self._progress:
             self._progress = now
             worker.event("Warning", "ResizeError", _summary("error", worker.pod, message))
-        worker.wake_after(_RETRY)
+        worker.wake_after(retries.AGAIN)
 
     def _completed(self) -> None:
         worker = self._worker

@@ -7,8 +7,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.client.supervision import unless_cancelled
@@ -16,6 +14,7 @@ from navarch.node import oserrors, podspec
 from navarch.node.backoff import go_duration
 from navarch.node.devices.manager import AllocationRefused
 from navarch.node.dra.claims import DeviceError
+from navarch.node.engine import retries
 from navarch.node.engine.observed import ObservedContainer
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.engine.podprobes import PodProbes
@@ -28,8 +27,6 @@ from navarch.node.runtime.base import ContainerConfig, Image, NotFound, RuntimeF
 from navarch.node.spec.container import ContainerInputs, container_config
 from navarch.node.spec.env import environment
 from navarch.node.volumes.base import VolumePending
-
-_RETRY: Final = timedelta(seconds=10)
 
 
 class Starter:
@@ -143,7 +140,7 @@ class Starter:
             if found.retry_at is not None:
                 worker.wake_at(found.retry_at)
             else:
-                worker.wake_after(_RETRY)
+                worker.wake_after(retries.AGAIN)
         return None
 
     async def volume_image(self, volume: Obj) -> Image:
@@ -156,7 +153,7 @@ class Starter:
         found = await worker.parts.images.ensure(worker.pod, asked, 0, worker.event, worker.wake)
         if found.image is None:
             if found.reason:
-                worker.wake_at(found.retry_at or worker.parts.clock.now() + _RETRY)
+                worker.wake_at(found.retry_at or worker.parts.clock.now() + retries.AGAIN)
                 for container in podspec.containers(worker.pod):
                     state = worker.memory.setdefault(container["name"], ContainerMemory())
                     state.waiting_reason, state.waiting_message = found.reason, found.message
@@ -229,7 +226,7 @@ class Starter:
         """The container cannot be made or run now: say so, and try again later."""
         state.waiting_reason, state.waiting_message = reason, message
         self._worker.event("Warning", "Failed", told, container["name"])
-        self._worker.wake_after(_RETRY)
+        self._worker.wake_after(retries.AGAIN)
 
     async def _create(self, container: Obj, config: ContainerConfig, state: ContainerMemory) -> str:
         worker = self._worker

@@ -16,13 +16,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, annotations_of, is_deleting, labels_of, revision_of
 from navarch.api.time import parse_time
 from navarch.client.supervision import Delay, supervised, unless_cancelled
 from navarch.node import oserrors, podspec
+from navarch.node.engine import retries
 from navarch.node.engine.messages import termination_message
 from navarch.node.engine.observed import ObservedContainer, moment
 from navarch.node.engine.parts import Parts
@@ -44,8 +44,6 @@ from navarch.node.runtime.base import RuntimeFailure
 from navarch.node.spec.security import apparmor_is_enabled, wants_apparmor
 
 log = logging.getLogger(__name__)
-
-_RETRY: Final = timedelta(seconds=10)
 
 
 class PodWorker(PodState):
@@ -134,7 +132,7 @@ class PodWorker(PodState):
             log.warning("pod %s: %s", podspec.quoted(self.pod), words)
             self.troubled(words)
             # The runtime and the API server wake nobody when they answer again.
-            self.wake_after(min(timedelta(seconds=self._delay.failed()), _RETRY))
+            self.wake_after(min(timedelta(seconds=self._delay.failed()), retries.AGAIN))
         except Exception as error:
             # A fault of ours, or of an object that nobody thought of. The next turn may see another one.
             self.parts.failures.note(f"pod {podspec.quoted(self.pod)}", error)
@@ -264,7 +262,7 @@ class PodWorker(PodState):
             self.blocked = ("", "")
             return False
         self.blocked = ("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
-        self.wake_after(_RETRY)
+        self.wake_after(retries.AGAIN)
         return True
 
     def _stop_preparing(self) -> None:
