@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from navarch.api.errors import StatusError
 from navarch.apiserver.auth.authenticator import ClusterAuthenticator
+from navarch.apiserver.auth.base import TokenRefused
 from navarch.apiserver.auth.legacy_tokens import LastUse
 from navarch.apiserver.auth.tokens import ServiceAccountTokens
 from navarch.apiserver.user import ANONYMOUS, User
@@ -252,3 +253,28 @@ async def test_tokens_of_a_key_that_signs_no_more_are_believed(world: World, tmp
     assert user.uid == "sa-1"
     with pytest.raises(StatusError, match="Unauthorized"):
         await _tokens(world, new).check(token)
+
+
+async def test_who_reviews_a_token_is_told_why_it_is_refused(world: World) -> None:
+    token = await world.token(audiences=["vault"])
+
+    with pytest.raises(TokenRefused) as refused:
+        await world.tokens.check(token)
+    assert refused.value.why == ('token audiences ["vault"] is invalid for the target audiences ["https://issuer"]')
+    assert refused.value.message == "Unauthorized"
+    world.reader.objects.remove(ACCOUNT)
+    with pytest.raises(TokenRefused) as refused:
+        await world.tokens.check(token, ["vault"])
+    assert refused.value.why == 'serviceaccounts "robot" not found'
+    world.clock.time += timedelta(hours=2)
+    with pytest.raises(TokenRefused) as refused:
+        await world.tokens.check(token, ["vault"])
+    assert refused.value.why == "service account token has expired"
+
+
+async def test_a_static_token_is_for_the_api_server_alone(world: World) -> None:
+    authenticator = ClusterAuthenticator(world.tokens, static_tokens={"s3cret": User("ci", ("ops",))})
+
+    assert (await authenticator.review_token("s3cret", ("https://issuer", "vault")))[1] == ("https://issuer",)
+    with pytest.raises(StatusError):
+        await authenticator.review_token("s3cret", ("vault",))

@@ -107,7 +107,7 @@ class ClusterAuthenticator:
         presented = token.encode()
         for known, user in self._static.items():
             if hmac.compare_digest(known, presented):
-                return _with_group(user), audiences or self._tokens.api_audiences
+                return _with_group(user), self._known_audiences(audiences) if audiences else self._tokens.api_audiences
         try:
             return await self._tokens.check(token, audiences)
         except StatusError:

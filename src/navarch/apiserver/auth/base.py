@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from navarch.api.errors import unauthorized
+from navarch.api.errors import StatusError, unauthorized
 from navarch.api.meta import Obj
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request
@@ -77,6 +77,14 @@ class Authorizer(Protocol):
     def unresolved(self, user: User, namespace: str) -> list[Unresolved]:
         """What these rules lack."""
         ...
+
+
+class TokenRefused(StatusError):
+    """401 for a token that is ours and no good; only who reviews it is told why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(401, "Unauthorized", "Unauthorized")
+        self.why = why
 
 
 # The lifetime of a token that is asked for without one.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from navarch.api.errors import bad_request, conflict, not_found, unauthorized
 from navarch.api.meta import Obj, Resource, is_deleting, new_uid, uid_of
 from navarch.api.time import format_time
 from navarch.apiserver.admission.base import Reader
-from navarch.apiserver.auth.base import TOKEN_LIFETIME_S
+from navarch.apiserver.auth.base import TOKEN_LIFETIME_S, TokenRefused
 from navarch.apiserver.auth.legacy_tokens import LastUse, is_invalidated
 from navarch.apiserver.auth.signing_keys import Signer, Verifier, load_signer, load_verifiers
 from navarch.apiserver.user import User
@@ -37,6 +38,7 @@ _LEGACY_ISSUER = "kubernetes/serviceaccount"
 # warning time in the token, as Kubernetes' --service-account-extend-token-expiration does.
 _INJECTED_S = 3607
 _EXTENDED_S = 365 * 24 * 3600
+_INVALIDATED = "service account token has been invalidated"
 _RECHECK_S = 10.0
 _CACHE_LIMIT = 4096
 
@@ -113,10 +115,12 @@ class ServiceAccountTokens:
         claims = known[0] if known is not None else self._decode(token)
         if now_s >= float(claims.get("exp", now_s + 1)):
             self._checked.pop(digest, None)
-            raise unauthorized()
-        matching = tuple(a for a in wanted if a in _audiences(claims, self.api_audiences))
+            raise TokenRefused("service account token has expired")
+        audiences_of_token = _audiences(claims, self.api_audiences)
+        matching = tuple(a for a in wanted if a in audiences_of_token)
         if not matching:
-            raise unauthorized()
+            stated, asked = _listed(audiences_of_token), _listed(wanted)
+            raise TokenRefused(f"token audiences {stated} is invalid for the target audiences {asked}")
         if known is None or now_s - known[1] > _RECHECK_S:
             secret = self._require_bound_objects(claims, token)
             if secret is not None and self._last_use is not None:
@@ -215,7 +219,7 @@ class ServiceAccountTokens:
         claims = self._verified(token)
         now_s = self._world.now().timestamp()
         if float(claims.get("nbf", 0)) > now_s + 1:
-            raise unauthorized()
+            raise TokenRefused("service account token is not valid yet")
         if claims.get("iss") not in self._issuers:
             raise unauthorized()
         return claims
@@ -247,9 +251,9 @@ class ServiceAccountTokens:
             secret = self._reader.get(_SECRETS, account["namespace"], name)
             # A secret that has been given another token since takes the first one back.
             if secret is None or (secret.get("data") or {}).get("token") != b64encode(token.encode()).decode():
-                raise unauthorized()
+                raise TokenRefused(_INVALIDATED)
             if is_invalidated(secret):
-                raise unauthorized()
+                raise TokenRefused(_INVALIDATED)
         private = claims.get("kubernetes.io") or {}
         for word, resource in (("pod", _PODS), ("secret", _SECRETS), ("node", _NODES)):
             reference = private.get(word)
@@ -261,11 +265,21 @@ class ServiceAccountTokens:
 
     def _require(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         found = self._reader.get(resource, namespace, name)
-        if found is None or uid_of(found) != uid:
-            raise unauthorized()
+        if found is None:
+            raise TokenRefused(f'{resource.plural} "{name}" not found')
+        of_account = resource is _SERVICE_ACCOUNTS
         # A pod's token stays good while the pod ends; an account that is going away is gone for its tokens.
-        if resource is _SERVICE_ACCOUNTS and is_deleting(found):
-            raise unauthorized()
+        if of_account and is_deleting(found):
+            raise TokenRefused(f"service account {namespace}/{name} has been deleted")
+        if uid_of(found) != uid:
+            what = "service account" if of_account else resource.kind.lower()
+            claim = "claim" if of_account else f"service account {what} ref claim"
+            raise TokenRefused(f"{what} UID ({uid_of(found)}) does not match {claim} ({uid})")
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """As Go quotes a list."""
+    return f"[{' '.join(json.dumps(text, ensure_ascii=False) for text in texts)}]"
 
 
 def _audiences(claims: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:

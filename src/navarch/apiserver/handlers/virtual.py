@@ -11,7 +11,7 @@ from navarch.api.meta import Obj, Resource
 from navarch.api.table import render
 from navarch.apiserver import decoding
 from navarch.apiserver.admitting import CREATE, admission
-from navarch.apiserver.auth.base import Decision, RequestAttributes, Unresolved
+from navarch.apiserver.auth.base import Decision, RequestAttributes, TokenRefused, Unresolved
 from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core
 from navarch.apiserver.handlers.objects import Objects
@@ -24,6 +24,8 @@ from navarch.store.base import StoreUnavailable
 
 Handler = Callable[[Call], Awaitable[Response]]
 
+# As Kubernetes says it of what none of those that it asks knows.
+_NO_TOKEN = "invalid bearer token"
 _COMPONENT_COLUMNS = (
     NAME,
     Column("Status", lambda obj, now: _condition(obj, "status")),
@@ -120,8 +122,10 @@ class Virtual:
         audiences = tuple(review["spec"].get("audiences") or ())
         try:
             user, accepted = await self._core.authenticator.review_token(token, audiences)
-        except StatusError as error:
-            return self._answer(call, review, {"user": {}, "error": error.message})
+        except TokenRefused as error:
+            return self._answer(call, review, {"user": {}, "error": f"[{_NO_TOKEN}, {error.why}]"})
+        except StatusError:
+            return self._answer(call, review, {"user": {}, "error": _NO_TOKEN})
         status: Obj = {"authenticated": True, "user": user.info()}
         if accepted:
             status["audiences"] = list(accepted)
