@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.errors import invalid_value
 from navarch.api.go_structs import go_json
 from navarch.api.go_text import go_float, go_syntax, go_text, go_type
 
@@ -42,3 +43,24 @@ def test_an_object_in_the_order_in_which_go_writes_it() -> None:
     assert list(written) == ["name", "image", "env", "resources", "terminationMessagePath"]
     assert list(written["env"][0]) == ["name", "value"]
     assert list(written["resources"]["limits"]) == ["cpu", "memory"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", '"plain"'),
+        ('a "b" \\', '"a \\"b\\" \\\\"'),
+        ("tab\t", '"tab\\t"'),
+        ("\x00\x7f", '"\\x00\\x7f"'),
+        ("é\u2028\ufeff", '"é\\u2028\\ufeff"'),
+        # Texts are quoted; what is JSON can be put into HTML.
+        ("<&>", '"<&>"'),
+        (["<&>"], '["\\u003c\\u0026\\u003e"]'),
+        ({"a": "<"}, '{"a":"\\u003c"}'),
+        (None, "null"),
+        (True, "true"),
+        (5, "5"),
+    ],
+)
+def test_a_refused_value_is_shown_as_go_shows_it(value: Any, shown: str) -> None:
+    assert invalid_value("f", value, "no").message() == f"Invalid value: {shown}: no"

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from navarch.api.errors import StatusError
+from navarch.apiserver.deadlines import within
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
-from navarch.client.transport import Request
+from navarch.client.transport import Request, Response
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
 from tests.apiserver.conftest import Api, config_map, deployment, pod
@@ -162,3 +164,59 @@ async def test_unknown_paths_media_types_and_methods(api: Api) -> None:
     assert (await api("PATCH", f"{path}/a", {}, content_type="application/json"))[0] == 415
     assert (await api("PUT", path, {}))[0] == 405
     assert (await api("POST", "/api/v1/configmaps", {}))[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("timeout", "refused"),
+    [
+        ("x", 'time: invalid duration "x"'),
+        ("5", 'time: missing unit in duration "5"'),
+        ("5y", 'time: unknown unit "y" in duration "5y"'),
+    ],
+)
+async def test_a_time_that_a_request_may_take_is_a_duration(api: Api, timeout: str, refused: str) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+
+    status, answer = await api("GET", f"{path}?timeout={timeout}")
+
+    assert (status, answer["message"]) == (400, f"invalid timeout specified in the request URL - {refused}")
+    assert (await api("GET", f"{path}?timeout=30s"))[0] == 200
+    assert (await api("GET", f"{path}?timeout=0s"))[0] == 200
+
+
+async def test_a_request_that_takes_longer_than_its_client_has_time_is_given_up() -> None:
+    ended: list[str] = []
+
+    async def endless() -> Response:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("given up")
+        raise AssertionError
+
+    with pytest.raises(StatusError) as refused:
+        await within(0.01, endless())
+
+    why = "request did not complete within requested timeout - context deadline exceeded"
+    assert (refused.value.code, refused.value.message) == (504, f"Timeout: {why}")
+    assert ended == ["given up"]
+
+
+async def test_what_fails_by_a_time_of_its_own_is_not_taken_for_the_clients() -> None:
+    async def failing() -> Response:
+        raise TimeoutError("a webhook")
+
+    with pytest.raises(TimeoutError, match="a webhook"):
+        await within(30, failing())
+
+
+async def test_what_is_no_protobuf_is_told_so(api: Api) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+
+    status, answer = await api("POST", path, b"x", content_type="application/vnd.kubernetes.protobuf")
+
+    why = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (78)"
+    assert (status, answer["message"]) == (
+        400,
+        f"the object provided is unrecognized (must be of type ConfigMap): {why}",
+    )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from navarch.api.go_text import escaped_json, quoted
+
 Obj = dict[str, Any]
 
 _UNSET: Final = object()
@@ -79,8 +81,11 @@ def _with_sorted_maps(value: Any, *, is_map: bool) -> Any:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, (str, list, dict)):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
+        shown = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return escaped_json(shown.encode("utf-8", "replace")).decode()
     return str(value)
 
 

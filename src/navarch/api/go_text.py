@@ -7,7 +7,6 @@ where they are whole, else float64.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
@@ -31,6 +30,17 @@ _ESCAPED: Final = (
     (b"\xe2\x80\xa8", b"\\u2028"),
     (b"\xe2\x80\xa9", b"\\u2029"),
 )
+_QUOTES: Final = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\t": "\\t",
+    "\r": "\\r",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\v": "\\v",
+}
 _PACKAGES: Final = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "core"}
 
 
@@ -62,12 +72,12 @@ def go_text(value: Any) -> str:
 def go_syntax(value: Any) -> str:
     """`%#v`."""
     if isinstance(value, dict):
-        members = ", ".join(f"{_quoted(name)}:{go_syntax(value[name])}" for name in sorted(value))
+        members = ", ".join(f"{quoted(name)}:{go_syntax(value[name])}" for name in sorted(value))
         return f"map[string]interface {{}}{{{members}}}"
     if isinstance(value, list):
         return f"[]interface {{}}{{{', '.join(map(go_syntax, value))}}}"
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     return "interface {}(nil)" if value is None else go_text(value)
 
 
@@ -95,8 +105,21 @@ def go_float(value: float) -> str:
     return f"-{shown}" if sign else shown
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def quoted(text: str) -> str:
+    """`%q`."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    parts = []
+    for char in text:
+        if char in _QUOTES:
+            parts.append(_QUOTES[char])
+        elif char.isprintable():
+            parts.append(char)
+        elif ord(char) < 0x80:
+            parts.append(f"\\x{ord(char):02x}")
+        else:
+            parts.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
+    return f'"{"".join(parts)}"'
 
 
 def go_label_selector(selector: Mapping[str, Any] | None) -> str:

@@ -21,6 +21,7 @@ from navarch.api.protobuf_writer import writer
 
 MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 MAGIC: Final = b"k8s\x00"
+_NO_MESSAGE: Final = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
 
 _OPTIONS: Final = ("DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "GetOptions", "ListOptions")
 _DISCOVERY: Final = ("APIVersions", "APIGroup", "APIGroupList", "APIResourceList")
@@ -63,7 +64,7 @@ def is_kind(api_version: str, kind: str) -> bool:
 def decode(body: bytes) -> dict[str, Any]:
     """The object in `body`.  Raises ValueError for what is not one: truncated, malformed, of an unknown kind."""
     if not body.startswith(MAGIC):
-        raise ValueError("the body does not begin as Kubernetes' protobuf encoding does")
+        raise ValueError(_NO_MESSAGE if body else "empty data")
     # Twelve milliseconds that a start-up does not need.
     from google.protobuf.message import DecodeError
 

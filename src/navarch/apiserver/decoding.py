@@ -192,18 +192,20 @@ async def as_json(request: Request, work: LongWork) -> Request:
 
 
 def _from_protobuf(request: Request) -> Request:
+    headers = {**request.headers, "content-type": JSON}
     try:
         body = orjson.dumps(protobuf.decode(request.body))
     except ValueError as error:
-        raise bad_request(f"unable to decode the request body: {error}") from error
-    headers = {**request.headers, "content-type": JSON}
+        # The handler says so, as of YAML.
+        wrong = str(error)
+        return ReadRequest(request.method, request.path, request.query, headers, request.body, wrong=wrong)
     return Request(request.method, request.path, request.query, headers, body)
 
 
 @dataclass(slots=True)
 class ReadRequest(Request):
-    """A request whose body was YAML: what was wrong with it (then `body` is as it came), its beginning, and which keys
-    were given again."""
+    """A request whose body was YAML or protobuf: what was wrong with it (then `body` is as it came), its beginning, and
+    which keys were given again."""
 
     wrong: str = ""
     began: bytes = b""
@@ -244,7 +246,7 @@ def parse_body(request: Request, kind_name: str) -> Obj:
                 raise ValueError(f"json: cannot unmarshal {wrong}")
     except ValueError as error:
         why = str(error)
-        if not why.startswith("error converting YAML"):
+        if not (isinstance(request, ReadRequest) and request.wrong):
             why = f"couldn't get version/kind; json parse error: {why}"
         raise bad_request(
             f"the object provided is unrecognized (must be of type {kind_name}): {why} ({_summary(request)})"

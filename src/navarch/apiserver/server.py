@@ -39,6 +39,7 @@ from navarch.apiserver.call import Call, warning_headers
 from navarch.apiserver.core import Core, Delegate
 from navarch.apiserver.crd.definitions import Definitions
 from navarch.apiserver.crd.finalizing import Finalizing
+from navarch.apiserver.deadlines import LASTING_VERBS, limit_of, within
 from navarch.apiserver.decoding import MAX_BODY, as_json
 from navarch.apiserver.flowcontrol.control import READING, WRITING, FlowControl
 from navarch.apiserver.flowcontrol.inflight import InFlight
@@ -89,7 +90,6 @@ _DEFINITIONS = (
 )
 # Subresources that answer in media types of their own.
 _OTHER_MEDIA = frozenset({"attach", "exec", "log", "portforward", "proxy"})
-_LONG_VERBS = frozenset({"watch", "connect"})
 _POSTED = frozenset({"POST"})
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -328,18 +328,20 @@ class ApiServer:
         auditing = self.core.auditing
         trail = auditing.begin(request, route, verb) if auditing is not None else None
         try:
+            limit_s = limit_of(request, route, verb) if request.query else None
             if user is None:
                 user = await self.core.authenticator.authenticate(request, peer_cert)
                 if user is ANONYMOUS:
                     request.last = True
-            response = await self._respond(request, route, verb, user, kind, trail)
+            answer = self._respond(request, route, verb, user, kind, trail)
+            response = await (answer if limit_s is None else within(limit_s, answer))
         except Exception as error:
             response = respond_error(_status_of(error, request), request)
             if trail is None:
                 response.headers = {**response.headers, AUDIT_ID: self._audit_id(request)}
         if trail is not None:
             response = await trail.end(response)
-        seconds = None if verb in _LONG_VERBS else self.core.world.monotonic() - started
+        seconds = None if verb in LASTING_VERBS else self.core.world.monotonic() - started
         label = NOTHING_SERVED if kind is None else route.label
         self.core.metrics.request(verb, label, response.status, seconds)
         return response if request.method != "HEAD" else await without_body(response)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from navarch.api.cel.errors import CelError
-from navarch.api.cel.values import EPOCH, INT_LIMIT, NANO, Duration, Timestamp, quoted
+from navarch.api.cel.values import EPOCH, INT_LIMIT, NANO, Duration, Timestamp
+from navarch.api.go_text import quoted
 
 _UNITS: Final = {
     "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": NANO, "m": 60 * NANO, "h": 3600 * NANO

@@ -421,31 +421,3 @@ def _decimal(nanos: int) -> str:
     sign = "-" if nanos < 0 else ""
     whole, rest = divmod(abs(nanos), NANO)
     return f"{sign}{whole}{f'.{rest:09d}'.rstrip('0') if rest else ''}"
-
-
-_QUOTES: Final = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\n": "\\n",
-    "\t": "\\t",
-    "\r": "\\r",
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\v": "\\v",
-}
-
-
-def quoted(text: str) -> str:
-    """As Go's %q writes it."""
-    parts = []
-    for char in text:
-        if char in _QUOTES:
-            parts.append(_QUOTES[char])
-        elif char.isprintable():
-            parts.append(char)
-        elif ord(char) < 0x80:
-            parts.append(f"\\x{ord(char):02x}")
-        else:
-            parts.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
-    return f'"{"".join(parts)}"'

@@ -9,7 +9,8 @@ from typing import ClassVar, Final
 from navarch.api import quantity
 from navarch.api.cel.declarations import declared
 from navarch.api.cel.errors import CelError
-from navarch.api.cel.values import Opaque, quoted
+from navarch.api.cel.values import Opaque
+from navarch.api.go_text import quoted
 from navarch.numbers import is_digits
 
 

@@ -20,10 +20,10 @@ from navarch.api.cel.values import (
     checked_int,
     checked_uint,
     go_float,
-    quoted,
     type_name,
 )
 from navarch.api.cel.values import size as size_of
+from navarch.api.go_text import quoted
 from navarch.numbers import ascii_integer, is_digits
 
 _NANO: Final = 10**9
