@@ -98,7 +98,6 @@ def settle(cluster: Cluster, replicas: int = 3) -> None:
 def assert_all_answered(outcome: Outcome, least: int = 100) -> None:
     assert outcome.failures == [], f"{len(outcome.failures)} of {outcome.requests}: {outcome.failures[:5]}"
     assert outcome.requests >= least
-    assert outcome.slowest_s < 2.5
 
 
 def test_a_rolling_update_loses_no_request(sturdy: Cluster) -> None:

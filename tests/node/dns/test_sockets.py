@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from navarch.node.dns.sockets import Keeper, bind
+from navarch.node.dns.sockets import Keeper, Pair, bind
 
 from ...ports import free_port
 
@@ -56,6 +56,74 @@ def test_what_is_asked_between_two_servers_reaches_the_second(tmp_path: Path) ->
         each.close()
     for fresh in bind("127.0.0.1", port):
         fresh.close()
+
+
+DYING = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from navarch.node.dns import sockets
+keeper = sockets.Keeper(Path(sys.argv[1]))
+pair = keeper.take_over("127.0.0.1")
+if sys.argv[2] == "while it has them kept":
+    # A process has them already, and nothing says which.
+    Path.write_text = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    keeper.keep(pair)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["as soon as it has them", "while it has them kept"])
+def test_a_successor_that_dies_while_it_takes_them_over_loses_nothing(tmp_path: Path, when: str) -> None:
+    file, port = tmp_path / "sockets.json", free_port()
+    first = Keeper(file)
+    for each in kept(first, port):
+        each.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        client.send(b"anybody?")
+
+        died = subprocess.run([sys.executable, "-c", DYING, str(file), when], check=False, timeout=60)
+        assert died.returncode == -signal.SIGKILL
+        last = Keeper(file)
+        pair = last.take_over("127.0.0.1")
+
+        assert pair is not None
+        last.keep(pair)
+        assert pair[1].recvfrom(100)[0] == b"anybody?"
+    for keeper in (last, first):
+        keeper.release()
+    for each in pair:
+        each.close()
+
+
+def kept(keeper: Keeper, port: int) -> Pair:
+    pair = bind("127.0.0.1", port)
+    keeper.keep(pair)
+    return pair
+
+
+def test_who_kept_them_before_is_ended_when_somebody_else_does(tmp_path: Path) -> None:
+    file, port = tmp_path / "sockets.json", free_port()
+    first, second = Keeper(file), Keeper(file)
+    pairs = [kept(first, port)]
+    before = json.loads(file.read_text())["pid"]
+
+    taken = second.take_over("127.0.0.1")
+    assert taken is not None
+    assert alive(before)
+    second.keep(taken)
+
+    assert first._process is not None
+    assert first._process.wait(60) == -signal.SIGKILL
+    assert alive(json.loads(file.read_text())["pid"])
+    for keeper in (second, first):
+        keeper.release()
+    for each in (*pairs[0], *taken):
+        each.close()
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").exists()
 
 
 def test_sockets_of_another_address_are_not_taken(tmp_path: Path) -> None:

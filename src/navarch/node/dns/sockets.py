@@ -2,7 +2,10 @@
 
 A resolver that is refused gives up at once, one that hears nothing asks again seconds later. So a process that does
 nothing (a shell that waits for its input to end) has the sockets too; when the agent dies, the kernel goes on queueing,
-and the successor takes the sockets from that process. Left alone, it ends by itself after some seconds.
+and the successor takes the sockets from that process. Left alone, it ends by itself after a while.
+
+Invariant: at every moment a process that the file names has the sockets. Successors may die, too, and in the midst of
+taking over; so whoever had them before is ended only when it is written down who has them now.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 _PIDFD_GETFD: Final = 438
-_WAIT_S: Final = 10
+# Longer than a restart takes on a machine that is busy with other things.
+_WAIT_S: Final = 30
 
 Pair = tuple[socket.socket, socket.socket]
 """Listening for TCP, bound for UDP, on one address and port."""
@@ -53,9 +57,11 @@ class Keeper:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._process: subprocess.Popen[bytes] | None = None
+        # Who had them before, as a pidfd.
+        self._before = -1
 
     def take_over(self, address: str) -> Pair | None:
-        """The sockets of a predecessor that listened on the address. Whatever else it has left is ended."""
+        """A predecessor's sockets, if they are for the address; `keep` them. Whatever else it has left is ended."""
         try:
             record = json.loads(self._file.read_text())
             pid, fds = int(record["pid"]), (int(record["stream"]), int(record["datagrams"]))
@@ -78,11 +84,9 @@ class Keeper:
             log.info("the sockets of the server before this one: %s", error)
             for each in taken:
                 each.close()
+            _end(pidfd)
             return None
-        finally:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
+        self._before = pidfd
         return taken[0], taken[1]
 
     def keep(self, pair: Pair) -> None:
@@ -105,6 +109,12 @@ class Keeper:
             partial.replace(self._file)
         except OSError as error:
             log.warning("the server's sockets will not outlive it: %s", error)
+        self._end_predecessor()
+
+    def _end_predecessor(self) -> None:
+        if self._before >= 0:
+            _end(self._before)
+            self._before = -1
 
     def release(self) -> None:
         """End in an orderly way: nothing is kept."""
@@ -113,6 +123,13 @@ class Keeper:
             self._process.kill()
             self._process.communicate()
             self._process = None
+        self._end_predecessor()
+
+
+def _end(pidfd: int) -> None:
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
 
 
 def _started(pid: int) -> str:
