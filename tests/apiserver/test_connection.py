@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from navarch.api.errors import unauthorized
 from navarch.apiserver import connection
+from navarch.apiserver.auth.base import EveryoneIsAdmin
 from navarch.apiserver.connection import plain_request
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
+from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request, Response
 from tests.apiserver.conftest import Api, config_map
 from tests.growth import async_grows_with_size
@@ -226,7 +229,7 @@ async def test_of_all_bodies_that_are_coming_the_longest_are_given_up(
     front: tuple[HTTPFront, int], chunked: bool
 ) -> None:
     bodies = front[0]._web.bodies
-    bodies.limit = 500_000
+    bodies.known.limit = 500_000
     part = b"x" * 100_000
     lines = ("Transfer-Encoding: chunked",) if chunked else ("Content-Length: 2000000",)
     wires = [Wire(*await asyncio.open_connection("127.0.0.1", front[1])) for _ in range(4)]
@@ -244,6 +247,57 @@ async def test_of_all_bodies_that_are_coming_the_longest_are_given_up(
     await fresh.say(create("fits"))
     assert (await fresh.hear())[0] == 201
     for wire in (*wires, fresh):
+        wire.writer.close()
+    async with asyncio.timeout(5):
+        while bodies.total:
+            await asyncio.sleep(0.01)
+
+
+class OnlyJane(EveryoneIsAdmin):
+    """Knows one token; who shows none is a stranger, and so is who shows another."""
+
+    async def authenticate(self, request: Request, certificate: object) -> User:
+        shown = request.headers.get("authorization")
+        if shown not in (None, "Bearer jane"):
+            raise unauthorized()
+        return LOOPBACK if shown else ANONYMOUS
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_strangers_have_little_room_for_bodies_together_and_take_none_from_those_who_are_known(
+    front: tuple[HTTPFront, int], server: ApiServer, chunked: bool
+) -> None:
+    server.use(authenticator=OnlyJane())
+    bodies = front[0]._web.bodies
+    bodies.strangers.limit = 500_000
+    whole = orjson.dumps(config_map("big", k="v" * 900_000))
+    lines = ("Transfer-Encoding: chunked",) if chunked else (f"Content-Length: {len(whole)}",)
+
+    async def begin(*credentials: str) -> Wire:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", front[1]))
+        await wire.say(request("POST", PATH, b"", *lines, "Content-Type: application/json", *credentials))
+        return wire
+
+    async def say(wire: Wire, data: bytes) -> None:
+        for at in range(0, len(data), 100_000):
+            part = data[at : at + 100_000]
+            await wire.say(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+
+    jane = await begin("Authorization: Bearer jane")
+    await say(jane, whole[:600_000])
+    strangers = [await begin(), await begin("Authorization: Bearer junk"), await begin()]
+    for stranger in strangers:
+        with contextlib.suppress(ConnectionError):
+            await say(stranger, whole[:300_000])
+
+    assert 0 < bodies.strangers.total <= 500_000
+    assert bodies.known.total == 600_000
+    await say(jane, whole[600_000:])
+    if chunked:
+        await jane.say(b"0\r\n\r\n")
+    assert (await jane.hear())[0] == 201
+    assert (await strangers[0].hear())[0] == 429
+    for wire in (jane, *strangers):
         wire.writer.close()
     async with asyncio.timeout(5):
         while bodies.total:

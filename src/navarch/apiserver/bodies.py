@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.client.transport import Request
 
-# Of bodies that are still coming, all clients' together: they are not known yet.
+# Of bodies that are still coming, all clients' together who have said who they are, and all others' together.
 BODIES_MAX = 256 << 20
+STRANGERS_MAX = 16 << 20
+# A body of which so much has come is worth asking whose it is.
+_ASK_FROM = 64 << 10
+
+# Whether a request comes from somebody: `(request, peer certificate) -> known`. It does not raise.
+IsKnown = Callable[[Request, bytes | None], Awaitable[bool]]
+
+
+@dataclass(slots=True, eq=False)
+class _Coming:
+    give_up: Callable[[], None]
+    size: int = 0
+    asking: asyncio.Task[None] | None = None
+
+
+class _Share:
+    """Bodies that have a limit together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.total = 0
+        self.coming: dict[object, _Coming] = {}
+
+    def add(self, whose: object, body: _Coming, size: int) -> None:
+        self.coming[whose] = body
+        body.size += size
+        self.total += size
+
+    def take(self, whose: object) -> _Coming | None:
+        body = self.coming.pop(whose, None)
+        if body is not None:
+            self.total -= body.size
+        return body
+
+    def excess(self) -> list[object]:
+        """The longest, without which there is room again: for some more, as they are looked for among all."""
+        if self.total <= self.limit:
+            return []
+        found, left = [], self.total
+        for whose, body in sorted(self.coming.items(), key=lambda each: each[1].size, reverse=True):
+            found.append(whose)
+            left -= body.size
+            if left <= self.limit - self.limit // 16:
+                break
+        return found
 
 
 class Bodies:
-    """What has come of bodies that are not whole yet. Beyond the limit, the longest are given up."""
+    """What has come of bodies that are not whole yet. Beyond the limit, the longest are given up. Whose a body is gets
+    asked while it comes: until then, and if it is nobody's, it counts among those of strangers, who have less room.
+    Without `is_known` everybody is known."""
 
-    def __init__(self, limit: int = BODIES_MAX) -> None:
-        self.limit = limit
-        self.total = 0
-        self._coming: dict[object, tuple[int, Callable[[], None]]] = {}
+    def __init__(self, is_known: IsKnown | None = None, limit: int = BODIES_MAX) -> None:
+        self._is_known = is_known
+        self.known = _Share(limit)
+        self.strangers = _Share(STRANGERS_MAX)
 
-    def add(self, whose: object, size: int, give_up: Callable[[], None]) -> None:
-        """`give_up` is called if this is the longest when there is too much of all."""
-        self._coming[whose] = self._coming.get(whose, (0, give_up))[0] + size, give_up
-        self.total += size
-        while self.total > self.limit:
-            longest = max(self._coming, key=lambda each: self._coming[each][0])
-            give_up_longest = self._coming[longest][1]
-            self.remove(longest)
-            give_up_longest()
+    @property
+    def total(self) -> int:
+        return self.known.total + self.strangers.total
+
+    def add(self, whose: object, size: int, give_up: Callable[[], None], request: Request, peer: bytes | None) -> None:
+        """`give_up` is called if this is among the longest when there is too much of all. `request` is what the body
+        belongs to."""
+        share = self.known if self._is_known is None or whose in self.known.coming else self.strangers
+        body = share.coming.get(whose) or _Coming(give_up)
+        share.add(whose, body, size)
+        if share is self.strangers and body.asking is None and body.size >= _ASK_FROM:
+            body.asking = asyncio.get_running_loop().create_task(self._ask(whose, request, peer))
+        self._bound(share)
 
     def remove(self, whose: object) -> None:
-        self.total -= self._coming.pop(whose, (0, None))[0]
+        body = self.known.take(whose) or self.strangers.take(whose)
+        if body is not None and body.asking is not None:
+            body.asking.cancel()
+
+    async def _ask(self, whose: object, request: Request, peer: bytes | None) -> None:
+        assert self._is_known is not None
+        if await self._is_known(request, peer):
+            body = self.strangers.take(whose)
+            if body is not None:
+                body.asking = None
+                size, body.size = body.size, 0
+                self.known.add(whose, body, size)
+                self._bound(self.known)
+
+    def _bound(self, share: _Share) -> None:
+        for whose in share.excess():
+            give_up = share.coming[whose].give_up
+            self.remove(whose)
+            give_up()
 
 
 def too_late() -> StatusError:

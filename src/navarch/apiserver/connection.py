@@ -26,7 +26,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from navarch.api.errors import bad_request
 from navarch.api.memo import memo
 from navarch.apiserver import web
-from navarch.apiserver.bodies import Bodies
+from navarch.apiserver.bodies import Bodies, IsKnown
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.headers import Headers
 from navarch.apiserver.impersonation import BETWEEN, NAMING, PREFIX
@@ -307,14 +307,14 @@ class Connection(web.RequestHandler):
         if len(body) < length:
             timer = self._loop.call_later(BODY_S, self._give_up, 408)
             self._due = _Due(request, bytearray(body), length, timer)
-            self._bodies.add(self, len(body), self._too_much)
+            self._bodies.add(self, len(body), self._too_much, request, self._certificate())
             return
         self._whole(request, body, length)
 
     def _take_body(self, due: _Due, data: bytes) -> None:
         due.body += data
         if len(due.body) < due.length:
-            self._bodies.add(self, len(data), self._too_much)
+            self._bodies.add(self, len(data), self._too_much, due.request, self._certificate())
             return
         self._forget_due(due)
         self._whole(due.request, bytes(due.body), due.length)
@@ -456,11 +456,19 @@ class Connection(web.RequestHandler):
 class Server(web.Server):
     """Makes a `Connection` for each connection; without `short_way` aiohttp has them all from the start."""
 
-    def __init__(self, handler: Any, answer: Answer, *, short_way: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        handler: Any,
+        answer: Answer,
+        *,
+        short_way: bool = True,
+        is_known: IsKnown | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(handler, **options)
         self._answer = answer
         self._short_way = short_way
-        self.bodies = Bodies()
+        self.bodies = Bodies(is_known)
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, self._answer, self.bodies, self._short_way, loop=self._loop, **self._kwargs)

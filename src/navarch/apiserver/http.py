@@ -13,13 +13,14 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 from aiohttp import HttpVersion11
 from aiohttp.http import HttpProcessingError
 
 from navarch.api.errors import StatusError, too_large
 from navarch.apiserver import connection, web
-from navarch.apiserver.bodies import Bodies, decompressed, too_late, too_much
+from navarch.apiserver.bodies import Bodies, readable, too_late, too_much
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.apiserver.http2 import connection as http2
 from navarch.apiserver.http2.answering import Serving
@@ -28,8 +29,10 @@ from navarch.apiserver.pieces import Pieces, cut, in_turns
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.tunnel import Tunnel, join
+from navarch.apiserver.user import ANONYMOUS
 from navarch.client.transport import Request, Response
 from navarch.http2.arriving import Arriving
+from navarch.store.base import StoreUnavailable
 from navarch.tls import peer_certificate
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class HTTPFront:
             self._handle,
             self._answer,
             short_way=short_way,
+            is_known=self._knows,
             handler_cancellation=True,
             access_log=None,
             logger=_quiet,
@@ -114,6 +118,13 @@ class HTTPFront:
             async with asyncio.timeout(_SHUTDOWN_S):
                 for listening in self._listening:
                     await listening.wait_closed()
+
+    async def _knows(self, request: Request, certificate: bytes | None) -> bool:
+        """Whether the credentials of a request are somebody's; it is as it was afterwards."""
+        asked = replace(request, headers=dict(request.headers))
+        with contextlib.suppress(StatusError, StoreUnavailable):
+            return await self._server.core.authenticator.authenticate(asked, certificate) is not ANONYMOUS
+        return False
 
     async def _answer(self, request: Request, certificate: bytes | None) -> Response:
         """What a plain request gets, over `connection`."""
@@ -177,21 +188,19 @@ async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:
         lower = name.lower()
         value = _in_unicode(value)
         headers[lower] = connection.together(lower, headers[lower], value) if lower in headers else value
-    body = b""
-    if incoming.body_exists:
-        length = incoming.content_length
-        if length is not None and length > MAX_BODY:
-            raise too_large(MAX_BODY)
-        body = await _read_body(incoming, bodies)
-        encoding = headers.pop("content-encoding", "identity").lower()
-        if encoding != "identity":
-            body = decompressed(body, encoding)
     path, text = incoming.rel_url.raw_path, incoming.rel_url.raw_query_string
     if len(path) + len(text) > _URL_KEPT:
         web.forget_urls()
     # Not as the URL reads it: what it made of its text would be kept with it.
     query = connection.query_of(_in_unicode(text)) if text else ()
-    return Request(incoming.method, path, query, headers, body)
+    request = Request(incoming.method, path, query, headers, b"")
+    if incoming.body_exists:
+        length = incoming.content_length
+        if length is not None and length > MAX_BODY:
+            raise too_large(MAX_BODY)
+        request.body = await _read_body(incoming, request, bodies)
+        return readable(request)
+    return request
 
 
 def _in_unicode(text: str) -> str:
@@ -199,8 +208,8 @@ def _in_unicode(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-async def _read_body(incoming: web.BaseRequest, bodies: Bodies) -> bytes:
-    body, whose = bytearray(), object()
+async def _read_body(incoming: web.BaseRequest, request: Request, bodies: Bodies) -> bytes:
+    body, whose, peer = bytearray(), object(), peer_certificate(incoming.transport)
 
     def give_up() -> None:
         incoming.content.set_exception(too_much())
@@ -211,7 +220,7 @@ async def _read_body(incoming: web.BaseRequest, bodies: Bodies) -> bytes:
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise too_large(MAX_BODY)
-                bodies.add(whose, len(chunk), give_up)
+                bodies.add(whose, len(chunk), give_up, request, peer)
     except TimeoutError:
         raise too_late() from None
     finally:

@@ -357,7 +357,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 
 async def test_bodies_that_are_too_much_together_are_given_up() -> None:
     client = Client()
-    client.serving.bodies.limit = 100_000
+    client.serving.bodies.known.limit = 100_000
     streams = [client.begin("POST", CONFIG_MAPS, end=False) for _ in range(3)]
     for stream in streams:
         await client.send(stream, b"x" * 40_000, end=False)
@@ -365,6 +365,28 @@ async def test_bodies_that_are_too_much_together_are_given_up() -> None:
     await eventually(lambda: any(client.answers[stream].over for stream in streams), client.pump)
     refused = [client.answers[stream] for stream in streams if client.answers[stream].over]
     assert [(answer.status, answer.headers["retry-after"]) for answer in refused] == [(429, "1")]
+
+
+async def test_strangers_have_little_room_for_bodies_together_and_take_none_from_those_who_are_known(
+    client: Client, server: ApiServer
+) -> None:
+    bodies = client.serving.bodies = HTTPFront(server)._http2.bodies
+    bodies.strangers.limit = 200_000
+    data = orjson.dumps(config_map("big", k="v" * 400_000))
+    typed = [("content-type", "application/json")]
+    known = client.begin("POST", CONFIG_MAPS, typed, end=False)
+    await client.send(known, data[:300_000], end=False)
+    await eventually(lambda: bodies.known.total == 300_000, client.pump)
+    strangers = [client.begin("POST", CONFIG_MAPS, [*typed, ("authorization", "nobody")], end=False) for _ in range(3)]
+    for stream in strangers:
+        await client.send(stream, data[:80_000], end=False)
+
+    await eventually(lambda: any(client.answers[stream].over for stream in strangers), client.pump)
+
+    assert [client.answers[stream].status for stream in strangers if client.answers[stream].over] == [429]
+    assert 0 < bodies.strangers.total <= 200_000
+    await client.send(known, data[300_000:])
+    assert (await client.ended(known)).status == 201
 
 
 # The end

@@ -69,7 +69,7 @@ class Answers:
         self._owner = owner
         self._serving = serving
         self._out = out
-        self._peer = peer
+        self.peer = peer
         self._loop = loop
         # Requests that run, also those that nobody waits for any more; and those that wait for others to end.
         self.running = 0
@@ -99,7 +99,7 @@ class Answers:
             try:
                 if "content-encoding" in request.headers:
                     request = readable(request)
-                response = await self._serving.answer(request, self._peer)
+                response = await self._serving.answer(request, self.peer)
             except StatusError as error:
                 response = respond_error(error, request)
             stream.sending = True

@@ -3,7 +3,7 @@
 In: frames, from `receiving`.  Out: requests to the same `Answer` as over HTTP/1.1, so that all that a request passes
 through is the same; they are answered by `answering`.
 
-Invariant: of bodies that are coming there is no more than `Bodies` allows all clients together.
+Invariant: of bodies that are coming there is no more than `Bodies` allows all clients together, and strangers.
 
 A connection ends gently, by a GOAWAY that closes nothing (`leave`), when the server stops, where a client does not say
 who it is (HTTP/2 is cheap to abuse: such a client gets what it would get without keep-alive), and now and then by
@@ -248,7 +248,13 @@ class Connection(asyncio.Protocol):
                 before = stream.body = bytearray()
             before += payload
             if not end:
-                self._serving.bodies.add(stream, len(payload), lambda: self._refuse(stream, too_much()))
+                self._serving.bodies.add(
+                    stream,
+                    len(payload),
+                    lambda: self._refuse(stream, too_much()),
+                    stream.request,
+                    self._answers.peer,
+                )
 
     def _ends(self, stream: Stream) -> None:
         """The client has said all that it has to say."""
