@@ -95,8 +95,9 @@ _NOTHING: Final = _Before()
 class SchemaRules:
     """The rules of a schema."""
 
-    def __init__(self, schema: Obj) -> None:
-        self._root = _Place(schema, Rules(), root=True)
+    def __init__(self, schema: Obj, *, resource: bool = True) -> None:
+        """`resource` is whether it is that of an object with metadata."""
+        self._root = _Place(schema, Rules(), root=resource)
 
     def judge(self, obj: Obj, old: Obj | None, found: Sequence[FieldError]) -> Verdict:
         """`found` is what is wrong with the object without its rules."""
@@ -107,6 +108,17 @@ class SchemaRules:
         before = _Before(obj, old, known=True) if old is not None else _NOTHING
         self._root.judge(obj, old, "", before, verdict)
         return verdict
+
+    def judge_default(self, default: Any, path: str, budget: int) -> Verdict:
+        """A default at `path` must do for who keeps it as well as for who has not had it before."""
+        kept = Verdict(budget=budget)
+        self._root.judge(default, default, path, _NOTHING, kept)
+        if kept.errors:
+            return kept
+        new = Verdict(budget=budget)
+        self._root.judge(default, None, path, _NOTHING, new)
+        new.budget = min(new.budget, kept.budget)
+        return new
 
 
 class _Place:

@@ -125,6 +125,29 @@ def test_what_is_wrong_with_it_is_said(path: str, value: Any, error: str) -> Non
             {"type": "integer", "maximum": 1, "default": 2},
             "default: Invalid value: 2:  in body should be less than or equal to 1",
         ),
+        (
+            {"type": "string", "default": "long", "x-kubernetes-validations": [{"rule": "self.size() < 3"}]},
+            'it].default: Invalid value: "long": failed rule: self.size() < 3',
+        ),
+        ({"type": "string", "default": "it", "x-kubernetes-validations": [{"rule": "self.size() < 3"}]}, ""),
+        (
+            {
+                "type": "object",
+                "default": {"a": 5},
+                "properties": {"a": {"type": "integer", "x-kubernetes-validations": [{"rule": "self < 3"}]}},
+            },
+            "it].default.a: Invalid value: 5: failed rule: self < 3",
+        ),
+        (
+            {
+                "type": "integer",
+                "default": 5,
+                "x-kubernetes-validations": [
+                    {"rule": "oldSelf.hasValue() || self < 3", "optionalOldSelf": True, "message": "begin low"}
+                ],
+            },
+            "it].default: Invalid value: 5: begin low",
+        ),
         ({"type": "string", "x-kubernetes-map-type": "atomic"}, "must be object if x-kubernetes-map-type is specified"),
         (
             {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set"},

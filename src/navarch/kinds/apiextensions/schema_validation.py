@@ -9,19 +9,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, required
 from navarch.api.formats import is_recognized
 from navarch.api.meta import Obj
 from navarch.api.structural_invariants import embedded
 from navarch.api.structural_paths import field_path
-from navarch.api.structural_pruning import Pruner
+from navarch.api.structural_pruning import Pruner, has_rules
 from navarch.api.structural_values import Values
 from navarch.kinds.apiextensions.go_form import shown_items, shown_schema
 from navarch.kinds.apiextensions.structurality import PLAIN, places, structural_errors, unsupported
 
+if TYPE_CHECKING:
+    from navarch.api.structural_rules import Verdict
+
 TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
+_UNKNOWN_FIELDS: Final = "must not have unknown fields"
 _META: Final = ("apiVersion", "kind", "metadata")
 _REASONS: Final = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 # What may stand at the root of a schema that has a status of its own, by its name in Go.
@@ -74,6 +78,8 @@ class SchemaRules:
     pruned_defaults: bool = True
     atomic_sets: bool = True
     complete_keys: bool = True
+    # Whether defaults are asked about by the rules (CEL) of what they are for.
+    default_rules: bool = True
 
 
 # What is wrong with a schema's rules (CEL), by the schema, its path, and the paths of places at which nobody looks at
@@ -126,15 +132,23 @@ def _status_root(schema: Obj, path: str) -> Iterator[FieldError]:
 
 
 def default_errors(schema: Obj, path: str, rules: SchemaRules) -> Iterator[FieldError]:
-    """Defaults must be what the schema allows, and nothing that it does not know."""
+    """Defaults must be what the schema and its rules allow, and nothing that it does not know."""
+    budget: int | None = None
     pending: list[tuple[str, Obj, bool]] = [(path, schema, False)]
     while pending:
         at, place, in_meta = pending.pop()
-        if "default" in place:
-            yield from _default_of(place, f"{at}.default", in_meta=in_meta, rules=rules)
+        resource = at == path or bool(place.get("x-kubernetes-embedded-resource"))
+        if place.get("default") is not None:
+            wrong = list(_default_of(place, f"{at}.default", in_meta=in_meta, rules=rules))
+            if rules.default_rules and not _misfits(wrong) and has_rules(place):
+                verdict = _by_rules(place, f"{at}.default", budget, resource=resource)
+                wrong += verdict.errors
+                budget = verdict.budget
+            yield from wrong
+            if budget is not None and budget < 0:
+                return
         if PLAIN.issuperset(place):
             continue
-        resource = at == path or bool(place.get("x-kubernetes-embedded-resource"))
         fields = (place.get("properties") or {}).items()
         inner = [
             (f"{at}.properties[{name}]", value, in_meta or (resource and name in _META))
@@ -145,16 +159,26 @@ def default_errors(schema: Obj, path: str, rules: SchemaRules) -> Iterator[Field
         pending.extend(reversed(inner))
 
 
+def _misfits(wrong: list[FieldError]) -> bool:
+    return any(error.detail != _UNKNOWN_FIELDS for error in wrong)
+
+
+def _by_rules(place: Obj, at: str, budget: int | None, *, resource: bool) -> Verdict:
+    # With all of CEL, which clusters without rules need not load.
+    from navarch.api.cel.rules import RUN_BUDGET
+    from navarch.api.structural_rules import SchemaRules as Judge
+
+    return Judge(place, resource=resource).judge_default(place["default"], at, RUN_BUDGET if budget is None else budget)
+
+
 def _default_of(place: Obj, at: str, *, in_meta: bool, rules: SchemaRules) -> Iterator[FieldError]:
     default = place["default"]
-    if default is None:
-        return
     if rules.pruned_defaults and not in_meta:
         pruned = copy.deepcopy(default)
         unknown: list[str] = []
         Pruner(place).prune(pruned, "", unknown)
         if unknown:
-            yield invalid_value(at, default, "must not have unknown fields")
+            yield invalid_value(at, default, _UNKNOWN_FIELDS)
     found = list(check(default, "")) if (check := embedded(place)) is not None else []
     for error in found or Values(place).errors(default):
         inner = "" if error.field == "<nil>" else error.field
