@@ -210,12 +210,18 @@ async def test_what_fails_by_a_time_of_its_own_is_not_taken_for_the_clients() ->
         await within(30, failing())
 
 
-async def test_what_is_no_protobuf_is_told_so(api: Api) -> None:
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"x", "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (78)"),
+        (b"", "empty data (<empty>)"),
+    ],
+)
+async def test_what_is_no_protobuf_is_told_so(api: Api, body: bytes, why: str) -> None:
     path = "/api/v1/namespaces/default/configmaps"
 
-    status, answer = await api("POST", path, b"x", content_type="application/vnd.kubernetes.protobuf")
+    status, answer = await api("POST", path, body, content_type="application/vnd.kubernetes.protobuf")
 
-    why = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (78)"
     assert (status, answer["message"]) == (
         400,
         f"the object provided is unrecognized (must be of type ConfigMap): {why}",

@@ -231,7 +231,10 @@ def _summary(request: Request) -> str:
 def parse_body(request: Request, kind_name: str) -> Obj:
     """The body as JSON or YAML.  Raises StatusError 400, 415."""
     media_type = media_type_of(request)
-    if media_type not in _JSON_TYPES and media_type != YAML:
+    if media_type == protobuf.MEDIA_TYPE:
+        # Left as it came, since there was nothing to read.
+        request = _from_protobuf(request)
+    elif media_type not in _JSON_TYPES and media_type != YAML:
         raise unsupported_media_type(OFFERED)
     try:
         value = parsed(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 
 from ..conftest import Api
 
@@ -25,6 +26,11 @@ async def test_every_check_can_be_asked_for_alone(api: Api) -> None:
 
 async def test_a_check_that_there_is_not_is_no_page(api: Api) -> None:
     assert await text(api, "/livez/shutdown") == (404, "404 page not found\n")
+
+
+@pytest.mark.parametrize("path", ["//", "//api/v1", "//apis", "//livez"])
+async def test_nothing_is_found_behind_an_empty_step(api: Api, path: str) -> None:
+    assert await text(api, path) == (404, "404 page not found\n")
 
 
 async def test_checks_can_be_left_out(api: Api) -> None:

@@ -59,6 +59,9 @@ class Paths:
 
     async def handle(self, request: Request, route: Route, user: User) -> Response:
         """Raises StatusError."""
+        if route.path.startswith("//"):
+            # Nothing begins with an empty step, whatever comes after it.
+            raise PathNotFound()
         response = await self._read(request, route, user)
         if request.method not in ("GET", "HEAD") and route.path.strip("/").split("/")[0] not in health.CHECKS:
             # Only now: what is not there is not found, whatever the method.

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj
-from navarch.api.validation import validate_annotations, validate_immutable, validate_labels
+from navarch.api.validation import validate_annotations, validate_labels
 from navarch.kinds.base import Strategy
+from navarch.kinds.internal import immutable_internal
 from navarch.kinds.resource.requests import default_devices, devices_problems
 from navarch.kinds.strategies import strategy
 
@@ -33,7 +34,7 @@ class ResourceClaimTemplateStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]
         if old is not None:
-            yield from validate_immutable(spec, old.get("spec") or {}, "spec")
+            yield from immutable_internal(spec, old.get("spec") or {}, "spec", "ResourceClaimTemplateSpec")
             return
         metadata = spec.get("metadata") or {}
         yield from validate_annotations(metadata.get("annotations") or {}, "spec.metadata.annotations")
