@@ -15,7 +15,7 @@ import check_numbers
 import check_tests
 import check_world
 
-MAX_LINES = 600
+MAX_LINES = 500
 ROOT = Path(__file__).resolve().parent.parent
 
 

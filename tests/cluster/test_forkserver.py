@@ -19,14 +19,14 @@ from .test_supervisor import _BODY, Supervised
 
 _RUN = """
 import os, sys
-from navarch.cluster import component, forkserver, supervisor
+from navarch.cluster import component, forkserver, run_supervisor, supervisor
 from navarch.cluster.processes import ProcessSpec
 root, names, shared, body = sys.argv[1:5]
 argv = lambda name: (sys.executable, "-c", body, root, name)
 supervisor.specs = lambda config: [ProcessSpec(name, argv(name), shares=True) for name in names.split(",")]
 forkserver.SHARED = shared.split(",")
 component.main = lambda argv: exec(body, {})
-sys.exit(supervisor.main(sys.argv))
+sys.exit(run_supervisor.main(sys.argv))
 """
 
 

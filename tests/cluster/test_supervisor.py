@@ -36,14 +36,14 @@ time.sleep(600)
 """
 _RUN = """
 import sys
-from navarch.cluster import processes, supervisor
+from navarch.cluster import processes, run_supervisor, supervisor
 from navarch.cluster.processes import ProcessSpec
 root, names, steady_s, body = sys.argv[1:5]
 argv = lambda name: (sys.executable, "-c", body, root, name)
 supervisor.specs = lambda config: [ProcessSpec(name, argv(name)) for name in names.split(",")]
 supervisor._STEADY_S = float(steady_s)
 supervisor._LOOK_AFTER_FOLDER_S = 0.1
-sys.exit(supervisor.main(sys.argv))
+sys.exit(run_supervisor.main(sys.argv))
 """
 
 

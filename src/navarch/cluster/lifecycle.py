@@ -12,8 +12,8 @@ from navarch.cluster import config as settings
 from navarch.cluster import locks, strays, workers
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.neighbours import note
+from navarch.cluster.run_supervisor import spawn
 from navarch.cluster.state import ClusterState, ComponentState, started_at
-from navarch.cluster.supervisor import spawn
 from navarch.world import MACHINE
 
 _LOOK_EVERY_S = 0.02

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 # <linux/in.h>; the socket module does not name it.
 IP_FREEBIND = 15
+# Names, in the environment, the descriptors of the sockets that a process is handed.
+LISTEN_FDS = "NAVARCH_LISTEN_FDS"
 _BACKLOG = 4096
 
 

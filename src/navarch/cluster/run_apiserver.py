@@ -19,10 +19,9 @@ from navarch.cluster.assembly import attach, bootstrap_config, make_server, serv
 from navarch.cluster.certificates import LOOK_EVERY_S, Shown
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.invitation import told_to_nodes
-from navarch.cluster.listening import listen
+from navarch.cluster.listening import LISTEN_FDS, listen
 from navarch.cluster.renewal import RENEW_EVERY_S, renew
 from navarch.cluster.state import HOPELESS
-from navarch.cluster.supervisor import LISTEN_FDS
 from navarch.store.base import Lost
 from navarch.tls import HTTP1_ONLY, PROTOCOLS, tls_context
 

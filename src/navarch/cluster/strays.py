@@ -19,7 +19,7 @@ from navarch.numbers import is_digits
 from navarch.world import MACHINE
 
 _COMPONENT = "navarch.cluster.component"
-_SUPERVISOR = "navarch.cluster.supervisor"
+_SUPERVISOR = "navarch.cluster.run_supervisor"
 
 
 class Stray(NamedTuple):

@@ -19,15 +19,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from navarch.cluster import locks, logfiles, strays, vanished
-from navarch.cluster.config import ClusterConfig, ConfigError
+from navarch.cluster.config import ClusterConfig
 from navarch.cluster.gate import GATE
-from navarch.cluster.listening import listen
+from navarch.cluster.listening import LISTEN_FDS, listen
 from navarch.cluster.processes import ProcessSpec, specs
 from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, start_ticks
 from navarch.store import failpoints
@@ -53,10 +51,7 @@ _LETTING_GO_S = 5.0
 _LOOK_EVERY_S = 0.05
 # How often it is looked whether the cluster is still there.
 _LOOK_AFTER_FOLDER_S = 2.0
-_STOPS = (signal.SIGTERM, signal.SIGINT)
-# Empty arguments, which nobody sees: room for the longer command lines of those that are forked from it.
-_ROOM = ("",) * 96
-LISTEN_FDS = "NAVARCH_LISTEN_FDS"
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Process:
@@ -102,7 +97,7 @@ class Supervisor:
         signal.set_wakeup_fd(wake_write)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         self.selector.register(wake_read, selectors.EVENT_READ, partial(self._take_signals, wake_read))
         self._begin()
         while not (self.stopping and all(process.pidfd < 0 for process in self.processes)):
@@ -415,7 +410,7 @@ class Supervisor:
 
     def _take_signals(self, wake_read: int) -> None:
         numbers = set(os.read(wake_read, 512))
-        if not numbers.isdisjoint(_STOPS) and not self.stopping:
+        if not numbers.isdisjoint(STOPS) and not self.stopping:
             log.info("stopping")
             self._stop()
 
@@ -475,58 +470,3 @@ def _exit_text(code: int | None) -> str:
     if code is None:
         return "ended"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def spawn(config: ClusterConfig) -> subprocess.Popen[bytes]:
-    """Start a supervisor in the background; one that finds another at work ends at once.  Raises OSError."""
-    logfiles.secure(config.logs)
-    try:
-        output = logfiles.open_log(log_path(config))
-    except OSError as error:
-        if not log_path(config).parent.is_dir():
-            raise
-        log.error("no log of the supervisor: %s", error)
-        output = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return subprocess.Popen(
-            (sys.executable, "-m", "navarch.cluster.supervisor", str(config.root), *_ROOM),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd="/",
-        )
-    finally:
-        os.close(output)
-
-
-def log_path(config: ClusterConfig) -> Path:
-    return config.logs / f"{locks.SUPERVISOR}.log"
-
-
-def main(argv: list[str]) -> int:
-    try:
-        config = ClusterConfig.load(Path(argv[1]))
-    except ConfigError as error:
-        logging.basicConfig(format=logfiles.FORMAT)
-        log.error("%s", error)
-        return 2
-    logfiles.log_to(log_path(config))
-    # Whoever sees the lock held may ask to stop, and is heard once everything is ready to listen.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        locks.hold(config.run, locks.SUPERVISOR)
-        if locks.holder(config.run, locks.SUPERVISOR, locks.STOPPING):
-            log.info("the cluster is being taken down")
-            return 0
-        return Supervisor(config).run()
-    except locks.HeldError:
-        log.info("another supervisor is at work")
-        return 0
-    except OSError as error:
-        log.error("%s", error)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

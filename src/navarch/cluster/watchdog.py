@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from navarch.cluster import vanished
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.run_supervisor import spawn
 from navarch.cluster.state import ClusterState
-from navarch.cluster.supervisor import spawn
 from navarch.world import MACHINE
 
 log = logging.getLogger(__name__)
