@@ -125,7 +125,9 @@ class World:
         allocatable |= spec.pop("extended", {})
         images = spec.pop("images", [])
         metadata = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
-        status = {"allocatable": allocatable, "images": images}
+        status: Obj = {"allocatable": allocatable, "images": images}
+        if features := spec.pop("features", None):
+            status["declaredFeatures"] = features
         return self.put(resources.NODES, {"metadata": metadata, "spec": spec, "status": status})
 
     def pod(self, name: str, *, cpu: str = "", memory: str = "", **spec: Any) -> Obj:
@@ -138,6 +140,8 @@ class World:
         container = {"name": "c", "image": spec.pop("image", "web"), "resources": {"requests": requests}}
         if ports := spec.pop("ports", None):
             container["ports"] = ports
+        if rules := spec.pop("rules", None):
+            container |= {"restartPolicy": "Never", "restartPolicyRules": rules}
         status = {"phase": "Pending"}
         obj = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
         return self.put(resources.PODS, {**obj, "status": status})

@@ -10,6 +10,7 @@ import pytest
 
 from navarch.client import resources
 from navarch.scheduler import Plugin, SchedulerConfig, default_profile
+from navarch.scheduler.config import features_of
 from navarch.scheduler.framework import BoolArray
 from navarch.scheduler.podinfo import PodInfo
 from navarch.scheduler.table import NodeTable
@@ -55,6 +56,45 @@ async def test_the_message_counts_nodes_per_reason(world: World) -> None:
         "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     assert ("big", "FailedScheduling", world.message("big")) in world.events
+
+
+RESTART_ALL = "RestartAllContainersOnContainerExits"
+STARTS_OVER = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]
+STARTS_AGAIN = [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]
+
+
+async def test_a_pod_goes_only_where_the_features_that_it_needs_are_declared(world: World) -> None:
+    world.node("large", cpu="64")
+    world.node("able", cpu="1", features=["Another", RESTART_ALL])
+    world.pod("needs", cpu="100m", rules=STARTS_OVER)
+    world.pod("plain", cpu="100m", rules=STARTS_AGAIN)
+
+    async with world.scheduling():
+        await world.until(lambda: world.where("needs") and world.where("plain"))
+
+    assert (world.where("needs"), world.where("plain")) == ("able", "large")
+
+
+async def test_a_pod_waits_for_a_node_that_declares_what_it_needs(world: World) -> None:
+    world.node("old", cpu="4", features=["Another"])
+    world.pod("needs", rules=STARTS_OVER)
+
+    async with world.scheduling():
+        await world.until(lambda: world.message("needs"))
+        assert world.message("needs") == (
+            "0/1 nodes are available: 1 node(s) didn't match Pod's required features. no new claims to deallocate, "
+            "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+        )
+        world.node("old", cpu="4", features=["Another", RESTART_ALL])
+        await world.until(lambda: world.where("needs") == "old")
+
+
+async def test_where_nodes_declare_nothing_by_default_nothing_is_asked_of_them(world: World) -> None:
+    world.node("old")
+    world.pod("needs", rules=STARTS_OVER)
+
+    async with world.scheduling(SchedulerConfig(profiles=[default_profile(features=features_of("1.35"))])):
+        await world.until(lambda: world.where("needs") == "old")
 
 
 async def test_without_nodes_the_message_says_so(world: World) -> None:

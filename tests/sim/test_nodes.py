@@ -16,6 +16,7 @@ from navarch.client import resources
 from navarch.client.base import Client, PatchKind
 from navarch.client.local import LocalTransport
 from navarch.sim.heartbeats import interval_s
+from navarch.sim.nodeobjects import node_object
 from navarch.sim.nodes import SimulatedNodes
 from navarch.store.memory import MemoryStore
 from navarch.world import RealWorld
@@ -51,6 +52,15 @@ async def _until(condition: Callable[[], Awaitable[Any]], timeout_s: float = 5) 
                 if error.code != 404:
                     raise
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("version", "declares"), [("v1.36.2", True), ("v1.37.0-navarch", True), ("v1.35.0", False)])
+def test_a_node_declares_what_pods_may_need_of_it_as_a_kubelet_of_its_version_does(
+    version: str, declares: bool
+) -> None:
+    node = node_object("n", ["10.0.0.1"], {}, {}, version, RealWorld().now())
+
+    assert ("RestartAllContainersOnContainerExits" in node["status"].get("declaredFeatures", [])) == declares
 
 
 def _pod(name: str, node: str = "node-1", **metadata: Any) -> Obj:

@@ -20,7 +20,8 @@ from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
 from navarch.controllers.base import ControllerConfig
 from navarch.controllers.manager import ControllerManager
-from navarch.scheduler import SchedulerConfig
+from navarch.scheduler import SchedulerConfig, default_profile
+from navarch.scheduler.config import features_of
 from navarch.scheduler.scheduler import Scheduler
 from navarch.sim.kubelet import ServingKeys
 from navarch.sim.nodes import SimulatedNodes
@@ -61,13 +62,14 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
     return changed(own, config.controller_flags)
 
 
-def scheduler_config(config: ClusterConfig) -> SchedulerConfig | None:
-    """As the cluster's file says, None where it has none.  Raises ConfigurationError."""
+def scheduler_config(config: ClusterConfig) -> SchedulerConfig:
+    """As the cluster's file says, if it has one.  Raises ConfigurationError."""
+    features = features_of(config.kubernetes_version)
     if not config.scheduler_config:
-        return None
+        return SchedulerConfig(profiles=[default_profile(features=features)])
     from navarch.scheduler.configuration.reading import configured, read
 
-    return configured(read(Path(config.scheduler_config)))
+    return configured(read(Path(config.scheduler_config)), features)
 
 
 def simulated_serving(config: ClusterConfig) -> ServingKeys:

@@ -382,6 +382,7 @@ class Kubelet:
             self.node.pressures(),
             self._holders(),
             self.config.unsafe_sysctls,
+            self.config.features,
         )
 
 

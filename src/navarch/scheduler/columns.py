@@ -116,6 +116,9 @@ class NodeColumns:
         self.taint_set: IntArray = np.zeros(self.capacity, np.int64)
         self.taint_sets: Interned[tuple[Taint, ...]] = Interned()
         self.taint_sets.id(())
+        self.feature_set: IntArray = np.zeros(self.capacity, np.int64)
+        self.feature_sets: Interned[frozenset[str]] = Interned()
+        self.feature_sets.id(frozenset())
         self.resources: Interned[str] = Interned()
         self.allocatable: list[IntArray] = []
         self.requested: list[IntArray] = []
@@ -184,6 +187,7 @@ class NodeColumns:
         self.taint_set[row] = self.taint_sets.id(
             tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or ())
         )
+        self.feature_set[row] = self.feature_sets.id(frozenset(status.get("declaredFeatures") or ()))
         self._set_allocatable(row, units(status.get("allocatable") or status.get("capacity")))
         labels = labels_of(node)
         for key, column in self.labels.items():
@@ -308,6 +312,7 @@ class NodeColumns:
         self.capacity *= 2
         self.alive = _longer(self.alive, self.capacity)
         self.unschedulable = _longer(self.unschedulable, self.capacity)
+        self.feature_set = _longer(self.feature_set, self.capacity)
         self.taint_set = _longer(self.taint_set, self.capacity)
         self.allocatable = [_longer(column, self.capacity) for column in self.allocatable]
         self.requested = [_longer(column, self.capacity) for column in self.requested]

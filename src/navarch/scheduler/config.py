@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from navarch.api.features import Features, parse
+from navarch.api.version import DEFAULT_VERSION
 from navarch.scheduler.extenders import Extenders
 from navarch.scheduler.framework import Plugin, Profile
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources
 from navarch.scheduler.plugins.image_locality import ImageLocality
 from navarch.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from navarch.scheduler.plugins.node_affinity import NodeAffinity
+from navarch.scheduler.plugins.node_declared_features import NodeDeclaredFeatures
 from navarch.scheduler.plugins.node_name import NodeName
 from navarch.scheduler.plugins.node_ports import NodePorts
 from navarch.scheduler.plugins.node_resources import NodeResourcesBalancedAllocation, NodeResourcesFit
@@ -34,7 +37,12 @@ DEFAULT_WEIGHTS: Mapping[str, int] = {
 }
 
 
-def default_plugins() -> list[Plugin]:
+def features_of(version: str = DEFAULT_VERSION) -> Features:
+    """The gates of a version of Kubernetes, as they are by default."""
+    return parse((), version)
+
+
+def default_plugins(features: Features | None = None) -> list[Plugin]:
     """Kubernetes' default plugins in Kubernetes' order, which decides what a refused node is counted under."""
     return [
         NodeUnschedulable(),
@@ -52,11 +60,12 @@ def default_plugins() -> list[Plugin]:
         DynamicResources(),
         NodeResourcesBalancedAllocation(),
         ImageLocality(),
+        NodeDeclaredFeatures(features or features_of()),
     ]
 
 
-def default_profile(name: str = "default-scheduler") -> Profile:
-    return Profile(name, default_plugins(), DEFAULT_WEIGHTS)
+def default_profile(name: str = "default-scheduler", features: Features | None = None) -> Profile:
+    return Profile(name, default_plugins(features), DEFAULT_WEIGHTS)
 
 
 @dataclass(slots=True)

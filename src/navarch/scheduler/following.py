@@ -143,4 +143,5 @@ def _placement_part(node: Obj) -> tuple[object, ...]:
         status.get("allocatable"),
         status.get("capacity"),
         status.get("images"),
+        status.get("declaredFeatures"),
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from navarch.api.meta import Key, Obj, controller_of, key_of
+from navarch.kinds.core.declared_features import needed
 from navarch.kinds.core.pod_state import is_sidecar
 from navarch.kinds.core.resource_lists import pod_requests
 from navarch.scheduler.terms import AffinityTerm, affinity_term, canonical, pod_selector, with_label_keys
@@ -75,6 +76,8 @@ class Traits:
     """Resources that it requests, other than Kubernetes' own: devices may stand for them."""
     asked_for: frozenset[str]
     """Resources that its containers name, be it to request or to limit them."""
+    features: frozenset[str]
+    """What it needs of its node, of that which nodes declare."""
     owner: tuple[str, str, str] | None
     """Kind, name and uid of the controller."""
     serial: int = 0
@@ -165,6 +168,7 @@ class PodParser:
                 spec.get("tolerations"),
                 spec.get("topologySpreadConstraints"),
                 spec.get("hostNetwork"),
+                sorted(needed(spec)),
                 claim_names(pod),
                 bool(spec.get("resourceClaims")),
                 _resized(pod),
@@ -245,6 +249,7 @@ def _parse_traits(pod: Obj, owner: Obj | None, serial: int) -> Traits:
         device_claims=bool(spec.get("resourceClaims")),
         extended=tuple(name for name, amount in requests.items() if amount and is_extended(name)),
         asked_for=_asked_for(spec),
+        features=needed(spec),
         owner=(owner["kind"], owner["name"], owner["uid"]) if owner else None,
         serial=serial,
     )

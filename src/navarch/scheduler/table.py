@@ -90,6 +90,15 @@ class NodeTable:
         """For each node the index of its taints in `taint_sets`."""
         return self.columns.taint_set[self.rows]
 
+    @property
+    def feature_sets(self) -> list[frozenset[str]]:
+        return self.columns.feature_sets.values
+
+    @property
+    def feature_set(self) -> IntArray:
+        """For each node the index of what it declares in `feature_sets`."""
+        return self.columns.feature_set[self.rows]
+
     def label(self, key: str) -> IntArray:
         """Codes of the label's values, -1 where it is missing; equal codes are equal values."""
         return self.columns.label(key).codes[self.rows]

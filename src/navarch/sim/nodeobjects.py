@@ -6,9 +6,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from navarch.api.features import Features, parse
 from navarch.api.meta import Obj
 from navarch.api.time import format_micro_time, format_time
 from navarch.api.version import DEFAULT_VERSION
+from navarch.kinds.core.declared_features import declared
 from navarch.kinds.core.kubelets import SIMULATED
 from navarch.sim.addresses import NODES, NODES_IPV6
 
@@ -107,8 +109,15 @@ def node_object(
                 "operatingSystem": "linux",
                 "architecture": "amd64",
             },
+            **declared(_features_of(version)),
         },
     }
+
+
+def _features_of(kubelet_version: str) -> Features:
+    """The gates of a kubelet that says of itself that it is `v1.37.0-…`, as they are by default."""
+    major, minor, *_ = kubelet_version.removeprefix("v").split(".")
+    return parse((), f"{major}.{minor}")
 
 
 def lease_object(node: Obj, now: datetime) -> Obj:

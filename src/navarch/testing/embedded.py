@@ -30,7 +30,7 @@ from navarch.cluster import pki, ranges
 from navarch.cluster.assembly import attach, bootstrap_config, make_server
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.readiness import is_schedulable
-from navarch.cluster.run_controllers import controller_config, simulated_serving
+from navarch.cluster.run_controllers import controller_config, scheduler_config, simulated_serving
 from navarch.cluster.settings import settings_of
 from navarch.controllers.manager import ControllerManager
 from navarch.scheduler.scheduler import Scheduler
@@ -177,7 +177,9 @@ class EmbeddedCluster:
             config=controller_config(self.config),
             world=self._world,
         )
-        scheduler = Scheduler(identities["scheduler"], informers, world=self._world)
+        scheduler = Scheduler(
+            identities["scheduler"], informers, world=self._world, config=scheduler_config(self.config)
+        )
         parts = {"informers": informers.run(), "controllers": manager.run(), "scheduler": scheduler.run()}
         if self._nodes:
             # In a world of its own time there are no sockets, and no port that differs from run to run.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from navarch.api.features import parse
 from navarch.node.engine.admission import Host, refusal
 from tests.node.objects import Obj
 from tests.node.objects import pod as bare
@@ -144,3 +145,17 @@ def test_under_pressure_only_what_asked_for_memory_or_matters_is_taken() -> None
     assert refusal(asking, short_of_memory) is None
     assert refusal(asking, short_of_disk) == ("Evicted", "The node had condition: [DiskPressure]. ")
     assert refusal(pod(priority=2_000_000_000), short_of_disk) is None
+
+
+def test_a_pod_that_needs_what_the_node_does_not_declare_is_refused() -> None:
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}
+    needs = bare({"name": "c", "restartPolicy": "Never", "restartPolicyRules": [rule]}, nodeName="n1")
+    without = parse(["RestartAllContainersOnContainerExits=false"], "1.36")
+
+    assert refusal(needs, replace(HOST, features=without)) == (
+        "PodFeatureUnsupported",
+        "Pod requires node features that are not available: RestartAllContainersOnContainerExits",
+    )
+    assert refusal(pod(), replace(HOST, features=without)) is None
+    assert refusal(needs, replace(HOST, features=parse([], "1.36"))) is None
+    assert refusal(needs, replace(HOST, features=parse([], "1.35"))) is None

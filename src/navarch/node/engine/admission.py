@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from navarch.api.features import Features
 from navarch.api.meta import Obj, labels_of, name_of
+from navarch.kinds.core.declared_features import are_looked_at, declared, needed
 from navarch.kinds.core.node_match import matches_node, tolerates, untolerated
 from navarch.kinds.core.resource_lists import pod_requests, qos_class
 from navarch.node import podspec
@@ -44,13 +46,14 @@ class Refusal(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Host:
     """What is asked of the node: its object (None where it is not known yet), what it can give, the conditions of
-    pressure that it has, and the pods that it has already."""
+    pressure that it has, the pods that it has already, and its feature gates."""
 
     node: Obj | None
     allocatable: Obj
     pressures: Sequence[str]
     pods: Sequence[Obj]
     unsafe_sysctls: Sequence[str] = ()
+    features: Features | None = None
 
 
 def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
@@ -60,7 +63,7 @@ def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
     found = found or _sysctls(pod, host.unsafe_sysctls) or _system(pod, host.node) or _groups(pod, host.node)
     if found is None and not important:
         found = _resources(pod, host)
-    return found or _places(pod, host, static=static)
+    return found or _places(pod, host, static=static) or _features(pod, host.features)
 
 
 def no_room(pod: Obj, host: Host) -> Refusal | None:
@@ -106,6 +109,17 @@ def _groups(pod: Obj, node: Obj | None) -> Refusal | None:
         return None
     words = "SupplementalGroupsPolicy=Strict is not supported in this node"
     return Refusal("SupplementalGroupsPolicyNotSupported", words)
+
+
+def _features(pod: Obj, features: Features | None) -> Refusal | None:
+    """What the node would have declared."""
+    if features is None or not are_looked_at(features):
+        return None
+    missing = sorted(needed(pod["spec"]).difference(declared(features)["declaredFeatures"]))
+    if not missing:
+        return None
+    words = f"Pod requires node features that are not available: {', '.join(missing)}"
+    return Refusal("PodFeatureUnsupported", words)
 
 
 def _resources(pod: Obj, host: Host) -> Refusal | None:

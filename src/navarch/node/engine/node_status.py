@@ -25,6 +25,7 @@ from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.events import EventRecorder
 from navarch.client.resources import LEASES, NODES
+from navarch.kinds.core.declared_features import declared
 from navarch.kinds.core.kubelets import ATTACHES
 from navarch.node.config import KubeletConfig
 from navarch.node.containerd import containerd_version
@@ -39,13 +40,6 @@ log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE: Final = "kube-node-lease"
 _RETRY_S: Final = 1.0
-# What pods may need of their node that only some nodes have, by the names of its gates.
-_DECLARED: Final = (
-    "ExtendWebSocketsToKubelet",
-    "InPlacePodLevelResourcesVerticalScaling",
-    "InPlacePodVerticalScalingInitContainers",
-    "RestartAllContainersOnContainerExits",
-)
 _RUNTIME_AWAY: Final = timedelta(seconds=30)
 
 
@@ -398,7 +392,7 @@ class NodeReporter:
                 "architecture": machine.architecture,
             },
             **await self._features(),
-            "declaredFeatures": [name for name in _DECLARED if self._config.features.on(name)],
+            **declared(self._config.features),
         }
 
     async def _features(self) -> Obj:

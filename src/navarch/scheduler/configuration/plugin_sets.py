@@ -36,6 +36,7 @@ IMPLEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "NodeResourcesBalancedAllocation": _SCORES,
     "ImageLocality": ("score",),
     "DefaultBinder": ("bind",),
+    "NodeDeclaredFeatures": _FILTERS,
 }
 """Kubernetes' default plugins in its order, with the points that each has something to say at."""
 

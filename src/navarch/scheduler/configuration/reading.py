@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from navarch.api import durations, yaml_reader
 from navarch.api.config_files import ShapeError, fit
+from navarch.api.features import Features
 from navarch.api.meta import Obj
 from navarch.scheduler.config import SchedulerConfig, default_plugins
 from navarch.scheduler.configuration import validation
@@ -173,7 +174,7 @@ _DEFAULTS: Final[Mapping[str, Callable[[Obj], Obj]]] = {
 # What comes of it.
 
 
-def configured(full: Obj) -> SchedulerConfig:
+def configured(full: Obj, features: Features | None = None) -> SchedulerConfig:
     """A scheduler's set-up as a checked document says.  Raises ConfigurationError."""
     left_alone = frozenset(
         resource["name"]
@@ -184,7 +185,8 @@ def configured(full: Obj) -> SchedulerConfig:
     stated = full.get("extenders") or []
     extenders = Extenders([_extender(one, index) for index, one in enumerate(stated)]) if stated else None
     profiles = [
-        _made(profile, left_alone, extenders, full.get("percentageOfNodesToScore")) for profile in full["profiles"]
+        _made(profile, left_alone, extenders, full.get("percentageOfNodesToScore"), features)
+        for profile in full["profiles"]
     ]
     return SchedulerConfig(
         profiles=profiles,
@@ -194,7 +196,13 @@ def configured(full: Obj) -> SchedulerConfig:
     )
 
 
-def _made(profile: Obj, left_alone: frozenset[str], extenders: Extenders | None, percentage: int | None) -> Profile:
+def _made(
+    profile: Obj,
+    left_alone: frozenset[str],
+    extenders: Extenders | None,
+    percentage: int | None,
+    features: Features | None,
+) -> Profile:
     name = profile["schedulerName"]
     try:
         chosen = enabled(profile["plugins"])
@@ -204,7 +212,7 @@ def _made(profile: Obj, left_alone: frozenset[str], extenders: Extenders | None,
             f"initializing profiles: creating profile for scheduler name {name}: {error}"
         ) from None
     args = {one.get("name") or "": one["args"] for one in profile["pluginConfig"]}
-    plugins = _plugins(args, left_alone)
+    plugins = _plugins(args, left_alone, features)
     order = [*chosen.points["filter"], *(each for point in chosen.points.values() for each in point)]
     points = dict(chosen.points)
     instances = [plugins[each] for each in dict.fromkeys(order) if each in plugins]
@@ -236,9 +244,9 @@ def _check(name: str, chosen: Enabled) -> None:
         raise PluginsError(f'at least one bind plugin is needed for profile with scheduler name "{name}"')
 
 
-def _plugins(args: Mapping[str, Obj], left_alone: frozenset[str]) -> dict[str, Plugin]:
+def _plugins(args: Mapping[str, Obj], left_alone: frozenset[str], features: Features | None) -> dict[str, Plugin]:
     """Every plugin, by name, as its arguments say."""
-    made: dict[str, Plugin] = {plugin.name: plugin for plugin in default_plugins()}
+    made: dict[str, Plugin] = {plugin.name: plugin for plugin in default_plugins(features)}
     for name, make in _WITH_ARGUMENTS.items():
         if name in args:
             made[name] = make(args[name])
