@@ -37,6 +37,12 @@ OBJECTS = st.dictionaries(NAMES, JSON, max_size=4)
         ({"op": "copy", "from": "/a", "path": "/b"}, {"a": [1]}, {"a": [1], "b": [1]}),
         ({"op": "test", "path": "/a", "value": {"x": 1, "y": 2}}, {"a": {"y": 2, "x": 1}}, {"a": {"x": 1, "y": 2}}),
         ({"op": "test", "path": "/none", "value": None}, {"a": 1}, {"a": 1}),
+        # What Kubernetes' library does beyond what a JSON patch may state.
+        ({"op": "test", "path": "/none"}, {"a": 1}, {"a": 1}),
+        ({"op": "copy", "from": "/none", "path": "/b"}, {"a": 1}, {"a": 1, "b": None}),
+        ({"op": "add", "path": "/b"}, {"a": 1}, {"a": 1, "b": None}),
+        ({"op": "replace", "path": "/a"}, {"a": 1}, {"a": None}),
+        ({"op": "add", "path": "skipped/b", "value": 2}, {"a": 1}, {"a": 1, "b": 2}),
     ],
 )
 def test_an_operation(operation: Any, before: Any, after: Any) -> None:
@@ -55,7 +61,11 @@ def test_an_operation(operation: Any, before: Any, after: Any) -> None:
         {"op": "add", "path": "/missing/deeper", "value": 1},
         {"op": "add", "path": "/l/7", "value": 1},
         {"op": "add", "path": "no-slash", "value": 1},
-        {"op": "add", "path": "/a"},
+        {"op": "test", "path": "/missing/deeper", "value": None},
+        {"op": "test", "path": "/l/7", "value": None},
+        {"op": "copy", "from": "/missing/deeper", "path": "/a"},
+        {"op": "copy", "from": "/l/7", "path": "/a"},
+        None,
         {"op": "dance", "path": "/a"},
         {"op": "move", "from": "/m", "path": "/m/n"},
         {"op": "replace", "path": "", "value": 3},

@@ -60,11 +60,13 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
     document: Any = copy_json(obj)
     copied_bytes = 0
     for operation in operations:
+        if operation is None:
+            raise rejected()
         if not isinstance(operation, dict):
             kind = go_kind(operation)
             raise bad_request(f"json: cannot unmarshal {kind} into Go value of type map[string]*json.RawMessage")
         if operation.get("op") == "copy":
-            source = orjson.dumps(_get(document, _pointer(operation.get("from"))))
+            source = orjson.dumps(_member(document, _pointer(operation.get("from"))))
             copied_bytes += len(source)
             if copied_bytes > _MAX_COPIED_BYTES:
                 raise too_large(_MAX_COPIED_BYTES)
@@ -80,11 +82,11 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
     path = _pointer(operation.get("path"))
     match operation.get("op"):
         case "add":
-            return _add(document, path, _value_of(operation))
+            return _add(document, path, copy_json(operation.get("value")))
         case "remove":
             return _remove(document, path)[0]
         case "replace":
-            return _replace(document, path, _value_of(operation))
+            return _replace(document, path, copy_json(operation.get("value")))
         case "move":
             source = _pointer(operation.get("from"))
             if path[: len(source)] == source and path != source:
@@ -97,19 +99,8 @@ def _apply_operation(document: Any, operation: Obj) -> Any:
             raise rejected()
 
 
-def _value_of(operation: Obj) -> Any:
-    if "value" not in operation:
-        raise rejected()
-    return copy_json(operation["value"])
-
-
 def _test(document: Any, path: list[str], wanted: Any) -> Any:
-    # A missing member equals null, as in Kubernetes, so that `test` can assert that something is not there.
-    try:
-        actual = _get(document, path)
-    except StatusError:
-        actual = None
-    if not _equal(actual, wanted):
+    if not _equal(_member(document, path), wanted):
         raise rejected()
     return document
 
@@ -126,8 +117,9 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def _pointer(text: Any) -> list[str]:
-    """The steps of a JSON pointer."""
-    if not isinstance(text, str) or (text and not text.startswith("/")):
+    """The steps of a JSON pointer. As in Kubernetes' library what stands before the first slash is not looked at, but
+    there must be one."""
+    if not isinstance(text, str) or (text and "/" not in text):
         raise rejected()
     return [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
 
@@ -156,6 +148,15 @@ def _get(document: Any, path: list[str]) -> Any:
         else:
             raise rejected()
     return document
+
+
+def _member(document: Any, path: list[str]) -> Any:
+    """What is there, where a missing member is null, as in Kubernetes, so that `test` can assert that it is missing.
+    What it would be a member of must be there."""
+    if not path:
+        return document
+    parent, last = _get(document, path[:-1]), path[-1]
+    return parent.get(last) if isinstance(parent, dict) else _get(parent, [last])
 
 
 def _add(document: Any, path: list[str], value: Any) -> Any:

@@ -74,6 +74,9 @@ def _wrong_shape(body: Any, media_type: str) -> str:
     if not isinstance(body, list):
         return f"{go_kind(body)} into Go value of type []handlers.jsonPatchOp"
     for operation in body:
+        if operation is None:
+            # An operation of no kind, as Go reads it.
+            continue
         if not isinstance(operation, dict):
             return f"{go_kind(operation)} into Go value of type handlers.jsonPatchOp"
         for name in ("op", "path", "from"):
@@ -82,11 +85,11 @@ def _wrong_shape(body: Any, media_type: str) -> str:
     return ""
 
 
-def _unknown_in(operations: list[Obj]) -> list[str]:
+def _unknown_in(operations: list[Obj | None]) -> list[str]:
     return [
         f'unknown field "[{index}].{name}"'
         for index, operation in enumerate(operations)
-        for name in operation
+        for name in operation or ()
         if name not in ("op", "path", "from", "value")
     ]
 
