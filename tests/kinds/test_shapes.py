@@ -36,8 +36,9 @@ async def _stored(cluster: EmbeddedCluster, path: str, body: Obj) -> Obj:
         (f"{_V1}/events", {"involvedObject": {"namespace": "default"}}, "reportingInstance", ""),
         ("/apis/policy/v1/namespaces/default/poddisruptionbudgets", {}, "spec", {}),
         (f"{_V1}/pods", {"spec": {"containers": [_CONTAINER]}}, "spec.containers[0].resources.requests.cpu", "1m"),
+        ("/api/v1/nodes", {"status": {"images": [{"sizeBytes": 5}, {"names": []}]}}, "status.images[1].names", None),
     ],
-    ids=["no time", "no source", "no instance", "no spec", "cpu below a thousandth"],
+    ids=["no time", "no source", "no instance", "no spec", "cpu below a thousandth", "no names"],
 )
 async def test_what_is_read_back(
     cluster: EmbeddedCluster, path: str, body: Obj, at: str, value: Any, request: Any

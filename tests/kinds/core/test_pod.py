@@ -15,6 +15,7 @@ from navarch.kinds.core.pod_columns import summarize
 from navarch.kinds.core.pod_defaults import default_pod, default_pod_spec, pull_policy_of
 from navarch.kinds.core.pod_validation import validate_pod_spec, validate_pod_template_spec
 from navarch.kinds.core.resource_lists import containers_quantities, pod_amounts, qos_class
+from tests.kinds.writing import CONTAINER, created, template, updated
 
 Obj = dict[str, Any]
 STRATEGY = PodStrategy()
@@ -509,3 +510,17 @@ def test_huge_pages_of_containers_are_the_whole_pods() -> None:
         "limits": {"cpu": "2", "hugepages-2Mi": "4Mi"},
         "requests": {"cpu": "1", "hugepages-2Mi": "4Mi"},
     }
+
+
+def test_a_group_that_pods_are_scheduled_with_goes_as_long_as_the_feature_is_off() -> None:
+    group = {"podGroupName": "crew"}
+    spec = {"containers": [dict(CONTAINER)], "schedulingGroup": group}
+
+    fresh, _ = created("", "Pod", {"spec": spec})
+    stored = {**fresh, "spec": {**fresh["spec"], "schedulingGroup": group}}
+    kept, _ = updated("", "Pod", stored, stored)
+    made, _ = created("apps", "ReplicaSet", {"spec": {"template": template(schedulingGroup=group)}})
+
+    assert "schedulingGroup" not in fresh["spec"]
+    assert "schedulingGroup" not in made["spec"]["template"]["spec"]
+    assert kept["spec"]["schedulingGroup"] == group

@@ -113,6 +113,8 @@ class NodeStrategy(Strategy):
         info = status.setdefault("nodeInfo", {})
         for name in _INFO:
             info.setdefault(name, "")
+        for image in status.get("images") or ():
+            image.setdefault("names", None)
 
     def prepare_create(self, obj: Obj) -> None:
         """What a node says of itself is kept, its status too, but for settings that came over the API once."""

@@ -20,6 +20,8 @@ def prepare_pod_spec(spec: Obj | None, old: Obj | None = None) -> None:
     """`old` is what is stored: a field in use there may be used on."""
     if not spec:
         return
+    if "schedulingGroup" in spec and (old is None or old.get("schedulingGroup") is None):
+        del spec["schedulingGroup"]
     for field in _LISTS:
         for container in spec.get(field) or ():
             lifecycle = container.get("lifecycle")
