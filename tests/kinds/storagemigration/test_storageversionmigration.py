@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.kinds.writing import refused, updated
+from tests.kinds.writing import headings, refused, row, updated
 
 GROUP, KIND = "storagemigration.k8s.io", "StorageVersionMigration"
 SPEC: dict[str, Any] = {"resource": {"group": "apps", "resource": "deployments"}}
@@ -54,3 +54,8 @@ def test_an_end_excludes_another_and_stays() -> None:
     assert "Success condition cannot be set to false once it is true" in problem
     (problem,) = told({**done, "resourceVersion": "6"}, done)
     assert problem == 'status.resourceVersion: Invalid value: "6": field is immutable'
+
+
+def test_a_table_tells_the_resource_and_no_age() -> None:
+    assert headings(GROUP, KIND) == (["Name", "Resource"], [])
+    assert row(GROUP, KIND, {"metadata": {"name": "m"}, "spec": SPEC}) == ["m", "deployments.apps"]

@@ -8,7 +8,7 @@ from typing import Any
 from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
 from navarch.api.validation import dns_label_1035_problems, dns_subdomain_problems, validate_immutable
-from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
+from navarch.kinds.base import NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.conditions import validate_conditions
 from navarch.kinds.strategies import strategy
 from navarch.numbers import integer_or
@@ -24,7 +24,8 @@ def _resource_cell(obj: Obj, now: Any) -> str:
 class StorageVersionMigrationStrategy(Strategy):
     has_generation = True
     status_keeps = SETTABLE_METADATA
-    columns = (NAME, Column("Resource", _resource_cell), AGE)
+    # Kubernetes shows no age of them.
+    columns = (NAME, Column("Resource", _resource_cell, description="Fully qualified resource to migrate"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
