@@ -23,6 +23,11 @@ _COLLECTION_VERBS: Final = {"get": "list", "delete": "deletecollection"}
 # Subresources of a Namespace; any other word behind /namespaces/<name>/ is a resource in it.
 _NAMESPACE_SUBRESOURCES: Final = frozenset({"status", "finalize"})
 _ROUTES_KEPT: Final = 4096
+# Slashes of a path that may decide where it leads (`/apis/g/v/watch/namespaces/n/plural/name/subresource/`): what is
+# behind them stays one piece, however long it is.
+_SLASHES: Final = 10
+# What is escaped and longer is no name of anything, and is left as it is.
+_ESCAPED_MOST: Final = 16 << 10
 
 
 class Shape(NamedTuple):
@@ -90,16 +95,21 @@ def parse(path: str) -> Route:
 
 def taken_apart(path: str) -> Route:
     """The same, whatever is known of other paths."""
-    parts = [unquote(part) if "%" in part else part for part in path.split("/")]
+    parts = path.split("/", _SLASHES)
+    if len(parts) > _SLASHES and not parts[-1].strip("/"):
+        parts[-1] = ""
+    if "%" in path:
+        parts[:_SLASHES] = map(_unescaped, parts[:_SLASHES])
     if len(parts) > 3 and parts[1] == "api":
-        group, version, rest = "", parts[2], parts[3:]
+        group, version, at = "", parts[2], 3
     elif len(parts) > 4 and parts[1] == "apis":
-        group, version, rest = parts[2], parts[3], parts[4:]
+        group, version, at = parts[2], parts[3], 4
     else:
         return Route(path)
+    rest = parts[at:]
     watching = rest[0] == "watch" and len(rest) > 1
     if watching:
-        rest = rest[1:]
+        rest, at = rest[1:], at + 1
     while rest and rest[-1] == "" and "proxy" not in rest:
         rest.pop()
     if not rest:
@@ -109,7 +119,7 @@ def taken_apart(path: str) -> Route:
         namespace = rest[1]
         if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
             inside = True
-            rest = rest[2:]
+            rest, at = rest[2:], at + 2
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
@@ -123,7 +133,7 @@ def taken_apart(path: str) -> Route:
         plural,
         name,
         subresource,
-        "/".join(path.split("/")[-(len(rest) - 3) :]) if tail else "",
+        path.split("/", at + 3)[-1] if tail else "",
         Shape(inside, bool(name), subresource, watching, tail),
         odd,
         (group, version, plural),
@@ -132,6 +142,15 @@ def taken_apart(path: str) -> Route:
 
 
 _of_collection = memo(512)(taken_apart)
+
+
+def pieces(path: str) -> list[str]:
+    """Of a path that names no resource; what is behind the first ten is the last."""
+    return path.strip("/").split("/", _SLASHES)
+
+
+def _unescaped(part: str) -> str:
+    return unquote(part) if "%" in part and len(part) <= _ESCAPED_MOST else part
 
 
 def _is_segment(part: str) -> bool:
@@ -211,7 +230,7 @@ def version_of(route: Route) -> tuple[str, str]:
     """The group and version that a path is in, be it a resource's or the version's own; empty for another path."""
     if route.plural:
         return route.group, route.version
-    parts = route.path.rstrip("/").split("/")
+    parts = route.path.rstrip("/").split("/", _SLASHES)
     if len(parts) == 4 and parts[1] == "apis":
         return parts[2], parts[3]
     return ("", parts[2]) if len(parts) == 3 and parts[1] == "api" else ("", "")

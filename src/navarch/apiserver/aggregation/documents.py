@@ -20,7 +20,7 @@ from navarch.api.openapi_protobuf import encode_v2
 from navarch.apiserver.aggregation import foreign
 from navarch.apiserver.aggregation.foreign import Foreign
 from navarch.apiserver.core import Delegate
-from navarch.apiserver.routes import Route
+from navarch.apiserver.routes import Route, pieces
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
 from navarch.heap import give_back
@@ -50,7 +50,7 @@ class MergedDocuments:
         others = delegate.foreign
         if others is not self._foreign:
             self._foreign, self._made = others, {}
-        parts = route.path.strip("/").split("/")
+        parts = pieces(route.path)
         if parts == ["apis"]:
             return await self._groups(request, route, others)
         if parts[0] == "apis" and len(parts) == 2 and others.of_group(parts[1]):

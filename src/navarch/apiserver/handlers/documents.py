@@ -20,7 +20,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.core import Core
 from navarch.apiserver.negotiation import JSON, OFFERED, PROTOBUF, plain_type
 from navarch.apiserver.protobuf_forms import of_json, of_object
-from navarch.apiserver.routes import Route
+from navarch.apiserver.routes import Route, pieces
 from navarch.apiserver.served import Served
 from navarch.client.transport import Request, Response
 from navarch.heap import give_back
@@ -64,7 +64,7 @@ class DocumentsOf:
 
     async def handle(self, request: Request, route: Route) -> Response:
         """Raises StatusError 404, 406."""
-        parts = route.path.strip("/").split("/")
+        parts = pieces(route.path)
         if parts[0] == "openapi":
             return await self._openapi(request, parts[1:])
         return self._discovery(request, route, parts)

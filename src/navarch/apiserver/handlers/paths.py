@@ -16,7 +16,7 @@ from navarch.apiserver.handlers import health, zpages
 from navarch.apiserver.handlers.documents import Documents
 from navarch.apiserver.handlers.health import Health
 from navarch.apiserver.negotiation import JSON, OFFERED, YAML, Form, check_route, plain_type
-from navarch.apiserver.routes import Route
+from navarch.apiserver.routes import Route, pieces
 from navarch.apiserver.user import User
 from navarch.client.transport import Request, Response
 
@@ -63,13 +63,13 @@ class Paths:
             # Nothing begins with an empty step, whatever comes after it.
             raise PathNotFound()
         response = await self._read(request, route, user)
-        if request.method not in ("GET", "HEAD") and route.path.strip("/").split("/")[0] not in health.CHECKS:
+        if request.method not in ("GET", "HEAD") and pieces(route.path)[0] not in health.CHECKS:
             # Only now: what is not there is not found, whatever the method.
             raise method_not_allowed()
         return response
 
     async def _read(self, request: Request, route: Route, user: User) -> Response:
-        parts = route.path.strip("/").split("/")
+        parts = pieces(route.path)
         first = parts[0]
         if first in health.CHECKS:
             return await self.health.handle(first, "/".join(parts[1:]), request)
