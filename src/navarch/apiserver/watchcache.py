@@ -22,6 +22,7 @@ from navarch.api.errors import unknown_path
 from navarch.api.meta import Obj
 from navarch.apiserver.changes import Cached, Change
 from navarch.apiserver.codec import Codec, canonical, decode, encode_json, exact
+from navarch.apiserver.scanning import MANY, scanner
 from navarch.apiserver.watchers import Backlogs, Watcher
 from navarch.apiserver.watchindex import WatcherIndex
 from navarch.kinds.base import Strategy
@@ -87,6 +88,7 @@ class WatchCache:
         self.backlogs = backlogs if backlogs is not None else Backlogs()
         self.selectable = tuple(strategy.selectable)
         self._selected: Callable[[Obj], Mapping[str, str]] = strategy.selected
+        self._looked_at = tuple(strategy.selected_by)
         # Makes what was stored what the schema says now, where that may have changed since: defaults, for the most.
         self.settle: Callable[[Obj], bool] | None = None
         # What the two above were made for.
@@ -129,7 +131,7 @@ class WatchCache:
 
     # Filling
 
-    def load(self, entries: Iterable[Entry], revision: int) -> None:
+    def load(self, entries: Sequence[Entry], revision: int) -> None:
         """Start from what the store has at `revision`; watchers there were cannot go on."""
         for watcher in self.watchers():
             watcher.close()
@@ -139,8 +141,10 @@ class WatchCache:
         before = self._entries
         self.undecodable.clear()
         self.mixed = False
-        read = ((entry.key, self._readable(entry.key, entry.value, entry.mod_revision, None)) for entry in entries)
-        self._entries = {key: cached for key, cached in read if cached is not None}
+        plain = len(entries) < MANY or self.settle is not None
+        read = decode if plain else scanner((*self.selectable, *self._looked_at))
+        found = ((one.key, self._readable(one.key, one.value, one.mod_revision, None, read)) for one in entries)
+        self._entries = {key: cached for key, cached in found if cached is not None}
         self._keys = SortedKeys(self._entries)
         self.oldest = self.last_change = revision
         for key in {**before, **self._entries} if self.listeners else ():
@@ -222,7 +226,9 @@ class WatchCache:
             return _NO_FIELDS
         return self._selected(obj)
 
-    def _cached(self, key: str, value: bytes, revision: int, old: Cached | None) -> Cached:
+    def _cached(
+        self, key: str, value: bytes, revision: int, old: Cached | None, read: Callable[[bytes], Obj] = decode
+    ) -> Cached:
         if not value.startswith(self.codec.head):
             value = canonical(value)
             self.mixed = self.mixed or not value.startswith(self.codec.head)
@@ -233,7 +239,7 @@ class WatchCache:
         if hint is not None and hint[0] is value:
             _, labels, fields = hint
         else:
-            obj = decode(value)
+            obj = read(value)
             if self.settle is not None and self.settle(obj):
                 data = self.codec.stamp(exact(encode_json(obj)), revision)
             labels, fields = obj["metadata"].get("labels") or _NO_LABELS, self.fields_of(obj)
@@ -251,10 +257,12 @@ class WatchCache:
             old.fields if old.fields == fields else fields,
         )
 
-    def _readable(self, key: str, value: bytes, revision: int, old: Cached | None) -> Cached | None:
+    def _readable(
+        self, key: str, value: bytes, revision: int, old: Cached | None, read: Callable[[bytes], Obj] = decode
+    ) -> Cached | None:
         """None for a value that cannot be decoded: what it was is in the log, and that it is so in `undecodable`."""
         try:
-            return self._cached(key, value, revision, old)
+            return self._cached(key, value, revision, old, read)
         except Exception as error:
             self.undecodable[key] = f"{type(error).__name__}: {error}"
             log.exception("the stored value of %s (revision %d) cannot be decoded", key, revision)

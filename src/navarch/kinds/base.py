@@ -123,6 +123,8 @@ class Strategy:
     deprecation: ClassVar[str] = ""
     # Field selectors beyond metadata.name and metadata.namespace: dotted paths.
     selectable: ClassVar[Sequence[str]] = ()
+    # What `selected` looks at that is called otherwise: dotted paths, too.
+    selected_by: ClassVar[Sequence[str]] = ()
     # Metadata names: "subdomain" (most), "label" (Service), "path" (RBAC: only / and % are forbidden),
     # "key" (LeaseCandidate: as a ConfigMap's keys).
     name_rule: ClassVar[str] = "subdomain"

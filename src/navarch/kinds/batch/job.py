@@ -95,6 +95,7 @@ def job_spec_warnings(spec: Obj, path: str) -> Iterator[str]:
 class JobStrategy(WorkloadStrategy):
     has_generation = True
     selectable = ("status.successful",)
+    selected_by = ("status.succeeded",)
     columns = (
         NAME,
         Column("Status", _status_cell, description="Status of the job."),

@@ -103,6 +103,7 @@ class EventStrategy(Strategy):
         "source",
         "type",
     )
+    selected_by = tuple(_OTHER_NAMES.values())
     columns = (
         Column("Last Seen", _last_seen, description="Time when this event was last observed"),
         Column("Type", ".type"),
