@@ -18,6 +18,8 @@ import pytest
 
 from navarch.cluster import locks, strays
 from navarch.cluster.config import ClusterConfig
+from navarch.cluster.lifecycle import StartError
+from navarch.cluster.readiness import _look_after
 from navarch.cluster.state import HOPELESS, ClusterState, alive, is_alive, start_ticks
 from navarch.cluster.strays import Stray
 from navarch.cluster.supervisor import Supervisor
@@ -32,6 +34,8 @@ try:
     gate.enter(Path(sys.argv[1], "run"), sys.argv[2])
 except gate.NotAdmitted as error:
     sys.exit(str(error))
+if sys.argv[2] == "hopeless":
+    sys.exit(78)
 time.sleep(600)
 """
 _RUN = """
@@ -134,6 +138,42 @@ def test_a_killed_process_is_started_again(supervised: Supervised) -> None:
     assert state.components["one"].restarts == 1
     assert state.components["one"].last_exit == "signal SIGKILL"
     assert state.components["two"].restarts == 0
+
+
+def test_what_says_that_it_cannot_start_is_not_tried_again_before_the_cluster_is_started(
+    supervised: Supervised,
+) -> None:
+    first = supervised.spawn("one,hopeless")
+    state = supervised.wait(lambda state: state.failed == ["hopeless"] and alive(state.components["one"]))
+    victim = state.components["one"].pid
+
+    # Who is killed has the first delay to wait, as what failed before it would have had.
+    os.kill(victim, signal.SIGKILL)
+
+    state = supervised.wait(lambda state: alive(state.components["one"]) and state.components["one"].pid != victim)
+    failed = state.components["hopeless"]
+    assert (failed.state, failed.restarts, failed.last_exit) == ("failed", 0, f"exit code {HOPELESS}")
+    with pytest.raises(StartError, match="hopeless cannot start; its last words"):
+        _look_after(supervised.config, first)
+    first.terminate()
+    first.wait(timeout=20)
+    assert supervised.state().failed == []
+
+
+def test_a_supervisor_that_is_killed_while_somebody_waits_has_failed_only_if_nothing_of_it_lives(
+    supervised: Supervised,
+) -> None:
+    process = supervised.start()
+    process.kill()
+    process.wait(timeout=20)
+
+    _look_after(supervised.config, process)
+
+    for pid in supervised.pids():
+        os.kill(pid, signal.SIGKILL)
+    supervised.wait(lambda state: not state.living)
+    with pytest.raises(StartError, match="the supervisor ended"):
+        _look_after(supervised.config, process)
 
 
 def test_sigterm_stops_everything(supervised: Supervised) -> None:

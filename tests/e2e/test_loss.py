@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,14 @@ def test_a_missing_database_is_refused_at_once_and_accepted_on_demand(cluster: C
     assert "state.db is missing, and had come to revision" in refused.stderr
     assert "--accept-loss" in refused.stderr
 
+    told = cluster.navarch("status", "--name", "lost", check=False)
+    assert told.returncode == 1
+    assert re.search(r"apiserver +failed", told.stdout)
+    assert "state.db is missing, and had come to revision" in told.stderr
+    assert "not tried again before `navarch up --name lost`" in told.stderr
+    assert "refused" in cluster.try_kubectl("get", "namespaces").stderr
+
     # From a backup it goes on as if nothing had been.
-    cluster.navarch("down", "--name", "lost", "--grace", "1s")
     for path, data in saved.items():
         path.write_bytes(data)
     cluster.navarch("up", "--name", "lost", "-d", "--wait", "90s")

@@ -15,8 +15,8 @@ from navarch.cli.options import cluster_options, load_cluster, output_option
 from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, flags_of, known_clusters
 from navarch.cluster.lifecycle import current
-from navarch.cluster.readiness import Probe
-from navarch.cluster.state import ComponentState, alive
+from navarch.cluster.readiness import Probe, last_words
+from navarch.cluster.state import FAILED, ComponentState, alive
 from navarch.world import MACHINE
 
 
@@ -31,8 +31,12 @@ def status(name: str, data_dir: str | None, output: str) -> None:
         click.echo(json.dumps(report, indent=2))
     else:
         _print(config, report)
+        again = "agent" if config.is_agent else "up"
+        for process in report["processes"]:
+            if process["state"] == FAILED:
+                say(f"{process['name']} cannot start; its last words in {last_words(config, process['name'])}")
+                say(f"It is not tried again before `navarch {again}{flags_of(config)}`.")
         if not report["running"]:
-            again = "agent" if config.is_agent else "up"
             say(f"It is not running; `navarch {again}{flags_of(config)}` starts it.")
         elif not report["supervised"]:
             flags = flags_of(config)
@@ -94,10 +98,10 @@ def _report(config: ClusterConfig) -> dict[str, Any]:
 
 def _process(name: str, component: ComponentState, supervised: bool) -> dict[str, Any]:
     running = alive(component)
-    waiting = supervised and component.state == "backoff"
+    known = supervised and component.state in ("backoff", FAILED)
     return {
         "name": name,
-        "state": component.state if running or waiting else "stopped",
+        "state": component.state if running or known else "stopped",
         "pid": component.pid if running else None,
         "restarts": component.restarts,
         "ageSeconds": round(MACHINE.now().timestamp() - component.since) if running else None,

@@ -36,7 +36,10 @@ def start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
     _wait_until_down(config)
     state = ClusterState.load(config.run)
     if state.supervisor_alive:
-        return None
+        if not state.failed:
+            return None
+        # Perhaps what has kept it from starting was mended.
+        stop(config)
     # Perhaps by a supervisor of this very cluster that has not come far, or by what one that was killed has left.
     give_up_s = MACHINE.monotonic() + _SETTLE_S
     while not ClusterState.load(config.run).living and (taken := port_taken(config)):

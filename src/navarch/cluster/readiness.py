@@ -7,15 +7,15 @@ import contextlib
 import json
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from navarch.cluster import config as settings
 from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig
-from navarch.cluster.lifecycle import PortTaken, StartError, port_taken
-from navarch.cluster.state import HOPELESS, ClusterState, alive
+from navarch.cluster.lifecycle import PortTaken, StartError, port_taken, running
+from navarch.cluster.state import ClusterState, alive
 from navarch.kinds.core.kubelets import SIMULATED
 from navarch.numbers import integer_or
 from navarch.world import MACHINE
@@ -109,7 +109,6 @@ def wait_joined(
     """Until this machine is a Ready node of the cluster that it joins.  Raises StartError as `wait_ready` does."""
     probe = Probe(config)
     give_up_s = MACHINE.monotonic() + timeout_s
-    before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}
     while True:
         waiting_for = "its certificate"
         # Neither before the certificate is there, nor while it is written.
@@ -120,7 +119,7 @@ def wait_joined(
             if ready and _kubelet_listens(config):
                 return
         report(waiting_for)
-        _look_after(config, process, before)
+        _look_after(config, process)
         if MACHINE.monotonic() > give_up_s:
             raise _too_late(config, timeout_s, waiting_for)
         MACHINE.pause(_LOOK_EVERY_S)
@@ -146,7 +145,6 @@ def wait_ready(
     expected = config.nodes + config.workers + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
     swept = False
-    before = {name: component.restarts for name, component in ClusterState.load(config.run).components.items()}
     while True:
         try:
             if probe.get("/readyz")[0] == 200 and _is_supervised(config):
@@ -165,19 +163,20 @@ def wait_ready(
             # Not listening yet, or the keys are still being made.
             pass
         report(waiting_for)
-        _look_after(config, process, before)
+        _look_after(config, process)
         if MACHINE.monotonic() > give_up_s:
             raise _too_late(config, timeout_s, waiting_for)
         MACHINE.pause(_LOOK_EVERY_S)
 
 
-def _look_after(config: ClusterConfig, process: subprocess.Popen[bytes] | None, before: Mapping[str, int]) -> None:
+def _look_after(config: ClusterConfig, process: subprocess.Popen[bytes] | None) -> None:
     """Raises StartError where waiting longer would not help."""
-    # Where another supervisor was quicker, that one counts.
-    if process is not None and process.poll() and not ClusterState.load(config.run).supervisor_alive:
+    # Where another supervisor was quicker, that one counts; and what one that was killed has started ends, or starts
+    # another.
+    if process is not None and process.poll() and not running(config):
         failure = PortTaken if port_taken(config) else StartError
-        raise failure(f"the supervisor ended; its last words in {_last_words(config, 'supervisor')}")
-    _refuse_hopeless(config, before)
+        raise failure(f"the supervisor ended; its last words in {last_words(config, 'supervisor')}")
+    _refuse_hopeless(config)
 
 
 def _too_late(config: ClusterConfig, timeout_s: float, waiting_for: str) -> StartError:
@@ -194,23 +193,24 @@ def _is_supervised(config: ClusterConfig) -> bool:
     return state.supervisor_alive and "apiserver" in state.living
 
 
-def _refuse_hopeless(config: ClusterConfig, before: Mapping[str, int]) -> None:
+def _refuse_hopeless(config: ClusterConfig) -> None:
     """Raises StartError where a process keeps ending, or says that it cannot start: waiting longer would not help, its
-    last words may. `before` are the restarts of which nothing follows: they were earlier."""
+    last words may."""
     state = ClusterState.load(config.run)
     if not state.supervisor_alive:
         # What is written there is from an earlier run.
         return
+    for name in state.failed:
+        raise StartError(f"{name} cannot start; its last words in {last_words(config, name)}")
     for name, component in state.components.items():
-        if component.last_exit == f"exit code {HOPELESS}" and component.restarts > before.get(name, 0):
-            raise StartError(f"{name} cannot start; its last words in {_last_words(config, name)}")
         if component.failures >= _GIVE_UP_AFTER and not alive(component):
             raise StartError(
-                f"{name} keeps ending ({component.last_exit}); its last words in {_last_words(config, name)}"
+                f"{name} keeps ending ({component.last_exit}); its last words in {last_words(config, name)}"
             )
 
 
-def _last_words(config: ClusterConfig, name: str, lines: int = 1) -> str:
+def last_words(config: ClusterConfig, name: str, lines: int = 1) -> str:
+    """The end of a process's log, under the log's name."""
     log = config.logs / f"{name}.log"
     said = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n  ".join([f"{log}:", *said[-lines:]])

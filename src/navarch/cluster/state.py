@@ -15,14 +15,15 @@ from typing import Any
 
 from navarch.cluster import locks
 
-# A process that ends with this code says that another try will not help (EX_CONFIG of sysexits.h).
+# A process that ends with this code says that another try will not help (EX_CONFIG of sysexits.h); what it is then.
 HOPELESS = 78
+FAILED = "failed"
 
 
 @dataclass(slots=True)
 class ComponentState:
-    """`state` is starting, running, backoff or stopped; `since` and times are Unix seconds; `failures` counts the ends
-    since it was last well for a while."""
+    """`state` is running, backoff, failed (and not tried again) or stopped; `since` and times are Unix seconds;
+    `failures` counts the ends since it was last well for a while."""
 
     pid: int = 0
     start_ticks: int = 0
@@ -31,6 +32,12 @@ class ComponentState:
     failures: int = 0
     since: float = 0.0
     last_exit: str = ""
+
+    def begin_anew(self) -> None:
+        """What was tried before is over."""
+        self.failures = 0
+        if self.state == FAILED:
+            self.state = "stopped"
 
     def become(self, pid: int) -> None:
         """It is the living process `pid`, whatever was known of it."""
@@ -76,7 +83,7 @@ class ClusterState:
             self.supervisor_pid, self.supervisor_ticks, self.started = pid, start_ticks(pid), started_at(pid)
             self.stopping = False
             for component in self.components.values():
-                component.failures = 0
+                component.begin_anew()
         if locks.holder(run, locks.SUPERVISOR, locks.STOPPING):
             self.stopping = True
         for name in locks.names(run):
@@ -92,6 +99,11 @@ class ClusterState:
     def living(self) -> dict[str, ComponentState]:
         """The components that live, supervised or not."""
         return {name: component for name, component in self.components.items() if alive(component)}
+
+    @property
+    def failed(self) -> list[str]:
+        """The components that cannot start, as long as somebody watches who would start them."""
+        return [name for name, one in self.components.items() if one.state == FAILED and self.supervisor_alive]
 
 
 _NOTHING = ComponentState()

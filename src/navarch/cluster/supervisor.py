@@ -27,7 +27,7 @@ from navarch.cluster.config import ClusterConfig
 from navarch.cluster.gate import GATE
 from navarch.cluster.listening import LISTEN_FDS, listen
 from navarch.cluster.processes import ProcessSpec, specs
-from navarch.cluster.state import HOPELESS, ClusterState, ComponentState, alive, start_ticks
+from navarch.cluster.state import FAILED, HOPELESS, ClusterState, ComponentState, alive, start_ticks
 from navarch.store import failpoints
 from navarch.world import MACHINE
 
@@ -79,7 +79,7 @@ class Supervisor:
         for spec in specs(config):
             known = before.components.get(spec.name, ComponentState())
             if not alive(known):
-                known.failures = 0
+                known.begin_anew()
             self.state.components[spec.name] = known
             self.processes.append(_Process(spec, known))
         self.stopping = False
@@ -371,6 +371,8 @@ class Supervisor:
         if self.stopping:
             state.state = "stopped"
             self._stop_next()
+        elif code == HOPELESS:
+            self._give_up(process)
         else:
             if MACHINE.monotonic() - process.began_s >= _STEADY_S:
                 process.delay_s = _FIRST_DELAY_S
@@ -380,6 +382,16 @@ class Supervisor:
             state.failures += 1
             self._back_off(process)
         self._save()
+
+    def _give_up(self, process: _Process) -> None:
+        """It has said that another try will not help; that is for somebody to mend, who then starts the cluster."""
+        log.error("%s cannot start, as its log says, and is not tried again", process.spec.name)
+        process.state.state = FAILED
+        if process.spec.listens:
+            # Who connects is to be refused, not to wait.
+            for listener in self._listeners:
+                listener.close()
+            self._listeners = []
 
     def _back_off(self, process: _Process) -> None:
         process.state.state = "backoff"
