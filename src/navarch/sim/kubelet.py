@@ -176,8 +176,7 @@ class SimulatedKubelet:
         said = self._said(pod, name)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise _refusal(f"{_what(pod, name)}, and what its annotation says is told over WebSockets only")
-        socket = streaming.web_socket(streaming.EXEC_PROTOCOLS)
-        await socket.prepare(request)
+        socket = await streaming.web_socket(request, streaming.EXEC_PROTOCOLS)
         await streaming.say(socket, said)
         return socket
 

@@ -71,8 +71,7 @@ async def test_a_bad_message_closes_the_socket_and_ends_the_session(text: str) -
     ended = asyncio.Event()
 
     async def serve(request: web.Request) -> web.StreamResponse:
-        socket = web_socket(EXEC_PROTOCOLS)
-        await socket.prepare(request)
+        socket = await web_socket(request, EXEC_PROTOCOLS)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(asyncio.Event().wait())
@@ -95,3 +94,36 @@ async def test_a_bad_message_closes_the_socket_and_ends_the_session(text: str) -
         await ended.wait()
 
     assert (last.type, client.close_code) == (WSMsgType.CLOSE, 1007)
+
+
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [
+        ([], (101, None)),
+        (["channel.k8s.io"], (101, "channel.k8s.io")),
+        (["v9.channel.k8s.io", "v4.channel.k8s.io", "v5.channel.k8s.io"], (101, "v4.channel.k8s.io")),
+        (["v9.channel.k8s.io"], (403, None)),
+        (["binary.k8s.io", "chat"], (403, None)),
+    ],
+)
+async def test_who_offers_protocols_gets_the_first_that_is_known_or_is_refused(
+    offered: list[str], answer: tuple[int, str | None]
+) -> None:
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = await web_socket(request, EXEC_PROTOCOLS)
+        await socket.close()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    if offered:
+        headers["Sec-WebSocket-Protocol"] = ", ".join(offered)
+    async with (
+        asyncio.timeout(20),
+        TestServer(app) as server,
+        aiohttp.ClientSession() as session,
+        session.get(server.make_url("/"), headers=headers) as got,
+    ):
+        assert (got.status, got.headers.get("Sec-WebSocket-Protocol")) == answer

@@ -332,8 +332,7 @@ class KubeletServer:
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
             protocols = _offered(request) or ["v4.channel.k8s.io"]
             return await streaming.bridge_upgrade(request, address, protocols)
-        socket = streaming.web_socket(streaming.EXEC_PROTOCOLS)
-        await socket.prepare(request)
+        socket = await streaming.web_socket(request, streaming.EXEC_PROTOCOLS)
         await streaming.bridge_remote(socket, address, streams)
         return socket
 
@@ -352,8 +351,7 @@ class KubeletServer:
             raise web.HTTPInternalServerError(text=streaming.refusal(error)) from error
         if request.headers.get("Upgrade", "").upper().startswith("SPDY/"):
             return await streaming.bridge_upgrade(request, url, ["portforward.k8s.io"])
-        socket = streaming.web_socket(streaming.FORWARD_PROTOCOLS)
-        await socket.prepare(request)
+        socket = await streaming.web_socket(request, streaming.FORWARD_PROTOCOLS)
         if socket.ws_protocol in streaming.TUNNEL_PROTOCOLS:
             await streaming.bridge_tunnel(socket, url)
         else:

@@ -44,11 +44,20 @@ _HEARTBEAT_S: Final = 30.0
 _DIGITS: Final = "0123456789"
 
 
-def web_socket(protocols: Sequence[str]) -> web.WebSocketResponse:
-    """A WebSocket that keeps itself alive and takes messages of any size."""
-    return web.WebSocketResponse(
+async def web_socket(request: web.Request, protocols: Sequence[str]) -> web.WebSocketResponse:
+    """A WebSocket that keeps itself alive and takes messages of any size, in the first protocol of those that the
+    client offers that is ours, or in none where it offers none.  Raises HTTPForbidden where none of them is ours."""
+    offers = request.headers.getall("Sec-WebSocket-Protocol", [])
+    offered = [name for offer in offers for name in map(str.strip, offer.split(",")) if name]
+    if offered and not set(offered).intersection(protocols):
+        raise web.HTTPForbidden(
+            text=f"requested protocol(s) are not supported: {', '.join(offered)}; supports {', '.join(protocols)}"
+        )
+    socket = web.WebSocketResponse(
         protocols=protocols, heartbeat=_HEARTBEAT_S, max_msg_size=0, compress=False, autoping=True
     )
+    await socket.prepare(request)
+    return socket
 
 
 class BadMessage(Exception):
@@ -161,8 +170,7 @@ async def send_chunks(request: web.Request, chunks: AsyncIterator[bytes]) -> web
 
 
 async def _send_messages(request: web.Request, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
-    socket = web_socket(READER_PROTOCOLS)
-    await socket.prepare(request)
+    socket = await web_socket(request, READER_PROTOCOLS)
     encoded = (socket.ws_protocol or "").startswith("base64.")
 
     async def send() -> None:
