@@ -307,6 +307,7 @@ class Kubelet:
         if worker is not None:
             worker.update(pod)
             worker.object_gone()
+            self._freed()
 
     def _start_static(self, pod: Obj) -> PodWorker:
         return self._start(pod, static=True)
@@ -371,7 +372,9 @@ class Kubelet:
             worker.look_for_room()
 
     def _holders(self) -> list[Obj]:
-        return [worker.pod for worker in self.pods if worker.takes_room]
+        """The pods that hold what the node has. One whose object is gone holds nothing, though it may still stop: the
+        scheduler counts it no longer, and what it sends in its place would be refused for good."""
+        return [worker.pod for worker in self.pods if worker.takes_room and not worker.gone]
 
     def _host(self) -> Host:
         """The node as a pod that comes to it finds it."""

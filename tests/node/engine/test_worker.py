@@ -166,6 +166,20 @@ async def test_a_container_that_keeps_exiting_backs_off(simulated: Simulated) ->
     assert simulated.phase("crash") == "Running"
 
 
+async def test_a_pod_whose_object_is_gone_leaves_its_room_while_it_still_stops(simulated: Simulated) -> None:
+    simulated.lives = {"stubborn": Life(stop_s=60)}
+    port = {"containerPort": 80, "hostPort": 8080}
+    await simulated.pod("victim", {"name": "stubborn", "ports": [port]}, terminationGracePeriodSeconds=0)
+    await simulated.running("victim")
+
+    # As the scheduler removes one that is to make room: without grace, so that the object goes at once.
+    await simulated.api.delete_gracefully("default", "victim")
+    assert simulated.shown("victim") is None
+    await simulated.pod("preemptor", {"name": "c", "ports": [port]})
+
+    await simulated.running("preemptor")
+
+
 async def test_devices_are_given_out_once(simulated: Simulated) -> None:
     await simulated.stop()
     await simulated.start_again(devices=[Gpus()])
