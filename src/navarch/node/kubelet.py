@@ -372,9 +372,7 @@ class Kubelet:
             worker.look_for_room()
 
     def _holders(self) -> list[Obj]:
-        """The pods that hold what the node has. One whose object is gone holds nothing, though it may still stop: the
-        scheduler counts it no longer, and what it sends in its place would be refused for good."""
-        return [worker.pod for worker in self.pods if worker.takes_room and not worker.gone]
+        return [worker.pod for worker in self.pods if worker.counts]
 
     def _host(self) -> Host:
         """The node as a pod that comes to it finds it."""

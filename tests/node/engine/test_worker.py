@@ -180,6 +180,28 @@ async def test_a_pod_whose_object_is_gone_leaves_its_room_while_it_still_stops(s
     await simulated.running("preemptor")
 
 
+async def test_a_pod_that_has_ended_leaves_its_room_while_its_sandbox_still_stops(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def takes_long(_: str) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(simulated.runtime, "stop_sandbox", takes_long)
+    simulated.lives = {"step": Life(run_s=0.05)}
+    port = {"containerPort": 80, "hostPort": 8080}
+    await simulated.pod("first", {"name": "step", "ports": [port]}, restartPolicy="Never")
+    await asyncio.wait_for(asked.wait(), 15)
+    await simulated.until(lambda: simulated.phase("first") == "Succeeded")
+
+    # As a Job has one pod follow on the other.
+    await simulated.pod("second", {"name": "c", "ports": [port]})
+
+    await simulated.running("second")
+
+
 async def test_devices_are_given_out_once(simulated: Simulated) -> None:
     await simulated.stop()
     await simulated.start_again(devices=[Gpus()])

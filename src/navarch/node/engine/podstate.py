@@ -96,6 +96,13 @@ class PodState:
         return not (self.ending or self.failure[0] or podspec.is_finished(self.pod))
 
     @property
+    def counts(self) -> bool:
+        """Whether others find the node's resources and ports taken by the pod. One that is told to have ended, or whose
+        object is gone, leaves its room though something of it is still to stop: the scheduler counts it no longer, and
+        who is refused in that moment is refused for good."""
+        return self.takes_room and not self.gone and not podspec.is_finished(self.pod)
+
+    @property
     def is_to_end(self) -> bool:
         """Whether it goes, or has failed or ended, whatever of it still runs."""
         return self.gone or is_deleting(self.pod) or bool(self.failure[0]) or podspec.is_finished(self.pod)
