@@ -7,18 +7,18 @@ for who reads on, and may then rely on the types. An empty value is as good as n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListOf:
     item: Shape
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Struct:
     """Other fields than these are said to be unknown."""
 

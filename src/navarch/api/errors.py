@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from navarch.api.go_text import escaped_json, quoted
+from navarch.records import frozen
 
 Obj = dict[str, Any]
 
 _UNSET: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FieldError:
     """One thing wrong with one field: `type` is the machine's word (`FieldValueInvalid` …), `field` its dotted path."""
 

@@ -8,10 +8,12 @@ here; the others are known, checked and shown, and change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib.resources import files
 from typing import Final
+
+from navarch.records import frozen
 
 ALPHA, BETA, GA, DEPRECATED = "ALPHA", "BETA", "", "DEPRECATED"
 _STAGES: Final = {"a": ALPHA, "b": BETA, "g": GA, "d": DEPRECATED}
@@ -41,14 +43,14 @@ class FeatureError(ValueError):
     """The settings cannot be; the message is the one that Kubernetes' programs give."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gate:
     stage: str
     on: bool
     locked: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Features:
     gates: Mapping[str, Gate]
     changed: Mapping[str, bool] = field(default_factory=dict)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.go_structs import struct
 from navarch.api.protobuf_fields import stated_fields
+from navarch.records import frozen
 
 # Words that Go writes in capitals where a name begins with them.
 _UPPER: Final = (
@@ -126,7 +126,7 @@ _SCALES: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T":
 _FORMATS: Final[Mapping[str, str]] = {"binary": "BinarySI", "decimal": "DecimalSI", "exponent": "DecimalExponent"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Field:
     """`type` is that of one item, `message` its message (of what is no scalar), `shape` as in `GoField`."""
 

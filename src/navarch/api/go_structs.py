@@ -9,13 +9,13 @@ the order is another than that of the numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.field_paths import sorted_set
 from navarch.api.protobuf_fields import stated_fields
+from navarch.records import frozen
 
 # What definitions of Kubernetes' own kinds are called, before package and name.
 _PREFIXES: Final = (
@@ -31,7 +31,7 @@ _SCALARS: Final = frozenset(
 _ENTRY: Final = "meta/v1.ManagedFieldsEntry"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GoField:
     """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars; `is_time`
     that it is a time that is no pointer."""

@@ -7,10 +7,11 @@ In: `Operation`s (what a path does) and the documented definitions of a `SchemaS
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Literal
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 
 Version = Literal[2, 3]
 
@@ -41,7 +42,7 @@ _DESCRIPTIONS: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parameter:
     """A query or path parameter; `type` is string, integer or boolean."""
 
@@ -59,7 +60,7 @@ class Parameter:
         return {**head, **kind} if version == 2 else {**head, "schema": kind}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Operation:
     """One method of one path. `body` and the values of `responses` are definition names; an empty one is a plain
     string."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
+
+from navarch.records import frozen
 
 SCALARS: Final = frozenset("sbify")
 # Messages that hold a list, where JSON has the list itself: `items:s`.
 ITEMS: Final = "items:"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """`shape` is "" (single), "[]" or "{}" (by text); `type` a letter (s string, b bool, i integer, f double, y bytes)
     or a message's name; `pointer` says that it is one in Kubernetes, where zero is not the same as nothing; `drop`

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from navarch.api.errors import Obj, StatusError, bad_request
 from navarch.api.memo import memo
 from navarch.api.validation import label_value_problems, qualified_name_problems
 from navarch.numbers import integer_or
+from navarch.records import frozen
 
 IN: Final = "in"
 NOT_IN: Final = "notin"
@@ -338,7 +339,7 @@ class FieldTerm(NamedTuple):
     equal: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FieldSelector:
     """All of its terms must hold. Fields are dotted paths, values are compared as text."""
 

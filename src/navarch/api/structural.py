@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -26,6 +25,7 @@ from navarch.api.structural_invariants import Metadata, Walk, embedded, uniquene
 from navarch.api.structural_pruning import EMBEDDED, PRESERVE, RULES, Filler, Pruner, fields_of, has_rules
 from navarch.api.structural_scalars import Found
 from navarch.api.structural_values import UNKNOWN, Values
+from navarch.records import frozen
 
 if TYPE_CHECKING:
     from navarch.api.structural_rules import SchemaRules
@@ -38,7 +38,7 @@ _NEEDED: Final = ("ObjectMeta", "OwnerReference", "ManagedFieldsEntry", "FieldsV
 _WORDS: Final = frozenset({"description", "title", "example", "externalDocs"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SchemaSource:
     """Where a schema is: `load` reads it, whenever somebody needs it; `says` are the words of it that matter here."""
 
@@ -177,7 +177,7 @@ class StructuralSchemas(SchemaSet):
         return self._structural
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Parts:
     """What a schema comes to; None where it says nothing of that."""
 
@@ -191,7 +191,7 @@ class _Parts:
     rules: SchemaRules | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judgement:
     """What is to be said of an object, and of which change of which it was said."""
 

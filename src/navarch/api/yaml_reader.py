@@ -10,11 +10,13 @@ parser below.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from navarch.records import mutable
 
-@dataclass(slots=True)
+
+@mutable
 class Document:
     """`duplicates` says in the words of Kubernetes' parser which keys were given again."""
 

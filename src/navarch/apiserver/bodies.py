@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from navarch.api.errors import StatusError, bad_request, too_large, unsupported_media_type
 from navarch.apiserver.decoding import MAX_BODY
 from navarch.client.transport import Request
+from navarch.records import mutable
 
 # Of bodies that are still coming, all clients' together who have said who they are, and all others' together.
 BODIES_MAX = 256 << 20
@@ -21,7 +22,7 @@ _ASK_FROM = 64 << 10
 IsKnown = Callable[[Request, bytes | None], Awaitable[bool]]
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class _Coming:
     give_up: Callable[[], None]
     size: int = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from ipaddress import ip_address
 from typing import Final
@@ -27,6 +27,7 @@ from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.presence import Place
 from navarch.apiserver.server import ApiServer
 from navarch.kinds import resources
+from navarch.records import frozen
 
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _NODE_CRITICAL = "Used for system critical pods that must not be moved from their current node."
@@ -51,7 +52,7 @@ _PRIORITIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BootstrapConfig:
     """`advertise_address` and `port` are where pods reach the API server; `service_address` is the virtual IP of the
     `kubernetes` service, the first of `service_cidr`; `client_ca` is PEM text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.errors import bad_request
 from navarch.api.meta import Obj
@@ -15,6 +15,7 @@ from navarch.apiserver.user import User
 from navarch.apiserver.write_options import check_write_options
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request
+from navarch.records import mutable
 
 _MANAGER_MAX = 128
 # Characters of all warnings together, and of one where they are more than that.
@@ -29,7 +30,7 @@ _OPTIONS_KIND = {
 }
 
 
-@dataclass(slots=True)
+@mutable
 class Call:
     request: Request
     route: Route

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
 from navarch.client.transport import Request, Response
 from navarch.numbers import is_digits
+from navarch.records import mutable
 from navarch.tls import peer_certificate
 
 # Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
@@ -75,7 +75,7 @@ class _Headers(NamedTuple):
     closes: bool
 
 
-@dataclass(slots=True)
+@mutable
 class _Due:
     """A request whose body is still coming."""
 

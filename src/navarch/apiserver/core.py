@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from navarch.apiserver.webhooks.services import Services
 from navarch.client.transport import Request, Response
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
+from navarch.records import mutable
 from navarch.world import World
 
 
@@ -80,7 +81,7 @@ class Delegate(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@mutable
 class Core:
     """Assembled once by `ApiServer`; every handler holds on to it."""
 

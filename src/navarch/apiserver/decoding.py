@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import orjson
@@ -27,6 +27,7 @@ from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.served import ServedKind
 from navarch.client.transport import Request
+from navarch.records import frozen, mutable
 
 MAX_BODY = 3 * 1024 * 1024
 JSON = "application/json"
@@ -202,7 +203,7 @@ def _from_protobuf(request: Request) -> Request:
     return Request(request.method, request.path, request.query, headers, body)
 
 
-@dataclass(slots=True)
+@mutable
 class ReadRequest(Request):
     """A request whose body was YAML or protobuf: what was wrong with it (then `body` is as it came), its beginning, and
     which keys were given again."""
@@ -271,7 +272,7 @@ class Stating(Protocol):
     def own_schemas(self) -> object | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Subkind:
     """The kind of what is posted to a subresource (Eviction, Binding, TokenRequest); `also` names other versions of it
     that say the same."""

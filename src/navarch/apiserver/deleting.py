@@ -9,7 +9,7 @@ until an update removes the last. What becomes of dependents is the garbage coll
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.errors import (
     FieldError,
@@ -39,6 +39,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.writes import Origin
 from navarch.apiserver.writing import Writing
 from navarch.client.transport import Request
+from navarch.records import mutable
 from navarch.store.base import Conflict, Delete
 
 _ATTEMPTS = 50
@@ -61,7 +62,7 @@ _FIELDS: tuple[tuple[str, type, str], ...] = (
 _FLAGS = ("orphanDependents", _IGNORE_READ_ERROR)
 
 
-@dataclass(slots=True)
+@mutable
 class DeleteOptions:
     """`accepted` says that the client wants to be told (202) where the deletion has only begun."""
 
@@ -177,7 +178,7 @@ def _wrong(raw: Obj) -> Iterator[FieldError]:
                 yield invalid_value(_IGNORE_READ_ERROR, True, f"cannot be set together with .{name}")
 
 
-@dataclass(slots=True)
+@mutable
 class Deleted:
     """`obj` as it was last seen (its deletion begun, or its final state); `gone` says which. `size`
     is that of its bytes."""

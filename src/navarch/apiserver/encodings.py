@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import orjson
 
@@ -28,6 +27,7 @@ from navarch.apiserver.codec import decode, exact, rewritten, version_of
 from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.pieces import LONG, Parts
 from navarch.apiserver.served import ServedKind
+from navarch.records import frozen
 
 # Room for 15,000 pods in protobuf.
 LIMIT = 64 << 20
@@ -40,7 +40,7 @@ _MANY = 2_000
 _OVERHEAD = 200
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rendering:
     """`make` turns an object's bytes, in the version that was asked for, into what is sent; `key` names the form. What
     says the time is soon another: of a long list nobody asks for it again."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch import heap
 from navarch.apiserver.caches import Caches
 from navarch.client.supervision import Delay
+from navarch.records import frozen
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chore:
     name: str
     every_s: float

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.errors import FieldError, bad_request, forbidden_field, invalid, not_one_of
 from navarch.apiserver.routes import is_true
 from navarch.numbers import is_digits
+from navarch.records import mutable
 
 EXACT: Final = "Exact"
 NOT_OLDER_THAN: Final = "NotOlderThan"
@@ -22,7 +22,7 @@ _SHOWN: Final = 64
 _UINT64: Final = 2**64
 
 
-@dataclass(slots=True)
+@mutable
 class ListOptions:
     """`send_initial` is None where the query leaves it open; `watching` says that it asks for a watch."""
 

@@ -11,7 +11,7 @@ come in the media type that was asked for, too, or in JSON where that is none.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -22,6 +22,7 @@ from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.apiserver.codec import decode
 from navarch.client.transport import Request, Response
+from navarch.records import frozen
 
 JSON: Final = "application/json"
 YAML: Final = "application/yaml"
@@ -42,7 +43,7 @@ _AS_IT_IS: Final = {"X-Content-Type-Options": "nosniff"}
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Form:
     """`transform` is "", "Table", "PartialObjectMetadata" or "PartialObjectMetadataList"."""
 

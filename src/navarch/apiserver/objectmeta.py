@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from navarch.api.errors import StatusError, conflict, unexplained
@@ -11,6 +10,7 @@ from navarch.api.meta import Obj, Resource, new_uid
 from navarch.api.time import format_time, parse_time
 from navarch.apiserver.list_options import why_no_revision
 from navarch.kinds.base import Kind
+from navarch.records import frozen
 
 _KEPT = ("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 # What nobody but the server says of a new object.
@@ -27,7 +27,7 @@ _LONGEST_GRACE_S = 100 * 365 * 86_400
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stated:
     """What a client says of a new object that nobody else may say."""
 

@@ -8,7 +8,7 @@ mistake in the outcome is one of the patch, 422.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Protocol
 
 from navarch.api import protobuf
@@ -22,6 +22,7 @@ from navarch.apiserver import decoding
 from navarch.apiserver.call import Call
 from navarch.apiserver.patch_errors import converter_text, patch_refused, shown
 from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH, decode_touched, patched
+from navarch.records import frozen
 
 _DEFINITIONS: Final = "io.k8s.api."
 
@@ -39,7 +40,7 @@ class Target(Protocol):
     def schemas(self) -> SchemaSet | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patch:
     """`problems` are what strict decoding has against the patch itself."""
 

@@ -8,12 +8,12 @@ and of what a slow reader has not taken yet nothing is there but references to w
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from isal import isal_zlib
 
 from navarch.apiserver.longwork import LongWork
+from navarch.records import frozen
 
 # Bytes of a piece: copied, encrypted and written in some tenths of a millisecond.
 PIECE: Final = 128 << 10
@@ -74,7 +74,7 @@ async def _packed(pieces: Pieces) -> AsyncGenerator[bytes, None]:
         await pieces.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """The parts of a list, to be gone through once; `long` says that they are more than what is sent at once."""
 

@@ -8,7 +8,6 @@ and versions that are not the stored one are made from decoded objects.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from navarch.api.errors import StatusError, bad_request, expired, unexplained
@@ -23,12 +22,13 @@ from navarch.apiserver.selecting import Selection, selection_of
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import WatchCache
 from navarch.client.transport import Request
+from navarch.records import mutable
 from navarch.store.base import Compacted
 
 _LIST_TOO_OLD = "The resourceVersion for the provided list is too old."
 
 
-@dataclass(slots=True)
+@mutable
 class Listed:
     """A list or a chunk of one; `remaining` None where it is not known (selectors)."""
 

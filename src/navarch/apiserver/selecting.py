@@ -10,7 +10,6 @@ what a field selector names, these terms are left for `converted`, which asks th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from navarch.api.errors import bad_request
 from navarch.api.selectors import (
@@ -26,6 +25,7 @@ from navarch.apiserver.list_options import ListOptions
 from navarch.apiserver.longwork import LongWork
 from navarch.apiserver.served import ServedKind
 from navarch.kinds.base import Kind
+from navarch.records import frozen
 
 _NAME = "metadata.name"
 _NAMESPACE = "metadata.namespace"
@@ -35,7 +35,7 @@ _AT_ONCE = 500
 _VALUES_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """What a list or watch asks for. `wanted` None is everything in the scope; `scope` is the narrowest index that
     covers it, see WatchCache; `single` says that it can be no other object than `name`."""

@@ -11,7 +11,7 @@ Invariant: nothing here is shared between servers but schemas of a Kubernetes ve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 
 from navarch.api import protobuf
 from navarch.api.errors import PathNotFound, StatusError, internal, not_found, unknown_path
@@ -24,6 +24,7 @@ from navarch.apiserver.routes import Methods, Route, methods_of
 from navarch.apiserver.watchcache import WatchCache
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import Registry
+from navarch.records import frozen
 
 _NO_CODEC = Codec(Resource("", "", "", "", False))
 _ZEROS = {"integer": 0, "boolean": False}
@@ -38,7 +39,7 @@ class _Compiling:
     first_status: Obj | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class ServedKind(Kind):
     """A kind as one server serves it; equal to nothing but itself."""
 

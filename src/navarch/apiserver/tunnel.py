@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from navarch.api.errors import unavailable
 from navarch.apiserver.handlers.targets import Target
 from navarch.apiserver.impersonation import NAMING
 from navarch.client.transport import Request, Response
 from navarch.client.upgrade import IDLE_S, NoAnswer, pump, switch
+from navarch.records import mutable
 
 _DROPPED = frozenset({"host", "authorization", "content-length", "transfer-encoding"})
 # Whom the request counts as has been settled here; what a backend of ours would make of it is another matter.
 
 
-@dataclass(slots=True)
+@mutable
 class Tunnel(Response):
     """A 101 with the connection behind it; `head` is the raw response head to send on."""
 

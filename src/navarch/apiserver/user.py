@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class User:
     name: str
     groups: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
@@ -27,6 +26,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.watchcache import WatchCache
 from navarch.apiserver.watchers import Watcher
 from navarch.client.transport import Request
+from navarch.records import mutable
 
 _MIN_TIMEOUT_S = 1800
 _MAX_TIMEOUT_S = 7 * 86_400
@@ -35,7 +35,7 @@ _INITIAL_CHUNK = 64
 _LAST_BOOKMARK_S = 2.0
 
 
-@dataclass(slots=True)
+@mutable
 class WatchOptions:
     """A watch's parameters. `initial` says to begin with everything there is; `announce_end` to mark where that
     ends."""

@@ -3,7 +3,7 @@ it (`Written`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -15,9 +15,10 @@ from navarch.apiserver.companions import NOTHING, Holding
 from navarch.apiserver.served import ServedKind
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.kinds.base import Requester
+from navarch.records import frozen, mutable
 
 
-@dataclass(slots=True)
+@mutable
 class Origin:
     """Who writes and how: what the pipeline must know of a request beyond the object."""
 
@@ -43,7 +44,7 @@ class Origin:
         return replace(self, options={**self.options, "kind": "CreateOptions"})
 
 
-@dataclass(slots=True)
+@mutable
 class Written:
     """The outcome: `data` are the bytes that a client of the kind's version reads; `gone` that the change let a
     deletion finish."""
@@ -74,7 +75,7 @@ class Commit(NamedTuple):
     holding: Holding = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class How:
     """The manner of a change: through which subresource; whether the pipeline records field ownership (server-side
     apply does that itself); whether admission looks at it here (what a Binding does to a pod was admitted as such), and

@@ -7,11 +7,11 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from navarch.client.http import HTTPTransport
+from navarch.records import frozen
 
 
 class ConfigError(Exception):
@@ -24,7 +24,7 @@ def default_kubeconfig() -> Path:
     return Path(listed[0]) if listed else Path.home() / ".kube" / "config"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A server, and how to speak to it; `token` gives the one of the moment."""
 

@@ -14,7 +14,7 @@ import logging
 import platform
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from navarch.api.meta import Obj, Resource, object_reference
 from navarch.api.time import format_micro_time, format_time
 from navarch.client.base import Client, PatchKind
 from navarch.client.supervision import Delay, Failures
+from navarch.records import mutable
 from navarch.world import RealWorld, World
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,13 @@ class _Series(NamedTuple):
     reason: str
 
 
-@dataclass(slots=True)
+@mutable
 class _Similar:
     messages: set[str] = field(default_factory=set)
     last_s: float = 0.0
 
 
-@dataclass(slots=True)
+@mutable
 class _Sent:
     name: str
     namespace: str
@@ -65,7 +66,7 @@ class _Sent:
     resource: Resource = _EVENTS
 
 
-@dataclass(slots=True)
+@mutable
 class _Bucket:
     tokens: float = _BURST
     at_s: float = 0.0

@@ -7,11 +7,13 @@ every component, is the same in both cases.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from navarch.records import mutable
 
-@dataclass(slots=True)
+
+@mutable
 class Request:
     """A request as the API server's handlers see it, however it arrived.
 
@@ -38,7 +40,7 @@ class Request:
         return default
 
 
-@dataclass(slots=True)
+@mutable
 class Response:
     """`body` is the whole body, or for a stream (`watch`, `log?follow`) an iterator over its chunks, which the
     receiver must close (`aclose`)."""

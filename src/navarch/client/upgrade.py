@@ -12,11 +12,11 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.client.http1 import answer_head
 from navarch.numbers import is_digits
+from navarch.records import mutable
 
 _CHUNK: Final = 64 * 1024
 _HEAD_MAX: Final = 64 * 1024
@@ -26,7 +26,7 @@ _ANSWER_S: Final = 60.0
 IDLE_S: Final = 4 * 3600.0
 
 
-@dataclass(slots=True)
+@mutable
 class Answer:
     """What the other end answered: its status, the raw head, and the connection as it stands after that."""
 

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from navarch.api.version import DEFAULT_VERSION
 from navarch.cluster import ranges
+from navarch.records import frozen
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 6443
@@ -62,7 +63,7 @@ def is_address(text: str) -> bool:
 POD_NETWORKS = ("auto", "routes", "vxlan")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterConfig:
     """One cluster. `index` tells clusters on one machine apart and picks their networks; `nodes` counts the simulated
     ones; without a `bind_address` the API server listens where its clients need it and nowhere else; `store` is

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from navarch.cluster import ranges, workers
 from navarch.cluster.config import ClusterConfig, host_address, host_name, is_address
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME, NODE_COMPONENTS
+from navarch.records import frozen
 
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=365)
@@ -33,7 +33,7 @@ _BACKDATED = timedelta(minutes=5)
 _SHORT = timedelta(hours=8)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """A component's certificate: its user name and groups."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from navarch.cluster import workers
 from navarch.cluster.config import ClusterConfig
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProcessSpec:
     """`listens`: gets the API port's listening sockets as descriptors; `needs_keys`: may not live before the cluster's
     keys are there; `piped`: cannot rotate its own log; `shares`: much of what it loads, others load too."""

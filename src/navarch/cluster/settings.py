@@ -4,7 +4,7 @@ flags. Files are named here and read where they are needed, most of them at firs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,12 @@ from navarch.apiserver.flowcontrol.control import READING, WRITING
 from navarch.apiserver.user import User
 from navarch.cluster.config import ClusterConfig
 from navarch.cluster.identities import FRONT_PROXY_CA, FRONT_PROXY_CLIENT, FRONT_PROXY_NAME
+from navarch.records import frozen
 
 _KEYS: Final = "/openid/v1/jwks"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KubeletAccess:
     """How the API server speaks to kubelets: the CA that signed their certificates, and its own."""
 
@@ -30,7 +31,7 @@ class KubeletAccess:
     key: Path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FrontProxy:
     """As whom the API server speaks for others to those behind it."""
 
@@ -38,7 +39,7 @@ class FrontProxy:
     key: Path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FrontProxies:
     """Who may speak for others, to this server and to those behind it: whom this CA has signed, in these headers."""
 
@@ -46,7 +47,7 @@ class FrontProxies:
     headers: ProxyHeaders
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenWebhookSettings:
     """A kubeconfig that says where token reviews are sent, in which version, and how long answers are good."""
 
@@ -55,7 +56,7 @@ class TokenWebhookSettings:
     ttl_s: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AccessWebhookFile:
     """A kubeconfig that says where access reviews are sent, in which version, and how long answers are good."""
 
@@ -65,7 +66,7 @@ class AccessWebhookFile:
     unauthorized_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AuditWebhookFile:
     """A kubeconfig that says where events are sent, and how many at a time."""
 
@@ -76,7 +77,7 @@ class AuditWebhookFile:
     backoff_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AuditSettings:
     """Which requests are logged, and where: in a file, by a server that a kubeconfig names, or both."""
 
@@ -85,7 +86,7 @@ class AuditSettings:
     webhook: AuditWebhookFile | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerSettings:
     """`issuers`' first is whom tokens are from; `token_keys` are public keys that are believed beside that of
     `signing_key`; `authorization_modes` are asked in their order; `enabled_plugins` are admission plugins that do not

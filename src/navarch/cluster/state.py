@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
 from typing import Any
 
 from navarch.cluster import locks
+from navarch.records import mutable
 
 # A process that ends with this code says that another try will not help (EX_CONFIG of sysexits.h); what it is then.
 HOPELESS = 78
 FAILED = "failed"
 
 
-@dataclass(slots=True)
+@mutable
 class ComponentState:
     """`state` is running, backoff, failed (and not tried again) or stopped; `since` and times are Unix seconds;
     `failures` counts the ends since it was last well for a while."""
@@ -44,7 +45,7 @@ class ComponentState:
         self.pid, self.start_ticks, self.state, self.since = pid, start_ticks(pid), "running", started_at(pid)
 
 
-@dataclass(slots=True)
+@mutable
 class ClusterState:
     supervisor_pid: int = 0
     supervisor_ticks: int = 0

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError
@@ -22,6 +22,7 @@ from navarch.client.informer import Informer, Informers
 from navarch.client.sharing import without_managed_fields
 from navarch.client.supervision import Failures, until_done
 from navarch.client.workqueue import WorkQueue
+from navarch.records import frozen, mutable
 from navarch.world import Clock, World
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class CertificateSigner(Protocol):
     def __call__(self, request_pem: bytes, usages: list[str], lifetime_s: int) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ControllerConfig:
     """What differs from cluster to cluster. Periods are Kubernetes' defaults.
 
@@ -78,7 +79,7 @@ class ControllerConfig:
     disabled: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
+@mutable
 class Metrics:
     """Counters of one controller, in the words of Kubernetes' work queue metrics."""
 
@@ -90,7 +91,7 @@ class Metrics:
     work_s: float = 0.0
 
 
-@dataclass(slots=True)
+@mutable
 class Context:
     """What all controllers of a process share."""
 

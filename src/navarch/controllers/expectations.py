@@ -8,16 +8,17 @@ pod may be reported several times. Invariant: an expectation older than five min
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from navarch.api.meta import Key
+from navarch.records import mutable
 from navarch.world import Clock
 
 _LIFETIME = timedelta(minutes=5)
 
 
-@dataclass(slots=True)
+@mutable
 class _Expected:
     since: datetime
     creations: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
@@ -18,6 +18,7 @@ from navarch.api.time import format_time
 from navarch.client.resources import NAMESPACES, PODS
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery, Served
+from navarch.records import mutable
 
 _FINALIZER = "kubernetes"
 _LAST_LOOK_S = 5.0
@@ -31,7 +32,7 @@ _KEPT_CONDITIONS = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
+@mutable
 class _Remaining:
     """What one pass left behind."""
 

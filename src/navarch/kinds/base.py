@@ -18,16 +18,17 @@ business of admission (navarch.apiserver.admission), not of a strategy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from navarch.api.errors import FieldError
 from navarch.api.meta import Obj, Resource
 from navarch.api.structural import StructuralSchemas
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """A column of kubectl's table.
 
@@ -59,7 +60,7 @@ NAME = Column("Name", ".metadata.name", format="name", description="Name of the 
 AGE = Column("Age", age_cell, description="Time since the object was created")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Requester:
     """Who asks, as far as an object may say so."""
 
@@ -340,7 +341,7 @@ def _fill_null(at: Any, steps: Sequence[str]) -> None:
         _fill_null(below, further)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScaleSubresource:
     """Where `/scale` finds its numbers. Paths are dotted; `selector` may point at a label selector object, a map or a
     text, or be empty where there is none."""
@@ -362,7 +363,7 @@ class Converter(Protocol):
 _WRITES = frozenset({"create", "patch", "update"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """A served kind: its resource, its names, its verbs and subresources, and its strategy.
 

@@ -7,7 +7,7 @@ registry: one compiler and one pipeline serve both. Versions share their objects
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, invalid_value
@@ -16,6 +16,7 @@ from navarch.api.schema import SchemaSet
 from navarch.api.structural import SchemaSource, Structural, StructuralSchemas
 from navarch.api.validation import qualified_name_problems
 from navarch.kinds.base import NAME, SETTABLE_METADATA, Column, Converter, Kind, ScaleSubresource, Strategy
+from navarch.records import frozen
 
 _AGE: Final = Column(
     "Age",
@@ -29,7 +30,7 @@ _STANDARD_FINALIZERS: Final = frozenset({"orphan", "foregroundDeletion", "kubern
 _INT32_MAX: Final = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CustomVersion:
     """One version: `columns` as printer columns are, by JSONPath; `selectable` by dotted paths. One version is
     `stored`; one that is not `served` can still be what objects are stored in."""
@@ -48,7 +49,7 @@ class CustomVersion:
     prunes: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CustomResource:
     """A resource in all its versions, the preferred one first."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from navarch.records import frozen
 
 _VERSION: Final = re.compile(r"v[0-9]+(?:(alpha|beta)[0-9]+)?")
 # In this order each overrides the one before.
@@ -32,7 +34,7 @@ def stability_of(version: str) -> str:
     return (match.group(1) if match else "alpha") or "ga"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuntimeConfig:
     """Settings by name: `api/…` and `<group>/<version>` (`v1` alone is the core group's)."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 from navarch.scheduler.podinfo import PodInfo
 
 
@@ -25,7 +25,7 @@ class Change(Enum):
     DEVICE_CLAIMS = "claim of devices changed"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterEvent:
     """Something happened; `old` and `new` are the objects where there are such, `pod` the parsed pod."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.features import Features, parse
 from navarch.api.version import DEFAULT_VERSION
+from navarch.records import mutable
 from navarch.scheduler.extenders import Extenders
 from navarch.scheduler.framework import Plugin, Profile
 from navarch.scheduler.plugins.dynamic_resources import DynamicResources
@@ -68,7 +69,7 @@ def default_profile(name: str = "default-scheduler", features: Features | None =
     return Profile(name, default_plugins(features), DEFAULT_WEIGHTS)
 
 
-@dataclass(slots=True)
+@mutable
 class SchedulerConfig:
     profiles: list[Profile] = field(default_factory=lambda: [default_profile()])
     binds_in_flight: int = 64

@@ -9,10 +9,10 @@ Invariant: a cached answer equals the answer of plugins asked afresh.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 
 import numpy as np
 
+from navarch.records import mutable
 from navarch.scheduler.columns import BoolArray, FloatArray, NodeColumns
 from navarch.scheduler.counters import PodCounters
 from navarch.scheduler.environment import Environment
@@ -26,7 +26,7 @@ _KEPT = (Scope.NODE, Scope.ROW)
 _Identity = tuple[int, int, int]
 
 
-@dataclass(slots=True)
+@mutable
 class Diagnosis:
     """Why a pod fits nowhere."""
 
@@ -52,7 +52,7 @@ class Diagnosis:
         return f"{text} {appendix}" if appendix else text
 
 
-@dataclass(slots=True)
+@mutable
 class _Class:
     """The cached answers for one class of pods; arrays are as long as the columns' capacity."""
 

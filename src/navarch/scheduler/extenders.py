@@ -14,7 +14,7 @@ import ssl
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ import orjson
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, name_of
+from navarch.records import frozen, mutable
 from navarch.scheduler.changes import Change
 from navarch.scheduler.columns import BoolArray, FloatArray
 from navarch.scheduler.environment import Environment
@@ -43,7 +44,7 @@ class ExtenderError(Exception):
     """An extender could not be asked, or answered with an error."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExtenderConfig:
     """One extender. A verb that is empty is not its business; without `managed` resources it is asked about every pod,
     with some about those that request one. `keeps_nodes`: it knows nodes and pods by name."""
@@ -62,7 +63,7 @@ class ExtenderConfig:
     server_name: str | None = None
 
 
-@dataclass(slots=True)
+@mutable
 class _Said:
     """What extenders said; a node that is nowhere in it they were not asked about."""
 

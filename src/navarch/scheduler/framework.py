@@ -8,12 +8,13 @@ Users add plugins through `Profile.plugins`; Kubernetes' own are in `scheduler.p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 import numpy as np
 
 from navarch.api.meta import Obj
+from navarch.records import frozen, mutable
 from navarch.scheduler.changes import Change, ClusterEvent
 from navarch.scheduler.columns import BoolArray, FloatArray
 from navarch.scheduler.environment import Environment
@@ -43,7 +44,7 @@ class Scope(Enum):
     SEARCH = "a search of its own: asked last, about nodes that all others would take, and never kept"
 
 
-@dataclass(slots=True)
+@mutable
 class Refusal:
     """Why nodes were refused: how many nodes for each reason; `curable` tells for each of them whether removing pods
     from it could help (Kubernetes' Unschedulable, as opposed to UnschedulableAndUnresolvable)."""
@@ -56,7 +57,7 @@ class Refusal:
         return cls({reason: len(nodes)} if len(nodes) else {}, np.full(len(nodes), curable))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rejection:
     """The pod cannot be scheduled anywhere, whatever the nodes are (Kubernetes' PreFilter)."""
 
@@ -163,7 +164,7 @@ class Plugin:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Victims:
     """Pods that would have to leave a node, and how many of them a disruption budget protects; `there` are all of its
     pods, by uid."""
@@ -173,7 +174,7 @@ class Victims:
     there: Mapping[str, PodInfo]
 
 
-@dataclass(slots=True)
+@mutable
 class Profile:
     """The plugins, in filter order, and score weights under which pods of one `schedulerName` are scheduled."""
 

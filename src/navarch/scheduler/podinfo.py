@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from navarch.api.meta import Key, Obj, controller_of, key_of
 from navarch.kinds.core.declared_features import needed
 from navarch.kinds.core.pod_state import is_sidecar
 from navarch.kinds.core.resource_lists import pod_requests
+from navarch.records import frozen, mutable
 from navarch.scheduler.terms import AffinityTerm, affinity_term, canonical, pod_selector, with_label_keys
 
 # Pods that request nothing still count this much when nodes are scored, or they would all pile up on one node.
@@ -26,7 +27,7 @@ _KNOWN_TRAITS_LIMIT = 16_384
 _NOT_YET = "9999-12-31T23:59:59Z"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostPort:
     """A port of the node that a pod takes."""
 
@@ -35,7 +36,7 @@ class HostPort:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SpreadConstraint:
     """One topology spread constraint; `hard` means DoNotSchedule."""
 
@@ -48,7 +49,7 @@ class SpreadConstraint:
     honor_taints: bool
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Traits:
     """The equivalence class of a pod: what it asks of a node. Compared by identity."""
 
@@ -88,7 +89,7 @@ class Traits:
         return bool(self.affinity or self.anti_affinity or self.preferred_affinity or self.preferred_anti_affinity)
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class PodInfo:
     """One pod. `obj` is the informer's, shared: never changed."""
 

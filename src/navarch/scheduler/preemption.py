@@ -14,12 +14,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from navarch.api.meta import Obj
 from navarch.api.selectors import LabelSelector, label_selector_of
+from navarch.records import frozen, mutable
 from navarch.scheduler.columns import PODS, BoolArray, IntArray, NodeColumns
 from navarch.scheduler.environment import Environment
 from navarch.scheduler.evaluator import Diagnosis, Evaluator
@@ -39,7 +40,7 @@ NOT_HELPFUL = "Preemption is not helpful for scheduling"
 NO_VICTIMS = "No preemption victims found for incoming pod"
 
 
-@dataclass(slots=True)
+@mutable
 class Outcome:
     """`node_name` is None where preemption does not help, and then `message` says why."""
 
@@ -49,7 +50,7 @@ class Outcome:
     keeps_nomination: bool = False
 
 
-@dataclass(slots=True)
+@mutable
 class _Candidate:
     row: int
     victims: list[PodInfo]
@@ -337,7 +338,7 @@ class _Budgets:
         return known
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Budget:
     uid: str
     selector: LabelSelector

@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.meta import Obj
+from navarch.records import mutable
 from navarch.scheduler.framework import ClusterEvent, Plugin
 from navarch.scheduler.podinfo import PodInfo
 
@@ -26,7 +27,7 @@ LONGEST_WAIT_S = 300.0
 Hints = Callable[[PodInfo], Iterable[Plugin]]
 
 
-@dataclass(slots=True)
+@mutable
 class _Waiting:
     pod: PodInfo
     since_s: float

@@ -8,13 +8,14 @@ when they select the same way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import orjson
 
 from navarch.api.meta import Obj, labels_of, name_of
 from navarch.api.selectors import LabelSelector, label_selector_of
 from navarch.numbers import integer_or
+from navarch.records import frozen
 
 
 def canonical(value: object) -> bytes:
@@ -22,7 +23,7 @@ def canonical(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PodSelector:
     """Pods in `namespaces`, or in namespaces that `namespace_selector` selects, whose labels match all of `labels`."""
 
@@ -39,7 +40,7 @@ class PodSelector:
         return all(selector.matches(labels) for selector in self.labels)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AffinityTerm:
     """One term of pod (anti-)affinity: the pods it looks at and the topology in which it looks; `weight` is 0 for
     required terms."""

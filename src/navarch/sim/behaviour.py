@@ -19,10 +19,10 @@ or test of a Helm chart, completes after `Latencies.job_s`. Annotations of the p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from navarch.api.meta import Obj, annotations_of, controller_of
 from navarch.numbers import integer_or
+from navarch.records import frozen
 
 PREFIX = "sim.navarch.dev/"
 _HELM_HOOK = "helm.sh/hook"
@@ -31,7 +31,7 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|µs|ns|m|s)")
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Latencies:
     """How long things take on a simulated node where the pod does not say otherwise."""
 
@@ -40,7 +40,7 @@ class Latencies:
     job_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Behaviour:
     """What one pod does; `run_s` is None where it runs until it is deleted."""
 

@@ -12,7 +12,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from navarch.api.time import format_micro_time, parse_time
 from navarch.client.informer import Informer
 from navarch.node import podspec
 from navarch.node.runtime.logs import LogOptions, render
+from navarch.records import frozen
 from navarch.sim.behaviour import PREFIX
 from navarch.sim.usage import resource_metrics
 from navarch.tls import show
@@ -40,7 +40,7 @@ _LOOK_AGAIN_S: Final = 0.5
 _LINE_APART: Final = timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServingKeys:
     """PEM files: the server's certificate and key, and the authority of its client, the API server."""
 
@@ -234,7 +234,7 @@ async def _authorise(
 # What a pod says.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Run:
     """One run of a container: which, and since when."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -22,6 +21,7 @@ from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.engine.plan import ContainerMemory
 from navarch.node.engine.status import StatusInputs, pod_status
 from navarch.node.runtime.base import RESTART_COUNT, ContainerStatus, Sandbox, State
+from navarch.records import frozen
 from navarch.sim.behaviour import Behaviour
 
 RUNTIME: Final = "simulated"
@@ -34,7 +34,7 @@ _LAST_BACKOFF_S = 300.0
 _RESET_AFTER_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moment:
     """Where a pod's containers are in their lives. `state` is waiting, running, backoff or done."""
 

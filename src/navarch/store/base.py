@@ -14,8 +14,9 @@ Compacted, and says how far it is complete.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
+
+from navarch.records import frozen
 
 # How many operations one commit may have: in etcd as it is by default (`--max-txn-ops`), and in the stores that have no
 # such limit, where this keeps one commit from holding up all others.
@@ -42,7 +43,7 @@ class Page(NamedTuple):
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Put:
     """Write `value` under `key` if the key's mod revision is `expected` (0: it must not exist; None: in any case).
     With `ttl_s` the key is deleted about that many seconds later, unless it is written again before."""
@@ -53,7 +54,7 @@ class Put:
     ttl_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delete:
     """Remove `key` if its mod revision is `expected` (None: in any case; the key must exist)."""
 

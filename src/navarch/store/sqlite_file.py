@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from navarch.records import mutable
 from navarch.store import failpoints
 from navarch.store.base import Entry, Event, Lost, Page, StoreUnavailable
 
@@ -79,7 +79,7 @@ class Standing(NamedTuple):
         return self.position >> _PLACE_BITS
 
 
-@dataclass(slots=True)
+@mutable
 class Loaded:
     """What the store's index must say, as the file has it."""
 

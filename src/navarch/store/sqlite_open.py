@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
+from navarch.records import mutable
 from navarch.store import failpoints, record, sqlite_file
 from navarch.store.base import Lost
 from navarch.store.record import Noted, Record
@@ -23,7 +23,7 @@ _GENERATION_BEFORE = failpoints.Point("sqlite.generation.before")
 _GENERATION_AFTER = failpoints.Point("sqlite.generation.after")
 
 
-@dataclass(slots=True)
+@mutable
 class Opened:
     writer: sqlite3.Connection
     reader: sqlite3.Connection

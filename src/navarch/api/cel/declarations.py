@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from navarch.api.cel.types import (
@@ -25,11 +24,12 @@ from navarch.api.cel.types import (
     type_of,
 )
 from navarch.api.cel.values import Duration, Optional, Timestamp, TypeValue, Uint
+from navarch.records import frozen
 
 Implementation = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Overload:
     """`parameters` begin with the target where it is a method."""
 
@@ -46,7 +46,7 @@ class Overload:
         return any(_mentions_param(each) for each in (*self.parameters, self.result))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Function:
     name: str
     overloads: tuple[Overload, ...]

@@ -8,7 +8,6 @@ them; numbers do not grow beyond 2⁶⁴-1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
@@ -16,6 +15,7 @@ from navarch.api.cel.costs import LIST, MAP, STRUCT
 from navarch.api.cel.prices import price
 from navarch.api.cel.sizes import MOST, ONE, UNKNOWN, ZERO, Known, Path, Range, fixed
 from navarch.api.cel.types import Type, is_optional
+from navarch.records import mutable
 
 _TRAVERSAL: Final = 0.1
 
@@ -24,7 +24,7 @@ _TRAVERSAL: Final = 0.1
 SizeOf = Callable[[Path], int | None]
 
 
-@dataclass(slots=True)
+@mutable
 class _Local:
     path: Path
     size: Range | None

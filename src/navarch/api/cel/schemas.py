@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.cel.errors import CelError
@@ -33,6 +33,7 @@ from navarch.api.cel.types import (
 )
 from navarch.api.cel.values import NO_OVERLOAD, MapList, SetList, Timestamp
 from navarch.api.meta import Obj
+from navarch.records import mutable
 
 REQUEST_LIMIT: Final = 3 * 1024 * 1024
 _INT_OR_STRING: Final = "x-kubernetes-int-or-string"
@@ -41,7 +42,7 @@ _EMBEDDED: Final = "x-kubernetes-embedded-resource"
 Convert = Callable[[Any], Any]
 
 
-@dataclass(slots=True)
+@mutable
 class Declared:
     """A type, the greatest size of its values, the size of the least text of one, and what is below it.
 

@@ -7,11 +7,13 @@ their fields; what Kubernetes makes of a schema is in `schemas`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from navarch.records import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Type:
     """`kind` says how to treat it: a primitive's own name, `list`, `map`, `opaque`, `type`, `struct`, `param`, `dyn`,
     `error`. `name` is what it is called."""
@@ -38,7 +40,7 @@ class Type:
         return f"{self.name}({', '.join(each.shown() for each in self.parameters)})"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """A field of an object type. `property` is its name in JSON, where that differs; `convert` makes of its JSON value
     the CEL value, where that is another."""
@@ -48,7 +50,7 @@ class Field:
     convert: Callable[[Any], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ObjectType(Type):
     """A type with named fields. `any_field` is the type of all others, where they are not known."""
 

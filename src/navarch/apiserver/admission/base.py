@@ -8,7 +8,7 @@ up-to-date cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from navarch.api.errors import StatusError, forbidden
@@ -16,6 +16,7 @@ from navarch.api.meta import Obj, Resource
 from navarch.apiserver.longwork import SHORT, LongWork
 from navarch.apiserver.user import User
 from navarch.kinds.base import Kind
+from navarch.records import mutable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Writer(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@mutable
 class Attributes:
     """One write on its way in. `operation` is CREATE, UPDATE, DELETE or CONNECT. `obj` is what is written: for CONNECT
     and for subresources of another kind their own object (a Binding, a Scale, PodExecOptions); None for DELETE; changed

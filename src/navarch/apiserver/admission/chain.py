@@ -7,7 +7,7 @@ that a write that no plugin wants to see costs one dictionary lookup. How they a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Final
 
@@ -43,12 +43,13 @@ from navarch.apiserver.admission.webhooks import MutatingAdmissionWebhook, Valid
 from navarch.apiserver.auth.base import Decide
 from navarch.kinds.base import Kind
 from navarch.kinds.resources import NODES
+from navarch.records import frozen
 from navarch.world import World
 
 _REMEMBERED: Final = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdmissionConfig:
     """`disabled` names plugins that shall not run, `enabled` such that do not run by default; `node_audiences`: whether
     it matters for whom a node asks for tokens."""

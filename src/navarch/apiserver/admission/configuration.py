@@ -7,7 +7,7 @@ Settings of plugins that have none here are accepted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from navarch.api.config_files import TEXTS, ListOf, Shape, ShapeError, Struct, f
 from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
 from navarch.numbers import is_digits
+from navarch.records import frozen
 
 _VERSIONS: Final = ("apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1alpha1", "apiserver.k8s.io/v1alpha1")
 _POD_SECURITY: Final = tuple(f"pod-security.admission.config.k8s.io/{version}" for version in ("v1", "v1beta1"))
@@ -32,7 +33,7 @@ class AdmissionConfigError(ValueError):
     """The configuration cannot be used; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PodSecurityConfig:
     """`defaults` have level and version by mode, for the modes that ask for something."""
 

@@ -9,7 +9,7 @@ binding says: refused, warned of, or noted for the audit log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +45,7 @@ from navarch.kinds.resources import (
     VALIDATING_ADMISSION_POLICIES,
     VALIDATING_ADMISSION_POLICY_BINDINGS,
 )
+from navarch.records import frozen, mutable
 
 _REMEMBERED: Final = 8192
 _LONGEST_MESSAGE: Final = 5 * 1024
@@ -53,7 +54,7 @@ _FAILURE: Final = "validation.policy.admission.k8s.io/validation_failure"
 _CODES: Final = {"Forbidden": 403, "Unauthorized": 401, "RequestEntityTooLarge": 413, "Invalid": 422}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policies:
     """What both plugins need of their server."""
 
@@ -231,7 +232,7 @@ class _Failed(NamedTuple):
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
+@mutable
 class _Verdict:
     """What a policy says of a write, and annotations for the audit log."""
 

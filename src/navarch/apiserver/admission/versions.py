@@ -6,7 +6,6 @@ and, for an object that was changed there, the write's own object changed in pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -21,9 +20,10 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.webhooks import reviews
 from navarch.kinds.base import Kind
 from navarch.kinds.registry import definition_name
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Looked:
     """The objects of a write in the version of one kind, to be read only; None for one that there is none of."""
 

@@ -7,7 +7,6 @@ there, listens on the port, has a ready endpoint, and that one of its endpoints 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Obj
@@ -17,12 +16,13 @@ from navarch.apiserver.caches import Caches
 from navarch.apiserver.webhooks.services import SERVICE_LABEL
 from navarch.kinds.apiregistration.apiservice import available
 from navarch.kinds.resources import ENDPOINT_SLICES, SERVICES
+from navarch.records import frozen
 
 _ATTEMPTS: Final = 5
 _TIMEOUT_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """What the condition should say."""
 

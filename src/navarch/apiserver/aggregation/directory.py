@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.kinds.apiregistration.apiservice import available
+from navarch.records import frozen
 
 OWN_GROUP: Final = "apiregistration.k8s.io"
 """Never anybody else's, whatever its APIService says: whoever gave it away could not take it back."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remote:
     """A version of a group behind a Service. `bundle` is PEM; without one, the system's roots count, or, where
     `insecure`, anybody is believed."""

@@ -8,7 +8,7 @@ known of it, marked as stale: clients must not take what they cannot see for gon
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ from navarch.api.meta import Obj
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.kinds.apiregistration.priorities import group_priority
 from navarch.kinds.versions import age
+from navarch.records import frozen
 
 AGGREGATED: Final = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -24,7 +25,7 @@ AGGREGATED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForeignVersion:
     """A version, with its resources in the form of aggregated discovery. `openapi` is the address of its own document
     in version 3 at its server, `swagger` what its server says of it in version 2, as JSON."""
@@ -36,7 +37,7 @@ class ForeignVersion:
     swagger: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Foreign:
     """All of them, by group and version."""
 

@@ -8,7 +8,6 @@ In: a service and what it has.  Out: the key and the bytes; and of a stored key,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from navarch.api.meta import Obj, Resource, new_uid
@@ -16,6 +15,7 @@ from navarch.api.time import format_time
 from navarch.apiserver.codec import Codec
 from navarch.kinds.base import Kind, Strategy
 from navarch.kinds.resources import IP_ADDRESSES, SERVICE_CIDRS
+from navarch.records import frozen
 from navarch.world import World
 
 NODE_PORTS: Final = Resource("allocation.navarch.dev", "v1", "nodeports", "NodePort", False)
@@ -79,7 +79,7 @@ def parent_of(obj: Obj) -> tuple[str, str] | None:
     return parent.get("namespace") or "", parent.get("name") or ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Author:
     """Makes the bytes of keys."""
 

@@ -12,7 +12,6 @@ sees the key sees the service. A key whose service does not say so has leaked an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
@@ -36,6 +35,7 @@ from navarch.apiserver.companions import Operation
 from navarch.kinds.core.service import needs_cluster_ip, needs_health_check_port, needs_node_ports
 from navarch.kinds.core.service_validation import validate_service_addresses
 from navarch.kinds.resources import SERVICE_CIDRS, SERVICES
+from navarch.records import frozen
 from navarch.store.base import Conflict, Delete, Put
 from navarch.world import World
 
@@ -46,7 +46,7 @@ _NO_RANGE: Final = "the provided network does not match the current range"
 DEFAULT_RANGE: Final = "kubernetes"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AllocationConfig:
     """`service_cidr` may be two ranges, one per address family, parted by a comma; `cluster_dns` is the address that
     kubelets tell their pods."""

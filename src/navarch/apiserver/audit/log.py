@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -22,6 +21,7 @@ from typing import BinaryIO, Final
 import orjson
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _MEGABYTE: Final = 1 << 20
 _SIZE_MB: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogSettings:
     """`--audit-log-…`: zero is without limit, but for the size."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.user import User
+from navarch.records import frozen
 
 NONE: Final = "None"
 METADATA: Final = "Metadata"
@@ -55,7 +56,7 @@ class PolicyError(ValueError):
     """The file is no policy; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupResources:
     group: str
     resources: tuple[str, ...]
@@ -77,7 +78,7 @@ class GroupResources:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     level: str
     users: tuple[str, ...] = ()
@@ -115,7 +116,7 @@ def _matches_path(pattern: str, path: str) -> bool:
 _NOTHING: Final = Rule(NONE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     rules: Sequence[Rule] = field(default=())
 

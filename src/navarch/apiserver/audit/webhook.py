@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.apiserver.auth.outbound import OutboundError, ask
 from navarch.client.config import Target
+from navarch.records import frozen
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _FACTOR: Final = 1.5
 _LAST_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WebhookSettings:
     target: Target
     buffer: int = 10_000

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from navarch.api.cel.environment import Environment, Program
@@ -21,6 +20,7 @@ from navarch.apiserver.auth.base import Decision, RequestAttributes
 from navarch.apiserver.auth.outbound import OutboundError, ask
 from navarch.apiserver.user import User
 from navarch.client.config import Target
+from navarch.records import frozen
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class InOrder:
         return Decision(False, "\n".join(reasons))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AccessWebhookSettings:
     """`denies`: whoever cannot be asked forbids, instead of having no opinion. All `conditions` must hold for it to be
     asked at all."""

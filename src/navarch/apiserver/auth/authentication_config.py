@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from navarch.api.meta import Obj
 from navarch.api.yaml_reader import load
 from navarch.apiserver.auth.jwt_issuers import CLAIMS, USERS, Check, From, Issuer
 from navarch.apiserver.auth.outbound import trusting
+from navarch.records import frozen
 
 _VERSIONS: Final = tuple(f"apiserver.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 
@@ -69,7 +69,7 @@ class AuthenticationError(ValueError):
     """The configuration cannot be used; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnonymousAccess:
     """`paths`: nowhere else; None for everywhere that they are authorized."""
 
@@ -77,7 +77,7 @@ class AnonymousAccess:
     paths: frozenset[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AuthenticationConfiguration:
     """`anonymous` None: the flag decides."""
 

@@ -8,13 +8,13 @@ nothing for a request that one of them refused.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from navarch.api.errors import StatusError, unauthorized
 from navarch.api.meta import Obj
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request
+from navarch.records import frozen
 
 
 class RequestAttributes(NamedTuple):
@@ -36,7 +36,7 @@ class RequestAttributes(NamedTuple):
         return bool(self.resource)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision:
     """`denied` is an explicit no (SubjectAccessReview's `status.denied`); not `allowed` without it is no opinion."""
 

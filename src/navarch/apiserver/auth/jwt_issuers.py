@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.cel.environment import Environment, Program
@@ -19,6 +19,7 @@ from navarch.api.cel.errors import CelError
 from navarch.api.cel.types import DYN, STRING, map_of
 from navarch.apiserver.auth.outbound import OutboundError, ask
 from navarch.apiserver.user import User
+from navarch.records import frozen
 from navarch.world import World
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class RejectedError(Exception):
     """The token is its issuer's, and not good; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class From:
     """From where a part of a user comes: a claim, with a prefix put before it, or an expression."""
 
@@ -54,7 +55,7 @@ class From:
         return bool(self.claim) or self.expression is not None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Check:
     """What must be true of claims, or of the user; `message` is what is said where it is not."""
 
@@ -62,7 +63,7 @@ class Check:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Issuer:
     """One issuer, as it is configured. `required` are claims that must have one value."""
 

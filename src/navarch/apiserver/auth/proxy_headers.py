@@ -7,15 +7,15 @@ read is taken out of the request, which may go on to somebody else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from navarch.apiserver.impersonation import BETWEEN, NAMING
 from navarch.apiserver.user import User
 from navarch.client.transport import Request
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProxyHeaders:
     """Names of headers, in any case. `allowed` are the common names of proxies' certificates, empty for any."""
 

@@ -11,18 +11,18 @@ import hashlib
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 # By the size of the curve's field.
 _CURVES: Final = {256: ("ES256", "P-256"), 384: ("ES384", "P-384"), 521: ("ES512", "P-521")}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verifier:
     key: Any
     algorithm: str
@@ -30,7 +30,7 @@ class Verifier:
     jwk: Obj
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signer:
     key: Any
     verifier: Verifier

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -31,6 +30,7 @@ from navarch.kinds.apiextensions.definition import FINALIZER
 from navarch.kinds.apiextensions.resource import ConverterOf, Definition, definition_of
 from navarch.kinds.apiextensions.status import status_of
 from navarch.kinds.resources import CUSTOM_RESOURCE_DEFINITIONS
+from navarch.records import frozen
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _RETRY_MAX_S: Final = 30.0
 _BIG: Final = 200_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Names:
     """What of a definition others must know: the names that it has, as `status_of` looks for them."""
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.errors import StatusError, TextError
 from navarch.apiserver.flowcontrol.queues import Queues, Waiting
 from navarch.apiserver.flowcontrol.seats import Demand, LevelConfig
+from navarch.records import mutable
 
 # A quarter of the minute that a request has.
 WAIT_S: Final = 15.0
@@ -21,7 +21,7 @@ RETRY_AFTER_S: Final = 1
 _TOO_MANY: Final = "Too many requests, please try again later."
 
 
-@dataclass(slots=True)
+@mutable
 class Counts:
     """What has become of the requests of one flow schema at one level."""
 
@@ -33,7 +33,7 @@ class Counts:
     rejected_late: int = 0
 
 
-@dataclass(slots=True)
+@mutable
 class Running:
     """One request that runs; `waited` where it had to."""
 

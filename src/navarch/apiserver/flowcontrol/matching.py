@@ -8,12 +8,12 @@ fairness; what no schema takes belongs to `catch-all`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.user import User
+from navarch.records import frozen
 
 EXEMPT: Final = "exempt"
 CATCH_ALL: Final = "catch-all"
@@ -23,7 +23,7 @@ _ACCOUNT: Final = "system:serviceaccount:"
 _Test = Callable[[User, RequestAttributes], bool]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schema:
     """A flow schema; `level` names its priority level, `by` says what tells its flows apart."""
 

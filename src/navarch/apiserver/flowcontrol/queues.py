@@ -13,17 +13,18 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
 from navarch.apiserver.flowcontrol.seats import Queuing
+from navarch.records import mutable
 
 # What a request is thought to take until it has.
 _GUESS_S: Final = 0.003
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Waiting:
     """A request that waits; `turn` is done when it may run. It is `out` once it waits no longer, and `runs` if that is
     because it may run."""
@@ -37,7 +38,7 @@ class Waiting:
     runs: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Queue:
     """`start` is where, in virtual time, the service of its next request begins."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from navarch.api.meta import Obj
+from navarch.records import frozen, mutable
 
 # With a turn every ten seconds, half of a demand is forgotten in five minutes.
 ADJUST_EVERY_S: Final = 10.0
@@ -30,7 +31,7 @@ class Queuing(NamedTuple):
     queue_length_limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LevelConfig:
     """A PriorityLevelConfiguration. `borrowing_percent` None: without a limit; `queuing` None: rejected at once."""
 
@@ -91,7 +92,7 @@ def limits_of(levels: Sequence[LevelConfig], seats: int) -> dict[str, Limits]:
     return found
 
 
-@dataclass(slots=True)
+@mutable
 class Demand:
     """How many seats a level has wanted, running and waiting together, since the last `turn`; and how many it is
     thought to want."""

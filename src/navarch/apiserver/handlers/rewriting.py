@@ -11,9 +11,10 @@ import gzip
 import posixpath
 import re
 import zlib
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+
+from navarch.records import frozen
 
 # A page beyond this is passed on as it is.
 LONGEST_PAGE: Final = 16 << 20
@@ -53,7 +54,7 @@ _NAME: Final = re.compile(r"[a-zA-Z][^\s/>]*", re.ASCII)
 _ATTRIBUTE: Final = re.compile(r"""[\s/]*([^\s/>=][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>"'][^\s>]*)?)?""", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proxied:
     """Where a page came from (`source_host`), how the client names this server (`request_host`), and the path that
     stands for the page's server."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -35,6 +34,7 @@ from navarch.apiserver.writes import How, Written
 from navarch.client.transport import Response
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, Column, Kind, ScaleSubresource
+from navarch.records import frozen
 
 _VERSION = "autoscaling/v1"
 _SCALE = Resource("autoscaling", "v1", "scales", "Scale", True)
@@ -176,7 +176,7 @@ class Scaling:
         return respond_obj(call.form, scale, 200, warning_headers(call.warnings))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Target:
     """A Scale as what a patch is of."""
 

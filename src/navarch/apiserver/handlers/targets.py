@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import ssl
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from navarch.api.errors import StatusError, bad_request, not_found, unavailable
@@ -13,6 +12,7 @@ from navarch.apiserver.caches import Caches
 from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from navarch.numbers import integer_or, is_digits
+from navarch.records import frozen
 
 # Kubernetes' order, but for the host name: one that nothing resolves would be in the way of the address.
 _ADDRESS_TYPES = ("InternalDNS", "InternalIP", "Hostname", "ExternalDNS", "ExternalIP")
@@ -20,7 +20,7 @@ _KUBELET_PORT = 10250
 _SERVICE_LABEL = "kubernetes.io/service-name"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """`tls` None is plain HTTP. `server_name` is what the certificate is for, where that is not the host."""
 

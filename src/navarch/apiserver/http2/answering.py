@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
 from navarch.api.errors import StatusError
@@ -26,6 +26,7 @@ from navarch.apiserver.tunnel import Tunnel
 from navarch.client.transport import Request, Response
 from navarch.http2 import hpack
 from navarch.http2.frames import Code
+from navarch.records import mutable
 
 # Streams at a time of one connection, unless a flag says otherwise.
 STREAMS: Final = 100
@@ -48,7 +49,7 @@ class Owner(Protocol):
     async def shutdown(self, timeout_s: float) -> None: ...
 
 
-@dataclass(slots=True)
+@mutable
 class Serving:
     """What the HTTP/2 connections of a server share."""
 

@@ -8,7 +8,6 @@ left. Who has made no room for `STALLED_S` is cut off: one stream, or all of a c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.apiserver.connection import STALLED_S
@@ -16,6 +15,7 @@ from navarch.apiserver.http2.allowance import Allowance
 from navarch.client.transport import Request
 from navarch.http2 import frames
 from navarch.http2.frames import Code, ConnectionFault, StreamFault
+from navarch.records import mutable
 
 # Bytes of bodies that go out before others have their turn.
 _AT_ONCE: Final = 256 << 10
@@ -23,7 +23,7 @@ _AT_ONCE: Final = 256 << 10
 _BUFFER: Final = 64 << 10
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Stream:
     """A request and its answer. `window` is what the client has room for, `room` what we have."""
 

@@ -6,15 +6,14 @@ worked out once; it leaves to each write only what differs from object to object
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from navarch.api.meta import Obj
 from navarch.api.selectors import LabelSelector
 from navarch.apiserver.webhooks.hooks import Rule, is_exempt, relatives, rule_of, selector_of
 from navarch.kinds.base import Kind
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NamedRule:
     """A rule that may be for objects of some names only."""
 
@@ -25,7 +24,7 @@ class NamedRule:
         return not self.names or name in self.names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidates:
     """What of a matcher names a kind: the rules, each with the kind in whose version the object is looked at, and those
     that except objects from them."""
@@ -40,7 +39,7 @@ class Candidates:
         return next((kind for rule, kind in self.rules if rule.is_for(name)), None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Matcher:
     rules: tuple[NamedRule, ...]
     excluded: tuple[NamedRule, ...]

@@ -7,7 +7,6 @@ written; one that does not compile any more (another version stored it) fails wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from navarch.api.cel.types import BOOL, Type
@@ -22,9 +21,10 @@ from navarch.kinds.admissionregistration.expressions import (
     environment,
 )
 from navarch.kinds.admissionregistration.mutatingadmissionpolicy import PATCH_TYPES
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Validation:
     expression: Expression
     message: str
@@ -32,7 +32,7 @@ class Validation:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Binding:
     """`matcher` is None for one that is for all that its policy is for."""
 
@@ -43,7 +43,7 @@ class Binding:
     actions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Policy:
     name: str
     bindings: tuple[Binding, ...]

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from navarch.api.errors import StatusError
@@ -25,6 +25,7 @@ from navarch.apiserver.usage.points import RESOLUTION_NS, NodePoints, Scrape
 from navarch.client.supervision import Failures, supervised
 from navarch.kinds.core.kubelets import is_simulated
 from navarch.kinds.resources import NODES
+from navarch.records import mutable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -46,7 +47,7 @@ class ScrapeError(Exception):
     """A kubelet gave no answer, or none that can be used."""
 
 
-@dataclass(slots=True)
+@mutable
 class _Asked:
     """A node, and how it went with it. `asked` counts up over all nodes with each request; `due` is the round in which
     it is asked next."""

@@ -8,8 +8,10 @@ seconds ago; one that was restarted has none until it was seen twice. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
+
+from navarch.records import frozen
 
 RESOLUTION_NS: Final = 15 * 10**9
 _FRESH_NS: Final = 10 * 10**9
@@ -37,7 +39,7 @@ class Usage(NamedTuple):
 Pods = Mapping[tuple[str, str], Mapping[str, Point]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scrape:
     """What a kubelet said."""
 

@@ -16,7 +16,6 @@ import posixpath
 import socket
 import ssl
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from navarch.apiserver.webhooks.services import NowhereError, Services, is_allow
 from navarch.client.connection import Answer, Connection, NoAnswerError
 from navarch.client.http1 import request_head
 from navarch.client.pool import Pool
+from navarch.records import frozen
 from navarch.world import World
 
 # Of admission: an object and its patch, both as long as objects can be, in base64.
@@ -44,7 +44,7 @@ class CallError(Exception):
     """A webhook could not be asked, or did not answer as webhooks do; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientConfig:
     """Where a webhook is. `host` and `port` as they are shown and certified; `service` where they are a Service's."""
 

@@ -9,7 +9,6 @@ conditions are looked at for each write.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.errors import StatusError
@@ -20,6 +19,7 @@ from navarch.apiserver.served import ServedKind
 from navarch.apiserver.webhooks.client import CallError, ClientConfig, client_config
 from navarch.apiserver.webhooks.reviews import VERSIONS
 from navarch.kinds.base import Kind
+from navarch.records import frozen
 
 _GROUP: Final = "admissionregistration.k8s.io"
 # What decides over admission is not itself decided by it: nobody could mend a mistake.
@@ -35,7 +35,7 @@ _EXEMPT: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """Which requests a webhook is for, by what their path says."""
 
@@ -59,7 +59,7 @@ def _named(value: str, among: frozenset[str]) -> bool:
     return "*" in among or value in among
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Hook:
     """One webhook of a configuration. `wrong` says why it cannot be called at all."""
 
@@ -80,7 +80,7 @@ class Hook:
     wrong: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Invocation:
     """A webhook to be asked about a write, and the kind in whose version it sees the object."""
 

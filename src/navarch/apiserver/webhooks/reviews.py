@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -21,6 +21,7 @@ from navarch.apiserver.admission.base import Attributes
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
 from navarch.numbers import is_digits
+from navarch.records import frozen
 
 GROUP: Final = "admission.k8s.io"
 VERSIONS: Final = ("v1", "v1beta1")
@@ -43,7 +44,7 @@ def _no_patch(why: str) -> AnswerError:
     return AnswerError(f"received undecodable patch in webhook response: {why}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """`status` is what a refusal says of itself; `patch` the operations, None where the object stays as it is."""
 
@@ -54,7 +55,7 @@ class Answer:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shown:
     """The objects of a write as bytes, in the version of one kind; `null` for one that there is none of."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from navarch.cluster.settings import (
     TokenWebhookSettings,
     jwks_uri,
 )
+from navarch.records import frozen
 
 _MODES: Final = ("ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook")
 _PORT: Final = 6443
@@ -55,7 +56,7 @@ _LOG_FORMS: Final = ("legacy", "json")
 _CERT_DIR: Final = "/var/run/kubernetes"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KubeApiServer:
     """`etcd` are the URLs of `--etcd-servers`, `etcd_files` its CA, certificate and key, empty where there are none."""
 

@@ -8,10 +8,11 @@ for lists and else replaces; `--` ends the flags.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from navarch.api.duration import seconds_of
+from navarch.records import frozen, mutable
 
 # What a flag takes: a switch, one value, a number, a duration, or a list that commas and repetitions make.
 SWITCH: Final = "bool"
@@ -28,7 +29,7 @@ class FlagError(Exception):
     """The command line cannot be used; the message is the one that Kubernetes' programs give."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Flag:
     """`effective` says whether it changes anything here; the others are accepted, and said to do nothing."""
 
@@ -38,7 +39,7 @@ class Flag:
     short: str = ""
 
 
-@dataclass(slots=True)
+@mutable
 class Flags:
     """What a command line says."""
 

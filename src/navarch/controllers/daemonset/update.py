@@ -7,16 +7,17 @@ Invariant: with `maxUnavailable` at most so many nodes are without an available 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from navarch.api.meta import Obj, is_deleting, labels_of
 from navarch.controllers.pods import created_at, int_or_percent, is_available
+from navarch.records import mutable
 
 HASH_LABEL = "controller-revision-hash"
 
 
-@dataclass(slots=True)
+@mutable
 class Step:
     delete: list[Obj] = field(default_factory=list)
     create_on: list[str] = field(default_factory=list)

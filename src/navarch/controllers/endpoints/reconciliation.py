@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.meta import Obj, name_of
 from navarch.controllers.pods import same_semantics
+from navarch.records import mutable
 
 LIMIT = 100
 
 
-@dataclass(slots=True)
+@mutable
 class Wanted:
     """Endpoints that share a port set and family; `endpoints` by identity."""
 
@@ -25,7 +26,7 @@ class Wanted:
     endpoints: dict[str, Obj] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@mutable
 class Changes:
     create: list[Obj] = field(default_factory=list)
     update: list[Obj] = field(default_factory=list)

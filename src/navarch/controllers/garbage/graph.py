@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.meta import Obj, Resource, owner_references_of
+from navarch.records import mutable
 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 _REMEMBERED_ABSENT = 5000
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Node:
     """An object, or for a virtual node what an owner reference says of it (`resource` is None where unknown)."""
 
@@ -63,7 +64,7 @@ def _coordinates(reference: Obj) -> tuple[str, str, str, str]:
     return reference["apiVersion"].rpartition("/")[0], reference["kind"], reference["name"], reference["uid"]
 
 
-@dataclass(slots=True)
+@mutable
 class Changes:
     """Nodes to look at again, to delete or unblock, or to orphan the dependents of; and dependents with an owner that
     lives in another namespace."""

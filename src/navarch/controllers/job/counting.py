@@ -8,12 +8,13 @@ Succeeded pods of indexed Jobs need no such list: their index in `completedIndex
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from navarch.api.meta import Obj, is_deleting, uid_of
 from navarch.controllers.job import failure, indexes
 from navarch.controllers.job.conditions import of_type
 from navarch.kinds.core.pod_state import is_active, is_finished, is_ready, phase_of
+from navarch.records import mutable
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 
@@ -26,7 +27,7 @@ _MOST_UNCOUNTED = 500
 """Ends that one status write takes in, so that a Job of many pods keeps a small status and holds up no other."""
 
 
-@dataclass(slots=True)
+@mutable
 class Tally:
     """A Job's pods and counts at one moment; `released` may lose their finalizer once the status is written. Ends that
     the status cannot take in yet are known, but count in a later pass."""

@@ -7,7 +7,7 @@ failed pods only are to be replaced, when it is being deleted without having suc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from navarch.api.time import parse_time
 from navarch.controllers.job import indexes
 from navarch.controllers.pods import created_at
 from navarch.kinds.core.pod_state import phase_of
+from navarch.records import mutable
 
 _BACKOFF_S = 10.0
 _LONGEST_BACKOFF_S = 600.0
@@ -107,7 +108,7 @@ def finished_at(pod: Obj) -> datetime:
     return parse_time(deleted) if deleted else created_at(pod)
 
 
-@dataclass(slots=True)
+@mutable
 class Streak:
     """A Job's failures in a row, by pod uid, with the time of each. It outlives the pods, so that deleting a failed pod
     does not shorten the wait for the next."""

@@ -5,12 +5,12 @@ As cron has it, when both day fields are restricted a day that meets either will
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from navarch.kinds.batch.cron import duration_s
 from navarch.numbers import ascii_integer
+from navarch.records import frozen
 
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, 1)}
@@ -28,7 +28,7 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _HORIZON_DAYS = 366 * 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schedule:
     minutes: frozenset[int]
     hours: frozenset[int]

@@ -8,7 +8,6 @@ agree. Invariant: a restart of this controller condemns no node before it has ha
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
@@ -23,12 +22,13 @@ from navarch.controllers.nodes import taints
 from navarch.controllers.nodes.zones import EvictionLimits, zone_of
 from navarch.controllers.pods import created_at
 from navarch.kinds.core.pod_state import is_ready
+from navarch.records import mutable
 
 _LEASE_NAMESPACE = "kube-node-lease"
 _MONITORED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
-@dataclass(slots=True)
+@mutable
 class _Health:
     """What was last seen of a node, and when."""
 

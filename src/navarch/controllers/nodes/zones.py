@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from navarch.api.meta import Obj, labels_of
+from navarch.records import mutable
 
 _RATE_PER_S = 0.1
 _SLOW_RATE_PER_S = 0.01
@@ -39,7 +39,7 @@ def state_of(readiness: Iterable[bool]) -> ZoneState:
     return ZoneState.NORMAL
 
 
-@dataclass(slots=True)
+@mutable
 class _Limit:
     rate_per_s: float = _RATE_PER_S
     next_s: float = 0.0

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from navarch.api.meta import Obj
 from navarch.controllers.podautoscaler.replicas import MOST
+from navarch.records import mutable
 
 DOWNSCALE_WINDOW: Final = timedelta(minutes=5)
 _FACTOR: Final = 2
@@ -38,7 +39,7 @@ class Noted(NamedTuple):
     at: datetime
 
 
-@dataclass(slots=True)
+@mutable
 class History:
     """What one autoscaler has to remember: wishes as they were before any limit, and changes that were made."""
 

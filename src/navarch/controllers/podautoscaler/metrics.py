@@ -6,7 +6,6 @@ In: a metric of `spec.metrics`, the target's replicas, the pods.  Out: a `Propos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from navarch.api import quantity
@@ -23,6 +22,7 @@ from navarch.controllers.podautoscaler.replicas import (
     utilization_replicas,
     value_replicas,
 )
+from navarch.records import frozen
 
 _LARGEST: Final = 2**63 - 1
 
@@ -44,7 +44,7 @@ class Proposed(NamedTuple):
     status: Obj
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asked:
     """For whom metrics are looked at. `replicas` are those wanted of the target now, `existing` those that it has."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -20,6 +19,7 @@ from navarch.api.meta import Obj, is_deleting, name_of
 from navarch.api.time import parse_time
 from navarch.kinds.core.pod_state import condition_of, is_ready, is_sidecar, phase_of
 from navarch.kinds.core.resource_lists import pod_amounts, pod_level_resource
+from navarch.records import frozen
 
 MOST: Final = 2**31 - 1
 """The largest count of replicas that there is."""
@@ -47,7 +47,7 @@ class Proposal(NamedTuple):
     percent: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tolerances:
     """How far a metric may be above and below its target without consequences, as fractions of it."""
 
@@ -58,7 +58,7 @@ class Tolerances:
         return 1.0 - self.down <= ratio <= 1.0 + self.up
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patience:
     """For how long after its start a pod's CPU says little, and a pod that is not ready may never have been ready."""
 
@@ -66,7 +66,7 @@ class Patience:
     initial_readiness: timedelta = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grouped:
     """Pods by what they count for. `counted` is a number; the others are names."""
 
@@ -76,7 +76,7 @@ class Grouped:
     ignored: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Situation:
     """What every metric of an autoscaler is looked at with."""
 

@@ -6,12 +6,11 @@ Kinds are found by discovery, which is asked again only where it did not know a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource
 from navarch.client.base import Client
 from navarch.controllers.discovery import Discovery
+from navarch.records import frozen
 
 
 class NoScaleError(Exception):
@@ -40,7 +39,7 @@ class Mapper:
         self._known.pop((group, kind), None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A Scale, and the resource that it is one of."""
 

@@ -10,7 +10,7 @@ node that says it uses it, unless that node is out of service or has been unwell
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import ClassVar, Final
 
@@ -30,6 +30,7 @@ from navarch.controllers.volumes.protection import claims_of, index_by_claim
 from navarch.kinds.core.kubelets import ATTACHES
 from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.storage.csi_names import attachment_name, unique_name
+from navarch.records import mutable
 
 _OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 # How long a node that is not well keeps what it says it uses.
@@ -37,7 +38,7 @@ _PATIENCE_S: Final = 360.0
 _LOOK_AGAIN_S: Final = 30.0
 
 
-@dataclass(slots=True)
+@mutable
 class _Wanted:
     """A volume that pods of a node use."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from navarch.api.meta import Obj, annotations_of
+from navarch.records import frozen
 
 ANNOTATION: Final = "api-approved.kubernetes.io"
 _SEE: Final = "see https://github.com/kubernetes/enhancements/pull/1111"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Approval:
     state: Literal["missing", "bypassed", "approved", "invalid"]
     reason: str

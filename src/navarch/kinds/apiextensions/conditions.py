@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from navarch.api.meta import Obj
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     type: str
     status: str

@@ -8,7 +8,7 @@ what all versions say alike to the definition itself before it looks, and shows 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, immutable, invalid_value, required
@@ -32,6 +32,7 @@ from navarch.kinds.apiextensions.schema_validation import (
 )
 from navarch.kinds.apiextensions.structurality import places, structural_errors, unsupported
 from navarch.kinds.webhooks import validate_client_config
+from navarch.records import frozen
 
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS: Final = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
@@ -46,7 +47,7 @@ def no_rules(schema: Obj, path: str, wrong: Set[str]) -> Iterable[FieldError]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rules:
     """Which rules hold: all for a new definition; for a change those that what is stored keeps."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import orjson
 
@@ -21,19 +21,20 @@ from navarch.kinds.apiextensions.conditions import is_true
 from navarch.kinds.base import Column, Converter, Kind, ScaleSubresource
 from navarch.kinds.custom import CustomResource, CustomVersion, kinds_of
 from navarch.kinds.versions import age
+from navarch.records import frozen, mutable
 
 # Makes what converts the objects of a definition, from `spec.conversion`; None where versions differ in name only.
 ConverterOf = Callable[[Obj], Converter | None]
 
 
-@dataclass(slots=True)
+@mutable
 class Stored:
     """The bytes of a definition. The cache has the same: who holds these can be told to hold the cache's."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Definition:
     """A definition as far as it is served; two with the same `signature` are served alike."""
 

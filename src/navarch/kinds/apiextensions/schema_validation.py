@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, required
@@ -20,6 +20,7 @@ from navarch.api.structural_pruning import Pruner, has_rules
 from navarch.api.structural_values import Values
 from navarch.kinds.apiextensions.go_form import shown_items, shown_schema
 from navarch.kinds.apiextensions.structurality import PLAIN, places, structural_errors, unsupported
+from navarch.records import frozen
 
 if TYPE_CHECKING:
     from navarch.api.structural_rules import Verdict
@@ -69,7 +70,7 @@ def not_supported(path: str, value: Any, supported: tuple[str, ...]) -> FieldErr
     return FieldError("FieldValueNotSupported", path, f"supported values: {choices}", value)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SchemaRules:
     """Which rules hold for a definition: all for a new one."""
 
@@ -189,7 +190,7 @@ def _default_of(place: Obj, at: str, *, in_meta: bool, rules: SchemaRules) -> It
 # The rest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Context:
     """Where in the schema we are."""
 

@@ -4,7 +4,7 @@ restarted kubelet finds everything again."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from navarch.node.runtime.base import (
@@ -18,6 +18,7 @@ from navarch.node.runtime.base import (
     State,
 )
 from navarch.node.runtime.oom import KILLED, was_killed_for_memory
+from navarch.records import frozen
 from navarch.world import World
 
 
@@ -25,7 +26,7 @@ def moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ObservedContainer:
     """One container instance."""
 
@@ -66,7 +67,7 @@ class ObservedContainer:
         return moment(self.status.finished_at_ns or self.status.created_at_ns)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ObservedPod:
     """A pod's sandboxes and, by container name, its container instances."""
 

@@ -8,16 +8,17 @@ sidecar, started. Ephemeral containers wait for nothing but the sandbox.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from navarch.api.meta import Obj
 from navarch.node import podspec
 from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.runtime.base import HASH
+from navarch.records import mutable
 
 
-@dataclass(slots=True)
+@mutable
 class ContainerMemory:
     """What the kubelet knows of a container beside the runtime: probe results, hooks, why it waits.
 
@@ -49,7 +50,7 @@ class Kill(NamedTuple):
     again: bool = False
 
 
-@dataclass(slots=True)
+@mutable
 class Plan:
     """`end` says that the pod has nothing left to run: stop it for good."""
 

@@ -5,7 +5,7 @@ what the kubelet remembers. Pure, so that the same inputs give the same status a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
@@ -18,12 +18,13 @@ from navarch.node.engine.observed import ObservedContainer, ObservedPod, moment
 from navarch.node.engine.plan import ContainerMemory, restarts
 from navarch.node.engine.status_patch import PASSING
 from navarch.node.runtime.base import User
+from navarch.records import frozen
 
 # What others write, which stays.
 _KEPT: Final = ("nominatedNodeName", "resourceClaimStatuses", "resize")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatusInputs:
     """What a status is made of. `ending` says that the pod will not run (again): it is deleted, evicted or has ended.
     `messages` are termination messages by container id; `failure` is a reason and message for the whole pod."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from navarch.node.runtime.operations import Operations
+from navarch.records import frozen
 
 # Labels and annotations by which a runtime's things are known to belong to a pod, as Kubernetes' kubelet sets them.
 POD_NAME: Final = "io.kubernetes.pod.name"
@@ -81,7 +82,7 @@ class Propagation(StrEnum):
 # What is.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sandbox:
     """What a pod's containers share. `ips` is empty in lists: only `sandbox_status` tells addresses."""
 
@@ -94,7 +95,7 @@ class Sandbox:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Container:
     """A container as a list has it; `image` is the name it was made from, `image_ref` the image's digest or id."""
 
@@ -107,7 +108,7 @@ class Container:
     image_ref: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mount:
     """A place of the host's inside a container."""
 
@@ -126,7 +127,7 @@ class User(NamedTuple):
     groups: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContainerStatus:
     """All that the runtime knows of a container."""
 
@@ -149,7 +150,7 @@ class ContainerStatus:
     user: User | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Image:
     """An image on the node; `uid` or `username` is whom its processes run as, where it says so."""
 
@@ -162,7 +163,7 @@ class Image:
     pinned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContainerStats:
     """What a running container uses; `cpu_nano_cores` is 0 where the runtime gives no rate."""
 
@@ -239,7 +240,7 @@ class Filesystem(NamedTuple):
 # What shall be.
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resources:
     """Limits as the kernel takes them; 0 is no limit, and in an update "as it is", which -1 lifts."""
 
@@ -261,7 +262,7 @@ class IDRange(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Namespaces:
     network: Namespace = Namespace.POD
     processes: Namespace = Namespace.CONTAINER
@@ -272,7 +273,7 @@ class Namespaces:
     users: IDRange | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Profile:
     """A seccomp or AppArmor profile: `RuntimeDefault`, `Unconfined`, or `Localhost` with its file or name."""
 
@@ -280,7 +281,7 @@ class Profile:
     reference: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SELinux:
     user: str = ""
     role: str = ""
@@ -288,7 +289,7 @@ class SELinux:
     level: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Security:
     """What the processes of a sandbox or container may do, and as whom they run."""
 
@@ -311,7 +312,7 @@ class Security:
     selinux: SELinux = SELinux()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PortMapping:
     """A port of the pod's, and the host's port that leads to it (0: none)."""
 
@@ -321,7 +322,7 @@ class PortMapping:
     host_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SandboxConfig:
     """A sandbox to make. `log_directory` is where its containers' logs go."""
 
@@ -343,7 +344,7 @@ class SandboxConfig:
     sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """A device of the host's inside a container; `permissions` of r, w and m."""
 
@@ -352,7 +353,7 @@ class Device:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContainerConfig:
     """A container to make; `log_path` is relative to its sandbox's `log_directory`."""
 

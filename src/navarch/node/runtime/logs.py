@@ -6,19 +6,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from navarch.api.time import parse_time
 from navarch.numbers import is_digits
+from navarch.records import frozen
 
 _BLOCK: Final = 64 << 10
 _POLL_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogOptions:
     """What of a log is wanted; None means no limit."""
 

@@ -4,9 +4,11 @@ metrics tell it. What of a pod's start is the runtime's own is read there."""
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 from typing import Final
+
+from navarch.records import mutable
 
 _BOUNDS: Final = tuple(0.005 * 2.5**power for power in range(14))
 # CRI's calls by the names that the metrics have for them.
@@ -39,7 +41,7 @@ _NAMES: Final = {
 }
 
 
-@dataclass(slots=True)
+@mutable
 class _Operation:
     total_s: float = 0.0
     errors: int = 0

@@ -10,11 +10,11 @@ Invariant: while it goes on, `chosen` and all sums are those of the moves that s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 from navarch.kinds.resource.taints import tolerates
+from navarch.records import frozen
 from navarch.scheduler.devices.capacity import Amounts, amounts, fits
 from navarch.scheduler.devices.pools import Counter, Device, DeviceId, PoolId, Reach
 from navarch.scheduler.devices.requests import MOST_RESULTS, Alternative, ClaimError, Constraint, Wanted
@@ -40,7 +40,7 @@ class Choice(NamedTuple):
     """By full name, where the device allows several allocations."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Place:
     """Where the search is: `alternative` is -1 until one is chosen, `start` is the first device to try."""
 

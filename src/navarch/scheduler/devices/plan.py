@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from navarch.api.meta import Obj, name_of
+from navarch.records import frozen, mutable
 from navarch.scheduler.devices.allocator import LONGEST_SEARCH, Choice, NotHere, Search, SearchTooLong
 from navarch.scheduler.devices.inventory import DeviceInventory
 from navarch.scheduler.devices.requests import Wanted
@@ -28,7 +29,7 @@ _TURN: Final = 400
 """Devices tried until others have a turn."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """`reason` says why the node's devices do not do; else `chosen` are those that the claims `wanted` would get."""
 
@@ -37,7 +38,7 @@ class Verdict:
     chosen: Sequence[Choice] = ()
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Plan:
     """`for_node` gives what has to be allocated on a node beside the claims that the pod names."""
 

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from navarch.api import quantity
 from navarch.api.meta import Obj, name_of
 from navarch.kinds.resource.taints import taints_of
+from navarch.records import frozen
 from navarch.scheduler.terms import node_selector_matches
 
 PREVENTING: Final = ("NoSchedule", "NoExecute")
@@ -45,7 +46,7 @@ class Counter(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """The nodes from which devices can be reached."""
 
@@ -121,7 +122,7 @@ class Device:
         return None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Slice:
     """One ResourceSlice."""
 
@@ -136,7 +137,7 @@ class Slice:
     counter_sets: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Reach:
     """What of a pool one node can use. Nothing is taken from a pool that is incomplete or invalid."""
 

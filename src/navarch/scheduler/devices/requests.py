@@ -8,10 +8,10 @@ a way that is not known here, cannot be read (`ClaimError`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from navarch.api.meta import Obj, name_of, namespace_of
+from navarch.records import frozen
 from navarch.scheduler.devices.pools import Device
 from navarch.scheduler.devices.selectors import SelectorError, selects
 
@@ -23,7 +23,7 @@ class ClaimError(Exception):
     """A claim that cannot be allocated as it is, on no node."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Alternative:
     """One way to satisfy a request: so many devices of a class, or all there are."""
 
@@ -51,7 +51,7 @@ class Alternative:
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Constraint:
     """Devices of these requests (of all, where none is named) have one value of an attribute, or all different ones."""
 
@@ -64,7 +64,7 @@ class Constraint:
         return not names or alternative.name in names or alternative.request in names
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Wanted:
     """One claim."""
 

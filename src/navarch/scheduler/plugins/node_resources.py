@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from navarch.kinds.core.resource_lists import units
+from navarch.records import frozen
 from navarch.scheduler.columns import CPU, MEMORY, PODS, BoolArray, FloatArray, IntArray, NodeColumns
 from navarch.scheduler.framework import Change, ClusterEvent, Plugin, Refusal, Scope
 from navarch.scheduler.podinfo import PodInfo, is_extended
@@ -23,7 +23,7 @@ _NATIVE: Final = (CPU, MEMORY, "ephemeral-storage")
 _PERCENT: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScoringStrategy:
     """What makes a node better, and how much each resource counts; `shape` are points (percent used, score up to 10)
     between which scores are interpolated, for RequestedToCapacityRatio."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from typing import Any, Final
 from navarch.api.config_files import TEXTS, ListOf, ShapeError, Struct, fit
 from navarch.api.duration import seconds_of
 from navarch.api.yaml_reader import load
+from navarch.records import frozen
 from navarch.store.encryption.kms import KMS
 from navarch.store.encryption.providers import AESCBC, AESGCM, Identity, Provider, Providers, SecretBox
 
@@ -39,7 +39,7 @@ class EncryptionError(ValueError):
     """The configuration cannot be used; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """The providers of some resources (`secrets`, `deployments.apps`, `*.apps`, `*.`, `*.*`)."""
 

@@ -13,10 +13,11 @@ import hmac
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.protobuf_wire import VARINT, delimited, tag, varint
+from navarch.records import frozen
 from navarch.store.base import StoreUnavailable
 from navarch.store.encryption.providers import GCM, DecryptError, NeedsKey
 
@@ -36,7 +37,7 @@ _HEALTHY: Final = "ok"
 _VERSIONS: Final = ("v2", "v2beta1")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Seed:
     """A seed, in the form in which it is stored; `key_id` is of the service's key that has encrypted it."""
 

@@ -7,16 +7,17 @@ who decides how.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from navarch.api.cel.declarations import declared
 from navarch.api.cel.errors import CelError
 from navarch.api.cel.values import Opaque
 from navarch.api.validation import dns_label_problems, dns_subdomain_problems
+from navarch.records import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Question:
     """What somebody wants to do: with a path, or with a resource."""
 
@@ -31,7 +32,7 @@ class Question:
     label_selector: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision(Opaque):
     type_name: ClassVar[str] = "kubernetes.authorization.Decision"
     allowed: bool
@@ -43,28 +44,28 @@ class Decision(Opaque):
 Decide = Callable[[tuple[str, str] | None, Question], Decision]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Authorizer(Opaque):
     type_name: ClassVar[str] = "kubernetes.authorization.Authorizer"
     decide: Decide
     account: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathCheck(Opaque):
     type_name: ClassVar[str] = "kubernetes.authorization.PathCheck"
     authorizer: Authorizer
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GroupCheck(Opaque):
     type_name: ClassVar[str] = "kubernetes.authorization.GroupCheck"
     authorizer: Authorizer
     group: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResourceCheck(Opaque):
     type_name: ClassVar[str] = "kubernetes.authorization.ResourceCheck"
     authorizer: Authorizer
