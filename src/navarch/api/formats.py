@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
-from email.utils import parseaddr
+from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +19,17 @@ from navarch.api.patterns import search_of
 from navarch.api.validation import dns_label_problems, dns_subdomain_problems
 
 Test = Callable[[str], object]
+
+
+def _matching(pattern: str) -> Test:
+    """Compiled when the first text is looked at: most formats are never asked for."""
+
+    @cache
+    def compiled() -> Test:
+        return re.compile(pattern, re.ASCII).fullmatch
+
+    return lambda text: compiled()(text)
+
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 _TIME: Final = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|[+|-][0-9]{2}:[0-9]{2})").fullmatch
@@ -39,19 +50,15 @@ _HOSTNAME: Final = (
     r"^([a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)|"
     r"([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}([a-zA-Z0-9-\p{L}]){2,63})$"
 )
-_MAC: Final = re.compile(
+_MAC: Final = _matching(
     r"(([0-9a-fA-F]{2}([:-]))([0-9a-fA-F]{2}\3){4}(([0-9a-fA-F]{2}\3){2}|([0-9a-fA-F]{2}\3){14})?[0-9a-fA-F]{2})"
     r"|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}|([0-9a-fA-F]{4}\.){3}[0-9a-fA-F]{4}|([0-9a-fA-F]{4}\.){9}[0-9a-fA-F]{4}"
-).fullmatch
-_CARD: Final = re.compile(
+)
+_CARD: Final = _matching(
     r"4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}"
     r"|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11}"
-).fullmatch
+)
 _BYTE: Final = r"(0|[1-9][0-9]?|1[0-9][0-9]|2[0-4][0-9]|25[0-5])"
-
-
-def _matching(pattern: str) -> Test:
-    return re.compile(pattern, re.ASCII).fullmatch
 
 
 def _date(text: str) -> bool:
@@ -95,6 +102,8 @@ def _uri(text: str) -> bool:
 
 
 def _email(text: str) -> bool:
+    from email.utils import parseaddr
+
     address = parseaddr(text)[1]
     local, at, domain = address.rpartition("@")
     return bool(local and at and domain) and " " not in address and not domain.startswith((".", "-"))

@@ -25,7 +25,11 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_VARINTS: Final = tuple(_varint(value) for value in range(_SMALL))
+# Of one byte and of two, said at once: a module is loaded at every start.
+_VARINTS: Final = (
+    *(bytes((value,)) for value in range(128)),
+    *(bytes((value & 0x7F | 0x80, value >> 7)) for value in range(128, _SMALL)),
+)
 
 
 def varint(value: int) -> bytes:

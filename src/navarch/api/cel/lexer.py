@@ -7,6 +7,7 @@ with an issue that shows it up to the character that could not follow, which is 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final, NamedTuple
 
 
@@ -43,7 +44,7 @@ _STRING: Final = f"(?:{_quoted(chr(34))}|{_quoted(chr(39))})"
 _OPERATORS: Final = ("==", "!=", "<=", ">=", "&&", "||", *"<>[]{}().,-!?:+*/%")
 _KEYWORDS: Final = frozenset({"in", "true", "false", "null"})
 _SKIPPED: Final = re.compile(r"(?:[\t \r\n\f]+|//[^\n]*)+")
-_TOKEN: Final = re.compile(
+_TOKEN: Final = (
     rf"(?P<BYTES>[bB]{_STRING})|(?P<STRING>{_STRING})"
     r"|(?P<NUM_FLOAT>[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|\.[0-9]+(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<NUM_UINT>(?:0x[0-9a-fA-F]+|[0-9]+)[uU])|(?P<NUM_INT>0x[0-9a-fA-F]+|[0-9]+)"
@@ -51,7 +52,7 @@ _TOKEN: Final = re.compile(
     rf"|(?P<OPERATOR>{'|'.join(map(re.escape, _OPERATORS))})"
 )
 # How far the lexer gets into something that it cannot end.
-_STARTED: Final = re.compile(
+_STARTED: Final = (
     rf"""\"(?:{_ESCAPE}|[^\\\"\n\r])*(?:\\(?:[xX][0-9a-fA-F]?|[0-3][0-7]?|u[0-9a-fA-F]{{0,3}}|U[0-9a-fA-F]{{0,7}})?)?"""
     rf"""|'(?:{_ESCAPE}|[^\\'\n\r])*(?:\\(?:[xX][0-9a-fA-F]?|[0-3][0-7]?|u[0-9a-fA-F]{{0,3}}|U[0-9a-fA-F]{{0,7}})?)?"""
     r"|`[A-Za-z0-9_.\-/ ]*|[=&|]"
@@ -59,7 +60,14 @@ _STARTED: Final = re.compile(
 _SHOWN: Final = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
+@cache
+def _token() -> re.Pattern[str]:
+    """Compiled when there is an expression: that takes milliseconds, and a server may never have one."""
+    return re.compile(_TOKEN)
+
+
 def tokens(source: str) -> tuple[list[Token], list[Unread]]:
+    token = _token()
     found: list[Token] = []
     issues: list[Unread] = []
     at, end = 0, len(source)
@@ -68,9 +76,9 @@ def tokens(source: str) -> tuple[list[Token], list[Unread]]:
         if skipped is not None:
             at = skipped.end()
             continue
-        match = _TOKEN.match(source, at)
+        match = token.match(source, at)
         if match is None:
-            started = _STARTED.match(source, at)
+            started = re.compile(_STARTED).match(source, at)
             stuck = started.end() if started is not None else at
             text = source[at : stuck + 1].translate(_SHOWN)
             issues.append(Unread(at, stuck + 1, f"Syntax error: token recognition error at: '{text}'"))

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from yarl import URL
-
 from navarch.api.errors import StatusError, bad_request, forbidden, not_found, unavailable
 from navarch.api.meta import Obj
 from navarch.apiserver.admitting import CONNECT, admission
@@ -227,6 +225,7 @@ class Connect:
         more: Mapping[str, str] = _NOTHING,
     ) -> Response:
         import aiohttp
+        from yarl import URL
 
         request = call.request
         url = path + ("?" + urlencode(list(query)) if query else "")

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from email.utils import format_datetime
 
 import orjson
 from isal import igzip
@@ -188,6 +187,8 @@ def _made(make: Callable[[], bytes], known_as: str) -> tuple[bytes, str]:
 
 
 def _in_a_year(now: datetime) -> str:
+    from email.utils import format_datetime
+
     return format_datetime(now + timedelta(days=365), usegmt=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 
 import orjson
 
@@ -38,7 +38,11 @@ _OTHERS = (
 )
 
 
+@cache
 def _navarch_version() -> str:
+    # Loaded when somebody asks; it brings what reads mails.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("navarch")
     except PackageNotFoundError:
