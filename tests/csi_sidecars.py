@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from navarch.api import quantity
 from navarch.api.errors import StatusError
@@ -235,9 +235,13 @@ class Sidecars:
         await self._client.patch(PERSISTENT_VOLUMES, name_of(volume), "", {"spec": {"capacity": {"storage": asked}}})
 
 
+LIMIT: Final = 3
+"""So many volumes fit on a node."""
+
+
 async def _serve(kubeconfig: Path, kubelet: Path, store: Path, name: str) -> None:
     client = Client(load_kubeconfig(kubeconfig))
-    driver = DirectoryDriver(store, kubelet, name=name)
+    driver = DirectoryDriver(store, kubelet, name=name, topology={f"{name}/host": "here"}, limit=LIMIT)
     try:
         async with driver, Sidecars(client, name, driver.socket):
             await asyncio.Event().wait()

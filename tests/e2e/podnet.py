@@ -90,17 +90,19 @@ class PodNet:
             os.close(home)
             os.close(there)
 
-    def open(self, place: str, kind: int = TCP, timeout_s: float = 1.0) -> socket.socket:
+    def open(self, place: str, kind: int = TCP, timeout_s: float = 1.0, family: int = socket.AF_INET) -> socket.socket:
         with self.inside(place):
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.settimeout(timeout_s)
         self._sockets.append(made)
         return made
 
     def serve(self, place: str, port: int, kind: int = TCP, address: str = "0.0.0.0") -> None:
         """Answer every message with the place's name and the address of who sent it."""
-        server = self.open(place, kind)
+        server = self.open(place, kind, family=_family_of(address))
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in address:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         server.settimeout(None)
         server.bind((address, port))
         if kind == TCP:
@@ -109,7 +111,7 @@ class PodNet:
 
     def ask(self, place: str, address: str, port: int, kind: int = TCP, source: str = "") -> tuple[str, str]:
         """Who answers, and as whom it saw the asker.  Raises OSError."""
-        with self.open(place, kind) as client:
+        with self.open(place, kind, family=_family_of(address)) as client:
             if source:
                 client.bind((source, 0))
             client.connect((address, port))
@@ -154,6 +156,10 @@ def eventually(look: Callable[[], T], wanted: T, timeout_s: float = 10.0) -> Non
             return
         time.sleep(0.05)
     raise AssertionError(f"not within {timeout_s} s: wanted {wanted!r}, last {seen!r}")
+
+
+def _family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def process_of(container_id: str) -> int:

@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 
 from .conftest import Cluster, _running
-from .podnet import NODE, PodNet, eventually
+from .podnet import NODE, TCP, UDP, PodNet, eventually
 from .test_network_services import HTTP, labelled, vip
 
 pytestmark = [pytest.mark.e2e, pytest.mark.containers]
+
+
+def ranges() -> tuple[str, ...]:
+    """Both IP families, where the machine has both; nobody else's here."""
+    off = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    if not off.exists() or off.read_text().strip() != "0":
+        return ()
+    return "--pod-cidr", "10.118.0.0/16,fd76:42::/56", "--service-cidr", "10.119.0.0/16,fd76:43::/112"
 
 
 @pytest.fixture
@@ -21,7 +29,7 @@ def other(containers: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A second cluster with containers."""
     archive = containers.home / "busybox.tar"
     name = f"other-{os.getpid()}"
-    for cluster in _running(name, tmp_path_factory.mktemp("oth"), "--runtime", "containerd"):
+    for cluster in _running(name, tmp_path_factory.mktemp("oth"), "--runtime", "containerd", *ranges()):
         cluster.navarch("image", "load", "--name", name, str(archive))
         yield cluster
 
@@ -63,6 +71,40 @@ def web(cluster: Cluster) -> tuple[PodNet, str]:
     return net, vip(net.service("web", selector={"app": "a"}, ports=HTTP))
 
 
+def serves_both_families(net: PodNet) -> None:
+    """Pods, services of either policy, node ports and names, by both kinds of address."""
+    for kind in (TCP, UDP):
+        net.serve("a", 8080, kind, "::")
+    net.serve("a", 8080, UDP)
+    (four, six), mine = ([one["ip"] for one in net.get("pod", name)["status"]["podIPs"]] for name in ("a", "client"))
+    for kind in (TCP, UDP):
+        for place, address in ((four, mine[0]), (six, mine[1])):
+            assert net.ask("client", place, 8080, kind) == ("a", address)
+            assert net.ask(NODE, place, 8080, kind)[0] == "a"
+    ports = [HTTP[0], {**HTTP[0], "name": "datagrams", "protocol": "UDP"}]
+    both = net.service("both", selector={"app": "a"}, ports=ports, type="NodePort", ipFamilyPolicy="RequireDualStack")
+    alone = net.service("alone", selector={"app": "a"}, ports=ports, ipFamilies=["IPv6"])
+    assert [":" in ip for ip in both["spec"]["clusterIPs"]] == [False, True]
+    assert [":" in ip for ip in alone["spec"]["clusterIPs"]] == [True]
+    for ip in (*both["spec"]["clusterIPs"], vip(alone)):
+        for kind in (TCP, UDP):
+            eventually(lambda ip=ip, kind=kind: net.ask("client", ip, 80, kind), ("a", mine[":" in ip]))
+            assert net.ask(NODE, ip, 80, kind)[0] == "a"
+    node = net.cluster.get("nodes")["items"][0]
+    number = both["spec"]["ports"][0]["nodePort"]
+    for address in (one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"):
+        assert net.ask("client", address, number)[0] == "a"
+    assert net.ask(NODE, "127.0.0.1", number)[0] == "a"
+    # The kernel has no way from there; whoever tries is told at once.
+    assert net.refused(NODE, "::1", number)
+    name = f"both.{net.namespace}.svc.cluster.local."
+    said = net.exec("client", f"nslookup -type=aaaa {name} && nslookup -type=a {name}")
+    assert set(both["spec"]["clusterIPs"]) <= set(said.split())
+    # Who stops wanting the second family gives its address back.
+    net.kubectl("patch", "service", "both", "-p", '{"spec":{"ipFamilyPolicy":"SingleStack","ipFamilies":["IPv4"]}}')
+    assert net.get("service", "both")["spec"]["clusterIPs"] == [vip(both)]
+
+
 def test_two_clusters_live_side_by_side(containers: Cluster, other: Cluster) -> None:
     mine, my_ip = web(containers)
     before = machine()
@@ -72,6 +114,8 @@ def test_two_clusters_live_side_by_side(containers: Cluster, other: Cluster) -> 
         for net, ip in ((mine, my_ip), (theirs, their_ip)):
             eventually(lambda net=net, ip=ip: net.ask("client", ip, 80)[0], "a")
             assert net.ask(NODE, ip, 80)[0] == "a"
+        if ranges():
+            serves_both_families(theirs)
         own = machine()["devices"] - before["devices"]
         assert own
         assert traces(other.name, other.home)

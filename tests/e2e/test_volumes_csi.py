@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.csi_sidecars import LIMIT
+
 from .batch import Batch
 from .conftest import Cluster
 
@@ -88,6 +90,11 @@ BATCH.pod(
     volumes=[{"name": "v", "csi": {"driver": DRIVER}}],
     container={"volumeMounts": [{"name": "v", "mountPath": "/v"}]},
 )
+BATCH.pod(
+    "csi-too-many",
+    "true",
+    volumes=[{"name": f"v{i}", "persistentVolumeClaim": {"claimName": claim(f"many-{i}")}} for i in range(LIMIT + 1)],
+)
 
 
 BATCH.pod(
@@ -127,6 +134,10 @@ def test_a_claim_is_made_attached_mounted_and_gone_with_all_that_was_set_up(batc
         if one["spec"]["source"]["persistentVolumeName"] == name
     ]
     assert attachment["status"]["attached"]
+    (term,) = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [{"key": f"{DRIVER}/host", "operator": "In", "values": ["here"]}]
+    (node,) = cluster.get("nodes", "-l", f"{DRIVER}/host=here")["items"]
+    assert node["metadata"]["name"] == batch.get("pod", "csi-files")["spec"]["nodeName"]
 
     batch.kubectl("delete", "pod", "csi-files", "--grace-period=1")
     batch.kubectl("delete", "pvc", "files", "--wait=false")
@@ -139,6 +150,15 @@ def test_a_claim_is_made_attached_mounted_and_gone_with_all_that_was_set_up(batc
 def test_a_block_device_is_a_device_in_the_container(batch: Batch) -> None:
     assert batch.ended("csi-device", 60)["status"]["phase"] == "Succeeded"
     assert batch.said("csi-device") == "block"
+
+
+def test_a_node_takes_no_more_volumes_than_its_driver_says(batch: Batch) -> None:
+    def said() -> str:
+        conditions = batch.get("pod", "csi-too-many")["status"].get("conditions") or ()
+        return next((one.get("message", "") for one in conditions if one["type"] == "PodScheduled"), "")
+
+    batch.cluster.wait_until(lambda: "1 node(s) exceed max volume count" in said(), 60, "told why it waits")
+    batch.kubectl("delete", "pod", "csi-too-many", "--wait=false")
 
 
 def test_a_pod_brings_its_own_volume(batch: Batch) -> None:

@@ -27,6 +27,21 @@ async def test_a_service_gets_an_address_from_the_upper_band() -> None:
     assert (spec["ipFamilies"], spec["ipFamilyPolicy"]) == (["IPv4"], "SingleStack")
 
 
+@pytest.mark.parametrize("families", [{}, {"ipFamilies": ["IPv4"]}])
+async def test_who_wants_one_family_only_from_now_on_gives_the_others_address_back(families: Obj) -> None:
+    cluster = Cluster(service_cidr="10.43.0.0/16,fd43::/112")
+    both = await cluster.create(r.SERVICES, service(ipFamilyPolicy="RequireDualStack"))
+    four, six = both["spec"]["clusterIPs"]
+
+    alone = await cluster.update_as(
+        r.SERVICES, {**both, "spec": {**both["spec"], "ipFamilyPolicy": "SingleStack", **families}}
+    )
+
+    assert (alone["spec"]["clusterIPs"], alone["spec"]["ipFamilies"]) == ([four], ["IPv4"])
+    other = service("other", clusterIP=six, clusterIPs=[six], ipFamilies=["IPv6"])
+    assert (await cluster.create(r.SERVICES, other))["spec"]["clusterIP"] == six
+
+
 async def test_the_api_servers_own_service_and_dns_have_fixed_addresses() -> None:
     cluster = Cluster()
     kubernetes = await cluster.create(r.SERVICES, service("kubernetes"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -530,12 +533,17 @@ async def test_a_changed_image_restarts_the_container(node: Node) -> None:
 async def test_a_dead_sandbox_is_replaced(node: Node) -> None:
     await node.pod("box", containers=[sh("sleep 1000")])
     await node.ready("box")
-    sandbox = (await node.kubelet.runtime.list_sandboxes())[0]
+    (sandbox,) = await node.kubelet.runtime.list_sandboxes()
+    before = node.container("box")["containerID"]
 
-    await node.kubelet.runtime.stop_sandbox(sandbox.id)
+    # As it dies by itself: the container runs on, in a network that nobody looks after.
+    os.kill(int(json.loads((await node.runtime.sandbox_info(sandbox.id))["info"])["pid"]), signal.SIGKILL)
 
     await node.until(lambda: node.container("box").get("restartCount") == 1)
     await node.ready("box")
+    assert node.container("box")["containerID"] != before
+    assert "SandboxChanged" in node.reasons("box")
+    assert {one.id for one in await node.runtime.list_sandboxes() if one.ready}.isdisjoint({sandbox.id})
 
 
 async def test_a_restarted_kubelet_adopts_what_runs(node: Node) -> None:

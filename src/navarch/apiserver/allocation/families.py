@@ -13,6 +13,16 @@ from navarch.api.meta import Obj
 from navarch.kinds.core.service import needs_cluster_ip
 
 
+def let_second_go(spec: Obj, was: Obj) -> None:
+    """Who changes a service's policy to SingleStack, and leaves the rest as it was, gives the second family back."""
+    if spec.get("ipFamilyPolicy") != "SingleStack" or was.get("ipFamilyPolicy") in (None, "SingleStack"):
+        return
+    for field in ("clusterIPs", "ipFamilies"):
+        stated = spec.get(field) or ()
+        if len(stated) > 1 and stated == was.get(field):
+            spec[field] = stated[:1]
+
+
 def set_families(spec: Obj, cluster: Sequence[str]) -> Iterator[FieldError]:
     if not needs_cluster_ip(spec):
         return

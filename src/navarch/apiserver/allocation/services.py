@@ -17,7 +17,7 @@ from typing import Final
 
 from navarch.api.errors import FieldError, internal, invalid, invalid_value
 from navarch.api.meta import Obj
-from navarch.apiserver.allocation.families import set_families
+from navarch.apiserver.allocation.families import let_second_go, set_families
 from navarch.apiserver.allocation.keys import (
     Author,
     Held,
@@ -74,6 +74,7 @@ class ServiceAllocation:
         holding = ServiceHolding(self, obj)
         was = old["spec"] if old is not None else {}
         errors: list[FieldError] = []
+        let_second_go(obj["spec"], was)
         if needs_cluster_ip(obj["spec"]):
             # What makes no sense is not given out: validation comes later.
             errors += validate_service_addresses(obj["spec"])

@@ -89,6 +89,12 @@ class ProxierConfig:
         return "::1/128" if self.family == 6 else "127.0.0.0/8"
 
     @property
+    def serves_loopback(self) -> bool:
+        """Whether rules can lead from loopback to endpoints: the kernel has no `route_localnet` for IPv6, and what is
+        sent to `::1` would be heard of no more."""
+        return self.localhost_node_ports and self.family == 4
+
+    @property
     def mark(self) -> str:
         """The bit of a packet's mark that asks for masquerading."""
         return hex(1 << self.masquerade_bit)

@@ -83,7 +83,7 @@ def base_chains(names: Names, config: ProxierConfig) -> dict[Where, tuple[str, .
     local = "-m addrtype --dst-type LOCAL"
     node_ports = [f"-d {range_} {local}" for range_ in config.node_port_addresses] or [local]
     loopback = config.loopback
-    not_here = () if config.localhost_node_ports else (f"-d {loopback} -j RETURN",)
+    not_here = () if config.serves_loopback else (f"-d {loopback} -j RETURN",)
     return {
         names("nat", "MARK-MASQ"): (f"-j MARK --or-mark {mark}",),
         names("nat", "NODEPORTS"): (),

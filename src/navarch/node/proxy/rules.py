@@ -251,7 +251,7 @@ def _way(table: ProxierConfig) -> dict[str, list[str]]:
     at_address, at_node = key_of(table, addressed=True), key_of(table, addressed=False)
     addresses = ", ".join(table.node_port_addresses)
     for_node = f"{table.ip} daddr {{ {addresses} }} fib daddr type local" if addresses else "fib daddr type local"
-    if not table.localhost_node_ports:
+    if not table.serves_loopback:
         for_node = f"{table.ip} daddr != {table.loopback} {for_node}"
     chains = {
         "services": [f"{at_address} vmap @service-ips", f"{for_node} {at_node} vmap @service-nodeports"],

@@ -310,14 +310,22 @@ def _go_name(code: grpc.StatusCode) -> str:
 
 
 async def settled_exit(runtime: Runtime, container_id: str) -> None:
-    """Wait until CRI agrees that a container whose exit event came has exited (for ten seconds at most).
+    """Wait until CRI agrees that a container or sandbox whose exit event came has exited (for ten seconds at most).
 
     Where a process ends at once, CRI says first "created" and then "running" although the exit has been told."""
     for delay_s in (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 6.0):
         await asyncio.sleep(delay_s)
         try:
-            status = await runtime.container_status(container_id)
+            if await _has_exited(runtime, container_id):
+                return
         except RuntimeFailure:
             return
-        if status.state not in (State.CREATED, State.RUNNING):
-            return
+
+
+async def _has_exited(runtime: Runtime, container_id: str) -> bool:
+    """Raises RuntimeFailure, of what is not there as well."""
+    try:
+        status = await runtime.container_status(container_id)
+    except NotFound:
+        return not (await runtime.sandbox_status(container_id)).ready
+    return status.state not in (State.CREATED, State.RUNNING)
