@@ -107,18 +107,18 @@ def test_user_extra_is_a_map_of_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "why"),
     [
-        b"",
-        b"k8s\x00\xff",
-        b"{}",
-        body("v1", "Nonsense", b""),
-        body("v1", "Pod", b"\x0a\xff\x01"),
-        body("v1", "Pod", field(1, field(1, b"\xff\xfe"))),
+        (b"", "empty data"),
+        (b"k8s\x00\xff", "malformed protobuf"),
+        (b"{}", "provided data does not appear to be a protobuf message"),
+        (body("v1", "Nonsense", b""), 'no kind "Nonsense" is registered for version "v1"'),
+        (body("v1", "Pod", b"\x0a\xff\x01"), "malformed protobuf"),
+        (body("v1", "Pod", field(1, field(1, b"\xff\xfe"))), "malformed protobuf"),
     ],
 )
-def test_what_is_no_object_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):
+def test_what_is_no_object_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}"):
         protobuf.decode(data)
 
 
@@ -234,7 +234,7 @@ def test_fields_that_the_table_does_not_have_are_left_out() -> None:
     ],
 )
 def test_what_is_no_object_of_its_kind_is_not_encoded(obj: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^(core/v1\.Pod cannot be encoded: |no kind \"Nonsense\" is registered)"):
         protobuf.encode(obj)
 
 

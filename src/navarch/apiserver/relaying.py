@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from navarch.apiserver.webhooks.client import joined, os_words
 
 if TYPE_CHECKING:
     import aiohttp
+
+# Headers that speak of one connection, in small letters: each of the two connections has its own.
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 
 
 async def chunks_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

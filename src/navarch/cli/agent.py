@@ -13,7 +13,7 @@ import click
 
 from navarch.cli.checks import check_kubelet, check_proxy
 from navarch.cli.config_file import read_agent_file
-from navarch.cli.foreground import abandon, ending_with_signals, stay
+from navarch.cli.foreground import abandon, ending_with_signals, stay, until
 from navarch.cli.options import (
     config_option,
     data_dir_option,
@@ -25,7 +25,7 @@ from navarch.cli.options import (
     proxy_options,
     wait_option,
 )
-from navarch.cli.steps import phases, say, step
+from navarch.cli.steps import say, step
 from navarch.cluster import config as settings
 from navarch.cluster import joining, lifecycle
 from navarch.cluster.config import ClusterConfig, ConfigError, flags_of
@@ -33,7 +33,6 @@ from navarch.cluster.neighbours import free_index, free_port, neighbours, planni
 from navarch.cluster.planning import choose_runtime
 from navarch.cluster.readiness import wait_joined
 from navarch.cluster.state import ClusterState
-from navarch.world import MACHINE
 
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -216,15 +215,5 @@ def _start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
 
 
 def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
-    started_s = MACHINE.monotonic()
-    try:
-        with phases() as row:
-            wait_joined(config, timeout_s, row.now, process)
-    except lifecycle.StartError as error:
-        if process is not None and not detach:
-            abandon(process, config)
-            raise
-        raise lifecycle.StartError(
-            f"{error}\nIt goes on in the background; `navarch down{flags_of(config)}` ends it."
-        ) from None
-    say(f"Node {config.node_name!r} is Ready ({MACHINE.monotonic() - started_s:.1f} s)")
+    took_s = until(lambda report: wait_joined(config, timeout_s, report, process), config, process, detach=detach)
+    say(f"Node {config.node_name!r} is Ready ({took_s:.1f} s)")

@@ -7,8 +7,9 @@ import os
 import select
 import signal
 import subprocess
+from collections.abc import Callable
 
-from navarch.cli.steps import say
+from navarch.cli.steps import phases, say
 from navarch.cluster import kubeconfig, lifecycle, vanished
 from navarch.cluster.config import ClusterConfig, flags_of
 from navarch.cluster.state import ClusterState
@@ -24,6 +25,31 @@ def abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
     lifecycle.stop(config)
+
+
+def until(
+    usable: Callable[[Callable[[str], None]], None],
+    config: ClusterConfig,
+    process: subprocess.Popen[bytes] | None,
+    *,
+    detach: bool,
+) -> float:
+    """How many seconds it took until what was started is usable, which `usable` waits for, telling what for. What runs
+    for the foreground alone is stopped again if it does not get there.  Raises StartError."""
+    started_s = MACHINE.monotonic()
+    try:
+        with phases() as row:
+            usable(row.now)
+    except lifecycle.StartError as error:
+        if process is not None and not detach:
+            abandon(process, config)
+            raise
+        if process is not None and process.poll() is not None:
+            raise
+        raise lifecycle.StartError(
+            f"{error}\nIt goes on in the background; `navarch down{flags_of(config)}` ends it."
+        ) from None
+    return MACHINE.monotonic() - started_s
 
 
 def ending_with_signals() -> None:

@@ -24,7 +24,7 @@ from navarch.cli.checks import (
     runtime_config_of,
 )
 from navarch.cli.config_file import read_config_file
-from navarch.cli.foreground import abandon, ending_with_signals, stay
+from navarch.cli.foreground import abandon, ending_with_signals, stay, until
 from navarch.cli.options import (
     config_option,
     data_dir_option,
@@ -38,7 +38,7 @@ from navarch.cli.options import (
     scheduler_config_option,
     wait_option,
 )
-from navarch.cli.steps import phases, say
+from navarch.cli.steps import say
 from navarch.cluster import kubeconfig, lifecycle
 from navarch.cluster.config import (
     DEFAULT_NAME,
@@ -53,7 +53,6 @@ from navarch.cluster.neighbours import planning
 from navarch.cluster.planning import KUBELET_FILES, choose_runtime, plan, with_another_port
 from navarch.cluster.readiness import wait_ready
 from navarch.cluster.state import ClusterState
-from navarch.world import MACHINE
 
 _SETTINGS = (
     *("nodes", "workers", "store", "kubernetes_version", "port", "bind_address"),
@@ -296,21 +295,8 @@ def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
 
 
 def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
-    """Until the cluster is ready. What runs for the foreground alone is stopped again if it does not get there."""
-    started_s = MACHINE.monotonic()
-    try:
-        with phases() as row:
-            wait_ready(config, timeout_s, row.now, process)
-    except lifecycle.StartError as error:
-        if process is not None and not detach:
-            abandon(process, config)
-            raise
-        if process is not None and process.poll() is not None:
-            raise
-        raise lifecycle.StartError(
-            f"{error}\nIt goes on in the background; `navarch down{flags_of(config)}` ends it."
-        ) from None
-    say(f"Ready at {config.server_url} ({MACHINE.monotonic() - started_s:.1f} s)")
+    took_s = until(lambda report: wait_ready(config, timeout_s, report, process), config, process, detach=detach)
+    say(f"Ready at {config.server_url} ({took_s:.1f} s)")
 
 
 def _settle(name: str, data_dir: str | None, runtime: str, changes: dict[str, Any]) -> tuple[ClusterConfig, str]:

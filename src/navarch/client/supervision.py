@@ -80,29 +80,30 @@ class Delay:
 async def until_done(name: str, run: Callable[[], Awaitable[None]], failures: Failures) -> None:
     """Run it, again where it fails, until it returns; one that worked for a while before is run again soon."""
     delay = Delay()
-    loop = asyncio.get_running_loop()
     while True:
-        began_s = loop.time()
-        try:
-            await unless_cancelled(run())
+        if await _returned(name, run, failures, delay):
             return
-        except Exception as error:
-            failures.note(name, error)
-        if loop.time() - began_s > LAST_DELAY_S:
-            delay.succeeded()
         await asyncio.sleep(delay.failed())
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], failures: Failures) -> None:
     """Run what is to run for ever; where it fails or returns, run it again. Ends only by being cancelled."""
     delay = Delay()
-    loop = asyncio.get_running_loop()
     while True:
-        began_s = loop.time()
-        try:
-            await unless_cancelled(run())
-        except Exception as error:
-            failures.note(name, error)
+        await _returned(name, run, failures, delay)
+        await asyncio.sleep(delay.failed())
+
+
+async def _returned(name: str, run: Callable[[], Awaitable[None]], failures: Failures, delay: Delay) -> bool:
+    """Run it once: whether it returned rather than failed."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        await unless_cancelled(run())
+        return True
+    except Exception as error:
+        failures.note(name, error)
+        return False
+    finally:
         if loop.time() - began_s > LAST_DELAY_S:
             delay.succeeded()
-        await asyncio.sleep(delay.failed())

@@ -177,24 +177,33 @@ def self_signed(certificate_file: Path, key_file: Path, common_name: str, names:
     """A serving certificate that nobody vouches for."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names)]
-    alternatives += [x509.IPAddress(ip_address(address)) for address in sorted(addresses)]
+    builder = _own_builder(subject, key, _LIFE)
+    builder = builder.add_extension(_alternatives(names, addresses), critical=False)
+    builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
+    for path in (certificate_file, key_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _write(key_file, _pem_key(key))
+    _write(certificate_file, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), mode=0o644)
+
+
+def _own_builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey, life: timedelta) -> x509.CertificateBuilder:
+    """Of a certificate that is its own issuer's."""
     now = datetime.now(UTC)
-    builder = (
+    return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + _LIFE)
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .not_valid_after(now + life)
     )
-    builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
-    for path in (certificate_file, key_file):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _write(key_file, _pem_key(key))
-    _write(certificate_file, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM), mode=0o644)
+
+
+def _alternatives(names: set[str], addresses: set[str]) -> x509.SubjectAlternativeName:
+    found: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names)]
+    found += [x509.IPAddress(ip_address(address)) for address in sorted(addresses)]
+    return x509.SubjectAlternativeName(found)
 
 
 def _serving_names(config: ClusterConfig) -> tuple[set[str], set[str]]:
@@ -232,15 +241,8 @@ class _Authority:
             return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), key)
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"navarch-{name}-{os.urandom(4).hex()}")])
-        now = datetime.now(UTC)
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BACKDATED)
-            .not_valid_after(now + _CA_LIFE)
+            _own_builder(subject, key, _CA_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -280,10 +282,8 @@ class _Authority:
         if _is_good(base, subject, names | addresses):
             return
         key = ec.generate_private_key(ec.SECP256R1())
-        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names)]
-        alternatives += [x509.IPAddress(ip_address(address)) for address in sorted(addresses)]
         builder = self.builder(subject, _LIFE).public_key(key.public_key())
-        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        builder = builder.add_extension(_alternatives(names, addresses), critical=False)
         builder = _with_usages(builder, [ExtendedKeyUsageOID.SERVER_AUTH])
         self._sign_and_write(base, builder, key)
 

@@ -108,21 +108,17 @@ def wait_joined(
 ) -> None:
     """Until this machine is a Ready node of the cluster that it joins.  Raises StartError as `wait_ready` does."""
     probe = Probe(config)
-    give_up_s = MACHINE.monotonic() + timeout_s
-    while True:
-        waiting_for = "its certificate"
-        # Neither before the certificate is there, nor while it is written.
-        with contextlib.suppress(OSError):
-            ready, _ = probe.nodes()
-            waiting_for = "the node to be Ready"
+
+    def missing() -> str:
+        try:
             # What is said of it may be from before it was stopped.
-            if ready and _kubelet_listens(config):
-                return
-        report(waiting_for)
-        _look_after(config, process)
-        if MACHINE.monotonic() > give_up_s:
-            raise _too_late(config, timeout_s, waiting_for)
-        MACHINE.pause(_LOOK_EVERY_S)
+            usable = probe.nodes()[0] > 0 and _kubelet_listens(config)
+        except OSError:
+            # Neither before the certificate is there, nor while it is written.
+            return "its certificate"
+        return "" if usable else "the node to be Ready"
+
+    _wait_until_nothing(config, missing, timeout_s, report, process)
 
 
 def _kubelet_listens(config: ClusterConfig) -> bool:
@@ -141,12 +137,14 @@ def wait_ready(
     Raises StartError after `timeout_s`, or at once where `process`, the supervisor that was started, has failed.
     """
     probe = Probe(config)
-    give_up_s = MACHINE.monotonic() + timeout_s
     expected = config.nodes + config.workers + (1 if config.runtime == "containerd" else 0)
     waiting_for = "the API server"
     swept = False
-    while True:
-        try:
+
+    def missing() -> str:
+        nonlocal waiting_for, swept
+        # Not listening yet, or the keys are still being made.
+        with contextlib.suppress(OSError):
             if probe.get("/readyz")[0] == 200 and _is_supervised(config):
                 waiting_for = "the default namespace"
                 if probe.has_default_namespace():
@@ -157,11 +155,23 @@ def wait_ready(
                     waiting_for = f"nodes ({ready} of {expected} ready)"
                     if ready >= expected:
                         if expected:
-                            report(f"nodes ({ready} of {expected} ready)")
-                        return
-        except (OSError, FileNotFoundError):
-            # Not listening yet, or the keys are still being made.
-            pass
+                            report(waiting_for)
+                        return ""
+        return waiting_for
+
+    _wait_until_nothing(config, missing, timeout_s, report, process)
+
+
+def _wait_until_nothing(
+    config: ClusterConfig,
+    missing: Callable[[], str],
+    timeout_s: float,
+    report: Callable[[str], None],
+    process: subprocess.Popen[bytes] | None,
+) -> None:
+    """Until nothing is `missing`, telling what is.  Raises StartError."""
+    give_up_s = MACHINE.monotonic() + timeout_s
+    while waiting_for := missing():
         report(waiting_for)
         _look_after(config, process)
         if MACHINE.monotonic() > give_up_s:

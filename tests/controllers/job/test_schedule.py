@@ -34,7 +34,17 @@ def test_next_time_in_a_time_zone() -> None:
     assert parse("0 9 * * *", "Europe/Berlin").next_after(_START) == datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["", "* * * *", "60 * * * *", "a * * * *", "*/0 * * * *", "5-1 * * * *"])
-def test_what_is_no_schedule_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "expected exactly 5 fields, found 0"),
+        ("* * * *", "expected exactly 5 fields, found 4"),
+        ("60 * * * *", "value out of range"),
+        ("a * * * *", "invalid syntax"),
+        ("*/0 * * * *", "step of range should be a positive number"),
+        ("5-1 * * * *", "value out of range"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}"):
         parse(text)

@@ -78,9 +78,18 @@ def test_what_is_no_address_is_told_and_left_out() -> None:
     assert found.unread == ("tls://9.9.9.9", "dns.example", "1.2.3.4:99999")
 
 
-@pytest.mark.parametrize("text", ["a {", "}", "{\n}", "a {\n forward .\n}", "x" * 300_000])
-def test_what_is_no_corefile_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a {", "a brace is not closed"),
+        ("}", "a brace is closed that was not opened"),
+        ("{\n}", "a server block without a zone"),
+        ("a {\n forward .\n}", "forward: a zone and servers are missing"),
+        ("x" * 300_000, "a Corefile of more than 262144 characters"),
+    ],
+)
+def test_what_is_no_corefile_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{why}$"):
         parse(text)
 
 

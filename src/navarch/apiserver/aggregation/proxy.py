@@ -21,10 +21,10 @@ from navarch.api.errors import StatusError
 from navarch.apiserver.aggregation.directory import Remote
 from navarch.apiserver.handlers.targets import Target
 from navarch.apiserver.impersonation import NAMING
-from navarch.apiserver.relaying import chunks_of, why_unreachable
+from navarch.apiserver.relaying import HOP_BY_HOP, chunks_of, why_unreachable
 from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.user import User
-from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined
+from navarch.apiserver.webhooks.client import CallError, allowed_addresses, joined, trusting
 from navarch.apiserver.webhooks.services import NowhereError, Services
 from navarch.client.transport import Request, Response
 
@@ -36,20 +36,6 @@ _CONNECT_S: Final = 10.0
 # Until an answer begins; a stream may then take as long as it likes.
 _ANSWER_S: Final = 60.0
 _CONTEXTS: Final = 200
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 # What this server says of each answer itself.
 _OURS: Final = frozenset({"cache-control", "date"})
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -105,7 +91,7 @@ class Proxy:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = why_unreachable(error, address, port)
             return Response(503, f"error trying to reach service: {why}".encode(), {}, _TEXT)
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP | _OURS}
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP | _OURS}
         shown = kept.pop("Content-Type", "application/octet-stream")
         return Response(answer.status, chunks_of(answer), kept, shown)
 
@@ -212,24 +198,17 @@ def _server_name(remote: Remote) -> str | None:
 
 
 def _context(bundle: bytes, *, insecure: bool) -> ssl.SSLContext:
-    if not insecure and not bundle:
-        return ssl.create_default_context()
+    if not insecure:
+        return trusting(bundle)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        context.load_verify_locations(cadata=bundle.decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise CallError("unable to load root certificates: unable to parse bytes as PEM block") from None
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 
 def _headers(request: Request, user: User) -> Iterator[tuple[str, str]]:
     for name, value in request.headers.items():
-        if name not in _HOP_BY_HOP and name != "authorization" and not name.startswith(NAMING):
+        if name not in HOP_BY_HOP and name != "authorization" and not name.startswith(NAMING):
             yield name, value
     yield "X-Remote-User", _field(user.name)
     if user.uid:

@@ -31,7 +31,7 @@ from navarch.apiserver.handlers.targets import (
     service_target,
 )
 from navarch.apiserver.impersonation import NAMING
-from navarch.apiserver.relaying import chunks_of, why_unreachable
+from navarch.apiserver.relaying import HOP_BY_HOP, chunks_of, why_unreachable
 from navarch.apiserver.tunnel import open_tunnel
 from navarch.apiserver.writes import Origin
 from navarch.client.transport import Request, Response
@@ -41,21 +41,8 @@ from navarch.kinds.resources import NODES, PODS
 if TYPE_CHECKING:
     import aiohttp
 
-_HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "host",
-        "content-length",
-        "authorization",
-    }
-)
+# Of a request, also who makes it: what is proxied to is told nothing of that.
+_NOT_PASSED = HOP_BY_HOP | {"authorization"}
 _LOG_OPTIONS = (
     "follow",
     "previous",
@@ -234,7 +221,7 @@ class Connect:
         headers = {
             name: value
             for name, value in request.headers.items()
-            if name not in _HOP_BY_HOP and not name.startswith(NAMING)
+            if name not in _NOT_PASSED and not name.startswith(NAMING)
         }
         headers.update(more)
         if proxied is not None:
@@ -257,7 +244,7 @@ class Connect:
             raise _unreachable(request, target, url, error) from error
         if content_type and answer.status >= 400:
             raise await _failure(answer)
-        passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        passed = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_PASSED}
         passed.pop("Content-Type", None)
         # The connection writes its own.
         passed.pop("Date", None)

@@ -118,7 +118,7 @@ class WebhookClient:
     def _pool(self, config: ClientConfig, longest: int) -> Pool:
         pool = self._pools.get(config)
         if pool is None:
-            tls = _tls(config.bundle)
+            tls = trusting(config.bundle)
             pool = self._pools[config] = Pool(lambda: self._connect(config, tls, longest), _CONNECTIONS)
             if len(self._pools) > _POOLS:
                 _, oldest = self._pools.popitem(last=False)
@@ -178,8 +178,8 @@ def joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _tls(bundle: bytes) -> ssl.SSLContext:
-    """Raises CallError."""
+def trusting(bundle: bytes) -> ssl.SSLContext:
+    """Whoever the bundle vouches for, or the machine where there is none.  Raises CallError."""
     if not bundle:
         return ssl.create_default_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

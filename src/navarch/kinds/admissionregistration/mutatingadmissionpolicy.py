@@ -12,20 +12,15 @@ from navarch.kinds.admissionregistration.expressions import (
     CONFIGURATION,
     PATCHES,
     AdmissionEnvironment,
-    environment,
     problems,
 )
-from navarch.kinds.admissionregistration.match_conditions import validate_match_conditions
 from navarch.kinds.admissionregistration.policies import (
     PARAM_KIND,
     PARAM_REF,
     POLICY_NAME,
-    Variables,
+    PolicyStrategy,
     default_match_resources,
     validate_binding,
-    validate_constraints,
-    validate_failure_policy,
-    validate_param_kind,
 )
 from navarch.kinds.admissionregistration.validatingadmissionpolicy import GROUP
 from navarch.kinds.base import AGE, NAME, Column, Strategy
@@ -44,10 +39,8 @@ def _mutations(obj: Obj, now: datetime) -> int:
 
 
 @strategy(GROUP, "MutatingAdmissionPolicy")
-class MutatingAdmissionPolicyStrategy(Strategy):
-    has_generation = True
-    finalizers_have_domains = False
-    allow_unconditional_update = False
+class MutatingAdmissionPolicyStrategy(PolicyStrategy):
+    mutating = True
     columns = (
         NAME,
         Column("Mutations", _mutations, type="integer", description="How many mutations the policy has."),
@@ -55,29 +48,13 @@ class MutatingAdmissionPolicyStrategy(Strategy):
         AGE,
     )
 
-    def defaults(self, obj: Obj) -> None:
-        spec = obj.setdefault("spec", {})
-        if spec.get("failurePolicy") is None:
-            spec["failurePolicy"] = "Fail"
-        default_match_resources(spec.get("matchConstraints"))
-
-    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
-        if old is not None and old.get("spec") == spec:
-            return
-        params = spec.get("paramKind") is not None
-        yield from validate_failure_policy(spec)
-        yield from validate_param_kind(spec.get("paramKind"))
-        yield from validate_constraints(spec)
-        conditions = spec.get("matchConditions") or ()
-        yield from validate_match_conditions(conditions, "spec.matchConditions", params=params)
-        variables = Variables(environment(params=params, mutating=True))
-        yield from variables.validate(spec.get("variables") or ())
         mutations = spec.get("mutations") or ()
         if not mutations:
             yield required("spec.mutations", "mutations must contain at least one item")
         for index, mutation in enumerate(mutations):
-            yield from _validate_mutation(mutation, f"spec.mutations[{index}]", variables.environment)
+            yield from _validate_mutation(mutation, f"spec.mutations[{index}]", knowing)
         reinvocation = spec.get("reinvocationPolicy")
         if not reinvocation:
             yield required("spec.reinvocationPolicy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from navarch.api.cel.names import is_identifier
 from navarch.api.cel.types import Type
@@ -24,9 +24,10 @@ from navarch.api.validation import (
     path_segment_problems,
     validate_label_selector,
 )
-from navarch.kinds.admissionregistration.expressions import AdmissionEnvironment, ExpressionError, compiled
+from navarch.kinds.admissionregistration.expressions import AdmissionEnvironment, ExpressionError, compiled, environment
+from navarch.kinds.admissionregistration.match_conditions import validate_match_conditions
 from navarch.kinds.admissionregistration.rules import default_rule, validate_rule
-from navarch.kinds.base import Column
+from navarch.kinds.base import Column, Strategy
 
 FAILURE_POLICIES: Final = ("Fail", "Ignore")
 _MATCH_POLICIES: Final = ("Equivalent", "Exact")
@@ -150,6 +151,40 @@ class Variables:
                 yield invalid_value(f"{path}.expression", expression, str(error))
                 continue
             self.environment = self.environment.with_variables(known)
+
+
+class PolicyStrategy(Strategy):
+    """What every policy has, whatever its expressions are for: that is said by `validate_actions`."""
+
+    has_generation = True
+    finalizers_have_domains = False
+    allow_unconditional_update = False
+    # Whether its expressions make patches.
+    mutating: ClassVar[bool] = False
+
+    def defaults(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        if spec.get("failurePolicy") is None:
+            spec["failurePolicy"] = "Fail"
+        default_match_resources(spec.get("matchConstraints"))
+
+    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        spec = obj.get("spec") or {}
+        if old is not None and old.get("spec") == spec:
+            # What was accepted stays acceptable, and is not compiled once more for a label.
+            return
+        params = spec.get("paramKind") is not None
+        yield from validate_failure_policy(spec)
+        yield from validate_param_kind(spec.get("paramKind"))
+        yield from validate_constraints(spec)
+        yield from validate_match_conditions(spec.get("matchConditions") or (), "spec.matchConditions", params=params)
+        variables = Variables(environment(params=params, mutating=self.mutating))
+        yield from variables.validate(spec.get("variables") or ())
+        yield from self.validate_actions(obj, variables.environment)
+
+    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
+        """Everything behind the variables, which `knowing` knows."""
+        raise NotImplementedError
 
 
 def validate_binding(spec: Obj) -> Iterator[FieldError]:

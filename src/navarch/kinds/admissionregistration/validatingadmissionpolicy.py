@@ -22,17 +22,14 @@ from navarch.kinds.admissionregistration.expressions import (
     environment,
     problems,
 )
-from navarch.kinds.admissionregistration.match_conditions import validate_match_conditions
 from navarch.kinds.admissionregistration.policies import (
     PARAM_KIND,
     PARAM_REF,
     POLICY_NAME,
+    PolicyStrategy,
     Variables,
     default_match_resources,
     validate_binding,
-    validate_constraints,
-    validate_failure_policy,
-    validate_param_kind,
 )
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
 from navarch.kinds.conditions import validate_conditions
@@ -50,10 +47,7 @@ def _validations(obj: Obj, now: datetime) -> int:
 
 
 @strategy(GROUP, "ValidatingAdmissionPolicy")
-class ValidatingAdmissionPolicyStrategy(Strategy):
-    has_generation = True
-    finalizers_have_domains = False
-    allow_unconditional_update = False
+class ValidatingAdmissionPolicyStrategy(PolicyStrategy):
     status_keeps = SETTABLE_METADATA
     columns = (
         NAME,
@@ -62,29 +56,12 @@ class ValidatingAdmissionPolicyStrategy(Strategy):
         AGE,
     )
 
-    def defaults(self, obj: Obj) -> None:
-        spec = obj.setdefault("spec", {})
-        if spec.get("failurePolicy") is None:
-            spec["failurePolicy"] = "Fail"
-        default_match_resources(spec.get("matchConstraints"))
-
     def complete(self, obj: Obj) -> None:
         obj.setdefault("status", {})
 
-    def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
-        if old is not None and old.get("spec") == spec:
-            # What was accepted stays acceptable, and is not compiled once more for a label.
-            return
-        params = spec.get("paramKind") is not None
-        yield from validate_failure_policy(spec)
-        yield from validate_param_kind(spec.get("paramKind"))
-        yield from validate_constraints(spec)
-        conditions = spec.get("matchConditions") or ()
-        yield from validate_match_conditions(conditions, "spec.matchConditions", params=params)
-        variables = Variables(environment(params=params))
-        yield from variables.validate(spec.get("variables") or ())
-        messages = Variables(environment(params=params, authorizing=False))
+        messages = Variables(environment(params=spec.get("paramKind") is not None, authorizing=False))
         list(messages.validate(spec.get("variables") or ()))
         validations, annotations = spec.get("validations") or (), spec.get("auditAnnotations") or ()
         if not validations and not annotations:
@@ -93,8 +70,8 @@ class ValidatingAdmissionPolicyStrategy(Strategy):
             yield required("spec.auditAnnotations", needed)
         for index, validation in enumerate(validations):
             path = f"spec.validations[{index}]"
-            yield from _validate_validation(validation, path, variables.environment, messages.environment)
-        yield from self._validate_annotations(obj, annotations, variables.environment)
+            yield from _validate_validation(validation, path, knowing, messages.environment)
+        yield from self._validate_annotations(obj, annotations, knowing)
 
     def _validate_annotations(
         self, obj: Obj, annotations: Sequence[Obj], environment: AdmissionEnvironment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from navarch.api.errors import FieldError, invalid_value, required
 from navarch.api.meta import Obj
@@ -32,28 +33,29 @@ def validate_rule(rule: Obj, path: str, *, namespaced: bool) -> Iterator[FieldEr
         yield required(f"{path}.resources", "resource rules must supply at least one resource")
 
 
-@strategy("rbac.authorization.k8s.io", "Role")
-class RoleStrategy(Strategy):
+class _RulesStrategy(Strategy):
     name_rule = "path"
     allow_create_on_update = True
     columns = (NAME, _CREATED)
     nulls = ("rules",)
+    namespaced: ClassVar[bool]
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         for index, rule in enumerate(obj.get("rules") or ()):
-            yield from validate_rule(rule, f"rules[{index}]", namespaced=True)
+            yield from validate_rule(rule, f"rules[{index}]", namespaced=self.namespaced)
+
+
+@strategy("rbac.authorization.k8s.io", "Role")
+class RoleStrategy(_RulesStrategy):
+    namespaced = True
 
 
 @strategy("rbac.authorization.k8s.io", "ClusterRole")
-class ClusterRoleStrategy(Strategy):
-    name_rule = "path"
-    allow_create_on_update = True
-    columns = (NAME, _CREATED)
-    nulls = ("rules",)
+class ClusterRoleStrategy(_RulesStrategy):
+    namespaced = False
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        for index, rule in enumerate(obj.get("rules") or ()):
-            yield from validate_rule(rule, f"rules[{index}]", namespaced=False)
+        yield from super().validate(obj, old)
         aggregation = obj.get("aggregationRule")
         if aggregation is None:
             return
