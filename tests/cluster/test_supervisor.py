@@ -279,7 +279,10 @@ def test_what_could_not_be_written_is_written_later(supervised: Supervised) -> N
 def test_a_cluster_whose_folder_is_deleted_ends(supervised: Supervised) -> None:
     process = supervised.start()
 
+    # At one stroke: who sees it half gone writes the settings anew, into a folder that is being emptied.
+    process.send_signal(signal.SIGSTOP)
     shutil.rmtree(supervised.config.root)
+    process.send_signal(signal.SIGCONT)
 
     assert process.wait(timeout=20) == HOPELESS
     assert supervised.on_machine() == []
