@@ -13,7 +13,7 @@ import click
 
 from navarch.cli.checks import check_kubelet, check_proxy
 from navarch.cli.config_file import read_agent_file
-from navarch.cli.foreground import abandon, ending_with_signals, stay, until
+from navarch.cli.foreground import abandon, ending_with_signals, stay, wait_until_usable
 from navarch.cli.options import (
     config_option,
     data_dir_option,
@@ -215,5 +215,7 @@ def _start(config: ClusterConfig) -> subprocess.Popen[bytes] | None:
 
 
 def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
-    took_s = until(lambda report: wait_joined(config, timeout_s, report, process), config, process, detach=detach)
+    took_s = wait_until_usable(
+        lambda report: wait_joined(config, timeout_s, report, process), config, process, detach=detach
+    )
     say(f"Node {config.node_name!r} is Ready ({took_s:.1f} s)")

@@ -27,7 +27,7 @@ def abandon(process: subprocess.Popen[bytes], config: ClusterConfig) -> None:
     lifecycle.stop(config)
 
 
-def until(
+def wait_until_usable(
     usable: Callable[[Callable[[str], None]], None],
     config: ClusterConfig,
     process: subprocess.Popen[bytes] | None,

@@ -24,7 +24,7 @@ from navarch.cli.checks import (
     runtime_config_of,
 )
 from navarch.cli.config_file import read_config_file
-from navarch.cli.foreground import abandon, ending_with_signals, stay, until
+from navarch.cli.foreground import abandon, ending_with_signals, stay, wait_until_usable
 from navarch.cli.options import (
     config_option,
     data_dir_option,
@@ -295,7 +295,9 @@ def _from_file(ctx: click.Context, path: str | None) -> dict[str, Any]:
 
 
 def _wait(config: ClusterConfig, process: subprocess.Popen[bytes] | None, timeout_s: float, detach: bool) -> None:
-    took_s = until(lambda report: wait_ready(config, timeout_s, report, process), config, process, detach=detach)
+    took_s = wait_until_usable(
+        lambda report: wait_ready(config, timeout_s, report, process), config, process, detach=detach
+    )
     say(f"Ready at {config.server_url} ({took_s:.1f} s)")
 
 
