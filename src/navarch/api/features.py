@@ -31,6 +31,7 @@ ACTING: Final = frozenset(
         "ComponentFlagz",
         "ComponentStatusz",
         "MutatingAdmissionPolicy",
+        "NodeDeclaredFeatures",
         "PodTopologyLabelsAdmission",
         "RemoteRequestHeaderUID",
         "ServiceAccountNodeAudienceRestriction",
@@ -73,22 +74,23 @@ class Features:
 @cache
 def gates_of(version: str) -> Mapping[str, Gate]:
     """Those of a version of Kubernetes (`1.36`), by name."""
-    at = _number(version)
+    at = number_of(version)
     found: dict[str, Gate] = {}
     for line in files("navarch.api").joinpath("feature_gates.txt").read_text().splitlines():
         if line.startswith("#"):
             continue
         name, on, locked, *stages = line.split()
-        begun = [each for each in stages if _number(each[1:]) <= at]
+        begun = [each for each in stages if number_of(each[1:]) <= at]
         if not begun:
             continue
         first, _, last = on.partition("/")
-        is_on = first != "-" and _number(first) <= at and not (last and _number(last) <= at)
-        found[name] = Gate(_STAGES[begun[-1][0]], is_on, locked != "-" and _number(locked) <= at)
+        is_on = first != "-" and number_of(first) <= at and not (last and number_of(last) <= at)
+        found[name] = Gate(_STAGES[begun[-1][0]], is_on, locked != "-" and number_of(locked) <= at)
     return found
 
 
-def _number(version: str) -> tuple[int, ...]:
+def number_of(version: str) -> tuple[int, ...]:
+    """Of a version of Kubernetes (`1.36`), what is compared with others."""
     return tuple(map(int, version.split(".")))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api import schema
-from navarch.api.features import ACTING, FeatureError, Features
+from navarch.api.features import ACTING, FeatureError, Features, number_of
 from navarch.api.features import parse as parse_features
 from navarch.api.meta import Obj
 from navarch.apiserver.admission import configuration
@@ -84,8 +84,11 @@ log = logging.getLogger(__name__)
 _BUILT_IN: Final = frozenset({"Node", "RBAC"})
 _GATED_PLUGINS: Final = {
     "MutatingAdmissionPolicy": "MutatingAdmissionPolicy",
+    "NodeDeclaredFeatures": "NodeDeclaredFeatureValidator",
     "PodTopologyLabelsAdmission": "PodTopologyLabels",
 }
+# The first version that holds resizes against nodes.
+_RESIZES_LOOKED_AT: Final = (1, 36)
 _FORGETTING = (SERVICE_ACCOUNTS, PODS, SECRETS, NODES)
 
 
@@ -368,6 +371,8 @@ def _admission(settings: ServerSettings, features: Features) -> AdmissionConfig:
     except configuration.AdmissionConfigError as error:
         raise ConfigError(f"failed to read plugin config: {error}") from None
     off = {plugin for gate, plugin in _GATED_PLUGINS.items() if not features.on(gate)}
+    if number_of(settings.kubernetes_version) < _RESIZES_LOOKED_AT:
+        off.add("PodResizeValidator")
     audiences = features.on("ServiceAccountNodeAudienceRestriction")
     return AdmissionConfig(settings.disabled_plugins | off, settings.enabled_plugins, pods, node_audiences=audiences)
 

@@ -31,6 +31,7 @@ from navarch.apiserver.admission.node_restriction import NodeRestriction
 from navarch.apiserver.admission.parameter_reading import ParameterReading
 from navarch.apiserver.admission.pod_security import PodSecurity
 from navarch.apiserver.admission.pod_topology_labels import LabelsOf, PodTopologyLabels
+from navarch.apiserver.admission.pod_updates import NodeDeclaredFeatureValidator, PodResizeValidator
 from navarch.apiserver.admission.policies import MutatingAdmissionPolicy, Policies, ValidatingAdmissionPolicy
 from navarch.apiserver.admission.priority import Priority
 from navarch.apiserver.admission.resource_quota import ResourceQuota
@@ -138,6 +139,8 @@ def default_chain(
         DefaultStorageClass(reader),
         DefaultIngressClass(reader),
         PodTopologyLabels(labels_of_node or partial(_labels_of_node, reader)),
+        NodeDeclaredFeatureValidator(reader),
+        PodResizeValidator(reader),
         *more(),
         *(() if policies is None else (MutatingAdmissionPolicy(policies), ValidatingAdmissionPolicy(policies))),
         *(() if policies is None else (policies.types,)),

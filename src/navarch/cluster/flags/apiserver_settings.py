@@ -47,7 +47,7 @@ _PLUGIN_NAMES: Final = """
     DenyServiceExternalIPs EventRateLimit ExtendedResourceToleration ImagePolicyWebhook
     LimitPodHardAntiAffinityTopology LimitRanger MutatingAdmissionPolicy MutatingAdmissionWebhook
     NamespaceAutoProvision NamespaceExists NamespaceLifecycle NodeDeclaredFeatureValidator NodeRestriction
-    OwnerReferencesPermissionEnforcement PersistentVolumeClaimResize PodNodeSelector PodSecurity
+    OwnerReferencesPermissionEnforcement PersistentVolumeClaimResize PodNodeSelector PodResizeValidator PodSecurity
     PodTolerationRestriction PodTopologyLabels Priority ResourceQuota RuntimeClass ServiceAccount
     StorageObjectInUseProtection TaintNodesByCondition ValidatingAdmissionPolicy ValidatingAdmissionWebhook
 """

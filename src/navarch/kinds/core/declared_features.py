@@ -8,16 +8,18 @@ from typing import Final
 
 from navarch.api.features import Features
 from navarch.api.meta import Obj
-from navarch.kinds.core.pod_state import WHOLE
+from navarch.kinds.core.pod_state import WHOLE, is_sidecar
 
 _GATE: Final = "NodeDeclaredFeatures"
 _RESTART_ALL: Final = "RestartAllContainersOnContainerExits"
+_RESIZE_WHOLE: Final = "InPlacePodLevelResourcesVerticalScaling"
+_RESIZE_INIT: Final = "InPlacePodVerticalScalingInitContainers"
 _USERS_ON_HOST_NETWORK: Final = "UserNamespacesHostNetworkSupport"
 # Without the one about users: no runtime here gives a pod on the host's network users of its own.
 _DECLARED: Final = (
     "ExtendWebSocketsToKubelet",
-    "InPlacePodLevelResourcesVerticalScaling",
-    "InPlacePodVerticalScalingInitContainers",
+    _RESIZE_WHOLE,
+    _RESIZE_INIT,
     _RESTART_ALL,
 )
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -43,4 +45,16 @@ def needed(spec: Obj) -> frozenset[str]:
         names.append(_RESTART_ALL)
     if spec.get("hostNetwork") and spec.get("hostUsers") is False:
         names.append(_USERS_ON_HOST_NETWORK)
+    return frozenset(names) if names else _NOTHING
+
+
+def needed_by_change(old: Obj, new: Obj) -> frozenset[str]:
+    """What a change of a pod that runs needs of its node."""
+    before, after = old["spec"], new["spec"]
+    names = []
+    if (before.get("resources") or {}) != (after.get("resources") or {}):
+        names.append(_RESIZE_WHOLE)
+    pairs = zip(before.get("initContainers") or (), after.get("initContainers") or (), strict=False)
+    if any(not is_sidecar(one) and one.get("resources") != other.get("resources") for one, other in pairs):
+        names.append(_RESIZE_INIT)
     return frozenset(names) if names else _NOTHING
