@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -251,14 +252,14 @@ def test_a_running_pod_is_resized_in_place(batch: Batch) -> None:
     assert batch.exec("resized", look).split()[0] == "20000"
 
 
-def replace_resize(batch: Batch, name: str, resources: dict[str, Any]) -> None:
+def replaced_resize(batch: Batch, name: str, resources: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """As a client does that sends the whole pod."""
     pod = batch.cluster.get("pod", name, "-n", batch.namespace)
     pod["spec"]["containers"][0]["resources"] = resources
     # Whatever the kubelet writes meanwhile.
     del pod["metadata"]["resourceVersion"]
     path = f"/api/v1/namespaces/{batch.namespace}/pods/{name}/resize"
-    batch.cluster.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(pod))
+    return batch.cluster.try_kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(pod))
 
 
 def resize_condition(pod: Any) -> Any:
@@ -266,19 +267,20 @@ def resize_condition(pod: Any) -> Any:
     return (found[0]["type"], found[0].get("reason")) if found else None
 
 
-def test_a_resize_that_the_node_cannot_give_waits_and_another_restarts_the_container(batch: Batch) -> None:
+def test_a_resize_that_the_node_cannot_give_is_refused_and_another_restarts_the_container(batch: Batch) -> None:
     name = "restarted-by-resize"
     batch.ready(name)
 
     limits = {"cpu": "9999", "memory": "64Mi"}
-    replace_resize(batch, name, {"requests": {"cpu": "9999", "memory": "32Mi"}, "limits": limits})
+    refused = replaced_resize(batch, name, {"requests": {"cpu": "9999", "memory": "32Mi"}, "limits": limits})
 
-    pod = batch.until(name, lambda pod: resize_condition(pod) == ("PodResizePending", "Infeasible"))
+    assert "Node didn't have enough allocatable resources: cpu, requested: 9999000, allocatable: " in refused.stderr
+    pod = batch.get("pod", name)
     assert container_status(pod)["resources"] == SIZES
     assert container_status(pod)["restartCount"] == 0
 
     more = {"requests": {"cpu": "100m", "memory": "48Mi"}, "limits": {"cpu": "200m", "memory": "96Mi"}}
-    replace_resize(batch, name, more)
+    assert replaced_resize(batch, name, more).returncode == 0
 
     pod = batch.until(name, lambda pod: container_status(pod)["restartCount"] == 1 and is_ready(pod))
     pod = batch.until(name, lambda pod: resize_condition(pod) is None)

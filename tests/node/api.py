@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from navarch.api.meta import Obj, Resource
+from navarch.apiserver.admission.chain import Chain
+from navarch.apiserver.admission.pod_updates import PodResizeValidator
 from navarch.apiserver.user import User
 from navarch.client.base import Client, PatchKind
 from navarch.client.resources import (
@@ -57,6 +59,11 @@ class API:
         self._cluster = cluster
         self.admin = cluster.client
         self.down = False
+
+    def allow_any_resize(self) -> None:
+        """As API servers before 1.36, which do not look at the node."""
+        core = self._cluster.server.core
+        core.admission = Chain(plugin for plugin in core.admission.plugins if plugin.name != PodResizeValidator.name)
 
     async def prepare(self) -> None:
         """What controllers would have made."""

@@ -52,6 +52,7 @@ async def test_containers_without_amounts_say_so(simulated: Simulated) -> None:
 
 
 async def test_more_than_the_node_has_is_infeasible_and_nothing_changes(simulated: Simulated) -> None:
+    simulated.api.allow_any_resize()
     await simulated.pod("modest", {"name": "c", "resources": amounts("10m", "10Mi")})
     await simulated.running("modest")
 
@@ -101,6 +102,7 @@ async def test_what_the_node_has_not_left_waits_until_it_has(simulated: Simulate
 
 
 async def test_a_restarted_kubelet_does_not_forget_what_was_not_allocated(simulated: Simulated) -> None:
+    simulated.api.allow_any_resize()
     await simulated.pod("modest", {"name": "c", "resources": amounts("10m", "10Mi")})
     await simulated.running("modest")
     await resized(simulated, "modest", c=amounts(NOT_AT_ALL, "10Mi"))
@@ -264,6 +266,7 @@ async def test_a_pod_is_not_left_less_memory_than_its_containers_use_together(
 
 
 async def test_a_kubelet_goes_on_with_the_resize_of_a_whole_pod(simulated: Simulated) -> None:
+    simulated.api.allow_any_resize()
     await simulated.pod("whole", {"name": "a"}, resources=amounts("10m", "100Mi"))
     await simulated.running("whole")
     await simulated.api.patch_pod("whole", {"spec": {"resources": amounts(NOT_AT_ALL, "100Mi")}}, "resize")
