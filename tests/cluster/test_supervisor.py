@@ -279,7 +279,7 @@ def test_what_could_not_be_written_is_written_later(supervised: Supervised) -> N
 def test_a_cluster_whose_folder_is_deleted_ends(supervised: Supervised) -> None:
     process = supervised.start()
 
-    # At one stroke: who sees it half gone writes the settings anew, into a folder that is being emptied.
+    # At one stroke: a process that still writes its state would do so into a folder that is being emptied.
     process.send_signal(signal.SIGSTOP)
     shutil.rmtree(supervised.config.root)
     process.send_signal(signal.SIGCONT)

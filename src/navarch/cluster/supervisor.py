@@ -84,6 +84,7 @@ class Supervisor:
             self.processes.append(_Process(spec, known))
         self.stopping = False
         self._gone = False
+        self._settings_missed = False
         self._look_at_s = 0.0
         self._forks: ForkServer | None = None
         self._listeners: list[socket.socket] = []
@@ -436,7 +437,7 @@ class Supervisor:
             self._gone = True
             self._stop()
         else:
-            vanished.keep_settings(self.config)
+            self._settings_missed = vanished.keep_settings(self.config, missed=self._settings_missed)
 
     def _stop(self) -> None:
         self.stopping = True

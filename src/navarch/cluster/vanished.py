@@ -37,14 +37,18 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def keep_settings(config: ClusterConfig) -> None:
-    """Settings that went alone are written anew: each process reads them when it starts."""
-    if not _exists(config.root / "cluster.json"):
+def keep_settings(config: ClusterConfig, *, missed: bool) -> bool:
+    """Settings that went alone are written anew: each process reads them when it starts. Whether they are missing,
+    which they have to be at two looks (`missed` at the last): who is deleting the folder finds nothing new in it."""
+    if _exists(config.root / "cluster.json"):
+        return False
+    if missed:
         try:
             config.save()
             log.warning("%s was missing, and has been written anew", config.root / "cluster.json")
         except OSError as error:
             log.error("the settings are missing, and cannot be written: %s", error)
+    return True
 
 
 def clean_up(config: ClusterConfig) -> None:
