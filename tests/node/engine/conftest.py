@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,8 @@ async def running(place: Path, *, controllers: bool) -> AsyncIterator[Simulated]
         node_name="n1",
         data=place / "kubelet",
         runtime_socket=place / "none",
-        cgroup_root="/nvsimulated",
+        # Its own: a kubelet removes what it does not know below it, of tests beside this one as well.
+        cgroup_root=f"/nvsimulated-{os.getpid()}",
         port=0,
         static_pod_check_s=0.05,
     )

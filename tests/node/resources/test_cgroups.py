@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,14 @@ def test_a_reserved_cgroup_has_to_be_there(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match='failed to enforce System Reserved Cgroup Limits on "/none": "/none" cgroup'):
         enforce(config(tmp_path, reserved=kept), 8 * GI, 4, unified(tmp_path))
+
+
+def test_who_removes_a_tree_minds_nobody_who_does_so_too(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for number in range(300):
+        (tree / str(number % 20) / str(number)).mkdir(parents=True)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(cgroups.remove_cgroup, [tree] * 4))
+
+    assert not tree.exists()

@@ -7,6 +7,7 @@ that cannot be set is left to the containers' own: it bounds the same processes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,14 +213,25 @@ def remove_pod_cgroup(parent: str) -> bool:
 
 
 def remove_cgroup(place: Path) -> None:
-    """Remove a cgroup directory, children first; cgroups are removed by `rmdir` alone."""
-    if not place.is_dir():
-        return
-    for child in place.iterdir():
+    """Remove a cgroup directory, children first; cgroups are removed by `rmdir` alone. Others may be at it, too."""
+    for child in _below(place):
         if child.is_dir():
             remove_cgroup(child)
     with contextlib.suppress(OSError):
         place.rmdir()
+
+
+def _below(place: Path) -> list[Path]:
+    """What a directory holds; nothing if there is none, any more perhaps."""
+    try:
+        return list(place.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        # A cgroup that goes while it is read.
+        if error.errno == errno.ENODEV:
+            return []
+        raise
 
 
 def remove_root(root: str) -> None:
@@ -232,7 +244,6 @@ def pod_uids(root: str) -> set[str]:
     found: set[str] = set()
     for hierarchy in _hierarchies():
         for middle in ("", "burstable", "besteffort"):
-            place = hierarchy / root.lstrip("/") / middle
-            if place.is_dir():
-                found |= {child.name.removeprefix("pod") for child in place.iterdir() if child.name.startswith("pod")}
+            names = [child.name for child in _below(hierarchy / root.lstrip("/") / middle)]
+            found |= {name.removeprefix("pod") for name in names if name.startswith("pod")}
     return found
