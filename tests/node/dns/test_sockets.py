@@ -127,10 +127,14 @@ def alive(pid: int) -> bool:
 
 
 def test_sockets_of_another_address_are_not_taken(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "sockets.json")
-    keeper.keep(bind("127.0.0.1", free_port()))
+    keeper, port = Keeper(tmp_path / "sockets.json"), free_port()
+    for each in kept(keeper, port):
+        each.close()
 
     assert keeper.take_over("127.0.0.2") is None
+    # Whoever had them is gone by now.
+    for each in bind("127.0.0.1", port):
+        each.close()
 
 
 def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import ctypes
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _PIDFD_GETFD: Final = 438
 # Longer than a restart takes on a machine that is busy with other things.
 _WAIT_S: Final = 30
+# For a process that was killed to be gone, which takes it a moment.
+_END_MS: Final = 2000
 
 Pair = tuple[socket.socket, socket.socket]
 """Listening for TCP, bound for UDP, on one address and port."""
@@ -127,8 +130,12 @@ class Keeper:
 
 
 def _end(pidfd: int) -> None:
+    """Returns when it is gone, and with it its hold on the address, which somebody may want to bind next."""
     with contextlib.suppress(OSError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    ended.poll(_END_MS)
     os.close(pidfd)
 
 
