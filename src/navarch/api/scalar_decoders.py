@@ -87,23 +87,23 @@ def _int_or_string(value: Any) -> Any:
     return value
 
 
-def _quantity(value: Any) -> Any:
-    if type(value) is not str and type(value) is not int and type(value) is not float:
-        raise DecodeError(value, "", quantity.WRONG_FORMAT)
-    try:
-        return quantity.canonical(value)
-    except ValueError as error:
-        raise DecodeError(value, "", str(error)) from None
+def _amount(canonical: Callable[[Any], str]) -> Scalar:
+    """A quantity, in the form that is stored."""
+
+    def decode(value: Any) -> Any:
+        if type(value) is not str and type(value) is not int and type(value) is not float:
+            raise DecodeError(value, "", quantity.WRONG_FORMAT)
+        try:
+            return canonical(value)
+        except ValueError as error:
+            raise DecodeError(value, "", str(error)) from None
+
+    return decode
 
 
-def resource_amount(value: Any) -> Any:
-    """A quantity in a list of resources."""
-    if type(value) is not str and type(value) is not int and type(value) is not float:
-        raise DecodeError(value, "", quantity.WRONG_FORMAT)
-    try:
-        return quantity.canonical_resource(value)
-    except ValueError as error:
-        raise DecodeError(value, "", str(error)) from None
+_quantity: Final = _amount(quantity.canonical)
+resource_amount: Final = _amount(quantity.canonical_resource)
+"""A quantity in a list of resources."""
 
 
 def _text_scalar(convert: Callable[[str], str]) -> Scalar:

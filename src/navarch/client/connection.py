@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from navarch.client import http1
@@ -141,12 +142,12 @@ class Connection(asyncio.Protocol):
             self._begin(head)
         if self._chunks is not None:
             body = self._chunks.feed(data)
-            self._check_length(self._chunks.size)
+            _check_length(self._chunks.size, self._longest)
             if body is not None:
                 self._finish(body)
             return
         self._body += data
-        self._check_length(len(self._body))
+        _check_length(len(self._body), self._longest)
         if self._length is not None:
             if len(self._body) > self._length:
                 raise ValueError("more came than was announced")
@@ -162,29 +163,34 @@ class Connection(asyncio.Protocol):
             self._length, self._chunks = None, http1.Chunks()
         else:
             self._length = http1.length_of(self._headers)
-            self._check_length(self._length or 0)
-
-    def _check_length(self, length: int) -> None:
-        if self._longest is not None and length > self._longest:
-            raise ValueError(f"a body of more than {self._longest} bytes")
+            _check_length(self._length or 0, self._longest)
 
     def _finish(self, body: bytes) -> None:
         status, headers, until_end = self._status, self._headers, self._chunks is None and self._length is None
         self._body, self._length, self._chunks, self._status = bytearray(), None, None, 0
         if headers.get("connection", "").lower() == "close" or until_end:
             self.close()
-        if headers.get("content-encoding", "").lower() == "gzip":
-            body = self._unpacked(body)
+        body = unpacked(headers, body, self._longest)
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer(status, headers, body))
 
-    def _unpacked(self, body: bytes) -> bytes:
-        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        try:
-            unpacked = unpacker.decompress(body, 0 if self._longest is None else self._longest + 1)
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
-        self._check_length(len(unpacked))
-        if not unpacker.eof:
-            raise ValueError("a packed body without its end")
-        return unpacked
+
+def _check_length(length: int, longest: int | None) -> None:
+    """Raises ValueError for a body that is longer than it may be."""
+    if longest is not None and length > longest:
+        raise ValueError(f"a body of more than {longest} bytes")
+
+
+def unpacked(headers: Mapping[str, str], body: bytes, longest: int | None = None) -> bytes:
+    """What a body says, which may have been packed; no more of it is made than may be.  Raises ValueError."""
+    if headers.get("content-encoding", "").lower() != "gzip":
+        return body
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        body = unpacker.decompress(body, 0 if longest is None else longest + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+    _check_length(len(body), longest)
+    if not unpacker.eof:
+        raise ValueError("a packed body without its end")
+    return body

@@ -11,12 +11,11 @@ whether it is there, and the connection ends where it does not answer.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, cast
 
-from navarch.client.connection import Answer, NoAnswerError
+from navarch.client.connection import Answer, NoAnswerError, unpacked
 from navarch.http2 import frames, hpack
 from navarch.http2.frames import Code, ConnectionFault, Setting, StreamFault
 from navarch.http2.receiving import BLOCK_MAX, FRAME_LIMIT, Receiver
@@ -442,20 +441,6 @@ def _wake(stream: Stream) -> None:
     waiter = stream.waiter
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
-
-
-def unpacked(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Raises ValueError."""
-    if headers.get("content-encoding", "").lower() != "gzip":
-        return body
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        body = unpacker.decompress(body)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not unpacker.eof:
-        raise ValueError("a packed body without its end")
-    return body
 
 
 @lru_cache(maxsize=256)
