@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from datetime import timedelta
@@ -164,6 +165,45 @@ async def test_a_container_that_keeps_exiting_backs_off(simulated: Simulated) ->
 
     await simulated.until(lambda: waits() == "CrashLoopBackOff")
     assert simulated.phase("crash") == "Running"
+
+
+@pytest.mark.parametrize("step", ["create_container", "start_container"])
+async def test_a_sandbox_that_is_stopped_while_its_container_starts_anew_costs_one_restart(
+    simulated: Simulated, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    simulated.lives = {"c": Life(run_s=0.05, exit_code=1)}
+    asked = getattr(simulated.runtime, step)
+    calls = itertools.count(1)
+
+    async def too_late(*args: Any) -> Any:
+        if next(calls) != 2:
+            return await asked(*args)
+        simulated.lives = {}
+        for sandbox in await simulated.runtime.list_sandboxes():
+            await simulated.runtime.stop_sandbox(sandbox.id)
+        raise RuntimeFailure("its namespaces are gone")
+
+    monkeypatch.setattr(simulated.runtime, step, too_late)
+
+    await simulated.pod("moved")
+
+    def container() -> dict[str, Any]:
+        return dict(((simulated.shown("moved").get("status") or {}).get("containerStatuses") or [{}])[0])
+
+    await simulated.until(lambda: container().get("restartCount") == 1 and "running" in container()["state"])
+    assert "Failed" not in simulated.reasons("moved")
+
+
+async def test_a_container_that_somebody_killed_waits_for_what_becomes_of_its_sandbox(simulated: Simulated) -> None:
+    simulated.lives = {"c": Life(run_s=0.01, exit_code=137)}
+    await simulated.pod("killed")
+    await simulated.until(lambda: simulated.told)
+    simulated.lives = {}
+
+    await simulated.until(lambda: len(simulated.told) >= 2)
+    statuses = [await simulated.runtime.container_status(c.id) for c in await simulated.runtime.list_containers()]
+    *_, ended, anew = sorted(statuses, key=lambda status: status.created_at_ns)
+    assert anew.created_at_ns - ended.finished_at_ns >= 500_000_000
 
 
 async def test_a_pod_whose_object_is_gone_leaves_its_room_while_it_still_stops(simulated: Simulated) -> None:

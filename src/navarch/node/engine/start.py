@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.client.supervision import unless_cancelled
@@ -24,9 +26,13 @@ from navarch.node.podspec import ConfigError
 from navarch.node.probes.handlers import Outcome, run_hook
 from navarch.node.probes.prober import ready_without_probe, started_without_probe
 from navarch.node.runtime.base import ContainerConfig, Image, NotFound, RuntimeFailure
+from navarch.node.runtime.oom import KILLED
 from navarch.node.spec.container import ContainerInputs, container_config
 from navarch.node.spec.env import environment
 from navarch.node.volumes.base import VolumePending
+
+# Who stops a sandbox has stopped its containers before it.
+_SANDBOX_FOLLOWS: Final = timedelta(milliseconds=500)
 
 
 class Starter:
@@ -68,8 +74,9 @@ class Starter:
             latest = None
         # What was stopped to get other resources has not failed, and does not wait.
         failed = latest is not None and latest.exited and not (state.resized and state.container_id == latest.id)
-        if latest is not None and failed and self._backing_off(container, latest, state):
-            return ""
+        if latest is not None and failed:
+            if self._backing_off(container, latest, state) or self._may_lose_its_sandbox(latest, state):
+                return ""
         attempt = self._attempt(name, latest)
         image = await self._image(container, attempt, state)
         if image is None:
@@ -118,6 +125,17 @@ class Starter:
         state.waiting_message = f"back-off {delay} restarting failed container={name} pod={where}"
         worker.event("Warning", "BackOff", f"Back-off restarting failed container {name} in pod {where}", name)
         worker.wake_at(now + remaining)
+        return True
+
+    def _may_lose_its_sandbox(self, latest: ObservedContainer, state: ContainerMemory) -> bool:
+        """Whether to wait a moment: somebody killed the container. If it was who stops the pod's sandbox from outside,
+        that goes next, and what is started in it until then goes with it."""
+        if latest.exit_code != KILLED or latest.status.reason == "OOMKilled" or state.doomed or state.again:
+            return False
+        settled = latest.finished_at + _SANDBOX_FOLLOWS
+        if self._worker.parts.clock.now() >= settled:
+            return False
+        self._worker.wake_at(settled)
         return True
 
     def _restarted_when_done(self, container: Obj) -> bool:
@@ -228,6 +246,30 @@ class Starter:
         self._worker.event("Warning", "Failed", told, container["name"])
         self._worker.wake_after(retries.AGAIN)
 
+    async def _refused(
+        self, container: Obj, state: ContainerMemory, reason: str, error: RuntimeFailure, container_id: str = ""
+    ) -> None:
+        """The runtime could not make or start the container. Where that is because its sandbox was stopped meanwhile,
+        it was no attempt: the next turn makes another sandbox, and the container in it."""
+        worker = self._worker
+        sandbox = worker.observed.sandbox
+        if sandbox is None or await self._is_ready(sandbox.id):
+            self._fail(container, state, reason, error.words, f"Error: {error.words}")
+            return
+        if container_id:
+            with contextlib.suppress(RuntimeFailure):
+                await worker.parts.runtime.remove_container(container_id)
+        worker.parts.backoff.forget(self._key(container))
+        worker.wake()
+
+    async def _is_ready(self, sandbox_id: str) -> bool:
+        try:
+            return (await self._worker.parts.runtime.sandbox_status(sandbox_id)).ready
+        except NotFound:
+            return False
+        except RuntimeFailure:
+            return True
+
     async def _create(self, container: Obj, config: ContainerConfig, state: ContainerMemory) -> str:
         worker = self._worker
         runtime = worker.parts.runtime
@@ -238,7 +280,7 @@ class Starter:
         try:
             container_id = await runtime.create_container(sandbox.id, config, worker.sandbox_config)
         except RuntimeFailure as error:
-            self._fail(container, state, "CreateContainerError", error.words, f"Error: {error.words}")
+            await self._refused(container, state, "CreateContainerError", error)
             return ""
         worker.parts.owned(container_id, worker.uid)
         self._resizer.record(container, container_id)
@@ -252,7 +294,7 @@ class Starter:
         try:
             await runtime.start_container(container_id)
         except RuntimeFailure as error:
-            self._fail(container, state, "RunContainerError", error.words, f"Error: {error.words}")
+            await self._refused(container, state, "RunContainerError", error, container_id)
             return ""
         worker.event("Normal", "Started", "Container started", name)
         fresh = ContainerMemory(container_id=container_id)
