@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from navarch.api.meta import Obj, labels_of, name_of, uid_of
-from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
-from tests.controllers.conftest import Cluster
+from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS, PODS, RESOURCE_QUOTAS, STATEFUL_SETS
+from navarch.controllers.base import ControllerConfig
+from navarch.controllers.garbage import GarbageCollector
+from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import stateful_set, template
 
 _CLAIM: Obj = {
@@ -95,6 +97,13 @@ async def test_a_failed_pod_is_made_anew_under_its_name(cluster: Cluster) -> Non
         return bool(found) and name_of(found[0]) == "db-0"
 
     await cluster.until(renewed)
+    told = await cluster.until(lambda: deleted(cluster))
+    assert told == ["delete Pod db-0 in StatefulSet db successful"]
+    assert not [reason for reason, _ in await cluster.events("db") if not reason.startswith("Successful")]
+
+
+async def deleted(cluster: Cluster) -> list[str]:
+    return [message for reason, message in await cluster.events("db") if reason == "SuccessfulDelete"]
 
 
 async def test_claims_go_with_the_set_where_the_policy_says_so(cluster: Cluster) -> None:
@@ -165,3 +174,67 @@ async def test_a_pod_that_has_ended_counts_until_it_is_gone(cluster: Cluster) ->
     await cluster.patch(PODS, "db-0", {"metadata": {"finalizers": None}})
     await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=1)
     assert uid_of(await cluster.get(PODS, "db-0")) != uid_of(before)
+
+
+async def test_old_pods_that_are_down_are_replaced_though_no_more_may_be_down(cluster: Cluster) -> None:
+    await cluster.create(STATEFUL_SETS, stateful_set(podManagementPolicy="Parallel"))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3)
+    await cluster.kubelet.report(await cluster.get(PODS, "db-0"), ready=False)
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2)
+
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"template": template({"app": "db"}, "db:2")}})
+
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3, updatedReplicas=3)
+
+
+async def test_a_share_of_pods_that_may_be_down_is_rounded_down(cluster: Cluster) -> None:
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}
+    await cluster.create(STATEFUL_SETS, stateful_set(updateStrategy=strategy))
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=3)
+    before = {name_of(pod): uid_of(pod) for pod in await cluster.list(PODS)}
+    cluster.kubelet.unready_images.add("db:2")
+
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"template": template({"app": "db"}, "db:2")}})
+
+    await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2, updatedReplicas=1)
+    after = {name_of(pod): uid_of(pod) for pod in await cluster.list(PODS)}
+    assert [name for name in sorted(before) if after.get(name) != before[name]] == ["db-2"]
+
+
+async def test_a_claim_that_cannot_be_made_is_told_of_with_the_pod_that_waits_for_it(cluster: Cluster) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "default"},
+             "spec": {"hard": {"persistentvolumeclaims": "0"}}}  # fmt: skip
+    await cluster.create(RESOURCE_QUOTAS, quota)
+    await cluster.until_status(RESOURCE_QUOTAS, "none", hard={"persistentvolumeclaims": "0"})
+
+    await cluster.create(STATEFUL_SETS, stateful_set(replicas=1, volumeClaimTemplates=[_CLAIM]))
+
+    async def told() -> list[str]:
+        found = [message for reason, message in await cluster.events("db") if reason == "FailedCreate"]
+        return sorted(set(found)) if len(set(found)) >= 2 else []
+
+    why = 'persistentvolumeclaims "data-db-0" is forbidden: exceeded quota: none, requested: persistentvolumeclaims=1, '
+    why += "used: persistentvolumeclaims=0, limited: persistentvolumeclaims=0"
+    assert await cluster.until(told) == [
+        f"create Claim data-db-0 for Pod db-0 in StatefulSet db failed error: {why}",
+        f"create Pod db-0 in StatefulSet db failed error: failed to create PVC data-db-0: {why}",
+    ]
+
+
+async def test_a_pod_waits_until_the_claims_of_the_one_that_was_scaled_away_are_gone() -> None:
+    config = ControllerConfig(disabled=frozenset({GarbageCollector.name}))
+    async with running(config) as cluster:
+        policy = {"whenDeleted": "Retain", "whenScaled": "Delete"}
+        made = stateful_set(replicas=2, volumeClaimTemplates=[_CLAIM], persistentVolumeClaimRetentionPolicy=policy)
+        await cluster.create(STATEFUL_SETS, made)
+        await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2)
+        await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}})
+        await cluster.until_count(PODS, 1)
+
+        # Nobody has collected the claim yet, which still is the earlier pod's.
+        again = await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 2}})
+        await cluster.until_status(STATEFUL_SETS, "db", observedGeneration=again["metadata"]["generation"])
+        assert await names(cluster) == ["db-0"]
+
+        await cluster.client.delete(PERSISTENT_VOLUME_CLAIMS, "data-db-1", "default")
+        await cluster.until_status(STATEFUL_SETS, "db", readyReplicas=2)

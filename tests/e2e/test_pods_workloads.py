@@ -220,7 +220,14 @@ def test_a_sets_pod_that_the_node_refuses_is_made_anew_until_it_is_taken(batch: 
         namespace=batch.namespace,
     )
 
-    made_anew = ("get", "events", "-o", "name", "--field-selector", "reason=RecreatingFailedPod")
+    made_anew = (
+        "get",
+        "events",
+        "-o",
+        "name",
+        "--field-selector",
+        "reason=SuccessfulDelete,involvedObject.name=refused",
+    )
     batch.cluster.wait_until(lambda: batch.kubectl(*made_anew) != "", 30)
     batch.kubectl("delete", "pod", "holder")
     batch.cluster.wait_until(lambda: [is_ready(pod) for pod in pods(batch, "refused")] == [True], 60)

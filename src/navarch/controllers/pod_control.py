@@ -72,8 +72,7 @@ class PodControl:
         except StatusError as error:
             # Of a fixed name that is taken nothing is told: it may be one's own, which the informer will show.
             if not is_namespace_terminating(error) and error.reason != "AlreadyExists":
-                name = pod["metadata"].get("name") or ""
-                self._tell(owner, "Warning", "FailedCreate", self._words.not_created, name, error.message)
+                self.tell_not_created(owner, pod["metadata"].get("name") or "", error.message)
             raise
         self._tell(owner, "Normal", "SuccessfulCreate", self._words.created, name_of(created))
         return created
@@ -92,6 +91,9 @@ class PodControl:
             self._tell(owner, "Warning", "FailedDelete", self._words.not_deleted, name, error.message)
             raise
         self._tell(owner, "Normal", "SuccessfulDelete", self._words.deleted, name)
+
+    def tell_not_created(self, owner: Obj, pod: str, error: str) -> None:
+        self._tell(owner, "Warning", "FailedCreate", self._words.not_created, pod, error)
 
     def _tell(self, owner: Obj, type: str, reason: str, words: str, pod: str, error: str = "") -> None:
         self._recorder.event(owner, type, reason, words.format(pod=pod, owner=name_of(owner), error=error))

@@ -10,7 +10,7 @@ import pytest
 
 from navarch.api.meta import Obj, annotations_of, controller_of, name_of
 from navarch.api.time import parse_time
-from navarch.client.resources import CRON_JOBS, JOBS, PODS
+from navarch.client.resources import CRON_JOBS, JOBS, PODS, RESOURCE_QUOTAS
 from tests.clocks import HalfPastClock
 from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import job
@@ -168,3 +168,42 @@ async def test_the_time_that_a_job_is_for_is_written_in_the_cron_jobs_zone(
     text = annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"]
     assert text.endswith("+05:30")
     assert name_of(made) == f"tick-{int(parse_time(text).timestamp()) // 60}"
+
+
+async def test_many_missed_times_are_told_and_the_latest_is_started(cluster: Cluster, clock: HalfPastClock) -> None:
+    await cluster.create(CRON_JOBS, cron_job())
+    clock.ahead += timedelta(hours=3)
+    await next_minute(cluster, clock)
+
+    (made,) = await cluster.until_count(JOBS, 1)
+
+    due = parse_time(annotations_of(made)["batch.kubernetes.io/cronjob-scheduled-timestamp"])
+    assert clock.now().astimezone(UTC) - due < timedelta(minutes=1)
+
+    async def told() -> list[str]:
+        return [message for reason, message in await cluster.events("tick") if reason == "TooManyMissedTimes"]
+
+    words = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
+    assert await cluster.until(told) == [words]
+
+
+async def test_what_became_of_a_job_is_written_though_the_next_cannot_be_made(
+    cluster: Cluster, clock: HalfPastClock
+) -> None:
+    await cluster.create(CRON_JOBS, cron_job(image="runs"))
+    await next_minute(cluster, clock)
+    await cluster.until_count(PODS, 1)
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "default"},
+             "spec": {"hard": {"count/jobs.batch": "1"}}}  # fmt: skip
+    await cluster.create(RESOURCE_QUOTAS, quota)
+    await cluster.until_status(RESOURCE_QUOTAS, "none", used={"count/jobs.batch": "1"})
+    await next_minute(cluster, clock)
+
+    (pod,) = await cluster.list(PODS)
+    await cluster.kubelet.report(pod, 0)
+
+    async def ended() -> bool:
+        status = (await cluster.get(CRON_JOBS, "tick"))["status"]
+        return bool(status.get("lastSuccessfulTime")) and not status.get("active")
+
+    await cluster.until(ended)

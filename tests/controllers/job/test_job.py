@@ -190,3 +190,33 @@ async def test_a_suspended_job_that_has_all_it_needs_is_complete(cluster: Cluste
 
     told = (await cluster.get(JOBS, "work"))["status"]["conditions"]
     assert [c["type"] for c in told] == ["SuccessCriteriaMet", "Complete"]
+
+
+async def test_a_job_with_fewer_pods_at_a_time_gives_up_those_that_got_least_far(cluster: Cluster) -> None:
+    cluster.kubelet.outcomes.clear()
+    await cluster.create(JOBS, job(completions=5, parallelism=3, completionMode="Indexed"))
+    await cluster.until_status(JOBS, "work", active=3, ready=3)
+    pods = {index(pod): pod for pod in await cluster.list(PODS)}
+    await cluster.kubelet.report(pods["0"], ready=False)
+    await cluster.until_status(JOBS, "work", active=3, ready=2)
+
+    await cluster.patch(JOBS, "work", {"spec": {"parallelism": 2}})
+
+    left = await cluster.until_count(PODS, 2)
+    assert sorted(index(pod) for pod in left) == ["1", "2"]
+
+
+async def test_an_index_that_waits_for_its_next_attempt_holds_its_place(cluster: Cluster) -> None:
+    cluster.kubelet.outcomes.clear()
+    await cluster.create(JOBS, job(completions=2, parallelism=1, completionMode="Indexed", backoffLimitPerIndex=1))
+    await cluster.until_status(JOBS, "work", active=1, ready=1)
+    (first,) = await cluster.list(PODS)
+
+    await cluster.kubelet.report(first, 1)
+
+    await cluster.until_status(JOBS, "work", active=0, ready=0)
+    assert [index(pod) for pod in await cluster.list(PODS)] == ["0"]
+
+
+def index(pod: Obj) -> str:
+    return str(annotations_of(pod)["batch.kubernetes.io/job-completion-index"])

@@ -7,6 +7,7 @@ time only, if its starting deadline still allows it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from datetime import datetime, timedelta
@@ -53,10 +54,19 @@ class CronJobController(Controller):
         jobs = self._jobs.by_index("controller", uid_of(cron_job))
         status = dict(cron_job.get("status") or {})
         self._sync_active(cron_job, jobs, status)
+        requeue: Requeue | None = None
+        failure: StatusError | None = None
+        if not is_deleting(cron_job):
+            try:
+                requeue = await self._schedule(cron_job, jobs, status)
+            except StatusError as error:
+                # What was found out of the Jobs is written all the same.
+                failure = error
         await self._clean_up(cron_job, jobs)
-        requeue = None if is_deleting(cron_job) else await self._schedule(cron_job, jobs, status)
         if not same_semantics(status, cron_job.get("status") or {}):
             await self.write_status(CRON_JOBS, cron_job, status)
+        if failure is not None:
+            raise failure
         return requeue
 
     def _sync_active(self, cron_job: Obj, jobs: list[Obj], status: Obj) -> None:
@@ -91,14 +101,16 @@ class CronJobController(Controller):
 
     async def _clean_up(self, cron_job: Obj, jobs: list[Obj]) -> None:
         spec = cron_job["spec"]
-        finished = sorted((job for job in jobs if conditions.is_finished(job)), key=created_at)
+        finished = sorted((job for job in jobs if conditions.is_finished(job)), key=_by_start)
         for complete, limit in (
             (True, spec.get("successfulJobsHistoryLimit")),
             (False, spec.get("failedJobsHistoryLimit")),
         ):
             group = [job for job in finished if _is_complete(job) == complete and not is_deleting(job)]
             for job in group[: max(len(group) - int(limit), 0)] if limit is not None else ():
-                await self._delete(cron_job, job)
+                with contextlib.suppress(StatusError):
+                    # It was told of, and is tried again at the next look; the others need not wait.
+                    await self._delete(cron_job, job)
 
     async def _delete(self, cron_job: Obj, job: Obj) -> None:
         try:
@@ -167,7 +179,7 @@ class CronJobController(Controller):
                 message = (
                     "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
                 )
-                self._recorder.event(cron_job, "Warning", "TooManyMissedTimes", f"{message}: {missed}")
+                self._recorder.event(cron_job, "Warning", "TooManyMissedTimes", message)
                 break
             candidate = schedule.next_after(candidate)
         return latest
@@ -209,7 +221,8 @@ class CronJobController(Controller):
             existing = await self.client.get(JOBS, name_of(wanted), namespace_of(wanted))
             owner = controller_of(existing)
             if owner is None or owner["uid"] != uid_of(cron_job):
-                raise
+                # Somebody else has made it, and has what is to be written of it in hand.
+                return
             job = existing
         else:
             self._recorder.event(cron_job, "Normal", "SuccessfulCreate", f"Created job {name_of(job)}")
@@ -230,6 +243,12 @@ class CronJobController(Controller):
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _by_start(job: Obj) -> tuple[bool, str, str]:
+    """Oldest start first, those that never started last."""
+    started = (job.get("status") or {}).get("startTime") or ""
+    return not started, started, name_of(job)
 
 
 def _is_complete(job: Obj) -> bool:

@@ -161,12 +161,8 @@ class JobController(PodOwner):
             await self._delete(key, job, active, counted=failing)
             return None
         wanted = self._wanted_active(job, counted)
-        surplus = len(active) - wanted
-        if surplus > 0:
-            doomed = deletion_order(active, now, lambda _node: 0)
-            if indexes.is_indexed(job):
-                doomed = _surplus_by_index(job, doomed, counted)
-            await self._delete(key, job, doomed[:surplus])
+        if doomed := _surplus(job, active, max(len(active) - wanted, 0), now):
+            await self._delete(key, job, doomed)
             return None
         missing = wanted - len(active)
         if failure.replaces_failed_only(job):
@@ -195,21 +191,23 @@ class JobController(PodOwner):
     def _ready_indexes(
         self, job: Obj, pods: list[Obj], missing: int, completions: int, taken: set[int], now: datetime
     ) -> tuple[list[int], float]:
-        """Indexes that may have a pod now, and how long the next of the others has to wait."""
+        """Of the first indexes without a pod, as many as may run at a time, those that may have one now, and how long
+        the next of the others has to wait: one that waits holds its place."""
+        free = indexes.first_free(missing, completions, taken)
         if job["spec"].get("backoffLimitPerIndex") is None:
-            return indexes.first_free(missing, completions, taken), 0.0
+            return free, 0.0
         failed: dict[int, list[Obj]] = {}
+        candidates = set(free)
         for pod in pods:
             index = indexes.index_of(pod)
-            if index is not None and index not in taken and failure.has_failed(job, pod):
+            if index in candidates and index is not None and failure.has_failed(job, pod):
                 failed.setdefault(index, []).append(pod)
         waits = {
             index: wait
             for index, group in failed.items()
             if (wait := failure.index_backoff_s(group, indexes.failures_before(group) + 1, now)) > 0
         }
-        free = indexes.first_free(missing, completions, taken | set(waits))
-        return free, min(waits.values(), default=0.0)
+        return [index for index in free if index not in waits], min(waits.values(), default=0.0)
 
     def _wanted_active(self, job: Obj, counted: Tally) -> int:
         parallelism = int(job["spec"].get("parallelism", 1))
@@ -353,21 +351,30 @@ def _success(job: Obj, counted: Tally) -> tuple[str, str, str] | None:
     return "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"
 
 
-def _surplus_by_index(job: Obj, pods: list[Obj], counted: Tally) -> list[Obj]:
-    """Pods without a use first: of indexes that are done, out of range or held by another pod; then the highest."""
+def _surplus(job: Obj, active: list[Obj], surplus: int, now: datetime) -> list[Obj]:
+    """The pods to give up. Of an indexed Job all those that stand for no index, or for one that another pod stands for,
+    go even where there are not too many; then, as for every Job, those that have got least far."""
+    if not indexes.is_indexed(job):
+        return deletion_order(active, now, lambda _node: 0)[:surplus] if surplus else []
+    completions = int(job["spec"].get("completions") or 0)
     seen: set[int] = set()
     useless: list[Obj] = []
     useful: list[Obj] = []
-    done = counted.completed | counted.failed_indexes
-    for pod in reversed(pods):
+    if not surplus and _stand_for_one_index_each(active, completions):
+        return []
+    for pod in reversed(deletion_order(active, now, lambda _node: 0)):
         index = indexes.index_of(pod)
-        if index is None or index in done or index in seen or index >= int(job["spec"].get("completions") or 0):
+        if index is None or index >= completions or index in seen:
             useless.append(pod)
         else:
             seen.add(index)
-            useful.append(pod)
-    useful.sort(key=lambda pod: -(indexes.index_of(pod) or 0))
-    return useless + useful
+            useful.insert(0, pod)
+    return useless + useful[: max(surplus - len(useless), 0)]
+
+
+def _stand_for_one_index_each(active: list[Obj], completions: int) -> bool:
+    held = {index for pod in active if (index := indexes.index_of(pod)) is not None and index < completions}
+    return len(held) == len(active)
 
 
 async def release(client: Client, pod: Obj) -> None:

@@ -26,6 +26,10 @@ from navarch.client.resources import PERSISTENT_VOLUME_CLAIMS
 from navarch.controllers.statefulset.identity import claim_name, pod_name
 
 
+class ClaimError(StatusError):
+    """Claims of a pod cannot be made; of all of them together."""
+
+
 class Claims:
     def __init__(self, client: Client, informer: Informer, recorder: EventRecorder) -> None:
         self._client = client
@@ -33,9 +37,31 @@ class Claims:
         self._recorder = recorder
 
     async def ensure(self, stateful_set: Obj, ordinal: int) -> None:
-        """Make the claims of one ordinal that do not exist.  Raises StatusError."""
+        """Make the claims of one ordinal that do not exist.  Raises ClaimError, after having tried all."""
+        errors: list[StatusError] = []
         for template in stateful_set["spec"].get("volumeClaimTemplates") or ():
-            await self._ensure(stateful_set, template, ordinal)
+            try:
+                await self._ensure(stateful_set, template, ordinal)
+            except StatusError as error:
+                errors.append(error)
+        if errors:
+            messages = [error.message for error in errors]
+            told = messages[0] if len(messages) == 1 else f"[{', '.join(messages)}]"
+            raise ClaimError(errors[0].code, errors[0].reason, told, details=errors[0].details)
+
+    def check_fresh(self, stateful_set: Obj, ordinal: int) -> None:
+        """Where claims go with the pod that is scaled away, those of an earlier pod of this ordinal are about to be
+        collected: the next pod waits for that and gets new ones.  Raises StatusError."""
+        policy = stateful_set["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+        if policy.get("whenScaled") != "Delete":
+            return
+        pod = pod_name(stateful_set, ordinal)
+        for template in stateful_set["spec"].get("volumeClaimTemplates") or ():
+            name = claim_name(stateful_set, template, ordinal)
+            claim = self._informer.get(namespace_of(stateful_set), name)
+            owners = owner_references_of(claim) if claim is not None else []
+            if any(owner["kind"] == "Pod" and owner["name"] == pod for owner in owners):
+                raise StatusError(409, "Conflict", f"pvc {name} belongs to an earlier pod")
 
     async def _ensure(self, stateful_set: Obj, template: Obj, ordinal: int) -> None:
         name, pod = claim_name(stateful_set, template, ordinal), pod_name(stateful_set, ordinal)
@@ -44,17 +70,17 @@ class Claims:
             if is_deleting(existing):
                 raise StatusError(409, "Conflict", f"pvc {name} is being deleted")
             return
-        what = f"Claim {name} Pod {pod} in StatefulSet {name_of(stateful_set)}"
+        where = f"Pod {pod} in StatefulSet {name_of(stateful_set)}"
         try:
             await self._client.create(PERSISTENT_VOLUME_CLAIMS, _claim(stateful_set, template, name))
         except StatusError as error:
             if error.reason == "AlreadyExists":
                 return
-            self._recorder.event(
-                stateful_set, "Warning", "FailedCreate", f"create {what} failed error: {error.message}"
-            )
-            raise
-        self._recorder.event(stateful_set, "Normal", "SuccessfulCreate", f"create {what} success")
+            message = f"create Claim {name} for {where} failed error: {error.message}"
+            self._recorder.event(stateful_set, "Warning", "FailedCreate", message)
+            told = f"failed to create PVC {name}: {error.message}"
+            raise StatusError(error.code, error.reason, told, details=error.details) from error
+        self._recorder.event(stateful_set, "Normal", "SuccessfulCreate", f"create Claim {name} {where} success")
 
     async def sync_owners(self, stateful_set: Obj, ordinal: int, pod: Obj | None, *, condemned: bool) -> None:
         """Set the owner references that the retention policy asks for."""

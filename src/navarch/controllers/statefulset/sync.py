@@ -24,7 +24,7 @@ from navarch.controllers.pod_control import BatchError, Words, all_at_once
 from navarch.controllers.pod_owner import PodOwner
 from navarch.controllers.pods import int_or_percent, is_available, next_available_s, same_semantics
 from navarch.controllers.statefulset import identity
-from navarch.controllers.statefulset.claims import Claims
+from navarch.controllers.statefulset.claims import ClaimError, Claims
 from navarch.kinds.core.pod_state import is_finished, is_ready, phase_of
 
 _HASH_LABEL = "controller.kubernetes.io/hash"
@@ -93,7 +93,12 @@ class StatefulSetController(PodOwner):
     # One pod.
 
     async def create_pod(self, stateful_set: Obj, template: Obj, revision: str, ordinal: int) -> Obj | None:
-        await self._claims.ensure(stateful_set, ordinal)
+        try:
+            self._claims.check_fresh(stateful_set, ordinal)
+            await self._claims.ensure(stateful_set, ordinal)
+        except ClaimError as error:
+            self.control.tell_not_created(stateful_set, identity.pod_name(stateful_set, ordinal), error.message)
+            raise
         pod = identity.make_pod(stateful_set, template, revision, ordinal)
         created: list[Obj] = []
 
@@ -112,17 +117,6 @@ class StatefulSetController(PodOwner):
 
     async def delete_pod(self, stateful_set: Obj, pod: Obj) -> None:
         await self.delete_pods(key_of(stateful_set), stateful_set, [pod])
-
-    async def recreate(self, stateful_set: Obj, pod: Obj) -> None:
-        """A pod that has ended is deleted, so that another can take its name."""
-        name, own = name_of(pod), key_of(stateful_set)
-        if phase_of(pod) == "Failed":
-            message = f"StatefulSet {own} is recreating failed Pod {name}"
-            self.recorder.event(stateful_set, "Warning", "RecreatingFailedPod", message)
-        else:
-            message = f"StatefulSet {own} is recreating terminated Pod {name}"
-            self.recorder.event(stateful_set, "Normal", "RecreatingTerminatedPod", message)
-        await self.delete_pod(stateful_set, pod)
 
     async def restore_identity(self, stateful_set: Obj, pod: Obj) -> None:
         """Give a pod the labels of its place in the row, where it lacks them."""
@@ -199,10 +193,11 @@ class _Sync:
                 parallel.append(self._create(ordinal))
             elif is_finished(pod):
                 if not is_deleting(pod):
+                    # So that another can take its name.
                     if self._ordered:
-                        await self._controller.recreate(self._set, pod)
+                        await self._controller.delete_pod(self._set, pod)
                         return False
-                    parallel.append(self._controller.recreate(self._set, pod))
+                    parallel.append(self._controller.delete_pod(self._set, pod))
                 elif self._ordered:
                     return False
             else:
@@ -248,26 +243,22 @@ class _Sync:
         """Replace old pods from the top down to the partition while few enough are unavailable."""
         partition = self._first + int(rolling.get("partition") or 0)
         total = self._end - self._first
-        limit = max(int_or_percent(rolling.get("maxUnavailable", 1), total, round_up=True), 1)
+        # Rounded down, whatever the API's description says, as Kubernetes does.
+        limit = max(int_or_percent(rolling.get("maxUnavailable", 1), total, round_up=False), 1)
         down = sum(1 for n in range(self._first, self._end) if n not in self._pods or not self._healthy(self._pods[n]))
         wanted = name_of(self._update)
-        for ordinal in range(self._end - 1, partition - 1, -1):
-            pod = self._pods.get(ordinal)
-            if pod is None or is_deleting(pod):
-                if down >= limit:
-                    return
-                continue
-            if identity.revision_of(pod) != wanted:
-                # One that is down already costs no availability.
-                if self._healthy(pod):
-                    if down >= limit:
-                        return
-                    down += 1
-                await self._controller.delete_pod(self._set, pod)
-                if down >= limit:
-                    return
-            elif not self._healthy(pod) and down >= limit:
-                return
+        outdated = [
+            pod
+            for ordinal in range(self._end - 1, partition - 1, -1)
+            if (pod := self._pods.get(ordinal)) is not None
+            and not is_deleting(pod)
+            and identity.revision_of(pod) != wanted
+        ]
+        # Those that are down already cost no availability, and may never be well again in their old revision.
+        down_already = [pod for pod in outdated if not self._healthy(pod)]
+        well = [pod for pod in outdated if self._healthy(pod)]
+        for pod in down_already + well[: max(limit - down, 0)]:
+            await self._controller.delete_pod(self._set, pod)
 
     def status(self) -> Obj:
         before = self._set.get("status") or {}
