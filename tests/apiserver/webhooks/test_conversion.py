@@ -106,6 +106,14 @@ async def test_the_older_review_is_spoken_and_read_less_strictly(
     assert orjson.loads(webhook.asked[0].body)["apiVersion"] == "apiextensions.k8s.io/v1beta1"
 
 
+def converted(**said: Any) -> Any:
+    def answer(request: Obj) -> Obj:
+        (obj,) = renamed(request)
+        return {"result": {"status": "Success"}, "convertedObjects": [{**obj, **said}]}
+
+    return answer
+
+
 def changed(**metadata: Any) -> Any:
     def answer(request: Obj) -> Obj:
         (obj,) = renamed(request)
@@ -129,14 +137,30 @@ FAILED = "conversion webhook for example.com/v2, Kind=Widget "
         (lambda request: {"result": {"status": "Success"}}, "returned 0 objects, expected 1"),
         (
             lambda request: {"result": {"status": "Success"}, "convertedObjects": request["objects"]},
-            "returned invalid converted object at index 0: invalid groupVersion (expected example.com/v1, received "
+            "returned invalid object at index 0: invalid groupVersion (expected example.com/v1, received "
             "example.com/v2)",
         ),
-        (changed(name="x"), "returned invalid converted object at index 0: must have the same name: b != x"),
-        (changed(uid="x"), "returned invalid converted object at index 0: must have the same UID:  != x"),
+        (changed(name="x"), "returned invalid object: must have the same name: b != x"),
+        (changed(uid="x"), "returned invalid object: must have the same UID:  != x"),
+        (changed(labels="x"), "returned invalid metadata: invalid metadata.labels of type string in converted object"),
         (
-            lambda request: {"result": {"status": "Success"}, "convertedObjects": [None]},
-            "returned invalid converted object at index 0: it is no object",
+            changed(annotations={"a": 1}),
+            "returned invalid metadata: metadata.annotations[a] must be a string, but is int64 in converted object",
+        ),
+        (changed(labels={"a b": "c"}), 'returned invalid metadata: metadata.labels: Invalid value: "a b": name part'),
+        (
+            converted(kind="Gadget"),
+            "returned invalid object at index 0: invalid kind (expected Widget, received Gadget)",
+        ),
+        (converted(kind=None), "returned invalid object: Object 'Kind' is missing in '{\""),
+        (
+            lambda request: {"result": {"status": "Success"}, "convertedObjects": [1]},
+            "returned invalid object: json: cannot unmarshal number into Go value of type struct { Items ",
+        ),
+        (
+            lambda request: {"result": "Success"},
+            "failed: json: cannot unmarshal string into Go struct field ConversionResponse.response.result of type "
+            "v1.Status",
         ),
     ],
 )

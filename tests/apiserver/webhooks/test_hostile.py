@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from navarch.api.meta import Obj
+from navarch.apiserver.decoding import TYPE_META
 from navarch.apiserver.webhooks import client
 from navarch.apiserver.webhooks.services import NowhereError, is_allowed
 from navarch.testing.embedded import EmbeddedCluster
@@ -21,6 +22,8 @@ from tests.apiserver.webhooks.test_admission import MUTATING, VALIDATING, config
 
 FAILED = 'Internal error occurred: failed calling webhook "w.example.com": '
 TEXT = "text/plain"
+TYPE = f"Go value of type {TYPE_META}"
+UNREADABLE = "failed to call webhook: couldn't get version/kind; json parse error: "
 
 
 def answered(response: Any, **changed: Any) -> bytes:
@@ -60,21 +63,44 @@ async def failure(api: Api, webhook: Webhook, path: str = VALIDATING, **stated: 
             http(200, b""),
             "failed to call webhook: 0-length response with status code: 200 and content type: application/json",
         ),
+        (http(200, b"<html>", TEXT), f"{UNREADABLE}json: cannot unmarshal string into Go value of type {TYPE_META}"),
         (
-            http(200, b"<html>"),
-            "failed to call webhook: couldn't get version/kind; json parse error: invalid character '<' looking for "
-            "beginning of value",
+            http(200, b"<p>" * 5000, TEXT),
+            f"{UNREADABLE}json: cannot unmarshal string into Go value of type {TYPE_META}",
+        ),
+        (http(200, b"[]"), f"{UNREADABLE}json: cannot unmarshal array into Go value of type {TYPE_META}"),
+        (http(200, b"{]"), f"{UNREADABLE}invalid character ']' looking for beginning of object key string"),
+        (
+            answered({}, kind=1),
+            f"{UNREADABLE}json: cannot unmarshal number into Go struct field .kind of type string",
         ),
         (answered(None), "received invalid webhook response: webhook response was absent"),
+        (answered(None, kind=None), "received invalid webhook response: webhook response was absent"),
         (
-            answered({"uid": "x"}, kind="Pod"),
-            "received invalid webhook response: expected webhook response of admission.k8s.io/v1, "
-            "Kind=AdmissionReview, got admission.k8s.io/v1, Kind=Pod",
+            answered({}, kind="Pod"),
+            'failed to call webhook: no kind "Pod" is registered for version "admission.k8s.io/v1"',
+        ),
+        (
+            answered({}, apiVersion="admission.k8s.io/v2"),
+            'failed to call webhook: no kind "AdmissionReview" is registered for version "admission.k8s.io/v2"',
+        ),
+        (
+            answered({}, apiVersion="admission.k8s.io/v1beta1"),
+            "failed to call webhook: converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion",
+        ),
+        (
+            http(200, b'{"kind":"Status","apiVersion":"v1"}'),
+            "failed to call webhook: converting (v1.Status) to (v1.AdmissionReview): unknown conversion",
         ),
         (
             answered({"allowed": "yes"}),
             "failed to call webhook: json: cannot unmarshal string into Go struct field "
-            "AdmissionReview.response.allowed of type bool",
+            "AdmissionResponse.response.allowed of type bool",
+        ),
+        (
+            answered({"auditAnnotations": {"a": 1}}),
+            "failed to call webhook: json: cannot unmarshal number into Go struct field "
+            "AdmissionResponse.response.auditAnnotations of type string",
         ),
         (b"HTTP/1.1 banana\r\n\r\n", "malformed"),
         (b"", "EOF"),
@@ -97,10 +123,45 @@ async def test_what_is_no_answer_is_an_error_that_says_so(
 
     if why == "malformed":
         assert "the answer is no HTTP" in message
+    elif "is registered" in why:
+        # And in which of Kubernetes' tables it is not.
+        assert message.startswith(f'{why} in scheme "')
     elif why == "EOF":
         assert message == f'failed to call webhook: Post "{webhook.url}?timeout=10s": EOF'
     else:
         assert message == why
+
+
+async def test_an_answer_that_does_not_say_what_it_is_does_not_count(api: Api, authority: Authority) -> None:
+    def anonymous(request: Obj) -> bytes:
+        return http(200, orjson.dumps({"response": {"allowed": True, "uid": request["uid"]}}))
+
+    async with Webhook(authority, anonymous) as webhook:
+        message = await failure(api, webhook)
+
+    expected = "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind="
+    assert message == f"received invalid webhook response: {expected}"
+
+
+async def test_an_answer_may_be_yaml(api: Api, authority: Authority) -> None:
+    def yaml(request: Obj) -> bytes:
+        head = "apiVersion: admission.k8s.io/v1\nkind: AdmissionReview\n"
+        text = f"{head}response: {{uid: {request['uid']}, allowed: true}}"
+        return http(200, text.encode(), "application/yaml")
+
+    async with Webhook(authority, yaml) as webhook:
+        await configure(api, VALIDATING, webhook.config())
+        await api.ok("POST", CONFIG_MAPS, config_map())
+
+
+async def test_who_refuses_is_believed_whatever_the_patch(api: Api, authority: Authority) -> None:
+    answer = {"allowed": False, "status": {"message": "no"}, "patch": "e30=", "patchType": "MergePatch"}
+    async with Webhook(authority, lambda request: answer) as webhook:
+        await configure(api, MUTATING, webhook.config())
+
+        code, answered = await api("POST", CONFIG_MAPS, config_map())
+
+    assert (code, answered["message"]) == (400, 'admission webhook "w.example.com" denied the request: no')
 
 
 async def test_an_answer_to_another_question_does_not_count(api: Api, authority: Authority) -> None:
@@ -315,6 +376,13 @@ async def test_a_patch_that_makes_no_object_is_the_webhooks_mistake(
             {"patch": "e30=", "patchType": "JSONPatch"},
             "received undecodable patch in webhook response: json: cannot unmarshal object",
         ),
+        (
+            {"patch": "WyJhIl0=", "patchType": "JSONPatch"},
+            "received undecodable patch in webhook response: json: cannot unmarshal string into Go value of type "
+            "jsonpatch.Operation",
+        ),
+        ({"patch": "W3t9XQ==", "patchType": "MergePatch"}, 'unsupported patch type "MergePatch"'),
+        ({"patch": "aGVsbG8", "patchType": "JSONPatch"}, "failed to call webhook: illegal base64 data at input byte 4"),
     ],
 )
 async def test_a_patch_that_is_none_is_said_to_be(api: Api, authority: Authority, response: Obj, why: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -30,7 +30,7 @@ from navarch.apiserver.webhooks import reviews
 from navarch.apiserver.webhooks.client import CallError, WebhookClient
 from navarch.apiserver.webhooks.hooks import Hook, Invocation, hooks_of, invocations, relatives
 from navarch.apiserver.webhooks.metrics import CALL_FAILED, MUTATING, REFUSED, VALIDATING, WebhookMetrics
-from navarch.apiserver.webhooks.reviews import Answer, AnswerError, Shown
+from navarch.apiserver.webhooks.reviews import AnswerError, Shown
 from navarch.kinds.base import Kind
 from navarch.kinds.resources import MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS
 from navarch.world import World
@@ -59,9 +59,9 @@ class Webhooks:
         self.client = client
         self.world = world
 
-    async def call(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> Answer:
-        """Ask, take down what the answer says beside yes and no, and count.  Raises CallFailedError; StatusError for a
-        refusal."""
+    async def call(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> list[Any]:
+        """Ask, take down what the answer says beside yes and no, and count; what its patch does.  Raises
+        CallFailedError; StatusError for a refusal."""
         metrics, operation = self.metrics, attributes.operation
         type_ = MUTATING if mutating else VALIDATING
         began = self.world.monotonic()
@@ -83,7 +83,7 @@ class Webhooks:
             seconds = self.world.monotonic() - began
             metrics.asked(hook.name, type_, operation, code, seconds, rejected=rejected)
 
-    async def _ask(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> Answer:
+    async def _ask(self, hook: Hook, attributes: Attributes, shown: Shown, *, mutating: bool) -> list[Any]:
         if attributes.dry_run and not hook.may_run_dry:
             raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
         if hook.client is None or hook.wrong:
@@ -102,7 +102,10 @@ class Webhooks:
         attributes.warnings.extend(answer.warnings)
         if not answer.allowed:
             raise reviews.refusal(hook.name, answer.status)
-        return answer
+        try:
+            return reviews.operations_in(answer)
+        except AnswerError as error:
+            raise CallFailedError(str(error)) from error
 
 
 class _WebhookPlugin(Plugin):
@@ -199,13 +202,13 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         changed = False
         number = int(attributes.again)
         try:
-            answer = await self._webhooks.call(hook, attributes, shown, mutating=True)
-            if answer.patch:
+            operations = await self._webhooks.call(hook, attributes, shown, mutating=True)
+            if operations:
                 if attributes.obj is None:
                     why = "attempted to modify the object, which is not supported for this operation"
                     raise internal(f'admission webhook "{hook.name}" {why}')
-                changed = await self._patched(attributes, shown, answer)
-                self._note("patch", number, index, attributes, hook, {"patch": answer.patch, "patchType": "JSONPatch"})
+                changed = await self._patched(attributes, shown, operations)
+                self._note("patch", number, index, attributes, hook, {"patch": operations, "patchType": "JSONPatch"})
         except CallFailedError as error:
             _failed(hook, error)
             attributes.annotations[_FAILED_OPEN.format("mutation", number, index)] = hook.name
@@ -213,10 +216,10 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
             self._note("mutation", number, index, attributes, hook, {"mutated": changed})
         return changed
 
-    async def _patched(self, attributes: Attributes, shown: Shown, answer: Answer) -> bool:
+    async def _patched(self, attributes: Attributes, shown: Shown, operations: list[Any]) -> bool:
         """Do what an answer's patch says; whether that changed anything.  Raises StatusError 500."""
         try:
-            made = json_patch(decode(shown.obj), answer.patch)
+            made = json_patch(decode(shown.obj), operations)
         except StatusError as error:
             raise internal(error.message) from error
         return await self._webhooks.versions.adopt(attributes, shown, made)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from navarch.api.errors import StatusError
+from navarch.api.go_text import quoted
 from navarch.api.meta import Obj
 from navarch.apiserver.webhooks.certificates import who_is_there
 from navarch.apiserver.webhooks.services import NowhereError, Services, is_allowed
@@ -259,5 +260,5 @@ def _worded(status: int, text: str) -> str:
         unable = "the server was unable to respond with a content type that the client supports"
         return unable if text in ("", "unknown") else text
     if status >= 500:
-        return f"an error on the server ({orjson.dumps(text).decode()}) has prevented the request from succeeding"
+        return f"an error on the server ({quoted(text)}) has prevented the request from succeeding"
     return f"the server responded with the status code {status} but did not return more information"

@@ -13,13 +13,16 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.errors import StatusError
-from navarch.api.json_errors import why_no_json
+from navarch.api.go_text import go_kind, go_type, quoted
 from navarch.api.meta import Obj, new_uid
+from navarch.api.validation import validate_annotations, validate_labels
+from navarch.apiserver.webhooks.answers import UndecodableError, gvk, review_in, unfit
 from navarch.apiserver.webhooks.client import CallError, ClientConfig, WebhookClient, client_config
 from navarch.world import World
 
 GROUP: Final = "apiextensions.k8s.io"
 VERSIONS: Final = ("v1", "v1beta1")
+KIND: Final = "ConversionReview"
 _TIMEOUT_S: Final = 30
 # Bytes of the objects in one review; one that is bigger has a review to itself.
 _TOGETHER: Final = 4 << 20
@@ -58,13 +61,13 @@ class WebhookConverter:
 
     async def _ask(self, batch: list[tuple[Obj, bytes]], api_version: str) -> list[Obj]:
         first = batch[0][0]
-        subject = f"conversion webhook for {first.get('apiVersion')}, Kind={first.get('kind')}"
+        subject = _subject(first)
         if self._config is None or self._wrong:
             raise StatusError(500, "", self._wrong)
         uid = new_uid(self._world.identities("reviews"))
         question = orjson.dumps(
             {
-                "kind": "ConversionReview",
+                "kind": KIND,
                 "apiVersion": f"{GROUP}/{self._version}",
                 "request": {
                     "uid": uid,
@@ -76,43 +79,44 @@ class WebhookConverter:
         try:
             data = await self._client.ask(self._config, question, _TIMEOUT_S, longest=_LONGEST_ANSWER)
             found = self._converted(data, uid)
-        except (CallError, _WrongError) as error:
+        except (CallError, UndecodableError, _WrongError) as error:
             raise StatusError(500, "", f"{subject} failed: {error}") from error
         if len(found) != len(batch):
             raise StatusError(500, "", f"{subject} returned {len(found)} objects, expected {len(batch)}")
-        for index, ((old, _), new) in enumerate(zip(batch, found, strict=True)):
-            if wrong := _wrong(old, new, api_version):
-                raise StatusError(500, "", f"{subject} returned invalid converted object at index {index}: {wrong}")
+        for (old, _), new in zip(batch, found, strict=True):
+            if wrong := _wrong(old, new, api_version) or _wrong_metadata(old, new):
+                raise StatusError(500, "", f"{_subject(old)} returned {wrong}")
         return found
 
     def _converted(self, data: bytes, uid: str) -> list[Any]:
-        """Raises _WrongError."""
-        try:
-            review = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            raise _WrongError(f"couldn't get version/kind; json parse error: {why_no_json(data)}") from None
-        if not isinstance(review, dict):
-            raise _WrongError("couldn't get version/kind; json parse error: the answer is no object")
+        """Raises _WrongError; UndecodableError."""
+        review = review_in(data, GROUP, self._version, KIND)
         strict = self._version == "v1"
-        expected, kind = f"{GROUP}/{self._version}", "ConversionReview"
-        got = (review.get("apiVersion") or "", review.get("kind") or "")
-        if strict and got != (expected, kind):
-            shown = f"{got[0] or '/'}, Kind={got[1]}"
-            raise _WrongError(f"expected webhook response of {expected}, Kind={kind}, got {shown}")
+        if strict and (review.get("apiVersion"), review.get("kind")) != (f"{GROUP}/v1", KIND):
+            raise _WrongError(f"expected webhook response of {GROUP}/v1, Kind={KIND}, got {gvk(review)}")
         response = review.get("response")
-        if not isinstance(response, dict):
+        if response is None:
             raise _WrongError("no response provided")
-        if strict and response.get("uid", "") != uid:
-            raise _WrongError(f'expected response.uid="{uid}", got "{response.get("uid", "")}"')
-        result = response.get("result")
-        status = result if isinstance(result, dict) else {}
+        if not isinstance(response, dict):
+            raise unfit(response, "response", KIND, f"{self._version}.{_STRUCT}")
+        for name, kind_of, declared in _FIELDS:
+            if not isinstance(value := response.get(name), (kind_of, type(None))):
+                raise unfit(value, f"response.{name}", _STRUCT, declared)
+        if strict and (response.get("uid") or "") != uid:
+            raise _WrongError(f"expected response.uid={quoted(uid)}, got {quoted(response.get('uid') or '')}")
+        status = response.get("result") or {}
         if status.get("status") != "Success":
             message = status.get("message") or f"response.result.status was '{status.get('status', '')}', not 'Success'"
             raise _WrongError(str(message))
-        objects = response.get("convertedObjects") or []
-        if not isinstance(objects, list):
-            raise _WrongError("response.convertedObjects is no list")
-        return objects
+        return response.get("convertedObjects") or []
+
+
+_STRUCT: Final = "ConversionResponse"
+_FIELDS: Final[tuple[tuple[str, type, str], ...]] = (
+    ("uid", str, "types.UID"),
+    ("convertedObjects", list, "[]runtime.RawExtension"),
+    ("result", dict, "v1.Status"),
+)
 
 
 def converters(client: WebhookClient, world: World) -> Callable[[Obj], WebhookConverter | None]:
@@ -141,17 +145,56 @@ def _batches(objects: Sequence[Obj]) -> Iterator[list[tuple[Obj, bytes]]]:
         yield batch
 
 
+def _subject(obj: Obj) -> str:
+    return f"conversion webhook for {obj.get('apiVersion')}, Kind={obj.get('kind')}"
+
+
 def _wrong(old: Obj, new: Any, api_version: str) -> str:
     """What makes another object of it; empty for the same one."""
-    if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
-        return "it is no object"
-    if (got := new.get("apiVersion")) != api_version:
-        return f"invalid groupVersion (expected {api_version}, received {got})"
-    if (kind := new.get("kind")) != old.get("kind"):
-        return f"invalid kind (expected {old.get('kind')}, received {kind})"
-    was, now = old.get("metadata") or {}, new["metadata"]
+    if not isinstance(new, dict):
+        items = 'struct { Items json.RawMessage "json:\\"items\\"" }'
+        return f"invalid object: json: cannot unmarshal {go_kind(new)} into Go value of type {items}"
+    if not new.get("kind"):
+        return f"invalid object: Object 'Kind' is missing in '{orjson.dumps(new).decode()}'"
+    if (got := new.get("apiVersion") or "") != api_version:
+        return f"invalid object at index 0: invalid groupVersion (expected {api_version}, received {got})"
+    if (kind := new["kind"]) != old.get("kind"):
+        return f"invalid object at index 0: invalid kind (expected {old.get('kind')}, received {kind})"
+    was, said = old.get("metadata") or {}, new.get("metadata")
+    now = said if isinstance(said, dict) else {}
     for field in _SAME:
         if (was.get(field) or "") != (now.get(field) or ""):
             shown = "UID" if field == "uid" else field
-            return f"must have the same {shown}: {was.get(field) or ''} != {now.get(field) or ''}"
+            return f"invalid object: must have the same {shown}: {was.get(field) or ''} != {now.get(field) or ''}"
     return ""
+
+
+def _wrong_metadata(old: Obj, new: Obj) -> str:
+    """What is wrong with what a converter may change: labels and annotations."""
+    if "metadata" not in new:
+        return "invalid metadata: missing metadata in converted object"
+    was, now = old.get("metadata") or {}, new["metadata"]
+    if not isinstance(now, dict):
+        return f"invalid metadata: invalid metadata of type {go_type(now)} in converted object"
+    for field, path, validate in _CHANGEABLE:
+        said = now.get(field)
+        if said is None or said == was.get(field):
+            continue
+        if not isinstance(said, dict):
+            return f"invalid metadata: invalid metadata.{field} of type {go_type(said)} in converted object"
+        for name, value in said.items():
+            if not isinstance(value, str):
+                wrong = f"must be a string, but is {go_type(value)} in converted object"
+                return f"invalid metadata: metadata.{field}[{name}] {wrong}"
+        errors = list(dict.fromkeys(map(str, validate(said, path))))
+        if errors:
+            text = ", ".join(errors)
+            return f"invalid metadata: {text if len(errors) == 1 else f'[{text}]'}"
+    return ""
+
+
+_CHANGEABLE: Final = (
+    ("labels", "metadata.labels", validate_labels),
+    # As Kubernetes spells it.
+    ("annotations", "metadata.annotation", validate_annotations),
+)

@@ -7,7 +7,6 @@ answer's bytes an `Answer`. Both versions of the review are spoken; the older on
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
@@ -15,9 +14,11 @@ from typing import Any, Final
 import orjson
 
 from navarch.api.errors import StatusError
+from navarch.api.go_text import go_kind, quoted
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.apiserver.admission.base import Attributes
+from navarch.apiserver.webhooks.answers import UndecodableError, decoded_base64, gvk, review_in, unfit
 from navarch.kinds.base import Kind
 from navarch.kinds.discovery_docs import subresources_of
 from navarch.numbers import is_digits
@@ -25,6 +26,7 @@ from navarch.records import frozen
 
 GROUP: Final = "admission.k8s.io"
 VERSIONS: Final = ("v1", "v1beta1")
+KIND: Final = "AdmissionReview"
 _HIGHEST_STATUS: Final = 599
 
 
@@ -36,21 +38,18 @@ def _invalid(why: str) -> AnswerError:
     return AnswerError(f"received invalid webhook response: {why}")
 
 
-def _undecodable(why: str) -> AnswerError:
-    return AnswerError(f"failed to call webhook: {why}")
-
-
 def _no_patch(why: str) -> AnswerError:
     return AnswerError(f"received undecodable patch in webhook response: {why}")
 
 
 @frozen
 class Answer:
-    """`status` is what a refusal says of itself; `patch` the operations, None where the object stays as it is."""
+    """`status` is what a refusal says of itself; `patch` is as it came (`operations_in`)."""
 
     allowed: bool
     status: Obj | None = None
-    patch: list[Any] | None = None
+    patch: bytes = b""
+    patch_type: str = ""
     warnings: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -84,7 +83,7 @@ def review(version: str, uid: str, attributes: Attributes, shown: Shown) -> byte
         "dryRun": attributes.dry_run,
         "options": attributes.options or None,
     }
-    return orjson.dumps({"kind": "AdmissionReview", "apiVersion": f"{GROUP}/{version}", "request": request})
+    return orjson.dumps({"kind": KIND, "apiVersion": f"{GROUP}/{version}", "request": request})
 
 
 def request_of(attributes: Attributes, kind: Kind) -> Obj:
@@ -127,76 +126,62 @@ def _resource(kind: Kind) -> Obj:
 
 def read_answer(data: bytes, version: str, uid: str, *, mutating: bool) -> Answer:
     """Raises AnswerError."""
-    response = _response(data, version)
-    strict = version == "v1"
-    if strict and response.get("uid", "") != uid:
-        raise _invalid(f'expected response.uid="{uid}", got "{response.get("uid", "")}"')
-    patch = _bytes(response.get("patch"))
+    try:
+        review = review_in(data, GROUP, version, KIND)
+        response = _response(review, version)
+        patch = base64.b64decode(decoded_base64(response.get("patch"), "response.patch", _STRUCT))
+    except UndecodableError as error:
+        raise AnswerError(f"failed to call webhook: {error}") from error
     patch_type = response.get("patchType")
-    if strict:
+    if version == "v1":
+        if response.get("uid", "") != uid:
+            raise _invalid(f"expected response.uid={quoted(uid)}, got {quoted(response.get('uid') or '')}")
+        if (review.get("apiVersion"), review.get("kind")) != (f"{GROUP}/v1", KIND):
+            raise _invalid(f"expected webhook response of {GROUP}/v1, Kind={KIND}, got {gvk(review)}")
         _check_patch(patch, patch_type, mutating=mutating)
-    if patch and mutating and strict and patch_type != "JSONPatch":
-        raise AnswerError(f'unsupported patch type "{patch_type}"')
-    status = response.get("status")
-    if status is not None and not isinstance(status, dict):
-        raise _undecodable(_unfit(status, "status", "v1.Status"))
+    else:
+        # The older review never said of what type its patches are.
+        patch_type = "JSONPatch"
     return Answer(
         bool(response.get("allowed")),
-        status,
-        _operations(patch) if patch and mutating else None,
-        tuple(map(str, response.get("warnings") or ())),
-        {str(name): str(value) for name, value in (response.get("auditAnnotations") or {}).items()},
+        response.get("status"),
+        patch if mutating else b"",
+        str(patch_type or ""),
+        tuple(text or "" for text in response.get("warnings") or ()),
+        {name: value or "" for name, value in (response.get("auditAnnotations") or {}).items()},
     )
 
 
-def _response(data: bytes, version: str) -> Obj:
-    try:
-        answer = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise _undecodable(f"couldn't get version/kind; json parse error: {why_no_json(data)}") from None
-    if not isinstance(answer, dict):
-        raise _undecodable("couldn't get version/kind; json parse error: the answer is no object")
-    api_version, kind = answer.get("apiVersion", ""), answer.get("kind", "")
-    expected = f"{GROUP}/{version}"
-    if (api_version, kind) != (expected, "AdmissionReview") and version == "v1":
-        got = f"{api_version or '/'}, Kind={kind}"
-        raise _invalid(f"expected webhook response of {expected}, Kind=AdmissionReview, got {got}")
-    response = answer.get("response")
-    if response is None:
-        raise _invalid("webhook response was absent")
-    if not isinstance(response, dict):
-        raise _undecodable(_unfit(response, "", f"{version}.AdmissionResponse"))
-    for name, kind_of, go_type in _FIELDS:
-        value = response.get(name)
-        if value is not None and not isinstance(value, kind_of):
-            raise _undecodable(_unfit(value, name, go_type))
-    return response
-
-
+_STRUCT: Final = "AdmissionResponse"
 _FIELDS: Final[tuple[tuple[str, type, str], ...]] = (
     ("uid", str, "types.UID"),
     ("allowed", bool, "bool"),
+    ("status", dict, "v1.Status"),
     ("patchType", str, "v1.PatchType"),
     ("warnings", list, "[]string"),
     ("auditAnnotations", dict, "map[string]string"),
 )
-_GO_KINDS: Final = {bool: "bool", str: "string", int: "number", float: "number", list: "array", dict: "object"}
 
 
-def _unfit(value: object, name: str, go_type: str) -> str:
-    path = "AdmissionReview.response" + (f".{name}" if name else "")
-    return f"json: cannot unmarshal {_GO_KINDS.get(type(value), 'null')} into Go struct field {path} of type {go_type}"
-
-
-def _bytes(text: object) -> bytes:
-    if text is None:
-        return b""
-    if not isinstance(text, str):
-        raise _undecodable(_unfit(text, "patch", "[]uint8"))
-    try:
-        return base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        raise _undecodable("illegal base64 data at input byte 0") from None
+def _response(review: Obj, version: str) -> Obj:
+    """Raises AnswerError; UndecodableError."""
+    response = review.get("response")
+    if response is None:
+        raise _invalid("webhook response was absent")
+    if not isinstance(response, dict):
+        raise unfit(response, "response", KIND, f"{version}.{_STRUCT}")
+    for name, kind_of, go_type in _FIELDS:
+        value = response.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, kind_of):
+            raise unfit(value, f"response.{name}", _STRUCT, go_type.replace("v1.P", f"{version}.P"))
+    for name in ("warnings", "auditAnnotations"):
+        stated: Any = response.get(name) or ()
+        for text in stated.values() if isinstance(stated, dict) else stated:
+            if not isinstance(text, (str, type(None))):
+                raise unfit(text, f"response.{name}", _STRUCT, "string")
+    return response
 
 
 def _check_patch(patch: bytes, patch_type: object, *, mutating: bool) -> None:
@@ -213,14 +198,23 @@ def _check_patch(patch: bytes, patch_type: object, *, mutating: bool) -> None:
         raise _invalid('webhook returned invalid response.patchType of ""')
 
 
-def _operations(patch: bytes) -> list[Any]:
+def operations_in(answer: Answer) -> list[Any]:
+    """What an answer's patch does; nothing where it has none.  Raises AnswerError."""
+    if not answer.patch:
+        return []
     try:
-        operations = orjson.loads(patch)
+        operations = orjson.loads(answer.patch)
     except orjson.JSONDecodeError:
-        raise _no_patch(why_no_json(patch)) from None
+        raise _no_patch(why_no_json(answer.patch)) from None
+    if operations is None:
+        return []
     if not isinstance(operations, list):
-        what = f"json: cannot unmarshal {_GO_KINDS.get(type(operations), 'null')} into Go value of type jsonpatch.Patch"
-        raise _no_patch(what)
+        raise _no_patch(f"json: cannot unmarshal {go_kind(operations)} into Go value of type jsonpatch.Patch")
+    for operation in operations:
+        if not isinstance(operation, (dict, type(None))):
+            raise _no_patch(f"json: cannot unmarshal {go_kind(operation)} into Go value of type jsonpatch.Operation")
+    if operations and answer.patch_type != "JSONPatch":
+        raise AnswerError(f"unsupported patch type {quoted(answer.patch_type)}")
     return operations
 
 
