@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from navarch.api.meta import labels_of, name_of
+from navarch.api.meta import labels_of, name_of, uid_of
 from navarch.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from tests.controllers.conftest import Cluster, node
 from tests.controllers.objects import daemon_set, template
@@ -114,3 +114,62 @@ async def test_a_rollback_leaves_the_pods_alone_that_were_not_replaced_yet(clust
     await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=2, updatedNumberScheduled=2, observedGeneration=3)
     assert kept in {name_of(pod) for pod in await cluster.list(PODS)}
     assert sorted(revision["revision"] for revision in await cluster.list(CONTROLLER_REVISIONS)) == [2, 3]
+
+
+_SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+_HELD = {"metadata": {"finalizers": ["example.com/held"]}}
+
+
+async def test_an_old_pod_that_is_not_ready_goes_though_the_new_one_is_not_available(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set(updateStrategy=_SURGE))
+    [before] = await cluster.until_count(PODS, 1)
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    cluster.kubelet.unready_images.add("agent:2")
+    await cluster.patch(DAEMON_SETS, "agent", {"spec": {"template": template({"app": "agent"}, "agent:2")}})
+    both = await cluster.until_count(PODS, 2)
+
+    await cluster.kubelet.report(before, ready=False)
+
+    [after] = await cluster.until_count(PODS, 1)
+    assert name_of(after) in {name_of(pod) for pod in both} - {name_of(before)}
+    await cluster.until_status(DAEMON_SETS, "agent", updatedNumberScheduled=1, numberReady=0)
+
+
+async def test_with_surge_the_next_pod_does_not_wait_for_the_end_of_one_that_is_deleted(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set(updateStrategy=_SURGE))
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    [first] = await cluster.list(PODS)
+    await cluster.patch(PODS, name_of(first), _HELD)
+
+    await cluster.client.delete(PODS, name_of(first), "default")
+
+    await cluster.until_count(PODS, 2)
+    await cluster.patch(PODS, name_of(first), {"metadata": {"finalizers": None}})
+
+
+async def test_a_pod_that_has_ended_and_is_held_does_not_hold_up_the_next(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    [first] = await cluster.list(PODS)
+    held = await cluster.patch(PODS, name_of(first), _HELD)
+
+    await cluster.kubelet.report(held, 1)
+
+    both = await cluster.until_count(PODS, 2)
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    assert uid_of(first) in {uid_of(pod) for pod in both}
+    await cluster.patch(PODS, name_of(first), {"metadata": {"finalizers": None}})
+
+
+async def test_a_pod_that_fails_where_it_may_only_stay_is_deleted_and_not_made_anew(cluster: Cluster) -> None:
+    await cluster.create(DAEMON_SETS, daemon_set())
+    await cluster.until_status(DAEMON_SETS, "agent", numberAvailable=1)
+    taint = {"key": "gpu", "effect": "NoSchedule", "value": "yes"}
+    await cluster.patch(NODES, "n1", {"spec": {"taints": [taint]}})
+    await cluster.until_status(DAEMON_SETS, "agent", desiredNumberScheduled=0, numberMisscheduled=1)
+    [pod] = await cluster.list(PODS)
+
+    await cluster.kubelet.report(pod, 1)
+
+    await cluster.until_count(PODS, 0)
+    await cluster.until_status(DAEMON_SETS, "agent", desiredNumberScheduled=0, numberMisscheduled=0)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from navarch.api.meta import Obj, name_of
+from navarch.api.meta import Obj, is_deleting, name_of
 from navarch.controllers.nodes import taints
 from navarch.kinds.core.node_match import REQUIRED, matches_node, untolerated
+from navarch.kinds.core.pod_state import is_finished
 
 _ADDED_TOLERATIONS = (
     ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -81,8 +82,9 @@ def node_of(pod: Obj) -> str:
 
 
 def by_node(pods: Iterable[Obj]) -> dict[str, list[Obj]]:
+    """By the node that each is meant for; one that has ended and is only waiting to be gone holds no place there."""
     grouped: dict[str, list[Obj]] = {}
     for pod in pods:
-        if node := node_of(pod):
+        if (node := node_of(pod)) and not (is_deleting(pod) and is_finished(pod)):
             grouped.setdefault(node, []).append(pod)
     return grouped

@@ -120,29 +120,35 @@ class DaemonSetController(PodOwner):
     async def _manage(self, key: Key, daemon_set: Obj, pods: list[Obj], digest: str) -> float | None:
         create: list[str] = []
         delete: list[Obj] = []
-        should: dict[str, list[Obj]] = {}
+        candidates: dict[str, list[Obj]] = {}
+        desired = 0
         wait_s: float | None = None
         pods_by_node = placement.by_node(pods)
+        surges = update.limits(daemon_set, 1)[0] > 0
         for node in self._nodes.list():
             name = name_of(node)
             fit = placement.fit(daemon_set, node)
             here = pods_by_node.pop(name, [])
-            if fit.start:
-                should[name] = here
-                alive, doomed, wait = self._sort_out(daemon_set, name, here, digest)
-                delete += doomed
-                if not alive and not doomed and not any(is_deleting(pod) for pod in here) and wait is None:
-                    create.append(name)
-                if wait is not None:
-                    wait_s = wait if wait_s is None else min(wait_s, wait)
-            elif not fit.stay:
+            if not fit.start and not fit.stay:
                 delete += [pod for pod in here if not is_deleting(pod)]
+                continue
+            if fit.start or here:
+                candidates[name] = here
+            alive, doomed, wait = self._sort_out(daemon_set, name, here, digest)
+            delete += doomed
+            if wait is not None:
+                wait_s = wait if wait_s is None else min(wait_s, wait)
+            if fit.start:
+                desired += 1
+                # Where a new pod may run beside an old one it need not wait for the old one's end either.
+                if not here or (surges and not alive and wait is None):
+                    create.append(name)
         # Pods of nodes that are gone are the pod garbage collector's, unless they were never bound.
         delete += [p for group in pods_by_node.values() for p in group
                    if not p["spec"].get("nodeName") and not is_deleting(p)]  # fmt: skip
         strategy = (daemon_set["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate")
         if strategy == "RollingUpdate" and not create and not delete:
-            step = update.next_step(daemon_set, should, len(should), digest, self.clock.now())
+            step = update.next_step(daemon_set, candidates, desired, digest, self.clock.now())
             create, delete = step.create_on, step.delete
         await self._act(key, daemon_set, create[:_BURST], delete[:_BURST], digest)
         return wait_s
@@ -154,7 +160,7 @@ class DaemonSetController(PodOwner):
         alive: list[Obj] = []
         doomed: list[Obj] = []
         wait_s: float | None = None
-        for pod in sorted(pods, key=created_at):
+        for pod in pods:
             if is_deleting(pod):
                 continue
             if not is_finished(pod):
@@ -171,14 +177,20 @@ class DaemonSetController(PodOwner):
             message += "kill it" if word == "failed" else "delete it"
             self.recorder.event(daemon_set, type, reason, message)
             doomed.append(pod)
+        doomed += self._in_excess(daemon_set, sorted(alive, key=_precedence), digest)
+        return alive, doomed, wait_s
+
+    def _in_excess(self, daemon_set: Obj, alive: list[Obj], digest: str) -> list[Obj]:
+        """All but the first of a node's pods; of an update that surges one of each revision may stay, until the new one
+        is available or the old one is not ready."""
+        surge, _ = update.limits(daemon_set, 1)
+        if not surge:
+            return alive[1:]
         old = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) != digest]
         new = [pod for pod in alive if labels_of(pod).get(update.HASH_LABEL) == digest]
-        surge, _ = update.limits(daemon_set, len(self._nodes))
-        if surge and old and new:
-            doomed += old[1:] + new[1:]
-        else:
-            doomed += (sorted(alive, key=lambda p: (not p["spec"].get("nodeName"), created_at(p))))[1:]
-        return alive, doomed, wait_s
+        min_ready_s = int(daemon_set["spec"].get("minReadySeconds") or 0)
+        replaced = old and new and (not is_ready(old[0]) or is_available(new[0], min_ready_s, self.clock.now()))
+        return old[0 if replaced else 1 :] + new[1:]
 
     def _failure_wait_s(self, daemon_set: Obj, node: str) -> float | None:
         """Failed pods are replaced after a back-off per node of 1 s to 15 min; None says now."""
@@ -223,7 +235,7 @@ class DaemonSetController(PodOwner):
         pods_by_node = placement.by_node(pods)
         desired = current = misplaced = ready = updated = available = 0
         for node in self._nodes.list():
-            here = [pod for pod in pods_by_node.get(name_of(node), ()) if not is_finished(pod)]
+            here = pods_by_node.get(name_of(node))
             if not placement.fit(daemon_set, node).start:
                 misplaced += bool(here)
                 continue
@@ -231,11 +243,11 @@ class DaemonSetController(PodOwner):
             if not here:
                 continue
             current += 1
-            oldest_first = sorted(here, key=lambda pod: (not is_ready(pod), created_at(pod)))
-            if is_ready(oldest_first[0]):
+            first = min(here, key=_precedence)
+            if is_ready(first):
                 ready += 1
-                available += is_available(oldest_first[0], min_ready_s, now)
-            updated += any(labels_of(pod).get(update.HASH_LABEL) == digest for pod in here)
+                available += is_available(first, min_ready_s, now)
+            updated += labels_of(first).get(update.HASH_LABEL) == digest
         before = daemon_set.get("status") or {}
         status: Obj = {
             "currentNumberScheduled": current,
@@ -254,3 +266,8 @@ class DaemonSetController(PodOwner):
         status |= {name: value for name, value in optional.items() if value}
         if not same_semantics(status, before):
             await self.write_status(DAEMON_SETS, daemon_set, status)
+
+
+def _precedence(pod: Obj) -> tuple[bool, datetime, str]:
+    """Which of a node's pods is the one that counts: one that is bound to it, the oldest."""
+    return not pod["spec"].get("nodeName"), created_at(pod), name_of(pod)
