@@ -219,6 +219,17 @@ def test_kubectl_takes_over_what_it_applied_on_the_client_side() -> None:
     assert json.loads(obj["metadata"]["annotations"][LAST_APPLIED])["spec"]["replicas"] == 5
 
 
+def test_kubectl_does_not_take_over_what_it_applied_in_another_version() -> None:
+    live = config(3)
+    live["metadata"]["annotations"] = {LAST_APPLIED: json.dumps({**config(3), "apiVersion": "apps/v1beta2"})}
+    live = updated(None, live, "kubectl-client-side-apply")
+    with pytest.raises(StatusError) as caught:
+        applied(live, config(5), "kubectl")
+    assert caught.value.message == (
+        'Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using apps/v1: .spec.replicas'
+    )
+
+
 def test_what_cannot_be_written_here_is_owned_by_nobody_and_conflicts_with_nobody() -> None:
     wanted = config(3)
     wanted["status"] = {"replicas": 7}

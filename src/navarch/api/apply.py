@@ -214,7 +214,7 @@ def apply(
         found = conflicts.found
         if manager == "kubectl" and live is not None:
             # Objects that `kubectl apply` made client-side carry what it applied; kubectl may take that over.
-            allowed = _fields_last_applied(live, node)
+            allowed = _fields_last_applied(live, node, api_version)
             found = {who: rest for who, owned in found.items() if (rest := field_sets.difference(owned, allowed))}
             if not found:
                 return _apply(live, config, node, me, api_version, excluded, force=True, now=now)
@@ -369,13 +369,14 @@ def _conflict_error(found: dict[Manager, FieldSet]) -> StatusError:
     return StatusError(409, "Conflict", message, details={"causes": causes})
 
 
-def _fields_last_applied(live: Obj, node: SchemaNodeLike | None) -> FieldSet:
-    """The fields that client-side apply last set and that are as it set them."""
+def _fields_last_applied(live: Obj, node: SchemaNodeLike | None, api_version: str) -> FieldSet:
+    """The fields that client-side apply last set, in this version, and that are as it set them."""
     try:
         applied = json.loads((live["metadata"].get("annotations") or {})[LAST_APPLIED])
     except (KeyError, ValueError):
         return field_sets.LEAF
-    if not isinstance(applied, dict):
+    # What was applied in another version is not converted: it tells nothing of this version's fields.
+    if not isinstance(applied, dict) or applied.get("apiVersion") != api_version or not applied.get("kind"):
         return field_sets.LEAF
     if typed.problems(applied, node):
         return field_sets.LEAF
