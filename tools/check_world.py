@@ -23,6 +23,7 @@ OWN_THREADS = {
     "store/sqlite.py": "one thread writes and one reads, each in order, and neither waits for what else is in threads",
     "node/place.py": "the thread enters a network namespace and is not to be used for anything else afterwards",
     "node/network.py": "on the way down, outside the event loop: pyroute2's calls bring one of their own",
+    "testing/served.py": "the thread has an event loop of its own, for tests that have none",
     "cli/steps.py": "turns the sign of a command that waits, without an event loop",
     "cluster/kube/warm.py": _NO_LOOP,
     "cluster/kube/etcd.py": _NO_LOOP,

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from navarch.cli.checks import check_scheduler
 from navarch.cli.config_file import read_config_file
+from navarch.cli.main import cli
 from navarch.cli.options import duration_s
 from navarch.cluster.config import ClusterConfig, ConfigError
 
@@ -49,6 +53,47 @@ def test_a_mistyped_command_is_corrected() -> None:
     assert "Did you mean 'status'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["get", "nodes"], "kubectl get"),
+        (["apply", "-f", "web.yaml"], "kubectl apply"),
+        (["stop"], "down"),
+        (["start"], "up"),
+        (["delete"], "down --purge"),
+        (["list"], "ls"),
+    ],
+)
+def test_what_it_is_called_elsewhere_leads_to_its_name_here(typed: list[str], meant: str) -> None:
+    with pytest.raises(click.UsageError, match=f"Did you mean '{meant}'"):
+        cli.main(typed, prog_name="navarch", standalone_mode=False)
+
+
+def test_help_of_a_command_may_be_asked_for_in_words() -> None:
+    asked, flagged = (
+        CliRunner().invoke(cli, words) for words in (["help", "snapshot", "save"], ["snapshot", "save", "-h"])
+    )
+
+    assert asked.exit_code == 0
+    assert "Write a cluster's objects" in asked.output
+    assert asked.output == flagged.output
+
+
+def test_a_shell_completes_the_names_of_clusters_and_of_their_processes(home: Path) -> None:
+    for name in ("one", "other", "two"):
+        ClusterConfig(name, str(home / name)).save()
+    (home / "one" / "logs").mkdir()
+    (home / "one" / "logs" / "apiserver.log").touch()
+
+    def completed(*words: str) -> list[str]:
+        script = ShellComplete(cli, {}, "navarch", "_NAVARCH_COMPLETE")
+        return [item.value for item in script.get_completions(list(words[:-1]), words[-1])]
+
+    assert completed("status", "--name", "o") == ["one", "other"]
+    assert completed("logs", "--name", "one", "") == ["apiserver"]
+    assert completed("logs", "--name", "no-such", "") == []
+
+
 @pytest.mark.parametrize("command", [["status"], ["down"], ["kubectl", "get", "pods"], ["logs"]])
 def test_without_a_cluster_the_message_says_how_to_make_one(command: list[str]) -> None:
     done = navarch(*command)
@@ -74,6 +119,8 @@ def test_without_a_cluster_the_message_says_how_to_make_one(command: list[str]) 
         (["up", "--wait", "soon"], "invalid duration 'soon'"),
         (["up", "--kubernetes-version", "1.2"], "unknown Kubernetes version '1.2'"),
         (["up", "--nodes", "-1"], "-1 is not in the range"),
+        (["up", "--nodes", "three"], "'three' is not a valid integer."),
+        (["envtest", "--folder", "assets", "--kubernetes-version", "1.2"], "unknown Kubernetes version '1.2'"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(arguments: list[str], message: str, home: Path) -> None:

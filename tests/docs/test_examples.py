@@ -20,7 +20,7 @@ from navarch.node.configuration.reading import checked
 from navarch.node.proxy.configuration import settings_of
 from navarch.scheduler.configuration.reading import checked as checked_scheduler
 from navarch.scheduler.configuration.reading import configured
-from navarch.testing.embedded import EmbeddedCluster
+from navarch.testing import EmbeddedCluster, ServedCluster
 from tests.docs.blocks import ROOT, Block, blocks_of, documents
 
 # Written for a machine of its own, measured and read; its commands are those of `make bench`.
@@ -80,7 +80,11 @@ def test_python_does_what_the_text_says(block: Block) -> None:
     tests = [function for name, function in names.items() if name.startswith("test_")]
     assert tests or "run(" in block.text, "nothing in it is run"
     for function in tests:
-        asyncio.run(_call(function))
+        if inspect.iscoroutinefunction(function):
+            asyncio.run(_call(function))
+        else:
+            with ServedCluster() as cluster:
+                function(cluster)
 
 
 async def _call(function: Any) -> None:

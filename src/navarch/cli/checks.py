@@ -8,7 +8,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from navarch.api.version import DEFAULT_VERSION
 from navarch.cli.steps import say
 from navarch.cluster.config import ClusterConfig, ConfigError
 from navarch.cluster.planning import KUBELET_FILES
@@ -142,14 +141,18 @@ def check_settings(changes: dict[str, Any]) -> None:
             raise ConfigError(str(error)) from error
     elif store not in ("sqlite", "memory"):
         raise ConfigError(f"unknown store {store!r}: sqlite, memory or etcd://HOST:PORT[,…]")
-    version = str(changes.get("kubernetes_version", DEFAULT_VERSION)).removeprefix("v")
     if "kubernetes_version" in changes:
-        from navarch.api.schema import versions
+        changes["kubernetes_version"] = served_version(str(changes["kubernetes_version"]))
 
-        version = ".".join(version.split(".")[:2])
-        if version not in versions():
-            raise ConfigError(f"unknown Kubernetes version {version!r}: this package has {', '.join(versions())}")
-        changes["kubernetes_version"] = version
+
+def served_version(text: str) -> str:
+    """A version of Kubernetes that can be served, as it is kept: `1.36` for `v1.36.2`.  Raises ConfigError."""
+    from navarch.api.schema import versions
+
+    version = ".".join(text.removeprefix("v").split(".")[:2])
+    if version not in versions():
+        raise ConfigError(f"unknown Kubernetes version {version!r}: this package has {', '.join(versions())}")
+    return version
 
 
 def check_proxy(config: ClusterConfig) -> tuple[str, ...]:

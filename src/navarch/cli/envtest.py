@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from navarch.cli.checks import served_version
 from navarch.cli.kubectl import find_kubectl
 from navarch.cluster.config import ConfigError
 from navarch.cluster.kube import assets
@@ -21,8 +22,13 @@ def envtest(folder: Path | None, kubernetes_version: str) -> None:
     """Print a folder with kube-apiserver, etcd and kubectl for controller-runtime's envtest and its likes.
 
     \b
-    KUBEBUILDER_ASSETS="$(navarch envtest)" go test ./...
+    Examples:
+      KUBEBUILDER_ASSETS="$(navarch envtest)" go test ./...
+      KUBEBUILDER_ASSETS="$(navarch envtest --kubernetes-version 1.36)" go test ./...
+      NAVARCH_ENVTEST_CONTROLLERS=true    beside these: collects garbage, and deletes what is in namespaces
     """
+    if kubernetes_version:
+        kubernetes_version = served_version(kubernetes_version)
     target = (folder or _default_folder(kubernetes_version)).absolute()
     try:
         kubectl: str | None = find_kubectl()

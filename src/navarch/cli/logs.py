@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections import deque
@@ -10,21 +11,30 @@ from pathlib import Path
 from typing import IO
 
 import click
+from click.shell_completion import CompletionItem
 
-from navarch.cli.options import cluster_options, load_cluster
+from navarch.cli.options import WholeNumber, cluster_options, load_cluster
 from navarch.cli.steps import say
-from navarch.cluster.config import ConfigError, flags_of
+from navarch.cluster.config import DEFAULT_NAME, ConfigError, flags_of
 from navarch.cluster.logfiles import rotated
 from navarch.world import MACHINE
 
 _LOOK_EVERY_S = 0.2
 
 
+def _processes(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    try:
+        config = load_cluster(ctx.params.get("name") or DEFAULT_NAME, ctx.params.get("data_dir"))
+    except ConfigError:
+        return []
+    return [CompletionItem(file.stem) for file in sorted(config.logs.glob(f"{glob.escape(begun)}*.log"))]
+
+
 @click.command()
-@click.argument("process", required=False)
+@click.argument("process", required=False, shell_complete=_processes)
 @cluster_options
 @click.option("--follow", "-f", is_flag=True, help="Go on as lines are written.")
-@click.option("--tail", type=click.IntRange(0), default=200, show_default=True, help="Lines of each log to begin with.")
+@click.option("--tail", type=WholeNumber(0), default=200, show_default=True, help="Lines of each log to begin with.")
 def logs(process: str | None, name: str, data_dir: str | None, follow: bool, tail: int) -> None:
     """Show the logs of a cluster's processes, or of one PROCESS (apiserver, controllers, node, …)."""
     config = load_cluster(name, data_dir)

@@ -30,6 +30,24 @@ _COMMANDS = {
     "completion": ("navarch.cli.completion", "completion", "Print a script that completes commands in your shell."),
     "version": ("navarch.cli.version", "version", "Show versions."),
 }
+# What the commands are called elsewhere, and verbs of kubectl that people type here.
+_CALLED_HERE = {
+    **dict.fromkeys(("start", "create", "install", "server", "run"), "up"),
+    **dict.fromkeys(("stop", "halt"), "down"),
+    **dict.fromkeys(("delete", "destroy", "uninstall", "rm"), "down --purge"),
+    **dict.fromkeys(("list", "clusters", "ps"), "ls"),
+    **dict.fromkeys(("join", "node"), "agent"),
+    **dict.fromkeys(("load", "images", "import"), "image load"),
+    **dict.fromkeys(("save", "backup"), "snapshot save"),
+    "restore": "snapshot restore",
+    **{
+        verb: f"kubectl {verb}"
+        for verb in (
+            *("get", "apply", "describe", "exec", "edit", "patch", "scale", "rollout", "label", "annotate", "expose"),
+            *("drain", "cordon", "uncordon", "taint", "top", "explain", "port-forward", "wait", "config", "auth"),
+        )
+    },
+}
 
 
 class _LazyGroup(click.Group):
@@ -58,10 +76,14 @@ class _LazyGroup(click.Group):
         except click.UsageError as error:
             import difflib
 
-            close = difflib.get_close_matches(args[0], list(_COMMANDS), n=1)
+            close = _CALLED_HERE.get(args[0]) or next(iter(difflib.get_close_matches(args[0], _COMMANDS, n=1)), None)
             if close:
-                raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from error
+                raise click.UsageError(f"{error.message} Did you mean {close!r}?", ctx) from error
             raise
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`navarch help up` is `navarch up --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
 
 @click.group(

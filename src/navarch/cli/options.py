@@ -6,8 +6,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from navarch.cluster.config import DEFAULT_NAME, POD_NETWORKS, ClusterConfig, ConfigError, check_name, data_dir_of
+from navarch.cluster.config import (
+    DEFAULT_NAME,
+    POD_NETWORKS,
+    ClusterConfig,
+    ConfigError,
+    check_name,
+    data_dir_of,
+    known_clusters,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,8 +49,19 @@ def config_option(kind: str) -> Callable[[F], F]:
     )
 
 
+class WholeNumber(click.IntRange):
+    """A range of integers that is not called an "integer range" to those who write something else."""
+
+    name = "integer"
+
+
+def _cluster_names(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    return [CompletionItem(config.name) for config in known_clusters() if config.name.startswith(begun)]
+
+
 name_option = click.option(
     "--name",
+    shell_complete=_cluster_names,
     default=DEFAULT_NAME,
     show_default=True,
     envvar="NAVARCH_NAME",

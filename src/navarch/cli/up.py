@@ -26,6 +26,7 @@ from navarch.cli.checks import (
 from navarch.cli.config_file import read_config_file
 from navarch.cli.foreground import abandon, ending_with_signals, stay, wait_until_usable
 from navarch.cli.options import (
+    WholeNumber,
     config_option,
     data_dir_option,
     duration_s,
@@ -68,13 +69,13 @@ _PORT_ATTEMPTS = 4
 @click.option(
     "--nodes",
     envvar="NAVARCH_NODES",
-    type=click.IntRange(0, 200_000),
+    type=WholeNumber(0, 200_000),
     help="Simulated nodes.  [default: 1, with containerd 0]",
 )
 @click.option(
     "--workers",
     envvar="NAVARCH_WORKERS",
-    type=click.IntRange(0, 100),
+    type=WholeNumber(0, 100),
     help="Further real nodes on this machine, each with a network of its own.  [default: 0]",
 )
 @click.option(
@@ -113,7 +114,7 @@ _PORT_ATTEMPTS = 4
 @click.option(
     "--port",
     envvar="NAVARCH_PORT",
-    type=click.IntRange(1, 65535),
+    type=WholeNumber(1, 65535),
     help="The API server's port.  [default: 6443 or the next free]",
 )
 @click.option(

@@ -106,6 +106,7 @@ class EmbeddedCluster:
         self._keys = keys
         self._tasks: list[asyncio.Task[None]] = []
         self._front: HTTPFront | None = None
+        self._served = False
         self.server: ApiServer
         self.client: Client
         self.nodes: SimulatedNodes
@@ -129,20 +130,24 @@ class EmbeddedCluster:
         return self.config.admin_kubeconfig
 
     async def __aenter__(self) -> EmbeddedCluster:
-        self._bring_keys()
-        self.server = make_server(self.config, store=MemoryStore(clock=self._world), world=self._world)
-        await self.server.start()
-        attach(self.server)
-        await bootstrap(self.server, bootstrap_config(settings_of(self.config)))
-        self.client = self.client_as(ADMIN)
         try:
-            if self._controllers:
-                self._start_components()
-                await self._ready()
+            await self._start()
         except BaseException:
             await self._stop()
             raise
         return self
+
+    async def _start(self) -> None:
+        self._bring_keys()
+        self.server = make_server(self.config, store=MemoryStore(clock=self._world), world=self._world)
+        await self.server.start()
+        self._served = True
+        attach(self.server)
+        await bootstrap(self.server, bootstrap_config(settings_of(self.config)))
+        self.client = self.client_as(ADMIN)
+        if self._controllers:
+            self._start_components()
+            await self._ready()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -228,5 +233,6 @@ class EmbeddedCluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._front is not None:
             await self._front.stop()
-        await self.server.stop()
+        if self._served:
+            await self.server.stop()
         self._folder.cleanup()
