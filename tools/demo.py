@@ -99,7 +99,7 @@ Try next:
   .venv/bin/navarch kubectl --name {NAME} scale deployment/frontend --replicas=10
   .venv/bin/navarch kubectl --name {NAME} logs deployment/frontend
   .venv/bin/navarch status --name {NAME}
-  make clean                              to remove it all"""
+  .venv/bin/navarch down --name {NAME} --purge     to delete it; `make clean` deletes every cluster of yours"""
     )
     return 0
 

@@ -69,6 +69,17 @@ def test_what_it_is_called_elsewhere_leads_to_its_name_here(typed: list[str], me
         cli.main(typed, prog_name="navarch", standalone_mode=False)
 
 
+def test_a_machine_that_cannot_run_containers_is_not_told_to_join_with_simulated_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("navarch.node.containerd.why_unavailable", lambda: "running containers needs root")
+
+    with pytest.raises(ConfigError, match="needs root") as refused:
+        cli.main(["agent", "--server", "https://192.0.2.1:6443"], prog_name="navarch", standalone_mode=False)
+
+    assert "--runtime" not in str(refused.value)
+
+
 def test_help_of_a_command_may_be_asked_for_in_words() -> None:
     asked, flagged = (
         CliRunner().invoke(cli, words) for words in (["help", "snapshot", "save"], ["snapshot", "save", "-h"])

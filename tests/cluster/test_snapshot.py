@@ -137,6 +137,17 @@ async def test_a_damaged_snapshot_changes_nothing(config: ClusterConfig, tmp_pat
     assert await contents(config) == {"/a": b"a", "/b": b"b"}
 
 
+@pytest.mark.parametrize("text", [b"", b"# A page about something else\n"])
+def test_what_is_no_snapshot_is_called_so(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "notes.md"
+    file.write_bytes(text)
+
+    with pytest.raises(ConfigError, match="is not what `navarch snapshot save` writes"):
+        snapshot.restore(file, "other", str(tmp_path / "other"))
+
+    assert not (tmp_path / "other").exists()
+
+
 async def test_a_running_cluster_and_another_one_are_left_alone(config: ClusterConfig, tmp_path: Path) -> None:
     await write(config, "a")
     target = tmp_path / "saved.snapshot"

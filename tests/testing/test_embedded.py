@@ -175,3 +175,12 @@ def test_runs_that_begin_at_once_share_the_keys_that_are_kept(tmp_path: Path) ->
         made = list(threads.map(lambda _: asyncio.run(authority()), range(16)))
 
     assert set(made) == {(tmp_path / "keys" / "ca.crt").read_bytes()}
+
+
+async def test_nodes_have_what_they_are_said_to_have() -> None:
+    async with EmbeddedCluster(node_capacity={"cpu": "64", "example.com/gpu": "4"}) as cluster:
+        (node,) = (await cluster.client.list(NODES)).items
+
+        assert node["status"]["allocatable"]["cpu"] == "64"
+        assert node["status"]["capacity"]["example.com/gpu"] == "4"
+        assert node["status"]["capacity"]["memory"]

@@ -89,7 +89,7 @@ def agent(ctx: click.Context, /, file: str | None, output: str, **options: Any) 
         if ctx.get_parameter_source(key) != ParameterSource.DEFAULT or key not in stated:
             stated[key] = value
     timeout_s = duration_s(str(stated["wait"]))
-    _, reason = choose_runtime("containerd")
+    _, reason = choose_runtime("containerd", instead="")
     with planning():
         config = _settle(stated)
         check_kubelet(config)

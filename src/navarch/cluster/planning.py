@@ -28,10 +28,10 @@ _AT_A_START = (
 )
 
 
-def choose_runtime(wanted: str) -> tuple[str, str]:
+def choose_runtime(wanted: str, instead: str = "; use --runtime simulated") -> tuple[str, str]:
     """`auto` becomes containerd where containers can run, else simulated; with the reason, for people.
 
-    Raises ConfigError where containerd is asked for and cannot run.
+    Raises ConfigError where containerd is asked for and cannot run, which says what to do `instead`.
     """
     if wanted == "simulated":
         return wanted, "simulated nodes, as asked for"
@@ -41,7 +41,7 @@ def choose_runtime(wanted: str) -> tuple[str, str]:
     if not why:
         return "containerd", "real containers in containerd"
     if wanted == "containerd":
-        raise ConfigError(f"cannot run containers here: {why}; use --runtime simulated")
+        raise ConfigError(f"cannot run containers here: {why}{instead}")
     return "simulated", f"simulated nodes, because {why}"
 
 

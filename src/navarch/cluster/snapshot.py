@@ -81,6 +81,10 @@ def restore(source: Path, name: str | None, data_dir: str | None) -> tuple[Clust
                 for member in members.values():
                     _unpack(archive, member, Path(scratch))
                 return _put_back(Path(scratch), folder, name)
+    except tarfile.ReadError as error:
+        if not tarfile.is_tarfile(source):
+            raise ConfigError(f"{source} is not what `navarch snapshot save` writes. Nothing was changed.") from error
+        raise ConfigError(f"{source} is damaged: {error}. Nothing was changed.") from error
     except (tarfile.TarError, EOFError, ValueError, KeyError, sqlite3.Error) as error:
         raise ConfigError(f"{source} is damaged: {error}. Nothing was changed.") from error
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -77,13 +78,15 @@ class EmbeddedCluster:
     `seed` makes names and placements repeat; with a `VirtualWorld` (`navarch.sim.virtual`) as `world`, and `keys` (a
     folder that keeps the cluster's keys and certificates from one run to the next), everything does. `controllers`
     False leaves only the API server. `runtime_config` switches versions of groups on (`"api/all=true"`). `client` is
-    the admin's; `nodes` has `fail(name)` and `recover(name)`.
+    the admin's; `nodes` has `fail(name)` and `recover(name)`. `node_capacity` says what is different on each node, such
+    as `{"cpu": "64", "memory": "256Gi", "example.com/gpu": "4"}`.
     """
 
     def __init__(
         self,
         *,
         nodes: int = 1,
+        node_capacity: Mapping[str, str] | None = None,
         kubernetes_version: str = DEFAULT_VERSION,
         runtime_config: str = "",
         seed: int | None = None,
@@ -92,6 +95,7 @@ class EmbeddedCluster:
         keys: Path | None = None,
     ) -> None:
         self._nodes = nodes if controllers else 0
+        self._node_capacity = node_capacity
         self._controllers = controllers
         self._world = world or RealWorld(seed)
         self._folder = tempfile.TemporaryDirectory(prefix="navarch-")
@@ -194,6 +198,7 @@ class EmbeddedCluster:
                 self._nodes,
                 world=self._world,
                 serving=serving,
+                capacity=self._node_capacity,
                 kubelet_version=f"v{self.config.kubernetes_version}.0-navarch",
                 families=ranges.families(self.config.pod_cidr),
             )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from navarch.api.version import DEFAULT_VERSION
 from navarch.testing.embedded import EmbeddedCluster
@@ -33,6 +33,7 @@ class ServedCluster:
         self,
         *,
         nodes: int = 1,
+        node_capacity: Mapping[str, str] | None = None,
         kubernetes_version: str = DEFAULT_VERSION,
         runtime_config: str = "",
         seed: int | None = None,
@@ -41,6 +42,7 @@ class ServedCluster:
     ) -> None:
         self._cluster = EmbeddedCluster(
             nodes=nodes,
+            node_capacity=node_capacity,
             kubernetes_version=kubernetes_version,
             runtime_config=runtime_config,
             seed=seed,
@@ -59,7 +61,7 @@ class ServedCluster:
 
     async def _called(self, function: Callable[[EmbeddedCluster], T | Awaitable[T]]) -> T:
         found = function(self._cluster)
-        return await found if isinstance(found, Awaitable) else cast(T, found)
+        return await found if isinstance(found, Awaitable) else found
 
     def __enter__(self) -> ServedCluster:
         self._thread.start()
