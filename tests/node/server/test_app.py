@@ -202,6 +202,20 @@ async def test_the_log_of_the_instance_before(node: Node) -> None:
     assert "started" in text
 
 
+async def test_a_log_that_went_before_its_pod_is_told_to_be_gone(node: Node) -> None:
+    await node.pod("done", restartPolicy="Never", containers=[sh("echo said")])
+    await node.ended("done")
+    assert await get(node, "/containerLogs/default/done/c") == (200, "said\n")
+
+    gone = f"unable to retrieve container logs for {node.container('done')['containerID']}"
+
+    async def is_told_to_be_gone() -> bool:
+        await node.kubelet.sweeper.remove_dead_containers()
+        return await get(node, "/containerLogs/default/done/c") == (200, gone)
+
+    await node.until_async(is_told_to_be_gone)
+
+
 async def test_logs_of_a_container_that_waits_say_why(node: Node) -> None:
     await node.pod("never", containers=[sh("true", image="navarch.local/none:1", imagePullPolicy="Never")])
     await node.until(

@@ -21,6 +21,7 @@ from navarch.node.engine.gc import Sweeper
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
 from navarch.node.engine.pods import Pods
+from navarch.node.engine.podstate import EVICTED
 from navarch.node.engine.ranking import Words, has_storage_limits, low_on, over_limit, rank
 from navarch.node.engine.worker import PodWorker
 from navarch.node.resources import cgroups
@@ -77,8 +78,9 @@ class Evictor:
                     return
 
     async def _until_gone(self, worker: PodWorker) -> None:
+        """Until it has given back what it held, not only stopped: its files may be all that is short."""
         waited_s = 0.0
-        while waited_s < _GONE_WITHIN_S and (worker.observed.any_running or worker.observed.sandbox_ready):
+        while waited_s < _GONE_WITHIN_S and not worker.reclaimed:
             await asyncio.sleep(_GONE_CHECK_S)
             waited_s += _GONE_CHECK_S
 
@@ -145,7 +147,7 @@ class Evictor:
         worker.parts.recorder.event(worker.pod, "Warning", "Evicted", words.message, annotations=words.annotations)
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
         conditions: list[Obj] = [{**condition, "message": words.message}] if disruption else []
-        worker.fail("Evicted", words.message, conditions, grace_s=grace_s)
+        worker.fail(EVICTED, words.message, conditions, grace_s=grace_s)
 
     async def uses(self, workers: Sequence[PodWorker], *, processes: bool = False) -> Mapping[str, PodUse]:
         """What pods use, by uid; of logs and volumes as it was in the last minute or so."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from navarch.api.meta import Obj
+from navarch.node import podspec
 from navarch.node.engine.attempts import attempt
 from navarch.node.engine.node_status import NodeReporter
 from navarch.node.engine.parts import Parts
@@ -113,10 +114,12 @@ class Sweeper:
         await self._parts.resources.remove_stale(self._lives)
 
     async def remove_dead_containers(self) -> None:
-        """Remove the instances of containers that have ended and have a successor, with their logs."""
+        """Remove the instances of containers that have ended and have a successor, and those of pods that have ended,
+        with their logs."""
         for worker in self._pods:
+            kept = 0 if podspec.is_finished(worker.pod) else 1
             for instances in list(worker.observed.containers.values()):
-                for old in instances[1:]:
+                for old in instances[kept:]:
                     if not old.exited:
                         continue
                     with contextlib.suppress(NotFound):

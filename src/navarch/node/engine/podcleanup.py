@@ -26,7 +26,7 @@ class PodCleanup:
     def __init__(self, worker: PodState, devices: PodDevices) -> None:
         self._worker = worker
         self._devices = devices
-        # An ended pod that is still an object has nothing on the node but its logs.
+        # An ended pod that is still an object has nothing on the node but its containers and their logs.
         self._let_go = False
 
     async def prune(self) -> None:
@@ -60,20 +60,23 @@ class PodCleanup:
     async def let_go(self) -> None:
         """Give back what a pod holds that has ended and stays as an object."""
         worker, parts = self._worker, self._worker.parts
-        if self._let_go:
-            return
-        worker.volumes = {}
-        self._let_go = await self._devices.give_back() and await parts.volumes.unpublish(worker.uid)
-        await parts.resources.unpublish(worker.pod)
+        if not self._let_go:
+            worker.volumes = {}
+            self._let_go = await self._devices.give_back() and await parts.volumes.unpublish(worker.uid)
+            await parts.resources.unpublish(worker.pod)
+            parts.freed()
         if not self._let_go:
             worker.wake_after(retries.AGAIN)
-        parts.freed()
+        elif not worker.reclaimed and not worker.was_evicted:
+            worker.reclaimed = True
+        elif not worker.reclaimed and podspec.is_finished(worker.pod):
+            # How its containers ended is told: they go with all that they wrote, as the node was short of room.
+            await self._remove_content()
+            worker.reclaimed = True
 
-    async def clean(self) -> None:
-        """Remove containers, sandboxes, volumes, logs and cgroups of a pod that is deleted."""
+    async def _remove_content(self) -> None:
+        """Remove containers and sandboxes, and the pod's logs."""
         worker, parts = self._worker, self._worker.parts
-        if worker.cleaned:
-            return
         for container in worker.observed.all():
             with contextlib.suppress(NotFound):
                 await parts.runtime.remove_container(container.id)
@@ -84,13 +87,20 @@ class PodCleanup:
         metadata = worker.pod["metadata"]
         logs = parts.config.log_directory(metadata["namespace"], metadata["name"], worker.uid)
         await parts.world.in_thread(shutil.rmtree, logs, ignore_errors=True)
+
+    async def clean(self) -> None:
+        """Remove containers, sandboxes, volumes, logs and cgroups of a pod that is deleted."""
+        worker, parts = self._worker, self._worker.parts
+        if worker.cleaned:
+            return
+        await self._remove_content()
         await parts.resources.unpublish(worker.pod)
         if not (await self._devices.give_back() and await parts.volumes.unpublish(worker.uid)):
             # As in Kubernetes, a pod is not gone while something of its volumes is here.
             worker.wake_after(retries.AGAIN)
             return
         self._forget()
-        worker.cleaned = True
+        worker.cleaned = worker.reclaimed = True
         worker.wake()
 
     def _forget(self) -> None:

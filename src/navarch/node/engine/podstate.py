@@ -45,6 +45,8 @@ _TOLD: Final = frozenset(
         "startTime",
     )
 )
+# The reason of a pod that has to go so that the node stays usable.
+EVICTED: Final = "Evicted"
 _LONGEST_MESSAGE: Final = 1000
 _OF_STORAGE: Final = frozenset(("managedFields", "resourceVersion"))
 
@@ -81,6 +83,8 @@ class PodState:
         self.ending = False
         # Nothing of the pod is left in the runtime or on disk.
         self.cleaned = False
+        # It has ended, and what it held of the node's disk and devices is given back.
+        self.reclaimed = False
         self.volumes: dict[str, Path] = {}
         self.sandbox_config: SandboxConfig | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -106,6 +110,11 @@ class PodState:
     def is_to_end(self) -> bool:
         """Whether it goes, or has failed or ended, whatever of it still runs."""
         return self.gone or is_deleting(self.pod) or bool(self.failure[0]) or podspec.is_finished(self.pod)
+
+    @property
+    def was_evicted(self) -> bool:
+        """Whether it was ended so that the node has room; also by an earlier kubelet."""
+        return EVICTED in (self.failure[0], (self.pod.get("status") or {}).get("reason"))
 
     def take(self, pod: Obj) -> None:
         """The object is this now."""

@@ -265,6 +265,8 @@ class KubeletServer:
         options = log_options(request.query, self._parts.clock.now())
         instance = await self._logged_instance(worker, name, previous=_flag(request, "previous"))
         path = Path(instance.status.log_path)
+        if instance.exited and not await self._parts.world.in_thread(path.exists):
+            raise _no_log(instance.id)
 
         def running() -> bool:
             latest = worker.observed.containers.get(name) or ()
@@ -288,6 +290,8 @@ class KubeletServer:
             return ended[0]
         if instances:
             return instances[0]
+        if gone := _told_end(worker.pod, name).get("containerID"):
+            raise _no_log(gone.rpartition("/")[2])
         state = worker.memory.get(name)
         reason = state.waiting_reason if state is not None else ""
         if reason in ("ErrImagePull", "ImagePullBackOff"):
@@ -399,3 +403,16 @@ def _listeners(addresses: Iterable[str], port: int) -> list[socket.socket]:
             listener.close()
         raise
     return made
+
+
+def _told_end(pod: Obj, name: str) -> Obj:
+    """How the container ended, as the pod's status tells it."""
+    status = pod.get("status") or {}
+    lists = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    told = (one for part in lists for one in status.get(part) or () if one["name"] == name)
+    return next(((one.get("state") or {}).get("terminated") or {} for one in told), {})
+
+
+def _no_log(container_id: str) -> web.HTTPException:
+    """The container's log went before its pod, as an evicted pod's does. Kubernetes tells so in the log's place."""
+    return web.HTTPOk(text=f"unable to retrieve container logs for containerd://{container_id}")
