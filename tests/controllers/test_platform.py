@@ -33,6 +33,7 @@ from navarch.client.resources import (
     SERVICE_ACCOUNTS,
 )
 from navarch.controllers.base import ControllerConfig
+from navarch.controllers.garbage import GarbageCollector
 from navarch.controllers.nodes.ipam import CidrSet
 from tests.clocks import SteppedClock
 from tests.controllers.conftest import Cluster, node, running
@@ -225,6 +226,42 @@ async def test_a_budget_says_how_many_may_go(cluster: Cluster) -> None:
     await cluster.until_status(
         POD_DISRUPTION_BUDGETS, "web", expectedPods=4, currentHealthy=4, desiredHealthy=3, disruptionsAllowed=1
     )
+
+
+async def test_pods_that_nobody_manages_are_told_of_by_the_budget(cluster: Cluster) -> None:
+    await cluster.create(PODS, bare_pod("alone"))
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "bare"}}}
+    await cluster.create(POD_DISRUPTION_BUDGETS, named("policy/v1", "PodDisruptionBudget", "all", "default", spec=spec))
+
+    async def told() -> list[str]:
+        return [message for reason, message in await cluster.events("all") if reason == "UnmanagedPods"]
+
+    [message] = await cluster.until(told)
+    selector = (
+        "&LabelSelector{MatchLabels:map[string]string{app: bare,},MatchExpressions:[]LabelSelectorRequirement{},}"
+    )
+    assert message.startswith(f"Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be ")
+
+
+async def test_where_a_pods_manager_is_not_there_nothing_may_be_disrupted() -> None:
+    async with running(ControllerConfig(disabled=frozenset({GarbageCollector.name}))) as cluster:
+        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "gone", "uid": "1", "controller": True}
+        await cluster.create(PODS, bare_pod("lost", ownerReferences=[owner]))
+        spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "bare"}}}
+        budget = named("policy/v1", "PodDisruptionBudget", "all", "default", spec=spec)
+        await cluster.create(POD_DISRUPTION_BUDGETS, budget)
+
+        async def failed() -> list[Obj]:
+            status = (await cluster.get(POD_DISRUPTION_BUDGETS, "all")).get("status") or {}
+            return [each for each in status.get("conditions") or () if each["reason"] == "SyncFailed"]
+
+        [condition] = await cluster.until(failed)
+        assert (condition["status"], condition["message"]) == ("False", 'found no controllers for pod "lost"')
+
+
+def bare_pod(name: str, **metadata: Any) -> Obj:
+    pod = named("v1", "Pod", name, "default", spec={"containers": [{"name": "main", "image": "bare:1"}]})
+    return {**pod, "metadata": {**pod["metadata"], "labels": {"app": "bare"}, **metadata}}
 
 
 async def test_a_quota_counts_what_is_there_and_what_goes(cluster: Cluster) -> None:

@@ -11,7 +11,19 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, controller_of, is_deleting, key_of, labels_of, name_of, namespace_of, uid_of
+from navarch.api.go_text import go_label_selector
+from navarch.api.meta import (
+    Key,
+    Obj,
+    Resource,
+    controller_of,
+    is_deleting,
+    key_of,
+    labels_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 from navarch.api.selectors import label_selector_of
 from navarch.api.time import format_time, parse_time
 from navarch.client.resources import (
@@ -52,7 +64,8 @@ class DisruptionController(Controller):
             "ReplicationController": self.informer(REPLICATION_CONTROLLERS),
         }
         for informer in self._owners.values():
-            informer.add_handler(updated=self._owner_updated)
+            # One that is seen later than its pods: until then there was no telling how many there should be.
+            informer.add_handler(added=self._enqueue_budgets, updated=self._owner_updated)
         self._recorder = context.recorder("controllermanager")
 
     def _pod_changed(self, pod: Obj) -> None:
@@ -73,8 +86,11 @@ class DisruptionController(Controller):
 
     def _owner_updated(self, old: Obj, owner: Obj) -> None:
         if old["spec"].get("replicas") != owner["spec"].get("replicas"):
-            for budget in self._budgets.list(namespace_of(owner)):
-                self.enqueue(key_of(budget))
+            self._enqueue_budgets(owner)
+
+    def _enqueue_budgets(self, owner: Obj) -> None:
+        for budget in self._budgets.list(namespace_of(owner)):
+            self.enqueue(key_of(budget))
 
     async def reconcile(self, key: Key) -> Requeue | None:
         cached = self._budgets.get(*key)
@@ -133,24 +149,28 @@ class DisruptionController(Controller):
             if reference is None:
                 unmanaged.append(name_of(pod))
             elif reference["uid"] not in scales:
-                uid, scale = await self._controller_scale(namespace_of(pod), reference)
+                found = await self._controller_scale(namespace_of(pod), reference)
+                if found is None:
+                    raise _NoScale(f'found no controllers for pod "{name_of(pod)}"')
+                uid, scale = found
                 scales[reference["uid"]] = 0
                 scales[uid] = scale
         if unmanaged:
             message = "Pods selected by this PodDisruptionBudget (selector: "
-            message += f"{label_selector_of(budget['spec'].get('selector'))}) were found to be unmanaged. As a result, "
+            message += f"{go_label_selector(budget['spec'].get('selector'))}) were found to be unmanaged. As a result, "
             message += "the status of the PDB cannot be calculated correctly, which may result in undefined behavior. "
             message += 'To account for these pods please set ".spec.minAvailable" field of the PDB to an integer value.'
             self._recorder.event(budget, "Warning", "UnmanagedPods", message)
         return sum(scales.values())
 
-    async def _controller_scale(self, namespace: str, reference: Obj) -> tuple[str, int]:
+    async def _controller_scale(self, namespace: str, reference: Obj) -> tuple[str, int] | None:
+        """Uid and replicas of what decides on the number of pods; None where it is not there.  Raises _NoScale."""
         kind = reference["kind"]
         informer = self._owners.get(kind)
         if informer is not None:
             owner = informer.get(namespace, reference["name"])
             if owner is None or uid_of(owner) != reference["uid"]:
-                return reference["uid"], 0
+                return None
             above = controller_of(owner)
             if kind == "ReplicaSet" and above is not None:
                 return await self._controller_scale(namespace, above)
@@ -158,12 +178,22 @@ class DisruptionController(Controller):
         group = reference["apiVersion"].rpartition("/")[0]
         for resource, _ in await self._discovery.served():
             if (resource.group, resource.kind) == (group, kind):
-                try:
-                    scale = await self.client.get(resource, reference["name"], namespace, "scale")
-                except StatusError as error:
-                    raise _NoScale(f"{resource.group_resource} does not implement the scale subresource") from error
-                return reference["uid"], int(scale["spec"].get("replicas") or 0)
-        raise _NoScale(f"no matching kind found for {reference['apiVersion']}, Kind={kind}")
+                return await self._scale_subresource(resource, namespace, reference)
+        raise _NoScale(f'no matches for kind "{kind}" in version "{reference["apiVersion"]}"')
+
+    async def _scale_subresource(self, resource: Resource, namespace: str, reference: Obj) -> tuple[str, int] | None:
+        try:
+            scale = await self.client.get(resource, reference["name"], namespace, "scale")
+        except StatusError as error:
+            if error.code != 404:
+                raise _NoScale(error.message) from error
+            # Either it is not there, or its kind has no scale.
+            if await self.client.find(resource, reference["name"], namespace) is None:
+                return None
+            raise _NoScale(f"{resource.group_resource} does not implement the scale subresource") from error
+        if scale["metadata"].get("uid") != reference["uid"]:
+            return None
+        return reference["uid"], int((scale.get("spec") or {}).get("replicas") or 0)
 
     # What was disrupted.
 
@@ -188,38 +218,41 @@ class DisruptionController(Controller):
     def _status(self, budget: Obj, now: datetime, *, expected: int, healthy: int, desired: int, allowed: int) -> Obj:
         enough = allowed > 0
         reason = "SufficientPods" if enough else "InsufficientPods"
+        generation = int(budget["metadata"].get("generation") or 0)
         return {
             "currentHealthy": healthy,
             "desiredHealthy": desired,
             "disruptionsAllowed": allowed,
             "expectedPods": expected,
-            "observedGeneration": budget["metadata"].get("generation", 0),
-            "conditions": _with_condition(budget, "True" if enough else "False", reason, "", now),
+            "observedGeneration": generation,
+            "conditions": _with_condition(budget, "True" if enough else "False", reason, "", now, generation),
         }
 
     async def _fail(self, budget: Obj, message: str, now: datetime) -> None:
-        """Unable to tell, so nothing may be disrupted."""
+        """Unable to tell, so nothing may be disrupted. What the status says otherwise is of an earlier look."""
         current = budget.get("status") or {}
         counts = {name: current.get(name, 0) for name in ("currentHealthy", "desiredHealthy", "expectedPods")}
+        observed = int(current.get("observedGeneration") or 0)
         status = {
             **current,
             **counts,
             "disruptionsAllowed": 0,
-            "observedGeneration": budget["metadata"].get("generation", 0),
-            "conditions": _with_condition(budget, "False", "SyncFailed", message, now),
+            "conditions": _with_condition(budget, "False", "SyncFailed", message, now, observed),
         }
         if not same_semantics(status, current):
             await self.write_status(POD_DISRUPTION_BUDGETS, budget, status)
 
 
-def _with_condition(budget: Obj, status: str, reason: str, message: str, now: datetime) -> list[Obj]:
+def _with_condition(
+    budget: Obj, status: str, reason: str, message: str, now: datetime, observed_generation: int
+) -> list[Obj]:
     conditions = (budget.get("status") or {}).get("conditions") or []
     made = {
         "type": "DisruptionAllowed",
         "status": status,
         "reason": reason,
         "message": message,
-        "observedGeneration": budget["metadata"].get("generation", 0),
+        **({"observedGeneration": observed_generation} if observed_generation else {}),
         "lastTransitionTime": format_time(now),
     }
     before = next((c for c in conditions if c.get("type") == made["type"]), None)
