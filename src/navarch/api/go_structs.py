@@ -8,7 +8,7 @@ the order is another than that of the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -33,14 +33,17 @@ _ENTRY: Final = "meta/v1.ManagedFieldsEntry"
 
 @frozen
 class GoField:
-    """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars; `is_time`
-    that it is a time that is no pointer."""
+    """`shape` is "" (one), "[]" or "{}"; `message` the message that it (or its items) is, empty for scalars, of which
+    `type` is the letter; `is_time` that it is a time that is no pointer; `written` that also its zero is."""
 
     name: str
     shape: str
     message: str
     present: bool
     is_time: bool = False
+    written: bool = False
+    pointer: bool = False
+    type: str = ""
 
 
 def message_of_definition(definition: str) -> str:
@@ -78,7 +81,7 @@ def _field(name: str, type_: str) -> GoField:
     message = type_ if "/" in type_ and type_ not in _SCALARS else ""
     present = written if shape else bool(message) and not pointer
     is_time = not pointer and not shape and type_ in ("meta/v1.Time", "meta/v1.MicroTime")
-    return GoField(name, shape, message, present, is_time)
+    return GoField(name, shape, message, present, is_time, written, pointer, type_)
 
 
 @cache
@@ -93,16 +96,46 @@ def present(definition: str) -> frozenset[str]:
     return frozenset(field.name for field in struct(message_of_definition(definition)).values() if field.present)
 
 
+# What is written of a struct though nobody set it, where no check makes sure that somebody did: what is observed, and
+# a few of what is wished for.
+_OBSERVED: Final = ("Status", "Condition")
+_WRITTEN_UNSET: Final = frozenset(
+    (
+        *("apiextensions/v1.CustomResourceDefinitionNames", "batch/v1.PodFailurePolicy"),
+        *("autoscaling/v2.CrossVersionObjectReference", "autoscaling/v2.MetricIdentifier"),
+        *("core/v1.AttachedVolume", "core/v1.ConfigMapNodeConfigSource", "core/v1.ContainerExtendedResourceRequest"),
+        *("core/v1.ContainerStateRunning", "core/v1.ContainerStateTerminated", "core/v1.EventSeries"),
+        *("core/v1.HTTPHeader", "core/v1.ISCSIPersistentVolumeSource", "core/v1.ISCSIVolumeSource"),
+        *("core/v1.LinuxContainerUser", "core/v1.NodeAddress", "core/v1.NodeRuntimeHandler", "core/v1.NodeSystemInfo"),
+        *("core/v1.PodVolumeHealth", "core/v1.PreferredSchedulingTerm", "core/v1.ProjectedVolumeSource"),
+        *("core/v1.ResourceHealth", "core/v1.ScaleIOPersistentVolumeSource", "core/v1.ScaleIOVolumeSource"),
+        *("core/v1.SleepAction", "core/v1.Sysctl", "events/v1.EventSeries", "resource/v1.AllocationResult"),
+        *("storage/v1.TokenRequest", "storage/v1.VolumeError"),
+    )
+)
+# A pod's conditions are its strategy's; the others are no parts of objects.
+_LEFT_ALONE: Final = frozenset(("core/v1.PodCondition", "meta/v1.Status"))
+_ZEROS: Final[Mapping[str, Any]] = {"s": "", "b": False, "i": 0, "f": 0, "api/resource.Quantity": "0"}
+
+
 @cache
-def unset(definition: str) -> tuple[tuple[str, bool], ...]:
-    """What of a condition, or of a container's status, Go writes though nobody set it: a time, as null, and a struct,
-    as an empty one (then True). (A pod's conditions are its strategy's.)"""
+def unset(definition: str) -> tuple[tuple[str, Any], ...]:
+    """What of a struct Go writes though nobody set it, each with what is written: texts, numbers, structs as their zero
+    (to be copied), times, lists and pointers as null."""
     message = message_of_definition(definition)
-    if message == "core/v1.ContainerStatus":
-        return tuple((field.name, True) for field in struct(message).values() if field.present and not field.shape)
-    if not message.endswith("Condition") or message == "core/v1.PodCondition":
+    if (message not in _WRITTEN_UNSET and not message.endswith(_OBSERVED)) or message in _LEFT_ALONE:
         return ()
-    return tuple((field.name, False) for field in struct(message).values() if field.is_time)
+    return tuple(_written_unset(message))
+
+
+def _written_unset(message: str) -> Iterator[tuple[str, Any]]:
+    for name, field in struct(message).items():
+        if field.is_time or (field.present and field.shape) or (field.written and field.pointer):
+            yield name, None
+        elif field.present:
+            yield name, dict(_written_unset(field.message))
+        elif field.written and field.type in _ZEROS:
+            yield name, _ZEROS[field.type]
 
 
 def go_json(value: Any, message: str) -> Any:

@@ -11,6 +11,7 @@ is something to report.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -304,14 +305,14 @@ def _struct_decoder(fields: _Fields) -> Decoder:
     return decode
 
 
-def _filling(decode: Decoder, filled: Iterable[tuple[str, bool]]) -> Decoder:
+def _filling(decode: Decoder, filled: Iterable[tuple[str, Any]]) -> Decoder:
     """A decoder that also states what Go writes of a struct though nobody set it."""
 
     def decode_and_fill(obj: Any) -> list[str] | None:
         unknown = decode(obj)
-        for name, as_struct in filled:
+        for name, zero in filled:
             if name not in obj:
-                obj[name] = {} if as_struct else None
+                obj[name] = copy.deepcopy(zero) if type(zero) is dict else zero
         return unknown
 
     return decode_and_fill

@@ -111,3 +111,10 @@ def test_the_table() -> None:
     assert row(GROUP, KIND, obj) == ["web", "24h", "kubernetes.io/kube-apiserver-client", "ann", "60m", "Pending"]
     obj["status"] = {"conditions": [APPROVED], "certificate": "eA=="}
     assert row(GROUP, KIND, obj)[-1] == "Approved,Issued"
+
+
+def test_a_decision_says_whether_it_holds() -> None:
+    old, _ = created(GROUP, KIND, csr())
+    decided = {**copy.deepcopy(old), "status": {"conditions": [{"type": "Approved", "reason": "ok"}]}}
+
+    assert updated(GROUP, KIND, old, decided, "approval")[1] == ["status.conditions[0].status: Required value"]

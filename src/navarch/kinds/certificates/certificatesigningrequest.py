@@ -84,8 +84,6 @@ class CertificateSigningRequestStrategy(Strategy):
 
     def defaults(self, obj: Obj) -> None:
         obj.setdefault("spec", {})
-        for condition in (obj.get("status") or {}).get("conditions") or ():
-            condition.setdefault("status", "True")
 
     def stamp(self, obj: Obj, now: str, old: Obj | None) -> None:
         before = _conditions(old or {})
