@@ -312,7 +312,7 @@ def _filling(decode: Decoder, filled: Iterable[tuple[str, Any]]) -> Decoder:
         unknown = decode(obj)
         for name, zero in filled:
             if name not in obj:
-                obj[name] = copy.deepcopy(zero) if type(zero) is dict else zero
+                obj[name] = zero if type(zero) is not dict else copy.deepcopy(zero) if zero else {}
         return unknown
 
     return decode_and_fill
