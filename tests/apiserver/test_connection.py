@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from navarch.api.errors import unauthorized
-from navarch.apiserver import connection
+from navarch.apiserver import answer_heads, connection
 from navarch.apiserver.auth.base import EveryoneIsAdmin
 from navarch.apiserver.connection import plain_request
 from navarch.apiserver.http import HTTPFront
@@ -161,7 +161,7 @@ def test_what_is_not_plain(head: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["a\r\nSet-Cookie: b", "a\nSet-Cookie: b", "a\rSet-Cookie: b"])
 def test_what_an_answer_says_makes_no_header_of_its_own(text: str) -> None:
-    head = connection._head_of(Response(200, b"", {"Warning": text, "X-Other": "c"}), 0)
+    head = answer_heads.head_of(Response(200, b"", {"Warning": text, "X-Other": "c"}), 0)
 
     assert b"\r\nWarning: a" in head
     assert b"\r\nX-Other: c\r\n\r\n" in head

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from navarch.apiserver.connection import _head_of
+from navarch.apiserver.answer_heads import head_of
 from navarch.apiserver.headers import Headers
 from navarch.client.transport import Response
 
@@ -27,6 +27,6 @@ def test_lines_that_were_put_together_before_are_those_of_the_headers(
     assert known == usual
     for headers in (known, whole):
         date = b"\r\nDate: "
-        slow, quick = (_head_of(Response(200, b"", each), 7) for each in (dict(headers), headers))
+        slow, quick = (head_of(Response(200, b"", each), 7) for each in (dict(headers), headers))
         before, _, after = slow.partition(date)
         assert (before, after[29:]) == (quick.partition(date)[0], quick.partition(date)[2][29:])

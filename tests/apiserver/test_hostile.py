@@ -458,7 +458,7 @@ def post(body: bytes, *headers: str, path: str = CONFIG_MAPS) -> bytes:
         (post(gzip.compress(b'{"metadata":{"name":"z"}}'), "Content-Encoding: gzip"), 201),
         (post(b'{"metadata":{"name":"z"}}', "User-Agent: \xff\xfe"), 201),
         (post(b"{" + b" " * (4 << 20)), 413),
-        (post(b"", "X-Much: " + "a" * 2_000_000), 400),
+        (post(b"", "X-Much: " + "a" * 2_000_000), 431),
         (post(b"a:\n" * 1_000_000, "Content-Type: application/yaml"), 400),
         (post(b"key: value\n" * 1_000_000, "Content-Type: application/yaml"), 413),
         (f"POST {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".encode(), 413),

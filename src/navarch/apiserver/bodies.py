@@ -1,4 +1,4 @@
-"""Bodies of requests while they come, and as they were before they were compressed, all within bounds."""
+"""Heads and bodies of requests while they come, and bodies as they were before they were compressed, within bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from navarch.apiserver.decoding import MAX_BODY
 from navarch.client.transport import Request
 from navarch.records import mutable
 
-# Of bodies that are still coming, all clients' together who have said who they are, and all others' together.
+# Of what is still coming, all clients' together who have said who they are, and all others' together.
 BODIES_MAX = 256 << 20
 STRANGERS_MAX = 16 << 20
 # A body of which so much has come is worth asking whose it is.
@@ -30,7 +30,7 @@ class _Coming:
 
 
 class _Share:
-    """Bodies that have a limit together."""
+    """What has a limit together."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -48,6 +48,11 @@ class _Share:
             self.total -= body.size
         return body
 
+    def set(self, whose: object, give_up: Callable[[], None], size: int) -> None:
+        """So much has come of it altogether."""
+        known = self.coming.get(whose) or _Coming(give_up)
+        self.add(whose, known, size - known.size)
+
     def excess(self) -> list[object]:
         """The longest, without which there is room again: for some more, as they are looked for among all."""
         if self.total <= self.limit:
@@ -62,9 +67,10 @@ class _Share:
 
 
 class Bodies:
-    """What has come of bodies that are not whole yet. Beyond the limit, the longest are given up. Whose a body is gets
-    asked while it comes: until then, and if it is nobody's, it counts among those of strangers, who have less room.
-    Without `is_known` everybody is known."""
+    """What has come of heads and bodies that are not whole yet. Beyond the limit, the longest are given up. Whose a
+    body is gets asked while it comes: until then, and if it is nobody's, it counts among those of strangers, who have
+    less room, and so do heads on connections on which nobody has said who he is. Without `is_known` everybody is
+    known."""
 
     def __init__(self, is_known: IsKnown | None = None, limit: int = BODIES_MAX) -> None:
         self._is_known = is_known
@@ -83,6 +89,13 @@ class Bodies:
         share.add(whose, body, size)
         if share is self.strangers and body.asking is None and body.size >= _ASK_FROM:
             body.asking = asyncio.get_running_loop().create_task(self._ask(whose, request, peer))
+        self._bound(share)
+
+    def head(self, connection: object, size: int, cut: Callable[[], None], *, known: bool) -> None:
+        """A connection holds so much altogether of a head, or of a frame, that is not whole. `cut` ends it at once: who
+        has not asked yet waits for no answer. `known` is one that somebody has used before."""
+        share = self.known if known else self.strangers
+        share.set(connection, cut, size)
         self._bound(share)
 
     def remove(self, whose: object) -> None:

@@ -14,20 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
-
-from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.errors import bad_request
 from navarch.api.memo import memo
 from navarch.apiserver import web
+from navarch.apiserver.answer_heads import head_of
 from navarch.apiserver.bodies import Bodies, IsKnown
 from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.headers import Headers
 from navarch.apiserver.impersonation import BETWEEN, NAMING, PREFIX
 from navarch.apiserver.pieces import Pieces
 from navarch.apiserver.routes import parse, verb_of
@@ -45,6 +42,10 @@ BODY_S = 60.0
 HEAD_S = 32.0
 # Who has not read for so long is cut off.
 STALLED_S = 30.0
+# Who is refused in the middle of what he sends may read why; then the connection is cut, whatever else he sends.
+LAST_WORDS_S = 1.0
+# As much as Go reads of a head.
+HEAD_MAX = (1 << 20) + 4096
 _BUFFER = 64 << 10
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
@@ -150,41 +151,6 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     return request, headers.length
 
 
-@lru_cache(maxsize=256)
-def _first_lines(status: int, content_type: str) -> str:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n"
-
-
-def _head_of(response: Response, length: int | None) -> bytes:
-    """Without a length the body comes in chunks."""
-    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    head = (
-        f"{_first_lines(response.status, response.content_type)}{framing}\r\n"
-        f"Cache-Control: no-cache, private\r\nDate: {rfc822_formatted_time()}\r\n"
-    )
-    if response.status == 401:
-        head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
-    headers = response.headers
-    if isinstance(headers, Headers):
-        head += headers.lines
-    elif headers:
-        head += _lines_of(headers)
-    return head.encode("utf-8", "surrogateescape") + b"\r\n"
-
-
-def _lines_of(headers: Mapping[str, str]) -> str:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
-        # Somebody's text has lines of its own, which would be headers of their own.
-        clean = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
-        lines = "".join([f"{name}: {value}\r\n" for name, value in clean.items()])
-    return lines
-
-
 class Connection(web.RequestHandler):
     """aiohttp's protocol, with the short way in front of it."""
 
@@ -197,6 +163,8 @@ class Connection(web.RequestHandler):
         "_due",
         "_general",
         "_handling",
+        "_head_size",
+        "_known",
         "_later",
         "_later_size",
         "_patience",
@@ -222,6 +190,9 @@ class Connection(web.RequestHandler):
         # When the first byte of the request came whose head is not whole yet, and when the last answer was sent.
         self._began_s: float | None = None
         self._done_s = 0.0
+        # Of that head; and whether somebody has asked here before who said who he is.
+        self._head_size = 0
+        self._known = False
         self._used = False
         self._patience: asyncio.TimerHandle | None = None
         # The address of who is at the other end.
@@ -253,6 +224,9 @@ class Connection(web.RequestHandler):
     def begins(self) -> None:
         """A request's head is whole."""
         self._began_s = None
+        if self._head_size:
+            self._bodies.remove(self)
+            self._head_size = 0
         self._used = True
 
     def handles(self) -> None:
@@ -268,7 +242,7 @@ class Connection(web.RequestHandler):
         if self._began_s is None and data:
             self._began_s = self._loop.time()
         if self._general or not data:
-            super().data_received(data)
+            self._pass_on(data)
         elif self._answering is not None:
             self._later.append(data)
             self._later_size += len(data)
@@ -290,7 +264,24 @@ class Connection(web.RequestHandler):
 
     def _leave(self, data: bytes) -> None:
         self._general = True
+        self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """To aiohttp, which holds what has come of a head until it is whole."""
         super().data_received(data)
+        if not data or not self._is_idle() or self._force_close:
+            return
+        self._head_size += len(data)
+        if self._head_size > HEAD_MAX:
+            # It stays counted until the connection is gone, as the parser keeps what it has.
+            self._say_last(_TOO_LONG)
+        else:
+            self._bodies.head(self, self._head_size, self._cut, known=self._known)
+
+    def _cut(self) -> None:
+        """There is too much of all heads that are coming, and this is the longest."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def _take_request(self, data: bytes) -> None:
         end = data.find(_END, 0, _HEAD_MAX)
@@ -300,7 +291,7 @@ class Connection(web.RequestHandler):
             self._general = not (
                 data.startswith(b"GET ") and end == len(data) - len(_END) and not _BODY_FOLLOWS.search(data)
             )
-            super().data_received(data)
+            self._pass_on(data)
             return
         request, length = plain
         body = data[end + len(_END) :]
@@ -340,10 +331,24 @@ class Connection(web.RequestHandler):
         """The body did not arrive in time, or there is no room for it."""
         if self._due is not None:
             self._forget_due(self._due)
+        self._say_last(Response(status, b"", {"Retry-After": "1"} if status == 429 else {}))
+
+    def _say_last(self, response: Response) -> None:
+        """Answer before the request is whole, and end the connection."""
+        transport = self.transport
+        if transport is None:
+            return
+        assert isinstance(response.body, bytes)
+        said = Response(response.status, b"", {"Connection": "close", **response.headers}, response.content_type)
+        transport.write(head_of(said, len(response.body)) + response.body)
+        # What else comes is read for nobody: left unread, it would take the answer along when the connection ends.
+        self._force_close = True
+        self.ends_soon()
+
+    def ends_soon(self) -> None:
+        """Cut the connection when its client has had the time to read what is sent to him last."""
         if self.transport is not None:
-            headers = {"Connection": "close"} | ({"Retry-After": "1"} if status == 429 else {})
-            self.transport.write(_head_of(Response(status, b"", headers), 0))
-            self.transport.close()
+            self._loop.call_later(LAST_WORDS_S, self.transport.abort)
 
     # Out
 
@@ -357,6 +362,7 @@ class Connection(web.RequestHandler):
         # A write that has begun goes on when its client hangs up; what is only read is soon read.
         try:
             response = await self._answer(request, self._certificate())
+            self._known = self._known or not (request.last or response.status == 401)
             await self._send(response)
         except (ConnectionError, TimeoutError):
             if self.transport is not None:
@@ -387,7 +393,16 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        transport.write(_head_of(response, len(body)) + body)
+        transport.write(head_of(response, len(body)) + body)
+        if self._paused:
+            # Who asks again and again and reads nothing is not answered again before he does.
+            await self.room()
+
+    async def room(self) -> None:
+        """Until the client has read what it was sent before.  Raises ConnectionError, TimeoutError."""
+        if self._paused:
+            async with asyncio.timeout(STALLED_S):
+                await self._drain_helper()
 
     async def _stream(self, response: Response, chunks: AsyncIterator[bytes]) -> None:
         """What is long, or comes from another server, as it comes; who asked and is gone ends it."""
@@ -397,15 +412,14 @@ class Connection(web.RequestHandler):
             self.transport.set_write_buffer_limits(_BUFFER)
         length = chunks.length if isinstance(chunks, Pieces) else None
         try:
-            self._write(_head_of(response, length))
+            self._write(head_of(response, length))
             async for chunk in chunks:
                 if length is not None:
                     self._write(chunk)
                 elif chunk:
                     self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 if self._paused:
-                    async with asyncio.timeout(STALLED_S):
-                        await self._drain_helper()
+                    await self.room()
             if length is None:
                 self._write(b"0\r\n\r\n")
         finally:
@@ -432,6 +446,8 @@ class Connection(web.RequestHandler):
             self._forget_due(self._due)
         if self._patience is not None:
             self._patience.cancel()
+        if self._head_size:
+            self._bodies.remove(self)
         self._later.clear()
         if self._streaming and self._answering is not None:
             self._answering.cancel()
@@ -451,6 +467,9 @@ class Connection(web.RequestHandler):
         if self._answering is not None:
             await asyncio.wait([self._answering], timeout=timeout)
         await super().shutdown(timeout)
+
+
+_TOO_LONG = Response(431, b"431 Request Header Fields Too Large", {}, "text/plain; charset=utf-8")
 
 
 class Server(web.Server):

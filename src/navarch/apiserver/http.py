@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import HttpVersion11
 from aiohttp.http import HttpProcessingError
@@ -45,7 +46,10 @@ _SHUTDOWN_S = 3.0
 _quiet = log.getChild("connections")
 # What is no HTTP is answered with 400; a traceback for each would only fill the disk.
 _quiet.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
-_HEAD_MAX = 1 << 20
+# Of one line of a head; all of it may be as long as `connection` says, which is found out first.
+_LINE_MAX = 2 * connection.HEAD_MAX
+# How long the end of a TLS connection may take, what it was sent before included.
+_TLS_END_S = 10.0
 _URL_KEPT = 8 << 10
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -71,8 +75,8 @@ class HTTPFront:
             # Done here, within the limit of a body.
             auto_decompress=False,
             # Commands to execute and selectors travel in the URL.
-            max_line_size=_HEAD_MAX,
-            max_field_size=_HEAD_MAX,
+            max_line_size=_LINE_MAX,
+            max_field_size=_LINE_MAX,
         )
         self._http2 = Serving(self._answer, self._web.bodies)
         if goaway_chance > 0:
@@ -89,7 +93,9 @@ class HTTPFront:
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Listen; returns the port (of use where 0 was asked for)."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._arrives, host, port, ssl=tls, backlog=1024, reuse_address=True)
+        server = await loop.create_server(
+            self._arrives, host, port, ssl=tls, backlog=1024, reuse_address=True, **_patience(tls)
+        )
         self._listen_on(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -97,7 +103,9 @@ class HTTPFront:
         """Take the connections of sockets that listen already."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
-            self._listen_on(await loop.create_server(self._arrives, sock=listener, ssl=tls, backlog=4096))
+            self._listen_on(
+                await loop.create_server(self._arrives, sock=listener, ssl=tls, backlog=4096, **_patience(tls))
+            )
 
     def _listen_on(self, server: asyncio.Server) -> None:
         self._listening.append(server)
@@ -151,17 +159,22 @@ class HTTPFront:
         assert isinstance(protocol, connection.Connection)
         protocol.handles()
         try:
-            return await self._handle_one(incoming)
+            await protocol.room()
+            return await self._handle_one(incoming, protocol)
+        except TimeoutError:
+            _cut_off(incoming)
+            raise asyncio.CancelledError from None
         finally:
             protocol.handled()
 
-    async def _handle_one(self, incoming: web.BaseRequest) -> web.StreamResponse:
+    async def _handle_one(self, incoming: web.BaseRequest, protocol: connection.Connection) -> web.StreamResponse:
         try:
             request = await _request_of(incoming, self._web.bodies)
         except StatusError as error:
+            if error.code in (408, 429):
+                protocol.ends_soon()
             return _finished(respond_error(error))
-        protocol = incoming.protocol
-        request.remote = protocol.remote if isinstance(protocol, connection.Connection) else ""
+        request.remote = protocol.remote
         answering = self._server.handle(request, None, peer_certificate(incoming.transport))
         if request.method in _WRITES and "upgrade" not in request.headers:
             # A write that has begun goes on when its client hangs up: whoever undid what admission did for it, while
@@ -179,6 +192,13 @@ class HTTPFront:
         response = self._in_pieces(response, request.headers.get("accept-encoding", ""))
         assert not isinstance(response.body, bytes)
         return await _stream(incoming, response, response.body)
+
+
+def _patience(tls: ssl.SSLContext | None) -> dict[str, Any]:
+    """How long the beginning and the end of a connection may take."""
+    if tls is None:
+        return {}
+    return {"ssl_handshake_timeout": connection.HEAD_S, "ssl_shutdown_timeout": _TLS_END_S}
 
 
 async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:

@@ -85,6 +85,11 @@ class Receiver:
         """Whether something has begun to come that is not whole."""
         return bool(self._partial or self._block_stream)
 
+    @property
+    def held(self) -> int:
+        """Bytes of what has begun to come."""
+        return len(self._partial) + len(self._block)
+
     def feed(self, data: bytes) -> None:
         """Raises ConnectionFault."""
         if self._partial:

@@ -42,6 +42,10 @@ class Owner(Protocol):
         """This was the last request."""
         ...
 
+    def knows(self) -> None:
+        """Somebody has asked who said who he is."""
+        ...
+
     def give_up(self, stream: Stream, code: Code) -> None: ...
 
     def answered(self, stream: Stream) -> None: ...
@@ -116,7 +120,10 @@ class Answers:
     async def _send(self, stream: Stream, request: Request, response: Response) -> None:
         """Raises Gone, TimeoutError."""
         body, parts = response.body, self._serving.parts
-        last = request.last or response.status == 401 or (parts is not None and parts())
+        last = request.last or response.status == 401
+        if not last:
+            self._owner.knows()
+        last = last or (parts is not None and parts())
         if not isinstance(body, bytes):
             if last:
                 self._owner.leave()

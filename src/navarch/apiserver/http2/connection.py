@@ -3,7 +3,8 @@
 In: frames, from `receiving`.  Out: requests to the same `Answer` as over HTTP/1.1, so that all that a request passes
 through is the same; they are answered by `answering`.
 
-Invariant: of bodies that are coming there is no more than `Bodies` allows all clients together, and strangers.
+Invariant: of heads and bodies that are coming there is no more than `Bodies` allows all clients together, and
+strangers.
 
 A connection ends gently, by a GOAWAY that closes nothing (`leave`), when the server stops, where a client does not say
 who it is (HTTP/2 is cheap to abuse: such a client gets what it would get without keep-alive), and now and then by
@@ -59,6 +60,9 @@ class Connection(asyncio.Protocol):
         # The last stream that is served, once that is settled.
         self._final: int | None = None
         self._failed = False
+        # Bytes of frames and heads that are not whole; whether somebody has asked here who said who he is.
+        self._held = 0
+        self._known = False
         self._idle_s = loop.time()
         self._progress = -1
         self._transport: asyncio.Transport
@@ -98,6 +102,17 @@ class Connection(asyncio.Protocol):
             self._receiver.feed(data)
         except ConnectionFault as fault:
             self._fail(fault.code, str(fault))
+            return
+        if self._held or self._receiver.waits:
+            self._count()
+
+    def _count(self) -> None:
+        bodies, held = self._serving.bodies, self._receiver.held
+        self._held = held
+        if held:
+            bodies.head(self, held, self._transport.abort, known=self._known)
+        else:
+            bodies.remove(self)
 
     def pause_writing(self) -> None:
         self._out.pause()
@@ -114,6 +129,9 @@ class Connection(asyncio.Protocol):
         self._out.close()
         self._abandon_all()
         self._serving.connections.discard(self)
+        self._serving.bodies.remove(self)
+        # Each of them knows this, or what does; answers that still run need none of it.
+        del self._receiver, self._out, self._answers, self._transport
         if not self._lost.done():
             self._lost.set_result(None)
 
@@ -344,6 +362,9 @@ class Connection(asyncio.Protocol):
             self._remember(stream.id)
             self._end(stream)
 
+    def knows(self) -> None:
+        self._known = True
+
     def answered(self, stream: Stream) -> None:
         if stream.id in self._streams:
             self._close(stream)
@@ -413,6 +434,7 @@ class Connection(asyncio.Protocol):
         self._out.flush()
         self._abandon_all()
         self._transport.close()
+        self._loop.call_later(http1.LAST_WORDS_S, self._transport.abort)
 
     async def shutdown(self, timeout_s: float) -> None:
         self.leave()
