@@ -115,7 +115,7 @@ async def test_nothing_is_left_of_an_evicted_pod_but_what_is_told_of_it(simulate
 def how_it_ended(simulated: Simulated) -> dict[str, Any]:
     status = simulated.shown("done")["status"]
     assert status["phase"] == "Succeeded"
-    return dict(status["containerStatuses"][0]["state"])
+    return dict(status["containerStatuses"][0])
 
 
 async def test_containers_of_pods_that_have_ended_go_when_room_is_needed(simulated: Simulated) -> None:
@@ -135,7 +135,7 @@ async def test_containers_of_pods_that_have_ended_go_when_room_is_needed(simulat
     await simulated.restart()
     await simulated.running("busy")
     assert how_it_ended(simulated) == told
-    assert told["terminated"]["containerID"]
+    assert told["state"]["terminated"]["containerID"]
 
 
 async def test_a_pod_whose_volume_grows_beyond_its_limit_is_evicted(simulated: Simulated) -> None:

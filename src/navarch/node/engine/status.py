@@ -212,7 +212,8 @@ def _linux_user(user: User) -> Obj:
 def _never_made(inputs: StatusInputs, status: Obj, memory: ContainerMemory, old: Obj) -> None:
     """A container of which the runtime knows nothing: not made yet, or lost."""
     if inputs.ending and ((old.get("state") or {}).get("terminated")):
-        status.update({k: v for k, v in old.items() if k in ("state", "lastState", "containerID", "imageID", "image")})
+        # How it ended is told already, and stays as it was told.
+        status.update({key: value for key, value in old.items() if key not in ("ready", "started")})
         return
     if inputs.ending and ((old.get("state") or {}).get("running") or _was_never_to_be(inputs, status["name"])):
         status["state"] = {
