@@ -33,11 +33,12 @@ class Logind:
     @asynccontextmanager
     async def connected(cls, address: str | None = None) -> AsyncIterator[Logind]:
         """To the system's bus, or to the one at `address`."""
-        bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
         try:
+            # Some versions open the socket here, others when they connect.
+            bus = MessageBus(bus_address=address, bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
             await bus.connect()
         except Exception as error:
-            # Its library raises what it likes: without a bus, without rights.
+            # The library raises what it likes: without a bus, without rights.
             raise OSError(f"no system bus: {error}") from error
         try:
             found = cls(bus)
