@@ -207,6 +207,27 @@ async def test_admission_sees_custom_objects_in_the_version_of_its_rule(
     assert made["spec"]["size"] == 9
 
 
+async def test_conditions_see_custom_objects_in_the_version_of_the_rule(
+    api: Api, cluster: EmbeddedCluster, authority: Authority
+) -> None:
+    from tests.apiserver.webhooks.test_admission import ALLOWED, VALIDATING, configure, rule
+
+    seen = [
+        "object.apiVersion == 'example.com/v1' && object.spec.count == 3",
+        "request.kind.version == 'v1' && request.requestKind.version == 'v2'",
+        "request.resource.version == 'v2' && request.requestResource.version == 'v2'",
+    ]
+    conditions = [{"name": f"seen-{number}", "expression": text} for number, text in enumerate(seen)]
+    async with Webhook(authority, success) as webhook, Webhook(authority, lambda request: ALLOWED) as hook:
+        await cluster.server.serve(*widgets(converter=converter_of(cluster, webhook)))
+        rules = [rule("widgets", "example.com", "v1")]
+        await configure(api, VALIDATING, hook.config(rules=rules, matchConditions=conditions))
+
+        await api.ok("POST", WIDGETS_V2, widget("w", size=3))
+
+    assert [asked.request["name"] for asked in hook.asked] == ["w"]
+
+
 def definition(webhook: Webhook) -> Obj:
     """Widgets as a CustomResourceDefinition has them."""
     versions = [

@@ -154,17 +154,15 @@ class _WebhookPlugin(Plugin):
     def _asked(self, attributes: Attributes) -> Sequence[Invocation]:
         return self._matching(attributes.asked, attributes.operation, attributes.subresource)
 
-    async def _selects(self, hook: Hook, attributes: Attributes) -> bool:
+    async def _selects(self, invocation: Invocation, attributes: Attributes) -> bool:
         """Raises StatusError: 404 for a namespace that is not there, 403 where a condition cannot be told."""
+        hook = invocation.hook
         if not selects(self._webhooks.caches, hook.namespaces, hook.objects, attributes):
             return False
-        return await self._conditions_hold(hook, attributes)
-
-    async def _conditions_hold(self, hook: Hook, attributes: Attributes) -> bool:
         if not hook.conditions:
             return True
         try:
-            return await self._webhooks.requests.conditions_hold(hook.conditions, attributes, attributes.asked)
+            return await self._webhooks.requests.conditions_hold(hook.conditions, attributes, invocation.kind)
         except EvaluationError as error:
             if not hook.closed:
                 return False
@@ -185,7 +183,7 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
         shown: Shown | None = None
         for index, invocation in enumerate(self._asked(attributes)):
             hook = invocation.hook
-            if (attributes.again and hook not in rounds.once_more) or not await self._selects(hook, attributes):
+            if (attributes.again and hook not in rounds.once_more) or not await self._selects(invocation, attributes):
                 continue
             if shown is None or shown.kind is not invocation.kind:
                 shown = await self._webhooks.versions.shown(invocation.kind, attributes)
@@ -239,7 +237,7 @@ class ValidatingAdmissionWebhook(_WebhookPlugin):
         chosen = [
             (index, invocation)
             for index, invocation in enumerate(self._asked(attributes))
-            if await self._selects(invocation.hook, attributes)
+            if await self._selects(invocation, attributes)
         ]
         shown: dict[int, Shown] = {}
         for _, invocation in chosen:

@@ -68,6 +68,10 @@ class Requests:
     ) -> bool:
         """Whether a write is one that all conditions are for.  Raises EvaluationError, StatusError."""
         values = self.values(attributes, await self._versions.looked_at(kind, attributes), params)
+        if kind is not attributes.asked:
+            # Conditions see the object and its kind in the version of the rule, but what was asked for as it was.
+            *before, request, authorizer, resource, parameters = values
+            values = (*before, {**request, "resource": request["requestResource"]}, authorizer, resource, parameters)
         return await self.evaluated(
             lambda evaluation: hold(conditions, evaluation), values, _NO_VARIABLES, CONDITIONS_BUDGET
         )
