@@ -13,7 +13,7 @@ import pytest
 from navarch.api.errors import unauthorized
 from navarch.apiserver import answer_heads, connection
 from navarch.apiserver.auth.base import EveryoneIsAdmin
-from navarch.apiserver.connection import plain_request
+from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
@@ -261,6 +261,9 @@ class OnlyJane(EveryoneIsAdmin):
         if shown not in (None, "Bearer jane"):
             raise unauthorized()
         return LOOPBACK if shown else ANONYMOUS
+
+    def recognized(self, request: Request, certificate: object) -> None:
+        return None
 
 
 @pytest.mark.parametrize("chunked", [False, True])

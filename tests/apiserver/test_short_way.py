@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from navarch.apiserver import connection
-from navarch.apiserver.connection import plain_request
+from navarch.apiserver.plain_requests import plain_request
 
 PATH = b"/api/v1/namespaces/default/configmaps"
 LINES = [

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from aiohttp.helpers import rfc822_formatted_time
 
-from navarch.apiserver.headers import Headers
+from navarch.apiserver.headers import Completed, Headers
 from navarch.client.transport import Response
 
 
@@ -35,7 +35,7 @@ def head_of(response: Response, length: int | None) -> bytes:
     if response.status == 401:
         head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
     headers = response.headers
-    if isinstance(headers, Headers):
+    if type(headers) is Completed or type(headers) is Headers:
         head += headers.lines
     elif headers:
         head += _lines_of(headers)

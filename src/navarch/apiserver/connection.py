@@ -15,26 +15,22 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import lru_cache
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from dataclasses import replace
+from typing import Any
 
-from navarch.api.errors import bad_request
-from navarch.api.memo import memo
 from navarch.apiserver import web
 from navarch.apiserver.answer_heads import head_of
 from navarch.apiserver.bodies import Bodies, IsKnown
-from navarch.apiserver.decoding import MAX_BODY
-from navarch.apiserver.impersonation import BETWEEN, NAMING, PREFIX
 from navarch.apiserver.pieces import Pieces
-from navarch.apiserver.routes import parse, verb_of
+from navarch.apiserver.plain_requests import plain_request, refusable_request
 from navarch.client.transport import Request, Response
-from navarch.numbers import is_digits
 from navarch.records import mutable
 from navarch.tls import peer_certificate
 
 # Answers a request, and makes a long answer ready to be sent: `(request, peer certificate) -> response`.
 Answer = Callable[[Request, bytes | None], Awaitable[Response]]
+# The same for a request that need not wait for anything, with a body that is all there; None for any other.
+Ready = Callable[[Request, bytes | None], Response | None]
 
 IDLE_S = 300.0
 BODY_S = 60.0
@@ -50,30 +46,8 @@ _BUFFER = 64 << 10
 _HEAD_MAX = 8192
 _WAITING_MAX = 1 << 20
 _PIPELINE_MAX = 64 << 10
-# As many parameters as Go reads of a query.
-_PARAMETERS_MAX = 10_000
 _END = b"\r\n\r\n"
-_FIRST_LINE = re.compile(
-    rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:@-]*)(?:\?([A-Za-z0-9._~/:@%+&=,!*()-]*))? HTTP/1\.1"
-)
-# What is no method of HTTP is one to us, as to Kubernetes: the parser would not let it come so far as to be refused.
-_OTHER_LINE = re.compile(
-    rb"(?!(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) )"
-    rb"([A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}) (/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1"
-)
-_HEADER = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t\x20-\x7e]*")
 _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IGNORECASE)
-_VERBS = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"})
-_STREAMED = frozenset({"proxy", "log", "exec", "attach", "portforward"})
-_NOT_PLAIN = frozenset({"transfer-encoding", "expect", "upgrade", "content-encoding"})
-_REPEATED = frozenset({"content-length", "host", "authorization", "content-type"})
-
-
-class _Headers(NamedTuple):
-    values: dict[str, str]
-    length: int
-    impersonates: bool
-    closes: bool
 
 
 @mutable
@@ -84,71 +58,6 @@ class _Due:
     body: bytearray
     length: int
     timer: asyncio.TimerHandle
-
-
-@lru_cache(maxsize=1024)
-def _headers_of(block: bytes) -> _Headers | None:
-    """The header lines, which clients repeat; None where they ask for more than a plain request does."""
-    values: dict[str, str] = {}
-    for line in block.split(b"\r\n") if block else ():
-        if _HEADER.fullmatch(line) is None:
-            return None
-        name, _, value = line.decode("ascii").partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        if name in values:
-            if name in _REPEATED:
-                return None
-            value = together(name, values[name], value)
-        values[name] = value
-    if "host" not in values or not _NOT_PLAIN.isdisjoint(values):
-        return None
-    kept = values.get("connection", "keep-alive").lower()
-    if kept not in ("keep-alive", "close"):
-        return None
-    length = values.get("content-length", "0")
-    if not is_digits(length) or len(length) >= 10:
-        return None
-    impersonates = any(name.startswith(PREFIX) for name in values)
-    return _Headers(values, int(length), impersonates, kept == "close")
-
-
-def together(name: str, before: str, value: str) -> str:
-    """One value for a header that was sent more than once. Who is impersonated, or named by a front proxy, may have
-    commas in his groups' names: those are kept apart by what no header contains."""
-    return f"{before}{BETWEEN if name.startswith(NAMING) else ', '}{value}"
-
-
-@memo(1024, 1024)
-def query_of(text: str) -> tuple[tuple[str, str], ...]:
-    """Raises StatusError 400."""
-    if text.count("&") >= _PARAMETERS_MAX:
-        raise bad_request("number of query parameters exceeded limit")
-    return tuple(parse_qsl(text, keep_blank_values=True))
-
-
-def plain_request(head: bytes) -> tuple[Request, int] | None:
-    """The request that a head stands for and the length of its body; None if it is not a plain one."""
-    line, _, block = head.partition(b"\r\n")
-    matched = _FIRST_LINE.fullmatch(line)
-    usual = matched is not None
-    matched = matched or _OTHER_LINE.fullmatch(line)
-    if matched is None:
-        return None
-    method, path, query = matched.groups()
-    if usual and (b"/." in path or b"//" in path):
-        return None
-    headers = _headers_of(block)
-    if headers is None or headers.length > MAX_BODY or (usual and headers.closes):
-        return None
-    pairs = query_of(query.decode()) if query else ()
-    last, impersonates = headers.closes, headers.impersonates
-    request = Request(method.decode(), path.decode(), pairs, headers.values, b"", "", last, impersonates)
-    if not usual:
-        return request, headers.length
-    route = parse(request.path)
-    if not route.plural or route.subresource in _STREAMED or verb_of(request, route) not in _VERBS:
-        return None
-    return request, headers.length
 
 
 class Connection(web.RequestHandler):
@@ -170,14 +79,24 @@ class Connection(web.RequestHandler):
         "_patience",
         "_peer",
         "_peer_known",
+        "_ready",
         "_streaming",
         "_used",
         "remote",
     )
 
-    def __init__(self, manager: web.Server, answer: Answer, bodies: Bodies, short_way: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        manager: web.Server,
+        answer: Answer,
+        bodies: Bodies,
+        short_way: bool,
+        ready: Ready | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(manager, **options)
         self._answer = answer
+        self._ready = ready
         self._bodies = bodies
         self._answering: asyncio.Task[None] | None = None
         self._due: _Due | None = None
@@ -239,8 +158,6 @@ class Connection(web.RequestHandler):
         self._done_s = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
-        if self._began_s is None and data:
-            self._began_s = self._loop.time()
         if self._general or not data:
             self._pass_on(data)
         elif self._answering is not None:
@@ -271,6 +188,8 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if not data or not self._is_idle() or self._force_close:
             return
+        if self._began_s is None:
+            self._began_s = self._loop.time()
         self._head_size += len(data)
         if self._head_size > HEAD_MAX:
             # It stays counted until the connection is gone, as the parser keeps what it has.
@@ -285,7 +204,11 @@ class Connection(web.RequestHandler):
 
     def _take_request(self, data: bytes) -> None:
         end = data.find(_END, 0, _HEAD_MAX)
-        plain = plain_request(data[:end]) if end > 0 and not (self._force_close or self._close) else None
+        goes_on = end > 0 and not (self._force_close or self._close)
+        plain = plain_request(data[:end]) if goes_on else None
+        if plain is None and goes_on and (refusable := refusable_request(data[:end])) is not None:
+            self._begin(refusable)
+            return
         if plain is None:
             # From one whole request without a body, which may be all that is not plain, aiohttp comes back.
             self._general = not (
@@ -356,6 +279,14 @@ class Connection(web.RequestHandler):
         self.begins()
         self._close = self._close or request.last
         request.remote = self.remote
+        if self._ready is not None and request.method == "GET" and not (self._later or self._close or self._paused):
+            response = self._ready(request, self._certificate())
+            if response is not None and isinstance(response.body, bytes):
+                self._known = True
+                if self.transport is not None:
+                    self.transport.write(head_of(response, len(response.body)) + response.body)
+                self._answered()
+                return
         self._answering = self._loop.create_task(self._respond(request))
 
     async def _respond(self, request: Request) -> None:
@@ -363,6 +294,8 @@ class Connection(web.RequestHandler):
         try:
             response = await self._answer(request, self._certificate())
             self._known = self._known or not (request.last or response.status == 401)
+            if request.last:
+                response = replace(response, headers={**response.headers, "Connection": "close"})
             await self._send(response)
         except (ConnectionError, TimeoutError):
             if self.transport is not None:
@@ -375,8 +308,7 @@ class Connection(web.RequestHandler):
             self._answering = None
         if self.transport is None:
             return
-        self._done_s = self._loop.time()
-        self._next_keepalive_close_time = self._done_s + IDLE_S
+        self._answered()
         if self._force_close or self._close:
             self.transport.close()
         elif self._later:
@@ -384,6 +316,10 @@ class Connection(web.RequestHandler):
             self._resume_transport_reading()
             # Handling a long pipeline here would copy what is left of it once per request.
             (self.data_received if len(later) <= _PIPELINE_MAX else self._leave)(later)
+
+    def _answered(self) -> None:
+        self._done_s = self._loop.time()
+        self._next_keepalive_close_time = self._done_s + IDLE_S
 
     async def _send(self, response: Response) -> None:
         body = response.body
@@ -482,12 +418,16 @@ class Server(web.Server):
         *,
         short_way: bool = True,
         is_known: IsKnown | None = None,
+        ready: Ready | None = None,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self._answer = answer
         self._short_way = short_way
+        self._ready = ready
         self.bodies = Bodies(is_known)
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._answer, self.bodies, self._short_way, loop=self._loop, **self._kwargs)
+        return Connection(
+            self, self._answer, self.bodies, self._short_way, self._ready, loop=self._loop, **self._kwargs
+        )

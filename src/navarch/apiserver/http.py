@@ -27,6 +27,7 @@ from navarch.apiserver.http2 import connection as http2
 from navarch.apiserver.http2.answering import Serving
 from navarch.apiserver.negotiation import respond_error
 from navarch.apiserver.pieces import Pieces, cut, in_turns
+from navarch.apiserver.plain_requests import query_of, together
 from navarch.apiserver.routes import parse, verb_of
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.tunnel import Tunnel, join
@@ -68,6 +69,7 @@ class HTTPFront:
             self._answer,
             short_way=short_way,
             is_known=self._knows,
+            ready=self._ready,
             handler_cancellation=True,
             access_log=None,
             logger=_quiet,
@@ -133,6 +135,10 @@ class HTTPFront:
         with contextlib.suppress(StatusError, StoreUnavailable):
             return await self._server.core.authenticator.authenticate(asked, certificate) is not ANONYMOUS
         return False
+
+    def _ready(self, request: Request, certificate: bytes | None) -> Response | None:
+        """What a plain request gets that need not wait for anything."""
+        return self._server.ready_reads.answer(request, certificate, _GZIP_FROM)
 
     async def _answer(self, request: Request, certificate: bytes | None) -> Response:
         """What a plain request gets, over `connection`."""
@@ -207,12 +213,12 @@ async def _request_of(incoming: web.BaseRequest, bodies: Bodies) -> Request:
     for name, value in incoming.headers.items():
         lower = name.lower()
         value = _in_unicode(value)
-        headers[lower] = connection.together(lower, headers[lower], value) if lower in headers else value
+        headers[lower] = together(lower, headers[lower], value) if lower in headers else value
     path, text = incoming.rel_url.raw_path, incoming.rel_url.raw_query_string
     if len(path) + len(text) > _URL_KEPT:
         web.forget_urls()
     # Not as the URL reads it: what it made of its text would be kept with it.
-    query = connection.query_of(_in_unicode(text)) if text else ()
+    query = query_of(_in_unicode(text)) if text else ()
     request = Request(incoming.method, path, query, headers, b"")
     if incoming.body_exists:
         length = incoming.content_length

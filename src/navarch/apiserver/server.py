@@ -65,6 +65,7 @@ from navarch.apiserver.negotiation import (
 from navarch.apiserver.own_writes import ServerWriter
 from navarch.apiserver.presence import EVERY_S as PRESENCE_EVERY_S
 from navarch.apiserver.presence import Place, Presence
+from navarch.apiserver.ready_reads import ReadyReads
 from navarch.apiserver.routes import Route, attributes_of, parse, verb_of, version_of
 from navarch.apiserver.served import ServedKind, served_by
 from navarch.apiserver.serving import Serving, Stored
@@ -165,6 +166,7 @@ class ApiServer:
             self._flows = InFlight(self.core.world, *in_flight)
         self.core.metrics.parts.append(self._flows.numbers)
         self._audit_ids = audit_ids(self.core.world)
+        self.ready_reads = ReadyReads(self.core, self._flows, self._audit_ids)
         self.flow_control = FlowControlUpkeep(caches, self.reader, self.writer, self.core.now_text)
 
     def use(

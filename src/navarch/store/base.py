@@ -151,6 +151,10 @@ class Store(Protocol):
         """The store's newest revision, linearizable: no commit acknowledged before the call has a greater one."""
         ...
 
+    def known_revision(self) -> int | None:
+        """What `revision` would say, where the store can tell without asking anybody; else None."""
+        ...
+
     async def check(self) -> None:
         """Raises StoreUnavailable where the store would take no write now."""
         ...

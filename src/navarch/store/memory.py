@@ -146,6 +146,9 @@ class MemoryStore:
     async def revision(self) -> int:
         return self._revision
 
+    def known_revision(self) -> int:
+        return self._revision
+
     async def check(self) -> None:
         return
 

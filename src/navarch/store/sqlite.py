@@ -391,6 +391,9 @@ class SQLiteStore:
     async def revision(self) -> int:
         return self._revision
 
+    def known_revision(self) -> int:
+        return self._revision
+
     async def check(self) -> None:
         if self._refusing:
             # Whether it still is so only a write can tell.

@@ -26,6 +26,9 @@ class Somebody(EveryoneIsAdmin):
     async def authenticate(self, request: Request, certificate: bytes | None) -> User:
         return ANONYMOUS if request.headers.get("authorization") == "nobody" else LOOPBACK
 
+    def recognized(self, request: Request, certificate: bytes | None) -> User | None:
+        return None if request.headers.get("authorization") == "nobody" else LOOPBACK
+
 
 @pytest.fixture
 async def client(server: ApiServer, api: Api) -> AsyncIterator[Client]:

@@ -93,6 +93,19 @@ class ClusterAuthenticator:
             raise unauthorized()
         return (await self.review_token(token.strip(), ()))[0]
 
+    def recognized(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User | None:
+        """Who shows a certificate or a token that was good a moment ago, and for nobody but himself."""
+        if peer_cert:
+            # Front proxies' have a class of their own.
+            certified = self._certificates.get(peer_cert) if type(peer_cert) is bytes else None
+            if certified is not None and certified.not_before <= self._clock.now() <= certified.not_after:
+                return certified.user if certified.user.name else None
+            return None
+        header = request.headers.get("authorization", "")
+        if header[:7] != "Bearer " or self._static:
+            return None
+        return self._tokens.recognized(header[7:])
+
     def _of_certificate(self, request: Request, peer_cert: Mapping[str, Any] | bytes, owner: User) -> User:
         """Its owner, or for whom the owner speaks as a front proxy; without a name where it is nobody's here."""
         if not isinstance(peer_cert, ProxyCertificate):

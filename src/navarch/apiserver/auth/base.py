@@ -55,6 +55,11 @@ class Authenticator(Protocol):
         Without any credentials: ANONYMOUS, where that is allowed.  Raises StatusError 401."""
         ...
 
+    def recognized(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User | None:
+        """Whom `authenticate` would find, if that can be told without asking anybody and is not ANONYMOUS; else None.
+        Raises nothing."""
+        ...
+
     async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:
         """For TokenReview: the user behind a token and the audiences it was accepted for.  Raises StatusError 401."""
         ...
@@ -114,6 +119,9 @@ class EveryoneIsAdmin:
     """Authenticator and authorizer of an API server without auth: tests and simulations."""
 
     async def authenticate(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User:
+        return LOOPBACK
+
+    def recognized(self, request: Request, peer_cert: Mapping[str, Any] | bytes | None) -> User | None:
         return LOOPBACK
 
     async def review_token(self, token: str, audiences: tuple[str, ...]) -> tuple[User, tuple[str, ...]]:

@@ -70,7 +70,8 @@ class ServiceAccountTokens:
         self._last_use = last_use
         self._loaded: tuple[Signer, list[Verifier]] | None = None
         # token digest -> (claims, time of the last check of what it is bound to)
-        self._checked: dict[bytes, tuple[dict[str, Any], float]] = {}
+        # By their digest: what they say, when they were looked at, and whom they name.
+        self._checked: dict[bytes, tuple[dict[str, Any], float, User]] = {}
 
     def _keys(self) -> tuple[Signer, list[Verifier]]:
         # Loaded at the first token: cryptography is slow to import and a start-up does not need it.
@@ -127,8 +128,20 @@ class ServiceAccountTokens:
                 await self._last_use.note(secret)
             if len(self._checked) >= _CACHE_LIMIT:
                 self._checked.clear()
-            self._checked[digest] = (claims, now_s)
-        return _user(claims), matching
+            known = self._checked[digest] = (claims, now_s, _user(claims))
+        return known[2], matching
+
+    def recognized(self, token: str) -> User | None:
+        """The account behind a token that `check` knows and has looked at lately; else None."""
+        known = self._checked.get(hashlib.sha256(token.encode()).digest())
+        if known is None:
+            return None
+        claims, looked_s, user = known
+        now_s = self._world.now().timestamp()
+        if now_s >= float(claims.get("exp", now_s + 1)) or now_s - looked_s > _RECHECK_S:
+            return None
+        audiences = _audiences(claims, self.api_audiences)
+        return user if any(each in audiences for each in self.api_audiences) else None
 
     def forget(self) -> None:
         """Check again what tokens are bound to: something among it was deleted."""

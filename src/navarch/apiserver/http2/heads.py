@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from aiohttp.helpers import rfc822_formatted_time
 
 from navarch.api.errors import StatusError
-from navarch.apiserver.connection import query_of, together
+from navarch.apiserver.plain_requests import query_of, together
 from navarch.client.transport import Response
 from navarch.http2 import hpack
 from navarch.http2.hpack import Field

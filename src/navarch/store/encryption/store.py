@@ -117,6 +117,9 @@ class EncryptedStore:
     async def revision(self) -> int:
         return await self._inner.revision()
 
+    def known_revision(self) -> int | None:
+        return self._inner.known_revision()
+
     async def check(self) -> None:
         await self._inner.check()
 

@@ -210,6 +210,10 @@ class EtcdStore:
             watch.want(newest)
         return newest
 
+    def known_revision(self) -> None:
+        # Others write, too.
+        return None
+
     async def _ask_revision(self, behind: asyncio.Task[int] | None = None) -> int:
         if behind is not None:
             await asyncio.wait([behind])
