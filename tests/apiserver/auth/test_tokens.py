@@ -162,6 +162,34 @@ async def test_certificates_static_tokens_and_nothing(world: World) -> None:
     assert await authenticator.authenticate(Request("GET", "/"), None) is ANONYMOUS
 
 
+async def test_a_token_that_was_looked_at_lately_is_recognized_as_long_as_it_is_good(world: World) -> None:
+    authenticator = ClusterAuthenticator(world.tokens)
+    token = await world.token(expirationSeconds=600)
+    request = Request("GET", "/", headers={"authorization": f"Bearer {token}"})
+    foreign = await world.token(audiences=["vault"])
+    await world.tokens.check(foreign, ["vault"])
+
+    def recognized(request: Request) -> User | None:
+        return authenticator.recognized(request, None)
+
+    assert recognized(request) is None
+    user = await authenticator.authenticate(request, None)
+    assert recognized(request) is user
+    assert await authenticator.authenticate(request, None) is user
+    assert recognized(Request("GET", "/", headers={"authorization": f"Bearer {foreign}"})) is None
+    assert recognized(Request("GET", "/", headers={"authorization": f"Bearer {token}x"})) is None
+    assert recognized(Request("GET", "/")) is None
+
+    world.clock.time += timedelta(seconds=11)
+    assert recognized(request) is None, "what it is bound to has to be looked at"
+    assert await authenticator.authenticate(request, None) == user
+    authenticator.forget()
+    assert recognized(request) is None
+    await authenticator.authenticate(request, None)
+    world.clock.time += timedelta(seconds=600)
+    assert recognized(request) is None
+
+
 async def test_a_token_in_a_secret_is_good_while_the_secret_holds_it(world: World) -> None:
     secret = {"kind": "Secret", "metadata": {"name": "s", "namespace": "dev", "uid": "s-1"}, "data": {}}
     token = world.tokens.legacy_token(ACCOUNT, secret)
