@@ -432,7 +432,7 @@ async def port(server: ApiServer, api: Api) -> AsyncIterator[int]:
     await front.stop()
 
 
-async def exchange(port: int, data: bytes, timeout_s: float = 10) -> bytes:
+async def exchange(port: int, data: bytes, timeout_s: float = 60) -> bytes:
     """What the server says to these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
