@@ -13,8 +13,8 @@ import pytest
 from navarch.api.errors import unauthorized
 from navarch.apiserver import answer_heads, connection
 from navarch.apiserver.auth.base import EveryoneIsAdmin
-from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import ANONYMOUS, LOOPBACK, User
 from navarch.client.transport import Request, Response
@@ -35,7 +35,7 @@ class Wire:
             await asyncio.sleep(0.005)
 
     async def hear(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:]}
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))
@@ -116,7 +116,7 @@ async def test_the_ways_alternate_on_one_connection(wire: Wire, other: bytes) ->
 
 async def test_a_watch_comes_as_a_stream(wire: Wire) -> None:
     await wire.say(request("GET", f"{PATH}?watch=true&timeoutSeconds=1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert b"chunked" in (await wire.reader.readuntil(b"\r\n\r\n"))
         await wire.reader.readuntil(b"0\r\n\r\n")
     await wire.say(create("after"))
@@ -218,7 +218,9 @@ class Discarding(asyncio.Transport):
 
 
 @pytest.fixture
-async def front(server: ApiServer, api: Api) -> AsyncIterator[tuple[HTTPFront, int]]:
+async def front(server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[HTTPFront, int]]:
+    # Whoever is refused while he sends hears it, however busy the machine is.
+    monkeypatch.setattr(connection, "LAST_WORDS_S", 60.0)
     front = HTTPFront(server)
     yield front, await front.start("127.0.0.1", 0, None)
     await front.stop()
@@ -248,7 +250,7 @@ async def test_of_all_bodies_that_are_coming_the_longest_are_given_up(
     assert (await fresh.hear())[0] == 201
     for wire in (*wires, fresh):
         wire.writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while bodies.total:
             await asyncio.sleep(0.01)
 
@@ -302,7 +304,7 @@ async def test_strangers_have_little_room_for_bodies_together_and_take_none_from
     assert (await strangers[0].hear())[0] == 429
     for wire in (jane, *strangers):
         wire.writer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while bodies.total:
             await asyncio.sleep(0.01)
 
@@ -324,7 +326,7 @@ async def test_connections_on_which_nothing_is_asked_are_ended(
     reader, writer = await asyncio.open_connection("127.0.0.1", await front.start("127.0.0.1", 0, None))
     writer.write(said)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
     writer.close()
@@ -344,5 +346,24 @@ async def test_a_connection_that_has_been_used_may_be_idle(
         await wire.say(request("GET", other))
         status, _, _ = await wire.hear()
         assert status == 200
+    wire.writer.close()
+    await front.stop()
+
+
+async def test_a_connection_that_sent_a_body_in_chunks_may_be_idle(
+    server: ApiServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEAD_S", 0.1)
+    front = HTTPFront(server)
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", await front.start("127.0.0.1", 0, None)))
+    body = orjson.dumps(config_map("a"))
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:10], body[10:])]
+    await wire.say(request("POST", PATH, b"", "Transfer-Encoding: chunked", "Content-Type: application/json"), *chunks)
+    await wire.say(b"0\r\n\r\n")
+    assert (await wire.hear())[0] == 201
+
+    await asyncio.sleep(0.5)
+    await wire.say(request("GET", "/version"))
+    assert (await wire.hear())[0] == 200
     wire.writer.close()
     await front.stop()

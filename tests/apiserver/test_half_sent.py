@@ -131,7 +131,7 @@ async def test_who_is_refused_while_he_sends_is_cut_off_soon(
     await one.say(f"POST {CONFIG_MAPS} HTTP/1.1\r\n".encode() + lines + b"\r\n\r\n200000\r\n" + b" " * 200_000)
 
     async def go_on() -> None:
-        while not one.reader.at_eof():
+        while not (one.reader.at_eof() or one.writer.is_closing()):
             await one.say(b" " * 1000)
             await asyncio.sleep(0.01)
 

@@ -6,8 +6,8 @@ import pytest
 
 from navarch.api.errors import StatusError
 from navarch.apiserver.auth.base import Decision, RequestAttributes
-from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.impersonation import impersonated
+from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.client.transport import Request
 

@@ -13,8 +13,8 @@ from navarch.apiserver.auth.authenticator import ClusterAuthenticator, _Certifie
 from navarch.apiserver.auth.authorizer import ClusterAuthorizer
 from navarch.apiserver.auth.base import EveryoneIsAdmin
 from navarch.apiserver.auth.rbac import RBACAuthorizer
-from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.plain_requests import plain_request
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK, User
 from navarch.client.transport import Request, Response

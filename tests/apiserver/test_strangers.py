@@ -120,6 +120,16 @@ async def test_where_nothing_is_no_method_is_refused(port: int, method: str, pat
     assert (head.split()[1], body) == (b"404", b"404 page not found\n")
 
 
+@pytest.mark.parametrize("line", ["Transfer-Encoding: chunked", "Expect: 100-continue", "Content-Encoding: gzip"])
+async def test_an_unknown_method_is_not_allowed_however_its_body_comes(port: int, line: str) -> None:
+    asked = f"FOO {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n".encode()
+    answer = await answers(port, asked + request("/version"))
+
+    # What follows is not taken for another request.
+    assert [part.split()[0] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"405"]
+    assert b"\r\nConnection: close\r\n" in answer
+
+
 async def test_a_kept_connection_goes_on_after_an_unknown_method(port: int) -> None:
     asked = f"FOO {CONFIG_MAPS} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{}}".encode()
     answer = await answers(port, asked + asked + request(CONFIG_MAPS))
