@@ -231,7 +231,8 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     types = TypeChecking(lambda: core.served, Client(LocalTransport(server.as_user(LOOPBACK))))
     requests = Requests(server.reader, versions, core.decide_at_once, core.decide, world)
     policies = Policies(core.caches, versions, requests, Params(lambda: core.served, core.encodings), types)
-    webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world)
+    spares_reviews = features.on("ExcludeAdmissionWebhookVirtualResources")
+    webhooks = Webhooks(core.caches, versions, requests, core.webhooks, world, spares_reviews=spares_reviews)
     front_proxy = (proxy.certificate, proxy.key) if proxy is not None else None
     embedded = [_resource_metrics(core, world)] if settings.resource_metrics else []
     aggregator = Aggregator(core, server.reader, server.writer, front_proxy, embedded)

@@ -392,6 +392,40 @@ async def test_policies_are_never_for_policies(client: Client) -> None:
     assert (await create(client, config_map(), "default"))["metadata"]["name"] == "cm"
 
 
+async def test_policies_are_never_for_reviews_of_access(cluster: EmbeddedCluster, client: Client) -> None:
+    everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["*"]}
+    await policy(client, validations=[{"expression": "false"}], rules=[everything])
+    question = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+
+    status, review, _ = await post(cluster, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", question)
+
+    assert (status, review["status"]["allowed"]) == (201, True)
+
+
+async def test_the_first_policy_that_refuses_is_told_whatever_is_wrong_with_later_ones(client: Client) -> None:
+    await policy(client, "a", validations=[{"expression": "false", "message": "no"}])
+    await policy(
+        client,
+        "b",
+        paramKind={"apiVersion": "none.example.com/v1", "kind": "None"},
+        validations=[{"expression": "true"}],
+    )
+
+    error = await refusal(client, config_map())
+
+    assert error.message.endswith("ValidatingAdmissionPolicy 'a' with binding 'a' denied request: no")
+
+
+async def test_a_message_cannot_ask_what_who_writes_may_do(client: Client) -> None:
+    await policy(
+        client,
+        variables=[{"name": "may", "expression": "authorizer.path('/').check('get').allowed()"}],
+        validations=[{"expression": "!variables.may", "messageExpression": "string(variables.may)", "message": "no"}],
+    )
+
+    assert (await refusal(client, config_map())).message == DENIED + "no"
+
+
 async def test_deletions_and_subresources_can_be_refused(client: Client) -> None:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]}
     await policy(client, rules=[rule], validations=[{"expression": "oldObject.data.keep != 'yes' || object != null"}])

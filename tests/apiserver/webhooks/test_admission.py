@@ -353,6 +353,68 @@ async def test_webhook_configurations_are_never_asked_about(api: Api, authority:
     assert webhook.asked == []
 
 
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+async def test_nobody_is_asked_about_reviews_of_access_and_who_wants_to_be_is_told(
+    api: Api, authority: Authority
+) -> None:
+    named = rule("selfsubjectaccessreviews", "authorization.k8s.io")
+    async with Webhook(authority, lambda request: {"allowed": False}) as webhook:
+        body = {"metadata": {"name": "hooks"}, "webhooks": [webhook.config(rules=[rule("*", "*", "*"), named])]}
+        made: Response = await api.send("POST", VALIDATING, body)
+
+        status, review = await api("POST", REVIEW, {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}})
+
+    assert (status, review["status"]["allowed"], webhook.asked) == (201, True, [])
+    assert made.headers["Warning"] == (
+        '299 - "webhooks[0].rules[1]: selfsubjectaccessreviews.authorization.k8s.io is excluded from admission '
+        'webhooks; this rule will have no effect"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        (http(429, b"", Retry_After="0"), 2),
+        (http(503, b"", Retry_After="0"), 2),
+        (http(503, b""), 1),
+        (http(404, b"", Retry_After="0"), 1),
+        (http(500, b"", Retry_After="Thu, 01 Jan 2026 00:00:00 GMT"), 1),
+    ],
+)
+async def test_a_webhook_that_asks_for_it_is_asked_once_more(
+    api: Api, authority: Authority, answer: bytes, times: int
+) -> None:
+    async with Webhook(authority, lambda request: answer if len(webhook.asked) == 1 else ALLOWED) as webhook:
+        await configure(api, VALIDATING, webhook.config())
+
+        status, _ = await api("POST", CONFIG_MAPS, config_map())
+
+    assert len(webhook.asked) == times
+    assert status == (201 if times == 2 else 500)
+
+
+async def test_a_webhook_that_goes_on_asking_for_it_has_failed(api: Api, authority: Authority) -> None:
+    async with Webhook(authority, lambda request: http(503, b"", Retry_After="0")) as webhook:
+        await configure(api, VALIDATING, webhook.config())
+
+        status, answer = await api("POST", CONFIG_MAPS, config_map())
+
+    assert (status, len(webhook.asked)) == (500, 11)
+    assert answer["message"].endswith("the server is currently unable to handle the request")
+
+
+async def test_a_webhook_is_waited_for_within_its_time(api: Api, authority: Authority) -> None:
+    async with Webhook(authority, lambda request: http(429, b"", Retry_After="3600")) as webhook:
+        await configure(api, VALIDATING, webhook.config(timeoutSeconds=1))
+
+        status, answer = await api("POST", CONFIG_MAPS, config_map())
+
+    assert (status, len(webhook.asked)) == (500, 1)
+    assert answer["message"].endswith(": context deadline exceeded")
+
+
 async def test_a_change_of_the_configuration_counts_from_the_next_write_on(api: Api, authority: Authority) -> None:
     async with Webhook(authority, lambda request: {"allowed": False}) as webhook:
         await api.ok("POST", CONFIG_MAPS, config_map("before"))

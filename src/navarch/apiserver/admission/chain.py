@@ -40,7 +40,12 @@ from navarch.apiserver.admission.service_account import ServiceAccount
 from navarch.apiserver.admission.storage_protection import StorageObjectInUseProtection
 from navarch.apiserver.admission.taint_nodes import TaintNodesByCondition
 from navarch.apiserver.admission.toleration_seconds import DefaultTolerationSeconds
-from navarch.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook, Webhooks
+from navarch.apiserver.admission.webhooks import (
+    IneffectiveRules,
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionWebhook,
+    Webhooks,
+)
 from navarch.apiserver.auth.base import Decide
 from navarch.kinds.base import Kind
 from navarch.kinds.resources import NODES
@@ -150,6 +155,8 @@ def default_chain(
     chosen = [plugin for plugin in plugins if plugin.name not in config.disabled]
     # Not among those that can be disabled: as in Kubernetes they belong to the roles and policies themselves.
     chosen.append(RoleEscalation(reader, authorize, rules))
+    if webhooks is not None and webhooks.spares_reviews:
+        chosen.append(IneffectiveRules())
     if policies is not None and authorize is not None:
         chosen.append(ParameterReading(reader, authorize, policies.params))
     return Chain(chosen)

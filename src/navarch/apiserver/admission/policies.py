@@ -143,9 +143,9 @@ class _PolicyPlugin(Plugin):
         self._matched[key] = (kind, found)
         return found
 
-    async def _invocations(self, attributes: Attributes, failures: list[_Failure]) -> list[_Invocation]:
-        """What is to be evaluated, in order; what cannot be goes to `failures`.  Raises StatusError."""
-        found: list[_Invocation] = []
+    async def _invocations(self, attributes: Attributes) -> list[_Invocation | _Failure]:
+        """What is to be evaluated, or why it cannot be, in order.  Raises StatusError."""
+        found: list[_Invocation | _Failure] = []
         caches, name = self._server.caches, attributes.name
         for policy, candidates, bindings in self._matching(
             attributes.asked, attributes.operation, attributes.subresource
@@ -156,7 +156,7 @@ class _PolicyPlugin(Plugin):
             try:
                 param_kind = self._server.params.kind(policy.param_kind) if policy.param_kind else None
             except ParamsError as error:
-                failures.append(_Failure(policy, None, f"failed to configure policy: {error}"))
+                found.append(_Failure(policy, None, f"failed to configure policy: {error}"))
                 continue
             for binding, its in bindings:
                 matcher = binding.matcher
@@ -170,7 +170,7 @@ class _PolicyPlugin(Plugin):
                     namespace = request_namespace(attributes)
                     params = await self._server.params.of(param_kind, binding.params, namespace)
                 except ParamsError as error:
-                    failures.append(_Failure(policy, binding, f"failed to configure binding: {error}"))
+                    found.append(_Failure(policy, binding, f"failed to configure binding: {error}"))
                     continue
                 found += [_Invocation(policy, binding, kind, each) for each in params]
         return found
@@ -200,12 +200,13 @@ class ValidatingAdmissionPolicy(_PolicyPlugin):
 
     async def validate(self, attributes: Attributes) -> None:
         denied: list[_Failure] = []
-        broken: list[_Failure] = []
-        invocations = await self._invocations(attributes, broken)
-        denied += [each for each in broken if each.policy.closed]
         looked: dict[int, Looked] = {}
         notes: dict[str, list[str]] = {}
-        for policy, binding, kind, params in invocations:
+        for each in await self._invocations(attributes):
+            if isinstance(each, _Failure):
+                denied += [each] if each.policy.closed else []
+                continue
+            policy, binding, kind, params = each
             if id(kind) not in looked:
                 looked[id(kind)] = await self._server.versions.looked_at(kind, attributes)
             values = self._server.requests.values(attributes, looked[id(kind)], params)
@@ -216,7 +217,8 @@ class ValidatingAdmissionPolicy(_PolicyPlugin):
             )
             denied += _act(found, policy, binding, attributes, self._server.metrics)
             for key, value in found.annotations:
-                notes.setdefault(f"{policy.name}/{key}", []).append(value[:_LONGEST_ANNOTATION])
+                shown = value.encode()[:_LONGEST_ANNOTATION].decode(errors="ignore")
+                notes.setdefault(f"{policy.name}/{key}", []).append(shown)
         for key, noted in notes.items():
             attributes.annotations[key] = ", ".join(dict.fromkeys(noted))
         if denied:
@@ -337,6 +339,7 @@ def _act(
             # The first is kept, as in Kubernetes.
             attributes.annotations.setdefault(_FAILURE, orjson.dumps([noted]).decode())
     for message in verdict.broken:
+        metrics.validated(policy.name, binding.name, "deny", message, 0.0)
         yield _Failure(policy, binding, message)
 
 
@@ -369,8 +372,11 @@ class MutatingAdmissionPolicy(_PolicyPlugin):
         rounds: Rounds[_Key] = attributes.state.setdefault(self.name, Rounds())
         if attributes.again:
             rounds.begin_again(attributes.obj)
-        failures: list[_Failure] = []
-        for invocation in await self._invocations(attributes, failures):
+        invocations = await self._invocations(attributes)
+        failures = [each for each in invocations if isinstance(each, _Failure)]
+        for invocation in invocations:
+            if isinstance(invocation, _Failure):
+                continue
             key = _key(invocation)
             if attributes.again and key not in rounds.once_more:
                 continue

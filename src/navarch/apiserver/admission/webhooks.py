@@ -28,7 +28,15 @@ from navarch.apiserver.policies.evaluation import EvaluationError
 from navarch.apiserver.policies.requests import Requests
 from navarch.apiserver.webhooks import reviews
 from navarch.apiserver.webhooks.client import CallError, WebhookClient
-from navarch.apiserver.webhooks.hooks import Hook, Invocation, hooks_of, invocations, relatives
+from navarch.apiserver.webhooks.hooks import (
+    Hook,
+    Invocation,
+    hooks_of,
+    ineffective,
+    invocations,
+    is_review,
+    relatives,
+)
 from navarch.apiserver.webhooks.metrics import CALL_FAILED, MUTATING, REFUSED, VALIDATING, WebhookMetrics
 from navarch.apiserver.webhooks.reviews import AnswerError, Shown
 from navarch.kinds.base import Kind
@@ -50,8 +58,17 @@ class Webhooks:
     """What both plugins need of their server."""
 
     def __init__(
-        self, caches: Caches, versions: Versions, requests: Requests, client: WebhookClient, world: World
+        self,
+        caches: Caches,
+        versions: Versions,
+        requests: Requests,
+        client: WebhookClient,
+        world: World,
+        *,
+        spares_reviews: bool = False,
     ) -> None:
+        """`spares_reviews`: nobody is asked about reviews of tokens and of access."""
+        self.spares_reviews = spares_reviews
         self.metrics = WebhookMetrics()
         self.caches = caches
         self.versions = versions
@@ -147,7 +164,8 @@ class _WebhookPlugin(Plugin):
             return known[1]
         if len(self._invocations) >= _REMEMBERED:
             self._invocations.clear()
-        found = invocations(self._hooks, kind, operation, subresource)
+        spared = self._webhooks.spares_reviews and is_review(kind.resource)
+        found = [] if spared else invocations(self._hooks, kind, operation, subresource)
         self._invocations[key] = (kind, found)
         return found
 
@@ -275,3 +293,19 @@ def _failed(hook: Hook, error: CallFailedError) -> None:
     if hook.closed:
         raise internal(f'failed calling webhook "{hook.name}": {error}') from error
     log.warning('failed calling webhook "%s", going on without it: %s', hook.name, error)
+
+
+class IneffectiveRules(Plugin):
+    """Tells who configures webhooks of rules for what no webhook is asked about."""
+
+    name = "IneffectiveWebhookRules"
+    resources = frozenset(
+        (each.group, each.plural) for each in (MUTATING_WEBHOOK_CONFIGURATIONS, VALIDATING_WEBHOOK_CONFIGURATIONS)
+    )
+
+    async def validate(self, attributes: Attributes) -> None:
+        for number, webhook in enumerate((attributes.obj or {}).get("webhooks") or ()):
+            for index, rule in enumerate(webhook.get("rules") or ()):
+                for name in ineffective(rule):
+                    where, why = f"webhooks[{number}].rules[{index}]", "is excluded from admission webhooks"
+                    attributes.warnings.append(f"{where}: {name} {why}; this rule will have no effect")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from navarch.api.meta import Obj
 from navarch.api.selectors import LabelSelector
-from navarch.apiserver.webhooks.hooks import Rule, is_exempt, relatives, rule_of, selector_of
+from navarch.apiserver.webhooks.hooks import Rule, is_exempt, is_review, relatives, rule_of, selector_of
 from navarch.kinds.base import Kind
 from navarch.records import frozen
 
@@ -49,7 +49,7 @@ class Matcher:
 
     def candidates(self, kind: Kind, operation: str, subresource: str) -> Candidates | None:
         """None where no object of the kind is meant."""
-        if is_exempt(kind.resource):
+        if is_exempt(kind.resource) or is_review(kind.resource):
             return None
         excluded = tuple(rule for rule, _ in self._naming(self.excluded, kind, operation, subresource))
         if not self.rules:

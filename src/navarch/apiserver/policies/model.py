@@ -146,4 +146,5 @@ def _mutation(mutation: Obj, environment: AdmissionEnvironment) -> tuple[str, Ex
     patch_type = str(mutation.get("patchType") or "")
     field, wanted = PATCH_TYPES.get(patch_type, _NO_PATCH)
     stated = mutation.get(field) or {}
-    return patch_type, expression_of(environment, str(stated.get("expression") or ""), *([wanted] if wanted else ()))
+    text = str(stated.get("expression") or "").strip()
+    return patch_type, expression_of(environment, text, *([wanted] if wanted else ()))

@@ -29,6 +29,7 @@ from navarch.apiserver.webhooks.services import NowhereError, Services, is_allow
 from navarch.client.connection import Answer, Connection, NoAnswerError
 from navarch.client.http1 import request_head
 from navarch.client.pool import Pool
+from navarch.numbers import is_digits
 from navarch.records import frozen
 from navarch.world import World
 
@@ -37,6 +38,8 @@ LONGEST_ANSWER: Final = 16 << 20
 _POOLS: Final = 200
 _CONNECTIONS: Final = 64
 _SHOWN: Final = 2048
+# As often a webhook that asks for it is asked once more, within its time.
+_ATTEMPTS_MORE: Final = 10
 # What OpenSSL says of an answer in plain text.
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
@@ -103,6 +106,12 @@ class WebhookClient:
             head = request_head("POST", config.path + query, lines)
             async with asyncio.timeout(timeout_s):
                 answer = await self._pool(config, longest).ask("POST", head + review, timeout_s, again=True)
+                for _ in range(_ATTEMPTS_MORE):
+                    wait_s = _asked_to_wait(answer)
+                    if wait_s is None:
+                        break
+                    await asyncio.sleep(wait_s)
+                    answer = await self._pool(config, longest).ask("POST", head + review, timeout_s, again=True)
         except CallError as error:
             raise CallError(f'Post "{config.shown}{query}": {error}') from None
         except TimeoutError:
@@ -215,6 +224,15 @@ def _words(error: Exception) -> str:
     if isinstance(error, ConnectionResetError):
         return "read: connection reset by peer"
     return str(error) or type(error).__name__
+
+
+def _asked_to_wait(answer: Answer) -> int | None:
+    """After how many seconds a webhook wants to be asked once more; None for one that does not."""
+    stated = answer.headers.get("retry-after", "")
+    if answer.status != 429 and answer.status < 500:
+        return None
+    digits = stated[1:] if stated[:1] in ("+", "-") else stated
+    return max(int(stated), 0) if is_digits(digits) else None
 
 
 def _body(answer: Answer) -> bytes:

@@ -34,6 +34,18 @@ _EXEMPT: Final = frozenset(
     }
 )
 
+# Who somebody is and what they may do is asked with these: who comes between can lock everybody out.
+_REVIEWS: Final = frozenset(
+    {
+        ("authentication.k8s.io", "selfsubjectreviews"),
+        ("authentication.k8s.io", "tokenreviews"),
+        ("authorization.k8s.io", "localsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectrulesreviews"),
+        ("authorization.k8s.io", "subjectaccessreviews"),
+    }
+)
+
 
 @frozen
 class Rule:
@@ -152,6 +164,20 @@ def rule_of(rule: Obj) -> Rule:
 def is_exempt(resource: Resource) -> bool:
     """Whether no webhook is ever asked about this."""
     return resource.group == _GROUP and resource.plural in _EXEMPT
+
+
+def is_review(resource: Resource) -> bool:
+    """Whether no policy is ever for this, and from Kubernetes 1.37 on no webhook."""
+    return (resource.group, resource.plural) in _REVIEWS
+
+
+def ineffective(rule: Obj) -> list[str]:
+    """The reviews that a rule names in so many words: in vain, where webhooks are not asked about them."""
+    groups, plurals = rule.get("apiGroups") or (), rule.get("resources") or ()
+    if any("*" in each for each in (groups, plurals, rule.get("apiVersions") or ())):
+        return []
+    named = ((group, plural) for group in groups for plural in plurals)
+    return list(dict.fromkeys(f"{plural}.{group}" for group, plural in named if (group, plural) in _REVIEWS))
 
 
 def invocations(hooks: Sequence[Hook], kind: Kind, operation: str, subresource: str) -> list[Invocation]:

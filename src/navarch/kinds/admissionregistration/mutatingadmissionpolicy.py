@@ -12,6 +12,7 @@ from navarch.kinds.admissionregistration.expressions import (
     CONFIGURATION,
     PATCHES,
     AdmissionEnvironment,
+    environment,
     problems,
 )
 from navarch.kinds.admissionregistration.policies import (
@@ -19,6 +20,7 @@ from navarch.kinds.admissionregistration.policies import (
     PARAM_REF,
     POLICY_NAME,
     PolicyStrategy,
+    Variables,
     default_match_resources,
     validate_binding,
 )
@@ -48,8 +50,9 @@ class MutatingAdmissionPolicyStrategy(PolicyStrategy):
         AGE,
     )
 
-    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
+    def validate_actions(self, obj: Obj, variables: Variables) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
+        knowing = variables.within(environment(params=spec.get("paramKind") is not None, mutating=True))
         mutations = spec.get("mutations") or ()
         if not mutations:
             yield required("spec.mutations", "mutations must contain at least one item")
@@ -62,7 +65,7 @@ class MutatingAdmissionPolicyStrategy(PolicyStrategy):
             yield not_supported("spec.reinvocationPolicy", reinvocation, REINVOCATION_POLICIES)
 
 
-def _validate_mutation(mutation: Obj, path: str, environment: AdmissionEnvironment) -> Iterator[FieldError]:
+def _validate_mutation(mutation: Obj, path: str, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
     patch_type = mutation.get("patchType") or ""
     if not patch_type:
         yield required(f"{path}.patchType")
@@ -79,10 +82,10 @@ def _validate_mutation(mutation: Obj, path: str, environment: AdmissionEnvironme
                 )
         elif stated is None:
             yield required(f"{path}.{field}", f"must be specified when patchType is {patch_type}")
-        elif not (stated.get("expression") or "").strip():
-            yield required(f"{path}.{field}.expression", "expression is not specified")
+        elif not (expression := (stated.get("expression") or "").strip()):
+            yield required(f"{path}.{field}.expression")
         else:
-            yield from problems(environment, stated["expression"], f"{path}.{field}.expression", wanted)
+            yield from problems(knowing, expression, f"{path}.{field}.expression", wanted)
 
 
 @strategy(GROUP, "MutatingAdmissionPolicyBinding")
@@ -96,4 +99,4 @@ class MutatingAdmissionPolicyBindingStrategy(Strategy):
         default_match_resources((obj.get("spec") or {}).get("matchResources"))
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        yield from validate_binding(obj.get("spec") or {})
+        yield from validate_binding(obj.get("spec") or {}, mutating=True)

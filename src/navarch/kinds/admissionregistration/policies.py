@@ -26,12 +26,13 @@ from navarch.api.validation import (
 )
 from navarch.kinds.admissionregistration.expressions import AdmissionEnvironment, ExpressionError, compiled, environment
 from navarch.kinds.admissionregistration.match_conditions import validate_match_conditions
-from navarch.kinds.admissionregistration.rules import default_rule, validate_rule
+from navarch.kinds.admissionregistration.rules import OPERATIONS, default_rule, validate_rule
 from navarch.kinds.base import Column, Strategy
 
 FAILURE_POLICIES: Final = ("Fail", "Ignore")
 _MATCH_POLICIES: Final = ("Equivalent", "Exact")
 _NOT_FOUND_ACTIONS: Final = ("Allow", "Deny")
+_MUTABLE: Final = tuple(operation for operation in OPERATIONS if operation != "DELETE")
 _UNSET: Final = "<unset>"
 
 
@@ -56,7 +57,7 @@ def validate_failure_policy(spec: Obj) -> Iterator[FieldError]:
         yield not_supported("spec.failurePolicy", policy, FAILURE_POLICIES)
 
 
-def validate_constraints(spec: Obj) -> Iterator[FieldError]:
+def validate_constraints(spec: Obj, *, mutating: bool = False) -> Iterator[FieldError]:
     """A policy says for which resources it is."""
     path, match = "spec.matchConstraints", spec.get("matchConstraints")
     if match is None:
@@ -65,6 +66,17 @@ def validate_constraints(spec: Obj) -> Iterator[FieldError]:
     yield from validate_match_resources(match, path)
     if not match.get("resourceRules"):
         yield required(f"{path}.resourceRules")
+    if mutating:
+        yield from _validate_mutable(match, path)
+
+
+def _validate_mutable(match: Obj, path: str) -> Iterator[FieldError]:
+    """There is nothing to change in what is deleted."""
+    for rule in match.get("resourceRules") or ():
+        for operation in rule.get("operations") or ():
+            if operation not in _MUTABLE:
+                # Kubernetes does not say of which rule.
+                yield not_supported(f"{path}.resourceRules.operations", operation, _MUTABLE)
 
 
 def validate_match_resources(match: Obj | None, path: str) -> Iterator[FieldError]:
@@ -130,10 +142,17 @@ class Variables:
 
     def __init__(self, environment: AdmissionEnvironment) -> None:
         self.environment = environment
+        # None for a policy without variables, whose expressions cannot speak of any.
+        self._known: dict[str, Type] | None = None
+
+    def within(self, environment: AdmissionEnvironment) -> AdmissionEnvironment:
+        """Another environment, with the variables."""
+        return environment if self._known is None else environment.with_variables(self._known)
 
     def validate(self, variables: Sequence[Obj]) -> Iterator[FieldError]:
         known: dict[str, Type] = {}
         if variables:
+            self._known = known
             self.environment = self.environment.with_variables(known)
         for index, variable in enumerate(variables):
             path = f"spec.variables[{index}]"
@@ -176,26 +195,29 @@ class PolicyStrategy(Strategy):
         params = spec.get("paramKind") is not None
         yield from validate_failure_policy(spec)
         yield from validate_param_kind(spec.get("paramKind"))
-        yield from validate_constraints(spec)
+        yield from validate_constraints(spec, mutating=self.mutating)
         yield from validate_match_conditions(spec.get("matchConditions") or (), "spec.matchConditions", params=params)
-        variables = Variables(environment(params=params, mutating=self.mutating))
+        # Patches are made by mutations alone, not by variables.
+        variables = Variables(environment(params=params))
         yield from variables.validate(spec.get("variables") or ())
-        yield from self.validate_actions(obj, variables.environment)
+        yield from self.validate_actions(obj, variables)
 
-    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
-        """Everything behind the variables, which `knowing` knows."""
+    def validate_actions(self, obj: Obj, variables: Variables) -> Iterator[FieldError]:
+        """Everything behind the variables."""
         raise NotImplementedError
 
 
-def validate_binding(spec: Obj) -> Iterator[FieldError]:
+def validate_binding(spec: Obj, *, mutating: bool = False) -> Iterator[FieldError]:
     name = spec.get("policyName") or ""
     if not name:
         yield required("spec.policyName")
     for problem in dns_subdomain_problems(name) if name else ():
         yield invalid_value("spec.policyName", name, problem)
     yield from _validate_param_ref(spec.get("paramRef"))
-    # Kubernetes spells it so.
-    yield from validate_match_resources(spec.get("matchResources"), "spec.matchResouces")
+    match = spec.get("matchResources")
+    yield from validate_match_resources(match, "spec.matchResources")
+    if mutating and match is not None:
+        yield from _validate_mutable(match, "spec.matchResources")
 
 
 def _validate_param_ref(ref: Obj | None) -> Iterator[FieldError]:

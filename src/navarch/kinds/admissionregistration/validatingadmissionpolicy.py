@@ -7,6 +7,7 @@ is what a controller finds with the types of the resources that the policy is fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -59,10 +60,10 @@ class ValidatingAdmissionPolicyStrategy(PolicyStrategy):
     def complete(self, obj: Obj) -> None:
         obj.setdefault("status", {})
 
-    def validate_actions(self, obj: Obj, knowing: AdmissionEnvironment) -> Iterator[FieldError]:
+    def validate_actions(self, obj: Obj, variables: Variables) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
-        messages = Variables(environment(params=spec.get("paramKind") is not None, authorizing=False))
-        list(messages.validate(spec.get("variables") or ()))
+        knowing = variables.environment
+        messages = variables.within(environment(params=spec.get("paramKind") is not None, authorizing=False))
         validations, annotations = spec.get("validations") or (), spec.get("auditAnnotations") or ()
         if not validations and not annotations:
             needed = "validations or auditAnnotations must contain at least one item"
@@ -70,7 +71,7 @@ class ValidatingAdmissionPolicyStrategy(PolicyStrategy):
             yield required("spec.auditAnnotations", needed)
         for index, validation in enumerate(validations):
             path = f"spec.validations[{index}]"
-            yield from _validate_validation(validation, path, knowing, messages.environment)
+            yield from _validate_validation(validation, path, knowing, messages)
         yield from self._validate_annotations(obj, annotations, knowing)
 
     def _validate_annotations(
@@ -78,18 +79,23 @@ class ValidatingAdmissionPolicyStrategy(PolicyStrategy):
     ) -> Iterator[FieldError]:
         if len(annotations) > _MOST_ANNOTATIONS:
             detail = f"must not have more than {_MOST_ANNOTATIONS} auditAnnotations"
-            yield invalid_value("spec.auditAnnotations", list(annotations), detail)
+            yield invalid_value("spec.auditAnnotations", [_go_form(each) for each in annotations], detail)
         seen: set[str] = set()
         for index, annotation in enumerate(annotations):
             path, key = f"spec.auditAnnotations[{index}]", annotation.get("key") or ""
-            yield from validate_qualified_name(f"{obj['metadata'].get('name') or ''}/{key}", f"{path}.key")
+            if policy := obj["metadata"].get("name"):
+                yield from validate_qualified_name(f"{policy}/{key}", f"{path}.key")
+            else:
+                yield invalid_value(f"{path}.key", key, "requires metadata.name be non-empty")
             expression = annotation.get("valueExpression") or ""
             if not expression.strip():
                 yield required(f"{path}.valueExpression", "valueExpression is not specified")
             elif len(expression.strip().encode()) > _LONGEST_ANNOTATION:
                 yield required(f"{path}.valueExpression", f"must not exceed {_LONGEST_ANNOTATION} bytes in length")
             else:
-                yield from problems(environment, expression, f"{path}.valueExpression", *ANNOTATION)
+                # Told as it is written, looked at without what is around it.
+                for problem in problems(environment, expression.strip(), f"{path}.valueExpression", *ANNOTATION):
+                    yield replace(problem, value=expression)
             if key in seen:
                 yield duplicate(f"{path}.key", key)
             seen.add(key)
@@ -103,6 +109,11 @@ class ValidatingAdmissionPolicyStrategy(PolicyStrategy):
                 yield required(f"{path}.warning")
             yield from _validate_field_reference((warning.get("fieldRef") or "").strip(), f"{path}.fieldRef")
         yield from validate_conditions(status.get("conditions") or (), "status.conditions")
+
+
+def _go_form(annotation: Obj) -> Obj:
+    """As Kubernetes' messages show it."""
+    return {"Key": annotation.get("key") or "", "ValueExpression": annotation.get("valueExpression") or ""}
 
 
 def _validate_field_reference(reference: str, path: str) -> Iterator[FieldError]:

@@ -25,6 +25,9 @@ _LONGEST_TIMEOUT_S: Final = 30
 _FAILURE_POLICIES: Final = ("Fail", "Ignore")
 _MATCH_POLICIES: Final = ("Equivalent", "Exact")
 _REINVOCATION_POLICIES: Final = ("IfNeeded", "Never")
+_SELECTORS: Final = ("namespaceSelector", "objectSelector")
+# Of a requirement: what the path of a value has in it.
+_SELECTED_VALUE: Final = ".values["
 _NO_SIDE_EFFECTS: Final = ("None", "NoneOnDryRun")
 _SIDE_EFFECTS: Final = ("None", "NoneOnDryRun", "Some", "Unknown")
 
@@ -55,7 +58,7 @@ class WebhookConfigurationStrategy(Strategy):
             ):
                 if webhook.get(name) is None:
                     webhook[name] = value
-            for name in ("namespaceSelector", "objectSelector"):
+            for name in _SELECTORS:
                 if webhook.get(name) is None:
                     webhook[name] = {}
             if self.mutating and webhook.get("reinvocationPolicy") is None:
@@ -71,10 +74,13 @@ class WebhookConfigurationStrategy(Strategy):
         known_versions = was is None or _have_known_versions(was)
         unique_names = was is None or len({hook.get("name") for hook in was}) == len(was)
         same_conditions = was is not None and _conditions(was) == _conditions(webhooks)
+        any_values = was is not None and any(True for hook in was for _ in _selector_errors(hook, ""))
         seen: set[str] = set()
         for index, webhook in enumerate(webhooks):
             path = f"webhooks[{index}]"
-            yield from self._validate_webhook(webhook, path, side_effects, same_conditions=same_conditions)
+            for error in self._validate_webhook(webhook, path, side_effects, same_conditions=same_conditions):
+                if not (any_values and _SELECTED_VALUE in error.field):
+                    yield error
             yield from _validate_versions(webhook.get("admissionReviewVersions") or (), path, known=known_versions)
             name = webhook.get("name") or ""
             if unique_names and name in seen:
@@ -89,8 +95,7 @@ class WebhookConfigurationStrategy(Strategy):
         for index, rule in enumerate(webhook.get("rules") or ()):
             yield from validate_rule(rule, f"{path}.rules[{index}]")
         yield from _validate_policies(webhook, path, side_effects)
-        for name in ("namespaceSelector", "objectSelector"):
-            yield from validate_label_selector(webhook.get(name), f"{path}.{name}")
+        yield from _selector_errors(webhook, path)
         policy = webhook.get("reinvocationPolicy")
         if self.mutating and policy not in _REINVOCATION_POLICIES:
             yield not_supported(f"{path}.reinvocationPolicy", policy, _REINVOCATION_POLICIES)
@@ -153,6 +158,11 @@ def _validate_versions(versions: Sequence[str], path: str, *, known: bool) -> It
             yield invalid_value(f"{path}[{index}]", version, problem)
     if known and seen.isdisjoint(REVIEW_VERSIONS):
         yield invalid_value(path, list(versions), f"must include at least one of {shown}")
+
+
+def _selector_errors(webhook: Obj, path: str) -> Iterator[FieldError]:
+    for name in _SELECTORS:
+        yield from validate_label_selector(webhook.get(name), f"{path}.{name}")
 
 
 def _have_no_side_effects(webhooks: Sequence[Obj]) -> bool:
