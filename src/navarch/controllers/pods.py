@@ -3,13 +3,15 @@ available (ready for at least `minReadySeconds`), and which one is missed least.
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from navarch.api.meta import Obj, annotations_of
 from navarch.api.time import parse_time
-from navarch.kinds.core.pod_state import condition_of, is_ready, phase_of
+from navarch.kinds.core.pod_state import condition_of, is_ready, is_sidecar, phase_of
 from navarch.numbers import ascii_integer, integer_or, saturated
 
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -44,9 +46,17 @@ def next_available_s(pods: Iterable[Obj], min_ready_s: int, now: datetime) -> fl
     return min((wait for wait in waits if wait > 0), default=None)
 
 
-def restarts_of(pod: Obj) -> int:
-    return max((int(c.get("restartCount") or 0) for c in (pod.get("status") or {}).get("containerStatuses") or ()),
-               default=0)  # fmt: skip
+def restarts_of(pod: Obj) -> tuple[int, int]:
+    """How often the container that did so most often was started again, and the same of the sidecars."""
+    status = pod.get("status") or {}
+    sidecars = {each["name"] for each in (pod.get("spec") or {}).get("initContainers") or () if is_sidecar(each)}
+    regular = [int(each.get("restartCount") or 0) for each in status.get("containerStatuses") or ()]
+    beside = [
+        int(each.get("restartCount") or 0)
+        for each in status.get("initContainerStatuses") or ()
+        if each.get("name") in sidecars
+    ]
+    return max(regular, default=0), max(beside, default=0)
 
 
 def created_at(obj: Obj) -> datetime:
@@ -54,39 +64,83 @@ def created_at(obj: Obj) -> datetime:
     return parse_time(stamp) if stamp else _EPOCH
 
 
-_PHASE_RANK = {"Pending": 0, "Unknown": 1, "": 1, "Running": 2}
+_PHASE_RANK = {"Pending": 0, "": 0, "Unknown": 1, "Running": 2}
+
+
+class _Rank(NamedTuple):
+    """What decides which pod is given up first, the least first; see `deletion_order`."""
+
+    standing: tuple[bool, int, bool]
+    cost: int
+    alone: int
+    ready: datetime | None
+    restarts: tuple[int, int]
+    created: datetime
+    uid: str
+
+
+def _rank(pod: Obj, on_same_node: Callable[[str], int]) -> _Rank:
+    node = (pod.get("spec") or {}).get("nodeName") or ""
+    since = ready_since(pod)
+    regular, sidecars = restarts_of(pod)
+    return _Rank(
+        (bool(node), _PHASE_RANK.get(phase_of(pod), 0), since is not None), deletion_cost(pod), -on_same_node(node),
+        since, (-regular, -sidecars), created_at(pod), pod["metadata"].get("uid", ""),
+    )  # fmt: skip
 
 
 def deletion_order(pods: Iterable[Obj], now: datetime, on_same_node: Callable[[str], int]) -> list[Obj]:
     """Pods in the order in which to give them up: unassigned, pending, not ready, lower deletion cost, on a node with
-    more of their kind, ready for a shorter time (in powers of two, so that ages do not decide between near equals),
-    more restarts, younger. `on_same_node` counts the related pods on a node."""
+    more of their kind, ready for a shorter time (in powers of two: between near equals the uid decides), more restarts,
+    younger. `on_same_node` counts the related pods on a node."""
 
-    def rank(pod: Obj) -> tuple[Any, ...]:
-        node = (pod.get("spec") or {}).get("nodeName") or ""
-        since = ready_since(pod)
-        ready = since is not None
-        return (
-            bool(node),
-            _PHASE_RANK.get(phase_of(pod), 2),
-            ready,
-            deletion_cost(pod),
-            -on_same_node(node) if ready else 0,
-            _logarithmic_age(since, now) if since else 0,
-            -restarts_of(pod),
-            _logarithmic_age(created_at(pod), now),
-            pod["metadata"].get("uid", ""),
-        )
+    def compare(left: tuple[_Rank, Obj], right: tuple[_Rank, Obj]) -> int:
+        a, b = left[0], right[0]
+        if a[:3] != b[:3]:
+            return -1 if a[:3] < b[:3] else 1
+        if a.ready is not None and b.ready is not None and a.ready != b.ready:
+            return _by_age(a, b, a.ready, b.ready, now)
+        if a.restarts != b.restarts:
+            return -1 if a.restarts < b.restarts else 1
+        return _by_age(a, b, a.created, b.created, now) if a.created != b.created else 0
 
-    return sorted(pods, key=rank)
+    ranked = [(_rank(pod, on_same_node), pod) for pod in pods]
+    return [pod for _, pod in sorted(ranked, key=functools.cmp_to_key(compare))]
+
+
+def _by_age(a: _Rank, b: _Rank, since: datetime, other: datetime, now: datetime) -> int:
+    """The younger comes first, by powers of two, and one that does not say since when before both."""
+    if _EPOCH in (since, other):
+        return -1 if since == _EPOCH else 1
+    younger = _logarithmic_age(since, now) - _logarithmic_age(other, now)
+    return younger or (-1 if a.uid < b.uid else 1)
+
+
+def removal_order(pods: Iterable[Obj]) -> list[Obj]:
+    """Pods of a Job in the order in which to give them up: what they cost and where they are does not count there, and
+    the exact times do."""
+
+    def key(pod: Obj) -> tuple[Any, ...]:
+        rank = _rank(pod, lambda _node: 0)
+        ready = -(rank.ready - _EPOCH).total_seconds() if rank.ready not in (None, _EPOCH) else float("-inf")
+        return rank.standing, ready, rank.restarts, -(rank.created - _EPOCH).total_seconds()
+
+    return sorted(pods, key=key)
+
+
+# As Kubernetes reads it: no sign but a minus, no leading zeros.
+_COST: Final = re.compile(r"-[0-9]+|0|[1-9][0-9]*")
 
 
 def deletion_cost(pod: Obj) -> int:
-    return integer_or(annotations_of(pod).get(_DELETION_COST, "0"), 0, 32)
+    text = annotations_of(pod).get(_DELETION_COST, "0")
+    return integer_or(text, 0, 32) if _COST.fullmatch(text) else 0
 
 
 def _logarithmic_age(since: datetime, now: datetime) -> int:
-    return int(max((now - since).total_seconds(), 0)).bit_length()
+    """The power of two below the age in nanoseconds; -1 for what is to come."""
+    nanoseconds = (now - since) // timedelta(microseconds=1) * 1000
+    return nanoseconds.bit_length() - 1 if nanoseconds > 0 else -1
 
 
 def same_semantics(left: Any, right: Any) -> bool:

@@ -22,7 +22,7 @@ from navarch.controllers.job import conditions, failure, indexes
 from navarch.controllers.job.counting import FINALIZER, Tally, is_tracked, tally
 from navarch.controllers.pod_control import BatchError, all_at_once, slow_start
 from navarch.controllers.pod_owner import PodOwner
-from navarch.controllers.pods import deletion_order, same_semantics
+from navarch.controllers.pods import removal_order, same_semantics
 from navarch.kinds.core.pod_state import is_active, is_finished
 
 _BURST = 500
@@ -161,7 +161,7 @@ class JobController(PodOwner):
             await self._delete(key, job, active, counted=failing)
             return None
         wanted = self._wanted_active(job, counted)
-        if doomed := _surplus(job, active, max(len(active) - wanted, 0), now):
+        if doomed := _surplus(job, active, max(len(active) - wanted, 0)):
             await self._delete(key, job, doomed)
             return None
         missing = wanted - len(active)
@@ -351,18 +351,18 @@ def _success(job: Obj, counted: Tally) -> tuple[str, str, str] | None:
     return "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"
 
 
-def _surplus(job: Obj, active: list[Obj], surplus: int, now: datetime) -> list[Obj]:
+def _surplus(job: Obj, active: list[Obj], surplus: int) -> list[Obj]:
     """The pods to give up. Of an indexed Job all those that stand for no index, or for one that another pod stands for,
     go even where there are not too many; then, as for every Job, those that have got least far."""
     if not indexes.is_indexed(job):
-        return deletion_order(active, now, lambda _node: 0)[:surplus] if surplus else []
+        return removal_order(active)[:surplus] if surplus else []
     completions = int(job["spec"].get("completions") or 0)
     seen: set[int] = set()
     useless: list[Obj] = []
     useful: list[Obj] = []
     if not surplus and _stand_for_one_index_each(active, completions):
         return []
-    for pod in reversed(deletion_order(active, now, lambda _node: 0)):
+    for pod in reversed(removal_order(active)):
         index = indexes.index_of(pod)
         if index is None or index >= completions or index in seen:
             useless.append(pod)
