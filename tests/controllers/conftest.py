@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Obj, Resource, is_deleting, name_of, namespace_of
+from navarch.api.meta import Obj, Resource, annotations_of, is_deleting, name_of, namespace_of
 from navarch.api.time import format_time
+from navarch.apiserver.admission.base import Attributes, Plugin
 from navarch.apiserver.admission.chain import AdmissionConfig, default_chain
 from navarch.apiserver.allocation.services import AllocationConfig
 from navarch.apiserver.server import ApiServer
@@ -29,6 +30,20 @@ from navarch.world import RealWorld, SystemClock
 from tests.untouched import informers_untouched
 
 _ADMIN = User("admin", groups=("system:masters",))
+
+
+KEEP = "example.com/keep"
+
+
+class Keeper(Plugin):
+    """Refuses to delete what is annotated `KEEP`."""
+
+    name = "Keeper"
+    operations = frozenset({"DELETE"})
+
+    async def validate(self, attributes: Attributes) -> None:
+        if attributes.old is not None and KEEP in annotations_of(attributes.old):
+            raise attributes.refused("it is to be kept")
 
 
 class PaperKubelet:
@@ -197,7 +212,9 @@ async def running(
     """A cluster with controllers, while the context lasts."""
     server = ApiServer(MemoryStore())
     server.use(
-        admission=default_chain(server.reader, server.writer, AdmissionConfig(), RealWorld(2)),
+        admission=default_chain(
+            server.reader, server.writer, AdmissionConfig(), RealWorld(2), more=lambda: (Keeper(),)
+        ),
         allocation=AllocationConfig(),
     )
     await server.start()

@@ -6,7 +6,7 @@ from typing import Any
 
 from navarch.api.meta import Obj, controller_of, name_of
 from navarch.client.resources import PODS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS
-from tests.controllers.conftest import Cluster
+from tests.controllers.conftest import KEEP, Cluster
 from tests.controllers.objects import template
 
 
@@ -73,3 +73,31 @@ async def test_a_quota_that_is_in_the_way_shows_and_goes_from_its_conditions(clu
         return await failures() is None
 
     await cluster.until(none)
+
+
+async def test_a_pod_that_may_not_be_deleted_holds_up_no_other(cluster: Cluster) -> None:
+    await cluster.create(REPLICATION_CONTROLLERS, replication_controller(replicas=3))
+    first, *_ = await cluster.until_count(PODS, 3, "app=rc")
+    await cluster.until_status(REPLICATION_CONTROLLERS, "rc", readyReplicas=3)
+    notes = {KEEP: "", "controller.kubernetes.io/pod-deletion-cost": "-1"}
+    await cluster.patch(PODS, name_of(first), {"metadata": {"annotations": notes}})
+
+    await cluster.patch(REPLICATION_CONTROLLERS, "rc", {"spec": {"replicas": 0}})
+
+    (left,) = await cluster.until_count(PODS, 1, "app=rc")
+    assert name_of(left) == name_of(first)
+
+    async def failure() -> Obj | None:
+        found = await cluster.get(REPLICATION_CONTROLLERS, "rc")
+        listed = found.get("status", {}).get("conditions", ())
+        return next((c for c in listed if c["type"] == "ReplicaFailure"), None)
+
+    told = await cluster.until(failure)
+    assert (told["status"], told["reason"]) == ("True", "FailedDelete")
+    refusal = f'pods "{name_of(first)}" is forbidden: it is to be kept'
+    assert told["message"] == f"unable to delete pods: {refusal}"
+
+    async def event() -> bool:
+        return ("FailedDelete", f"Error deleting: {refusal}") in await cluster.events("rc")
+
+    await cluster.until(event)

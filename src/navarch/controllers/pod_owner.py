@@ -7,6 +7,7 @@ pass over an informer that is behind makes nothing twice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
@@ -59,13 +60,12 @@ class PodOwner(Owner):
             raise
 
     async def delete_pods(self, key: Key, owner: Obj, pods: Sequence[Obj]) -> None:
-        """Delete pods; raises BatchError."""
+        """Delete pods; raises BatchError. All are tried at once: one that may not be deleted holds up no other."""
         if not pods:
             return
         self.expectations.expect_deletions(key, [uid_of(pod) for pod in pods])
 
-        async def delete_one(number: int) -> None:
-            pod = pods[number]
+        async def delete_one(pod: Obj) -> None:
             try:
                 await self.control.delete(owner, pod)
             except BaseException:
@@ -76,9 +76,9 @@ class PodOwner(Owner):
                 # It went before the request came; no event will tell.
                 self.expectations.deletion_observed(key, uid_of(pod))
 
-        try:
-            await slow_start(len(pods), delete_one)
-        except BatchError as error:
-            for pod in pods[len(pods) - error.skipped :]:
-                self.expectations.deletion_observed(key, uid_of(pod))
-            raise
+        results = await asyncio.gather(*map(delete_one, pods), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, Exception):
+                raise failure
+            raise BatchError(len(pods) - len(failures), 0, failure) from failure

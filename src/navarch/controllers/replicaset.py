@@ -66,8 +66,11 @@ class ReplicaSetController(PodOwner):
         owner = self.newest(self.resource, cached)
         may_manage = self.expectations.satisfied(key)
         mine = self.pods.by_index("controller", uid_of(owner))
-        terminating = sum(1 for pod in mine if is_deleting(pod) and not is_finished(pod))
-        claimer = Claimer(self.client, self.resource, owner, PODS, self.selector(owner))
+        selector = self.selector(owner)
+        terminating = sum(
+            1 for pod in mine if is_deleting(pod) and not is_finished(pod) and selector.matches(labels_of(pod))
+        )
+        claimer = Claimer(self.client, self.resource, owner, PODS, selector)
         pods = await claimer.claim(
             [pod for pod in mine if is_active(pod)],
             [pod for pod in self.pods.by_index("orphan", key.namespace) if is_active(pod)],
@@ -149,6 +152,8 @@ class ReplicaSetController(PodOwner):
             return list(current)
         reason = "FailedCreate" if len(pods) < int(owner["spec"].get("replicas") or 0) else "FailedDelete"
         message = failure.cause.message if isinstance(failure.cause, StatusError) else str(failure.cause)
+        if reason == "FailedDelete":
+            message = f"unable to delete pods: {message}"
         condition = {
             "type": "ReplicaFailure",
             "status": "True",
