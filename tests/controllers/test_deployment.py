@@ -204,9 +204,13 @@ async def test_a_replica_set_that_cannot_be_made_shows_in_condition_and_event(cl
 
 
 async def test_the_deprecated_annotation_rolls_back_to_a_revision(cluster: Cluster) -> None:
-    await cluster.create(DEPLOYMENTS, deployment("web", replicas=1))
+    made = deployment("web", replicas=1)
+    made["metadata"]["annotations"] = {"cause": "first", "old": ""}
+    await cluster.create(DEPLOYMENTS, made)
     await rolled_out(cluster, "web", 1)
-    change = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}
+    change: Obj = {"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "nginx:2"}]}}}}
+    # A revision that is no number is nobody's concern.
+    change["metadata"] = {"annotations": {"cause": "second", "old": None, "deprecated.deployment.rollback.to": "x"}}
     await cluster.patch(DEPLOYMENTS, "web", change)
     await rolled_out(cluster, "web", 1)
 
@@ -218,7 +222,9 @@ async def test_the_deprecated_annotation_rolls_back_to_a_revision(cluster: Clust
 
     found = await cluster.until(back)
     assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "nginx:1"
-    assert "deprecated.deployment.rollback.to" not in annotations_of(found)
+    annotations = annotations_of(found)
+    assert "deprecated.deployment.rollback.to" not in annotations
+    assert (annotations["cause"], annotations["old"]) == ("first", ""), "as the revision has them"
 
     async def told() -> bool:
         message = 'Rolled back deployment "web" to revision 1'

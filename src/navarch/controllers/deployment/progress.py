@@ -125,7 +125,9 @@ def rollout_status(deployment: Obj, sets: Sequence[Obj], new: Obj | None, now: d
         return without_condition(status, "ReplicaFailure")
     message, reason = failure.get("message", ""), failure.get("reason", "")
     told = condition("ReplicaFailure", failure.get("status", "True"), reason, message, now)
-    return with_condition(status, told)
+    # Since when, the ReplicaSet knows.
+    since = failure.get("lastTransitionTime") or told["lastTransitionTime"]
+    return with_condition(status, told | {"lastTransitionTime": since, "lastUpdateTime": since})
 
 
 def _with_progress(deployment: Obj, status: Obj, new: Obj | None, now: datetime) -> Obj:

@@ -6,7 +6,7 @@ which is how a rollback to an old template makes an old ReplicaSet the newest ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from navarch.api.meta import Obj, annotations_of, controller_reference, name_of, namespace_of
 from navarch.controllers.hash import template_hash
@@ -97,6 +97,13 @@ def new_annotations(deployment: Obj, current: Obj | None, number: int) -> dict[s
     if current is None:
         annotations.update(size_annotations(deployment))
     return annotations
+
+
+def own_annotations(current: Mapping[str, str], target: Obj) -> dict[str, str]:
+    """A Deployment's annotations when it is rolled back to the ReplicaSet `target`: those that are not copied stay, all
+    others are the ReplicaSet's."""
+    kept = {name: value for name, value in current.items() if name in _NOT_COPIED}
+    return kept | {name: value for name, value in annotations_of(target).items() if name not in _NOT_COPIED}
 
 
 def make_new(deployment: Obj, number: int, collisions: int | None) -> Obj:

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from navarch.api.meta import Obj, annotations_of, name_of
-from navarch.controllers.deployment.revisions import ROLLBACK_TO, revision, same_template, without_hash
+from navarch.controllers.deployment.revisions import (
+    ROLLBACK_TO,
+    own_annotations,
+    revision,
+    same_template,
+    without_hash,
+)
 from navarch.numbers import integer_or
 
 
@@ -21,7 +27,8 @@ class Rollback(NamedTuple):
 
 
 def wanted(deployment: Obj) -> bool:
-    return ROLLBACK_TO in annotations_of(deployment)
+    """Whether there is a revision to roll back to; what is no number is left alone."""
+    return integer_or(annotations_of(deployment).get(ROLLBACK_TO, ""), None) is not None
 
 
 def roll_back(deployment: Obj, sets: Sequence[Obj]) -> Rollback:
@@ -45,5 +52,7 @@ def roll_back(deployment: Obj, sets: Sequence[Obj]) -> Rollback:
         message = f'The rollback revision contains the same template as current deployment "{name_of(deployment)}"'
         return Rollback(cleared, ("Warning", "DeploymentRollbackTemplateUnchanged", message))
     cleared["spec"] = {**deployment["spec"], "template": template}
+    # The Deployment's own are those of the revision that it leaves, and would be copied to the one that it goes to.
+    cleared["metadata"]["annotations"] = own_annotations(annotations, found)
     message = f'Rolled back deployment "{name_of(deployment)}" to revision {target}'
     return Rollback(cleared, ("Normal", "DeploymentRollback", message))

@@ -59,9 +59,9 @@ def proportional_sizes(deployment: Obj, sets: Sequence[Obj]) -> dict[str, int]:
     active = [rs for rs in sets if replicas(rs) > 0]
     to_add = (wanted + surge if wanted > 0 else 0) - sum(replicas(rs) for rs in active)
     if to_add > 0:
-        active.sort(key=lambda rs: (replicas(rs), created_at(rs)), reverse=True)
+        active.sort(key=lambda rs: (replicas(rs), created_at(rs), name_of(rs)), reverse=True)
     else:
-        active.sort(key=lambda rs: (-replicas(rs), created_at(rs)))
+        active.sort(key=lambda rs: (-replicas(rs), created_at(rs), name_of(rs)))
     sizes: dict[str, int] = {}
     added = 0
     for rs in active:
@@ -80,8 +80,8 @@ def _share(deployment: Obj, rs: Obj, maximum: int, to_add: int, added: int) -> i
     if replicas(deployment) == 0:
         fraction = -replicas(rs)
     else:
-        noted = annotations_of(rs).get(MAX_REPLICAS, "")
-        before = integer_or(noted, int((deployment.get("status") or {}).get("replicas") or 0))
+        noted = integer_or(annotations_of(rs).get(MAX_REPLICAS, ""), 0, 32)
+        before = noted or int((deployment.get("status") or {}).get("replicas") or 0)
         if before == 0:
             return 0
         # Half goes away from zero, as the sizes that people compare with were rounded.

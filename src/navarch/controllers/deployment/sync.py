@@ -160,7 +160,7 @@ class DeploymentController(Owner):
             for rs in every:
                 if name_of(rs) in sizes:
                     await self._scale(deployment, rs, sizes[name_of(rs)])
-        if deployment["spec"].get("paused"):
+        if deployment["spec"].get("paused") and not rollback.wanted(deployment):
             await self._clean_up(deployment, old)
         return await self._sync_status(deployment, ([new] if new else []) + list(old))
 
