@@ -31,12 +31,14 @@ from navarch.client.resources import (
     RESOURCE_QUOTAS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    SERVICES,
 )
 from navarch.controllers.base import ControllerConfig
+from navarch.controllers.discovery import Discovery
 from navarch.controllers.garbage import GarbageCollector
 from navarch.controllers.nodes.ipam import CidrSet
 from tests.clocks import SteppedClock
-from tests.controllers.conftest import Cluster, node, running
+from tests.controllers.conftest import KEEP, Cluster, node, running
 from tests.controllers.objects import deployment
 
 
@@ -66,6 +68,69 @@ async def test_a_namespace_gets_its_account_and_goes_with_all_it_has(cluster: Cl
         return await cluster.client.find(NAMESPACES, "team") is None
 
     await cluster.until(gone)
+
+
+async def conditions_of(cluster: Cluster, namespace: str) -> dict[str, tuple[str, str, str]]:
+    found = await cluster.client.find(NAMESPACES, namespace)
+    listed = ((found or {}).get("status") or {}).get("conditions") or ()
+    return {each["type"]: (each["status"], each["reason"], each["message"]) for each in listed}
+
+
+async def test_a_namespace_says_what_keeps_it(cluster: Cluster) -> None:
+    await cluster.create(NAMESPACES, named("v1", "Namespace", "team"))
+    held = named("v1", "ConfigMap", "held", "team")
+    held["metadata"]["finalizers"] = ["example.com/held"]
+    await cluster.create(CONFIG_MAPS, held)
+    kept = named("v1", "Service", "kept", "team", spec={"ports": [{"port": 80}]})
+    kept["metadata"]["annotations"] = {KEEP: ""}
+    await cluster.create(SERVICES, kept)
+
+    await cluster.client.delete(NAMESPACES, "team")
+
+    async def told() -> dict[str, tuple[str, str, str]] | None:
+        found = await conditions_of(cluster, "team")
+        return found if found.get("NamespaceContentRemaining", ("",))[0] == "True" else None
+
+    conditions = await cluster.until(told)
+    assert list(conditions) == [
+        "NamespaceDeletionDiscoveryFailure",
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "NamespaceDeletionContentFailure",
+        "NamespaceContentRemaining",
+        "NamespaceFinalizersRemaining",
+    ]
+    all_found = ("False", "ResourcesDiscovered", "All resources successfully discovered")
+    assert conditions["NamespaceDeletionDiscoveryFailure"] == all_found
+    failed = 'Failed to delete all resource types, 1 remaining: services "kept" is forbidden: it is to be kept'
+    assert conditions["NamespaceDeletionContentFailure"] == ("True", "ContentDeletionFailed", failed)
+    remaining = "Some resources are remaining: configmaps. has 1 resource instances"
+    assert conditions["NamespaceContentRemaining"] == ("True", "SomeResourcesRemain", remaining)
+    remaining = "Some content in the namespace has finalizers remaining: example.com/held in 1 resource instances"
+    assert conditions["NamespaceFinalizersRemaining"] == ("True", "SomeFinalizersRemain", remaining)
+
+
+async def test_a_group_that_does_not_answer_keeps_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"metrics.example.com/v1": "stale GroupVersion discovery: metrics.example.com/v1"}
+    answering = asyncio.Event()
+    monkeypatch.setattr(Discovery, "failed", lambda _self: {} if answering.is_set() else away)
+    async with running() as cluster:
+        await cluster.create(NAMESPACES, named("v1", "Namespace", "team"))
+        await cluster.client.delete(NAMESPACES, "team")
+
+        async def told() -> tuple[str, str, str] | None:
+            found = (await conditions_of(cluster, "team")).get("NamespaceDeletionDiscoveryFailure")
+            return found if found is not None and found[0] == "True" else None
+
+        message = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: "
+        message += "metrics.example.com/v1: stale GroupVersion discovery: metrics.example.com/v1"
+        assert await cluster.until(told) == ("True", "DiscoveryFailed", message)
+
+        answering.set()
+
+        async def gone() -> bool:
+            return await cluster.client.find(NAMESPACES, "team") is None
+
+        await cluster.until(gone)
 
 
 async def test_the_root_ca_and_token_secrets_are_filled() -> None:

@@ -8,7 +8,7 @@ has no such form, so that any Kubernetes API server will do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,7 +37,7 @@ class Discovery:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._known: dict[str, tuple[str, list[Served], frozenset[str]]] = {}
+        self._known: dict[str, tuple[str, list[Served], Mapping[str, str]]] = {}
 
     async def served(self) -> list[Served]:
         """All resources, each in the version that its group prefers; a group that does not answer is left out.  Raises
@@ -46,34 +46,40 @@ class Discovery:
 
     def uncertain(self) -> frozenset[str]:
         """The groups about which the last answers say nothing, since who serves them does not answer."""
-        return frozenset().union(*(groups for _, _, groups in self._known.values()))
+        return frozenset(version.rpartition("/")[0] for version in self.failed())
 
-    async def _of(self, root: str) -> tuple[list[Served], frozenset[str]]:
-        tag, found, silent = self._known.get(root, ("", [], frozenset()))
+    def failed(self) -> dict[str, str]:
+        """The versions of groups that the last answers say nothing about, and why, in the words of Kubernetes' client
+        library."""
+        return {version: why for _, _, failed in self._known.values() for version, why in failed.items()}
+
+    async def _of(self, root: str) -> tuple[list[Served], Mapping[str, str]]:
+        tag, found, failed = self._known.get(root, ("", [], {}))
         data, new_tag = await self._client.get_newer(root, tag, accept=_AGGREGATED)
         if data is None:
-            return found, silent
+            return found, failed
         answer = orjson.loads(data)
         if answer.get("kind") == "APIGroupDiscoveryList":
             found = list(_aggregated(answer))
-            silent = frozenset(_stale(answer))
+            failed = {version: f"stale GroupVersion discovery: {version}" for version in _stale(answer)}
         else:
             # The list of groups may stay the same when a group does not.
-            found, new_tag = await _by_group(self._client, root, answer), ""
-            silent = frozenset()
-        self._known[root] = (new_tag, found, silent)
-        return found, silent
+            failed = {}
+            found, new_tag = await _by_group(self._client, root, answer, failed), ""
+        self._known[root] = (new_tag, found, failed)
+        return found, failed
 
 
-async def _by_group(client: Client, root: str, answer: dict[str, Any]) -> list[Served]:
-    """From a server that has no aggregated form."""
+async def _by_group(client: Client, root: str, answer: dict[str, Any], failed: dict[str, str]) -> list[Served]:
+    """From a server that has no aggregated form; `failed` learns which versions do not answer."""
     if root == "/api":
-        return await _one_version(client, "", (answer.get("versions") or ["v1"])[0])
+        return await _one_version(client, "", (answer.get("versions") or ["v1"])[0], failed)
     found: list[Served] = []
     for group in answer.get("groups") or ():
         seen: set[str] = set()
         for version in _preferred_first(group):
-            fresh = [s for s in await _one_version(client, group["name"], version) if s.resource.plural not in seen]
+            listed = await _one_version(client, group["name"], version, failed)
+            fresh = [s for s in listed if s.resource.plural not in seen]
             seen |= {s.resource.plural for s in fresh}
             found += fresh
     return found
@@ -81,8 +87,10 @@ async def _by_group(client: Client, root: str, answer: dict[str, Any]) -> list[S
 
 def _stale(answer: dict[str, Any]) -> Iterable[str]:
     for group in answer.get("items") or ():
-        if any(version.get("freshness") == "Stale" for version in group.get("versions") or ()):
-            yield (group.get("metadata") or {}).get("name") or ""
+        name = (group.get("metadata") or {}).get("name") or ""
+        for version in group.get("versions") or ():
+            if version.get("freshness") == "Stale":
+                yield f"{name}/{version['version']}" if name else version["version"]
 
 
 def _preferred_first(group: dict[str, Any]) -> list[str]:
@@ -109,12 +117,14 @@ def _aggregated(answer: dict[str, Any]) -> Iterable[Served]:
                 yield Served(resource, frozenset(entry.get("verbs") or ()))
 
 
-async def _one_version(client: Client, group: str, version: str) -> list[Served]:
+async def _one_version(client: Client, group: str, version: str, failed: dict[str, str]) -> list[Served]:
     path = f"/apis/{group}/{version}" if group else f"/api/{version}"
     try:
         answer = orjson.loads(await client.request("GET", path))
     except StatusError as error:
         log.warning("discovery of %s failed: %s", path, error)
+        if error.code != 404:
+            failed[f"{group}/{version}" if group else version] = error.message
         return []
     return [
         Served(

@@ -8,16 +8,19 @@ is looked at again until nothing is left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import field
+from datetime import datetime
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
 from navarch.api.meta import Key, Obj, Resource, is_deleting, name_of
-from navarch.api.time import format_time
+from navarch.api.time import format_time, parse_time
 from navarch.client.resources import NAMESPACES, PODS
 from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery, Served
+from navarch.kinds.core.pod_state import is_finished
 from navarch.records import mutable
 
 _FINALIZER = "kubernetes"
@@ -37,10 +40,12 @@ class _Remaining:
     """What one pass left behind."""
 
     objects: dict[str, int] = field(default_factory=dict)
-    finalizers: dict[str, int] = field(default_factory=dict)
+    finalizers: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     discovery_failure: str = ""
     longest_grace_s: int = 0
+    age_s: float = 0.0
+    """For how long the namespace has been going away."""
 
 
 class NamespaceController(Controller):
@@ -62,7 +67,7 @@ class NamespaceController(Controller):
         namespace = self.newest(NAMESPACES, cached)
         if _FINALIZER not in (namespace["spec"].get("finalizers") or ()):
             return None
-        remaining = await self._empty(key.name)
+        remaining = await self._empty(key.name, parse_time(namespace["metadata"]["deletionTimestamp"]))
         conditions = self._conditions(namespace, remaining)
         if conditions is not None:
             status = {**(namespace.get("status") or {}), "phase": "Terminating", "conditions": conditions}
@@ -85,12 +90,16 @@ class NamespaceController(Controller):
                 raise
         return None
 
-    async def _empty(self, namespace: str) -> _Remaining:
-        remaining = _Remaining()
+    async def _empty(self, namespace: str, deleted_at: datetime) -> _Remaining:
+        age_s = (self.clock.now() - deleted_at).total_seconds()
+        remaining = _Remaining(age_s=age_s)
         try:
             self._served = await self._discovery.served()
         except StatusError as error:
             remaining.discovery_failure = error.message
+        else:
+            # What a group that does not answer has in the namespace, nobody knows: it is not empty until they do.
+            remaining.discovery_failure = _discovery_failure(self._discovery.failed())
         wanted = [s for s in self._served if s.resource.namespaced and {"delete", "list"} <= s.verbs]
         # Pods first and alone: as long as one runs, what it was given (its policies above all) must be there.
         for pods in (True, False):
@@ -115,16 +124,19 @@ class NamespaceController(Controller):
             items = (await self.client.list(resource, namespace)).items
         except StatusError as error:
             if error.code not in (404, 405):
-                remaining.failures.append(f"unexpected error: {resource.group_resource}: {error.message}")
+                remaining.failures.append(error.message)
             return
-        if items:
-            remaining.objects[f"{resource.plural}.{resource.group}"] = len(items)
-        for item in items:
-            for finalizer in item["metadata"].get("finalizers") or ():
-                remaining.finalizers[finalizer] = remaining.finalizers.get(finalizer, 0) + 1
-            if resource == PODS:
-                grace_s = item["metadata"].get("deletionGracePeriodSeconds") or 0
-                remaining.longest_grace_s = max(remaining.longest_grace_s, int(grace_s))
+        if not items:
+            return
+        remaining.objects[f"{resource.plural}.{resource.group}"] = len(items)
+        finalizers = Counter(name for item in items for name in item["metadata"].get("finalizers") or ())
+        remaining.finalizers.update(finalizers)
+        grace_s = _longest_grace_s(items) if resource == PODS else 0
+        remaining.longest_grace_s = max(remaining.longest_grace_s, grace_s)
+        if not finalizers and grace_s <= remaining.age_s:
+            # Nothing holds them, and still they are there.
+            named = f"{resource.group}/{resource.version}, Resource={resource.plural}"
+            remaining.failures.append(f"unexpected items still remain in namespace: {namespace} for gvr: {named}")
 
     async def _delete(self, resource: Resource, name: str, namespace: str) -> None:
         try:
@@ -157,11 +169,26 @@ class NamespaceController(Controller):
         return None if conditions == current else conditions
 
 
+def _longest_grace_s(pods: Iterable[Obj]) -> int:
+    """How long pods that have not finished may take to end."""
+    graces = (pod["spec"].get("terminationGracePeriodSeconds") or 0 for pod in pods if not is_finished(pod))
+    return max(map(int, graces), default=0)
+
+
+def _discovery_failure(failed: Mapping[str, str]) -> str:
+    if not failed:
+        return ""
+    each = ", ".join(f"{version}: {failed[version]}" for version in sorted(failed))
+    return (
+        f"Discovery failed for some groups, {len(failed)} failing: "
+        f"unable to retrieve the complete list of server APIs: {each}"
+    )
+
+
 def _problems(remaining: _Remaining) -> dict[str, tuple[str, str]]:
     problems: dict[str, tuple[str, str]] = {}
     if remaining.discovery_failure:
-        message = f"Discovery failed for some groups, 1 failing: {remaining.discovery_failure}"
-        problems["NamespaceDeletionDiscoveryFailure"] = ("DiscoveryFailed", message)
+        problems["NamespaceDeletionDiscoveryFailure"] = ("DiscoveryFailed", remaining.discovery_failure)
     if remaining.failures:
         message = f"Failed to delete all resource types, {len(remaining.failures)} remaining: "
         problems["NamespaceDeletionContentFailure"] = (
