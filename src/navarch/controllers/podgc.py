@@ -1,8 +1,8 @@
 """Pod garbage collection: pods that nobody else will ever finish or remove.
 
 In: pods and nodes. Out: deleted without grace: pods of nodes that no longer exist, pods that were deleted before they
-had a node, terminating pods of nodes declared out of service, and the oldest finished pods above a threshold.
-A missing node is given time to come back before its pods are lost.
+had a node, terminating pods of nodes declared out of service, and finished pods above a threshold: those that were
+evicted, then the oldest. A missing node is given time to come back before its pods are lost.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PodGarbageCollector(Controller):
         surplus = len(finished) - self.context.config.terminated_pod_threshold
         if surplus <= 0:
             return
-        finished.sort(key=lambda pod: (created_at(pod), name_of(pod)))
+        finished.sort(key=lambda pod: (not _is_evicted(pod), created_at(pod), name_of(pod)))
         for pod in finished[:surplus]:
             await self._delete(pod)
 
@@ -126,6 +126,12 @@ class PodGarbageCollector(Controller):
             if error.code not in (404, 409):
                 raise
         await disruption_target.delete(self.client, pod, grace_s=0)
+
+
+def _is_evicted(pod: Obj) -> bool:
+    """Whether its kubelet gave it up; of such there may be very many, which tell nothing that the first does not."""
+    status = pod.get("status") or {}
+    return bool(status.get("phase") == "Failed" and status.get("reason") == "Evicted")
 
 
 def _out_of_service(node: Obj) -> bool:

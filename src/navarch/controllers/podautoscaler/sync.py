@@ -109,7 +109,8 @@ class HorizontalPodAutoscalerController(Controller):
                 look.counted(current, None)
                 self._warn(hpa, "FailedComputeMetricsReplicas", str(error))
                 return
-            why = f"{name} above target" if wanted > current else "All metrics below target"
+            if wanted != current:
+                why = f"{name} above target" if wanted > current else "All metrics below target"
             outcome = settled(spec, least, current, wanted, history, now)
             look.condition(_ABLE, "True", *outcome.able)
             look.condition(_LIMITED, "True" if outcome.is_limited else "False", *outcome.limited)
