@@ -109,6 +109,8 @@ class Core:
     served_changed: list[Callable[[], None]] = field(default_factory=list)
     # Who is asked whether a request may be, where that takes asking others; None: the authorizer alone.
     deciding: Callable[[User, RequestAttributes], Awaitable[Decision]] | None = None
+    # The other components that are known of, each with who tells what is wrong with it: nothing if all is well.
+    components: Mapping[str, Callable[[], Awaitable[str]]] = field(default_factory=dict)
     # What keeps a log of requests, where one is kept.
     auditing: Auditing | None = None
     features: Features = field(init=False)

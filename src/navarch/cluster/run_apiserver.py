@@ -15,6 +15,7 @@ from navarch.apiserver.bootstrap import bootstrap
 from navarch.apiserver.housekeeping import Chore
 from navarch.apiserver.http import HTTPFront
 from navarch.apiserver.server import ApiServer
+from navarch.cluster import component_health
 from navarch.cluster.assembly import attach, bootstrap_config, make_server, server_settings
 from navarch.cluster.certificates import LOOK_EVERY_S, Shown
 from navarch.cluster.config import ClusterConfig
@@ -53,6 +54,7 @@ async def run(config: ClusterConfig) -> None:
         front_proxy_ca=proxies.ca if proxies is not None else None,
     )
     _keep_certificates(server, config, tls)
+    server.core.components = component_health.probes(config.run)
     await front.serve(_handed_over() or listen(config.listen_addresses, config.port), tls)
     log.info("serving Kubernetes v%s on %s", config.kubernetes_version, config.server_url)
     try:

@@ -14,7 +14,7 @@ from navarch.api.meta import Obj
 from navarch.client.base import Client
 from navarch.client.informer import Informers
 from navarch.client.leader import LeaderElector, run_elected
-from navarch.cluster import ranges
+from navarch.cluster import component_health, ranges
 from navarch.cluster.certificates import Speaker, keep_looking
 from navarch.cluster.config import INGRESS, LOAD_BALANCER, ClusterConfig
 from navarch.cluster.flags.controller_settings import changed
@@ -108,6 +108,7 @@ async def run(config: ClusterConfig) -> None:
             deciding = _elected(config, scheduling, "kube-scheduler", scheduler.run, world)
             tasks.create_task(managing, name="controllers")
             tasks.create_task(deciding, name="scheduler")
+            tasks.create_task(component_health.serve(config.run), name="component health")
             if config.nodes:
                 simulating = Speaker(config, "simulated-nodes", "navarch-simulated-nodes")
                 speakers.append(simulating)

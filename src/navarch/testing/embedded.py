@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -70,6 +71,11 @@ class ComponentFailed(RuntimeError):
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("%s of the embedded cluster failed", task.get_name(), exc_info=error)
+
+
+async def _problem(part: asyncio.Task[None]) -> str:
+    """What is wrong with a component; empty while it runs."""
+    return f"{part.get_name()} has ended" if part.done() else ""
 
 
 class EmbeddedCluster:
@@ -206,6 +212,11 @@ class EmbeddedCluster:
         self._tasks = [asyncio.create_task(part, name=f"the part {name!r}") for name, part in parts.items()]
         for task in self._tasks:
             task.add_done_callback(_log_failure)
+        running = dict(zip(parts, self._tasks, strict=True))
+        self.server.core.components = {
+            "controller-manager": partial(_problem, running["controllers"]),
+            "scheduler": partial(_problem, running["scheduler"]),
+        }
 
     async def _ready(self) -> None:
         """Until every node is Ready and the default namespace is usable, or a component has failed."""

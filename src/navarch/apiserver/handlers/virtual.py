@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ from navarch.kinds.base import NAME, Column
 from navarch.store.base import StoreUnavailable
 
 Handler = Callable[[Call], Awaitable[Response]]
+
+# What Kubernetes calls the first store that it is told of.
+_STORE = "etcd-0"
 
 # As Kubernetes says it of what none of those that it asks knows.
 _NO_TOKEN = "invalid bearer token"
@@ -186,12 +190,13 @@ class Virtual:
     # Component statuses
 
     async def _component_statuses(self, call: Call) -> Response:
-        items = [await self._component("etcd-0")]
+        known = {**self._core.components, _STORE: self._store_problem}
         if call.route.name:
-            found = next((item for item in items if item["metadata"]["name"] == call.route.name), None)
-            if found is None:
+            if call.route.name not in known:
                 raise not_found("componentstatuses", "", call.route.name)
-            items = [found]
+            known = {call.route.name: known[call.route.name]}
+        problems = await asyncio.gather(*(probe() for probe in known.values()))
+        items = [_component(name, problem) for name, problem in zip(known, problems, strict=True)]
         if call.form.transform == "Table":
             table = render(_COMPONENT_COLUMNS, [(item, None) for item in items], self._core.now())
             table["metadata"] = {}
@@ -203,18 +208,19 @@ class Virtual:
         answer = {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": untyped}
         return respond_obj(call.form, answer, 200, headers)
 
-    async def _component(self, name: str) -> Obj:
-        condition = {"type": "Healthy", "status": "True", "message": "ok"}
+    async def _store_problem(self) -> str:
         try:
             await self._core.caches.store.revision()
         except StoreUnavailable as error:
-            condition = {"type": "Healthy", "status": "False", "message": "", "error": str(error)}
-        return {
-            "kind": "ComponentStatus",
-            "apiVersion": "v1",
-            "metadata": {"name": name},
-            "conditions": [condition],
-        }
+            return str(error)
+        return ""
+
+
+def _component(name: str, problem: str) -> Obj:
+    condition = {"type": "Healthy", "status": "True", "message": "ok"}
+    if problem:
+        condition = {"type": "Healthy", "status": "False", "message": "", "error": problem}
+    return {"kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name}, "conditions": [condition]}
 
 
 def _check_token(review: Obj) -> None:
