@@ -30,6 +30,7 @@ ACTING: Final = frozenset(
         "AuthorizePodWebsocketUpgradeCreatePermission",
         "ComponentFlagz",
         "ComponentStatusz",
+        "DRAResourceClaimGranularStatusAuthorization",
         "ExcludeAdmissionWebhookVirtualResources",
         "MutatingAdmissionPolicy",
         "NodeDeclaredFeatures",

@@ -83,6 +83,7 @@ log = logging.getLogger(__name__)
 # What a configuration that is read again cannot begin or end.
 _BUILT_IN: Final = frozenset({"Node", "RBAC"})
 _GATED_PLUGINS: Final = {
+    "DRAResourceClaimGranularStatusAuthorization": "DRAResourceClaimGranularStatusAuthorization",
     "MutatingAdmissionPolicy": "MutatingAdmissionPolicy",
     "NodeDeclaredFeatures": "NodeDeclaredFeatureValidator",
     "PodTopologyLabelsAdmission": "PodTopologyLabels",

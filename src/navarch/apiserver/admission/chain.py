@@ -23,6 +23,7 @@ from navarch.apiserver.admission.claim_resize import PersistentVolumeClaimResize
 from navarch.apiserver.admission.configuration import PodSecurityConfig
 from navarch.apiserver.admission.default_classes import DefaultIngressClass, DefaultStorageClass
 from navarch.apiserver.admission.deny_external_ips import DenyServiceExternalIPs
+from navarch.apiserver.admission.device_claims import DeviceAdminAccess, DeviceStatusAuthorization
 from navarch.apiserver.admission.escalation import RoleEscalation, Rules
 from navarch.apiserver.admission.extended_resource_toleration import ExtendedResourceToleration
 from navarch.apiserver.admission.limit_ranger import LimitRanger
@@ -154,7 +155,9 @@ def default_chain(
     ]
     chosen = [plugin for plugin in plugins if plugin.name not in config.disabled]
     # Not among those that can be disabled: as in Kubernetes they belong to the roles and policies themselves.
-    chosen.append(RoleEscalation(reader, authorize, rules))
+    chosen += [RoleEscalation(reader, authorize, rules), DeviceAdminAccess(reader)]
+    if authorize is not None and DeviceStatusAuthorization.name not in config.disabled:
+        chosen.append(DeviceStatusAuthorization(authorize))
     if webhooks is not None and webhooks.spares_reviews:
         chosen.append(IneffectiveRules())
     if policies is not None and authorize is not None:

@@ -83,6 +83,17 @@ class ResourceClaimStrategy(Strategy):
             return
         yield from devices_problems(spec.get("devices") or {}, "spec.devices")
 
+    def prepare_status(self, obj: Obj, old: Obj) -> None:
+        """What drivers reported of devices goes with their allocation."""
+        super().prepare_status(obj, old)
+        status = obj.get("status") or {}
+        reported, gone = status.get("devices"), _allocated(old.get("status") or {}) - _allocated(status)
+        if reported and gone:
+            kept = [device for device in reported if _device(device) not in gone]
+            obj["status"] = {**status, "devices": kept}
+            if not kept:
+                del obj["status"]["devices"]
+
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         status, before = obj.get("status") or {}, old.get("status") or {}
         allocation = status.get("allocation")
@@ -100,6 +111,15 @@ class ResourceClaimStrategy(Strategy):
         elif allocation is not None:
             refers = references(names_of((obj.get("spec") or {}).get("devices") or {}))
             yield from _allocation_problems(allocation, "status.allocation", refers)
+
+
+def _allocated(status: Obj) -> set[tuple[str, ...]]:
+    results = ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()
+    return {_device(result) for result in results}
+
+
+def _device(part: Obj) -> tuple[str, ...]:
+    return tuple(str(part.get(name) or "") for name in ("driver", "pool", "device"))
 
 
 def _uid(consumer: Obj) -> str:
