@@ -144,7 +144,9 @@ def test_a_request_that_can_be_read_in_two_ways_is_refused(containers: Cluster, 
         except OSError:
             answer = b""
 
-    assert b" 400 " in answer.partition(b"\r\n")[0] or (cut and not answer)
+    line = answer.partition(b"\r\n")[0]
+    # 431 is that a head is too long.
+    assert line.split()[1:2] in ([b"400"], [b"431"] if len(head) > 1_000_000 else []) or (cut and not answer)
 
 
 def test_secrets_are_in_no_log_and_no_event(containers: Cluster) -> None:
