@@ -57,6 +57,21 @@ async def serving(store: Store, seed: int = 1) -> AsyncIterator[Api]:
 # What a definition becomes
 
 
+async def test_a_scope_that_changes_before_the_status_says_that_it_is_served_is_the_scope(
+    api: Api, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_yet(*_: Obj) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server._definitions, "_write", not_yet)
+        made = await api.ok("POST", CRDS, definition())
+        await answers(api, "GET", GADGETS, 200)
+        made["spec"]["scope"] = "Cluster"
+        await api.ok("PUT", f"{CRDS}/{NAME}", made)
+        await answers(api, "GET", "/apis/example.com/v1/gadgets", 200)
+
+
 async def test_names_that_are_not_given_follow_from_the_kind(api: Api) -> None:
     crd = await established(api, definition())
 

@@ -192,8 +192,7 @@ class Definitions:
         if known is not None and known.uid == definition.uid and known.signature == definition.signature:
             known.stored.data = definition.stored.data
             return
-        if known is not None and known.uid != definition.uid:
-            # Another one of that name: nothing of the one before remains.
+        if known is not None and not known.may_become(definition):
             await self._withdraw(known)
         if self._is_taken(definition):
             return

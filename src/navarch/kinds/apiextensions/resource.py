@@ -48,6 +48,11 @@ class Definition:
     # It is going itself, which it may be when all of its objects have gone.
     deleted: bool = False
 
+    def may_become(self, other: Definition) -> bool:
+        """Whether what is served stays, and changes. Of another one of the same name nothing does, and a scope may be
+        another as long as the definition's status does not say that it is established."""
+        return self.uid == other.uid and self.resource.namespaced == other.resource.namespaced
+
     def kinds(self, builtin: SchemaSet) -> list[Kind]:
         made = kinds_of(self.resource, builtin)
         return [replace(kind, ending=True) for kind in made] if self.terminating else made
