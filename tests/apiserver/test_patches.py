@@ -353,3 +353,30 @@ async def test_pods_of_a_template_that_report_alike_are_each_told_and_owned_as_t
 
     assert set(told) == {told[0]}
     assert 'k:{\\\\\\"ip\\\\\\":\\\\\\"ADDRESS\\\\\\"}' in json.dumps(told[0])
+
+
+@pytest.mark.parametrize("kind", ["merge", "strategic"])
+async def test_a_default_that_a_patch_removes_comes_back(api: Api, kind: str) -> None:
+    path, named = "/apis/storage.k8s.io/v1/storageclasses", {"metadata": {"name": "fast"}, "provisioner": "p"}
+    await api.ok("POST", path, named | {"volumeBindingMode": "Immediate"})
+
+    patch = {"volumeBindingMode": None, "metadata": {"labels": {"a": "b"}}}
+    status, answer = await api.patch(f"{path}/fast", patch, kind)
+
+    assert (status, answer["volumeBindingMode"], answer["metadata"]["labels"]) == (200, "Immediate", {"a": "b"})
+
+
+@pytest.mark.parametrize("kind", ["merge", "strategic"])
+async def test_of_the_metadata_what_a_patch_names_is_looked_at_and_the_rest_stays(api: Api, kind: str) -> None:
+    before = await api.ok("POST", PODS, pod("web", app="web"))
+
+    status, answer = await api.patch(f"{PODS}/web", {"metadata": {"annotations": {"a": None, "b": "c"}}}, kind)
+    assert (status, answer["metadata"]["annotations"]) == (200, {"b": "c"})
+    kept = {"name", "namespace", "uid", "labels", "creationTimestamp", "generation"} & before["metadata"].keys()
+    assert {name: answer["metadata"][name] for name in kept} == {name: before["metadata"][name] for name in kept}
+
+    status, answer = await api.patch(f"{PODS}/web", {"metadata": {"labels": {"a": 1}}}, kind)
+    assert (status, "labels" in answer["message"]) == (422, True)
+
+    status, answer = await api.patch(f"{PODS}/web", {"metadata": {"labels": None, "annotations": {}}}, kind)
+    assert (status, answer["metadata"].get("labels"), answer["metadata"]["annotations"]) == (200, None, {"b": "c"})

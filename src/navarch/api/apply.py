@@ -18,6 +18,8 @@ from typing import Final
 import orjson
 
 from navarch.api import field_sets, fields, typed
+from navarch.api.alike import Alike
+from navarch.api.created_sets import own_levels
 from navarch.api.errors import Obj, StatusError, bad_request, unexplained
 from navarch.api.field_paths import paths
 from navarch.api.field_sets import FieldSet
@@ -68,13 +70,14 @@ def update_managed_fields(
     now: str,
     custom: bool = False,
     outcome: Outcome | None = None,
+    alike: Alike | None = None,
 ) -> None:
     """Record in `new.metadata.managedFields` that `manager` wrote `new` where `old` was (None: it is created); `custom`
     says that the kind is one whose schema changes, `outcome` of a built-in kind that nothing but the status differs,
-    and how that came about."""
+    and how that came about; `alike` is what a new object has in common with others."""
     metadata = new["metadata"]
     if old is None:
-        owned = _strip(fields.created_set(new, node))
+        owned = _owned_by_creator(new, node, alike)
         metadata.pop("managedFields", None)
         if owned:
             entry = identified(manager, operation, api_version, subresource)
@@ -98,21 +101,27 @@ def update_managed_fields(
     write(metadata, capped(after))
 
 
+def _owned_by_creator(new: Obj, node: SchemaNodeLike | None, alike: Alike | None) -> FieldSet:
+    if alike is None:
+        return _strip(fields.created_set(new, node))
+    if alike.owned is None:
+        alike.owned = _strip(fields.created_set(new, node))
+    return own_levels(alike.owned)
+
+
 def keep_times(obj: Obj, old: Obj) -> None:
     """Where an update changes nothing but the times of managedFields, in place take these back: what was said otherwise
     (`0.5` for `500m`) and means the same is no change."""
+    metadata, was = obj["metadata"], old["metadata"]
+    entries, held = metadata.get("managedFields"), was.get("managedFields")
+    if not entries or not held or len(metadata) != len(was) or len(entries) != len(held) or len(obj) != len(old):
+        return
+    if entries == held or any(value != was.get(name) for name, value in metadata.items() if name != "managedFields"):
+        return
     for name, value in obj.items():
         before = old.get(name)
         if value is not before and name != "metadata" and value != before:
             return
-    metadata, was = obj["metadata"], old["metadata"]
-    entries, held = metadata.get("managedFields"), was.get("managedFields")
-    if not entries or not held or len(entries) != len(held) or entries == held or len(obj) != len(old):
-        return
-    if len(metadata) != len(was) or any(
-        value != was.get(name) for name, value in metadata.items() if name != "managedFields"
-    ):
-        return
     if all({**entry, "time": ""} == {**other, "time": ""} for entry, other in zip(entries, held, strict=True)):
         metadata["managedFields"] = held
 

@@ -55,10 +55,15 @@ class CreatedSets:
             known = self._known[key] = _made(obj, make)
         else:
             self._patience = _PATIENCE
-        own = dict(known)
-        if metadata := own.get("f:metadata"):
-            own["f:metadata"] = dict(metadata)
-        return own
+        return own_levels(known)
+
+
+def own_levels(known: _Set) -> _Set:
+    """The set with a first level and metadata of its own."""
+    own = dict(known)
+    if metadata := own.get("f:metadata"):
+        own["f:metadata"] = dict(metadata)
+    return own
 
 
 def _made(obj: Obj, make: Callable[[Obj, _Set], None]) -> _Set:

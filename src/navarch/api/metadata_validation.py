@@ -153,7 +153,7 @@ def validate_object_meta_update(obj: Obj, old: Obj, path: str = "metadata") -> I
     new_generation, old_generation = new_meta.get("generation") or 0, old_meta.get("generation") or 0
     if new_generation < old_generation:
         yield invalid_value(f"{path}.generation", new_generation, "must not be decremented")
+    stated, stored = new_meta.get, old_meta.get
     for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        new, was = new_meta.get(field), old_meta.get(field)
-        if new != was and (new or was):
+        if (new := stated(field)) != (was := stored(field)) and (new or was):
             yield immutable(f"{path}.{field}", new)

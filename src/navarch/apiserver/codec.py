@@ -44,7 +44,8 @@ class Codec:
         """Canonical bytes; `obj` is not changed."""
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
-            metadata = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+            metadata = dict(metadata)
+            del metadata["resourceVersion"]
         ordered = {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata}
         for name, value in obj.items():
             if name not in ordered:

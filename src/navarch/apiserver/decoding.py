@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from navarch.api import protobuf, yaml_reader
+from navarch.api.alike import Alike, Templates
 from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import StatusError, bad_request, invalid, invalid_value, unsupported_media_type
 from navarch.api.go_text import go_kind, go_package
@@ -307,18 +308,40 @@ async def decode_body(core: Core, kind: ServedKind, request: Request, warnings: 
 
 def decode_object(core: Core, kind: ServedKind, request: Request, warnings: list[str]) -> Obj:
     """The object that a create or update states, in the kind that its path names."""
-    resource = kind.resource
-    obj = parse_body(request, resource.kind)
+    obj, doubled = _stated_object(kind, request)
+    _complete(kind, request, obj, warnings, doubled=doubled)
+    return obj
+
+
+def decode_alike(kind: ServedKind, known: Templates, request: Request, warnings: list[str]) -> tuple[Obj, Alike | None]:
+    """`decode_object` of a short new one; what it has in common with others: then it has all its defaults already."""
+    obj, doubled = _stated_object(kind, request)
+    key = None if doubled else known.key_of(obj)
+    if key is not None and (found := known.find(key, obj)) is not None:
+        return found
+    if _complete(kind, request, obj, warnings, doubled=doubled) and key is not None:
+        return obj, known.learn(key, obj, kind.strategy.defaults)
+    return obj, None
+
+
+def _stated_object(kind: ServedKind, request: Request) -> tuple[Obj, bool]:
+    """The object as the body has it, of the right kind; whether keys may have been given more than once."""
+    obj = parse_body(request, kind.resource.kind)
     doubled = _doubled(request, obj)
     if kind.own_schemas is None:
         _check_registered(obj, kind)
     else:
         _check_stated(request, obj, kind)
     check_type(obj, kind)
+    return obj, doubled
+
+
+def _complete(kind: ServedKind, request: Request, obj: Obj, warnings: list[str], *, doubled: bool) -> bool:
+    """Check a stated object's fields, in place; whether there is nothing to be said against them."""
     unknown = check_fields(kind.compiled, obj)
     if (unknown or doubled) and (problems := _problems(request, kind, unknown, doubled)):
         report_problems(kind, request, problems, warnings)
-    return obj
+    return not unknown
 
 
 def report_problems(kind: Stating, request: Request, problems: Sequence[str], warnings: list[str]) -> None:
@@ -369,6 +392,8 @@ def check_type(obj: Obj, kind: Stating) -> None:
     """apiVersion and kind, if stated, must be those of the path; they are filled in where missing."""
     resource = kind.resource
     api_version, stated = obj.get("apiVersion"), obj.get("kind")
+    if api_version == resource.api_version and stated == resource.kind and type(obj.get("metadata")) is dict:
+        return
     if not api_version and not stated:
         obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
     if not isinstance(api_version, (str, type(None))) or not isinstance(stated, (str, type(None))):

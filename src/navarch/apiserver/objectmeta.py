@@ -116,9 +116,11 @@ def _annotations(obj: Obj) -> Obj:
 
 
 def _specification_differs(obj: Obj, old: Obj) -> bool:
-    if any(name not in _NOT_SPEC and old.get(name) != value for name, value in obj.items()):
-        return True
-    return any(name not in _NOT_SPEC and name not in obj for name in old)
+    for name, value in obj.items():
+        before = old.get(name)
+        if before is not value and name not in _NOT_SPEC and before != value:
+            return True
+    return any(name not in _NOT_SPEC for name in old.keys() - obj.keys())
 
 
 def requested_revision(obj: Obj) -> int:

@@ -21,7 +21,7 @@ from navarch.api.schema import Compiled, SchemaSet
 from navarch.apiserver import decoding
 from navarch.apiserver.call import Call
 from navarch.apiserver.patch_errors import converter_text, patch_refused, shown
-from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH, decode_touched, patched
+from navarch.apiserver.patching import JSON_PATCH, STRATEGIC_PATCH, decode_touched, patched, stated_metadata
 from navarch.records import frozen
 
 _DEFINITIONS: Final = "io.k8s.api."
@@ -104,7 +104,7 @@ def check_patched(call: Call, kind: Target, old: Obj, patch: Patch, obj: Obj, to
     if obj.get("metadata") is None:
         obj["metadata"] = {}
     try:
-        unknown = decode_touched(kind.compiled, obj, touched)
+        unknown = decode_touched(kind.compiled, obj, touched, stated_metadata(patch.body, patch.media_type))
     except DecodeError as error:
         raise _refused(kind, old, patch, converter_text(error) if strategic else str(error)) from None
     if not unknown and not patch.problems:
@@ -137,6 +137,8 @@ def _in_order(kind: Target, old: Obj, patch: Patch) -> list[str]:
 def _of_another_type(obj: Obj, kind: Target) -> str:
     """Why what the outcome says that it is cannot be taken for its kind."""
     resource = kind.resource
+    if obj.get("apiVersion") == resource.api_version and obj.get("kind") == resource.kind:
+        return ""
     for name in ("apiVersion", "kind"):
         if not isinstance(stated := obj.get(name), (str, type(None))):
             what = f"json: cannot unmarshal {go_kind(stated)} into Go struct field .{name} of type string"

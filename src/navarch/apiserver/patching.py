@@ -9,7 +9,7 @@ are copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import partial
 from typing import Any
 
@@ -39,13 +39,16 @@ def patched(
         # Compared as JSON, where unlike in Python true is not 1.
         differing = [n for n, v in obj.items() if n not in old or orjson.dumps(v) != orjson.dumps(old[n])]
         return obj, differing
-    held = {name: value for name, value in old.items() if name in names}
+    # In the order in which the object has them.
+    held = {name: old[name] for name in (names if len(names) == 1 else old) if name in names and name in old}
     if sharing and media_type == STRATEGIC_PATCH and compiled is not None:
         part = sharing_merge_patch(held, patch, compiled.root)
     else:
         part = _apply(held, patch, media_type, compiled)
-    obj = {name: part.get(name, value) for name, value in old.items() if name not in names or name in part}
-    obj.update(part)
+    obj = old | part
+    for name in names:
+        if name not in part:
+            obj.pop(name, None)
     touched = [name for name, value in part.items() if name not in held or value is not held[name]]
     if "metadata" not in touched and "metadata" in obj:
         # The server's own metadata is written into it.
@@ -105,19 +108,49 @@ def _apply(old: Obj, patch: Any, media_type: str, compiled: Compiled | None) -> 
     return obj
 
 
-def decode_touched(compiled: Compiled | None, obj: Obj, touched: Iterable[str]) -> list[str]:
-    """Check the types of the touched fields, with defaults for them; the unknown fields' paths.  Raises DecodeError,
-    StatusError."""
+def decode_touched(
+    compiled: Compiled | None, obj: Obj, touched: Iterable[str], stated: Container[str] | None = None
+) -> list[str]:
+    """Check the types of the touched fields, with defaults for them; of the metadata only what is `stated`, where that
+    is known. The unknown fields' paths.  Raises DecodeError, StatusError."""
     if compiled is None:
         return []
     part = {name: obj[name] for name in touched if name in obj}
     names = list(part)
-    unknown = compiled.checked(part)
+    metadata = part.get("metadata")
+    if type(metadata) is not dict or stated is None:
+        unknown = compiled.checked(part)
+    else:
+        part["metadata"] = {name: value for name, value in metadata.items() if name in stated}
+        unknown = compiled.checked(part)
+        part["metadata"] = _put_back(metadata, part.get("metadata") or {}, stated)
     for name in names:
-        if name in part:
-            obj[name] = part[name]
-        else:
+        if name not in part:
             del obj[name]
-    compiled.default(obj)
+    # What is not touched has its defaults.
+    compiled.default(part)
+    for name, value in part.items():
+        if name in names:
+            obj[name] = value
+        else:
+            obj.setdefault(name, value)
     obj.setdefault("metadata", {})
     return unknown
+
+
+def _put_back(metadata: Obj, looked_at: Obj, stated: Container[str]) -> Obj:
+    """The metadata with what came of those of its fields that were looked at."""
+    for name in [name for name in metadata if name in stated and name not in looked_at]:
+        del metadata[name]
+    for name, value in looked_at.items():
+        if name in stated:
+            metadata[name] = value
+        else:
+            metadata.setdefault(name, value)
+    return metadata
+
+
+def stated_metadata(patch: Any, media_type: str) -> frozenset[str] | None:
+    """The fields of the metadata that a patch names; None where that is not plain to see."""
+    metadata = None if media_type == JSON_PATCH or not isinstance(patch, dict) else patch.get("metadata")
+    return _touched(metadata, media_type)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields
 
 from navarch.api import protobuf
+from navarch.api.alike import Templates
 from navarch.api.errors import PathNotFound, StatusError, internal, not_found, unknown_path
 from navarch.api.go_structs import present
 from navarch.api.meta import Obj, Resource
@@ -33,10 +34,11 @@ _ZEROS = {"integer": 0, "boolean": False}
 class _Compiling:
     """What of a kind is worked out at first use."""
 
-    __slots__ = ("compiled", "first_status")
+    __slots__ = ("compiled", "first_status", "templates")
 
     compiled: Compiled
     first_status: Obj | None
+    templates: Templates | None
 
 
 @frozen(eq=False)
@@ -97,6 +99,16 @@ class ServedKind(Kind):
                 return None
             compiled = self._lazy.compiled = self.schemas.compile(self.definition)
             return compiled
+
+    @property
+    def templates(self) -> Templates | None:
+        """What is known of new objects that are alike; None for a kind whose objects are each completed."""
+        try:
+            return self._lazy.templates
+        except AttributeError:
+            alike = self.strategy.defaults_ignore_name and self.own_schemas is None and self.to_storage is None
+            templates = self._lazy.templates = Templates() if alike and self.compiled is not None else None
+            return templates
 
     def absent(self, namespace: str, name: str) -> StatusError:
         """Why there is no such object to read or to change: 404, or 500 where there is one that cannot be decoded."""

@@ -7,6 +7,7 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from navarch.api.alike import Alike
 from navarch.api.meta import Obj
 from navarch.api.status_outcomes import Outcome
 from navarch.apiserver.admitting import NOT_ADMITTED, Admission
@@ -34,6 +35,8 @@ class Origin:
     requested: ServedKind | None = None
     # Of a write through `/status` that is like others, what is known of those.
     outcome: Outcome | None = None
+    # Of a new object that is like others, and has all defaults already, what they have in common.
+    alike: Alike | None = None
 
     def requester(self) -> Requester:
         user = self.user

@@ -67,7 +67,8 @@ class Writing:
         metadata = obj["metadata"]
         namespace, now = metadata.get("namespace") or "", core.now_text()
         apart, size = core.work.apart, origin.size
-        await apart(size, strategy.defaults, obj)
+        if origin.alike is None:
+            await apart(size, strategy.defaults, obj)
         if strategy.stamps:
             strategy.stamp(obj, now, None)
         await apart(size, self._manage, kind, None, obj, origin, "", now)
@@ -397,6 +398,7 @@ class Writing:
             now=now,
             custom=kind.own_schemas is not None,
             outcome=origin.outcome,
+            alike=origin.alike,
         )
         obj.update(apart)
         if apart and obj.get("status", apart) is None:

@@ -159,6 +159,8 @@ class Strategy:
     owns_what_it_says: ClassVar[bool] = False
     # Its `defaults` are of what a write to `/status` leaves as it is, and need not be looked for there.
     defaults_specification_only: ClassVar[bool] = False
+    # Its `defaults` depend on nothing but what the object says beside its name: what is alike is completed once.
+    defaults_ignore_name: ClassVar[bool] = False
     # It writes times into objects as a default (`stamp`).
     stamps: ClassVar[bool] = False
     # What of the metadata a write to `/status` leaves as it is.

@@ -50,6 +50,8 @@ PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decoding.APPLY_YAML)
 # Custom kinds state no patch strategies.
 CUSTOM_PATCH_TYPES = (JSON_PATCH, MERGE_PATCH, decoding.APPLY_YAML)
 _DELETE_AT_ONCE = 100
+# Bytes of a body that is looked for among those like it.
+_REMEMBERED = 8192
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -206,7 +208,11 @@ class Objects:
         if kind.ending:
             raise ending(kind.resource.group, kind.resource.plural)
         origin = call.origin()
-        obj = await decoding.decode_body(core, kind, call.request, call.warnings)
+        templates = kind.templates if origin.size <= _REMEMBERED else None
+        if templates is None:
+            obj = await decoding.decode_body(core, kind, call.request, call.warnings)
+        else:
+            obj, origin.alike = decoding.decode_alike(kind, templates, call.request, call.warnings)
         decoding.check_namespace(obj, kind, call.namespace)
         if kind.to_storage is not None:
             obj = await core.work.apart(origin.size, self._to_stored, kind, obj)

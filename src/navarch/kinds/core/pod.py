@@ -116,6 +116,7 @@ class PodStrategy(Strategy):
     has_generation = True
     deletes_gracefully = True
     defaults_specification_only = True
+    defaults_ignore_name = True
     status_keeps = ("ownerReferences",)
     status_alone = True
     subresources: ClassVar[Mapping[str, Subresource]] = {
@@ -247,8 +248,10 @@ def _agree(status: Obj, single: str, listed: str) -> None:
 
 def _merge_match_label_keys(pod: Obj) -> None:
     """`matchLabelKeys` stand for the pod's own values of these labels: written out once, when the pod is made."""
-    labels = pod["metadata"].get("labels") or {}
     spec = pod["spec"]
+    if "affinity" not in spec and "topologySpreadConstraints" not in spec:
+        return
+    labels = pod["metadata"].get("labels") or {}
     affinity = spec.get("affinity") or {}
     terms: list[Obj] = []
     for name in ("podAffinity", "podAntiAffinity"):

@@ -36,13 +36,18 @@ def complete_pod_status(status: Obj) -> None:
             if name not in condition:
                 condition[name] = None
     for field in _ALL_STATUSES:
-        for container in status.get(field) or ():
-            for name in ("state", "lastState"):
-                if name not in container:
-                    container[name] = {}
-                elif (ended := (container[name] or {}).get("terminated")) and not ended.keys() >= set(_TIMES):
-                    # One that was lost has none.
-                    container[name] = {**container[name], "terminated": {**dict.fromkeys(_TIMES), **ended}}
+        if containers := status.get(field):
+            _complete_containers(containers)
+
+
+def _complete_containers(containers: Iterable[Obj]) -> None:
+    for container in containers:
+        for name in ("state", "lastState"):
+            if name not in container:
+                container[name] = {}
+            elif (ended := (container[name] or {}).get("terminated")) and not ended.keys() >= set(_TIMES):
+                # One that was lost has none.
+                container[name] = {**container[name], "terminated": {**dict.fromkeys(_TIMES), **ended}}
 
 
 def validate_pod_status_update(pod: Obj, old: Obj) -> Iterator[FieldError]:
