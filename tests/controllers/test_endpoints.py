@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from navarch.api.meta import Obj
 from navarch.client.resources import DEPLOYMENTS, ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES
 from navarch.controllers.endpoints import topology
+from navarch.controllers.endpoints.legacy import make_subsets, truncate
 from navarch.controllers.endpoints.reconciliation import Wanted, endpoint_identity, plan
 from tests.controllers.conftest import Cluster
 from tests.controllers.conftest import node as ready_node
@@ -268,3 +269,59 @@ async def test_a_pod_of_a_node_that_is_not_there_is_no_endpoint_until_it_comes(c
     assert not await listed()
     await cluster.create(NODES, ready_node("n9"))
     await cluster.until(listed)
+
+
+def pod_with(name: str, address: str, *ports: str, ready: bool = True) -> Obj:
+    """A running pod whose container has these named ports, numbered by their names' lengths."""
+    listed = [{"name": each, "containerPort": 8000 + len(each)} for each in ports]
+    condition = {"type": "Ready", "status": "True" if ready else "False"}
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"nodeName": "n1", "containers": [{"name": "main", "ports": listed}]},
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [condition]},
+    }
+
+
+def shown(subsets: list[Obj]) -> list[tuple[list[str], list[str], list[str]]]:
+    """Ports, ready and other addresses of each."""
+    return [
+        (
+            [port["name"] for port in subset.get("ports", ())],
+            [each["ip"] for each in subset.get("addresses", ())],
+            [each["ip"] for each in subset.get("notReadyAddresses", ())],
+        )
+        for subset in subsets
+    ]
+
+
+def test_ports_of_the_very_same_pods_share_a_subset() -> None:
+    named = [{"name": name, "port": 80, "targetPort": name} for name in ("http", "https", "stats")]
+    made = service("web", ports=named)
+    whole = pod_with("a", "10.0.0.1", "http", "https", "stats")
+
+    assert shown(make_subsets(made, [whole, pod_with("b", "10.0.0.2", "http", "https", "stats", ready=False)])) == [
+        (["http", "https", "stats"], ["10.0.0.1"], ["10.0.0.2"])
+    ]
+    # What one pod lacks has a subset of its own; what both have is not split by it.
+    assert shown(make_subsets(made, [pod_with("b", "10.0.0.2", "http", "https"), whole])) == [
+        (["http", "https"], ["10.0.0.1", "10.0.0.2"], []),
+        (["stats"], ["10.0.0.1"], []),
+    ]
+    assert shown(make_subsets(made, [pod_with("b", "10.0.0.2")])) == []
+
+
+def test_of_too_many_addresses_each_subset_keeps_its_share() -> None:
+    made = service("web", ports=[{"name": name, "port": 80, "targetPort": name} for name in ("http", "stats")])
+    pods = [pod_with(f"a{n:04}", f"10.0.{n // 250}.{n % 250}", "http") for n in range(1500)]
+    pods += [pod_with(f"b{n:04}", f"10.1.{n // 250}.{n % 250}", "stats") for n in range(500)]
+
+    subsets, truncated = truncate(make_subsets(made, [*pods, pod_with("c", "10.2.0.1", "http", ready=False)]))
+
+    assert truncated
+    assert [(len(s["addresses"]), "notReadyAddresses" in s) for s in subsets] == [(750, False), (250, False)]
+    few = make_subsets(
+        made, [*pods[:900], *(pod_with(f"c{n}", f"10.2.0.{n}", "http", ready=False) for n in range(200))]
+    )
+    subsets, truncated = truncate(few)
+    assert truncated
+    assert [(len(s["addresses"]), len(s["notReadyAddresses"])) for s in subsets] == [(900, 100)]

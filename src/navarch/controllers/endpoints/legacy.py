@@ -6,12 +6,21 @@ In: Services, their pods. Out: Endpoints with subsets of ready and not ready add
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, annotations_of, is_deleting, key_of, labels_of, name_of, namespace_of
+from navarch.api.meta import (
+    Key,
+    Obj,
+    annotations_of,
+    is_deleting,
+    key_of,
+    labels_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 from navarch.api.time import format_time
 from navarch.client.resources import ENDPOINTS
 from navarch.controllers.base import Context, Requeue, is_namespace_terminating
@@ -50,7 +59,7 @@ class EndpointsController(ServicePodsController):
         if addresses.selector_of(service) is None:
             return None
         pods = self.pods_of(service)
-        subsets, truncated = _truncate(make_subsets(service, pods))
+        subsets, truncated = truncate(make_subsets(service, pods))
         cached = self._endpoints.get(*key)
         current = self.newest(ENDPOINTS, cached) if cached is not None else None
         labels, annotations = self._metadata(service, current, pods, truncated)
@@ -62,7 +71,14 @@ class EndpointsController(ServicePodsController):
         if same_semantics(current.get("subsets"), subsets) and labels_of(current) == labels and before == settled:
             return None
         metadata = {**current["metadata"], "labels": labels, "annotations": annotations}
-        await self.write(ENDPOINTS, {**current, "metadata": metadata, "subsets": subsets})
+        changed = {**current, "metadata": metadata, "subsets": subsets}
+        try:
+            await self.write(ENDPOINTS, changed)
+        except StatusError as error:
+            if error.code != 409:
+                message = f"Failed to update endpoint {key}: {error.message}"
+                self._recorder.event(changed, "Warning", "FailedToUpdateEndpoint", message)
+            raise
         return None
 
     async def _create(self, service: Obj, subsets: list[Obj], labels: Obj, annotations: Obj) -> None:
@@ -84,7 +100,7 @@ class EndpointsController(ServicePodsController):
                 return
             if error.code != 409:
                 self._recorder.event(
-                    service, "Warning", "FailedToCreateEndpoint",
+                    made, "Warning", "FailedToCreateEndpoint",
                     f"Failed to create endpoint for service {key_of(service)}: {error.message}",
                 )  # fmt: skip
             raise
@@ -117,55 +133,67 @@ class EndpointsController(ServicePodsController):
 
 
 def make_subsets(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
-    """Addresses grouped by the ports they share; a terminating pod is no endpoint here."""
+    """Addresses as Kubernetes packs them: ports that the very same pods have share a subset. A terminating pod is no
+    endpoint here."""
     family = addresses.families_of(service)[0]
     all_ready = addresses.publishes_not_ready(service)
-    groups: dict[str, tuple[list[Obj], list[Obj], list[Obj]]] = {}
+    entries: dict[str, tuple[bool, Obj]] = {}
+    ports: dict[_Port, list[str]] = {}
     for pod in pods:
         address = addresses.addresses_of(pod, family)
         if not address or (is_deleting(pod) and not all_ready):
             continue
-        ports = addresses.endpoint_ports(service, pod)
-        if not ports and service["spec"].get("ports"):
+        own = addresses.endpoint_ports(service, pod)
+        if not own and service["spec"].get("ports"):
             continue
-        ports = [{k: v for k, v in port.items() if k != "name" or v} for port in ports]
         entry: Obj = {"ip": address, "targetRef": addresses.target_reference(pod)}
         if pod["spec"].get("nodeName"):
             entry["nodeName"] = pod["spec"]["nodeName"]
         if hostname := addresses.hostname_of(pod, service):
             entry["hostname"] = hostname
-        group = groups.setdefault(json.dumps(ports, sort_keys=True), (ports, [], []))
-        group[1 if is_ready(pod) or all_ready else 2].append(entry)
-    subsets: list[Obj] = []
-    for identity in sorted(groups):
-        ports, ready, not_ready = groups[identity]
-        subset: Obj = {}
-        if ready:
-            subset["addresses"] = sorted(ready, key=_address_order)
-        if not_ready:
-            subset["notReadyAddresses"] = sorted(not_ready, key=_address_order)
-        if ports:
-            subset["ports"] = sorted(ports, key=lambda port: (port.get("name", ""), port["port"]))
-        subsets.append(subset)
-    return subsets
+        uid = uid_of(pod)
+        entries[uid] = is_ready(pod) or all_ready, entry
+        # A headless Service without ports has endpoints too.
+        for each in own or [{}]:
+            ports.setdefault(tuple((k, v) for k, v in sorted(each.items()) if k != "name" or v), []).append(uid)
+    together: dict[tuple[str, ...], list[_Port]] = {}
+    for port, uids in sorted(ports.items()):
+        together.setdefault(tuple(uids), []).append(port)
+    return [_subset(shared, [entries[uid] for uid in uids]) for uids, shared in together.items()]
+
+
+_Port = tuple[tuple[str, Any], ...]
+
+
+def _subset(ports: Iterable[_Port], entries: Sequence[tuple[bool, Obj]]) -> Obj:
+    subset: Obj = {}
+    if ready := [entry for is_ready, entry in entries if is_ready]:
+        subset["addresses"] = sorted(ready, key=_address_order)
+    if not_ready := [entry for is_ready, entry in entries if not is_ready]:
+        subset["notReadyAddresses"] = sorted(not_ready, key=_address_order)
+    if listed := [dict(port) for port in ports if port]:
+        subset["ports"] = sorted(listed, key=lambda port: (port.get("name", ""), port["port"]))
+    return subset
 
 
 def _address_order(entry: Obj) -> tuple[str, str]:
     return entry["ip"], entry["targetRef"]["uid"]
 
 
-def _truncate(subsets: list[Obj]) -> tuple[list[Obj], bool]:
-    """At most 1000 addresses, ready ones first."""
-    total = sum(len(s.get("addresses", ())) + len(s.get("notReadyAddresses", ())) for s in subsets)
-    if total <= _LIMIT:
+def truncate(subsets: list[Obj]) -> tuple[list[Obj], bool]:
+    """At most 1000 addresses, ready ones first; of what there is not room for all of, each subset keeps its share."""
+    ready = sum(len(subset.get("addresses", ())) for subset in subsets)
+    others = sum(len(subset.get("notReadyAddresses", ())) for subset in subsets)
+    if ready + others <= _LIMIT:
         return subsets, False
-    room = _LIMIT
-    for field in ("addresses", "notReadyAddresses"):
-        for subset in subsets:
-            kept = subset.get(field, [])[:room]
-            room -= len(kept)
-            if kept:
-                subset[field] = kept
-            else:
-                subset.pop(field, None)
+    field, total, room = ("addresses", ready, _LIMIT) if ready > _LIMIT else (
+        "notReadyAddresses", others, _LIMIT - ready)  # fmt: skip
+    left = room
+    for subset in subsets:
+        listed = subset.pop(field, [])
+        if field == "addresses":
+            subset.pop("notReadyAddresses", None)
+        if kept := listed[: min(-(-len(listed) * room // total), left)]:
+            subset[field] = kept
+            left -= len(kept)
     return [s for s in subsets if s.get("addresses") or s.get("notReadyAddresses")], True
