@@ -133,6 +133,23 @@ async def test_a_group_that_does_not_answer_keeps_a_namespace(monkeypatch: pytes
         await cluster.until(gone)
 
 
+async def test_the_old_labels_of_a_node_follow_the_new_ones(cluster: Cluster) -> None:
+    made = node("n2")
+    made["metadata"]["labels"] |= {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}
+    await cluster.create(NODES, made)
+
+    async def until_labelled(**wanted: str) -> None:
+        async def labelled() -> bool:
+            labels = (await cluster.get(NODES, "n2"))["metadata"]["labels"]
+            return {name: labels.get(f"beta.kubernetes.io/{name}") for name in ("os", "arch")} == wanted
+
+        await cluster.until(labelled)
+
+    await until_labelled(os="linux", arch="arm64")
+    await cluster.patch(NODES, "n2", {"metadata": {"labels": {"beta.kubernetes.io/arch": "amd64"}}})
+    await until_labelled(os="linux", arch="arm64")
+
+
 async def test_the_root_ca_and_token_secrets_are_filled() -> None:
     config = ControllerConfig(root_ca="PEM", token_issuer=lambda account, secret: f"token-of-{name_of(account)}")
     async with running(config) as cluster:

@@ -1,8 +1,9 @@
 """The node lifecycle controller: notices that a node has stopped speaking and says so to everybody.
 
 In: Nodes and their Leases in kube-node-lease. Out: conditions turned Unknown after the grace period, pods of such nodes
-marked not ready, taints by condition. Every sign of life counts from when it is seen here, so that clocks need not
-agree. Invariant: a restart of this controller condemns no node before it has had a full grace period.
+marked not ready, taints by condition, labels of old names that follow those of new ones. Every sign of life counts from
+when it is seen here, so that clocks need not agree. Invariant: a restart of this controller condemns no node before it
+has had a full grace period.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from navarch.api.errors import StatusError
-from navarch.api.meta import Key, Obj, is_deleting, key_of, name_of, namespace_of
+from navarch.api.meta import Key, Obj, is_deleting, key_of, labels_of, name_of, namespace_of
 from navarch.api.time import format_time
 from navarch.client.base import PatchKind
 from navarch.client.informer import Informer
@@ -25,6 +26,10 @@ from navarch.kinds.core.pod_state import is_ready
 from navarch.records import mutable
 
 _LEASE_NAMESPACE = "kube-node-lease"
+_OLD_LABELS = (
+    ("kubernetes.io/os", "beta.kubernetes.io/os"),
+    ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
+)
 _MONITORED = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -65,7 +70,12 @@ class NodeLifecycleController(Controller):
         same_spec = before.get("taints") == after.get("taints") and before.get("unschedulable") == after.get(
             "unschedulable"
         )
-        if not same_spec or taints.no_schedule(old) != taints.no_schedule(new) or _readiness(old) != _readiness(new):
+        if (
+            _old_labels(new)
+            or not same_spec
+            or taints.no_schedule(old) != taints.no_schedule(new)
+            or _readiness(old) != _readiness(new)
+        ):
             self.enqueue(key_of(new))
 
     def _node_deleted(self, node: Obj) -> None:
@@ -112,7 +122,7 @@ class NodeLifecycleController(Controller):
         if self._is_silent(node):
             node = await self._mark_unknown(node)
         await self._note_readiness(node)
-        await self._sync_taints(node)
+        await self._sync_node(node)
         return None
 
     def _look_at_zones(self) -> None:
@@ -192,13 +202,16 @@ class NodeLifecycleController(Controller):
             if isinstance(result, BaseException):
                 raise result
 
-    async def _sync_taints(self, node: Obj) -> None:
+    async def _sync_node(self, node: Obj) -> None:
         if is_deleting(node):
             return
         wanted = taints.wanted(node, self._no_execute(node), format_time(self.clock.now()))
-        if wanted == taints.of(node):
+        labels = _old_labels(node)
+        if wanted == taints.of(node) and not labels:
             return
-        await self.write(NODES, {**node, "spec": {**(node.get("spec") or {}), "taints": wanted}})
+        metadata = {**node["metadata"], "labels": {**labels_of(node), **labels}}
+        spec = {**(node.get("spec") or {}), "taints": wanted}
+        await self.write(NODES, {**node, "metadata": metadata, "spec": spec})
 
     def _no_execute(self, node: Obj) -> str | None:
         key = {"False": taints.NOT_READY, "Unknown": taints.UNREACHABLE}.get(taints.ready_status(node))
@@ -214,6 +227,12 @@ class NodeLifecycleController(Controller):
 
 def _conditions(node: Obj) -> list[Obj]:
     return (node.get("status") or {}).get("conditions") or []
+
+
+def _old_labels(node: Obj) -> dict[str, str]:
+    """The old names of what a node is, where they do not say the same as the new ones."""
+    labels = labels_of(node)
+    return {old: labels[new] for new, old in _OLD_LABELS if new in labels and labels.get(old) != labels[new]}
 
 
 def _readiness(node: Obj) -> str:
