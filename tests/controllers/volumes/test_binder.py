@@ -173,8 +173,44 @@ async def test_a_claim_whose_volume_is_deleted_has_lost_it(cluster: Cluster) -> 
     await cluster.client.delete(PERSISTENT_VOLUMES, "disk")
     await cluster.patch(PERSISTENT_VOLUMES, "disk", {"metadata": {"finalizers": None}})
 
-    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Lost")
+    lost = await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Lost")
+    assert "capacity" not in lost["status"]
+    assert "accessModes" not in lost["status"]
     assert "Data on the volume is lost!" in await event(cluster, "data", "ClaimLost")
+
+
+async def test_a_claim_whose_volume_was_given_to_another_says_so(cluster: Cluster) -> None:
+    await cluster.create(PERSISTENT_VOLUMES, volume("disk"))
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim("data"))
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+
+    other = {"name": "other", "namespace": "default", "uid": "0f0e0d0c-0b0a-0908-0706-050403020100"}
+    await cluster.patch(PERSISTENT_VOLUMES, "disk", {"spec": {"claimRef": other}})
+
+    await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Lost")
+    message = "Two claims are bound to the same volume, this one is bound incorrectly"
+    assert await event(cluster, "data", "ClaimMisbound") == message
+
+
+@pytest.mark.parametrize("by_controller", [False, True])
+async def test_a_volume_whose_claim_has_another_is_let_go(cluster: Cluster, by_controller: bool) -> None:
+    await cluster.create(PERSISTENT_VOLUMES, volume("disk"))
+    await cluster.create(PERSISTENT_VOLUME_CLAIMS, claim("data"))
+    bound = await cluster.until_status(PERSISTENT_VOLUME_CLAIMS, "data", phase="Bound")
+    reference = {"name": "data", "namespace": "default", "uid": bound["metadata"]["uid"]}
+    second = volume("second", claimRef=reference)
+    if by_controller:
+        second["metadata"]["annotations"] = {"pv.kubernetes.io/bound-by-controller": "yes"}
+
+    await cluster.create(PERSISTENT_VOLUMES, second)
+
+    found = await cluster.until_status(PERSISTENT_VOLUMES, "second", phase="Available")
+    if by_controller:
+        assert "claimRef" not in found["spec"]
+        assert not found["metadata"].get("annotations")
+    else:
+        assert (found["spec"]["claimRef"]["name"], "uid" in found["spec"]["claimRef"]) == ("data", False)
+    assert (await cluster.get(PERSISTENT_VOLUME_CLAIMS, "data"))["spec"]["volumeName"] == "disk"
 
 
 async def test_a_volume_that_nobody_can_wipe_says_so(cluster: Cluster) -> None:

@@ -46,7 +46,7 @@ class VolumeBinder(Controller):
         self._volumes = self.watch_primary(PERSISTENT_VOLUMES)
         self._volumes.add_handler(
             added=self._volume_seen,
-            updated=lambda _old, new: self._volume_seen(new),
+            updated=self._volume_updated,
             deleted=self._its_claim,
         )
         self._classes = self.informer(STORAGE_CLASSES)
@@ -65,6 +65,12 @@ class VolumeBinder(Controller):
             self._all_pending(name_of(volume))
         else:
             self._its_claim(volume)
+
+    def _volume_updated(self, old: Obj, new: Obj) -> None:
+        if old["spec"].get("claimRef") != new["spec"].get("claimRef"):
+            # Whose it was may have lost it.
+            self._its_claim(old)
+        self._volume_seen(new)
 
     def _its_claim(self, volume: Obj) -> None:
         if reference := volume["spec"].get("claimRef"):
@@ -108,11 +114,10 @@ class VolumeBinder(Controller):
                     # Claims and volumes are told of separately; the volume's own event is still to come.
                     return
                 if bound:
-                    self._recorder.event(
-                        claim, "Warning", "ClaimLost",
-                        "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
-                    )  # fmt: skip
-                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost" if bound else "Pending")
+                    message = "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
+                    await self._lose(claim, "ClaimLost", message)
+                else:
+                    await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Pending")
                 return
             volume = self.newest(PERSISTENT_VOLUMES, cached)
             reference = volume["spec"].get("claimRef")
@@ -123,9 +128,8 @@ class VolumeBinder(Controller):
             elif reference is None or _refers(reference, claim):
                 await self._bind(volume, claim)
             elif _BIND_COMPLETED in annotations_of(claim):
-                message = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!"
-                self._recorder.event(claim, "Warning", "ClaimMisbound", message)
-                await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost")
+                message = "Two claims are bound to the same volume, this one is bound incorrectly"
+                await self._lose(claim, "ClaimMisbound", message)
             else:
                 message = f'volume "{name}" already bound to a different claim.'
                 self._recorder.event(claim, "Warning", "FailedBinding", message)
@@ -221,7 +225,16 @@ class VolumeBinder(Controller):
         status = obj.get("status") or {}
         if status.get("phase") == phase:
             return obj
+        if resource == PERSISTENT_VOLUME_CLAIMS:
+            # Without a volume it has nothing of one.
+            status = {name: value for name, value in status.items() if name not in ("accessModes", "capacity")}
         return await self.write_status(resource, obj, {**status, "phase": phase})
+
+    async def _lose(self, claim: Obj, reason: str, message: str) -> None:
+        """What was bound is so no longer, and never will be: told once."""
+        if (claim.get("status") or {}).get("phase") != "Lost":
+            claim = await self._set_phase(PERSISTENT_VOLUME_CLAIMS, claim, "Lost")
+            self._recorder.event(claim, "Warning", reason, message)
 
     # Volumes.
 
@@ -235,10 +248,33 @@ class VolumeBinder(Controller):
             return
         claim = self._claims.get(reference.get("namespace", ""), reference.get("name", ""))
         if claim is not None and uid_of(claim) == reference["uid"]:
+            if claim["spec"].get("volumeName") in (None, "", name_of(volume)):
+                return
+            if not annotations_of(volume).get(_PROVISIONED_BY) or not _is_deleted_when_released(volume):
+                await self._unbind(volume)
+                return
+            # Made for a claim that has taken another one meanwhile: nobody wants it.
+        else:
+            live = await self.client.find(PERSISTENT_VOLUME_CLAIMS, reference["name"], reference["namespace"])
+            if live is not None and uid_of(live) == reference["uid"]:
+                return
+        await self._release(volume)
+
+    async def _unbind(self, volume: Obj) -> None:
+        """The volume's claim has another one: it is free again, or, where people reserved it, waits for that claim."""
+        metadata, spec = dict(volume["metadata"]), dict(volume["spec"])
+        if _BOUND_BY in annotations_of(volume):
+            metadata["annotations"] = {k: v for k, v in annotations_of(volume).items() if k != _BOUND_BY}
+            del spec["claimRef"]
+        else:
+            spec["claimRef"] = {k: v for k, v in spec["claimRef"].items() if k != "uid"}
+        if spec == volume["spec"]:
             return
-        live = await self.client.find(PERSISTENT_VOLUME_CLAIMS, reference["name"], reference["namespace"])
-        if live is not None and uid_of(live) == reference["uid"]:
-            return
+        volume = await self.write(PERSISTENT_VOLUMES, {**volume, "metadata": metadata, "spec": spec})
+        await self._set_phase(PERSISTENT_VOLUMES, volume, "Available")
+
+    async def _release(self, volume: Obj) -> None:
+        """Nobody uses the volume any more: what its reclaim policy says."""
         if (volume.get("status") or {}).get("phase") != "Failed":
             # Why it failed stays told until whoever deletes it has.
             volume = await self._set_phase(PERSISTENT_VOLUMES, volume, "Released")
@@ -270,6 +306,10 @@ class VolumeBinder(Controller):
         if status != volume.get("status"):
             self._recorder.event(volume, "Warning", reason, why)
             await self.write_status(PERSISTENT_VOLUMES, volume, status)
+
+
+def _is_deleted_when_released(volume: Obj) -> bool:
+    return bool(volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete")
 
 
 def is_default_class(storage_class: Obj) -> bool:
