@@ -17,6 +17,7 @@ from navarch.client.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICATION_CONTROLLERS,
+    RESOURCE_CLAIMS,
     RESOURCE_QUOTAS,
     SECRETS,
     SERVICES,
@@ -25,7 +26,7 @@ from navarch.controllers.base import Context, Controller, Requeue
 from navarch.controllers.discovery import Discovery
 from navarch.controllers.pods import same_semantics
 from navarch.kinds.core.pod_state import is_finished
-from navarch.kinds.core.quota_usage import covers, usage_of
+from navarch.kinds.core.quota_usage import DEVICES, covers, usage_of
 
 _WATCHED = (PODS, SERVICES, PERSISTENT_VOLUME_CLAIMS, SECRETS, CONFIG_MAPS, REPLICATION_CONTROLLERS)
 _RESYNC_S = 300.0
@@ -77,10 +78,11 @@ class ResourceQuotaController(Controller):
             return None
         hard = (quota.get("spec") or {}).get("hard") or {}
         totals: dict[str, Fraction] = dict.fromkeys(hard, Fraction(0))
+        now = self.clock.now()
         for resource in await self._resources(hard):
             for obj in await self._objects(resource, key.namespace):
                 if covers(quota, resource, obj):
-                    for name, amount in usage_of(resource, obj).items():
+                    for name, amount in usage_of(resource, obj, now).items():
                         if name in totals:
                             totals[name] += amount
         used = {name: quantity.render(amount, quantity.form_of(hard[name])) for name, amount in totals.items()}
@@ -108,12 +110,13 @@ class ResourceQuotaController(Controller):
         """The resources whose objects count for any of the names."""
         found: set[Resource] = set()
         counted = [name.removeprefix("count/") for name in hard if name.startswith("count/")]
+        counted += [RESOURCE_CLAIMS.group_resource for name in hard if name.endswith(DEVICES)]
         if counted:
             # Asked each time: what is served, and in which version, may have changed.
             served = {each.resource.group_resource: each.resource for each in await self._discovery.served()}
             found.update(served[name] for name in counted if name in served)
         for name in hard:
-            if name.startswith("count/"):
+            if name.startswith("count/") or name.endswith(DEVICES):
                 continue
             found.add(_plain(name))
         return sorted(found)

@@ -1,5 +1,5 @@
 """What an object counts against a quota, as the quota controller counts it too: `navarch.kinds.core.quota_usage`."""
 
-from navarch.kinds.core.quota_usage import Amounts, covers, unsaid, usage_of
+from navarch.kinds.core.quota_usage import DEVICES, Amounts, covers, unsaid, usage_of
 
-__all__ = ["Amounts", "covers", "unsaid", "usage_of"]
+__all__ = ["DEVICES", "Amounts", "covers", "unsaid", "usage_of"]

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from navarch.api.errors import StatusError
 from navarch.api.meta import Obj, Resource, name_of
 from navarch.apiserver.admission.base import Attributes, Plugin, Reader, Writer
-from navarch.apiserver.admission.quota_usage import Amounts, covers, unsaid, usage_of
+from navarch.apiserver.admission.quota_usage import DEVICES, Amounts, covers, unsaid, usage_of
 from navarch.kinds import resources as r
 from navarch.kinds.base import Kind
 from navarch.kinds.core.resource_lists import amount_of, format_amount
@@ -290,6 +290,8 @@ def _resources_for(names: Iterable[str]) -> list[Resource]:
                 resource = r.SERVICES
             elif plain == "storage" or ".storageclass.storage.k8s.io/" in plain:
                 resource = r.PERSISTENT_VOLUME_CLAIMS
+            elif plain.endswith(DEVICES):
+                resource = r.RESOURCE_CLAIMS
             else:
                 resource = r.PODS
         if resource is not None:

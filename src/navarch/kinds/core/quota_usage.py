@@ -6,11 +6,14 @@ Pure. A pod that has ended needs nothing any more and counts as an object only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
 from navarch.api.meta import Obj, Resource
+from navarch.api.time import parse_time
 from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_validation_resources import is_native_resource
 from navarch.kinds.core.resource_lists import amount_of, is_hugepage, pod_amounts, qos_class
@@ -23,17 +26,25 @@ _PLAIN_COUNTS: Final = frozenset({"configmaps", "secrets", "replicationcontrolle
                                   "persistentvolumeclaims", "pods"})  # fmt: skip
 _COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
 _CLASS_SUFFIX: Final = ".storageclass.storage.k8s.io/"
+_DEVICE_CLAIMS: Final = "resourceclaims.resource.k8s.io"
+# After the name of a class of devices.
+DEVICES: Final = ".deviceclass.resource.k8s.io/devices"
+# As many as one claim can be given.
+_MOST_DEVICES: Final = 32
 
 
-def usage_of(resource: Resource, obj: Obj) -> Amounts:
-    """What the object counts."""
+def usage_of(resource: Resource, obj: Obj, now: datetime | None = None) -> Amounts:
+    """What the object counts; with `now` a pod that should be gone by then is an object only, like one that has
+    ended: it must not keep the one from starting that takes its place."""
     one = Fraction(1)
     usage: Amounts = {f"count/{resource.group_resource}": one}
     if resource.group:
+        if resource.group_resource == _DEVICE_CLAIMS:
+            usage.update(_device_usage(obj["spec"]))
         return usage
     plural = resource.plural
     if plural == "pods":
-        if not is_finished(obj):
+        if not is_finished(obj) and (now is None or not _is_stuck(obj, now)):
             usage["pods"] = one
             usage.update(_pod_usage(obj["spec"]))
         return usage
@@ -42,8 +53,17 @@ def usage_of(resource: Resource, obj: Obj) -> Amounts:
     if plural == "services":
         usage.update(_service_usage(obj["spec"]))
     elif plural == "persistentvolumeclaims":
-        usage.update(_claim_usage(obj["spec"]))
+        usage.update(_claim_usage(obj))
     return usage
+
+
+def _is_stuck(pod: Obj, now: datetime) -> bool:
+    """Whether the time that a pod had to end is over, and it is there still."""
+    metadata = pod["metadata"]
+    deleted, grace_s = metadata.get("deletionTimestamp"), metadata.get("deletionGracePeriodSeconds")
+    if not deleted or grace_s is None:
+        return False
+    return now > parse_time(deleted) + timedelta(seconds=int(grace_s))
 
 
 def _pod_usage(spec: Obj) -> Amounts:
@@ -71,14 +91,34 @@ def _service_usage(spec: Obj) -> Amounts:
     return usage
 
 
-def _claim_usage(spec: Obj) -> Amounts:
+def _claim_usage(claim: Obj) -> Amounts:
+    spec = claim["spec"]
     storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    amount = amount_of(storage) if storage is not None else Fraction(0)
+    amount = Fraction(math.ceil(amount_of(storage))) if storage is not None else Fraction(0)
+    allocated = ((claim.get("status") or {}).get("allocatedResources") or {}).get("storage")
+    if amount and allocated is not None:
+        # What it was to grow to, where it asks for less again.
+        amount = max(amount, Fraction(math.ceil(amount_of(allocated))))
     usage: Amounts = {"requests.storage": amount}
     name = spec.get("storageClassName")
     if name:
         usage[f"{name}{_CLASS_SUFFIX}requests.storage"] = amount
         usage[f"{name}{_CLASS_SUFFIX}persistentvolumeclaims"] = Fraction(1)
+    return usage
+
+
+def _device_usage(spec: Obj) -> Amounts:
+    """Devices by class; of requests that have alternatives the most that one of them takes."""
+    usage: Amounts = {}
+    for request in (spec.get("devices") or {}).get("requests") or ():
+        exact = request.get("exactly") or (request if "deviceClassName" in request else None)
+        most: Amounts = {}
+        for each in request.get("firstAvailable") or ((exact,) if exact else ()):
+            name = f"{each['deviceClassName']}{DEVICES}"
+            every = each.get("allocationMode") == "All"
+            most[name] = max(most.get(name, Fraction(0)), Fraction(_MOST_DEVICES if every else each.get("count") or 1))
+        for name, amount in most.items():
+            usage[name] = usage.get(name, Fraction(0)) + amount
     return usage
 
 
