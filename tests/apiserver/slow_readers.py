@@ -1,8 +1,8 @@
 """A server in a process of its own, for tests that look at what it takes of memory.
 
-`python -m tests.apiserver.slow_readers STALLED_S` says its port, then does what it is told on standard input: `change N
-BYTES` changes one ConfigMap N times, `say` says how many watches are open, `collect` how much garbage there was that
-only the collector finds.
+`python -m tests.apiserver.slow_readers STALLED_S PROTOCOL` says its port, at which it speaks HTTP/1.1 or, for `h2`,
+HTTP/2 from the first byte; then it does what it is told on standard input: `change N BYTES` changes one ConfigMap N
+times, `say` says how many watches are open, `collect` how much garbage there was that only the collector finds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import orjson
 
 from navarch.apiserver import connection
 from navarch.apiserver.http import HTTPFront
+from navarch.apiserver.http2 import sending
+from navarch.apiserver.http2.connection import Connection
 from navarch.apiserver.server import ApiServer
 from navarch.apiserver.user import LOOPBACK
 from navarch.client.transport import Request
@@ -29,7 +31,7 @@ async def main() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    connection.STALLED_S = float(sys.argv[1])
+    connection.STALLED_S = sending.STALLED_S = float(sys.argv[1])
     server = ApiServer(MemoryStore())
     await server.start()
 
@@ -39,9 +41,12 @@ async def main() -> None:
 
     await ask("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
     front = HTTPFront(server)
+    loop = asyncio.get_running_loop()
+    if sys.argv[2] == "h2":
+        # As if that had been agreed on in TLS, whose memory is not what is looked at.
+        front._arrives = lambda: Connection(front._http2, loop)  # type: ignore[method-assign]
     say(await front.start("127.0.0.1", 0, None))
     commands = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     store = server.core.caches.store
     await ask("POST", CONFIG_MAPS, {"metadata": {"name": "a"}, "data": {"k": "@"}})

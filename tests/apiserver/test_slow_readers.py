@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from navarch.http2 import frames
+from tests.apiserver.http2.wire import GET
+
 WATCHERS = 100
-WATCH = b"GET /api/v1/configmaps?watch=1&resourceVersion=2 HTTP/1.1\r\nHost: x\r\n\r\n"
+PATH = "/api/v1/configmaps?watch=1&resourceVersion=2"
+WATCH = f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+# Two watches of a client that says that it has room for everything, and of one that has as much room as it was given.
+MUCH = 1 << 30
+ROOMY = frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: MUCH}) + frames.window_update(0, MUCH)
+TWO = [frames.PREFACE + said + GET(1, PATH) + GET(3, PATH) for said in (ROOMY, frames.settings({}))]
 
 
 class Server:
@@ -39,8 +47,13 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    command = [sys.executable, "-m", "tests.apiserver.slow_readers", "3"]
+def protocol() -> str:
+    return "http/1.1"
+
+
+@pytest.fixture
+def server(protocol: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "tests.apiserver.slow_readers", "3", protocol]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Server(process)
         assert process.stdin is not None
@@ -48,12 +61,19 @@ def server() -> Iterator[Server]:
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize(("changes", "size"), [(1500, 20_000), (8000, 100)], ids=["long events", "many events"])
-def test_watchers_that_do_not_read_cost_little_and_are_cut_off(server: Server, changes: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "changes", "size"),
+    [("http/1.1", 1500, 20_000), ("http/1.1", 8000, 100), ("h2", 8000, 100)],
+    ids=["long events", "many events", "many events over HTTP/2"],
+)
+def test_watchers_that_do_not_read_cost_little_and_are_cut_off(
+    server: Server, protocol: str, changes: int, size: int
+) -> None:
+    asked = [WATCH] * WATCHERS if protocol == "http/1.1" else TWO * (WATCHERS // 4)
     with ExitStack() as stack:
-        for _ in range(WATCHERS):
+        for watches in asked:
             reader = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            reader.sendall(WATCH)
+            reader.sendall(watches)
         wait_until(lambda: server.tell("say") == WATCHERS)
 
         server.tell(f"change {changes} {size}")

@@ -7,9 +7,10 @@ names of IPAddress objects, are strict.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+
+from navarch.api.memo import memo
 
 NOT_AN_IP: Final = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 NOT_A_CIDR: Final = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
@@ -27,7 +28,7 @@ def _without_leading_zeros(text: str) -> str:
     return _LEADING_ZEROS.sub("", text) if "." in text and ":" not in text else text
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def read_ip(text: str) -> Address | None:
     """An address, octets with leading zeros included; None where it is none."""
     if "%" in text:

@@ -8,10 +8,11 @@ which no pattern of Python's `re` is safe from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 import re2
+
+from navarch.api.memo import memo
 
 _OPTIONS: Final = re2.Options()
 # What is wrong with a pattern is told to who wrote it, not to the log.
@@ -44,7 +45,7 @@ def search_of(pattern: str) -> Callable[[str], bool]:
     return _compiled(pattern)
 
 
-@lru_cache(maxsize=2048)
+@memo(2048)
 def _compiled(pattern: str) -> Callable[[str], bool]:
     try:
         # Bytes on both sides: the library would count characters of every text otherwise.

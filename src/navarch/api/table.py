@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import orjson
 
 from navarch.api.jsonpath import Find, compile_path
+from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.api.time import human_duration, parse_time
 
@@ -191,6 +191,6 @@ _CELLS: Final[dict[str, Callable[[Any, datetime], Any]]] = {
 _PLAIN_PATH: Final = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def _steps(path: str) -> tuple[str, ...]:
     return tuple(step for step in path.split(".") if step)

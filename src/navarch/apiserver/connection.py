@@ -44,7 +44,6 @@ LAST_WORDS_S = 1.0
 HEAD_MAX = (1 << 20) + 4096
 _BUFFER = 64 << 10
 _HEAD_MAX = 8192
-_WAITING_MAX = 1 << 20
 _PIPELINE_MAX = 64 << 10
 _END = b"\r\n\r\n"
 _BODY_FOLLOWS = re.compile(rb"\n(?:content-length|transfer-encoding)\s*:", re.IGNORECASE)
@@ -163,7 +162,8 @@ class Connection(web.RequestHandler):
         elif self._answering is not None:
             self._later.append(data)
             self._later_size += len(data)
-            if self._later_size > _WAITING_MAX:
+            if self._later_size > _PIPELINE_MAX:
+                # It waits with who sends it: there is no bound on how many connections could have us keep it.
                 self._pause_transport_reading()
         elif self._due is not None:
             self._take_body(self._due, data)

@@ -19,6 +19,8 @@ from navarch.apiserver.routes import parse
 from navarch.client.transport import Request
 from navarch.numbers import is_digits
 
+# Header lines that are worth remembering: of others strangers could have us keep a hundred kilobytes each.
+_REMEMBERED_MAX, _REMEMBERED_LINES = 4096, 48
 # As many parameters as Go reads of a query.
 _PARAMETERS_MAX = 10_000
 _FIRST_LINE = re.compile(
@@ -58,8 +60,7 @@ def _values_of(block: bytes) -> dict[str, str] | None:
     return values if "host" in values else None
 
 
-@lru_cache(maxsize=1024)
-def _headers_of(block: bytes) -> _Headers | None:
+def _read_headers(block: bytes) -> _Headers | None:
     """The same, which clients repeat; None where they ask for more than a plain request does."""
     values = _values_of(block)
     if values is None or not _NOT_PLAIN.isdisjoint(values):
@@ -74,10 +75,13 @@ def _headers_of(block: bytes) -> _Headers | None:
     return _Headers(values, int(length), impersonates, kept == "close")
 
 
-def together(name: str, before: str, value: str) -> str:
+_remembered_headers = lru_cache(maxsize=1024)(_read_headers)
+
+
+def together(name: str, *values: str) -> str:
     """One value for a header that was sent more than once. Who is impersonated, or named by a front proxy, may have
     commas in his groups' names: those are kept apart by what no header contains."""
-    return f"{before}{BETWEEN if name.startswith(NAMING) else ', '}{value}"
+    return (BETWEEN if name.startswith(NAMING) else ", ").join(values)
 
 
 @memo(1024, 1024)
@@ -99,7 +103,8 @@ def plain_request(head: bytes) -> tuple[Request, int] | None:
     method, path, query = matched.groups()
     if usual and (b"/." in path or b"//" in path):
         return None
-    headers = _headers_of(block)
+    short = len(block) <= _REMEMBERED_MAX and block.count(b"\n") < _REMEMBERED_LINES
+    headers = (_remembered_headers if short else _read_headers)(block)
     if headers is None or headers.length > MAX_BODY or (usual and headers.closes):
         return None
     pairs = query_of(query.decode()) if query else ()

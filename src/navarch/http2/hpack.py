@@ -105,7 +105,7 @@ def _text(block: bytes, at: int) -> tuple[str, int, int]:
 class Decoder:
     """One connection's."""
 
-    __slots__ = ("_fields", "_limit", "_most", "_size", "changed")
+    __slots__ = ("_fields", "_limit", "_most", "_size", "changed", "size")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -115,6 +115,8 @@ class Decoder:
         self._most = TABLE_MAX
         # Whether the last block has left something behind: then those before it would mean something else now.
         self.changed = False
+        # What the fields of the last block take, were each sent as it is.
+        self.size = 0
 
     def decode(self, block: bytes) -> list[Field] | None:
         """The fields; None where they are more than is allowed.  Raises CompressionError, FarTooLong."""
@@ -150,6 +152,7 @@ class Decoder:
                 found.append(field)
             elif size > 2 * self._limit:
                 raise FarTooLong
+        self.size = size
         return found if size <= self._limit else None
 
     def _field(self, index: int) -> Field:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -13,7 +15,8 @@ from navarch.client.transport import Request, Response
 from navarch.http2 import frames, hpack
 from navarch.http2.frames import Code
 from tests.apiserver.http2.test_malformed import ASKED, BEGUN, BLOCK, OPEN, frame, head
-from tests.apiserver.http2.wire import GET, Wire
+from tests.apiserver.http2.wire import GET, Wire, turns
+from tests.growth import grows_with_size
 
 MANY = 10_000
 
@@ -130,6 +133,71 @@ async def test_a_head_that_grows_when_it_is_read_is_answered_with_431() -> None:
     came = [(stream, payload) for kind, _, stream, payload in await wire.hear() if kind == frames.HEADERS]
     assert [stream for stream, _ in came] == [1, 3]
     assert hpack.literal(":status", "431") in came[0][1]
+
+
+def again(stream: int, count: int, *, end: bool) -> bytes:
+    """A request on the same connection, which says no more than that again."""
+    block = BLOCK + hpack.literal("x-number", str(stream)) + b"\xbe" * count
+    return frames.header_block(stream, block, frames.FRAME, end=end)
+
+
+async def test_long_heads_of_short_blocks_have_one_bound_until_their_streams_are_over() -> None:
+    """A hundred streams that wait for a body would hold a hundred megabytes for ten bytes of each kilobyte."""
+    wires = [Wire(), Wire()]
+    bodies = wires[1].serving.bodies = wires[0].serving.bodies
+    bodies.strangers.limit = 5_000_000
+    for wire in wires:
+        await wire.say(BEGUN, frames.header_block(1, many(249, 4000), frames.FRAME, end=False))
+        await wire.say(*(again(stream, 249, end=False) for stream in range(3, 41, 2)))
+
+    heard = [await wire.hear() for wire in wires]
+    calmed = [payload for each in heard for kind, _, _, payload in each if kind == frames.RST_STREAM]
+    assert set(calmed) == {Code.ENHANCE_YOUR_CALM.to_bytes(4, "big")}
+    assert 4_000_000 < bodies.total <= 5_000_000
+    assert 35 <= len(calmed) < 40
+
+    for wire in wires:
+        wire.drop()
+    await turns()
+    assert bodies.total == 0
+
+
+async def test_a_long_head_counts_while_its_request_runs() -> None:
+    busy = Busy()
+    wire = Wire(busy)
+    await wire.say(BEGUN, frames.header_block(1, many(200, 4000), frames.FRAME, end=True))
+    assert busy.running == 1
+    assert wire.serving.bodies.total > 800_000
+
+    await wire.say(frames.rst_stream(1, Code.CANCEL))
+    assert (busy.running, wire.serving.bodies.total) == (0, 0)
+
+
+async def test_what_a_short_block_stands_for_is_not_remembered() -> None:
+    wire = Wire()
+    await wire.say(BEGUN, frames.header_block(1, many(200, 4000), frames.FRAME, end=True))
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for stream in range(3, 99, 2):
+            await wire.say(again(stream, 200, end=True))
+            await wire.hear()
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    # Of 48 heads of 800 kB.
+    assert kept < 1_000_000
+
+
+def test_a_field_that_is_said_again_and_again_costs_what_it_is_long() -> None:
+    def read(count: int) -> None:
+        for _ in range(50):
+            heads.Heads().request(many(count, 1000))
+
+    assert grows_with_size(read, 960)
 
 
 async def test_a_head_that_grows_without_end_ends_the_connection() -> None:

@@ -37,6 +37,9 @@ _ROOM: Final = 256 << 10
 # Streams that we have ended, whose last frames may be on their way.
 _ENDED_MAX: Final = 512
 _SMALL: Final = 64
+# What a stream's head may take beside its connection: longer ones count with what is still coming, until their stream
+# is over.
+_HEAD_FREE: Final = 4 << 10
 _LEAVE_S: Final = 1.0
 _LAST_WORDS: Final = b"goodbye."
 
@@ -193,6 +196,10 @@ class Connection(asyncio.Protocol):
         if end and head.length > 0:
             raise StreamFault(number, Code.PROTOCOL_ERROR, "the body is shorter than its stated length")
         stream = self._made(number, head, end)
+        if head.size > _HEAD_FREE:
+            self._count_head(stream, head.size)
+            if number not in self._streams:
+                return
         if end:
             self._answers.whole(stream)
         elif head.length > MAX_BODY:
@@ -201,6 +208,14 @@ class Connection(asyncio.Protocol):
             stream.began_s = self._loop.time()
             if "expect" in head.headers and head.headers["expect"].lower() == "100-continue":
                 self._out.block(stream, self._answers.first(CONTINUE), end=False)
+
+    def _count_head(self, stream: Stream, size: int) -> None:
+        """A short block can stand for a long head, and a hundred streams may stay open for as long as their bodies are
+        awaited or their watches last."""
+        stream.long_head = object()
+        self._serving.bodies.head(
+            stream.long_head, size, lambda: self.give_up(stream, Code.ENHANCE_YOUR_CALM), known=self._known
+        )
 
     def _made(self, number: int, head: Head, end: bool) -> Stream:
         request = Request(head.method, head.path, head.query, head.headers, b"", self._remote)
@@ -383,6 +398,9 @@ class Connection(asyncio.Protocol):
         if stream.body is not None:
             self._serving.bodies.remove(stream)
             stream.body = None
+        if stream.long_head is not None:
+            self._serving.bodies.remove(stream.long_head)
+            stream.long_head = None
         if stream.open_out:
             stream.open_out = False
             self._answers.abandon(stream)

@@ -27,6 +27,10 @@ HEAD_MAX: Final = BLOCK_MAX
 _FIELDS_MAX: Final = 1000
 _KNOWN_MAX: Final = 64
 _KNOWN_SIZE: Final = 2048
+# A block that names again and again what HPACK remembers stands for a thousand times its length: what is remembered of
+# blocks is bounded by what they stand for.
+_KNOWN_STANDS_FOR: Final = 8 << 10
+_KNOWN_PAIRS: Final = 64
 _PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
 # Of a connection, which in HTTP/2 says so in frames.
 _OF_CONNECTIONS: Final = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
@@ -44,13 +48,14 @@ class TooLong(Exception):
 
 
 class Head(NamedTuple):
-    """`length` is -1 where none is stated."""
+    """`length` is -1 where none is stated; `size` is what its fields take, however short the block was."""
 
     method: str
     path: str
     query: Sequence[tuple[str, str]]
     headers: dict[str, str]
     length: int
+    size: int = 0
 
 
 class Heads:
@@ -70,8 +75,14 @@ class Heads:
         fields = self._fields(block)
         if fields is None or len(fields) > _FIELDS_MAX:
             raise TooLong
-        head = head_of(fields)
-        if not self._decoder.changed and len(self._known) < _KNOWN_MAX and len(block) <= _KNOWN_SIZE:
+        head = head_of(fields, self._decoder.size)
+        if (
+            not self._decoder.changed
+            and len(self._known) < _KNOWN_MAX
+            and len(block) <= _KNOWN_SIZE
+            and head.size <= _KNOWN_STANDS_FOR
+            and len(head.query) <= _KNOWN_PAIRS
+        ):
             self._known[block] = head
         return head
 
@@ -88,19 +99,22 @@ class Heads:
         return fields
 
 
-def head_of(fields: Sequence[Field]) -> Head:
+def head_of(fields: Sequence[Field], size: int = 0) -> Head:
     """Raises Malformed, TooLong."""
     pseudo: dict[str, str] = {}
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for name, value, _ in fields:
         if name in headers:
-            headers[name] = _together(name, headers[name], value)
+            repeated.setdefault(name, [headers[name]]).append(value)
         elif name[:1] != ":":
             headers[name] = value
         elif headers or name in pseudo or name not in _PSEUDO:
             raise Malformed(f"{name} is unknown, repeated, or comes after other fields")
         else:
             pseudo[name] = value
+    for name, values in repeated.items():
+        headers[name] = _together(name, values)
     if "" in headers:
         raise Malformed("a field has a name or a value that none may have")
     if not _OF_CONNECTIONS.isdisjoint(headers):
@@ -113,7 +127,7 @@ def head_of(fields: Sequence[Field]) -> Head:
     if length is not None and not (is_digits(length) and len(length) < 19):
         raise Malformed("Content-Length is no number")
     path, query = _target(pseudo)
-    return Head(pseudo[":method"], path, query, headers, -1 if length is None else int(length))
+    return Head(pseudo[":method"], path, query, headers, -1 if length is None else int(length), size)
 
 
 def _target(pseudo: dict[str, str]) -> tuple[str, Sequence[tuple[str, str]]]:
@@ -139,10 +153,10 @@ def _target(pseudo: dict[str, str]) -> tuple[str, Sequence[tuple[str, str]]]:
         raise TooLong from None
 
 
-def _together(name: str, before: str, value: str) -> str:
+def _together(name: str, values: list[str]) -> str:
     if name == "content-length":
         raise Malformed("Content-Length is repeated")
-    return f"{before}; {value}" if name == "cookie" else together(name, before, value)
+    return "; ".join(values) if name == "cookie" else together(name, *values)
 
 
 # Answers

@@ -33,6 +33,8 @@ class Stream:
     request: Request
     # The length of the body that is stated, or -1; what has come of it; since when it has been awaited.
     length: int
+    # By what its head is counted, if it is a long one.
+    long_head: object | None = None
     body: bytearray | None = None
     began_s: float = 0.0
     # Whether the client may still send, and whether we may.
@@ -57,6 +59,8 @@ class Sender:
         self._loop = loop
         self._allowance = allowance
         self._parts: list[bytes | memoryview] = []
+        # Bytes of bodies among them.
+        self._gathered = 0
         self._flushing: asyncio.Handle | None = None
         self._paused = False
         self._cut: asyncio.TimerHandle | None = None
@@ -79,7 +83,7 @@ class Sender:
             self._flushing.cancel()
             self._flushing = None
         if self._parts:
-            parts, self._parts = self._parts, []
+            parts, self._parts, self._gathered = self._parts, [], 0
             if not self._transport.is_closing():
                 self._transport.write(b"".join(parts) if len(parts) > 1 else parts[0])
 
@@ -119,8 +123,10 @@ class Sender:
             self._allowance.earn(size)
             now, left = left[:size], left[size:]
             self._data(stream.id, now, end=end and not left)
-            if size > _BUFFER:
-                # The transport says at once whether it has enough.
+            self._gathered += size
+            if self._gathered > _BUFFER:
+                # The transport says at once whether it has enough: what follows, such as all that waits for a watch,
+                # may be ready in this same turn.
                 self.flush()
 
     def _data(self, stream: int, data: memoryview, *, end: bool) -> None:

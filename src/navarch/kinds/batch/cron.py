@@ -7,10 +7,10 @@ lists, names of months and days, `@every DURATION`, and the descriptors `@hourly
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from navarch.api.memo import memo
 from navarch.numbers import ascii_integer, integer_or
 
 _MONTHS: Final = "jan feb mar apr may jun jul aug sep oct nov dec"
@@ -42,7 +42,7 @@ _FIELDS: Final = (
 )
 
 
-@lru_cache(maxsize=64)
+@memo(64)
 def zone_problem(name: str) -> str:
     """Why no zone has the name; empty if one has. `Local`, spelt so, is the machine's."""
     if name == "Local":

@@ -8,9 +8,9 @@ that has passed its type check; it is changed in place. Invariant: defaulting tw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import Any, Final
 
+from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.kinds.core.resource_lists import containers_quantities, is_hugepage, pod_level_resource
 
@@ -69,7 +69,7 @@ def containers_of(spec: Obj) -> Iterator[Obj]:
     yield from spec.get("ephemeralContainers") or ()
 
 
-@lru_cache(maxsize=4096)
+@memo(4096)
 def pull_policy_of(image: str) -> str:
     """`Always` for an image without tag and digest or with the tag `latest`, else `IfNotPresent`."""
     reference, _, digest = image.partition("@")

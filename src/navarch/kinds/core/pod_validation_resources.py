@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, duplicate, forbidden_field, invalid_value, not_supported, required
+from navarch.api.memo import memo
 from navarch.api.meta import Obj
 from navarch.api.validation import Problems, qualified_name_problems, validate_dns_label
 from navarch.kinds.core.resource_lists import amount_of, format_amount, is_hugepage, pod_amounts, pod_level_resource
@@ -56,7 +56,7 @@ def is_integer_resource(name: str) -> bool:
                     ) or not (is_native_resource(name) or name.startswith("requests."))  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def resource_name_problems(name: str) -> tuple[str, ...]:
     """What is wrong with a resource name anywhere."""
     problems = list(qualified_name_problems(name))
@@ -65,7 +65,7 @@ def resource_name_problems(name: str) -> tuple[str, ...]:
     return tuple(problems)
 
 
-@lru_cache(maxsize=1024)
+@memo(1024)
 def container_resource_problems(name: str) -> tuple[str, ...]:
     """What is wrong with a resource name in a container."""
     problems = list(resource_name_problems(name))
