@@ -46,6 +46,12 @@ def test_a_stream_asked_for_again_goes_on() -> None:
     assert world.random("scheduler").random() != world.random("scheduler").random()
 
 
+def test_without_a_seed_names_that_come_and_go_leave_no_streams_behind() -> None:
+    world, seeded = RealWorld(), RealWorld(1)
+    assert len({id(world.identities("uids", f"widgets{number}")) for number in range(100)}) == 1
+    assert seeded.identities("uids", "pods") is not seeded.identities("uids", "nodes")
+
+
 def test_streams_of_two_names_differ() -> None:
     world = RealWorld(seed=7)
 

@@ -66,7 +66,8 @@ class World(Clock, Protocol):
 
 
 class Streams:
-    """Random streams by component and name. With a seed each is the same in every run; without, none is."""
+    """Random streams by component and name. With a seed each is the same in every run; without, none is, and those of a
+    component are one, however many names there are in the course of time."""
 
     def __init__(self, seed: int | None, salt: str = "") -> None:
         self._seed = seed
@@ -74,6 +75,8 @@ class Streams:
         self._made: dict[tuple[str, str], Random] = {}
 
     def of(self, component: str, name: str = "") -> Random:
+        if self._seed is None:
+            name = ""
         stream = self._made.get((component, name))
         if stream is None:
             seed = None if self._seed is None else "\0".join((str(self._seed), self._salt, component, name))

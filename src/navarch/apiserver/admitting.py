@@ -41,12 +41,18 @@ class Chain(Protocol):
 
     def interested(self, kind: Kind, operation: str, subresource: str) -> Interested: ...
 
+    def forget_kinds(self) -> None:
+        """Some of those that were asked about are served no more."""
+        ...
+
 
 class NoAdmission:
     """The chain without plugins."""
 
     def interested(self, kind: Kind, operation: str, subresource: str) -> Interested:
         return NOBODY
+
+    def forget_kinds(self) -> None: ...
 
 
 class Origin(Protocol):

@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from navarch.kinds.base import Kind
+
 _BUCKETS_S = (
     0.005,
     0.025,
@@ -78,6 +80,14 @@ class Metrics:
     def sent_events(self, group: str, version: str, kind: str, count: int) -> None:
         key = (group, version, kind)
         self.watch_events[key] = self.watch_events.get(key, 0) + count
+
+    def forget_all_but(self, served: Iterable[Kind]) -> None:
+        """Resources come and go for as long as a server lives: of those that are gone nothing is told any more."""
+        kinds = [kind.resource for kind in served]
+        left = {NOTHING_SERVED[:3], *((kind.group, kind.version, kind.plural) for kind in kinds)}
+        self._requests = {key: found for key, found in self._requests.items() if key[1][:3] in left}
+        left = {(kind.group, kind.version, kind.kind) for kind in kinds}
+        self.watch_events = {key: count for key, count in self.watch_events.items() if key in left}
 
     def chore_failed(self, chore: str) -> None:
         self._chore_failures[chore] = self._chore_failures.get(chore, 0) + 1

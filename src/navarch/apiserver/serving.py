@@ -36,6 +36,12 @@ class Serving:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._changing = asyncio.Lock()
+        core.served_changed.append(self._forget_kinds)
+
+    def _forget_kinds(self) -> None:
+        """What is remembered of kinds by themselves would keep those that are served no more."""
+        self._core.admission.forget_kinds()
+        self._core.metrics.forget_all_but(self._core.served.kinds())
 
     async def serve(self, kinds: Sequence[Kind]) -> None:
         """Serve these resources in these versions, and in no others.  Raises ValueError where the kinds do not fit

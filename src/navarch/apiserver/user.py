@@ -17,6 +17,11 @@ class User:
     uid: str = ""
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def length(self) -> int:
+        """Characters of all that is said of the user, which may be as many as a request's head has."""
+        said = (*self.groups, self.uid, *self.extra, *(value for values in self.extra.values() for value in values))
+        return len(self.name) + sum(map(len, said))
+
     def info(self) -> Obj:
         """The `authentication.k8s.io` UserInfo, without what is empty."""
         info: Obj = {"username": self.name}

@@ -119,6 +119,9 @@ class Plugin:
     def follow(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever `concerns` might say something else from now on."""
 
+    def forget_kinds(self) -> None:
+        """Some of those that `concerns` was asked about are served no more."""
+
     async def mutate(self, attributes: Attributes) -> None:
         """Change `attributes.obj` in place."""
 

@@ -81,6 +81,11 @@ class Chain:
         for plugin in self.plugins:
             plugin.follow(self._interested.clear)
 
+    def forget_kinds(self) -> None:
+        self._interested.clear()
+        for plugin in self.plugins:
+            plugin.forget_kinds()
+
     def interested(self, kind: Kind, operation: str, subresource: str) -> Interested:
         # By the kind itself, not its name: what is another kind now may have other plugins.
         key = (id(kind), operation, subresource)

@@ -122,6 +122,9 @@ class _PolicyPlugin(Plugin):
         for changed in self._changed:
             changed()
 
+    def forget_kinds(self) -> None:
+        self._matched.clear()
+
     def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         return any(self._matching(asked, operation, subresource) for asked in (kind, *relatives(kind)))
 

@@ -150,6 +150,9 @@ class _WebhookPlugin(Plugin):
         for changed in self._changed:
             changed()
 
+    def forget_kinds(self) -> None:
+        self._invocations.clear()
+
     def concerns(self, kind: Kind, operation: str, subresource: str) -> bool:
         return any(self._matching(asked, operation, subresource) for asked in (kind, *relatives(kind)))
 

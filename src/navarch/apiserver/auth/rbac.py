@@ -29,6 +29,8 @@ _RULES_KEPT = 4096
 _DECISIONS_KEPT = 512
 # Longer words than these are asked about by nobody twice.
 _LONGEST = 256
+# Whoever is impersonated may have any name, and any number of groups.
+_LONGEST_USER = 4 << 10
 _NO_OPINION = Decision(False)
 _ALL = frozenset({""})
 
@@ -122,7 +124,7 @@ class RBACAuthorizer:
         known = self._cache.get(key)
         if known is None:
             known = self._gathered(user, namespace)
-            if len(namespace) <= _LONGEST:
+            if len(namespace) <= _LONGEST and user.length() <= _LONGEST_USER:
                 _remember(self._cache, key, known, _RULES_KEPT)
         return known
 

@@ -45,6 +45,8 @@ LEVEL_HEADER: Final = "X-Kubernetes-Pf-Prioritylevel-Uid"
 LONG: Final = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 _REMEMBERED: Final = 4096
 LONGEST_NAMESPACE: Final = 253
+# Whoever is impersonated is somebody else with each request, and may have any name.
+_LONGEST_USER: Final = 4 << 10
 _OBJECTS_PER_SEAT: Final = 100
 _MOST_SEATS: Final = 10
 # No request takes more than this share of its level.
@@ -110,9 +112,11 @@ class FlowControl:
         key = (id(user), verb, label, attributes.namespace)
         known = self._flows.get(key)
         if known is None:
-            if len(self._flows) >= _REMEMBERED:
-                self._flows.clear()
-            known = self._flows[key] = user, self._flow_of(user, attributes)
+            known = user, self._flow_of(user, attributes)
+            if user.length() <= _LONGEST_USER:
+                if len(self._flows) >= _REMEMBERED:
+                    self._flows.clear()
+                self._flows[key] = known
         return known[1]
 
     def _flow_of(self, user: User, attributes: RequestAttributes) -> Flow:
