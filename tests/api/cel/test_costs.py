@@ -37,6 +37,13 @@ ENVIRONMENT = Environment({"numbers": list_of(INT), "text": STRING, "any": DYN})
         # Three rounds: the accumulator is tested and read each time, and read once in the end.
         ("numbers.all(n, n > 0)", 1 + 3 * (3 + 2) + 1),
         ("numbers.exists(n, n > 9)", 1 + 3 * (4 + 2) + 1),
+        ("lists.range(4)", 4 + 11),
+        ("numbers.slice(1, 3)", 1 + 2 + 11),
+        ("numbers.reverse()", 1 + 3 + 11),
+        ("[[1], [2]].flatten()", 30 + 2 + 11),
+        ("numbers.sort()", 1 + 2 * 9 + 11),
+        ("['b', 'a'].distinct()", 10 + 8 + 11),
+        ("numbers.sortBy(n, n)", 10 + 1 + (1 + 1 + 10 + 3 * (12 + 1) + 1 + 2 * 9 + 11)),
         ("numbers.map(n, n)", 1 + 10 + 3 * (12 + 1) + 1),
     ],
 )

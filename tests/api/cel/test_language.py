@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -245,3 +246,107 @@ def test_only_expressions_that_make_patches_can_escape_keys() -> None:
     assert program.evaluate(())[0] == "a~1b~0c"
     with pytest.raises(CompileError, match="undeclared reference to 'jsonpatch'"):
         Environment({}).compile("jsonpatch.escapeKey('a/b~c')")
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("lists.range(4) + lists.range(0)", [0, 1, 2, 3]),
+        ("numbers.reverse()", [2, 1, 3]),
+        ("[1, 2, 3, 4].slice(1, 3) + [1].slice(1, 1)", [2, 3]),
+        ("[[1], [2, 3], []].flatten()", [1, 2, 3]),
+        ("dyn([1, 2]).flatten()", [1, 2]),
+        ("[[[1]], [[2]]].flatten(2)", [1, 2]),
+        ("numbers.sort()", [1, 2, 3]),
+        ("['é', 'b', 'a'].sort()", ["a", "b", "é"]),
+        ("[-3, 1, -5, -2, 4].map(e, e * 2).sortBy(e, -(e * e))", [-10, 8, -6, -4, 2]),
+        ("[{'f': 'lo'}, {'f': 'hi'}].sortBy(m, m.f).map(m, m.f)", ["hi", "lo"]),
+        ("[[3, 1], [2]].sortBy(l, l.sortBy(x, x)[0])", [[3, 1], [2]]),
+        ("['c', 'a', 'a', 'b', 'c'].distinct()", ["c", "a", "b"]),
+        ("[dyn(1), dyn(1.0), dyn([1]), dyn([1])].distinct()", [1, [1]]),
+    ],
+)
+def test_lists_are_cut_joined_and_sorted(expression: str, value: Any) -> None:
+    assert value_of(expression) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("[1].slice(-1, 1)", "cannot slice(-1, 1), negative indexes not supported"),
+        ("[1].slice(1, 0)", "cannot slice(1, 0), start index must be less than or equal to end index"),
+        ("[1].slice(0, 10)", "cannot slice(0, 10), list is length 1"),
+        ("[[1]].flatten(-1)", "level must be non-negative"),
+        ("dyn([dyn('d'), dyn(3)]).sort()", "list elements must have the same type"),
+        ("dyn([[1]]).sort()", "list elements must be comparable"),
+        ("lists.range(100000000)", "operation cancelled: actual cost limit exceeded"),
+        ("quantity('1.5Gi').asInteger()", "cannot convert value to integer"),
+        (
+            "ip('2001:db8:::68')",
+            'ParseAddr("2001:db8:::68"): each colon-separated field must have at least one digit (at ":68")',
+        ),
+        ("ip('1:2')", 'ParseAddr("1:2"): address string too short'),
+        ("ip('1:2:')", 'ParseAddr("1:2:"): colon must be followed by more characters (at ":")'),
+        ("ip('::1::')", 'ParseAddr("::1::"): multiple :: in address (at ":")'),
+        ("ip('1:2:3:4:5:6:7:8:9')", 'ParseAddr("1:2:3:4:5:6:7:8:9"): trailing garbage after address (at "9")'),
+        ("ip('1:2:3:4::5:6:7:8')", 'ParseAddr("1:2:3:4::5:6:7:8"): the :: must expand to at least one field of zeros'),
+        ("ip('12345::')", 'ParseAddr("12345::"): each group must have 4 or less digits (at "12345::")'),
+        ("ip('1:g::')", 'ParseAddr("1:g::"): each colon-separated field must have at least one digit (at "g::")'),
+        ("ip('1g::')", 'ParseAddr("1g::"): unexpected character, want colon (at "g::")'),
+        ("ip('1:1.2.3.4')", 'embedded IPv4 address must replace the final 2 fields of the address (at "1.2.3.4")'),
+        ("ip('::1.2.3')", 'ParseAddr("::1.2.3"): IPv4 address too short'),
+        ("ip('::1%')", 'ParseAddr("::1%"): zone must be a non-empty string'),
+    ],
+)
+def test_what_the_libraries_refuse_is_told_as_kubernetes_tells_it(expression: str, problem: str) -> None:
+    with pytest.raises(CelError) as raised:
+        value_of(expression)
+
+    assert raised.value.text.endswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("50k", True),
+        ("50.703k", True),
+        ("0", True),
+        ("1Gi", True),
+        ("1e3", True),
+        ("-2", True),
+        ("1.5Gi", False),
+        ("50.0", False),
+        ("1000m", False),
+        ("9999999999999999999999999999999999999G", False),
+        ("10E", False),
+        ("1.0000000000k", False),
+    ],
+)
+def test_a_quantity_is_an_integer_where_kubernetes_holds_it_as_one(text: str, whole: bool) -> None:
+    assert value_of(f"quantity('{text}').isInteger()") is whole
+
+
+def test_sums_of_integers_are_integers_until_one_is_none() -> None:
+    assert value_of("quantity('50k').add(20).sub(quantity('100k')).sub(-50000).asInteger()") == 20
+    assert value_of("quantity('1k').add(quantity('1.5Ki')).isInteger()") is False
+    assert value_of("quantity('9E').add(quantity('9E')).isInteger()") is False
+    assert value_of("quantity('1k').sub(quantity('500m')).isInteger()") is False
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("[[1]].sort()", "found no matching overload for 'sort' applied to 'list(list(int)).()'"),
+        (
+            "[1].sortBy(e, [e])",
+            "found no matching overload for '@sortByAssociatedKeys' applied to 'list(int).(list(list(int)))'",
+        ),
+        (
+            "'abc'.sortBy(e, e)",
+            "sortBy can only be applied to a list, identifier, comprehension, call or select expression",
+        ),
+    ],
+)
+def test_what_cannot_be_sorted_does_not_compile(expression: str, problem: str) -> None:
+    with pytest.raises(CompileError, match=re.escape(problem)):
+        ENVIRONMENT.compile(expression)

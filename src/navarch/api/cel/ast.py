@@ -168,6 +168,21 @@ class OptMap(Node):
         return (self.target, self.result)
 
 
+class Bind(Node):
+    """What a macro looks at more than once has a name, which no expression can write."""
+
+    __slots__ = ("result", "value", "var")
+
+    def __init__(self, at: int, var: str, value: Node, result: Node) -> None:
+        super().__init__(at)
+        self.var = var
+        self.value = value
+        self.result = result
+
+    def below(self) -> Sequence[Node]:
+        return (self.value, self.result)
+
+
 def walk(node: Node) -> Iterator[Node]:
     """The node and all below it."""
     pending = [node]
@@ -191,4 +206,5 @@ def mentions(node: Node, name: str) -> bool:
         return any(mentions(each, name) for each in (node.condition, node.result) if each is not None)
     if isinstance(node, OptMap):
         return mentions(node.target, name) or (name != node.var and mentions(node.result, name))
+    # The name of a `Bind` is nobody's.
     return any(mentions(each, name) for each in node.below())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct, walk
+from navarch.api.cel.ast import Bind, Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct, walk
 from navarch.api.cel.declarations import Function
 from navarch.api.cel.errors import CelError, CompileError, Issue
 from navarch.api.cel.regex import wrong_pattern
@@ -136,6 +136,9 @@ class Checker:
             return self._struct(node)
         if isinstance(node, Fold):
             return self._fold(node)
+        if isinstance(node, Bind):
+            with self._scope(**{node.var: self._check(node.value)}):
+                return self._check(node.result)
         assert isinstance(node, OptMap)
         return self._opt_map(node)
 

@@ -116,6 +116,35 @@ def _sets(args: Sequence[Any]) -> int:
     return length(args[0]) * length(args[1])
 
 
+def _listed(factor: float, size: int) -> int:
+    """The cost of a call that makes a list."""
+    return int(size * factor) + 1 + LIST
+
+
+def _range(args: Sequence[Any]) -> int:
+    return _listed(1, max(args[0], 0))
+
+
+def _sliced(args: Sequence[Any]) -> int:
+    return _listed(1, max(min(args[2], len(args[0])) - args[1], 0))
+
+
+def _flattened(args: Sequence[Any]) -> int:
+    depth = max(args[1], 0) if len(args) > 1 else 1
+    # What it makes may be far longer, where the same list is in it many times; which Kubernetes does not count.
+    return max(_listed(depth, len(args[0])), weight(args[0]) // _COPIED)
+
+
+def _compared(items: Sequence[Any]) -> int:
+    """The cost of comparing all items with one another."""
+    factor = 2 + _TRAVERSAL if items and isinstance(items[0], (str, bytes)) else 2.0
+    return _listed(factor, len(items) ** 2)
+
+
+def _distinct(args: Sequence[Any]) -> int:
+    return max(_compared(args[0]), len(args[0]) * weight(args[0]) // _COPIED)
+
+
 def _check(args: Sequence[Any]) -> int:
     # Two questions to the authorizer are what one expression may ask.
     return 350_000
@@ -151,6 +180,13 @@ _BY_FUNCTION: Final[dict[str, ActualCost]] = {
     "sets.contains": _sets,
     "sets.intersects": _sets,
     "sets.equivalent": lambda args: 2 * _sets(args),
+    "lists.range": _range,
+    "slice": _sliced,
+    "flatten": _flattened,
+    "reverse": lambda args: _listed(1, len(args[0])),
+    "distinct": _distinct,
+    "sort": lambda args: _compared(args[0]),
+    "@sortByAssociatedKeys": lambda args: _compared(args[1]),
     "_==_": _of_smaller,
     "_!=_": _of_smaller,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
+from navarch.api.cel.ast import Bind, Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
 from navarch.api.cel.costs import LIST, MAP, STRUCT
 from navarch.api.cel.prices import price
 from navarch.api.cel.sizes import MOST, ONE, UNKNOWN, ZERO, Known, Path, Range, fixed
@@ -109,6 +109,8 @@ class Estimator:
             return total
         if isinstance(node, Fold):
             return self._fold(node)
+        if isinstance(node, Bind):
+            return self._bind(node)
         assert isinstance(node, OptMap)
         return self._opt_map(node)
 
@@ -249,6 +251,16 @@ class Estimator:
             return total.plus(end).plus(count.times(rounds))
         self._sizes[id(node)] = ONE
         return total.plus(end).plus(count.times(rounds))
+
+    def _bind(self, node: Bind) -> Range:
+        total = fixed(LIST).plus(self.cost(node.value))
+        keys, entries = self._entry(node.value) or (None, None)
+        local = _Local(self._path(node.value), self._size(node.value), entries, keys)
+        self._locals.setdefault(node.var, []).append(local)
+        total = total.plus(self.cost(node.result))
+        self._copy(node, node.result)
+        self._locals[node.var].pop()
+        return total
 
     def _opt_map(self, node: OptMap) -> Range:
         total = self.cost(node.target)

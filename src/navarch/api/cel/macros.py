@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from navarch.api.cel.ast import Call, Fold, Ident, Node, OptMap, Select
+from navarch.api.cel.ast import Bind, Call, Const, Fold, Ident, MapNode, Node, OptMap, Select, Struct
 from navarch.api.cel.errors import Issue
 
 _Expand = Callable[[int, Node, list[Node], list[Issue]], Node]
 ACCUMULATOR: Final = "@result"
+_SORTED: Final = "@__sortBy_input__"
+# What `sortBy` comes to: the list, and by what its items are sorted.
+SORT_BY_KEYS: Final = "@sortByAssociatedKeys"
 
 
 def global_expanded(at: int, name: str, args: list[Node], issues: list[Issue]) -> Node | None:
@@ -79,6 +82,15 @@ def _transform(macro: str) -> _Expand:
     return expand
 
 
+def _sort_by(at: int, target: Node, args: list[Node], issues: list[Issue]) -> Node:
+    if isinstance(target, (Const, MapNode, Struct)):
+        kinds = "a list, identifier, comprehension, call or select expression"
+        issues.append(Issue(target.at, f"sortBy can only be applied to {kinds}"))
+        return target
+    keys = Fold(at, "map", Ident(at, _SORTED), _name(args[0], issues), None, None, args[1])
+    return Bind(at, _SORTED, target, Call(at, SORT_BY_KEYS, [keys], Ident(at, _SORTED)))
+
+
 def _optional(*, flat: bool) -> _Expand:
     def expand(at: int, target: Node, args: list[Node], issues: list[Issue]) -> Node:
         return OptMap(at, target, _name(args[0], issues), args[1], flat=flat)
@@ -104,6 +116,7 @@ _MACROS: Final[dict[tuple[str, int], _Expand]] = {
     ("transformMap", 4): _transform("transformMap"),
     ("transformMapEntry", 3): _transform("transformMapEntry"),
     ("transformMapEntry", 4): _transform("transformMapEntry"),
+    ("sortBy", 2): _sort_by,
     ("optMap", 2): _optional(flat=False),
     ("optFlatMap", 2): _optional(flat=True),
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from navarch.api.cel.ast import Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
+from navarch.api.cel.ast import Bind, Call, Const, Fold, Ident, ListNode, MapNode, Node, OptMap, Select, Struct
 from navarch.api.cel.closures import (
     COST,
     Closure,
@@ -80,6 +80,8 @@ class Planner:
             return self._struct(node)
         if isinstance(node, Fold):
             return self._fold(node)
+        if isinstance(node, Bind):
+            return self._bind(node)
         assert isinstance(node, OptMap)
         return self._opt_map(node)
 
@@ -291,6 +293,19 @@ class Planner:
         slots, (condition, result) = self._inner(names, node.condition, node.result)
         closure, base = fold_closure(node.macro, range_, slots, condition, result)
         return closure, cost + base
+
+    def _bind(self, node: Bind) -> Plan:
+        value, cost = self.plan(node.value)
+        (slot,), (plan,) = self._inner([node.var], node.result)
+        assert plan is not None
+        result, result_cost = plan
+
+        def bound(frame: Frame) -> Any:
+            frame[slot] = value(frame)
+            return result(frame)
+
+        # To cel-go it is a macro over an empty list.
+        return bound, LIST + cost + result_cost
 
     def _opt_map(self, node: OptMap) -> Plan:
         target, cost = self.plan(node.target)

@@ -15,6 +15,7 @@ from navarch.api.cel.sizes import MOST, ONE, UNKNOWN, Known, Path, Range, fixed
 
 _TRAVERSAL: Final = 0.1
 _PATTERN: Final = 0.25
+_LIST: Final = 10
 SizeAt = Callable[[Path], Range | None]
 Price = tuple[Range, Range | None]
 _Priced = Callable[[str, Known | None, Sequence[Known], SizeAt], Price | None]
@@ -209,6 +210,46 @@ def _sets(factor: int) -> _Priced:
     return priced
 
 
+def _listed(factor: float, size: Range) -> Price:
+    return size.scaled(factor).plus(ONE).plus(fixed(_LIST)), size
+
+
+def _number(known: Known, otherwise: int) -> int:
+    node = known.node
+    is_literal = isinstance(node, Const) and type(node.value) is int
+    return max(node.value, 0) if isinstance(node, Const) and is_literal else otherwise
+
+
+def _range(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    return _listed(1, fixed(_number(args[0], MOST)))
+
+
+def _slice(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    if target is None or len(args) != 2:
+        return None
+    # Without a sign, as in Kubernetes: what ends before it begins is long.
+    return _listed(1, fixed((_number(args[1], target.size.high) - _number(args[0], 0)) % (MOST + 1)))
+
+
+def _flatten(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    return _listed(_number(args[0], MOST) if args else 1, target.size) if target is not None else None
+
+
+def _reverse(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    return _listed(1, target.size) if target is not None else None
+
+
+def _distinct(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    return _listed(2, target.size.times(target.size)) if target is not None else None
+
+
+def _sort(overload: str, target: Known | None, args: Sequence[Known], size_at: SizeAt) -> Price | None:
+    """By its own items, or by a list of keys."""
+    by = args[0] if args else target
+    factor = 2 + _TRAVERSAL if overload.startswith(("list_string_", "list_bytes_")) else 2
+    return _listed(factor, by.size.times(by.size)) if by is not None else None
+
+
 _FUNCTIONS: Final[dict[str, _Priced]] = {
     "check": _check,
     **dict.fromkeys(("isSorted", "sum", "max", "min", "indexOf", "lastIndexOf"), _over_list),
@@ -236,4 +277,11 @@ _FUNCTIONS: Final[dict[str, _Priced]] = {
     "sets.contains": _sets(1),
     "sets.intersects": _sets(1),
     "sets.equivalent": _sets(2),
+    "lists.range": _range,
+    "slice": _slice,
+    "flatten": _flatten,
+    "reverse": _reverse,
+    "distinct": _distinct,
+    "sort": _sort,
+    "@sortByAssociatedKeys": _sort,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from string import hexdigits
 from typing import ClassVar, Final
 from urllib.parse import parse_qs, quote, unquote
 
@@ -64,7 +65,7 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(text)
     except ValueError as error:
-        raise ValueError(start + _v6_problem(text, str(error))) from None
+        raise ValueError(start + _v6_problem(text)) from error
 
 
 def _check_v4(text: str, start: str) -> None:
@@ -88,16 +89,54 @@ def _check_v4(text: str, start: str) -> None:
         raise ValueError(start + "IPv4 address too short")
 
 
-def _v6_problem(text: str, why: str) -> str:
-    bad = re.search(r"[^0-9a-fA-F:.]", text.partition("%")[0])
-    if bad is not None:
-        return f"unexpected character, want colon (at {quoted(text[bad.start() :])})"
-    long = re.search(r"[0-9a-fA-F]{5,}", text)
-    if long is not None:
-        return f"each group must have 4 or less digits (at {quoted(text[long.start() :])})"
-    if text.count("::") > 1 or ":::" in text:
-        return "multiple :: in address"
-    return "address string too short" if "at least" in why.lower() or "8 parts" in why.lower() else "unable to parse IP"
+_GROUPS: Final = 8
+
+
+def _v6_problem(text: str) -> str:
+    """What is the first thing wrong, from left to right, with what is no address of version 6."""
+    rest, percent, zone = text.partition("%")
+    if percent and not zone:
+        return "zone must be a non-empty string"
+    ellipsis = rest.startswith("::")
+    rest = rest[2:] if ellipsis else rest
+    groups = 0
+    while groups < _GROUPS and rest:
+        digits = len(rest) - len(rest.lstrip(hexdigits))
+        after = rest[digits:]
+        problem = _group_problem(digits, after, groups, ellipsis=ellipsis)
+        if problem:
+            return f"{problem} (at {quoted(after if problem in _OF_WHAT_FOLLOWS else rest)})"
+        if after[:1] == ".":
+            _check_v4(rest, f"ParseAddr({quoted(text)}): ")
+            groups, rest = groups + 2, ""
+            break
+        groups, rest = groups + 1, after[1:]
+        if rest[:1] == ":":
+            if ellipsis:
+                return f"multiple :: in address (at {quoted(rest)})"
+            ellipsis, rest = True, rest[1:]
+    if rest:
+        return f"trailing garbage after address (at {quoted(rest)})"
+    return "the :: must expand to at least one field of zeros" if ellipsis else "address string too short"
+
+
+_NO_COLON: Final = "unexpected character, want colon"
+_ENDS: Final = "colon must be followed by more characters"
+_OF_WHAT_FOLLOWS: Final = (_NO_COLON, _ENDS)
+
+
+def _group_problem(digits: int, after: str, groups: int, *, ellipsis: bool) -> str:
+    if digits > 4:
+        return "each group must have 4 or less digits"
+    if not digits:
+        return "each colon-separated field must have at least one digit"
+    if after[:1] == ".":
+        if not ellipsis and groups != _GROUPS - 2:
+            return "embedded IPv4 address must replace the final 2 fields of the address"
+        return "too many hex fields to fit an embedded IPv4 at the end of the address" if groups > _GROUPS - 2 else ""
+    if after and after[0] != ":":
+        return _NO_COLON
+    return _ENDS if after == ":" else ""
 
 
 def _ip(text: str) -> Ip:

@@ -13,13 +13,20 @@ from navarch.api.cel.values import Opaque
 from navarch.api.go_text import quoted
 from navarch.numbers import is_digits
 
+# A number of 64 bits, and the power of ten that it is to be multiplied by.
+_Scaled = tuple[int, int]
+
 
 class Quantity(Opaque):
-    __slots__ = ("number",)
+    """`scaled` is how Kubernetes holds it where that is no number of any length: only such a quantity can be an
+    integer, whatever its value."""
+
+    __slots__ = ("number", "scaled")
     type_name: ClassVar[str] = "kubernetes.Quantity"
 
-    def __init__(self, number: Fraction) -> None:
+    def __init__(self, number: Fraction, scaled: _Scaled | None) -> None:
         self.number = number
+        self.scaled = scaled
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Quantity) and self.number == other.number
@@ -30,7 +37,7 @@ class Quantity(Opaque):
 
 def _quantity(text: str) -> Quantity:
     try:
-        return Quantity(quantity.parse(text))
+        return Quantity(quantity.parse(text), _scaled(text))
     except ValueError as error:
         raise CelError(str(error)) from None
 
@@ -47,12 +54,63 @@ def _sign(number: Fraction | int) -> int:
     return (number > 0) - (number < 0)
 
 
-def _fits(number: Fraction) -> bool:
-    return number.denominator == 1 and -(2**63) <= number.numerator < 2**63
+def _fits(number: int) -> bool:
+    return -(2**63) <= number < 2**63
+
+
+_PARTS: Final = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*))?(.*)", re.ASCII | re.DOTALL)
+_DECIMAL: Final = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_MOST_DIGITS: Final = 18
+_NANO: Final = -9
+
+
+def _scaled(text: str) -> _Scaled | None:
+    """Of what is a quantity: in a number of 64 bits, where Kubernetes sees from its length that it fits."""
+    match = _PARTS.fullmatch(text)
+    assert match is not None
+    sign, whole, fraction, suffix = match.group(1), match.group(2) or "0", match.group(3) or "", match.group(4)
+    factor, scale, digits = 1, 0, len(whole) + len(fraction)
+    if (bits := _BINARY.get(suffix)) is not None:
+        # A bit is about 0.3 digits.
+        room = -1 if fraction else 15 - len(whole) - bits * 3 // 10 - 1
+        factor = 1 << bits
+    else:
+        decimal = _DECIMAL.get(suffix)
+        scale = int(suffix[1:]) if decimal is None else decimal
+        room = _MOST_DIGITS - digits
+    scale -= len(fraction)
+    value = int(whole + fraction) * factor if room >= 0 and scale >= _NANO else 2**63
+    return (-value if sign == "-" else value, scale) if _fits(value) else None
+
+
+def _sum(a: _Scaled | None, b: _Scaled | None) -> _Scaled | None:
+    if a is None or b is None:
+        return None
+    if not a[0] or not b[0]:
+        return a if not b[0] else b
+    scale = min(a[1], b[1])
+    parts = [value * 10 ** (own - scale) for value, own in (a, b)]
+    return (sum(parts), scale) if all(_fits(part) for part in (*parts, sum(parts))) else None
+
+
+def _added(a: Quantity, b: Quantity | int) -> Quantity:
+    other = b if isinstance(b, Quantity) else Quantity(Fraction(b), (int(b), 0))
+    return Quantity(a.number + other.number, _sum(a.scaled, other.scaled))
+
+
+def _subtracted(a: Quantity, b: Quantity | int) -> Quantity:
+    other = b if isinstance(b, Quantity) else Quantity(Fraction(b), (int(b), 0))
+    negated = None if other.scaled is None else (-other.scaled[0], other.scaled[1])
+    return Quantity(a.number - other.number, _sum(a.scaled, negated))
+
+
+def _is_integer(each: Quantity) -> bool:
+    return each.scaled is not None and each.scaled[1] >= 0 and _fits(each.scaled[0] * 10 ** each.scaled[1])
 
 
 def _integer(each: Quantity) -> int:
-    if not _fits(each.number):
+    if not _is_integer(each):
         raise CelError("cannot convert value to integer")
     return each.number.numerator
 
@@ -205,11 +263,11 @@ FUNCTIONS: Final = declared(
         "quantity_compare_to": lambda a, b: _sign(a.number - b.number),
         "quantity_get_float": lambda each: float(each.number),
         "quantity_get_int": _integer,
-        "quantity_is_integer": lambda each: _fits(each.number),
-        "quantity_add": lambda a, b: Quantity(a.number + b.number),
-        "quantity_add_int": lambda a, b: Quantity(a.number + b),
-        "quantity_sub": lambda a, b: Quantity(a.number - b.number),
-        "quantity_sub_int": lambda a, b: Quantity(a.number - b),
+        "quantity_is_integer": _is_integer,
+        "quantity_add": _added,
+        "quantity_add_int": _added,
+        "quantity_sub": _subtracted,
+        "quantity_sub_int": _subtracted,
         "string_to_semver": _semver,
         "string_bool_to_semver": _semver,
         "is_semver_string": _is_semver,
