@@ -278,28 +278,32 @@ class Structural(Compiled):
 
     # Validation
 
-    def errors(self, obj: Obj, old: Obj | None = None) -> Sequence[FieldError]:
-        """What of the object its schema does not allow, where it is not as it was."""
-        return self._judged_once(obj, old).errors
+    def errors(self, obj: Obj, old: Obj | None = None, beside: Sequence[FieldError] = ()) -> Sequence[FieldError]:
+        """What of the object its schema does not allow, where it is not as it was. `beside` is what else is wrong,
+        which is told before what lists and rules say."""
+        return self._judged_once(obj, old, beside).errors
 
     def warnings(self, obj: Obj, old: Obj) -> Sequence[str]:
         """What of the object its rules do not allow, but is as it was."""
         return self._judged_once(obj, old).warnings if self._parts.rules is not None else ()
 
-    def _judged_once(self, obj: Obj, old: Obj | None) -> Judgement:
+    def _judged_once(self, obj: Obj, old: Obj | None, beside: Sequence[FieldError] = ()) -> Judgement:
         """Errors and warnings are asked for one after the other; the second of them costs nothing."""
         judged, self._judged = self._judged, None
         if judged is not None and judged.obj is obj and judged.old is old:
             return judged
-        judged = self._judge(obj, old)
+        judged = self._judge(obj, old, beside)
         if self._parts.rules is not None and old is not None and not judged.errors:
             self._judged = judged
         return judged
 
-    def _judge(self, obj: Obj, old: Obj | None) -> Judgement:
+    def _judge(self, obj: Obj, old: Obj | None, beside: Sequence[FieldError]) -> Judgement:
         parts = self._parts
         found = list(parts.values.errors(obj) if old is None else parts.values.errors(obj, old))
-        found += self._broken(obj, old)
+        found += beside
+        if parts.embedded is not None:
+            found += parts.embedded(obj, "")
+        found += self._repeated(obj, old)
         return self._by_rules(obj, old, found)
 
     def _by_rules(self, obj: Obj, old: Obj | None, found: list[FieldError]) -> Judgement:
@@ -309,8 +313,12 @@ class Structural(Compiled):
         verdict = rules.judge(obj, old, found)
         return Judgement(obj, old, [*found, *verdict.errors], verdict.warnings)
 
-    def status_errors(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
+    def status_errors(self, obj: Obj, old: Obj, beside: Sequence[FieldError] = ()) -> Sequence[FieldError]:
         """The same of a change of the status, of which only the status is judged."""
+        wrong = [*self._status_values(obj, old), *beside, *self._repeated(obj, old)]
+        return self._by_rules(obj, old, wrong).errors
+
+    def _status_values(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         parts = self._parts
         if parts.status is not None and "status" in obj:
             was = old.get("status", UNKNOWN)
@@ -318,12 +326,10 @@ class Structural(Compiled):
             for error in found:
                 path = "status" if error.field == "<nil>" else f"status.{error.field}"
                 yield FieldError(error.type, path, error.detail, error.value)
-        yield from self._by_rules(obj, old, list(self._broken(obj, old))).errors
 
-    def _broken(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+    def _repeated(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+        """Items of lists that are there twice, unless some were before."""
         parts = self._parts
-        if parts.embedded is not None:
-            yield from parts.embedded(obj, "")
         if parts.unique is not None and (old is None or next(parts.unique(old, ""), None) is None):
             yield from parts.unique(obj, "")
 

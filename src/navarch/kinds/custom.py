@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Any, Final
 
 from navarch.api.errors import FieldError, invalid_value
+from navarch.api.go_text import go_text
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.structural import SchemaSource, Structural, StructuralSchemas
@@ -105,14 +106,12 @@ class CustomStrategy(Strategy):
             super().prepare_update(obj, old)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        yield from self._compiled.errors(obj, old)
-        if self._scale is not None:
-            yield from _scale_errors(obj, self._scale, spec=True)
+        scaled = [] if self._scale is None else list(_scale_errors(obj, self._scale, spec=True))
+        yield from self._compiled.errors(obj, old, scaled)
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
-        yield from self._compiled.status_errors(obj, old)
-        if self._scale is not None:
-            yield from _scale_errors(obj, self._scale, spec=False)
+        scaled = [] if self._scale is None else list(_scale_errors(obj, self._scale, spec=False))
+        yield from self._compiled.status_errors(obj, old, scaled)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         known = frozenset((old or {}).get("metadata", {}).get("finalizers") or ())
@@ -130,41 +129,50 @@ class CustomStrategy(Strategy):
 
 
 def _scale_errors(obj: Obj, scale: ScaleSubresource, *, spec: bool) -> Iterator[FieldError]:
-    """What is wrong with the numbers that `/scale` shows."""
+    """What is wrong with what `/scale` shows: two numbers and a selector's text."""
     for path in (scale.replicas, scale.status_replicas) if spec else (scale.status_replicas,):
-        value, problem = _number_at(obj, path)
+        value, problem = _at(obj, path, int)
         if problem:
             yield invalid_value(f".{path}", 0, problem)
-        elif value < 0:
+        elif (value or 0) < 0:
             yield invalid_value(f".{path}", value, "should be a non-negative integer")
-        elif value > _INT32_MAX:
+        elif (value or 0) > _INT32_MAX:
             yield invalid_value(f".{path}", value, f"should be less than or equal to {_INT32_MAX}")
+    if scale.selector:
+        _, problem = _at(obj, scale.selector, str)
+        if problem:
+            yield invalid_value(f".{scale.selector}", "", problem)
 
 
 _GO_TYPES: Final = {
     str: "string",
     bool: "bool",
+    int: "int64",
     float: "float64",
     list: "[]interface {}",
     dict: "map[string]interface {}",
 }
 
 
-def _number_at(obj: Obj, path: str) -> tuple[int, str]:
-    """The number, 0 where there is none; and why what is there is no number."""
+def _at(obj: Obj, path: str, wanted: type) -> tuple[Any, str]:
+    """What is there, None where nothing is; and why it is not what is wanted."""
     value: Any = obj
     passed = ""
     for step in path.split("."):
+        passed = f"{passed}.{step}"
+        if value is None:
+            return None, ""
         if type(value) is not dict:
-            go = _GO_TYPES.get(type(value), "int64")
-            return 0, f".{path} accessor error: {value} is of the type {go}, expected map[string]interface{{}}"
-        if value.get(step) is None:
-            return 0, ""
-        value, passed = value[step], f"{passed}.{step}"
-    if type(value) is not int:
-        go = _GO_TYPES.get(type(value), "<nil>")
-        return 0, f"{passed} accessor error: {value} is of the type {go}, expected int64"
-    return value, ""
+            return None, _not_of(value, passed, "map[string]interface{}")
+        if step not in value:
+            return None, ""
+        value = value[step]
+    return (value, "") if type(value) is wanted else (None, _not_of(value, passed, _GO_TYPES[wanted]))
+
+
+def _not_of(value: Any, path: str, wanted: str) -> str:
+    go = _GO_TYPES.get(type(value), "<nil>")
+    return f"{path} accessor error: {go_text(value)} is of the type {go}, expected {wanted}"
 
 
 def kinds_of(custom: CustomResource, builtin: SchemaSet) -> list[Kind]:

@@ -36,6 +36,55 @@ async def refused(api: Api, **spec: Any) -> list[tuple[str, str]]:
     return causes(answer)
 
 
+async def test_what_scale_cannot_show_is_told_before_rules_and_hinders_them(api: Api) -> None:
+    scale = {
+        "specReplicasPath": ".spec.count",
+        "statusReplicasPath": ".status.state.count",
+        "labelSelectorPath": ".status.selector",
+    }
+    spec = {
+        "type": "object",
+        "properties": {"count": NUMBER},
+        "x-kubernetes-validations": [{"rule": "!has(self.count) || self.count < 5"}],
+    }
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": spec, "status": free}}
+    subresources = {"status": {}, "scale": scale}
+    await established(api, definition(version(schema={"openAPIV3Schema": schema}, subresources=subresources)))
+    unchecked = "some validation rules were not checked because the object was invalid; correct the existing errors to"
+
+    wrong = await refused(api, count="1")
+    await api.ok("POST", GADGETS, gadget())
+    status, answer = await api.patch(f"{GADGETS}/a/status", {"status": {"state": 1.5, "selector": ["x"]}})
+    text_status, text = await api.patch(f"{GADGETS}/a/status", {"status": "x"})
+
+    assert wrong == [
+        ("spec.count", 'Invalid value: "string": spec.count in body must be of type integer: "string"'),
+        (".spec.count", "Invalid value: 0: .spec.count accessor error: 1 is of the type string, expected int64"),
+        ("<nil>", f"Invalid value: null: {unchecked} complete validation"),
+    ]
+    assert (status, causes(answer)) == (
+        422,
+        [
+            (
+                ".status.state.count",
+                "Invalid value: 0: .status.state.count accessor error: 1.5 is of the type float64, expected "
+                "map[string]interface{}",
+            ),
+            (
+                ".status.selector",
+                'Invalid value: "": .status.selector accessor error: [x] is of the type []interface {}, expected '
+                "string",
+            ),
+        ],
+    )
+    assert (text_status, causes(text)[-1][0], causes(text)[1][1]) == (
+        422,
+        "<nil>",
+        "Invalid value: 0: .status.state accessor error: x is of the type string, expected map[string]interface{}",
+    )
+
+
 # Pruning
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
-from navarch.api import quantity
 from navarch.api.cel.environment import Program
 from navarch.api.cel.errors import CelError, CompileError
-from navarch.api.cel.functions.quantities import Quantity, parse_semver
+from navarch.api.cel.functions.quantities import parse_quantity, parse_semver
 from navarch.api.cel.values import Defaulting
 from navarch.api.meta import Obj
 from navarch.kinds.resource.expressions import MOST_COST, environment
@@ -63,7 +62,7 @@ def _view(device: Device) -> Obj:
         _put(attributes, driver, name, _attribute(stated))
     capacity: dict[str, dict[str, Any]] = {}
     for name, stated in (spec.get("capacity") or {}).items():
-        _put(capacity, driver, name, Quantity(quantity.parse(stated["value"])))
+        _put(capacity, driver, name, parse_quantity(stated["value"]))
     return {
         "driver": driver,
         "attributes": Defaulting(attributes, _NOTHING),

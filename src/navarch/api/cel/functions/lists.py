@@ -155,10 +155,11 @@ for _type in _COMPARABLE:
         _id = f"list_{_type}_{'is_sorted_bool' if _name == 'isSorted' else f'{_name}_{_type}'}"
         _LINES += f"{_name} {_id} list<{_type}>.() {'bool' if _name == 'isSorted' else _type}\n"
         _FUNCTIONS[_id] = _function
-    for _name, _arguments, _function in (("sort", "", _sorted), ("sortByAssociatedKeys", f"list<{_type}>", _sorted_by)):
-        _id, _target = f"list_{_type}_{_name}", "T" if _arguments else _type
-        _LINES += f"{'@' if _arguments else ''}{_name} {_id} list<{_target}>.({_arguments}) list<{_target}>\n"
-        _FUNCTIONS[_id] = _function
+    _LINES += f"sort list_{_type}_sort list<{_type}>.() list<{_type}>\n"
+    _FUNCTIONS[f"list_{_type}_sort"] = _sorted
+    # What the macro `sortBy` calls.
+    _LINES += f"@sortByAssociatedKeys list_{_type}_sortByAssociatedKeys list<T>.(list<{_type}>) list<T>\n"
+    _FUNCTIONS[f"list_{_type}_sortByAssociatedKeys"] = _sorted_by
 for _type, _zero in _SUMMABLE.items():
     _LINES += f"sum list_{_type}_sum_{_type} list<{_type}>.() {_type}\n"
     _FUNCTIONS[f"list_{_type}_sum_{_type}"] = _sum(_zero)

@@ -35,7 +35,8 @@ class Quantity(Opaque):
         return hash(self.number)
 
 
-def _quantity(text: str) -> Quantity:
+def parse_quantity(text: str) -> Quantity:
+    """Raises CelError."""
     try:
         return Quantity(quantity.parse(text), _scaled(text))
     except ValueError as error:
@@ -255,7 +256,7 @@ FUNCTIONS: Final = declared(
     patch semver_patch kubernetes.Semver.() int
     """,
     {
-        "string_to_quantity": _quantity,
+        "string_to_quantity": parse_quantity,
         "is_quantity_string": _is_quantity,
         "quantity_sign": lambda each: _sign(each.number),
         "quantity_is_greater_than": lambda a, b: a.number > b.number,
