@@ -529,6 +529,17 @@ async def test_a_patch_of_what_is_deleted_is_a_mistake(api: Api, authority: Auth
     assert "attempted to modify the object, which is not supported for this operation" in answer["message"]
 
 
+async def test_a_patch_that_does_not_apply_is_told(api: Api, authority: Authority) -> None:
+    said = patch({"op": "add", "path": "/spec/none", "value": "x"})
+    async with Webhook(authority, lambda request: said) as webhook:
+        await configure(api, MUTATING, webhook.config())
+
+        code, answer = await api("POST", CONFIG_MAPS, config_map())
+
+    why = 'add operation does not apply: doc is missing path: "/spec/none": missing value'
+    assert (code, answer["message"]) == (500, f"Internal error occurred: {why}")
+
+
 async def test_what_webhooks_do_is_counted(api: Api, authority: Authority) -> None:
     async with Webhook(authority, lambda request: {"allowed": False}) as webhook:
         await configure(api, VALIDATING, webhook.config())

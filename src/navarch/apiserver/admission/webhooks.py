@@ -18,6 +18,7 @@ import orjson
 from navarch.api.errors import StatusError, bad_request, forbidden, internal
 from navarch.api.meta import Obj, Resource, new_uid
 from navarch.api.patch import json_patch
+from navarch.api.patch_failures import failure
 from navarch.apiserver.admission.base import Attributes, Plugin
 from navarch.apiserver.admission.rounds import Rounds
 from navarch.apiserver.admission.selection import selects
@@ -237,10 +238,11 @@ class MutatingAdmissionWebhook(_WebhookPlugin):
 
     async def _patched(self, attributes: Attributes, shown: Shown, operations: list[Any]) -> bool:
         """Do what an answer's patch says; whether that changed anything.  Raises StatusError 500."""
+        before = decode(shown.obj)
         try:
-            made = json_patch(decode(shown.obj), operations)
+            made = json_patch(before, operations)
         except StatusError as error:
-            raise internal(error.message) from error
+            raise internal(failure(before, operations) or error.message) from error
         return await self._webhooks.versions.adopt(attributes, shown, made)
 
     def _note(self, what: str, number: int, index: int, attributes: Attributes, hook: Hook, said: Obj) -> None:

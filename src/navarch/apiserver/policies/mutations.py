@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from navarch.api.cel.values import Duration, Message, Optional, Timestamp, type_name
 from navarch.api.errors import StatusError
 from navarch.api.merge import merged
 from navarch.api.meta import Obj
 from navarch.api.patch import json_patch
+from navarch.api.patch_failures import TEST_FAILED, failure
 from navarch.api.strategic import SchemaNodeLike, child_node
 from navarch.api.typed import problems
-from navarch.numbers import integer_or
-
-_MISSING: Final = "missing value"
 
 
 class MutationError(Exception):
@@ -107,17 +105,11 @@ def patched(obj: Obj, value: Any) -> Obj:
     operations = [_operation(each) for each in value]
     try:
         return json_patch(obj, operations)
-    except StatusError:
-        pass
-    done = obj
-    for operation in operations:
-        try:
-            done = json_patch(done, [operation])
-        except StatusError as error:
-            if operation["op"] == "test":
-                return obj
-            raise MutationError(f"JSON Patch: {_why(done, operation) or error.message}") from None
-    return done
+    except StatusError as error:
+        why = failure(obj, operations) or error.message
+        if why.endswith(TEST_FAILED):
+            return obj
+        raise MutationError(f"JSON Patch: {why}") from None
 
 
 def _operation(value: Any) -> Obj:
@@ -136,53 +128,3 @@ def check_type_names_of_value(operation: Any) -> None:
     held = operation.get("value")
     if isinstance(held, Message):
         check_type_names(held, held.type_name)
-
-
-def _why(document: Any, operation: Obj) -> str:
-    """What the library that Kubernetes patches with says of an operation that does not apply."""
-    op, path = operation["op"], operation["path"]
-    if op in ("move", "copy"):
-        path = operation.get("from", "")
-        if _parent(document, path) is None:
-            return f"{op} operation does not apply: doc is missing from path: {path}: {_MISSING}"
-        return f"error in {op} for path: '{path}': {_no_key(document, path, op)}"
-    parent = _parent(document, path)
-    if op == "add":
-        if parent is None:
-            return f'add operation does not apply: doc is missing path: "{path}": {_MISSING}'
-        return (
-            f"error in add for path: '{path}': Unable to access invalid index: {_last(path)}: invalid index referenced"
-        )
-    if op == "remove":
-        if parent is None:
-            return f'remove operation does not apply: doc is missing path: "{path}": {_MISSING}'
-        return f"error in remove for path: '{path}': {_no_key(document, path, op)}"
-    if op == "replace":
-        if parent is None:
-            return f"replace operation does not apply: doc is missing path: {path}: {_MISSING}"
-        return f"replace operation does not apply: doc is missing key: {path}: {_MISSING}"
-    return f"Unexpected kind: {op}"
-
-
-def _no_key(document: Any, path: str, op: str) -> str:
-    parent = _parent(document, path)
-    if isinstance(parent, list):
-        return f"Unable to access invalid index: {_last(path)}: invalid index referenced"
-    return f"Unable to remove nonexistent key: {_last(path)}: {_MISSING}"
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
-
-
-def _parent(document: Any, path: str) -> Any:
-    """What holds the last step of a path; None where there is nothing that could."""
-    for step in path.split("/")[1:-1]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(document, dict):
-            document = document.get(step)
-        elif isinstance(document, list) and integer_or(step, -1) in range(len(document)):
-            document = document[int(step)]
-        else:
-            return None
-    return document if isinstance(document, (dict, list)) else None
