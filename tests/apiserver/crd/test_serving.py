@@ -69,6 +69,7 @@ async def test_a_scope_that_changes_before_the_status_says_that_it_is_served_is_
         await answers(api, "GET", GADGETS, 200)
         made["spec"]["scope"] = "Cluster"
         await api.ok("PUT", f"{CRDS}/{NAME}", made)
+        await answers(api, "GET", GADGETS, 404)
         await answers(api, "GET", "/apis/example.com/v1/gadgets", 200)
 
 
