@@ -74,6 +74,9 @@ def _with_sorted_maps(value: Any, *, is_map: bool) -> Any:
         keys: Iterable[str] = sorted(value) if is_map else value
         if value.keys() <= _SELECTOR_FIELDS:
             keys = [key for key in _SELECTOR if value.get(key)]
+            if requirements := value.get("matchExpressions"):
+                # What Go writes though nobody said it.
+                value = {**value, "matchExpressions": [{"key": "", "operator": "", **each} for each in requirements]}
         elif value.keys() <= _REQUIREMENT_FIELDS and "operator" in value:
             keys = [key for key in _REQUIREMENT if value.get(key) or (key in value and key != "values")]
         return {key: _with_sorted_maps(value[key], is_map=key in _MAPS) for key in keys}

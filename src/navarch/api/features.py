@@ -28,15 +28,20 @@ ACTING: Final = frozenset(
     {
         "AllowParsingUserUIDFromCertAuth",
         "AuthorizePodWebsocketUpgradeCreatePermission",
+        "ClusterTrustBundleProjection",
         "ComponentFlagz",
         "ComponentStatusz",
         "DRAResourceClaimGranularStatusAuthorization",
         "ExcludeAdmissionWebhookVirtualResources",
+        "HPAScaleToZero",
+        "MaxUnavailableStatefulSet",
         "MutatingAdmissionPolicy",
         "NodeDeclaredFeatures",
+        "PodCertificateRequest",
         "PodTopologyLabelsAdmission",
         "RemoteRequestHeaderUID",
         "ServiceAccountNodeAudienceRestriction",
+        "VolumeLimitScaling",
         "WatchList",
     }
 )

@@ -73,6 +73,15 @@ def struct(message: str) -> Mapping[str, GoField]:
     return {name: fields[name] for name in [*declared, *(name for name in fields if name not in declared)]}
 
 
+@cache
+def _members(message: str) -> Mapping[str, GoField]:
+    """The fields of a message as JSON has them: those of structs that it embeds are its own."""
+    found: dict[str, GoField] = {}
+    for name, field in struct(message).items():
+        found |= _members(field.message) if field.message and name[:1].isupper() else {name: field}
+    return found
+
+
 def _field(name: str, type_: str) -> GoField:
     written, type_ = type_.endswith("!"), type_.removesuffix("!")
     pointer, type_ = type_.startswith("*"), type_.removeprefix("*")
@@ -129,13 +138,34 @@ def unset(definition: str) -> tuple[tuple[str, Any], ...]:
 
 
 def _written_unset(message: str) -> Iterator[tuple[str, Any]]:
-    for name, field in struct(message).items():
+    for name, field in _members(message).items():
         if field.is_time or (field.present and field.shape) or (field.written and field.pointer):
             yield name, None
         elif field.present:
             yield name, dict(_written_unset(field.message))
         elif field.written and field.type in _ZEROS:
             yield name, _ZEROS[field.type]
+
+
+def go_value(value: Any, message: str) -> Any:
+    """A value as Go writes it from memory: as `go_json`, with what is written though nobody set it."""
+    if isinstance(value, list):
+        return [go_value(item, message) for item in value]
+    fields = _members(message)
+    if not isinstance(value, dict) or not fields:
+        return value
+    out: dict[str, Any] = {}
+    unsaid = dict(_written_unset(message))
+    for name, field in fields.items():
+        item = value.get(name)
+        if item is None:
+            if name in unsaid or (field.written and field.type == "runtime.RawExtension"):
+                out[name] = unsaid.get(name)
+        elif field.shape == "{}" and isinstance(item, dict):
+            out[name] = {key: go_value(item[key], field.message) for key in sorted(item)}
+        else:
+            out[name] = go_value(item, field.message)
+    return out
 
 
 def go_json(value: Any, message: str) -> Any:

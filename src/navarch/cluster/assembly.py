@@ -198,10 +198,10 @@ def server_settings(config: ClusterConfig) -> ServerSettings:
         raise ConfigError(str(error)) from None
 
 
-def _registry(settings: ServerSettings) -> Registry:
+def _registry(settings: ServerSettings, features: Features) -> Registry:
     try:
         wanted = enablement.parse([settings.runtime_config])
-        return builtin(schema.load(settings.kubernetes_version), wanted)
+        return builtin(schema.load(settings.kubernetes_version), wanted, features)
     except ValueError as error:
         raise ConfigError(f"--runtime-config: {error}") from None
 
@@ -210,10 +210,11 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
     """A server that is not started yet; call `attach` after its start.  Raises ConfigError where the runtime
     configuration names versions that there are not."""
     version = settings.kubernetes_version
+    features = _features(settings)
     kept = _encrypted(store, settings.encryption)
     server = ApiServer(
         kept,
-        registry=_registry(settings),
+        registry=_registry(settings, features),
         kubernetes_version=version,
         world=world,
         event_ttl_s=settings.event_ttl_s,
@@ -221,7 +222,6 @@ def assemble(settings: ServerSettings, store: Store, world: World) -> ApiServer:
         fairness=settings.fairness,
     )
     server.show_flags(flags_of(settings))
-    features = _features(settings)
     server.core.features = features
     server.core.metrics.parts.append(features.lines)
     tokens = make_tokens(settings, server.reader, world, LastUse(server.writer, world))

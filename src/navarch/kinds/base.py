@@ -167,6 +167,9 @@ class Strategy:
     status_keeps: ClassVar[Sequence[str]] = ()
     # What of an object a write cannot set, beside `status` where the kind has one (CertificateSigningRequest: `spec`).
     resets_on_write: ClassVar[Sequence[str]] = ()
+    # Feature gates on which it hangs what the kind does, and those of them that are on where it serves.
+    gates: ClassVar[Sequence[str]] = ()
+    on: frozenset[str] = frozenset()
     # The subresources of the kind's own type beyond `status` and `scale`, by name.
     subresources: ClassVar[Mapping[str, Subresource]] = {}
 

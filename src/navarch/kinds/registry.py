@@ -12,15 +12,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cache, cached_property, partial
 from typing import Any, Final, NamedTuple
 
+from navarch.api.features import Features, gates_of
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import SchemaSet
 from navarch.api.schema import load as load_schemas
 from navarch.kinds import resources as r
 from navarch.kinds.autoscaling import conversion as autoscaling
-from navarch.kinds.base import Kind, ScaleSubresource
+from navarch.kinds.base import Kind, ScaleSubresource, Strategy
 from navarch.kinds.enablement import DEFAULT, RuntimeConfig
 from navarch.kinds.events import conversion as events
 from navarch.kinds.resource import conversion as devices
@@ -354,12 +356,16 @@ def _import_kind_modules() -> None:
             importlib.import_module(f"navarch.kinds.{name}.{module.name}")
 
 
-def builtin(schemas: SchemaSet | None = None, config: RuntimeConfig = DEFAULT) -> Registry:
-    """A registry of every built-in kind of a Kubernetes version in the versions that are on.  Raises ValueError where
-    the configuration names what there is not."""
+def builtin(
+    schemas: SchemaSet | None = None, config: RuntimeConfig = DEFAULT, features: Features | None = None
+) -> Registry:
+    """A registry of every built-in kind of a Kubernetes version in the versions that are on. Its feature gates are
+    those of the version, unless others are said.  Raises ValueError where the configuration names what there is not."""
     _import_kind_modules()
     if schemas is None:
         schemas = load_schemas()
+    if features is None:
+        features = Features(gates_of(schemas.version))
     rows = [(resource, traits) for resource, traits in _table() if _definition_of(resource) in schemas]
     config.check((resource.group, resource.version) for resource, _ in rows)
     rows.sort(key=lambda row: _GROUPS.index(row[0].group))
@@ -367,7 +373,8 @@ def builtin(schemas: SchemaSet | None = None, config: RuntimeConfig = DEFAULT) -
     for resource, _ in rows:
         present.setdefault((resource.group, resource.plural), {})[resource.version] = resource
     kinds = (
-        _kind(resource, traits, present[resource.group, resource.plural], schemas, config) for resource, traits in rows
+        _kind(resource, traits, present[resource.group, resource.plural], schemas, config, features)
+        for resource, traits in rows
     )
     return Registry(kind for kind in kinds if kind is not None)
 
@@ -378,6 +385,7 @@ def _kind(
     versions: Mapping[str, Resource],
     schemas: SchemaSet,
     config: RuntimeConfig,
+    features: Features,
 ) -> Kind | None:
     """A row's kind; None where it is neither served nor what others that are served are stored as."""
     traits = dict(traits)
@@ -398,12 +406,21 @@ def _kind(
         resource=resource,
         singular=resource.kind.lower(),
         # Hooks see objects as they are stored, whichever version they belong to.
-        strategy=lookup(resource.group, resource.kind),
+        strategy=_strategy(resource, features),
         definition=definition,
         list_kind=f"{resource.kind}List",
         served=served,
         **traits,
     )
+
+
+def _strategy(resource: Resource, features: Features) -> Strategy:
+    """The kind's, with the gates that are on here: servers of several versions may share a process."""
+    found = lookup(resource.group, resource.kind)
+    if on := frozenset(filter(features.on, found.gates)):
+        found = copy(found)
+        found.on = on
+    return found
 
 
 def _converted(resource: Resource, stored: Resource, shapes: Mapping[str, _Shape]) -> Mapping[str, Any]:

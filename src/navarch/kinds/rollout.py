@@ -15,7 +15,7 @@ from navarch.api.meta import Obj, get_path, is_new_generation
 from navarch.api.selectors import label_selector_of
 from navarch.api.validation import validate_label_selector, validate_non_negative
 from navarch.kinds.base import Strategy
-from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_prepare import GATES, prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.numbers import saturated
@@ -25,6 +25,7 @@ class WorkloadStrategy(Strategy):
     """What kinds with a pod template have in common."""
 
     has_generation = True
+    gates = GATES
     # Where the pod template stands.
     template_path: ClassVar[str] = "spec.template"
 
@@ -32,7 +33,7 @@ class WorkloadStrategy(Strategy):
         super().prepare_update(obj, old)
         *parents, _ = self.template_path.split(".")
         at = ".".join(parents)
-        prepare_template(get_path(obj, at) or {}, get_path(old, at))
+        prepare_template(get_path(obj, at) or {}, get_path(old, at), self.on)
 
     def warnings(self, obj: Obj, old: Obj | None) -> Iterator[str]:
         if old is None:

@@ -81,7 +81,7 @@ class DaemonSetStrategy(WorkloadStrategy):
             "desiredNumberScheduled": 0,
             "numberReady": 0,
         }
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
         _annotations(obj)[GENERATION] = "1"
 
     def complete(self, obj: Obj) -> None:

@@ -71,7 +71,7 @@ class DeploymentStrategy(WorkloadStrategy):
     def prepare_create(self, obj: Obj) -> None:
         # Clients read a status that is there from the start.
         obj["status"] = {}
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
 
     def complete(self, obj: Obj) -> None:
         complete_conditions(obj, ("lastUpdateTime", "lastTransitionTime"))

@@ -35,7 +35,7 @@ class ReplicaSetStrategy(WorkloadStrategy):
     def prepare_create(self, obj: Obj) -> None:
         # The count is served even where no controller has written a status yet.
         obj["status"] = {"replicas": 0}
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
 
     def complete(self, obj: Obj) -> None:
         complete_conditions(obj)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from navarch.api.errors import FieldError, forbidden_field, invalid_value, not_supported, required
-from navarch.api.meta import Obj
+from navarch.api.meta import Obj, get_path
 from navarch.api.validation import validate_dns_label, validate_non_negative
 from navarch.kinds import columns
 from navarch.kinds.base import AGE, NAME, Column
 from navarch.kinds.core.pod_defaults import default_claim_spec, default_pod_template
-from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_prepare import GATES, prepare_template
 from navarch.kinds.core.pod_validation_volumes import validate_claim_spec
 from navarch.kinds.core.storage_warnings import claim_warnings
 from navarch.kinds.counts import complete_conditions, validate_collisions, validate_counts, validate_status_counts
@@ -44,8 +45,12 @@ _UPDATE_REFUSED = (
 )
 
 
+_MAX_UNAVAILABLE: Final = "MaxUnavailableStatefulSet"
+
+
 @strategy("apps", "StatefulSet")
 class StatefulSetStrategy(WorkloadStrategy):
+    gates = (*GATES, _MAX_UNAVAILABLE)
     # Its pods' names and their labels are made from it.
     name_rule = "label"
     columns = (
@@ -79,6 +84,8 @@ class StatefulSetStrategy(WorkloadStrategy):
         if update["type"] == "RollingUpdate":
             rolling = update.setdefault("rollingUpdate", {})
             rolling.setdefault("partition", 0)
+            if _MAX_UNAVAILABLE in self.on:
+                rolling.setdefault("maxUnavailable", 1)
         retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
         retention.setdefault("whenDeleted", "Retain")
         retention.setdefault("whenScaled", "Retain")
@@ -98,8 +105,23 @@ class StatefulSetStrategy(WorkloadStrategy):
         complete_conditions(obj)
 
     def prepare_create(self, obj: Obj) -> None:
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
+        self._drop_max_unavailable(obj, {})
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        self._drop_max_unavailable(obj, old)
+
+    def _drop_max_unavailable(self, obj: Obj, old: Obj) -> None:
+        """Switched off it is for those that have one already."""
+        at = "spec.updateStrategy.rollingUpdate"
+        rolling = get_path(obj, at)
+        if _MAX_UNAVAILABLE in self.on or not rolling or rolling.get("maxUnavailable") is None:
+            return
+        if get_path(old, f"{at}.maxUnavailable") is None:
+            kept = {name: value for name, value in rolling.items() if name != "maxUnavailable"}
+            obj["spec"]["updateStrategy"] = {**obj["spec"]["updateStrategy"], "rollingUpdate": kept}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]

@@ -82,6 +82,7 @@ class HorizontalPodAutoscalerStrategy(Strategy):
         AGE,
     )
     fields_in_annotations = ANNOTATIONS
+    gates = ("HPAScaleToZero",)
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
@@ -107,7 +108,7 @@ class HorizontalPodAutoscalerStrategy(Strategy):
         obj["status"] = {"desiredReplicas": 0}
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
-        return validate_autoscaler(obj, old)
+        return validate_autoscaler(obj, old, to_zero=bool(self.on))
 
     def validate_status(self, obj: Obj, old: Obj) -> Iterator[FieldError]:
         yield from validate_counts(obj.get("status") or {}, ("currentReplicas", "desiredReplicas"), "status")

@@ -27,11 +27,12 @@ _MAX_WINDOW_S: Final = 3600
 _MAX_PERIOD_S: Final = 1800
 
 
-def validate_autoscaler(obj: Obj, old: Obj | None) -> Iterator[FieldError]:
+def validate_autoscaler(obj: Obj, old: Obj | None, *, to_zero: bool = False) -> Iterator[FieldError]:
+    """`to_zero`: whether it may let go of all pods."""
     spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
     least, most = spec.get("minReplicas"), spec.get("maxReplicas", 0)
-    # None at all is for those that once had it.
-    lowest = 0 if before.get("minReplicas") == 0 else 1
+    # Else none at all is for those that once had it.
+    lowest = 0 if to_zero or before.get("minReplicas") == 0 else 1
     if least is not None and least < lowest:
         yield invalid_value("spec.minReplicas", least, f"must be greater than or equal to {lowest}")
     if most == 0:

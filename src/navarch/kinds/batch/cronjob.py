@@ -55,7 +55,7 @@ class CronJobStrategy(WorkloadStrategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}
-        prepare_template(obj["spec"]["jobTemplate"]["spec"])
+        prepare_template(obj["spec"]["jobTemplate"]["spec"], on=self.on)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj["spec"]

@@ -111,7 +111,7 @@ class JobStrategy(WorkloadStrategy):
 
     def prepare_create(self, obj: Obj) -> None:
         obj["status"] = {}
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
         spec = obj.setdefault("spec", {})
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
         inherited = labels == obj["metadata"].get("labels")

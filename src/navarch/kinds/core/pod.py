@@ -21,7 +21,7 @@ from navarch.kinds.core.pod_annotations import (
 )
 from navarch.kinds.core.pod_columns import POD_COLUMNS
 from navarch.kinds.core.pod_defaults import default_pod
-from navarch.kinds.core.pod_prepare import prepare_pod_spec
+from navarch.kinds.core.pod_prepare import GATES, prepare_pod_spec
 from navarch.kinds.core.pod_sound import SoundSpecs
 from navarch.kinds.core.pod_state import is_finished
 from navarch.kinds.core.pod_status import complete_pod_status, validate_pod_status_update
@@ -101,6 +101,7 @@ _ROW_CONDITIONS: dict[str, list[Obj]] = {
 
 @strategy("", "Pod")
 class PodStrategy(Strategy):
+    gates = GATES
     returns_deleted = True
     columns = POD_COLUMNS
     selectable = (
@@ -160,7 +161,7 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, obj: Obj) -> None:
         spec = obj["spec"]
-        prepare_pod_spec(spec)
+        prepare_pod_spec(spec, on=self.on)
         take_annotated_profiles(obj)
         _correct_grace(spec)
         status: Obj = {"phase": "Pending", "qosClass": qos_class(spec)}
@@ -171,7 +172,7 @@ class PodStrategy(Strategy):
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
-        prepare_pod_spec(obj["spec"], old["spec"])
+        prepare_pod_spec(obj["spec"], old["spec"], self.on)
         _correct_grace(obj["spec"])
 
     def prepare_status(self, obj: Obj, old: Obj) -> None:

@@ -7,6 +7,7 @@ same: owners are written down before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from navarch.api.meta import Obj
@@ -14,10 +15,17 @@ from navarch.api.meta import Obj
 _LISTS: Final = ("containers", "initContainers")
 _SNAPSHOTS: Final = ("snapshot.storage.k8s.io", "VolumeSnapshot")
 _CLAIMS: Final = ("", "PersistentVolumeClaim")
+_PROJECTIONS: Final[Mapping[str, str]] = {
+    "ClusterTrustBundleProjection": "clusterTrustBundle",
+    "PodCertificateRequest": "podCertificate",
+}
+# What kinds of pods ask of.
+GATES: Final = tuple(_PROJECTIONS)
+_GATES: Final = frozenset(GATES)
 
 
-def prepare_pod_spec(spec: Obj | None, old: Obj | None = None) -> None:
-    """`old` is what is stored: a field in use there may be used on."""
+def prepare_pod_spec(spec: Obj | None, old: Obj | None = None, on: frozenset[str] = frozenset()) -> None:
+    """`old` is what is stored: a field in use there may be used on. `on`: which of the gates are."""
     if not spec:
         return
     if "schedulingGroup" in spec and (old is None or old.get("schedulingGroup") is None):
@@ -34,13 +42,29 @@ def prepare_pod_spec(spec: Obj | None, old: Obj | None = None) -> None:
             template = (volume["ephemeral"] or {}).get("volumeClaimTemplate")
             if template is not None and template.get("spec"):
                 prepare_claim_spec(template["spec"])
+        elif volume.get("projected") is not None and not on >= _GATES:
+            _drop_projections(volume["projected"].get("sources") or [], old or {}, on)
 
 
-def prepare_template(spec: Obj, old: Obj | None = None) -> None:
+def _drop_projections(sources: list[Obj], old: Obj, on: frozenset[str]) -> None:
+    """Kubernetes leaves a source without any content where one was."""
+    for gate, field in _PROJECTIONS.items():
+        if gate in on or any(
+            source.get(field) is not None
+            for volume in old.get("volumes") or ()
+            for source in (volume.get("projected") or {}).get("sources") or ()
+        ):
+            continue
+        for index, source in enumerate(sources):
+            if field in source:
+                sources[index] = {name: value for name, value in source.items() if name != field}
+
+
+def prepare_template(spec: Obj, old: Obj | None = None, on: frozenset[str] = frozenset()) -> None:
     """The same for a workload: `spec` has a `template`."""
     template, was = spec.get("template"), (old or {}).get("template")
     if template:
-        prepare_pod_spec(template.get("spec"), (was or {}).get("spec"))
+        prepare_pod_spec(template.get("spec"), (was or {}).get("spec"), on)
 
 
 def _uses_stop_signals(spec: Obj | None) -> bool:

@@ -11,7 +11,7 @@ from navarch.kinds.base import NAME, Column, Strategy
 from navarch.kinds.columns import container_images, container_names
 from navarch.kinds.columns import labels as format_labels
 from navarch.kinds.core.pod_defaults import default_pod_template
-from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_prepare import GATES, prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import pod_warnings
 from navarch.kinds.strategies import strategy
@@ -28,6 +28,7 @@ def _labels_cell(obj: Obj, now: datetime) -> str:
 @strategy("", "PodTemplate")
 class PodTemplateStrategy(Strategy):
     returns_deleted = True
+    gates = GATES
     columns = (
         NAME,
         Column("Containers", lambda obj, now: container_names(_spec(obj)), description="Names of the containers"),
@@ -40,11 +41,11 @@ class PodTemplateStrategy(Strategy):
         default_pod_template(obj.setdefault("template", {}))
 
     def prepare_create(self, obj: Obj) -> None:
-        prepare_template(obj)
+        prepare_template(obj, on=self.on)
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
-        prepare_template(obj, old)
+        prepare_template(obj, old, self.on)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         yield from validate_pod_template_spec(obj.get("template"), "template")

@@ -11,7 +11,7 @@ from navarch.api.validation import validate_non_negative
 from navarch.kinds.base import AGE, NAME, Column, Strategy
 from navarch.kinds.columns import pod_template_columns
 from navarch.kinds.core.pod_defaults import default_pod_template
-from navarch.kinds.core.pod_prepare import prepare_template
+from navarch.kinds.core.pod_prepare import GATES, prepare_template
 from navarch.kinds.core.pod_validation import validate_pod_template_spec
 from navarch.kinds.core.pod_warnings import name_warnings, pod_warnings
 from navarch.kinds.counts import complete_conditions, validate_replica_status
@@ -43,6 +43,7 @@ class ReplicationControllerStrategy(Strategy):
     )
     selectable = ("status.replicas",)
     has_generation = True
+    gates = GATES
 
     def defaults(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
@@ -61,12 +62,12 @@ class ReplicationControllerStrategy(Strategy):
         return str((obj.get("status") or {}).get("replicas") or 0)
 
     def prepare_create(self, obj: Obj) -> None:
-        prepare_template(obj["spec"])
+        prepare_template(obj["spec"], on=self.on)
         obj["status"] = {"replicas": 0}
 
     def prepare_update(self, obj: Obj, old: Obj) -> None:
         super().prepare_update(obj, old)
-        prepare_template(obj["spec"], old["spec"])
+        prepare_template(obj["spec"], old["spec"], self.on)
 
     def complete(self, obj: Obj) -> None:
         complete_conditions(obj)

@@ -11,12 +11,14 @@ from navarch.api.errors import (
     FieldError,
     duplicate,
     forbidden_field,
+    immutable,
     invalid_value,
     not_supported,
     required,
     too_long,
     too_many,
 )
+from navarch.api.go_structs import go_value
 from navarch.api.meta import Obj, is_deleting
 from navarch.api.validation import validate_immutable, validate_qualified_name
 from navarch.kinds.base import AGE, NAME, SETTABLE_METADATA, Column, Strategy
@@ -79,7 +81,8 @@ class ResourceClaimStrategy(Strategy):
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
         if old is not None:
-            yield from validate_immutable(spec, old.get("spec") or {}, "spec")
+            if spec != (old.get("spec") or {}):
+                yield immutable("spec", go_value(spec, "resource/v1.ResourceClaimSpec"))
             return
         yield from devices_problems(spec.get("devices") or {}, "spec.devices")
 

@@ -39,6 +39,7 @@ def _audiences_cell(obj: Obj, now: datetime) -> str:
 class CSIDriverStrategy(Strategy):
     has_generation = True
     first_generation = 0
+    gates = ("VolumeLimitScaling",)
     allow_unconditional_update = False
     returns_deleted = True
     columns = (
@@ -62,6 +63,19 @@ class CSIDriverStrategy(Strategy):
             spec["volumeLifecycleModes"] = ["Persistent"]
         spec.setdefault("requiresRepublish", False)
         spec.setdefault("seLinuxMount", False)
+
+    def prepare_create(self, obj: Obj) -> None:
+        super().prepare_create(obj)
+        self._drop_scheduling(obj, {})
+
+    def prepare_update(self, obj: Obj, old: Obj) -> None:
+        super().prepare_update(obj, old)
+        self._drop_scheduling(obj, old)
+
+    def _drop_scheduling(self, obj: Obj, old: Obj) -> None:
+        field = "preventPodSchedulingIfMissing"
+        if not self.on and (old.get("spec") or {}).get(field) is None:
+            obj["spec"].pop(field, None)
 
     def validate(self, obj: Obj, old: Obj | None) -> Iterator[FieldError]:
         spec = obj.get("spec") or {}
