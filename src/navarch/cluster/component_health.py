@@ -8,12 +8,15 @@ ended is not there: both are told.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 COMPONENTS: Final = ("controller-manager", "scheduler")
 """By their names in Kubernetes."""
@@ -47,11 +50,15 @@ async def serve(folder: Path) -> None:
         finally:
             writer.close()
 
-    (folder / _SOCKET).unlink(missing_ok=True)
-    # The folder is held open as long as the server is, which removes the socket by this path.
-    with _place(folder) as path:
-        async with await asyncio.start_unix_server(answer, path) as server:
-            await server.serve_forever()
+    try:
+        (folder / _SOCKET).unlink(missing_ok=True)
+        # The folder is held open as long as the server is, which removes the socket by this path.
+        with _place(folder) as path:
+            async with await asyncio.start_unix_server(answer, path) as server:
+                await server.serve_forever()
+    except OSError as error:
+        # A file system without sockets: the components do their work all the same, and are told not to answer.
+        log.warning("nobody can ask how the components are: %s", error)
 
 
 async def ask(folder: Path, component: str) -> str:
