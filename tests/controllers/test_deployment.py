@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from navarch.api.meta import Obj, annotations_of, name_of
 from navarch.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS, RESOURCE_QUOTAS
-from tests.controllers.conftest import Cluster
+from navarch.controllers.base import ControllerConfig
+from tests.controllers.conftest import Cluster, running
 from tests.controllers.objects import deployment, template
 
 REVISION = "deployment.kubernetes.io/revision"
@@ -231,3 +232,15 @@ async def test_the_deprecated_annotation_rolls_back_to_a_revision(cluster: Clust
         return ("DeploymentRollback", message) in await cluster.events("web")
 
     await cluster.until(told)
+
+
+async def test_pods_that_end_are_told_of_as_the_version_has_it() -> None:
+    for told in (True, False):
+        async with running(ControllerConfig(terminating_replicas=told)) as cluster:
+            await cluster.create(DEPLOYMENTS, deployment("web", replicas=1))
+            await rolled_out(cluster, "web", 1)
+
+            [rs] = await cluster.list(REPLICA_SETS)
+            made = await cluster.get(DEPLOYMENTS, "web")
+            for status in (rs["status"], made["status"]):
+                assert status.get("terminatingReplicas") == (0 if told else None)

@@ -57,6 +57,7 @@ def controller_config(config: ClusterConfig) -> ControllerConfig:
         local_path=True,
         root_ca=(config.pki / "ca.crt").read_text(),
         token_issuer=lambda account, secret: _sign_token(config, account, secret),
+        terminating_replicas=features_of(config.kubernetes_version).on("DeploymentReplicaSetTerminatingReplicas"),
         certificate_signer=lambda pem, usages, lifetime_s: _sign_certificate(config, pem, usages, lifetime_s),
     )
     return changed(own, config.controller_flags)

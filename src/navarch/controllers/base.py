@@ -55,7 +55,8 @@ class ControllerConfig:
     `garbage_collector_delay_s` keeps the collector, which watches every resource there is, out of the way of a cluster
     that starts; with `local_path` the cluster has a default StorageClass whose volumes are directories of nodes;
     `load_balancer` has Services of that type given nodes' addresses, `ingress` has Ingresses told where they are
-    served; `disabled` names controllers that are not to run.
+    served; `disabled` names controllers that are not to run. With `terminating_replicas` ReplicaSets and Deployments
+    tell how many of their pods are ending, as by default since Kubernetes 1.35.
     """
 
     # One range, or one of each IP family with a comma between.
@@ -77,6 +78,7 @@ class ControllerConfig:
     load_balancer: bool = True
     ingress: bool = True
     disabled: frozenset[str] = frozenset()
+    terminating_replicas: bool = True
 
 
 @mutable

@@ -132,7 +132,7 @@ class ReplicaSetController(PodOwner):
             "availableReplicas": available,
             "observedGeneration": owner["metadata"].get("generation", 0),
         }
-        if self.resource is REPLICA_SETS:
+        if self.resource is REPLICA_SETS and self.context.config.terminating_replicas:
             status["terminatingReplicas"] = terminating
         if conditions := self._conditions(owner, pods, failure):
             status["conditions"] = conditions

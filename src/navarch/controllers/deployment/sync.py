@@ -288,15 +288,18 @@ class DeploymentController(Owner):
 
     async def _sync_status(self, deployment: Obj, sets: Sequence[Obj]) -> Requeue | None:
         new = revisions.find_new(deployment, sets)
-        status = progress.base_status(deployment, sets, new, self.clock.now())
-        if not same_semantics(status, deployment.get("status") or {}):
-            await self.write_status(DEPLOYMENTS, deployment, status)
+        await self._write_changed(deployment, progress.base_status(deployment, sets, new, self.clock.now()))
         return None
 
     async def _sync_rollout(self, deployment: Obj, new: Obj | None, old: Sequence[Obj]) -> Requeue | None:
         now = self.clock.now()
         status = progress.rollout_status(deployment, ([new] if new else []) + list(old), new, now)
-        if not same_semantics(status, deployment.get("status") or {}):
-            await self.write_status(DEPLOYMENTS, deployment, status)
+        await self._write_changed(deployment, status)
         wait_s = progress.deadline_wait_s(deployment, status, now)
         return Requeue(wait_s) if wait_s is not None else None
+
+    async def _write_changed(self, deployment: Obj, status: Obj) -> None:
+        if not self.context.config.terminating_replicas:
+            status = {name: value for name, value in status.items() if name != "terminatingReplicas"}
+        if not same_semantics(status, deployment.get("status") or {}):
+            await self.write_status(DEPLOYMENTS, deployment, status)
