@@ -28,13 +28,15 @@ def _first_lines(status: int, content_type: str) -> str:
 def head_of(response: Response, length: int | None) -> bytes:
     """Without a length the body comes in chunks."""
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    headers = response.headers
+    # What may be kept says so itself.
+    kept = "" if headers and "Cache-Control" in headers else "Cache-Control: no-cache, private\r\n"
     head = (
         f"{_first_lines(response.status, response.content_type)}{framing}\r\n"
-        f"Cache-Control: no-cache, private\r\nDate: {rfc822_formatted_time()}\r\n"
+        f"{kept}Date: {rfc822_formatted_time()}\r\n"
     )
     if response.status == 401:
         head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'
-    headers = response.headers
     if type(headers) is Completed or type(headers) is Headers:
         head += headers.lines
     elif headers:

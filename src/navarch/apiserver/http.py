@@ -264,7 +264,7 @@ def _finished(response: Response) -> web.Response:
 
 def _set_headers(answer: web.StreamResponse, response: Response) -> None:
     answer.headers["Content-Type"] = response.content_type
-    answer.headers["Cache-Control"] = "no-cache, private"
+    answer.headers.setdefault("Cache-Control", "no-cache, private")
     if response.status == 401:
         answer.headers["WWW-Authenticate"] = 'Basic realm="kubernetes-master"'
 

@@ -47,12 +47,12 @@ async def cluster() -> AsyncIterator[EmbeddedCluster]:
         yield cluster
 
 
-def client(cluster: EmbeddedCluster, port: int | None = None) -> httpx.AsyncClient:
+def client(cluster: EmbeddedCluster, port: int | None = None, *, http2: bool = True) -> httpx.AsyncClient:
     pki = cluster.config.pki
     tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
     tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
     url = f"https://127.0.0.1:{port or cluster.config.port}"
-    return httpx.AsyncClient(base_url=url, verify=tls, http2=True, timeout=30)
+    return httpx.AsyncClient(base_url=url, verify=tls, http2=http2, timeout=30)
 
 
 async def test_who_offers_http2_gets_it(cluster: EmbeddedCluster) -> None:
@@ -62,6 +62,17 @@ async def test_who_offers_http2_gets_it(cluster: EmbeddedCluster) -> None:
 
     assert (created.status_code, created.http_version) == (201, "HTTP/2")
     assert (read.json()["data"], read.http_version) == ({"k": "v"}, "HTTP/2")
+
+
+@pytest.mark.parametrize("http2", [True, False], ids=["HTTP/2", "HTTP/1.1"])
+async def test_the_keys_of_tokens_may_be_kept_for_an_hour(cluster: EmbeddedCluster, http2: bool) -> None:
+    async with client(cluster, http2=http2) as asking:
+        known, keys, other = [
+            (await asking.get(path)).headers.get_list("cache-control")
+            for path in ("/.well-known/openid-configuration", "/openid/v1/jwks", "/version")
+        ]
+
+    assert (known, keys, other) == (["public, max-age=3600"], ["public, max-age=3600"], ["no-cache, private"])
 
 
 async def test_a_client_is_known_by_its_certificate_and_shares_one_connection(

@@ -248,6 +248,9 @@ class Connect:
         passed.pop("Content-Type", None)
         # The connection writes its own.
         passed.pop("Date", None)
+        for name in [name for name in passed if name.lower() == "cache-control"]:
+            # What this server says of all that it answers holds beside it.
+            passed["Cache-Control"] = f"no-cache, private, {passed.pop(name)}"
         shown = content_type or answer.headers.get("Content-Type", "application/octet-stream")
         if proxied is None:
             return Response(answer.status, chunks_of(answer), passed, shown)

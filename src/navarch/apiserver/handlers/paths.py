@@ -23,6 +23,8 @@ from navarch.client.transport import Request, Response
 _OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 _JWKS = "/openid/v1/jwks"
 _KEY_SET = "application/jwk-set+json"
+# Who checks tokens with what stands there need not ask each time.
+_FOR_AN_HOUR = {"Cache-Control": "public, max-age=3600"}
 _PRIORITY_LEVELS = "/debug/api_priority_and_fairness/dump_priority_levels"
 _OTHERS = (
     _OPENID_CONFIGURATION,
@@ -94,10 +96,10 @@ class Paths:
         issuer = self._core.token_issuer
         if issuer is not None and path == _OPENID_CONFIGURATION:
             check_route(accept, (JSON,))
-            return Response(200, orjson.dumps(issuer.openid_configuration()))
+            return Response(200, orjson.dumps(issuer.openid_configuration()), _FOR_AN_HOUR)
         if issuer is not None and path == _JWKS:
             check_route(accept, (_KEY_SET,))
-            return Response(200, orjson.dumps(issuer.jwks()), {}, _KEY_SET)
+            return Response(200, orjson.dumps(issuer.jwks()), _FOR_AN_HOUR, _KEY_SET)
         if first in ("api", "apis", "openapi"):
             if first != "openapi":
                 check_route(accept, OFFERED)

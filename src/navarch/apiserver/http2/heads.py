@@ -163,11 +163,11 @@ def _together(name: str, values: list[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _begun(status: int, content_type: str) -> bytes:
+def _begun(status: int, content_type: str, *, kept: bool) -> bytes:
     block = hpack.status(status) + field("content-type", content_type)
     if status == 401:
         block += field("www-authenticate", 'Basic realm="kubernetes-master"')
-    return block + field("cache-control", "no-cache, private")
+    return block if kept else block + field("cache-control", "no-cache, private")
 
 
 @lru_cache(maxsize=2)
@@ -185,7 +185,9 @@ def field(name: str, value: str) -> bytes:
 
 def answer_block(response: Response, length: int | None) -> bytes:
     """The head of an answer; without a length where the body's end tells it."""
-    block = _begun(response.status, response.content_type) + _date(rfc822_formatted_time())
+    # What may be kept says so itself.
+    kept = "Cache-Control" in response.headers
+    block = _begun(response.status, response.content_type, kept=kept) + _date(rfc822_formatted_time())
     if length is not None:
         digits = b"%d" % length
         block += _LENGTH + bytes((len(digits),)) + digits
