@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,6 +69,12 @@ def _pod(name: str, node: str = "node-1", **metadata: Any) -> Obj:
     return {"metadata": {"name": name, "namespace": "default", **metadata}, "spec": spec}
 
 
+def _with(pod: Obj, container: Obj, **spec: Any) -> Obj:
+    pod["spec"] |= spec
+    pod["spec"]["containers"][0] |= container
+    return pod
+
+
 async def _phase(client: Client, name: str, phase: str) -> Obj | None:
     pod = await client.get(resources.PODS, name, "default")
     return pod if pod["status"].get("phase") == phase else None
@@ -109,7 +116,7 @@ async def test_nodes_and_pods_have_an_address_of_each_ip_family(client: Client) 
         if name == "a":
             await client.patch(resources.NODES, "node-1", "", {"spec": {"podCIDRs": ranges, "podCIDR": ranges[0]}})
         await client.create(resources.PODS, _pod(name))
-        pod = await _until(lambda name=name: _phase(client, name, "Running"))
+        pod = await _until(partial(_phase, client, name, "Running"))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -118,6 +125,73 @@ async def test_nodes_and_pods_have_an_address_of_each_ip_family(client: Client) 
         assert [":" in address for address in internal] == [False, True]
         assert [each["ip"] for each in pod["status"]["hostIPs"]] == internal
         assert [":" in each["ip"] for each in pod["status"]["podIPs"]] == [False, True]
+
+
+async def test_a_pod_that_names_a_node_where_it_does_not_fit_is_refused_as_by_a_kubelet(
+    client: Client, nodes: SimulatedNodes
+) -> None:
+    port = {"containerPort": 80, "hostPort": 8080}
+    await client.create(
+        resources.PODS, _with(_pod("first"), {"ports": [port], "resources": {"requests": {"cpu": "5"}}})
+    )
+    await _until(lambda: _phase(client, "first", "Running"))
+
+    for name, pod, reason in (
+        ("port", _with(_pod("port"), {"ports": [port]}), "NodePorts"),
+        ("cpu", _with(_pod("cpu"), {"resources": {"requests": {"cpu": "4"}}}), "OutOfcpu"),
+        ("memory", _with(_pod("memory"), {"resources": {"requests": {"memory": "64Gi"}}}), "OutOfmemory"),
+        ("elsewhere", _with(_pod("elsewhere"), {}, nodeSelector={"disk": "ssd"}), "NodeAffinity"),
+    ):
+        await client.create(resources.PODS, pod)
+        status = (await _until(partial(_phase, client, name, "Failed")))["status"]
+        assert (status["reason"], status.get("containerStatuses"), status.get("podIP")) == (reason, None, None)
+        assert status["message"].startswith("Pod was rejected: ")
+
+        async def told(name: str = name) -> list[Obj]:
+            return (await client.list(resources.EVENTS, fields=f"involvedObject.name={name}")).items
+
+        events = await _until(told)
+        assert [(event["type"], event["reason"]) for event in events] == [("Warning", reason)]
+        assert status["message"] == f"Pod was rejected: {events[0]['message']}"
+
+
+async def test_what_a_pod_had_is_free_once_it_has_ended_or_gone(client: Client, nodes: SimulatedNodes) -> None:
+    ends = _pod("ends", annotations={"sim.navarch.dev/run-duration": "10ms"})
+    wants = {"ports": [{"containerPort": 80, "hostPort": 8080}], "resources": {"requests": {"cpu": "8"}}}
+    await client.create(resources.PODS, _with(ends, wants))
+    await _until(lambda: _phase(client, "ends", "Succeeded"))
+
+    await client.create(resources.PODS, _with(_pod("goes"), wants))
+    await _until(lambda: _phase(client, "goes", "Running"))
+    await client.delete(resources.PODS, "goes", "default", grace_s=0)
+    await client.create(resources.PODS, _with(_pod("comes"), wants))
+
+    await _until(lambda: _phase(client, "comes", "Running"))
+
+
+async def test_pods_that_run_keep_their_room_when_nodes_are_simulated_anew(client: Client) -> None:
+    wants = {"resources": {"requests": {"cpu": "8"}}}
+    for name, phase in (("a", "Running"), ("b", "Failed")):
+        simulated = SimulatedNodes(client, 1)
+        task = asyncio.create_task(simulated.run())
+        await client.create(resources.PODS, _with(_pod(name), wants))
+        await _until(partial(_phase, client, name, phase))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_pod_that_came_with_what_its_node_has_become_is_taken(
+    client: Client, nodes: SimulatedNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _until(lambda: client.get(resources.NODES, "node-1"))
+    before = await client.get(resources.NODES, "node-1")
+    labels = {"metadata": {"labels": {"disk": "ssd"}}}
+    await client.patch(resources.NODES, "node-1", "", labels, kind=PatchKind.MERGE)
+    monkeypatch.setattr(nodes._pods, "_node_of", lambda name: before)
+
+    await client.create(resources.PODS, _with(_pod("a"), {}, nodeSelector={"disk": "ssd"}))
+
+    await _until(lambda: _phase(client, "a", "Running"))
 
 
 async def test_a_pod_exits_as_its_annotations_say(client: Client, nodes: SimulatedNodes) -> None:
@@ -170,7 +244,7 @@ async def test_pods_stand_still_on_a_failed_node_until_it_recovers(client: Clien
     # Made later, and on a node that is well: by then "a" would have been started, too.
     for name in ("b", "c"):
         await client.create(resources.PODS, _pod(name, "node-2"))
-        await _until(lambda name=name: _phase(client, name, "Running"))
+        await _until(partial(_phase, client, name, "Running"))
     assert (await client.get(resources.PODS, "a", "default"))["status"]["phase"] == "Pending"
     down = [{"type": "Ready", "status": "Unknown"}]
     patch = {"status": {"conditions": down}}

@@ -11,9 +11,8 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -45,6 +44,7 @@ from navarch.node.engine.shutdown import NOT_NOW, Announcer, NodeShutdown
 from navarch.node.engine.sources import APIPods, PodSource, slim
 from navarch.node.engine.static_pods import StaticPods
 from navarch.node.engine.static_sources import FilePods, URLPods
+from navarch.node.engine.taken import Taken
 from navarch.node.engine.worker import PodWorker
 from navarch.node.images.manager import ImageManager, fits, registry_of
 from navarch.node.images.providers import CredentialProviders
@@ -330,9 +330,10 @@ class Kubelet:
         """Why the pod may not be here; else it has its devices."""
         if self.shutdown.active:
             return NOT_NOW
-        host = self._host()
+        there = self._holders()
+        host = self._host(there)
         # Until all are known that the node has, none has given up its devices.
-        holders = {uid_of(other) for other in host.pods}
+        holders = {uid_of(other) for other in there}
         if not self._knows_all:
             holders |= self.managers.holders()
         refused = self.managers.admit(pod, holders)
@@ -360,10 +361,9 @@ class Kubelet:
     # Room for pods that are resized.
 
     def _no_room(self, pod: Obj) -> Refusal | None:
-        host = self._host()
         # What others are allocated counts, which is in their specifications, not what their statuses show yet.
-        others = [{**other, "status": {}} for other in host.pods if uid_of(other) != uid_of(pod)]
-        return no_room({**pod, "status": {}}, replace(host, pods=others))
+        others = [{**other, "status": {}} for other in self._holders() if uid_of(other) != uid_of(pod)]
+        return no_room({**pod, "status": {}}, self._host(others))
 
     def _freed(self) -> None:
         """Something has given back room: whoever waits for it looks again, the most important first."""
@@ -374,14 +374,14 @@ class Kubelet:
     def _holders(self) -> list[Obj]:
         return [worker.pod for worker in self.pods if worker.counts]
 
-    def _host(self) -> Host:
-        """The node as a pod that comes to it finds it."""
+    def _host(self, pods: Iterable[Obj]) -> Host:
+        """The node as a pod that comes to it finds it, with these pods there."""
         found = self._own_node.list()
         return Host(
             found[0] if found else None,
             {**(((found[0].get("status") or {}).get("allocatable") or {}) if found else {}), **self.node.allocatable()},
             self.node.pressures(),
-            self._holders(),
+            Taken(pods),
             self.config.unsafe_sysctls,
             self.config.features,
         )

@@ -109,12 +109,14 @@ def node_object(
                 "operatingSystem": "linux",
                 "architecture": "amd64",
             },
-            **declared(_features_of(version)),
+            # Groups of users are nothing here that an image could add to.
+            "features": {"supplementalGroupsPolicy": True},
+            **declared(features_of(version)),
         },
     }
 
 
-def _features_of(kubelet_version: str) -> Features:
+def features_of(kubelet_version: str) -> Features:
     """The gates of a kubelet that says of itself that it is `v1.37.0-…`, as they are by default."""
     major, minor, *_ = kubelet_version.removeprefix("v").split(".")
     return parse((), f"{major}.{minor}")

@@ -19,10 +19,11 @@ from navarch.client.events import EventRecorder
 from navarch.client.informer import Informers
 from navarch.client.supervision import Failures, supervised
 from navarch.node.engine.status_patch import node_status_patch
+from navarch.sim.admission import Admission
 from navarch.sim.behaviour import Latencies
 from navarch.sim.heartbeats import Heartbeats
 from navarch.sim.kubelet import HOST, ServingKeys, SimulatedKubelet
-from navarch.sim.nodeobjects import DEFAULT_CAPACITY, KUBELET_VERSION, node_address, node_object
+from navarch.sim.nodeobjects import DEFAULT_CAPACITY, KUBELET_VERSION, features_of, node_address, node_object
 from navarch.sim.pods import PodRunner
 from navarch.world import RealWorld, World
 
@@ -78,16 +79,19 @@ class SimulatedNodes:
         pods = self._informers.get(resources.PODS, fields="" if informers is not None else "spec.nodeName!=")
         self._heartbeats = Heartbeats(client, self._world, self._node, every_s=leases_every_s)
         with_events = count <= _NODES_WITH_EVENTS if events is None else events
-        self._recorder = EventRecorder(client, "kubelet", world=self._world) if with_events else None
+        self._recorder = EventRecorder(client, "kubelet", world=self._world)
         self._pods = PodRunner(
             client,
             pods,
             self._indexes,
+            node_of=self._node,
             addresses_of=self._addresses,
             cidrs_of=self._cidrs,
+            admission=Admission(self._capacity, features_of(kubelet_version)),
             clock=self._world,
             latencies=latencies or Latencies(),
             recorder=self._recorder,
+            tells=with_events,
         )
 
         self._serving = serving
@@ -106,8 +110,7 @@ class SimulatedNodes:
                 tasks.create_task(self._kubelet.serve(), name="simulated nodes' kubelet")
             if self._owns_informers:
                 tasks.create_task(self._informers.run(), name="simulated nodes' informers")
-            if self._recorder is not None:
-                tasks.create_task(self._recorder.run(), name="simulated nodes' events")
+            tasks.create_task(self._recorder.run(), name="simulated nodes' events")
             tasks.create_task(self._pods.run(), name="simulated nodes' pods")
             await self._register_all()
             what = "simulated nodes' leases"

@@ -22,17 +22,19 @@ from navarch.client.informer import Informer
 from navarch.client.supervision import Failures
 from navarch.client.workqueue import WorkQueue
 from navarch.kinds.core.pod_state import is_finished
+from navarch.node.engine.admission import Refusal
 from navarch.sim.addresses import PodAddresses
+from navarch.sim.admission import Admission
 from navarch.sim.behaviour import Latencies, behaviour_of
-from navarch.sim.podstatus import shows, status_of, stopped_status
+from navarch.sim.podstatus import refused_status, shows, status_of, stopped_status
 from navarch.world import Clock
 
 log = logging.getLogger(__name__)
 
 
 class PodRunner:
-    """`nodes` are the names that are ours; `addresses_of` and `cidrs_of` give a node's addresses and pod networks,
-    one per IP family."""
+    """`nodes` are the names that are ours; `node_of` gives a node's object, `addresses_of` and `cidrs_of` its addresses
+    and pod networks, one per IP family; `tells` says whether containers have events."""
 
     def __init__(
         self,
@@ -40,21 +42,27 @@ class PodRunner:
         pods: Informer,
         nodes: Container[str],
         *,
+        node_of: Callable[[str], Obj | None],
         addresses_of: Callable[[str], Sequence[str]],
         cidrs_of: Callable[[str], Sequence[str]],
+        admission: Admission,
         clock: Clock,
         latencies: Latencies,
-        recorder: EventRecorder | None = None,
+        recorder: EventRecorder,
+        tells: bool,
         workers: int = 32,
     ) -> None:
         self._client = client
         self._pods = pods
         self._nodes = nodes
+        self._node_of = node_of
         self._addresses_of = addresses_of
         self._cidrs_of = cidrs_of
+        self._admission = admission
         self._clock = clock
         self._latencies = latencies
         self._recorder = recorder
+        self._tells = tells
         self._workers = workers
         self._queue: WorkQueue[Key] = WorkQueue(max_delay_s=10.0)
         self._addresses = PodAddresses()
@@ -90,6 +98,7 @@ class PodRunner:
         node = pod["spec"].get("nodeName")
         if not node or node not in self._nodes:
             return
+        self._admission.seen(pod)
         addresses = [each["ip"] for each in (pod.get("status") or {}).get("podIPs") or ()]
         if addresses and not pod["spec"].get("hostNetwork") and uid_of(pod) not in self._held:
             for address in addresses:
@@ -100,12 +109,14 @@ class PodRunner:
     def _changed(self, pod: Obj) -> None:
         node = pod["spec"].get("nodeName")
         if node and node in self._nodes:
+            self._admission.seen(pod)
             self._queue.add(key_of(pod))
 
     def _gone(self, pod: Obj) -> None:
         uid = uid_of(pod)
         self._deleted.pop(uid, None)
         self._level_at.pop(uid, None)
+        self._admission.gone(uid)
         self._give_back(uid)
 
     # Working.
@@ -150,6 +161,10 @@ class PodRunner:
             return
         node = pod["spec"]["nodeName"]
         now = self._clock.now()
+        refused = None if current.get("startTime") else await self._refusal(pod, node)
+        if refused is not None:
+            await self._refuse(pod, refused, now)
+            return
         does = behaviour_of(pod, self._latencies)
         status, next_s = status_of(pod, does, self._addresses_in(pod, node), self._addresses_of(node), now)
         if not shows(current, status):
@@ -163,6 +178,23 @@ class PodRunner:
         self._level_at[uid] = (revision, now + timedelta(seconds=next_s) if next_s is not None else None)
         if next_s is not None:
             self._queue.add_after(key, next_s + 0.001)
+
+    async def _refusal(self, pod: Obj, node: str) -> Refusal | None:
+        """Who chose the node may have seen it change before we did: no pod is refused for what has been."""
+        refused = self._admission.refusal(pod, self._node_of(node))
+        if refused is None:
+            return None
+        try:
+            found = await self._client.get(resources.NODES, node)
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            return refused
+        return self._admission.refusal(pod, found)
+
+    async def _refuse(self, pod: Obj, refused: Refusal, now: datetime) -> None:
+        self._recorder.event(pod, "Warning", refused.reason, refused.message)
+        await self._write(pod, refused_status(pod, refused, now))
 
     async def _stop(self, pod: Obj) -> None:
         uid = uid_of(pod)
@@ -220,7 +252,7 @@ class PodRunner:
                 self._addresses.give_back(mine, address)
 
     def _tell(self, pod: Obj, status: Obj) -> None:
-        if self._recorder is None:
+        if not self._tells:
             return
         for container in pod["spec"]["containers"]:
             path = f"spec.containers{{{container['name']}}}"

@@ -8,17 +8,21 @@ again from the pod's `startTime`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 from navarch.api.meta import Obj
 from navarch.api.time import parse_time
+from navarch.kinds.core.pod_state import WHOLE
 from navarch.node import podspec
 from navarch.node.backoff import go_duration
+from navarch.node.engine.admission import Refusal
 from navarch.node.engine.observed import ObservedContainer, ObservedPod
 from navarch.node.engine.plan import ContainerMemory
+from navarch.node.engine.restarting import restartable
 from navarch.node.engine.status import StatusInputs, pod_status
 from navarch.node.runtime.base import RESTART_COUNT, ContainerStatus, Sandbox, State
 from navarch.records import frozen
@@ -29,6 +33,7 @@ RUNTIME: Final = "simulated"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NO_MESSAGES: Final[Mapping[str, str]] = {}
+_NOBODY: Final[Mapping[str, int]] = {}
 _FIRST_BACKOFF_S = 10.0
 _LAST_BACKOFF_S = 300.0
 _RESET_AFTER_S = 600.0
@@ -36,7 +41,7 @@ _RESET_AFTER_S = 600.0
 
 @frozen
 class Moment:
-    """Where a pod's containers are in their lives. `state` is waiting, running, backoff or done."""
+    """Where a container is in its life. `state` is waiting, running, backoff or done."""
 
     state: str
     restarts: int
@@ -44,10 +49,13 @@ class Moment:
     ended: datetime | None
     next_s: float | None
     """When this changes by itself, in seconds from now."""
+    exit_code: int = 0
+    """With which it ended last."""
 
 
-def moment_of(restart_policy: str, does: Behaviour, accepted: datetime, now: datetime) -> Moment:
-    """Follow the containers from the pod's acceptance to `now` through runs, exits and crash back-off."""
+def moment_of(does: Behaviour, accepted: datetime, now: datetime, *, again: bool) -> Moment:
+    """Follow a container from its pod's acceptance to `now` through runs, exits and crash back-off; `again` says
+    whether it is restarted each time."""
     started = accepted + timedelta(seconds=does.start_s)
     if does.waiting_reason:
         return Moment("waiting", 0, None, None, None)
@@ -55,25 +63,66 @@ def moment_of(restart_policy: str, does: Behaviour, accepted: datetime, now: dat
         return Moment("waiting", 0, None, None, (started - now).total_seconds())
     if does.run_s is None:
         return Moment("running", 0, started, None, None)
-    run = timedelta(seconds=does.run_s)
-    restarts_for_good = restart_policy == "Always" or (restart_policy == "OnFailure" and does.exit_code != 0)
+    run, code = timedelta(seconds=does.run_s), does.exit_code
     restarts, last_end, backoff_s = 0, None, 0.0
     while True:
         ended = started + run
         if now < ended:
-            return Moment("running", restarts, started, last_end, (ended - now).total_seconds())
-        if not restarts_for_good:
-            return Moment("done", restarts, started, ended, None)
+            return Moment("running", restarts, started, last_end, (ended - now).total_seconds(), code)
+        if not again:
+            return Moment("done", restarts, started, ended, None, code)
         # A container that ran for long enough starts over with the back-off.
         if does.run_s >= _RESET_AFTER_S:
             backoff_s = 0.0
-        again = ended + timedelta(seconds=backoff_s)
-        if now < again:
-            return Moment("backoff", restarts, started, ended, (again - now).total_seconds())
+        next_start = ended + timedelta(seconds=backoff_s)
+        if now < next_start:
+            return Moment("backoff", restarts, started, ended, (next_start - now).total_seconds(), code)
         backoff_s = min(max(backoff_s * 2, _FIRST_BACKOFF_S), _LAST_BACKOFF_S)
         restarts, last_end = restarts + 1, ended
         # Exits that follow each other without a pause would make this loop endless.
-        started = max(again, ended + timedelta(milliseconds=1))
+        started = max(next_start, ended + timedelta(milliseconds=1))
+
+
+@frozen
+class Life:
+    """Where the containers of a pod are in theirs, by name. `whole` says that they start over together, init containers
+    too, by a restart rule; `began` when the first of them ran."""
+
+    moments: Mapping[str, Moment]
+    whole: bool
+    began: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        return all(moment.state == "done" for moment in self.moments.values())
+
+    def killed(self, now: datetime, exit_code: int) -> Life:
+        """Nothing of it runs on."""
+
+        def end(moment: Moment) -> Moment:
+            if moment.state == "done":
+                return moment
+            if moment.state == "backoff":
+                return replace(moment, state="done", next_s=None)
+            started = moment.started or now
+            return Moment("done", moment.restarts, started, now, None, exit_code)
+
+        ended = {name: end(moment) for name, moment in self.moments.items()}
+        return Life(ended, self.whole, self.began or now)
+
+
+def life_of(pod: Obj, does: Behaviour, accepted: datetime, now: datetime) -> Life:
+    """The pod's containers do the same; what comes of that their own restart policies and rules say, then the pod's."""
+    containers = podspec.containers(pod)
+    whole = does.run_s is not None and any(podspec.restart_rule(one, does.exit_code) == WHOLE for one in containers)
+    moments = {
+        container["name"]: moment_of(
+            does, accepted, now, again=whole or podspec.should_restart(pod, container, does.exit_code)
+        )
+        for container in containers
+    }
+    runs = any(moment.started is not None for moment in moments.values())
+    return Life(moments, whole, accepted + timedelta(seconds=does.start_s) if runs else None)
 
 
 def status_of(
@@ -84,15 +133,19 @@ def status_of(
     accepted = parse_time(current["startTime"]) if current.get("startTime") else now
     deadline_s = spec.get("activeDeadlineSeconds")
     expires_s = deadline_s - (now - accepted).total_seconds() if deadline_s else None
-    moment = moment_of(spec.get("restartPolicy") or "Always", does, accepted, now)
-    if expires_s is not None and expires_s <= 0 and moment.state != "done":
-        killed = Moment("done", moment.restarts, moment.started or now, now, None)
+    life = life_of(pod, does, accepted, now)
+    if expires_s is not None and expires_s <= 0 and not life.ended:
         failure = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
-        return _status(pod, does, killed, pod_ips, host_ips, now, exit_code=137, failure=failure), None
-    ready, ready_in_s = _readiness(does, moment, now)
-    status = _status(pod, does, moment, pod_ips, host_ips, now, exit_code=does.exit_code, ready=ready)
-    times = [time_s for time_s in (moment.next_s, ready_in_s, expires_s) if time_s is not None]
-    return status, min(times, default=None)
+        return _status(pod, does, life.killed(now, 137), pod_ips, host_ips, now, failure=failure), None
+    times = [expires_s, *(moment.next_s for moment in life.moments.values())]
+    ready = set()
+    for name, moment in life.moments.items():
+        is_ready, ready_in_s = _readiness(does, moment, now)
+        times.append(ready_in_s)
+        if is_ready:
+            ready.add(name)
+    status = _status(pod, does, life, pod_ips, host_ips, now, ready=ready)
+    return status, min((time_s for time_s in times if time_s is not None), default=None)
 
 
 def shows(current: object, wanted: object) -> bool:
@@ -109,10 +162,15 @@ def shows(current: object, wanted: object) -> bool:
 def stopped_status(pod: Obj, does: Behaviour, host_ips: Sequence[str], now: datetime) -> Obj:
     """What is left to report of a pod that was told to stop: containers ended by SIGTERM, exit code 143."""
     current = pod.get("status") or {}
-    started = parse_time(current["startTime"]) if current.get("startTime") else now
-    ended = Moment("done", 0, started, now, None)
+    accepted = parse_time(current["startTime"]) if current.get("startTime") else now
     pod_ips = [each["ip"] for each in current.get("podIPs") or ()]
-    return _status(pod, does, ended, pod_ips, host_ips, now, exit_code=143)
+    return _status(pod, does, life_of(pod, does, accepted, now).killed(now, 143), pod_ips, host_ips, now)
+
+
+def refused_status(pod: Obj, refused: Refusal, now: datetime) -> Obj:
+    """Of a pod that its node does not take."""
+    told = (refused.reason, refused.told)
+    return pod_status(StatusInputs(pod, ObservedPod(), {}, _NO_MESSAGES, (), now, refused=True, failure=told))
 
 
 def _readiness(does: Behaviour, moment: Moment, now: datetime) -> tuple[bool, float | None]:
@@ -127,16 +185,15 @@ def _readiness(does: Behaviour, moment: Moment, now: datetime) -> tuple[bool, fl
 def _status(
     pod: Obj,
     does: Behaviour,
-    moment: Moment,
+    life: Life,
     pod_ips: Sequence[str],
     host_ips: Sequence[str],
     now: datetime,
     *,
-    exit_code: int,
-    ready: bool = False,
+    ready: Collection[str] = (),
     failure: tuple[str, str] = ("", ""),
 ) -> Obj:
-    seen, memory = observed(pod, does, moment, pod_ips, exit_code=exit_code, ready=ready)
+    seen, memory = observed(pod, does, life, pod_ips, ready=ready)
     return pod_status(
         StatusInputs(
             pod=pod,
@@ -145,39 +202,48 @@ def _status(
             messages=_NO_MESSAGES,
             host_ips=host_ips,
             now=now,
-            ending=moment.state == "done",
+            ending=life.ended,
             failure=failure,
+            started_over=_started_over(pod, life) if life.whole else _NOBODY,
             runtime=RUNTIME,
         )
     )
 
 
+def _started_over(pod: Obj, life: Life) -> Mapping[str, int]:
+    """How often containers were restarted with their pod, those counted that are about to be."""
+    moment = next(iter(life.moments.values()))
+    times = moment.restarts + (moment.state == "backoff")
+    return {container["name"]: times for container in restartable(pod)} if times else _NOBODY
+
+
 def observed(
-    pod: Obj, does: Behaviour, moment: Moment, pod_ips: Sequence[str], *, exit_code: int, ready: bool
+    pod: Obj, does: Behaviour, life: Life, pod_ips: Sequence[str], *, ready: Collection[str]
 ) -> tuple[ObservedPod, dict[str, ContainerMemory]]:
     """What a runtime would show of the pod's sandbox and containers, and what a kubelet would know beside it."""
     memory: dict[str, ContainerMemory] = {}
     containers: dict[str, tuple[ObservedContainer, ...]] = {}
+    waits = False
     for container in podspec.containers(pod):
         name = container["name"]
-        instances = _instances(pod, container, moment, exit_code)
-        containers[name] = instances
-        memory[name] = _remembered(pod, name, does, moment, instances, ready)
+        moment = life.moments[name]
+        waits = waits or moment.state == "waiting"
+        instances = containers[name] = _instances(pod, container, moment, whole=life.whole)
+        memory[name] = _remembered(pod, name, does, moment, instances, ready=name in ready)
     for container in podspec.init_containers(pod):
         name = container["name"]
-        containers[name] = _init_instances(pod, container, moment)
+        containers[name] = _init_instances(pod, container, life)
         for instance in containers[name]:
             memory[name] = ContainerMemory(instance.id, instance.running, instance.running)
     # A pod whose image cannot be had has its sandbox; one that is still on its way has none.
-    made = moment.state != "waiting" or bool(does.waiting_reason)
-    if not made:
+    if waits and not does.waiting_reason:
         return ObservedPod((), containers), memory
-    sandbox = Sandbox(pod["metadata"].get("uid", ""), ready=moment.state != "done", ips=tuple(pod_ips))
+    sandbox = Sandbox(pod["metadata"].get("uid", ""), ready=not life.ended, ips=tuple(pod_ips))
     return ObservedPod((sandbox,), containers), memory
 
 
 def _remembered(
-    pod: Obj, name: str, does: Behaviour, moment: Moment, instances: Sequence[ObservedContainer], ready: bool
+    pod: Obj, name: str, does: Behaviour, moment: Moment, instances: Sequence[ObservedContainer], *, ready: bool
 ) -> ContainerMemory:
     if moment.state == "waiting":
         return ContainerMemory(waiting_reason=does.waiting_reason or "ContainerCreating")
@@ -189,29 +255,39 @@ def _remembered(
     return ContainerMemory(instances[0].id, ready, started=moment.state == "running")
 
 
-def _instances(pod: Obj, container: Obj, moment: Moment, exit_code: int) -> tuple[ObservedContainer, ...]:
-    """The container's newest instance, and the one before it where that is what ended last."""
-    if moment.started is None:
+def _instances(pod: Obj, container: Obj, moment: Moment, *, whole: bool) -> tuple[ObservedContainer, ...]:
+    """The container's newest instance, and the one before it where that is what ended last; none of them is left where
+    all are removed to start over."""
+    if moment.started is None or (whole and moment.state == "backoff"):
         return ()
     if moment.state == "running":
         running = _instance(pod, container, moment.restarts, State.RUNNING, moment.started)
-        if moment.ended is None:
+        if moment.ended is None or whole:
             return (running,)
         # When the run before began is nobody's concern any more.
-        ended = _instance(pod, container, moment.restarts - 1, State.EXITED, moment.ended, moment.ended, exit_code)
+        code = moment.exit_code
+        ended = _instance(pod, container, moment.restarts - 1, State.EXITED, moment.ended, moment.ended, code)
         return (running, ended)
-    return (_instance(pod, container, moment.restarts, State.EXITED, moment.started, moment.ended, exit_code),)
+    code = moment.exit_code
+    return (_instance(pod, container, moment.restarts, State.EXITED, moment.started, moment.ended, code),)
 
 
-def _init_instances(pod: Obj, container: Obj, moment: Moment) -> tuple[ObservedContainer, ...]:
+def _init_instances(pod: Obj, container: Obj, life: Life) -> tuple[ObservedContainer, ...]:
     """Init containers take no time; sidecars run as long as the pod does."""
-    if moment.started is None:
+    if life.began is None:
         return ()
+    started, restarts = life.began, 0
+    if life.whole:
+        moment = next(iter(life.moments.values()))
+        if moment.state == "backoff":
+            return ()
+        started, restarts = moment.started or started, moment.restarts
     if not podspec.is_sidecar(container):
-        return (_instance(pod, container, 0, State.EXITED, moment.started, moment.started),)
-    if moment.state == "done":
-        return (_instance(pod, container, 0, State.EXITED, moment.started, moment.ended),)
-    return (_instance(pod, container, 0, State.RUNNING, moment.started),)
+        return (_instance(pod, container, restarts, State.EXITED, started, started),)
+    if life.ended:
+        last = max(moment.ended or started for moment in life.moments.values())
+        return (_instance(pod, container, restarts, State.EXITED, started, last),)
+    return (_instance(pod, container, restarts, State.RUNNING, started),)
 
 
 def _instance(

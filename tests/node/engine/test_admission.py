@@ -9,11 +9,12 @@ import pytest
 
 from navarch.api.features import parse
 from navarch.node.engine.admission import Host, refusal
+from navarch.node.engine.taken import Taken
 from tests.node.objects import Obj
 from tests.node.objects import pod as bare
 
 NODE = {"metadata": {"name": "n1", "labels": {"disk": "ssd", "kubernetes.io/os": "linux"}}, "spec": {}}
-HOST = Host(NODE, {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "3", "x/gpu": "1"}, [], [])
+HOST = Host(NODE, {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "3", "x/gpu": "1"}, [], Taken())
 
 
 def pod(*, requests: Obj | None = None, ports: list[Obj] | None = None, **spec: Any) -> Obj:
@@ -83,7 +84,7 @@ def affinity(operator: str, *values: str) -> Obj:
     ],
 )
 def test_a_pod_that_does_not_fit_is_refused_in_kubernetes_words(asked: Obj, reason: str, message: str) -> None:
-    host = replace(HOST, pods=[pod(requests={"cpu": "1"}, ports=[port(8080)])])
+    host = replace(HOST, taken=Taken([pod(requests={"cpu": "1"}, ports=[port(8080)])]))
 
     assert refusal(asked, host) == (reason, message)
 
@@ -100,13 +101,13 @@ def test_a_pod_that_does_not_fit_is_refused_in_kubernetes_words(asked: Obj, reas
     ],
 )
 def test_a_pod_that_fits_is_taken(asked: Obj) -> None:
-    host = replace(HOST, pods=[pod(requests={"cpu": "1"}, ports=[port(8080, hostIP="10.0.0.1")])])
+    host = replace(HOST, taken=Taken([pod(requests={"cpu": "1"}, ports=[port(8080, hostIP="10.0.0.1")])]))
 
     assert refusal(asked, host) is None
 
 
 def test_a_port_on_every_address_collides_with_one_on_any() -> None:
-    host = replace(HOST, pods=[pod(hostNetwork=True, ports=[{"containerPort": 8080}])])
+    host = replace(HOST, taken=Taken([pod(hostNetwork=True, ports=[{"containerPort": 8080}])]))
 
     refused = refusal(pod(ports=[port(8080, hostIP="10.0.0.1")]), host)
 
@@ -115,7 +116,7 @@ def test_a_port_on_every_address_collides_with_one_on_any() -> None:
 
 
 def test_a_full_node_takes_no_more_pods() -> None:
-    host = replace(HOST, pods=[pod(), pod(), pod()])
+    host = replace(HOST, taken=Taken([pod(), pod(), pod()]))
 
     assert refusal(pod(), host) == (
         "OutOfpods",

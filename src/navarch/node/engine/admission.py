@@ -7,7 +7,7 @@ it makes another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,6 +17,7 @@ from navarch.kinds.core.declared_features import are_looked_at, declared, needed
 from navarch.kinds.core.node_match import matches_node, tolerates, untolerated
 from navarch.kinds.core.resource_lists import pod_requests, qos_class
 from navarch.node import podspec
+from navarch.node.engine.taken import Share, Taken, share_of
 from navarch.node.resources.amounts import milli_cpu, whole
 from navarch.node.spec.security import forbidden_sysctl, strict_groups
 
@@ -28,7 +29,6 @@ _OTHER_SYSTEM: Final = "Failed to admit pod as the `kubernetes.io/os` label does
 _MEMORY_TAINT: Final = {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}
 INFEASIBLE: Final = "Infeasible"
 DEFERRED: Final = "Deferred"
-_EVERY_ADDRESS: Final = ("", "0.0.0.0")
 
 
 class Refusal(NamedTuple):
@@ -46,36 +46,38 @@ class Refusal(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Host:
     """What is asked of the node: its object (None where it is not known yet), what it can give, the conditions of
-    pressure that it has, the pods that it has already, and its feature gates."""
+    pressure that it has, what the pods have of it that are there already, and its feature gates."""
 
     node: Obj | None
     allocatable: Obj
     pressures: Sequence[str]
-    pods: Sequence[Obj]
+    taken: Taken
     unsafe_sysctls: Sequence[str] = ()
     features: Features | None = None
 
 
-def refusal(pod: Obj, host: Host, *, static: bool = False) -> Refusal | None:
-    """Why the node cannot take the pod; None where it can. Kubernetes' order of checks."""
+def refusal(pod: Obj, host: Host, *, static: bool = False, share: Share | None = None) -> Refusal | None:
+    """Why the node cannot take the pod; None where it can. Kubernetes' order of checks. `share` is the pod's own, of
+    whom has it at hand."""
+    share = share or share_of(pod)
     important = static or podspec.is_critical(pod)
     found = None if important else _under_pressure(pod, host.pressures)
     found = found or _sysctls(pod, host.unsafe_sysctls) or _system(pod, host.node) or _groups(pod, host.node)
     if found is None and not important:
-        found = _resources(pod, host)
-    return found or _places(pod, host, static=static) or _features(pod, host.features)
+        found = _resources(share, host)
+    return found or _places(pod, share, host, static=static) or _features(pod, host.features)
 
 
 def no_room(pod: Obj, host: Host) -> Refusal | None:
     """Why a pod that is here cannot be resized to this: it asks for more than the node has (`Infeasible`), or for more
-    than it has left (`Deferred`). Its own old amounts are not among those of `host.pods`."""
+    than it has left (`Deferred`). Its own old amounts are no part of `host.taken`."""
     wanted = pod_requests(pod)
     for resource, read in (("memory", whole), ("cpu", milli_cpu)):
         capacity = read(host.allocatable.get(resource, 0))
         if wanted.get(resource, 0) > capacity:
             words = f"requested: {wanted[resource]}, capacity: {capacity}"
             return Refusal(INFEASIBLE, f"Node didn't have enough capacity: {resource}, {words}")
-    short = _resources(pod, host)
+    short = _resources(share_of(pod), host)
     return None if short is None else Refusal(DEFERRED, short.message)
 
 
@@ -122,18 +124,17 @@ def _features(pod: Obj, features: Features | None) -> Refusal | None:
     return Refusal("PodFeatureUnsupported", words)
 
 
-def _resources(pod: Obj, host: Host) -> Refusal | None:
-    most = int(host.allocatable["pods"])
-    if len(host.pods) + 1 > most:
-        return _short("pods", 1, len(host.pods), most)
-    held = [pod_requests(other) for other in host.pods]
-    wanted = pod_requests(pod)
+def _resources(share: Share, host: Host) -> Refusal | None:
+    most = whole(host.allocatable.get("pods", 0))
+    if host.taken.pods + 1 > most:
+        return _short("pods", 1, host.taken.pods, most)
+    wanted = dict(share.requests)
     for resource in sorted(wanted, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)):
         if not wanted[resource] or resource not in host.allocatable:
             # What the node says nothing of (an extended resource that has gone) is not its to count.
             continue
         read = milli_cpu if resource == "cpu" else whole
-        used, capacity = sum(one.get(resource, 0) for one in held), read(host.allocatable[resource])
+        used, capacity = host.taken.amount(resource), read(host.allocatable[resource])
         if wanted[resource] + used > capacity:
             return _short(resource, wanted[resource], used, capacity)
     return None
@@ -147,15 +148,14 @@ def _short(resource: str, requested: int, used: int, capacity: int) -> Refusal:
     return Refusal(f"OutOf{resource}", f"Node didn't have enough resource: {resource}, {words}")
 
 
-def _places(pod: Obj, host: Host, *, static: bool) -> Refusal | None:
+def _places(pod: Obj, share: Share, host: Host, *, static: bool) -> Refusal | None:
     """Node affinity, name, host ports, and taints that would have the pod leave again."""
     node = host.node
     if node is not None and not matches_node(pod["spec"], node):
         return _predicate("NodeAffinity", _AFFINITY)
     if node is not None and pod["spec"].get("nodeName") != name_of(node):
         return _predicate("NodeName", _NAME)
-    taken = [port for other in host.pods for port in host_ports(other)]
-    if any(_collide(port, other) for port in host_ports(pod) for other in taken):
+    if host.taken.has_any(share.ports):
         return _predicate("NodePorts", _PORTS)
     taints = ((node or {}).get("spec") or {}).get("taints") or ()
     if not static and untolerated(taints, pod["spec"].get("tolerations") or (), ("NoExecute",)) is not None:
@@ -165,26 +165,3 @@ def _places(pod: Obj, host: Host, *, static: bool) -> Refusal | None:
 
 def _predicate(name: str, words: str) -> Refusal:
     return Refusal(name, f"Predicate {name} failed: {words}")
-
-
-class HostPort(NamedTuple):
-    address: str
-    protocol: str
-    number: int
-
-
-def host_ports(pod: Obj) -> Iterable[HostPort]:
-    """The ports of the host that a pod takes; on the host's network these are its containers' own."""
-    on_host = podspec.host_network(pod)
-    sidecars = [container for container in podspec.init_containers(pod) if podspec.is_sidecar(container)]
-    for container in [*sidecars, *podspec.containers(pod)]:
-        for port in container.get("ports") or ():
-            number = port.get("hostPort") or (port.get("containerPort") if on_host else 0)
-            if number:
-                yield HostPort(port.get("hostIP") or "", port.get("protocol") or "TCP", int(number))
-
-
-def _collide(one: HostPort, other: HostPort) -> bool:
-    if (one.number, one.protocol) != (other.number, other.protocol):
-        return False
-    return one.address == other.address or one.address in _EVERY_ADDRESS or other.address in _EVERY_ADDRESS
