@@ -113,6 +113,8 @@ class ServingConfig:
     debugging: bool = True
     # The machine's own logs are shown.
     system_logs: bool = True
+    # And can be asked for by the name of who wrote them.
+    log_queries: bool = False
     anonymous: bool = False
     tokens: bool = True
     token_ttl_s: float = 120.0

@@ -157,6 +157,7 @@ def _serving(full: Obj) -> ServingConfig:
         enabled=full["enableServer"],
         debugging=full["enableDebuggingHandlers"],
         system_logs=full["enableSystemLogHandler"],
+        log_queries=full.get("enableSystemLogQuery") or False,
         anonymous=who["anonymous"]["enabled"],
         tokens=who["webhook"]["enabled"],
         token_ttl_s=durations.parse_s(who["webhook"]["cacheTTL"]),

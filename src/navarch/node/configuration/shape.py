@@ -109,7 +109,6 @@ WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "enableContentionProfiling": _LOADED,
     "enableProfilingHandler": _LOADED,
     "enableDebugFlagsHandler": _LOADED,
-    "enableSystemLogQuery": "the machine's logs are shown file by file, the node's own by `navarch logs`",
     "eventBurst": "events are limited object by object",
     "eventRecordQPS": "events are limited object by object",
     "hairpinMode": _NETWORK,

@@ -103,7 +103,8 @@ class KubeletServer:
 
     def _add_system_logs(self, app: web.Application) -> None:
         shown = self._parts.config.serving.debugging and self._parts.config.serving.system_logs
-        answer = system_logs.system_logs(self._parts.world) if shown else system_logs.disabled
+        queries = self._parts.config.serving.log_queries
+        answer = system_logs.system_logs(self._parts.world, queries=queries) if shown else system_logs.disabled
         for path in ("/logs", "/logs/{path:.*}"):
             app.router.add_route("GET", path, answer)
             app.router.add_route("HEAD", path, answer)
