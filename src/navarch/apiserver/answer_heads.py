@@ -29,11 +29,10 @@ def head_of(response: Response, length: int | None) -> bytes:
     """Without a length the body comes in chunks."""
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     headers = response.headers
-    # What may be kept says so itself.
-    kept = "" if headers and "Cache-Control" in headers else "Cache-Control: no-cache, private\r\n"
+    # What may be kept says so itself, and the usual headers do not.
+    kept = "" if type(headers) is dict and "Cache-Control" in headers else "Cache-Control: no-cache, private\r\n"
     head = (
-        f"{_first_lines(response.status, response.content_type)}{framing}\r\n"
-        f"{kept}Date: {rfc822_formatted_time()}\r\n"
+        f"{_first_lines(response.status, response.content_type)}{framing}\r\n{kept}Date: {rfc822_formatted_time()}\r\n"
     )
     if response.status == 401:
         head += 'WWW-Authenticate: Basic realm="kubernetes-master"\r\n'

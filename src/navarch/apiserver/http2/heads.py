@@ -185,8 +185,8 @@ def field(name: str, value: str) -> bytes:
 
 def answer_block(response: Response, length: int | None) -> bytes:
     """The head of an answer; without a length where the body's end tells it."""
-    # What may be kept says so itself.
-    kept = "Cache-Control" in response.headers
+    # What may be kept says so itself, and the usual headers do not.
+    kept = type(response.headers) is dict and "Cache-Control" in response.headers
     block = _begun(response.status, response.content_type, kept=kept) + _date(rfc822_formatted_time())
     if length is not None:
         digits = b"%d" % length
