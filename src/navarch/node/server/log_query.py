@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -138,7 +138,7 @@ def _inside(place: Path, name: str) -> Path | None:
     return None
 
 
-async def answer(query: LogQuery, place: Path, world: World) -> AsyncIterator[bytes]:
+async def answer(query: LogQuery, place: Path, world: World) -> AsyncGenerator[bytes, None]:
     """What the services have written; what is wrong is said in the same text, as it comes after more of it."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LONGEST_S):
@@ -167,7 +167,7 @@ async def _units() -> str:
     return output.decode(errors="replace")
 
 
-async def _journal(query: LogQuery, services: Sequence[str]) -> AsyncIterator[bytes]:
+async def _journal(query: LogQuery, services: Sequence[str]) -> AsyncGenerator[bytes, None]:
     arguments = ["--utc", "--no-pager", "--output=short-precise"]
     if query.since is not None:
         arguments.append(f"--since={query.since:%Y-%m-%d %H:%M:%S} UTC")
@@ -187,7 +187,7 @@ async def _journal(query: LogQuery, services: Sequence[str]) -> AsyncIterator[by
         yield b"\nerror: journal output not available\n"
 
 
-async def _output(*arguments: str) -> AsyncIterator[bytes]:
+async def _output(*arguments: str) -> AsyncGenerator[bytes, None]:
     """What `journalctl` writes, its complaints too.  Raises OSError."""
     process = await asyncio.create_subprocess_exec(
         "journalctl",
@@ -206,7 +206,7 @@ async def _output(*arguments: str) -> AsyncIterator[bytes]:
         await process.wait()
 
 
-async def _file(service: str, place: Path, world: World) -> AsyncIterator[bytes]:
+async def _file(service: str, place: Path, world: World) -> AsyncGenerator[bytes, None]:
     """A service's own file, by the names that are usual."""
     for name in (service, f"{service}.log", f"{service}/{service}.log"):
         found = await world.in_thread(_inside, place, name)
