@@ -190,6 +190,9 @@ def test_who_is_denied_is_reached_by_nobody_but_its_node_and_itself(node: Guarde
     assert node.reaches("client", "other"), "only selected pods are isolated"
     node.delete("deny")
     assert node.reaches("client", "web")
+    assert NAMES.policy_table not in node.tables(), "the last policy leaves nothing"
+    node.put(DENY)
+    assert node.barred("client", "web")
 
 
 def test_policies_add_up_and_name_peers_ports_and_ranges(node: Guarded) -> None:

@@ -64,6 +64,7 @@ class PolicyEnforcer:
         self._needed = asyncio.Event()
         self._admitted: dict[Key, _Admitted] = {}
         self._trusted = False
+        self._stands = False
         self._asked = 0
         self._written = 0
         self._progress = asyncio.Condition()
@@ -160,21 +161,28 @@ class PolicyEnforcer:
         if self._needed.is_set():
             await self._pods.synced()
             await self._namespaces.synced()
-            script = self.state.take() if self._trusted else self.state.whole()
+        stands, self._stands = self._stands, self.state.has_policies
+        if self.state.has_policies:
+            script = self.state.take() if self._trusted and stands else self.state.whole()
             if script:
                 self._trusted = False
                 await apply_script(script)
             self._trusted = True
-        elif not self._trusted:
-            # An earlier run may have left something.
-            await delete_table("inet", self.config.names.policy_table)
+        else:
+            # Nobody needs these changes: the next table is made as a whole.
+            self.state.take()
+            if stands or not self._trusted:
+                # The last policy has left it, or an earlier run.
+                self._trusted = False
+                await delete_table("inet", self.config.names.policy_table)
+                self._trusted = True
         async with self._progress:
             self._written = max(self._written, asked)
             self._progress.notify_all()
 
     async def _look(self) -> None:
         """Now and then: is the table still there?"""
-        if not self._trusted:
+        if not self._trusted or not self._stands:
             return
         tables = [entry["table"]["name"] for entry in await listed("tables") if "table" in entry]
         if self.config.names.policy_table not in tables:

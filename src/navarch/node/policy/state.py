@@ -73,6 +73,10 @@ class PolicyState:
         self._isolated: dict[Key, tuple[str, str]] = {}
         self._journal = _Journal()
 
+    @property
+    def has_policies(self) -> bool:
+        return any(self._policies.values())
+
     # Changes.
 
     def set_policy(self, key: Key, policy: Policy | None) -> None:
