@@ -29,6 +29,8 @@ async def test_containers_that_share_cpus_make_way_for_one_that_gets_its_own(
 
     monkeypatch.setattr(managers, "machine_of", lambda: MACHINE)
     monkeypatch.setattr(simulated.runtime, "update_resources", update)
+    # As whoever changes the policy has to.
+    (simulated.config.data / "cpu_manager_state").unlink()
     await simulated.restart(managers=ManagersConfig(cpu_policy="static"), reserved=ReservedConfig(kube={"cpu": "500m"}))
     shares = await simulated.pod("shares")
     await simulated.running("shares")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from navarch.node.config import KubeletConfig, ManagersConfig, ReservedConfig
+from navarch.node.resources.checkpoints import NotRestored
 from navarch.node.resources.cpu_manager import CPUManager, NotEnoughCPUs, WholeCoresOnly, checksum
 from navarch.node.resources.numa import CPU, Machine
 from navarch.node.resources.topology_manager import TopologyManager
@@ -110,15 +111,42 @@ def test_the_checksum_is_kubernetes(default: str, entries: dict[str, Any], expec
     assert checksum({"policyName": "none", "defaultCpuSet": default, "entries": entries}) == expected
 
 
-def test_what_is_written_has_its_checksum_and_is_not_believed_with_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"checksum": 1}, "checkpoint is corrupted"),
+        (
+            {"policyName": "none", "checksum": 0},
+            'configured policy "static" differs from state checkpoint policy "none"',
+        ),
+        ({"entries": {"a": {"c": "x"}}, "checksum": 0}, "could not parse cpuset"),
+        (None, "checkpoint is corrupted"),
+    ],
+)
+def test_what_is_written_has_its_checksum_and_nothing_else_is_believed_until_it_is_removed(
+    tmp_path: Path, change: dict[str, Any] | None, why: str
+) -> None:
     Node(tmp_path).admit("a", "2")
     (file,) = tmp_path.rglob("cpu_manager_state")
     state = json.loads(file.read_text())
     assert state["checksum"] == checksum(state)
+    assert Node(tmp_path).cpus.exclusive("a", "c") == {1, 5}
 
-    file.write_text(json.dumps({**state, "checksum": 1}))
+    file.write_text("{" if change is None else json.dumps({**state, **change}))
 
+    with pytest.raises(NotRestored, match=f"^could not restore state from checkpoint: {why}") as refused:
+        Node(tmp_path)
+    words = f'please drain this node and delete the CPU manager checkpoint file "{file}" before restarting Kubelet'
+    assert str(refused.value).endswith(words)
+    file.unlink()
     assert Node(tmp_path).cpus.exclusive("a", "c") == frozenset()
+
+
+def test_without_a_policy_that_is_written_down(tmp_path: Path) -> None:
+    CPUManager(KubeletConfig("n1", tmp_path, tmp_path), SMALL)
+
+    state = json.loads((tmp_path / "cpu_manager_state").read_text())
+    assert state == {"policyName": "none", "defaultCpuSet": "", "checksum": 1353318690}
 
 
 def test_whole_nodes_and_sockets_come_first(tmp_path: Path) -> None:

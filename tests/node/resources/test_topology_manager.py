@@ -12,8 +12,9 @@ import pytest
 from navarch.node.config import KubeletConfig, ManagersConfig, ReservedConfig
 from navarch.node.configuration.machine import objections
 from navarch.node.devices.ledger import DeviceState, Ledger
+from navarch.node.resources.checkpoints import NotRestored
 from navarch.node.resources.cpu_manager import CPUManager
-from navarch.node.resources.memory_manager import MemoryManager, NotEnoughMemory
+from navarch.node.resources.memory_manager import MemoryManager, NotEnoughMemory, checksum
 from navarch.node.resources.numa import CPU, Machine
 from navarch.node.resources.topology_manager import Hint, Hints, Misaligned, NotAdmitted, TopologyManager
 from tests.node.resources.test_numa import two_nodes
@@ -200,8 +201,35 @@ def test_a_restart_keeps_who_has_which_memory(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "memory_manager_state").read_text())
     assert (state["policyName"], state["machineState"]["0"]["memoryMap"]["memory"]["free"]) == ("Static", GIB)
     assert state["entries"]["a"]["c0"][0]["numaAffinity"] == [0]
-    (tmp_path / "memory_manager_state").write_text("{")
+    assert state["checksum"] == checksum(state)
+    (tmp_path / "memory_manager_state").write_text(json.dumps({**state, "checksum": 1}))
+    with pytest.raises(
+        NotRestored, match="checkpoint is corrupted, please drain this node and delete the memory manager"
+    ):
+        Node(tmp_path, "restricted")
+    (tmp_path / "memory_manager_state").unlink()
     assert not Node(tmp_path, "restricted").memory.holders()
+
+
+def test_memory_that_another_policy_gave_is_not_passed_over(tmp_path: Path) -> None:
+    config = KubeletConfig("n1", tmp_path, tmp_path)
+    MemoryManager(config, MACHINE)
+    MemoryManager(config, MACHINE)
+
+    words = r'\[memorymanager\] configured policy "Static" differs from state checkpoint policy "None"'
+    with pytest.raises(NotRestored, match=words):
+        MemoryManager(replace(config, managers=ManagersConfig(memory_policy="Static")), MACHINE)
+
+
+def test_the_checksum_of_memory_is_kubernetes() -> None:
+    table = {"total": 2048, "systemReserved": 512, "allocatable": 1536, "reserved": 512, "free": 1024}
+    state = {
+        "policyName": "static",
+        "machineState": {"0": {"numberOfAssignments": 0, "memoryMap": {"memory": table}, "cells": []}},
+        "entries": {"pod": {"container1": [{"numaAffinity": [0], "type": "memory", "size": 512}]}},
+    }
+
+    assert checksum(state) == 4215593881
 
 
 def test_a_node_whose_reserved_memory_does_not_add_up_is_refused(tmp_path: Path) -> None:

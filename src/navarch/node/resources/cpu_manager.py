@@ -32,6 +32,7 @@ BY_SOCKET: Final = "align-by-socket"
 BY_CACHE: Final = "prefer-align-cpus-by-uncorecache"
 OPTIONS: Final = (FULL_CORES, ACROSS_NODES, BY_SOCKET, STRICT, BY_CACHE)
 _STATE: Final = "cpu_manager_state"
+_NAME: Final = "CPU manager"
 _NOTHING: Final = frozenset[int]()
 
 
@@ -50,10 +51,11 @@ class WholeCoresOnly(NotAdmitted):
 
 
 class CPUManager:
-    """With the policy `none` nothing is given, and nothing kept."""
+    """With the policy `none` nothing is given.  Raises NotRestored."""
 
     def __init__(self, config: KubeletConfig, machine: Machine) -> None:
-        self.on = config.managers.cpu_policy == STATIC
+        self._policy = config.managers.cpu_policy
+        self.on = self._policy == STATIC
         stated = config.managers.cpu_options
         self._options = {name for name in OPTIONS if stated.get(name, "").lower() in ("true", "1", "t")}
         self._machine = machine
@@ -66,7 +68,7 @@ class CPUManager:
             amount = -(-int(reserved(config, "cpu") * 1000) // 1000)
             every = frozenset(machine.cpus)
             self._reserved = (config.reserved.cpus or cpu_choice.packed(machine.cpus, every, amount)) & every
-            self._given = self._read()
+        self._given = self._restored()
 
     def _taken(self) -> frozenset[int]:
         return _NOTHING.union(*self._given.values())
@@ -234,7 +236,8 @@ class CPUManager:
         entries: dict[str, dict[str, str]] = {}
         for (uid, container), cpus in self._given.items():
             entries.setdefault(uid, {})[container] = cpusets.text_of(cpus)
-        state = {"policyName": STATIC, "defaultCpuSet": cpusets.text_of(self.shared()), "entries": entries}
+        shared = cpusets.text_of(self.shared()) if self.on else ""
+        state = {"policyName": self._policy, "defaultCpuSet": shared, "entries": entries}
         if not entries:
             del state["entries"]
         try:
@@ -242,19 +245,20 @@ class CPUManager:
         except OSError as error:
             log.error("who has which CPU could not be written down: %s", error)
 
-    def _read(self) -> dict[tuple[str, str], frozenset[int]]:
+    def _restored(self) -> dict[tuple[str, str], frozenset[int]]:
+        """Raises NotRestored."""
+        state = checkpoints.restored(self._file, _NAME, self._policy, checksum)
+        if state is None:
+            self._write()
+            return {}
         try:
-            state = checkpoints.read(self._file)
-            if state.get("checksum") not in (None, 0, checksum(state)):
-                log.error("%s is damaged: what it says of CPUs is not believed", self._file)
-                return {}
             found = {
                 (uid, name): cpusets.parse(text)
                 for uid, containers in (state.get("entries") or {}).items()
                 for name, text in containers.items()
             }
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise checkpoints.NotRestored(f"could not parse cpuset: {error}", _NAME, self._file) from error
         return {key: cpus for key, cpus in found.items() if cpus <= frozenset(self._machine.cpus)}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from navarch.api import quantity
+from navarch.api.fnv import fnv1a
 from navarch.api.meta import Obj, uid_of
 from navarch.kinds.core.resource_lists import qos_class, requests_of
 from navarch.node import podspec
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 STATIC: Final = "Static"
 _STATE: Final = "memory_manager_state"
+_NAME: Final = "memory manager"
 _MEMORY: Final = "memory"
 _NO_NODES: Final = "failed to get the default NUMA affinity, no NUMA nodes with enough memory is available"
 
@@ -54,14 +56,16 @@ class _Node:
 
 
 class MemoryManager:
-    """With the policy `None` nothing is given, and nothing kept."""
+    """With the policy `None` nothing is given.  Raises NotRestored."""
 
     def __init__(self, config: KubeletConfig, machine: Machine) -> None:
-        self.on = config.managers.memory_policy == STATIC
+        self._policy = config.managers.memory_policy
+        self.on = self._policy == STATIC
         self._machine = machine
         self._file = config.data / _STATE
         self._reserved = reserved_by_node(config.managers.reserved_memory)
-        self._given: dict[tuple[str, str], list[Block]] = self._read() if self.on else {}
+        self._given: dict[tuple[str, str], list[Block]] = {}
+        self._given = self._restored()
 
     # What there is.
 
@@ -279,9 +283,11 @@ class MemoryManager:
                 }
                 for block in blocks
             ]
-        state = {"policyName": STATIC, "machineState": self._state(), "entries": entries}
+        state = {"policyName": self._policy, "machineState": self._state() if self.on else {}, "entries": entries}
+        if not entries:
+            del state["entries"]
         try:
-            checkpoints.write(self._file, state)
+            checkpoints.write(self._file, {**state, "checksum": checksum(state)})
         except OSError as error:
             log.error("who has which memory could not be written down: %s", error)
 
@@ -305,20 +311,65 @@ class MemoryManager:
             for node, one in nodes.items()
         }
 
-    def _read(self) -> dict[tuple[str, str], list[Block]]:
-        known = mask_of(self._machine.memory)
-        try:
-            found = {
-                (uid, name): [
-                    Block(one["type"], mask_of(one["numaAffinity"]), int(one["size"]), one.get("lasting", True))
-                    for one in blocks
-                ]
-                for uid, containers in checkpoints.read(self._file)["entries"].items()
-                for name, blocks in containers.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError):
+    def _restored(self) -> dict[tuple[str, str], list[Block]]:
+        """Raises NotRestored."""
+        state = checkpoints.restored(self._file, _NAME, self._policy, checksum, told="[memorymanager] ")
+        if state is None:
+            self._write()
             return {}
+        known = mask_of(self._machine.memory)
+        found = {
+            (uid, name): [
+                Block(one["type"], mask_of(one["numaAffinity"]), int(one["size"]), one.get("lasting", True))
+                for one in blocks
+            ]
+            for uid, containers in (state.get("entries") or {}).items()
+            for name, blocks in containers.items()
+        }
         return {key: blocks for key, blocks in found.items() if all(not one.nodes & ~known for one in blocks)}
+
+
+def checksum(state: Mapping[str, Any]) -> int:
+    """As Kubernetes counts it, over what Go prints of the state: tools that read the file look at it."""
+    machine = state["machineState"]
+    nodes = " ".join(_node_printed(number, machine[number]) for number in sorted(machine, key=int))
+    entries = state.get("entries") or {}
+    pods = " ".join(
+        f"{uid}:map[{' '.join(_blocks_printed(name, blocks) for name, blocks in sorted(entries[uid].items()))}]"
+        for uid in sorted(entries)
+    )
+    printed = (
+        f"(*state.MemoryManagerCheckpoint){{PolicyName:(string){state['policyName']} "
+        f"MachineState:(state.NUMANodeMap)map[{nodes}] "
+        f"Entries:(state.ContainerMemoryAssignments)map[{pods}] Checksum:(checksum.Checksum)0}}"
+    )
+    return fnv1a(printed.encode())
+
+
+def _node_printed(number: str, node: Mapping[str, Any]) -> str:
+    tables = " ".join(
+        f"{resource}:<*>{{TotalMemSize:(uint64){table['total']} SystemReserved:(uint64){table['systemReserved']} "
+        f"Allocatable:(uint64){table['allocatable']} Reserved:(uint64){table['reserved']} "
+        f"Free:(uint64){table['free']}}}"
+        for resource, table in sorted(node["memoryMap"].items())
+    )
+    return (
+        f"{number}:<*>{{NumberOfAssignments:(int){node['numberOfAssignments']} "
+        f"MemoryMap:(map[v1.ResourceName]*state.MemoryTable)map[{tables}] Cells:([]int){_printed(node['cells'])}}}"
+    )
+
+
+def _blocks_printed(container: str, blocks: Sequence[Mapping[str, Any]]) -> str:
+    listed = " ".join(
+        f"{{NUMAAffinity:([]int){_printed(block['numaAffinity'])} Type:(v1.ResourceName){block['type']} "
+        f"Size:(uint64){block['size']}}}"
+        for block in blocks
+    )
+    return f"{container}:[{listed}]"
+
+
+def _printed(numbers: Sequence[int]) -> str:
+    return f"[{' '.join(map(str, numbers))}]"
 
 
 def _mixes(nodes: Mapping[int, _Node], mask: int) -> bool:
