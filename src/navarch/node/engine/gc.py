@@ -185,8 +185,11 @@ class Sweeper:
             volume["image"].get("reference", "") for worker in self._pods for volume in _image_volumes(worker.pod)
         }
         candidates: list[tuple[datetime, Image]] = []
-        for image in await parts.runtime.list_images():
-            seen = self._first_seen.setdefault(image.id, now)
+        images = await parts.runtime.list_images()
+        # One that is pulled again is as young as its pull.
+        self._first_seen = {image.id: self._first_seen.get(image.id, now) for image in images}
+        for image in images:
+            seen = self._first_seen[image.id]
             names = {image.id, *image.tags, *image.digests}
             if image.pinned or names & in_use or any("/pause:" in tag for tag in image.tags):
                 continue
