@@ -173,11 +173,6 @@ disabled_plugins = [{unused}]
 
 [ttrpc]
   address = "{self.paths.socket}.ttrpc"
-
-# What containers have written stays on the disk until containerd looks for what nobody needs: fifty times as long as it
-# looks by itself, which are minutes where the disk is busy.
-[plugins."io.containerd.gc.v1.scheduler"]
-  pause_threshold = 0.1
 """
 
     def _plugins_1x(self) -> str:

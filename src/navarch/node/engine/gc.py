@@ -60,6 +60,7 @@ class Sweeper:
                 await self._step(self.remove_stale_volumes())
                 if rarely:
                     await self._step(self.remove_stale_directories())
+                    await self._step(self._parts.runtime.collect())
                 if turn % _IMAGES_EVERY == 0:
                     await self._step(self.free_images())
             turn += 1

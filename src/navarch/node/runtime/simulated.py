@@ -261,6 +261,9 @@ class SimulatedRuntime:
     async def image_filesystem(self) -> Filesystem:
         return Filesystem("/", 0, 0)
 
+    async def collect(self) -> None:
+        """Nothing is kept."""
+
     # Events.
 
     async def events(self) -> AsyncIterator[ContainerEvent]:
