@@ -256,7 +256,7 @@ class CRIRuntime:
         if not removed:
             return
         for method in ("Create", "Delete"):
-            call = self._channel.unary_unary(f"{_LEASES}{method}")
+            call = self._channel.unary_unary(f"{_LEASES}{method}", bytes, bytes)
             try:
                 await call(_LEASE, timeout=_COLLECT_S, metadata=(("containerd-namespace", "k8s.io"),))
             except grpc.aio.AioRpcError as error:
