@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from operator import attrgetter
 
 import orjson
 
@@ -38,6 +39,7 @@ _BLOCK = 64
 _MANY = 2_000
 # What an entry costs beside its bytes.
 _OVERHEAD = 200
+_data_of: Callable[[Cached], bytes] = attrgetter("data")
 
 
 @frozen
@@ -74,7 +76,7 @@ class Encodings:
         """As `all`, for a list.  Raises StatusError where they cannot be converted."""
         if rendering is None and kind.is_storage and not kind.cache.mixed:
             # A long list's are not even looked at before they are sent.
-            return Parts((cached.data for cached in items), len(items), is_long(items))
+            return Parts(map(_data_of, items), len(items), is_long(items))
         return Parts(await self.all(kind, items, rendering), len(items), is_long(items))
 
     async def blocks(
@@ -286,7 +288,7 @@ class Encodings:
 
 def is_long(items: Sequence[Cached]) -> bool:
     """Whether these are more than what is made and sent at once."""
-    return len(items) > _MANY or sum([len(cached.data) for cached in items]) > LONG
+    return len(items) > _MANY or sum(map(len, map(_data_of, items))) > LONG
 
 
 def _key(kind: ServedKind, rendering: Rendering | None) -> _Key:
