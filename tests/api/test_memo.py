@@ -20,6 +20,7 @@ SHORT: Final = {
         (
             "api/features.py gates_of",
             "api/go_dump.py _fields",
+            "api/go_structs.py _members",
             "api/go_structs.py present",
             "api/go_structs.py struct",
             "api/go_structs.py unset",
