@@ -1,8 +1,8 @@
 """JSON values as Go's `fmt` prints them: what Kubernetes' messages show of a patch or a configuration.
 
 In: a decoded JSON value.  Out: the text of `%v` (`go_text`), of `%#v` (`go_syntax`), the name of its Go type
-(`go_type`), and what encoding/json calls it (`go_kind`).  Numbers are what Kubernetes' decoder makes of them: int64
-where they are whole, else float64.
+(`go_type`), what encoding/json calls it (`go_kind`), and its complaint about what cannot say what it is
+(`check_type_meta`).  Numbers are what Kubernetes' decoder makes of them: int64 where they are whole, else float64.
 """
 
 from __future__ import annotations
@@ -137,3 +137,18 @@ def go_label_selector(selector: Mapping[str, Any] | None) -> str:
         f"&LabelSelector{{MatchLabels:map[string]string{{{pairs}}},"
         f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
     )
+
+
+TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+"""The struct that is read first of an object, as its type is shown."""
+
+
+def check_type_meta(value: Any) -> None:
+    """Whether a value can say what it is: an object whose apiVersion and kind are texts.  Raises ValueError, as Go's
+    decoder words it."""
+    if not isinstance(value, dict):
+        raise ValueError(f"json: cannot unmarshal {go_kind(value)} into Go value of type {TYPE_META}")
+    for name in ("apiVersion", "kind"):
+        if not isinstance(value.get(name), (str, type(None))):
+            wrong = f"{go_kind(value[name])} into Go struct field .{name} of type string"
+            raise ValueError(f"json: cannot unmarshal {wrong}")

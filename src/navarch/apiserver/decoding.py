@@ -19,7 +19,7 @@ from navarch.api import protobuf, yaml_reader
 from navarch.api.alike import Alike, Templates
 from navarch.api.duplicates import has_duplicates, strict_problems
 from navarch.api.errors import StatusError, bad_request, invalid, invalid_value, unsupported_media_type
-from navarch.api.go_text import go_kind, go_package
+from navarch.api.go_text import check_type_meta, go_kind, go_package
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj, Resource
 from navarch.api.schema import Compiled
@@ -42,7 +42,6 @@ _JSON_TYPES = frozenset({"", JSON})
 SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 # Kubernetes repeats so much of a body that it cannot read.
 _SHOWN_BYTES = 30
-TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 # Reading it takes some milliseconds at most.
 _SHORT_YAML = 4 * 1024
 # orjson encodes no deeper.
@@ -239,16 +238,11 @@ def parse_body(request: Request, kind_name: str) -> Obj:
     elif media_type not in _JSON_TYPES and media_type != YAML:
         raise unsupported_media_type(OFFERED)
     try:
-        value = parsed(request)
+        value: Obj | None = parsed(request)
         if value is None:
             # As Go reads it into an object: nothing is said of any field.
             return {}
-        if not isinstance(value, dict):
-            raise ValueError(f"json: cannot unmarshal {go_kind(value)} into Go value of type {TYPE_META}")
-        for name in ("apiVersion", "kind"):
-            if not isinstance(value.get(name), (str, type(None))):
-                wrong = f"{go_kind(value[name])} into Go struct field .{name} of type string"
-                raise ValueError(f"json: cannot unmarshal {wrong}")
+        check_type_meta(value)
     except ValueError as error:
         why = str(error)
         if not (isinstance(request, ReadRequest) and request.wrong):

@@ -23,7 +23,7 @@ from navarch.api.errors import (
     unexplained,
     unsupported_media_type,
 )
-from navarch.api.go_text import go_kind
+from navarch.api.go_text import TYPE_META, go_kind
 from navarch.api.meta import Obj
 from navarch.apiserver import objectmeta
 from navarch.apiserver.admitting import DELETE, NOT_ADMITTED, Admission, admission
@@ -31,7 +31,7 @@ from navarch.apiserver.auth.base import RequestAttributes
 from navarch.apiserver.auth.refusal import refusal
 from navarch.apiserver.changes import Cached
 from navarch.apiserver.core import Core
-from navarch.apiserver.decoding import JSON, TYPE_META, media_type_of, parsed
+from navarch.apiserver.decoding import JSON, media_type_of, parsed
 from navarch.apiserver.list_options import whole_number
 from navarch.apiserver.negotiation import OFFERED
 from navarch.apiserver.routes import is_true

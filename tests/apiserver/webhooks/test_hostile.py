@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
+from navarch.api.go_text import TYPE_META
 from navarch.api.meta import Obj
-from navarch.apiserver.decoding import TYPE_META
 from navarch.apiserver.webhooks import client
 from navarch.apiserver.webhooks.services import NowhereError, is_allowed
 from navarch.testing.embedded import EmbeddedCluster

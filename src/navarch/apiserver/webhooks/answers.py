@@ -10,12 +10,11 @@ from typing import Any, Final
 
 import orjson
 
-from navarch.api.go_text import go_kind
+from navarch.api.go_text import check_type_meta, go_kind
 from navarch.api.json_errors import why_no_json
 from navarch.api.meta import Obj
 from navarch.api.schema_scalars import ScalarError, check_base64
 from navarch.api.yaml_reader import load as load_yaml
-from navarch.apiserver.decoding import TYPE_META
 
 _SCHEME: Final = "k8s.io/apiserver/pkg/util/webhook/client.go:70"
 _VERSIONS: Final = ("v1", "v1beta1")
@@ -31,13 +30,8 @@ def review_in(data: bytes, group: str, version: str, kind: str) -> Obj:
     """The review that an answer is.  It may leave out what it is, but not be something else.  Raises
     UndecodableError."""
     try:
-        review = _parsed(data)
-        if not isinstance(review, dict):
-            raise ValueError(f"json: cannot unmarshal {go_kind(review)} into Go value of type {TYPE_META}")
-        for name in ("apiVersion", "kind"):
-            if not isinstance(review.get(name), (str, type(None))):
-                wrong = f"{go_kind(review[name])} into Go struct field .{name} of type string"
-                raise ValueError(f"json: cannot unmarshal {wrong}")
+        review: Obj = _parsed(data)
+        check_type_meta(review)
     except ValueError as error:
         raise UndecodableError(f"couldn't get version/kind; json parse error: {error}") from None
     expected = f"{group}/{version}"
